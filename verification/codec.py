@@ -1,0 +1,126 @@
+"""Canonical msgpack: a message is a frozen dataclass, its encoding the array of its fields in declared order.
+
+msgpack alone is not canonical (`cc 01` and `01` both decode to 1), so `decode` re-encodes what it read and refuses
+bytes that differ. Hash and sign received bytes, never a re-encoding. (SPEC.md 1.2)
+"""
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from verification import units
+from verification.errors import Malformed
+
+T = TypeVar("T")
+MAX_MESSAGE = 1 << 20
+"""Bytes that a message may have unless its reader says otherwise."""
+
+_INT_RANGES: dict[Any, tuple[int, int]] = {
+    int: (-(2**63), 2**63 - 1),
+    units.Amount: (0, 2**62),
+    units.Count: (0, 2**53),
+    units.Round: (0, 2**31),
+    units.Millis: (0, 2**53),
+    units.PPM: (0, units.MILLION),
+}
+_BYTE_LENGTHS: dict[Any, int] = {units.Digest: 32, units.Address: 20, units.Signature: 65}
+
+
+def encode(value: object) -> bytes:
+    """Return the canonical encoding of a dataclass instance (or a plain value)."""
+    return typing.cast(bytes, msgpack.packb(_to_plain(value), use_bin_type=True))
+
+
+def decode(schema: type[T], data: bytes, limit: int = MAX_MESSAGE) -> T:
+    """Return the instance of dataclass `schema` that `data` encodes.
+
+    Raises Malformed when the bytes are longer than `limit`, do not match the schema, or are not canonical.
+    """
+    value = _read(schema)(unpack(data, limit))
+    if encode(value) != data:
+        raise Malformed("encoding is not canonical")
+    return typing.cast(T, value)
+
+
+def unpack(data: bytes, limit: int = MAX_MESSAGE) -> Any:
+    """Return the plain msgpack value in `data`; raises Malformed. The caller still owes the canonicity check."""
+    if len(data) > limit:
+        raise Malformed(f"message of {len(data)} bytes is over the limit of {limit}")
+    try:
+        return msgpack.unpackb(data, raw=False, use_list=False, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Malformed(f"not msgpack: {type(error).__name__}") from error
+
+
+def _to_plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return tuple(_to_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
+    if isinstance(value, tuple | list):
+        return tuple(_to_plain(item) for item in value)
+    return value
+
+
+@functools.cache
+def _read(schema: Any) -> Callable[[Any], Any]:
+    """Compile the reader of one schema; a reader takes a plain value and returns the typed one or raises Malformed."""
+    if schema in _BYTE_LENGTHS:
+        return functools.partial(_read_bytes, _BYTE_LENGTHS[schema])
+    if schema in _INT_RANGES:
+        return functools.partial(_read_int, *_INT_RANGES[schema])
+    if dataclasses.is_dataclass(schema):
+        hints = get_type_hints(schema)
+        readers = [_read(hints[field.name]) for field in dataclasses.fields(schema)]
+        return functools.partial(_read_fields, schema, readers)
+    origin = get_origin(schema)
+    if origin is tuple:
+        return functools.partial(_read_tuple, get_args(schema))
+    if origin in (types.UnionType, typing.Union):
+        (inner,) = (part for part in get_args(schema) if part is not type(None))
+        reader = _read(inner)
+        return lambda plain: None if plain is None else reader(plain)
+    if schema in (bytes, str, bool):
+        return functools.partial(_read_exactly, schema)
+    raise TypeError(f"no reader for schema {schema!r}")
+
+
+def _read_exactly(kind: type, plain: Any) -> Any:
+    if type(plain) is not kind:
+        raise Malformed(f"expected {kind.__name__}, got {type(plain).__name__}")
+    return plain
+
+
+def _read_bytes(length: int, plain: Any) -> bytes:
+    if type(plain) is not bytes or len(plain) != length:
+        raise Malformed(f"expected {length} bytes")
+    return plain
+
+
+def _read_int(low: int, high: int, plain: Any) -> int:
+    if type(plain) is not int or not low <= plain <= high:
+        raise Malformed(f"expected an integer in {low}..{high}")
+    return plain
+
+
+def _read_tuple(arguments: tuple[Any, ...], plain: Any) -> tuple[Any, ...]:
+    if type(plain) is not tuple:
+        raise Malformed("expected an array")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        reader = _read(arguments[0])
+        return tuple(reader(item) for item in plain)
+    if len(plain) != len(arguments):
+        raise Malformed(f"expected {len(arguments)} entries, got {len(plain)}")
+    return tuple(_read(kind)(item) for kind, item in zip(arguments, plain, strict=True))
+
+
+def _read_fields(schema: type, readers: list[Callable[[Any], Any]], plain: Any) -> Any:
+    if type(plain) is not tuple or len(plain) != len(readers):
+        raise Malformed(f"expected {len(readers)} fields of {schema.__name__}")
+    try:
+        return schema(*(reader(item) for reader, item in zip(readers, plain, strict=True)))
+    except ValueError as error:
+        raise Malformed(f"{schema.__name__}: {error}") from error

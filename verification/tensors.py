@@ -1,0 +1,89 @@
+"""Tensors as the law sees them: a dtype's name, a shape and little-endian bytes. No torch.
+
+A tensor's digest is a Merkle root over its rows, each row a Merkle root over blocks of 1,024 elements, with shape and
+dtype in the top hash: one row or one block opens in a few kB. A bundle is an ordered list of tensors (a state, a
+contribution); its digest is a root over theirs. (SPEC.md 2)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from verification import codec, merkle
+from verification.digest import integer, tagged
+from verification.errors import Malformed
+from verification.units import Count, Digest
+
+BLOCK = 1024
+"""Elements of a block."""
+
+MAX_DIMENSIONS = 8
+ITEM_BYTES = {"float32": 4, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """`data` holds the elements of `shape` in C order, little-endian; raises ValueError when lengths disagree."""
+
+    dtype: str
+    shape: tuple[Count, ...]
+    data: bytes
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ITEM_BYTES:
+            raise ValueError(f"unknown dtype {self.dtype!r}")
+        if len(self.shape) > MAX_DIMENSIONS:
+            raise ValueError(f"more than {MAX_DIMENSIONS} dimensions")
+        if len(self.data) != math.prod(self.shape) * ITEM_BYTES[self.dtype]:
+            raise ValueError("data does not have the length that dtype and shape give")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Tensors in the order that a program declares."""
+
+    tensors: tuple[Tensor, ...]
+
+
+def tensor_digest(tensor: Tensor) -> Digest:
+    """Return the digest of a tensor; -0.0 counts as +0.0. A scalar is one row; rows run over the first dimension."""
+    data = _without_negative_zero(tensor)
+    rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
+    head = codec.encode((tensor.dtype, tensor.shape))
+    if not data:
+        return tagged("tensor", head)
+    width = len(data) // rows
+    return tagged("tensor", head, merkle.root("row", [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]))
+
+
+def _row(row: bytes, tensor: Tensor) -> bytes:
+    block = BLOCK * ITEM_BYTES[tensor.dtype]
+    return merkle.root("block", [row[i : i + block] for i in range(0, len(row), block)])
+
+
+def _without_negative_zero(tensor: Tensor) -> bytes:
+    if tensor.dtype != "float32":
+        return tensor.data
+    words = np.frombuffer(tensor.data, dtype="<u4")
+    negative = words == 0x80000000
+    return np.where(negative, np.uint32(0), words).astype("<u4").tobytes() if negative.any() else tensor.data
+
+
+def bundle_digest(tensor_digests: Sequence[Digest]) -> Digest:
+    """Return the digest of a bundle from the digests of its tensors, in order; raises ValueError for none."""
+    return tagged("bundle", integer(len(tensor_digests)), merkle.root("bundle", tensor_digests))
+
+
+def digest_of(bundle: Bundle) -> Digest:
+    """Return `bundle_digest` over the bundle's own tensors."""
+    return bundle_digest([tensor_digest(tensor) for tensor in bundle.tensors])
+
+
+def decode_bundle(data: bytes, limit: int) -> Bundle:
+    """Return the bundle that `data` encodes canonically; raises Malformed."""
+    bundle = codec.decode(Bundle, data, limit)
+    if not bundle.tensors:
+        raise Malformed("a bundle needs a tensor")
+    return bundle
