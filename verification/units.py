@@ -27,3 +27,4 @@ PPM = NewType("PPM", int)
 """A fraction in millionths, 0 to 1,000,000."""
 
 MILLION = 1_000_000
+NOTHING = Amount(0)

@@ -1,0 +1,381 @@
+"""What an honest peer does next, as a pure function of the ledger's state and of what it has computed so far.
+
+`decide` names actions; a driver performs them (over sockets, or in a simulation) and files what came out in `Results`.
+An action without a result is repeated until it has one, so a peer that lost everything but its key and its signed
+statements simply computes again and says the same. (SPEC.md 9)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from verification import audits, disputes
+from verification.audits import blind_of
+from verification.digest import ZERO, integer, keyed
+from verification.manifest import BundleRef
+from verification.narrowing import positions
+from verification.sampling import chain_link, chain_tip, is_private_duty
+from verification.state import (
+    Dispute,
+    Duty,
+    Member,
+    Phase,
+    Place,
+    RoundState,
+    Session,
+    Stage,
+    Standing,
+    State,
+    Turn,
+    Watch,
+)
+from verification.statements import (
+    VERIFIER,
+    Announce,
+    Answer,
+    Attest,
+    Body,
+    ChallengeSeal,
+    Commit,
+    Evidence,
+    Finished,
+    Join,
+    Link,
+    Opening,
+    Point,
+    Reveal,
+    Seal,
+    Verdict,
+    Withdraw,
+)
+from verification.tensors import Bundle
+from verification.units import Address, Amount, Count, Digest, Millis, Round
+
+RECENT_ROUNDS = 2
+"""Rounds back for which a late peer still signs the next state."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What F gives for one worker's round: a state digest per leaf, the contribution, its squared norm."""
+
+    digests: tuple[Digest, ...]
+    contribution: BundleRef
+    norm: Count
+
+
+@dataclass(frozen=True)
+class Say:
+    """Sign `body` and put it on the ledger."""
+
+    body: Body
+
+
+@dataclass(frozen=True)
+class FetchState:
+    """Get a round's start state by its digest, computed here or from other members; result: True.
+
+    The number after the last round's stands for the run's final state.
+    """
+
+    number: Round
+
+
+@dataclass(frozen=True)
+class FetchContribution:
+    """Get, check and keep a worker's contribution; result: whether it is held and decodes."""
+
+    number: Round
+    worker: Address
+
+
+@dataclass(frozen=True)
+class RunRound:
+    """Compute F for a worker's assignment, as that worker or as its auditor; result: Work."""
+
+    number: Round
+    worker: Address
+
+
+@dataclass(frozen=True)
+class RunOuter:
+    """Compute the next state from the round's included contributions; result: BundleRef."""
+
+    number: Round
+
+
+@dataclass(frozen=True)
+class ListStates:
+    """Compute the state digests after these inner steps of a worker's round; result: tuple of Digest."""
+
+    number: Round
+    worker: Address
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GatherInputs:
+    """Make the input bundles of a dispute's execution; `step` counts the inner steps before it. Result: Bundles."""
+
+    number: Round
+    accused: Address
+    place: Place
+    step: int
+
+
+Computed = FetchState | FetchContribution | RunRound | RunOuter | ListStates | GatherInputs
+Action = Say | Computed
+
+
+@dataclass
+class Results:
+    """What a peer has computed or fetched, by action. `failed` holds fetches that found no source (for now)."""
+
+    done: dict[Computed, Any] = field(default_factory=dict)
+    failed: set[Computed] = field(default_factory=set)
+
+    def work(self, number: Round, worker: Address) -> Work | None:
+        """Return F's result for a worker's round, if computed."""
+        result: Work | None = self.done.get(RunRound(number, worker))
+        return result
+
+
+@dataclass(frozen=True)
+class Self:
+    """What a peer is: its account, secret, and how it joins. `chain_length` must cover the run's rounds."""
+
+    address: Address
+    secret: bytes
+    role: str
+    stake: Amount
+    speed: int
+    endpoint: str
+    started: Millis
+
+    def salt(self, number: int, leaf: int) -> Digest:
+        """Return a leaf's salt: nobody else can make it, and a restarted peer makes it again. (SPEC.md 4.3)"""
+        return keyed(self.secret, "salt", integer(number), integer(leaf))
+
+    def blind_salt(self, session: int, work: int, worker: Address) -> Digest:
+        """Return the salt of a blind verdict."""
+        return keyed(self.secret, "blind-salt", integer(session), integer(work), worker)
+
+    def link(self, state: State, session: int) -> Digest:
+        """Return this verifier's link of a session; link 0 is the tip it joined with."""
+        return chain_link(keyed(self.secret, "chain", state.run), chain_length(state), session + 1)
+
+
+def chain_length(state: State) -> int:
+    """Return how many links a run can ask for: one per round, and one per draw of lost audits while it drains."""
+    return state.manifest.work.rounds + state.manifest.work.max_verifiers + 1
+
+
+def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action]:
+    """Return what an honest peer should do now, most urgent first; Computed actions already done are left out."""
+    member = state.members.get(me.address)
+    if member is None:
+        return [] if state.stage in (Stage.DRAINING, Stage.ENDED) else [Say(_join(state, me))]
+    if state.stage is Stage.ENDED:
+        return [Say(Withdraw(Count(0)))] if member.stake else []
+    wanted = [
+        *_present_oneself(member, me),
+        *_exchange(state, me, results, now),
+        *_contest(state, me, results),
+        *_open(state, me, results),
+        *(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results)),
+    ]
+    return [action for action in wanted if isinstance(action, Say) or action not in results.done]
+
+
+def _join(state: State, me: Self) -> Join:
+    tip = chain_tip(keyed(me.secret, "chain", state.run), chain_length(state)) if me.role == VERIFIER else ZERO
+    return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
+
+
+def _present_oneself(member: Member, me: Self) -> Iterator[Action]:
+    if member.standing is Standing.AWAY or member.endpoint != me.endpoint:
+        yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
+
+
+def _train(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Run F for the open round and commit to it."""
+    if state.stage is not Stage.RUNNING:
+        return
+    current = state.current
+    if current.phase is not Phase.COMMIT or me.address not in current.assignments or me.address in current.commits:
+        return
+    work = results.work(current.number, me.address)
+    if work is None:
+        yield from _run(state, results, current.number, me.address)
+        return
+    salts = tuple(me.salt(current.number, leaf) for leaf in range(len(work.digests)))
+    leaves = audits.salted_root(state.run, current.number, work.digests, salts)
+    yield Say(Commit(current.number, current.start.digest, leaves, work.contribution, work.norm, ZERO))
+
+
+def _run(state: State, results: Results, number: Round, worker: Address) -> Iterator[Action]:
+    """Ask for the start state first, if it is not here, then for the round."""
+    if FetchState(number) not in results.done:
+        yield FetchState(number)
+    else:
+        yield RunRound(number, worker)
+
+
+def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator[Action]:
+    """Fetch contributions, attest to them, compute and sign the next state; end on the run's last state."""
+    for worked in state.rounds[-RECENT_ROUNDS:]:
+        if me.address not in worked.members:
+            continue
+        if worked.phase is Phase.ATTEST and me.address not in worked.attests:
+            yield from _attest(state, worked, results, now)
+        if worked.phase in (Phase.SEAL, Phase.SEALED) and me.address not in worked.seals:
+            yield from _seal(worked, results)
+    if state.stage is Stage.DRAINING and state.rounds and state.current.sealed is not None:
+        yield FetchState(Round(len(state.rounds)))
+
+
+def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> Iterator[Action]:
+    fetches = [FetchContribution(worked.number, worker) for worker in sorted(worked.commits)]
+    missing = [fetch for fetch in fetches if fetch not in results.done]
+    hurry = now + state.manifest.windows.attest // 4 >= worked.deadline
+    if missing and not hurry:
+        yield from missing
+        return
+    held = tuple(fetch.worker for fetch in fetches if results.done.get(fetch))
+    yield Say(Attest(worked.number, held))
+
+
+def _seal(worked: RoundState, results: Results) -> Iterator[Action]:
+    wanted: list[Computed] = [FetchContribution(worked.number, worker) for worker in worked.included]
+    missing = [action for action in [FetchState(worked.number), *wanted] if not results.done.get(action)]
+    outer = RunOuter(worked.number)
+    if missing:
+        yield from missing
+    elif outer not in results.done:
+        yield outer
+    else:
+        yield Say(Seal(worked.number, results.done[outer]))
+
+
+def _open(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Open one's leaves where a verdict asks for it."""
+    for session in state.sessions.values():
+        if session.watch is Watch.VERDICT:
+            continue
+        for number, worker in sorted(audits.workers_to_open(state, session)):
+            if worker != me.address:
+                continue
+            work = results.work(number, me.address)
+            if work is None:
+                yield from _run(state, results, number, me.address)
+            else:
+                salts = tuple(me.salt(number, leaf) for leaf in range(len(work.digests)))
+                yield Say(Opening(number, work.digests, salts))
+
+
+def _verify(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Audit what the beacon and the own chain draw, blindly; then reveal."""
+    for session in sorted(state.sessions.values(), key=lambda session: session.number):
+        if me.address not in session.verifiers:
+            continue
+        if session.watch is Watch.VERDICT and me.address not in session.finished:
+            yield from _audit(state, session, me, results)
+        if session.watch in (Watch.REVEAL, Watch.DONE):
+            yield from _reveal(state, session, me, results)
+
+
+def duties(state: State, session: Session, me: Self) -> list[Duty]:
+    """Return the audits of a session that are this verifier's: drawn by its own link, or given to it in public."""
+    mine = {duty for duty in session.public if duty.verifier == me.address}
+    worked = state.rounds[session.number] if session.number < len(state.rounds) else None
+    link = me.link(state, session.number)
+    for worker in worked.commits if worked else ():
+        if is_private_duty(session.beacon, link, worker, state.manifest.work.audit_rate):
+            mine.add(Duty(session.number, worker, me.address))
+    return sorted(mine, key=lambda duty: (duty.work, duty.worker))
+
+
+def _audit(state: State, session: Session, me: Self, results: Results) -> Iterator[Action]:
+    pending = False
+    for duty in duties(state, session, me):
+        if (me.address, duty.work, duty.worker) in session.verdicts:
+            continue
+        pending = True
+        reveal = _reveal_of(session, me, results, duty.work, duty.worker)
+        if reveal is None:
+            yield from _run(state, results, duty.work, duty.worker)
+        else:
+            blind = blind_of(state.run, me.address, session.number, reveal)
+            yield Say(Verdict(session.number, duty.work, duty.worker, blind))
+    if not pending:
+        yield Say(Finished(session.number))
+
+
+def _reveal_of(
+    session: Session, me: Self, results: Results, number: Round, worker: Address
+) -> Reveal | None:
+    work = results.work(number, worker)
+    if work is None:
+        return None
+    salt = me.blind_salt(session.number, number, worker)
+    return Reveal(session.number, number, worker, work.digests, work.contribution.digest, salt)
+
+
+def _reveal(state: State, session: Session, me: Self, results: Results) -> Iterator[Action]:
+    for key in sorted(session.verdicts):
+        verifier, number, worker = key
+        if verifier != me.address or key in session.reveals:
+            continue
+        reveal = _reveal_of(session, me, results, number, worker)
+        if reveal is None:
+            yield from _run(state, results, number, worker)
+        else:
+            yield Say(reveal)
+    member = state.members[me.address]
+    if me.address not in session.links and member.links <= session.number:
+        yield Say(Link(session.number, me.link(state, session.number)))
+
+
+def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Make the moves that disputes wait for, and contest a wrongly sealed state."""
+    for dispute in state.open_disputes():
+        if disputes.mover(dispute) == me.address:
+            yield from _move(state, dispute, results)
+    contested = {(d.round, d.accused) for d in state.disputes if d.place is Place.OUTER}
+    for worked in state.rounds[-RECENT_ROUNDS:]:
+        own = worked.seals.get(me.address)
+        for accused, ref in sorted(worked.seals.items()):
+            if own is not None and ref != own and (worked.number, accused) not in contested:
+                yield Say(ChallengeSeal(worked.number, accused))
+
+
+def _move(state: State, dispute: Dispute, results: Results) -> Iterator[Action]:
+    action: Computed
+    if dispute.turn is Turn.EVIDENCE:
+        step = dispute.low if dispute.place in (Place.STEP, Place.EPILOGUE) else 0
+        action = GatherInputs(dispute.round, dispute.accused, dispute.place, step)
+        if action in results.done:
+            bundles: tuple[Bundle, ...] = results.done[action]
+            yield Say(Evidence(Count(dispute.number), bundles))
+            return
+    else:
+        action = ListStates(dispute.round, dispute.accused, positions(dispute.low, dispute.high))
+        if action in results.done:
+            own: tuple[Digest, ...] = results.done[action]
+            level = Count(dispute.level)
+            if dispute.turn is Turn.LIST:
+                yield Say(Answer(Count(dispute.number), level, own))
+            else:
+                index = next((i for i, entry in enumerate(dispute.entries) if entry != own[i]), len(own) - 1)
+                yield Say(Point(Count(dispute.number), level, Count(index)))
+            return
+    yield action if FetchState(dispute.round) in results.done else FetchState(dispute.round)
+
+
+def state_before(state: State, number: Round) -> BundleRef:
+    """Return the state that round `number` starts from; one past the last round gives the newest sealed state."""
+    if number < len(state.rounds):
+        return state.rounds[number].start
+    if not state.rounds:
+        return state.manifest.start
+    return state.current.sealed or state.current.start

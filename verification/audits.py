@@ -1,0 +1,233 @@
+"""Audits: private duty by hash-chain links, blind verdicts, one opening for all, reveals. (SPEC.md 5)"""
+
+from verification import disputes, merkle, money
+from verification.digest import integer, tagged
+from verification.effects import AuditEnded, Effect
+from verification.errors import BadEvidence, Refused
+from verification.membership import active, get_member, settle_debt, suspend
+from verification.rounds import get_round
+from verification.sampling import draw_verifier, is_link, is_private_duty, leaf_steps
+from verification.state import Audit, Duty, Session, State, Watch
+from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
+from verification.units import Address, Count, Digest, Millis, Round
+
+AuditKey = tuple[Address, Round, Address]
+"""(verifier, work round, worker)"""
+
+
+def blind_of(run: Digest, verifier: Address, session: Round, body: Reveal) -> Digest:
+    """Return the blind commitment that a reveal must open: bound to the verifier's key. (SPEC.md 5.5)"""
+    place = (integer(session), integer(body.work), body.worker)
+    return tagged("blind", run, verifier, *place, body.contribution, body.salt, *body.digests)
+
+
+def salted_root(run: Digest, number: Round, digests: tuple[Digest, ...], salts: tuple[Digest, ...]) -> Digest:
+    """Return the root over a worker's salted leaves. (SPEC.md 4.3)"""
+    pairs = zip(digests, salts, strict=True)
+    return merkle.root("leaves", [tagged("leaf", run, integer(number), salt, value) for value, salt in pairs])
+
+
+def open_session(state: State, number: Round, now: Millis) -> None:
+    """Draw a round's audits; what was lost before, and everyone's last round, go to named verifiers. (SPEC.md 5.4)"""
+    verifiers = tuple(member.address for member in active(state, VERIFIER, number))
+    public = set()
+    for (work, worker), losers in list(state.redraws.items()):
+        verifier = draw_verifier(state.beacon, work, worker, [v for v in verifiers if v not in losers])
+        if verifier is not None:
+            public.add(Duty(work, worker, verifier))
+            del state.redraws[work, worker]
+    if number + 1 == state.manifest.work.rounds:
+        for worker in state.rounds[number].commits:
+            verifier = draw_verifier(state.beacon, number, worker, verifiers)
+            if verifier is not None:
+                public.add(Duty(number, worker, verifier))
+    deadline = Millis(now + state.manifest.windows.verdict)
+    state.sessions[number] = Session(number, state.beacon, deadline, verifiers, frozenset(public))
+
+
+def get_session(state: State, number: Round) -> Session:
+    """Return a session that has been drawn; raises Refused."""
+    session = state.sessions.get(number)
+    if session is None:
+        raise Refused(f"no audits of session {number} have been drawn")
+    return session
+
+
+def process_verdict(state: State, sender: Address, body: Verdict) -> None:
+    """Take a blind verdict; whether it was due shows when the link is out. (SPEC.md 5.5)"""
+    session = get_session(state, body.round)
+    if session.watch is not Watch.VERDICT or sender in session.finished:
+        raise Refused("the session takes no verdict from the sender now")
+    if sender not in session.verifiers:
+        raise Refused("the sender is no verifier of this session")
+    if body.worker not in get_round(state, body.work).commits:
+        raise Refused("the worker committed nothing in that round")
+    public = Duty(body.work, body.worker, sender) in session.public
+    if body.work != body.round and not public:
+        raise Refused("only a named verifier audits an earlier round")
+    if (sender, body.work, body.worker) in session.verdicts:
+        raise Refused("the sender has given this verdict already")
+    session.verdicts[sender, body.work, body.worker] = body.blind
+
+
+def process_finished(state: State, sender: Address, body: Finished) -> None:
+    """A verifier gives no more verdicts in this session. (SPEC.md 5.6)"""
+    session = get_session(state, body.round)
+    if session.watch is not Watch.VERDICT or sender not in session.verifiers or sender in session.finished:
+        raise Refused("the session does not wait for the sender")
+    session.finished.add(sender)
+
+
+def process_opening(state: State, sender: Address, body: Opening, now: Millis) -> list[Effect]:
+    """Take a worker's leaves, checked against its commitment; late ones end a suspension. (SPEC.md 5.7)"""
+    worked = get_round(state, body.round)
+    commit = worked.commits.get(sender)
+    if commit is None or sender in worked.openings:
+        raise Refused("the sender has nothing to open in this round")
+    if not _is_opening_due(state, body.round, sender):
+        raise Refused("no verdict about this round asks for an opening yet")
+    steps = leaf_steps(worked.assignments[sender].steps, state.manifest.work.leaf_every)
+    if len(body.digests) != len(steps) or len(body.salts) != len(steps):
+        raise BadEvidence("the opening does not have the leaves that the assignment gives")
+    if salted_root(state.run, body.round, body.digests, body.salts) != commit.leaves:
+        raise BadEvidence("the opening does not lead to the committed root")
+    worked.openings[sender] = body
+    effects = settle_debt(state, get_member(state, sender), f"opening/{body.round}")
+    for session in list(state.sessions.values()):
+        for key, outcome in list(session.audits.items()):
+            if outcome is Audit.WAITING and key[1:] == (body.round, sender):
+                effects += _judge(state, session, key, now)
+    return effects
+
+
+def process_reveal(state: State, sender: Address, body: Reveal) -> list[Effect]:
+    """Take a verifier's opened verdict; a late one only ends its suspension. (SPEC.md 5.8)"""
+    session = get_session(state, body.round)
+    key = (sender, body.work, body.worker)
+    if session.verdicts.get(key) is None or key in session.reveals:
+        raise Refused("the sender has no verdict to reveal here")
+    if session.watch not in (Watch.REVEAL, Watch.DONE):
+        raise Refused("verdicts are revealed after the workers have opened")
+    if blind_of(state.run, sender, body.round, body) != session.verdicts[key]:
+        raise BadEvidence("the reveal does not open the verdict")
+    session.reveals[key] = body
+    if session.watch is Watch.DONE:
+        return settle_debt(state, get_member(state, sender), _debt(key))
+    return []
+
+
+def process_link(state: State, sender: Address, body: Link) -> list[Effect]:
+    """Take a verifier's link; it shows which duties were its own. (SPEC.md 5.2)"""
+    session = get_session(state, body.round)
+    if sender not in session.verifiers or sender in session.links:
+        raise Refused("the session expects no link from the sender")
+    if session.watch not in (Watch.REVEAL, Watch.DONE):
+        raise Refused("links are shown after the verdict deadline")
+    member = get_member(state, sender)
+    number = body.round + 1
+    if number <= member.links or not is_link(member.tip, body.link, number - member.links):
+        raise BadEvidence("the link is not on the sender's chain")
+    session.links[sender], member.tip, member.links = body.link, body.link, number
+    state.fresh_links.append(body.link)
+    return settle_debt(state, member, f"link/{body.round}")
+
+
+def workers_to_open(state: State, session: Session) -> set[tuple[Round, Address]]:
+    """Return (round, worker) of every verdict of the session whose worker has not opened."""
+    return {(w, a) for _, w, a in session.verdicts if a not in state.rounds[w].openings}
+
+
+def end_verdicts(state: State, session: Session, now: Millis) -> list[Effect]:
+    """Close the blind phase: workers with a verdict about them must open."""
+    session.watch = Watch.OPENING
+    session.deadline = Millis(now + state.manifest.windows.opening)
+    return []
+
+
+def end_openings(state: State, session: Session, now: Millis) -> list[Effect]:
+    """Close the opening phase: who did not open is suspended and may still do so. (SPEC.md 5.7)"""
+    effects: list[Effect] = []
+    for number, worker in sorted(workers_to_open(state, session)):
+        effects += suspend(state, state.members[worker], f"opening/{number}", now)
+    session.watch = Watch.REVEAL
+    session.deadline = Millis(now + state.manifest.windows.reveal)
+    return effects
+
+
+def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
+    """Judge every audit of the session: duties skipped or invented show now. (SPEC.md 5.9)"""
+    session.watch = Watch.DONE
+    effects: list[Effect] = []
+    for verifier in session.verifiers:
+        if verifier not in session.links:
+            effects += suspend(state, state.members[verifier], f"link/{session.number}", now)
+    for key in sorted({*session.verdicts, *_duties(state, session)}):
+        effects += _judge(state, session, key, now)
+    return effects
+
+
+def is_session_answered(state: State, session: Session) -> bool:
+    """Return whether everyone the session waits for has spoken, so that it may move before its deadline."""
+    if session.watch is Watch.VERDICT:
+        return session.finished.issuperset(session.verifiers)
+    if session.watch is Watch.OPENING:
+        return not workers_to_open(state, session)
+    links = session.links.keys() >= set(session.verifiers)
+    return session.watch is Watch.REVEAL and links and session.reveals.keys() >= session.verdicts.keys()
+
+
+def _duties(state: State, session: Session) -> set[AuditKey]:
+    """Return the audits that were due, as far as links are out; a named verifier's are due without one."""
+    due = {(duty.verifier, duty.work, duty.worker) for duty in session.public}
+    worked = state.rounds[session.number] if session.number < len(state.rounds) else None
+    for verifier, link in session.links.items():
+        for worker in worked.commits if worked else ():
+            if is_private_duty(session.beacon, link, worker, state.manifest.work.audit_rate):
+                due.add((verifier, session.number, worker))
+    return due
+
+
+def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[Effect]:
+    """Decide one audit. Nothing but two equal openings passes; a lost audit is drawn again. (SPEC.md 5.9)"""
+    verifier, work, worker = key
+    opening, reveal = state.rounds[work].openings.get(worker), session.reveals.get(key)
+    effects: list[Effect] = []
+    if key not in _duties(state, session) and verifier in session.links:
+        outcome = Audit.VOID
+    elif reveal is None or verifier not in session.links:
+        outcome = Audit.LOST
+        redraw(state, work, worker, verifier)
+        if key in session.verdicts and reveal is None:
+            effects += suspend(state, state.members[verifier], _debt(key), now)
+    elif opening is None:
+        outcome = Audit.WAITING
+    elif _agree(state, opening, reveal):
+        outcome = Audit.PASSED
+        effects += money.pay_fee(state, state.members[verifier], state.rounds[work].assignments[worker].steps)
+    else:
+        outcome = Audit.MISMATCH
+        effects += disputes.open_from_audit(state, verifier, opening, reveal, now)
+    session.audits[key] = outcome
+    drawn = "public" if Duty(work, worker, verifier) in session.public else "private"
+    return [AuditEnded(session.number, work, worker, verifier, outcome, drawn), *effects]
+
+
+def redraw(state: State, work: Round, worker: Address, loser: Address) -> None:
+    """Put an audit back into the draw for anyone but those who lost it."""
+    state.redraws[work, worker] = state.redraws.get((work, worker), frozenset()) | {loser}
+
+
+def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:
+    commit = state.rounds[reveal.work].commits[reveal.worker]
+    return opening.digests == reveal.digests and commit.contribution.digest == reveal.contribution
+
+
+def _is_opening_due(state: State, number: Round, worker: Address) -> bool:
+    return any(
+        session.watch is not Watch.VERDICT and any(key[1:] == (number, worker) for key in session.verdicts)
+        for session in state.sessions.values()
+    )
+
+
+def _debt(key: AuditKey) -> str:
+    return f"reveal/{key[1]}/{key[2].hex()}"

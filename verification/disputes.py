@@ -1,0 +1,275 @@
+"""Disputes: lists that fold, a point, the inputs' bytes, one execution, a ruling. Nobody votes. (SPEC.md 6)"""
+
+from collections.abc import Sequence
+
+from verification import executor as execution
+from verification import money, narrowing
+from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect
+from verification.errors import BadEvidence, Refused
+from verification.executor import Executor
+from verification.membership import exclude, get_member, settle_debt
+from verification.rounds import get_round
+from verification.sampling import leaf_steps, record_index
+from verification.state import Dispute, Place, Ruling, State, Turn
+from verification.statements import Answer, ChallengeSeal, Evidence, Opening, Point, Reveal
+from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
+from verification.units import Address, Amount, Digest, Millis, Round
+
+
+def open_from_audit(
+    state: State, verifier: Address, opening: Opening, reveal: Reveal, now: Millis
+) -> list[Effect]:
+    """Put the first difference between a worker's opening and a verifier's reveal on record. (SPEC.md 6.1)"""
+    worked = state.rounds[reveal.work]
+    claimed_end = worked.commits[reveal.worker].contribution.digest
+    steps = leaf_steps(worked.assignments[reveal.worker].steps, state.manifest.work.leaf_every)
+    pairs = zip(opening.digests, reveal.digests, strict=False)
+    leaf = next((index for index, (claimed, own) in enumerate(pairs) if claimed != own), None)
+    if leaf is None:
+        place, low, high = Place.EPILOGUE, steps[-1], steps[-1]
+        agreed, claimed = opening.digests[-1], claimed_end
+    elif leaf == 0:
+        place, low, high = Place.PROLOGUE, 0, 0
+        agreed, claimed = worked.start.digest, opening.digests[0]
+    else:
+        place, low, high = Place.STEP, steps[leaf - 1], steps[leaf]
+        agreed, claimed = opening.digests[leaf - 1], opening.digests[leaf]
+    return _open(state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now)
+
+
+def process_challenge_seal(
+    state: State, sender: Address, body: ChallengeSeal, now: Millis
+) -> list[Effect]:
+    """Contest a next state that someone sealed against the challenger's own seal. (SPEC.md 6.2)"""
+    worked = get_round(state, body.round)
+    get_member(state, sender)
+    if body.accused not in worked.seals or sender not in worked.seals:
+        raise Refused("both sides of this challenge must have sealed the round")
+    if worked.seals[body.accused] == worked.seals[sender]:
+        raise Refused("the challenger sealed the same state")
+    if any(
+        (dispute.round, dispute.accused, dispute.place) == (body.round, body.accused, Place.OUTER)
+        and (dispute.challenger == sender or dispute.ruling is Ruling.GUILTY)
+        for dispute in state.disputes
+    ):
+        raise Refused("this seal is contested by the sender already, or convicted")
+    values = (worked.start.digest, worked.seals[body.accused].digest)
+    return _open(state, body.round, body.accused, sender, Place.OUTER, None, (0, 0), values, now)
+
+
+def process_answer(state: State, sender: Address, body: Answer, now: Millis) -> list[Effect]:
+    """Take the accused's list; it must have the interval's length and fold to what it replaces. (SPEC.md 6.3)"""
+    dispute = _get_dispute(state, body.dispute, Turn.LIST)
+    if sender != dispute.accused or body.level != dispute.level:
+        raise Refused("the dispute waits for another party or list")
+    entries = narrowing.verify_list(dispute.low, dispute.high, dispute.claimed, body.entries)
+    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
+    state.rounds[dispute.round].lists[sender, dispute.low, dispute.high] = entries
+    for other in state.open_disputes():
+        _reuse_list(state, other, now)
+    return [*effects, DisputeMoved(dispute.number, sender, f"listed {len(entries)} state digests")]
+
+
+def process_point(state: State, sender: Address, body: Point, now: Millis) -> list[Effect]:
+    """Narrow the dispute to the first entry that the challenger disagrees with. (SPEC.md 6.4)"""
+    dispute = _get_dispute(state, body.dispute, Turn.POINT)
+    if sender != dispute.challenger or body.level != dispute.level:
+        raise Refused("the dispute waits for another party or list")
+    part = narrowing.narrow(dispute.low, dispute.high, dispute.agreed, dispute.entries, body.index)
+    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
+    _spend_clock(dispute, sender, now)
+    dispute.low, dispute.high, dispute.agreed, dispute.claimed = part
+    dispute.level, dispute.entries = dispute.level + 1, ()
+    dispute.turn = Turn.EVIDENCE if dispute.high - dispute.low == 1 else Turn.LIST
+    _reuse_list(state, dispute, now)
+    return [*effects, DisputeMoved(dispute.number, sender, f"contests the state after step {dispute.high}")]
+
+
+def process_evidence(
+    state: State, sender: Address, body: Evidence, now: Millis, executor: Executor
+) -> list[Effect]:
+    """Check the inputs against agreed digests, execute once, rule. (SPEC.md 6.5)"""
+    dispute = _get_dispute(state, body.dispute, Turn.EVIDENCE)
+    if sender != dispute.challenger:
+        raise Refused("the dispute waits for another party")
+    program, inputs = _inputs(state, dispute, body.bundles)
+    dispute.computed = execution.outcome(executor, program, inputs)
+    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
+    _spend_clock(dispute, sender, now)
+    moved = DisputeMoved(dispute.number, sender, f"brought the inputs of the {dispute.place.value}")
+    if dispute.computed == dispute.claimed:
+        return [*effects, moved, *_acquit(state, dispute, "the law computes what the accused claimed")]
+    return [*effects, moved, *convict(state, dispute, "the law computes another value than the accused claimed")]
+
+
+def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
+    """Slash the accused once for this fault and split the finders' share among all who were right. (SPEC.md 6.6)"""
+    siblings = [
+        other
+        for other in state.open_disputes()
+        if (other.round, other.accused, other.place, other.leaf)
+        == (dispute.round, dispute.accused, dispute.place, dispute.leaf)
+    ]
+    member = state.members[dispute.accused]
+    finders = [other.challenger for other in siblings]
+    slashed = money.slash(state, member, finders, f"{dispute.place.value} of round {dispute.round}: {reason}")
+    dispute.slashed = Amount(slashed.stake + slashed.escrow)
+    dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
+    effects: list[Effect] = [slashed]
+    for other in siblings:
+        other.computed = dispute.computed
+        effects += _end(other, Ruling.GUILTY, reason)
+        effects += settle_debt(state, state.members[other.challenger], debt_of(other))
+        effects += settle_debt(state, member, debt_of(other))
+    if member.convictions >= state.manifest.money.excluded_after:
+        effects += exclude(member, f"convicted of a wrong {dispute.place.value} in round {dispute.round}")
+    return effects
+
+
+def void(state: State, dispute: Dispute, reason: str) -> list[Effect]:
+    """End a dispute whose challenger fell silent: it pays its bond, and nothing is decided. (SPEC.md 6.8)"""
+    effects = money.charge_accuser(state, state.members[dispute.challenger], dispute.accused, reason)
+    effects += settle_debt(state, state.members[dispute.challenger], debt_of(dispute))
+    return [*effects, *_end(dispute, Ruling.VOID, reason)]
+
+
+def mover(dispute: Dispute) -> Address:
+    """Return the party that a dispute waits for."""
+    return dispute.accused if dispute.turn is Turn.LIST else dispute.challenger
+
+
+def clock_ends(state: State, dispute: Dispute) -> Millis | None:
+    """Return when the waiting party's clock runs out; None while it is suspended for this very dispute."""
+    party = mover(dispute)
+    if debt_of(dispute) in state.members[party].owes:
+        return None
+    return Millis(dispute.since + dispute.clocks[party])
+
+
+def debt_of(dispute: Dispute) -> str:
+    """Return the name under which a silent party owes its move."""
+    return f"dispute/{dispute.number}"
+
+
+def _open(
+    state: State,
+    number: Round,
+    accused: Address,
+    challenger: Address,
+    place: Place,
+    leaf: int | None,
+    interval: tuple[int, int],
+    values: tuple[Digest, Digest],
+    now: Millis,
+) -> list[Effect]:
+    low, high = interval
+    clock = state.manifest.windows.clock
+    turn = Turn.LIST if high - low > 1 else Turn.EVIDENCE
+    dispute = Dispute(
+        len(state.disputes), number, accused, challenger, place, leaf, low, high, *values,
+        turn=turn, since=now, clocks={accused: clock, challenger: clock},
+    )  # fmt: skip
+    state.disputes.append(dispute)
+    _reuse_list(state, dispute, now)
+    return [DisputeOpened(dispute.number, number, accused, challenger, place, leaf)]
+
+
+def _get_dispute(state: State, number: int, turn: Turn) -> Dispute:
+    if not number < len(state.disputes):
+        raise Refused("there is no such dispute")
+    dispute = state.disputes[number]
+    if dispute.ruling is not None or dispute.turn is not turn:
+        raise Refused("the dispute does not wait for this move")
+    return dispute
+
+
+def _take_list(dispute: Dispute, entries: tuple[Digest, ...], now: Millis) -> None:
+    _spend_clock(dispute, dispute.accused, now)
+    dispute.entries, dispute.turn = entries, Turn.POINT
+
+
+def _reuse_list(state: State, dispute: Dispute, now: Millis) -> None:
+    """Lists are posted once, for all challengers: take one that another dispute has drawn out. (SPEC.md 6.3)"""
+    entries = state.rounds[dispute.round].lists.get((dispute.accused, dispute.low, dispute.high))
+    if dispute.turn is Turn.LIST and entries is not None and entries[-1] == dispute.claimed:
+        _take_list(dispute, entries, now)
+
+
+def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
+    dispute.clocks[party] = max(0, dispute.clocks[party] - (now - dispute.since))
+    dispute.since = now
+
+
+def _inputs(
+    state: State, dispute: Dispute, bundles: Sequence[Bundle]
+) -> tuple[Digest, list[Tensor | None]]:
+    """Return the disputed program and its inputs, each bundle checked against the digest it must open."""
+    worked, manifest = state.rounds[dispute.round], state.manifest
+    programs = manifest.programs
+    if dispute.place is Place.PROLOGUE:
+        opened = _verify(bundles, [worked.start.digest, None])
+        (data,) = _verify_data(state, bundles[1])
+        steps = worked.assignments[dispute.accused].steps
+        index = record_index(manifest, worked.beacon, dispute.accused, steps)
+        return programs.prologue.digest, [*opened[0].tensors, data, index]
+    if dispute.place is Place.STEP:
+        (working,) = _verify(bundles, [dispute.agreed])
+        return programs.inner.digest, list(working.tensors)
+    if dispute.place is Place.EPILOGUE:
+        start, working = _verify(bundles, [worked.start.digest, dispute.agreed])
+        return programs.epilogue.digest, [*start.tensors, *working.tensors]
+    digests = [worked.commits[worker].contribution.digest for worker in worked.included]
+    start, *contributions = _verify(bundles, [worked.start.digest, *digests])
+    return programs.outer.digest, outer_inputs(state, dispute.round, start, contributions)
+
+
+def outer_inputs(
+    state: State, number: Round, start: Bundle, contributions: Sequence[Bundle]
+) -> list[Tensor | None]:
+    """Return the outer step's inputs: state, a contribution per slot (None for an empty one), weights. (SPEC.md 4.6)
+
+    `contributions` belong to the round's `included` workers, in that order; a weight is a worker's inner steps.
+    """
+    worked, slots = state.rounds[number], state.manifest.work.slots
+    filled = {worked.assignments[w].slot: b for w, b in zip(worked.included, contributions, strict=True)}
+    weights = {worked.assignments[w].slot: worked.assignments[w].steps for w in worked.included}
+    width = contribution_width(len(start.tensors))
+    by_slot = [filled[slot].tensors if slot in filled else (None,) * width for slot in range(slots)]
+    row = b"".join(weights.get(slot, 0).to_bytes(8, "little") for slot in range(slots))
+    return [*start.tensors, *(tensor for part in by_slot for tensor in part), Tensor("int64", (slots,), row)]
+
+
+def contribution_width(state_tensors: int) -> int:
+    """Return how many tensors a contribution has: one per parameter, the norm and the loss. (SPEC.md 2.4)"""
+    return state_tensors // 2 + 2
+
+
+def _verify(bundles: Sequence[Bundle], digests: Sequence[Digest | None]) -> list[Bundle]:
+    if len(bundles) != len(digests):
+        raise BadEvidence(f"this execution has {len(digests)} inputs")
+    for bundle, digest in zip(bundles, digests, strict=True):
+        if not bundle.tensors or (digest is not None and digest_of(bundle) != digest):
+            raise BadEvidence("an input does not open the agreed digest")
+    return list(bundles)
+
+
+def _verify_data(state: State, bundle: Bundle) -> tuple[Tensor, ...]:
+    if len(bundle.tensors) != 1 or tensor_digest(bundle.tensors[0]) != state.manifest.data.root:
+        raise BadEvidence("the data do not open the data root")
+    return bundle.tensors
+
+
+def _acquit(state: State, dispute: Dispute, reason: str) -> list[Effect]:
+    """The accuser was wrong: it pays its bond; the audit passed nothing and is not counted. (SPEC.md 6.7)"""
+    effects = money.charge_accuser(state, state.members[dispute.challenger], dispute.accused, reason)
+    return [*effects, *_end(dispute, Ruling.INNOCENT, reason)]
+
+
+def _end(dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
+    dispute.ruling, dispute.reason, dispute.turn = ruling, reason, Turn.CLOSED
+    step = dispute.high if dispute.place is Place.STEP else None
+    return [
+        DisputeEnded(
+            dispute.number, dispute.round, dispute.accused, dispute.challenger, dispute.place, step, ruling, reason
+        )
+    ]

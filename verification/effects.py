@@ -1,0 +1,134 @@
+"""What the law decided, as frozen records: the driver acts on them and every report is made from them."""
+
+from dataclasses import dataclass
+
+from verification.manifest import BundleRef
+from verification.state import Assignment, Audit, Place, Ruling, Stage
+from verification.units import Address, Amount, Digest, Millis, Round
+
+
+@dataclass(frozen=True)
+class MemberJoined:
+    """`address` staked as `role` and counts from the next round."""
+
+    address: Address
+    role: str
+    stake: Amount
+
+
+@dataclass(frozen=True)
+class RoundOpened:
+    """Round `number` starts from `start`."""
+
+    number: Round
+    start: BundleRef
+    assignments: tuple[tuple[Address, Assignment], ...]
+
+
+@dataclass(frozen=True)
+class RoundClosed:
+    """The contributions of `included` count; `beacon` draws the round's audits."""
+
+    number: Round
+    included: tuple[Address, ...]
+    beacon: Digest
+
+
+@dataclass(frozen=True)
+class RoundSealed:
+    """More than half of the round's stake signed the next state."""
+
+    number: Round
+    state: BundleRef
+
+
+@dataclass(frozen=True)
+class AuditEnded:
+    """One audit by `verifier`, drawn in `session`, of `worker`'s round `work`."""
+
+    session: Round
+    work: Round
+    worker: Address
+    verifier: Address
+    outcome: Audit
+    drawn: str
+
+
+@dataclass(frozen=True)
+class DisputeOpened:
+    """`challenger` contests a claim of `accused`."""
+
+    number: int
+    round: Round
+    accused: Address
+    challenger: Address
+    place: Place
+    leaf: int | None
+
+
+@dataclass(frozen=True)
+class DisputeMoved:
+    """One move in a dispute, in words."""
+
+    number: int
+    actor: Address
+    what: str
+
+
+@dataclass(frozen=True)
+class DisputeEnded:
+    """The ruling with the reason and the place it rests on; `step` is set for a disputed inner step."""
+
+    number: int
+    round: Round
+    accused: Address
+    challenger: Address
+    place: Place
+    step: int | None
+    ruling: Ruling
+    reason: str
+
+
+@dataclass(frozen=True)
+class Slashed:
+    """`address` lost stake and escrow: half burned, the rest to those who were right."""
+
+    address: Address
+    stake: Amount
+    escrow: Amount
+    burned: Amount
+    rewarded: Amount
+    reason: str
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Money that reached an account: `what` is reward, fee, finder, bond, refund, stake."""
+
+    address: Address
+    amount: Amount
+    what: str
+
+
+@dataclass(frozen=True)
+class StandingChanged:
+    """A member was suspended, excluded, went away or came back."""
+
+    address: Address
+    standing: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StageChanged:
+    """The run entered `stage`."""
+
+    stage: Stage
+    at: Millis
+    reason: str
+
+
+Effect = (
+    MemberJoined | RoundOpened | RoundClosed | RoundSealed | AuditEnded | DisputeOpened | DisputeMoved
+    | DisputeEnded | Slashed | Paid | StandingChanged | StageChanged
+)  # fmt: skip

@@ -1,0 +1,279 @@
+"""The law: statements and time in, effects out. The state is changed only by a statement that is admitted whole.
+
+`apply` checks the envelope and dispatches; `advance` lets time pass; both then run every transition that is due.
+Whoever drives the law appends what it admitted to a log; folding the log gives the same state anywhere. (SPEC.md 3.3)
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from verification import audits, codec, disputes, membership, rounds
+from verification import money as treasury
+from verification.digest import tagged
+from verification.effects import Effect, StageChanged
+from verification.errors import Refused
+from verification.executor import Executor
+from verification.manifest import Manifest, cost_of_round, run_id
+from verification.sampling import next_beacon
+from verification.state import Phase, Session, Stage, Standing, State, Watch
+from verification.statements import (
+    Announce,
+    Answer,
+    Attest,
+    Body,
+    ChallengeSeal,
+    Commit,
+    Contradiction,
+    Evidence,
+    Finished,
+    Join,
+    Link,
+    Opening,
+    Point,
+    Reveal,
+    Seal,
+    Statement,
+    Verdict,
+    Withdraw,
+    open_statement,
+)
+from verification.units import Address, Amount, Digest, Millis, Round
+
+GENESIS_HEAD = Digest(bytes(32))
+
+
+def found(
+    manifest: Manifest, chain: str, submitter: Address, balances: Mapping[Address, Amount], deposit: Amount, now: Millis
+) -> State:
+    """Return the state of a new run; raises Refused when the deposit cannot pay every round. (SPEC.md 3.1, 7.1)"""
+    needed = cost_of_round(manifest) * manifest.work.rounds
+    if deposit < needed:
+        raise Refused(f"the deposit of {deposit} does not cover the run's worst case of {needed}")
+    return State(
+        manifest, run_id(manifest), chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now,
+        beacon=tagged("first-beacon", run_id(manifest), manifest.seed),
+    )  # fmt: skip
+
+
+def head_of(state: State, number: Round) -> Digest:
+    """Return the ledger head that statements about a round are signed over: the one at which it opened."""
+    return state.rounds[number].head if number < len(state.rounds) else GENESIS_HEAD
+
+
+def apply(state: State, data: bytes, now: Millis, executor: Executor) -> list[Effect]:
+    """Admit one signed statement and return its effects; raises a Violation and changes nothing otherwise."""
+    sender, statement, body = open_statement(data)
+    _check_place(state, sender, statement)
+    if now < state.now:
+        raise Refused("time does not run backwards")
+    effects = _process(state, sender, body, now, executor)
+    state.said[_place(sender, statement)] = tagged("said", data)
+    state.now = now
+    return [*effects, *_run_transitions(state, now)]
+
+
+def is_known(state: State, data: bytes) -> bool:
+    """Return whether these very bytes have been admitted: a restarted peer repeats itself. (SPEC.md 3.2)"""
+    sender, statement, _ = open_statement(data)
+    return state.said.get(_place(sender, statement)) == tagged("said", data)
+
+
+def advance(state: State, now: Millis) -> list[Effect]:
+    """Let time pass: run every transition whose deadline has come. Anyone may trigger it. (SPEC.md 3.9)"""
+    state.now = max(state.now, now)
+    return _run_transitions(state, state.now)
+
+
+def next_deadline(state: State) -> Millis | None:
+    """Return the earliest time at which `advance` would change something; None when only a statement can."""
+    times: list[int] = []
+    if state.stage is Stage.RUNNING and state.current.phase in (Phase.COMMIT, Phase.ATTEST):
+        if state.current.phase is Phase.COMMIT or rounds.has_attested_majority(state.current):
+            times.append(state.current.deadline)
+    if state.stage in (Stage.GATHERING, Stage.RUNNING):
+        times.append(state.active_at + state.manifest.windows.stall)
+    session = _oldest_session(state)
+    if session is not None:
+        times.append(session.deadline)
+    times += [ends for d in state.open_disputes() if (ends := disputes.clock_ends(state, d)) is not None]
+    silence = state.manifest.windows.silence
+    times += [m.suspended_at + silence for m in state.members.values() if m.suspended_at is not None and m.owes]
+    return Millis(min(times)) if times and state.stage is not Stage.ENDED else None
+
+
+def _check_place(state: State, sender: Address, statement: Statement) -> None:
+    """Refuse what is signed for another chain, run or head, or says a second thing in one place. (SPEC.md 3.2)"""
+    if statement.chain != state.chain or statement.run != state.run:
+        raise Refused("the statement belongs to another chain or run")
+    if statement.head != head_of(state, statement.round):
+        raise Refused("the statement is signed over another ledger head")
+    if _place(sender, statement) in state.said:
+        raise Refused("the sender has spoken in this slot already")
+    if state.stage is Stage.ENDED and statement.kind != "Withdraw":
+        raise Refused("the run has ended")
+
+
+def _place(sender: Address, statement: Statement) -> tuple[Address, Round, str, Digest]:
+    return sender, statement.round, statement.slot, statement.head
+
+
+Handler = Callable[[State, Address, Any, Millis, Executor], "list[Effect] | None"]
+
+HANDLERS: dict[type, Handler] = {
+    Join: lambda state, sender, body, now, executor: membership.process_join(state, sender, body),
+    Announce: lambda state, sender, body, now, executor: membership.process_announce(state, sender, body),
+    Withdraw: lambda state, sender, body, now, executor: membership.process_withdraw(state, sender, body),
+    Commit: lambda state, sender, body, now, executor: rounds.process_commit(state, sender, body, now),
+    Attest: lambda state, sender, body, now, executor: rounds.process_attest(state, sender, body, now),
+    Seal: lambda state, sender, body, now, executor: rounds.process_seal(state, sender, body, now),
+    Verdict: lambda state, sender, body, now, executor: audits.process_verdict(state, sender, body),
+    Finished: lambda state, sender, body, now, executor: audits.process_finished(state, sender, body),
+    Opening: lambda state, sender, body, now, executor: audits.process_opening(state, sender, body, now),
+    Reveal: lambda state, sender, body, now, executor: audits.process_reveal(state, sender, body),
+    Link: lambda state, sender, body, now, executor: audits.process_link(state, sender, body),
+    ChallengeSeal: lambda state, sender, body, now, executor: disputes.process_challenge_seal(
+        state, sender, body, now
+    ),
+    Answer: lambda state, sender, body, now, executor: disputes.process_answer(state, sender, body, now),
+    Point: lambda state, sender, body, now, executor: disputes.process_point(state, sender, body, now),
+    Evidence: disputes.process_evidence,
+    Contradiction: lambda state, sender, body, now, executor: process_contradiction(state, sender, body),
+}
+
+
+def _process(state: State, sender: Address, body: Body, now: Millis, executor: Executor) -> list[Effect]:
+    return HANDLERS[type(body)](state, sender, body, now, executor) or []
+
+
+def process_contradiction(state: State, sender: Address, body: Contradiction) -> list[Effect]:
+    """Convict the author of two different statements in one place, without a dispute. (SPEC.md 6.9)"""
+    author, first, _ = open_statement(body.first)
+    other, second, _ = open_statement(body.second)
+    same_place = (first.chain, first.run) == (second.chain, second.run) == (state.chain, state.run)
+    if author != other or not same_place or _place(author, first) != _place(other, second):
+        raise Refused("the statements do not speak in one place")
+    if codec.encode(first) == codec.encode(second):
+        raise Refused("the statements do not differ")
+    member, finder = membership.get_member(state, author), membership.get_member(state, sender)
+    if member.standing is Standing.EXCLUDED:
+        raise Refused("the author is excluded already")
+    finders = [] if finder is member else [finder.address]
+    effects: list[Effect] = [treasury.slash(state, member, finders, f"contradicts itself in slot {first.slot}")]
+    return [*effects, *membership.exclude(member, "contradicted itself")]
+
+
+def _run_transitions(state: State, now: Millis) -> list[Effect]:
+    """Run due transitions until none is left; each changes the state, and a run has finitely many."""
+    effects: list[Effect] = []
+    while (more := _next_transition(state, now)) is not None:
+        effects += more
+    return effects
+
+
+def _next_transition(state: State, now: Millis) -> list[Effect] | None:
+    """Run the first transition that is due and return its effects; None when there is none."""
+    for transition in (_move_stage, _move_round, _move_session, _move_disputes, _move_silent, _move_end):
+        effects = transition(state, now)
+        if effects is not None:
+            return effects
+    return None
+
+
+def _move_stage(state: State, now: Millis) -> list[Effect] | None:
+    if state.stage is Stage.GATHERING and rounds.can_gather(state):
+        state.stage = Stage.RUNNING
+        return [StageChanged(state.stage, now, "enough members joined"), *rounds.open_round(state, now)]
+    is_moving = state.stage in (Stage.GATHERING, Stage.RUNNING)
+    if is_moving and now >= state.active_at + state.manifest.windows.stall:
+        return rounds.drain(state, now, "no round closed for too long")
+    return None
+
+
+def _move_round(state: State, now: Millis) -> list[Effect] | None:
+    if state.stage is not Stage.RUNNING:
+        return None
+    current = state.current
+    is_late = now >= current.deadline
+    if current.phase is Phase.COMMIT and (is_late or current.commits.keys() == current.assignments.keys()):
+        return rounds.close_commits(state, current, now)
+    if current.phase is Phase.ATTEST:
+        everyone = current.attests.keys() >= _present(state, current.members)
+        if rounds.has_attested_majority(current) and (is_late or everyone):
+            effects = rounds.close_round(state, current, now)
+            audits.open_session(state, current.number, now)
+            return effects
+    if current.phase is Phase.SEAL and rounds.sealed_state(current) is not None:
+        return rounds.seal_round(state, current, now)
+    return None
+
+
+def _present(state: State, members: Iterable[Address]) -> set[Address]:
+    return {address for address in members if state.members[address].standing is Standing.ACTIVE}
+
+
+def _oldest_session(state: State) -> Session | None:
+    return next((s for _, s in sorted(state.sessions.items()) if s.watch is not Watch.DONE), None)
+
+
+def _move_session(state: State, now: Millis) -> list[Effect] | None:
+    """Sessions end in order, so that a link never shows before the verdicts of earlier ones are in."""
+    session = _oldest_session(state)
+    if session is None or not (now >= session.deadline or audits.is_session_answered(state, session)):
+        return None
+    steps = {Watch.VERDICT: audits.end_verdicts, Watch.OPENING: audits.end_openings, Watch.REVEAL: audits.end_reveals}
+    return steps[session.watch](state, session, now)
+
+
+def _move_disputes(state: State, now: Millis) -> list[Effect] | None:
+    for dispute in state.open_disputes():
+        ends = disputes.clock_ends(state, dispute)
+        if ends is not None and now >= ends:
+            party = state.members[disputes.mover(dispute)]
+            return membership.suspend(state, party, disputes.debt_of(dispute), now)
+    return None
+
+
+def _move_silent(state: State, now: Millis) -> list[Effect] | None:
+    """Convict who stayed silent to the end of its time; its disputes end with it. (SPEC.md 6.8)"""
+    for member in state.members.values():
+        if not member.owes or member.suspended_at is None:
+            continue
+        if now < member.suspended_at + state.manifest.windows.silence:
+            continue
+        owed = sorted(member.owes)
+        effects: list[Effect] = []
+        for dispute in state.open_disputes():
+            if disputes.debt_of(dispute) not in owed:
+                continue
+            if dispute.accused == member.address:
+                effects += disputes.convict(state, dispute, "the accused stayed silent")
+            else:
+                effects += disputes.void(state, dispute, "the challenger stayed silent")
+                if dispute.place.value != "outer step":
+                    audits.redraw(state, dispute.round, dispute.accused, dispute.challenger)
+        if any(name.startswith("opening/") for name in owed):
+            effects.append(treasury.slash(state, member, [], "did not open its leaves"))
+        member.owes.clear()
+        member.suspended_at = None
+        return [*effects, *membership.exclude(member, f"stayed silent about {owed[0]}")]
+    return None
+
+
+def _move_end(state: State, now: Millis) -> list[Effect] | None:
+    """End the run once nothing about it is open; draw what was lost again as long as someone can. (SPEC.md 4.9)"""
+    if state.stage is not Stage.DRAINING or _oldest_session(state) or state.open_disputes():
+        return None
+    if any(member.owes for member in state.members.values()):
+        return None
+    number = Round(max(state.sessions, default=-1) + 1)
+    if state.redraws:
+        state.beacon = next_beacon(state.beacon, state.fresh_links, [])
+        state.fresh_links = []
+        audits.open_session(state, number, now)
+        if state.sessions[number].public:
+            return []
+        del state.sessions[number]
+        state.redraws.clear()
+    state.stage = Stage.ENDED
+    effects = [*treasury.release_escrow(state, Round(len(state.rounds))), *treasury.refund_deposit(state)]
+    return [StageChanged(state.stage, now, "everything is settled"), *effects]

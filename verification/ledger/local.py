@@ -1,0 +1,233 @@
+"""The law over a SQLite log: the embedded default, for peers on machines of one owner. (SPEC.md 8)
+
+The log is all there is: state is the fold over it, made again by every process. An entry is appended and the law applied
+inside one database transaction, so several processes may write at once and a killed one loses nothing acknowledged.
+The owner of the machine is trusted for time and balances, and nobody for anything else.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from verification import codec, law
+from verification.digest import integer, tagged
+from verification.effects import Effect
+from verification.errors import ProofswarmError, UserError
+from verification.executor import Executor
+from verification.manifest import Manifest
+from verification.state import State
+from verification.statements import MAX_STATEMENT
+from verification.units import Address, Amount, Digest, Millis
+
+FORMAT = 1
+"""Version of the file, kept in SQLite's user_version."""
+
+APPLICATION = 0x50535741
+BUSY_SECONDS = 60.0
+
+SCHEMA = """
+CREATE TABLE log (
+    seq  INTEGER PRIMARY KEY,
+    at   INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('found', 'tick', 'statement')),
+    data BLOB NOT NULL,
+    head BLOB NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Genesis:
+    """The first entry: what `run create` fixes for good."""
+
+    manifest: Manifest
+    chain: str
+    submitter: Address
+    balances: tuple[tuple[Address, Amount], ...]
+    deposit: Amount
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One admitted entry with what the law made of it."""
+
+    seq: int
+    at: Millis
+    kind: str
+    data: bytes
+    effects: tuple[Effect, ...]
+
+
+def system_clock() -> Millis:
+    """Return this machine's time in milliseconds since 1970."""
+    return Millis(time.time_ns() // 1_000_000)
+
+
+def create(path: Path, genesis: Genesis, now: Millis) -> None:
+    """Write a new ledger file; raises UserError when one exists, Refused when the law admits no such run."""
+    law.found(genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now)
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another folder or delete the old run")
+    draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    data = codec.encode(genesis)
+    connection = sqlite3.connect(draft, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA application_id={APPLICATION}")
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.executescript(SCHEMA)
+        head = _next_head(law.GENESIS_HEAD, 0, now, "found", data)
+        connection.execute("INSERT INTO log VALUES (0, ?, 'found', ?, ?)", (now, data, head))
+    finally:
+        connection.close()
+    draft.rename(path)
+
+
+class LocalLedger:
+    """A process's view of one ledger file. Not shared between threads."""
+
+    def __init__(self, path: Path, executor: Executor, clock: Callable[[], Millis] = system_clock) -> None:
+        """Open an existing file and fold its log; raises UserError for a missing, foreign or older file."""
+        self._executor = executor
+        self._clock = clock
+        self._connection = _open(path)
+        self._seq = -1
+        self.state: State
+        self._backlog: list[Entry] = []
+        self.catch_up()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def catch_up(self) -> None:
+        """Fold what other processes have appended since."""
+        query = "SELECT seq, at, kind, data, head FROM log WHERE seq > ? ORDER BY seq"
+        for seq, at, kind, data, head in self._connection.execute(query, (self._seq,)).fetchall():
+            self._fold(seq, Millis(at), kind, data, Digest(head))
+
+    def entries(self) -> list[Entry]:
+        """Return the entries folded since the last call, oldest first."""
+        taken, self._backlog = self._backlog, []
+        return taken
+
+    def submit(self, data: bytes) -> None:
+        """Admit a signed statement; one that is in the log already is acknowledged again.
+
+        Raises a Violation when the law refuses it, and then nothing of it is kept.
+        """
+        self.catch_up()
+        with self._transaction():
+            self.catch_up()
+            if law.is_known(self.state, data):
+                return
+            now = self._tick_if_due()
+            self._append(now, "statement", data)
+
+    def tick(self) -> bool:
+        """Let due deadlines pass; returns whether there were any."""
+        self.catch_up()
+        if not self._is_due(self._clock()):
+            return False
+        with self._transaction():
+            self.catch_up()
+            before = self._seq
+            self._tick_if_due()
+            return self._seq > before
+
+    def _is_due(self, now: Millis) -> bool:
+        deadline = law.next_deadline(self.state)
+        return deadline is not None and deadline <= now
+
+    def _tick_if_due(self) -> Millis:
+        now = Millis(max(self._clock(), self.state.now))
+        if self._is_due(now):
+            self._append(now, "tick", b"")
+        return now
+
+    def _append(self, at: Millis, kind: str, data: bytes) -> None:
+        seq = self._seq + 1
+        head = _next_head(self.state.head, seq, at, kind, data)
+        self._fold(seq, at, kind, data, head)
+        self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (seq, at, kind, data, head))
+
+    def _fold(self, seq: int, at: Millis, kind: str, data: bytes, head: Digest) -> None:
+        if kind == "found":
+            genesis = codec.decode(Genesis, data, MAX_STATEMENT)
+            balances = dict(genesis.balances)
+            self.state = law.found(
+                genesis.manifest, genesis.chain, genesis.submitter, balances, genesis.deposit, at
+            )
+            effects: list[Effect] = []
+        else:
+            effects = self._apply(at, kind, data, head)
+        self.state.head = head
+        self._seq = seq
+        self._backlog.append(Entry(seq, at, kind, data, tuple(effects)))
+
+    def _apply(self, at: Millis, kind: str, data: bytes, head: Digest) -> list[Effect]:
+        """Apply one entry with its own head in force, since a round that it opens is signed over that head."""
+        before, self.state.head = self.state.head, head
+        try:
+            if kind == "tick":
+                return law.advance(self.state, at)
+            return law.apply(self.state, data, at, self._executor)
+        except ProofswarmError:
+            self.state.head = before
+            raise
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Hold the write lock; a refusal keeps what was admitted before it (a tick), any other failure nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except ProofswarmError:
+            self._connection.execute("COMMIT")
+            raise
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise UserError(f"{path} is no ledger: create a run first with 'proofswarm run create JOB.toml'")
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("PRAGMA synchronous=FULL")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise UserError(f"{path} is not a ledger file ({error})") from error
+    if application != APPLICATION or version != FORMAT:
+        connection.close()
+        raise UserError(f"{path} is a ledger of version {version}, this program reads version {FORMAT}")
+    return connection
+
+
+def verify_log(path: Path) -> int:
+    """Recompute the hash chain of a ledger file; returns its length, raises UserError at the first broken link."""
+    connection = _open(path)
+    head = law.GENESIS_HEAD
+    length = 0
+    try:
+        for seq, at, kind, data, stored in connection.execute("SELECT * FROM log ORDER BY seq"):
+            head = _next_head(head, seq, at, kind, data)
+            if seq != length or head != stored:
+                raise UserError(f"{path}: entry {length} does not continue the hash chain; the file was altered")
+            length += 1
+    finally:
+        connection.close()
+    return length
+
+
+def _next_head(head: Digest, seq: int, at: int, kind: str, data: bytes) -> Digest:
+    return tagged("log", head, integer(seq), integer(at), kind.encode(), data)

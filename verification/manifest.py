@@ -1,0 +1,153 @@
+"""What a run is: the public, hashed parameters that every peer computes with. (SPEC.md 3.1)
+
+Consensus parameters live here; ports, devices and folders are a peer's own business and live with the peer.
+"""
+
+from dataclasses import dataclass
+
+from verification import codec
+from verification.digest import tagged
+from verification.units import PPM, Amount, Count, Digest, Millis
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class BundleRef:
+    """A bundle by its meaning (`digest`, SPEC.md 2.3) and by its bytes (`blob`, the content address of its encoding)."""
+
+    digest: Digest
+    blob: Digest
+
+
+@dataclass(frozen=True)
+class ProgramRef:
+    """A program by its digest and the blob that holds its encoding."""
+
+    digest: Digest
+    blob: Digest
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The four programs of a run (DESIGN 2.1)."""
+
+    prologue: ProgramRef
+    inner: ProgramRef
+    epilogue: ProgramRef
+    outer: ProgramRef
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """The training records: a uint8 tensor [records, width]; `root` is its tensor digest."""
+
+    root: Digest
+    blob: Digest
+    records: Count
+    width: Count
+
+    def __post_init__(self) -> None:
+        if self.records < 1 or self.width < 2:
+            raise ValueError("data needs a record of two tokens")
+
+
+@dataclass(frozen=True)
+class WorkRules:
+    """How much a worker does in a round: at most `max_steps` inner steps, a leaf after every `leaf_every`."""
+
+    rounds: Count
+    max_steps: Count
+    leaf_every: Count
+    batch: Count
+    slots: Count
+    max_verifiers: Count
+    min_workers: Count
+    min_verifiers: Count
+    audit_rate: PPM
+    miss_limit: Count
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.leaf_every <= self.max_steps:
+            raise ValueError("leaf_every must lie between 1 and max_steps")
+        if self.rounds < 1 or self.batch < 1 or self.miss_limit < 1:
+            raise ValueError("rounds, batch and miss_limit must be at least 1")
+        if not 1 <= self.min_workers <= self.slots:
+            raise ValueError("min_workers must lie between 1 and slots")
+        if not 0 <= self.min_verifiers <= self.max_verifiers:
+            raise ValueError("min_verifiers must lie between 0 and max_verifiers")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Durations on the ledger's clock. `clock` is one party's time for a whole dispute, `stall` ends a dead run,
+    `silence` is how long a suspended party may still answer before it is convicted."""
+
+    commit: Millis
+    attest: Millis
+    seal: Millis
+    verdict: Millis
+    opening: Millis
+    reveal: Millis
+    clock: Millis
+    stall: Millis
+    silence: Millis
+
+    def __post_init__(self) -> None:
+        if min(self.commit, self.attest, self.seal, self.verdict, self.opening, self.reveal, self.clock) < 1:
+            raise ValueError("every window must be at least one millisecond")
+
+
+@dataclass(frozen=True)
+class MoneyRules:
+    """Stakes to join, pay per inner step, and what a conviction takes (SPEC.md 7)."""
+
+    worker_stake: Amount
+    verifier_stake: Amount
+    reward_per_step: Amount
+    fee_per_step: Amount
+    accuser_bond: Amount
+    slash_grades: tuple[PPM, ...]
+    burned_share: PPM
+    excluded_after: Count
+    escrow_rounds: Count
+
+    def __post_init__(self) -> None:
+        if not self.slash_grades:
+            raise ValueError("slash_grades needs an entry")
+        if self.accuser_bond > self.verifier_stake:
+            raise ValueError("accuser_bond must not exceed verifier_stake")
+        if self.excluded_after < 1:
+            raise ValueError("excluded_after must be at least 1")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a run's results depend on, besides the ledger's record and the included contributions."""
+
+    version: Count
+    arithmetic: str
+    title: str
+    seed: Digest
+    programs: Programs
+    data: DataRef
+    start: BundleRef
+    work: WorkRules
+    windows: Windows
+    money: MoneyRules
+
+    def __post_init__(self) -> None:
+        if self.version != PROTOCOL_VERSION:
+            raise ValueError(f"protocol version {self.version} is not {PROTOCOL_VERSION}")
+
+
+def run_id(manifest: Manifest) -> Digest:
+    """Return the run's identity: the digest of its manifest."""
+    return tagged("manifest", codec.encode(manifest))
+
+
+def cost_of_round(manifest: Manifest) -> Amount:
+    """Return the most that one round can pay: full work in every slot, audited by every verifier. (SPEC.md 7.1)"""
+    work, money = manifest.work, manifest.money
+    per_step = money.reward_per_step + work.max_verifiers * money.fee_per_step
+    return Amount(work.slots * work.max_steps * per_step)

@@ -1,0 +1,114 @@
+"""Joining, coming back, going away, suspension and exclusion. (SPEC.md 3)"""
+
+from verification.effects import Effect, MemberJoined, StandingChanged
+from verification.errors import Refused
+from verification.money import pay_stake, withdraw_stake
+from verification.state import Member, Phase, Stage, Standing, State
+from verification.statements import VERIFIER, WORKER, Announce, Join, Withdraw
+from verification.units import Address, Millis, Round
+
+
+def get_member(state: State, address: Address) -> Member:
+    """Return a member that may still speak; raises Refused for strangers and the excluded."""
+    member = state.members.get(address)
+    if member is None:
+        raise Refused("the sender is no member of this run")
+    return member
+
+
+def active(state: State, role: str | None = None, counted_in: Round | None = None) -> list[Member]:
+    """Return ACTIVE members in address order, of one role and old enough for round `counted_in` if given."""
+    return [
+        member
+        for _, member in sorted(state.members.items())
+        if member.standing is Standing.ACTIVE
+        and role in (None, member.role)
+        and (counted_in is None or member.joined < counted_in)
+    ]
+
+
+def process_join(state: State, sender: Address, body: Join) -> list[Effect]:
+    """Stake and join; counts from the round after the next beacon. (SPEC.md 3.4)"""
+    if sender in state.members:
+        raise Refused("the sender has joined already")
+    if state.stage not in (Stage.GATHERING, Stage.RUNNING):
+        raise Refused("the run takes no more members")
+    money = state.manifest.money
+    least = money.worker_stake if body.role == WORKER else money.verifier_stake
+    if body.stake < least:
+        raise Refused(f"a {body.role} stakes at least {least}")
+    if body.role == VERIFIER and _count(state, VERIFIER) >= state.manifest.work.max_verifiers:
+        raise Refused("the run has all the verifiers that its deposit can pay")
+    pay_stake(state, sender, body.stake)
+    state.members[sender] = Member(
+        sender, body.role, body.stake, body.speed, body.tip, body.endpoint, _counts_after(state)
+    )
+    return [MemberJoined(sender, body.role, body.stake)]
+
+
+def process_announce(state: State, sender: Address, body: Announce) -> list[Effect]:
+    """Take a member's new endpoint; one that was away is active again. (SPEC.md 3.5)"""
+    member = get_member(state, sender)
+    if body.sequence <= member.announced:
+        raise Refused("an older announcement")
+    member.endpoint, member.announced = body.endpoint, body.sequence
+    if member.standing is not Standing.AWAY:
+        return []
+    member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
+    return [StandingChanged(sender, member.standing.value, "announced itself again")]
+
+
+def process_withdraw(state: State, sender: Address, body: Withdraw) -> list[Effect]:
+    """Pay a member out after the run has ended. (SPEC.md 7.8)"""
+    member = get_member(state, sender)
+    if state.stage is not Stage.ENDED:
+        raise Refused("stakes unlock when the run has ended")
+    return withdraw_stake(state, member)
+
+
+def suspend(state: State, member: Member, owed: str, now: Millis) -> list[Effect]:
+    """Freeze a silent party: no work, stake and escrow locked, until it gives what it owes. (SPEC.md 3.6)"""
+    member.owes.add(owed)
+    if member.standing in (Standing.SUSPENDED, Standing.EXCLUDED):
+        member.suspended_at = now if member.suspended_at is None else member.suspended_at
+        return []
+    member.standing, member.suspended_at = Standing.SUSPENDED, now
+    return [StandingChanged(member.address, member.standing.value, f"owes {owed}")]
+
+
+def settle_debt(state: State, member: Member, owed: str) -> list[Effect]:
+    """Cross off what a suspended party has now given; with nothing owed it is active again."""
+    member.owes.discard(owed)
+    if member.owes:
+        return []
+    member.suspended_at = None
+    if member.standing is not Standing.SUSPENDED:
+        return []
+    member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
+    return [StandingChanged(member.address, member.standing.value, "gave what it owed")]
+
+
+def exclude(member: Member, reason: str) -> list[Effect]:
+    """Take a convict out of the run for good; its remaining stake stays locked to the end. (SPEC.md 3.7)"""
+    if member.standing is Standing.EXCLUDED:
+        return []
+    member.standing = Standing.EXCLUDED
+    return [StandingChanged(member.address, member.standing.value, reason)]
+
+
+def mark_away(member: Member) -> list[Effect]:
+    """Take a member that missed too many rounds out of the denominator. (SPEC.md 3.8)"""
+    member.standing = Standing.AWAY
+    return [StandingChanged(member.address, member.standing.value, f"missed {member.missed} rounds")]
+
+
+def _count(state: State, role: str) -> int:
+    return sum(member.role == role for member in state.members.values())
+
+
+def _counts_after(state: State) -> Round:
+    """Return the last round that a newcomer does not count in: the one whose beacon is drawn next."""
+    if not state.rounds:
+        return Round(-1)
+    current = state.current
+    return Round(current.number + (current.phase in (Phase.SEAL, Phase.SEALED)))

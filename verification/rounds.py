@@ -1,0 +1,159 @@
+"""A round: open, commit, close, seal. (SPEC.md 4)"""
+
+from verification import money
+from verification.digest import tagged
+from verification.effects import Effect, RoundClosed, RoundOpened, RoundSealed, StageChanged
+from verification.errors import Refused
+from verification.manifest import BundleRef
+from verification.membership import active, mark_away
+from verification.sampling import assign, next_beacon
+from verification.state import Phase, RoundState, Stage, Standing, State
+from verification.statements import WORKER, Attest, Commit, Seal
+from verification.units import Address, Millis, Round
+
+
+def get_round(state: State, number: Round) -> RoundState:
+    """Return a round that has opened; raises Refused."""
+    if not number < len(state.rounds):
+        raise Refused(f"round {number} has not opened")
+    return state.rounds[number]
+
+
+def can_gather(state: State) -> bool:
+    """Return whether enough members have joined for a round to make sense."""
+    work = state.manifest.work
+    number = Round(len(state.rounds))
+    workers = len(active(state, WORKER, number))
+    return workers >= work.min_workers and len(active(state, None, number)) - workers >= work.min_verifiers
+
+
+def open_round(state: State, now: Millis) -> list[Effect]:
+    """Open the next round on the newest sealed state. (SPEC.md 4.1)"""
+    number = Round(len(state.rounds))
+    effects = money.release_escrow(state, Round(number - state.manifest.money.escrow_rounds))
+    start = state.rounds[-1].sealed if state.rounds else state.manifest.start
+    assert start is not None  # a next round opens only after the last one sealed
+    speeds = {member.address: member.speed for member in active(state, WORKER, number)}
+    opened = RoundState(
+        number=number,
+        start=start,
+        beacon=state.beacon,
+        head=state.head,
+        opened_at=now,
+        deadline=Millis(now + state.manifest.windows.commit),
+        members={member.address: member.stake for member in active(state, None, number)},
+        assignments=assign(state.manifest, state.beacon, speeds),
+    )
+    state.rounds.append(opened)
+    state.active_at = now
+    return [*effects, RoundOpened(number, start, tuple(opened.assignments.items()))]
+
+
+def process_commit(state: State, sender: Address, body: Commit, now: Millis) -> list[Effect]:
+    """Take a worker's commitment for the running round. (SPEC.md 4.4)"""
+    current = get_round(state, body.round)
+    if current.phase is not Phase.COMMIT:
+        raise Refused("commitments for this round have closed")
+    if sender not in current.assignments:
+        raise Refused("the sender has no assignment in this round")
+    if sender in current.commits:
+        raise Refused("the sender has committed already")
+    if body.start != current.start.digest:
+        raise Refused("the commitment names another start state")
+    current.commits[sender] = body
+    return []
+
+
+def process_attest(state: State, sender: Address, body: Attest, now: Millis) -> list[Effect]:
+    """Take a member's promise to serve the contributions it holds. (SPEC.md 4.5)"""
+    current = get_round(state, body.round)
+    if current.phase is not Phase.ATTEST:
+        raise Refused("the round takes no attestations now")
+    if sender not in current.members or sender in current.attests:
+        raise Refused("the sender is no member of this round or has attested already")
+    if len(set(body.held)) != len(body.held) or not set(body.held) <= set(current.commits):
+        raise Refused("the attestation names a worker that did not commit, or one twice")
+    current.attests[sender] = frozenset(body.held)
+    return []
+
+
+def process_seal(state: State, sender: Address, body: Seal, now: Millis) -> list[Effect]:
+    """Take a member's signature under the next state; late ones stay open to challenge too. (SPEC.md 4.7)"""
+    current = get_round(state, body.round)
+    if current.phase not in (Phase.SEAL, Phase.SEALED):
+        raise Refused("the round's contributions are not decided yet")
+    if sender not in current.members or sender in current.seals:
+        raise Refused("the sender is no member of this round or has sealed already")
+    current.seals[sender] = body.state
+    return []
+
+
+def close_commits(state: State, current: RoundState, now: Millis) -> list[Effect]:
+    """Stop taking commitments: bytes may leave now. (SPEC.md 4.4)"""
+    current.phase = Phase.ATTEST
+    current.deadline = Millis(now + state.manifest.windows.attest)
+    return []
+
+
+def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
+    """Decide by stake which contributions count, and draw the round's beacon. (SPEC.md 4.6, 5.1)"""
+    total = sum(current.members.values())
+    current.included = tuple(
+        worker
+        for worker in sorted(current.commits, key=lambda worker: current.assignments[worker].slot)
+        if 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held) > total
+    )
+    commitments = [tagged("commit", worker, commit.leaves) for worker, commit in current.commits.items()]
+    state.beacon = next_beacon(state.beacon, state.fresh_links, commitments)
+    state.fresh_links = []
+    current.phase = Phase.SEAL
+    current.deadline = Millis(now + state.manifest.windows.seal)
+    return [RoundClosed(current.number, current.included, state.beacon), *_count_absent(state, current)]
+
+
+def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
+    """Fix the next state, put rewards in escrow, open the next round or drain the run. (SPEC.md 4.7, 4.8)"""
+    current.sealed = sealed_state(current)
+    assert current.sealed is not None
+    current.phase = Phase.SEALED
+    for worker in current.included:
+        if state.members[worker].standing is Standing.EXCLUDED:
+            continue
+        money.escrow_reward(state, state.members[worker], current.number, current.assignments[worker].steps)
+    effects: list[Effect] = [RoundSealed(current.number, current.sealed)]
+    if current.number + 1 == state.manifest.work.rounds:
+        return [*effects, *drain(state, now, "all rounds are done")]
+    return [*effects, *open_round(state, now)]
+
+
+def drain(state: State, now: Millis, reason: str) -> list[Effect]:
+    """Open no more rounds; audits and disputes run out. (SPEC.md 4.8)"""
+    state.stage = Stage.DRAINING
+    return [StageChanged(state.stage, now, reason)]
+
+
+def has_attested_majority(current: RoundState) -> bool:
+    """Return whether attesters hold more than half of the round's stake."""
+    return 2 * sum(current.members[member] for member in current.attests) > sum(current.members.values())
+
+
+def sealed_state(current: RoundState) -> BundleRef | None:
+    """Return the next state that more than half of the round's stake signed, if there is one."""
+    backing: dict[BundleRef, int] = {}
+    for member, ref in current.seals.items():
+        backing[ref] = backing.get(ref, 0) + current.members[member]
+    total = sum(current.members.values())
+    return next((ref for ref, stake in backing.items() if 2 * stake > total), None)
+
+
+def _count_absent(state: State, current: RoundState) -> list[Effect]:
+    effects: list[Effect] = []
+    for address in current.members:
+        member = state.members[address]
+        absent = address not in current.attests or (
+            address in current.assignments and address not in current.commits
+        )
+        member.missed = member.missed + 1 if absent else 0
+        if member.missed >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
+            effects += mark_away(member)
+    return effects

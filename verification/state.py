@@ -1,0 +1,227 @@
+"""The law's state: plain data that the `process_*` functions change. It is a pure fold over the ledger's log."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from verification.digest import ZERO
+from verification.manifest import BundleRef, Manifest
+from verification.statements import Commit, Opening, Reveal
+from verification.units import NOTHING, Address, Amount, Digest, Millis, Round
+
+
+class Stage(Enum):
+    """Where a run stands."""
+
+    GATHERING = "gathering"
+    RUNNING = "running"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Phase(Enum):
+    """Where a round stands."""
+
+    COMMIT = "commit"
+    ATTEST = "attest"
+    SEAL = "seal"
+    SEALED = "sealed"
+
+
+class Watch(Enum):
+    """Where the audits drawn in a round stand."""
+
+    VERDICT = "verdict"
+    OPENING = "opening"
+    REVEAL = "reveal"
+    DONE = "done"
+
+
+class Standing(Enum):
+    """A member's standing. Only ACTIVE members get work and count in the denominator."""
+
+    ACTIVE = "active"
+    AWAY = "away"
+    SUSPENDED = "suspended"
+    EXCLUDED = "excluded"
+
+
+class Place(Enum):
+    """Which execution a dispute is about."""
+
+    PROLOGUE = "prologue"
+    STEP = "inner step"
+    EPILOGUE = "epilogue"
+    OUTER = "outer step"
+
+
+class Turn(Enum):
+    """Whose move a dispute waits for."""
+
+    LIST = "list"
+    POINT = "point"
+    EVIDENCE = "evidence"
+    CLOSED = "closed"
+
+
+class Ruling(Enum):
+    """How a dispute ended. VOID decides nothing and finalises nothing."""
+
+    GUILTY = "guilty"
+    INNOCENT = "innocent"
+    VOID = "void"
+
+
+class Audit(Enum):
+    """How one audit ended."""
+
+    WAITING = "waiting"
+    PASSED = "passed"
+    MISMATCH = "mismatch"
+    LOST = "lost"
+    VOID = "void"
+
+
+@dataclass
+class Member:
+    """A staked participant. `escrow` maps a round to its reward until it matures."""
+
+    address: Address
+    role: str
+    stake: Amount
+    speed: int
+    tip: Digest
+    endpoint: str
+    joined: Round
+    links: int = 0
+    escrow: dict[Round, Amount] = field(default_factory=dict)
+    standing: Standing = Standing.ACTIVE
+    suspended_at: Millis | None = None
+    owes: set[str] = field(default_factory=set)
+    convictions: int = 0
+    missed: int = 0
+    announced: int = -1
+    rewards: Amount = NOTHING
+    slashed: Amount = NOTHING
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker does in a round: `steps` inner steps on the records that its draw gives, in slot `slot`."""
+
+    slot: int
+    steps: int
+
+
+@dataclass
+class RoundState:
+    """One round. `beacon` drew its assignments; `members` is the bonded stake that decides it."""
+
+    number: Round
+    start: BundleRef
+    beacon: Digest
+    head: Digest
+    opened_at: Millis
+    deadline: Millis
+    members: dict[Address, Amount]
+    assignments: dict[Address, Assignment]
+    phase: Phase = Phase.COMMIT
+    commits: dict[Address, Commit] = field(default_factory=dict)
+    attests: dict[Address, frozenset[Address]] = field(default_factory=dict)
+    included: tuple[Address, ...] = ()
+    seals: dict[Address, BundleRef] = field(default_factory=dict)
+    sealed: BundleRef | None = None
+    openings: dict[Address, Opening] = field(default_factory=dict)
+    lists: dict[tuple[Address, int, int], tuple[Digest, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Duty:
+    """An audit that the public beacon gave to a named verifier: a last round's, or one drawn again."""
+
+    work: Round
+    worker: Address
+    verifier: Address
+
+
+@dataclass
+class Session:
+    """The audits drawn by the beacon of round `number`. Verdict keys are (verifier, work round, worker)."""
+
+    number: Round
+    beacon: Digest
+    deadline: Millis
+    verifiers: tuple[Address, ...]
+    public: frozenset[Duty]
+    watch: Watch = Watch.VERDICT
+    verdicts: dict[tuple[Address, Round, Address], Digest] = field(default_factory=dict)
+    finished: set[Address] = field(default_factory=set)
+    reveals: dict[tuple[Address, Round, Address], Reveal] = field(default_factory=dict)
+    links: dict[Address, Digest] = field(default_factory=dict)
+    audits: dict[tuple[Address, Round, Address], Audit] = field(default_factory=dict)
+
+
+@dataclass
+class Dispute:
+    """A claim of `accused` that `challenger` contests: value `low` is agreed, value `high` is not."""
+
+    number: int
+    round: Round
+    accused: Address
+    challenger: Address
+    place: Place
+    leaf: int | None
+    low: int
+    high: int
+    agreed: Digest
+    claimed: Digest
+    turn: Turn
+    since: Millis
+    clocks: dict[Address, int]
+    level: int = 0
+    entries: tuple[Digest, ...] = ()
+    computed: Digest | None = None
+    ruling: Ruling | None = None
+    reason: str = ""
+    slashed: Amount = NOTHING
+    rewarded: Amount = NOTHING
+    burned: Amount = NOTHING
+
+
+@dataclass
+class State:
+    """Everything the ledger knows about a run."""
+
+    manifest: Manifest
+    run: Digest
+    chain: str
+    submitter: Address
+    head: Digest
+    balances: dict[Address, Amount]
+    deposit: Amount
+    now: Millis
+    active_at: Millis
+    stage: Stage = Stage.GATHERING
+    burned: Amount = NOTHING
+    beacon: Digest = ZERO
+    members: dict[Address, Member] = field(default_factory=dict)
+    rounds: list[RoundState] = field(default_factory=list)
+    sessions: dict[Round, Session] = field(default_factory=dict)
+    disputes: list[Dispute] = field(default_factory=list)
+    redraws: dict[tuple[Round, Address], frozenset[Address]] = field(default_factory=dict)
+    fresh_links: list[Digest] = field(default_factory=list)
+    said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
+
+    @property
+    def current(self) -> RoundState:
+        """The newest round; IndexError while the run gathers members."""
+        return self.rounds[-1]
+
+    def open_disputes(self) -> list[Dispute]:
+        """Return the disputes that still wait for a move."""
+        return [dispute for dispute in self.disputes if dispute.ruling is None]
+
+
+def total_money(state: State) -> int:
+    """Return all money there is; constant over a run's life. (SPEC.md 7.9)"""
+    held = sum(member.stake + sum(member.escrow.values()) for member in state.members.values())
+    return sum(state.balances.values()) + held + state.deposit + state.burned

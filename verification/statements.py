@@ -1,0 +1,256 @@
+"""What a peer may say to the ledger. A statement is signed over (chain, run, round, slot, head) and its body.
+
+Two statements of one author contradict each other only if all five are equal and the bodies differ. (SPEC.md 3.2)
+"""
+
+from dataclasses import dataclass
+
+from verification import codec, signing
+from verification.digest import tagged
+from verification.errors import Malformed
+from verification.manifest import BundleRef
+from verification.tensors import Bundle
+from verification.units import Address, Amount, Count, Digest, Round, Signature
+
+MAX_STATEMENT = 1 << 28
+"""Bytes of the largest statement; only Evidence comes near, everything else stays under `codec.MAX_MESSAGE`."""
+
+WORKER, VERIFIER = "worker", "verifier"
+MAX_ENTRIES = 64
+"""Digests in one list of a dispute (SPEC.md 6.3)."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Stake and become a member from the next round on. `speed` is in inner steps per 1,000 seconds, `tip` is the end
+    of a verifier's hash chain (zeros for a worker), `endpoint` a libp2p multiaddress."""
+
+    role: str
+    stake: Amount
+    speed: Count
+    tip: Digest
+    endpoint: str
+
+    def __post_init__(self) -> None:
+        if self.role not in (WORKER, VERIFIER):
+            raise ValueError("role must be worker or verifier")
+        if self.speed < 1 or len(self.endpoint) > 512:
+            raise ValueError("speed must be positive and endpoint at most 512 characters")
+
+
+@dataclass(frozen=True)
+class Announce:
+    """A member is (back) at `endpoint`; `sequence` grows with every announcement."""
+
+    endpoint: str
+    sequence: Count
+
+    def __post_init__(self) -> None:
+        if len(self.endpoint) > 512:
+            raise ValueError("endpoint must be at most 512 characters")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A worker's round: start state, root over salted leaves, contribution and its squared norm on the grid."""
+
+    round: Round
+    start: Digest
+    leaves: Digest
+    contribution: BundleRef
+    norm: Count
+    carried: Digest
+
+
+@dataclass(frozen=True)
+class Attest:
+    """A member holds, could decode and will serve the contributions of these workers."""
+
+    round: Round
+    held: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class Seal:
+    """A member computed this next state from the round's included contributions."""
+
+    round: Round
+    state: BundleRef
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verifier's blind commitment to what it computed for `worker` in round `work`, drawn in session `round`."""
+
+    round: Round
+    work: Round
+    worker: Address
+    blind: Digest
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A verifier has no further verdict for session `round`."""
+
+    round: Round
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A worker opens its leaves of a round once, for all: state digests and their salts, in order."""
+
+    round: Round
+    digests: tuple[Digest, ...]
+    salts: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """A verifier opens its verdict: the state digests at the leaves, the contribution's digest and the blind's salt."""
+
+    round: Round
+    work: Round
+    worker: Address
+    digests: tuple[Digest, ...]
+    contribution: Digest
+    salt: Digest
+
+
+@dataclass(frozen=True)
+class Link:
+    """A verifier shows its hash-chain link of session `round`."""
+
+    round: Round
+    link: Digest
+
+
+@dataclass(frozen=True)
+class ChallengeSeal:
+    """A member contests the next state that `accused` sealed; the poster's own seal is the claim against it."""
+
+    round: Round
+    accused: Address
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The accused lists the disputed interval's state digests, at most 64; `level` counts the lists of a dispute."""
+
+    dispute: Count
+    level: Count
+    entries: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """The challenger names the first entry it disagrees with."""
+
+    dispute: Count
+    level: Count
+    index: Count
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The challenger brings the inputs of the one disputed execution, as bytes that open agreed digests."""
+
+    dispute: Count
+    bundles: tuple[Bundle, ...]
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Two signed statements of one author for the same place that differ: guilt without a dispute."""
+
+    first: bytes
+    second: bytes
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """A member takes its stake and matured rewards after the run has ended."""
+
+    sequence: Count
+
+
+Body = (
+    Join | Announce | Commit | Attest | Seal | Verdict | Finished | Opening | Reveal | Link
+    | ChallengeSeal | Answer | Point | Evidence | Contradiction | Withdraw
+)  # fmt: skip
+
+KINDS: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        Join, Announce, Commit, Attest, Seal, Verdict, Finished, Opening, Reveal, Link,
+        ChallengeSeal, Answer, Point, Evidence, Contradiction, Withdraw,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The signed part: place (chain, run, round, slot, head), kind and encoded body."""
+
+    chain: str
+    run: Digest
+    round: Round
+    slot: str
+    head: Digest
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Signed:
+    """An encoded Statement and its author's signature over those very bytes."""
+
+    statement: bytes
+    signature: Signature
+
+
+def slot_of(body: Body) -> str:
+    """Return the place within a round that a body fills: a peer says one thing per slot."""
+    match body:
+        case Verdict() | Reveal():
+            return f"{type(body).__name__}/{body.work}/{body.worker.hex()}"
+        case ChallengeSeal():
+            return f"ChallengeSeal/{body.accused.hex()}"
+        case Answer() | Point():
+            return f"{type(body).__name__}/{body.dispute}/{body.level}"
+        case Evidence():
+            return f"Evidence/{body.dispute}"
+        case Announce() | Withdraw():
+            return f"{type(body).__name__}/{body.sequence}"
+        case Contradiction():
+            return f"Contradiction/{tagged('contradiction', body.first, body.second).hex()}"
+    return type(body).__name__
+
+
+def round_of(body: Body) -> Round:
+    """Return the round a body speaks about; 0 for bodies that belong to the whole run."""
+    return Round(getattr(body, "round", 0))
+
+
+def make_statement(chain: str, run: Digest, head: Digest, body: Body) -> Statement:
+    """Return the statement that says `body` at its own place."""
+    return Statement(chain, run, round_of(body), slot_of(body), head, type(body).__name__, codec.encode(body))
+
+
+def sign_statement(secret: bytes, statement: Statement) -> bytes:
+    """Return the encoded, signed statement."""
+    encoded = codec.encode(statement)
+    return codec.encode(Signed(encoded, signing.sign(secret, "statement", encoded)))
+
+
+def open_statement(data: bytes) -> tuple[Address, Statement, Body]:
+    """Return author, statement and body of signed bytes; raises Malformed or BadSignature. (SPEC.md 3.3)"""
+    signed = codec.decode(Signed, data, MAX_STATEMENT)
+    statement = codec.decode(Statement, signed.statement, MAX_STATEMENT)
+    schema = KINDS.get(statement.kind)
+    if schema is None:
+        raise Malformed("unknown kind of statement")
+    limit = MAX_STATEMENT if schema is Evidence else codec.MAX_MESSAGE
+    body: Body = codec.decode(schema, statement.body, limit)
+    if statement.slot != slot_of(body) or statement.round != round_of(body):
+        raise Malformed("statement is filed under another slot than its body's")
+    return signing.recover(signed.signature, "statement", signed.statement), statement, body
