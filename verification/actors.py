@@ -176,7 +176,8 @@ def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action
     if member is None:
         return [] if state.stage in (Stage.DRAINING, Stage.ENDED) else [Say(_join(state, me))]
     if state.stage is Stage.ENDED:
-        return [Say(Withdraw(Count(0)))] if member.stake else []
+        last = FetchState(Round(len(state.rounds)))
+        return [last] if last not in results.done else [Say(Withdraw(Count(0)))] if member.stake else []
     wanted = [
         *_present_oneself(member, me),
         *_exchange(state, me, results, now),

@@ -8,6 +8,7 @@ from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effe
 from verification.errors import BadEvidence, Refused
 from verification.executor import Executor
 from verification.membership import exclude, get_member, settle_debt
+from verification.outer import outer_inputs
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
 from verification.state import Dispute, Place, Ruling, State, Turn
@@ -220,28 +221,11 @@ def _inputs(
         return programs.epilogue.digest, [*start.tensors, *working.tensors]
     digests = [worked.commits[worker].contribution.digest for worker in worked.included]
     start, *contributions = _verify(bundles, [worked.start.digest, *digests])
-    return programs.outer.digest, outer_inputs(state, dispute.round, start, contributions)
-
-
-def outer_inputs(
-    state: State, number: Round, start: Bundle, contributions: Sequence[Bundle]
-) -> list[Tensor | None]:
-    """Return the outer step's inputs: state, a contribution per slot (None for an empty one), weights. (SPEC.md 4.6)
-
-    `contributions` belong to the round's `included` workers, in that order; a weight is a worker's inner steps.
-    """
-    worked, slots = state.rounds[number], state.manifest.work.slots
-    filled = {worked.assignments[w].slot: b for w, b in zip(worked.included, contributions, strict=True)}
-    weights = {worked.assignments[w].slot: worked.assignments[w].steps for w in worked.included}
-    width = contribution_width(len(start.tensors))
-    by_slot = [filled[slot].tensors if slot in filled else (None,) * width for slot in range(slots)]
-    row = b"".join(weights.get(slot, 0).to_bytes(8, "little") for slot in range(slots))
-    return [*start.tensors, *(tensor for part in by_slot for tensor in part), Tensor("int64", (slots,), row)]
-
-
-def contribution_width(state_tensors: int) -> int:
-    """Return how many tensors a contribution has: one per parameter, the norm and the loss. (SPEC.md 2.4)"""
-    return state_tensors // 2 + 2
+    entries = {
+        worked.assignments[worker].slot: (worked.assignments[worker].steps, contribution)
+        for worker, contribution in zip(worked.included, contributions, strict=True)
+    }
+    return programs.outer.digest, outer_inputs(manifest.work.slots, start, entries)
 
 
 def _verify(bundles: Sequence[Bundle], digests: Sequence[Digest | None]) -> list[Bundle]:

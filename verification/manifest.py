@@ -123,7 +123,10 @@ class MoneyRules:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a run's results depend on, besides the ledger's record and the included contributions."""
+    """Everything that a run's results depend on, besides the ledger's record and the included contributions.
+
+    `golden` is the state digest after one inner step from `start` on record 0: a peer reproduces it before it stakes.
+    """
 
     version: Count
     arithmetic: str
@@ -132,6 +135,7 @@ class Manifest:
     programs: Programs
     data: DataRef
     start: BundleRef
+    golden: Digest
     work: WorkRules
     windows: Windows
     money: MoneyRules
