@@ -213,6 +213,16 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def read_genesis(path: Path) -> Genesis:
+    """Return what `run create` fixed; raises UserError."""
+    connection = _open(path)
+    try:
+        (data,) = connection.execute("SELECT data FROM log WHERE seq = 0").fetchone()
+    finally:
+        connection.close()
+    return codec.decode(Genesis, data, MAX_STATEMENT)
+
+
 def verify_log(path: Path) -> int:
     """Recompute the hash chain of a ledger file; returns its length, raises UserError at the first broken link."""
     connection = _open(path)
