@@ -27,16 +27,18 @@ MAX_BLOB_BYTES = CHUNK_BYTES * MAX_CHUNKS
 MAX_LIST_BYTES = 40 * MAX_CHUNKS
 
 
-def chunk_digest(chunk: bytes) -> Digest:
+def chunk_digest(chunk: bytes | bytearray | memoryview) -> Digest:
     """Return the digest of one chunk."""
-    return tagged("blob/chunk", chunk)
+    return tagged("blob/chunk", bytes(chunk))
 
 
 def blob_digest(data: bytes) -> Digest:
     """Return the digest of a whole blob; raises ValueError for more than `MAX_BLOB_BYTES`."""
     view = memoryview(data)
     cuts = range(0, len(data), CHUNK_BYTES) or (0,)
-    return info_digest(BlobInfo(Count(len(data)), tuple(chunk_digest(view[i : i + CHUNK_BYTES]) for i in cuts)))
+    return info_digest(
+        BlobInfo(Count(len(data)), tuple(chunk_digest(view[i : i + CHUNK_BYTES]) for i in cuts))
+    )
 
 
 def info_digest(info: BlobInfo) -> Digest:
@@ -259,10 +261,10 @@ def _write_hashed(file: BinaryIO, pieces: Iterable[bytes | memoryview], room: in
         file.write(piece)
         held += piece
         while len(held) >= CHUNK_BYTES:
-            chunks.append(chunk_digest(bytes(held[:CHUNK_BYTES])))
+            chunks.append(chunk_digest(held[:CHUNK_BYTES]))
             del held[:CHUNK_BYTES]
     if held or not chunks:
-        chunks.append(chunk_digest(bytes(held)))
+        chunks.append(chunk_digest(held))
     return BlobInfo(Count(size), tuple(chunks))
 
 

@@ -44,13 +44,17 @@ class Client:
         of a reply that breaks a rule, which is also counted against the peer.
         """
         if len(body) > kind.request_limit:
-            raise ValueError(f"{kind.name} request of {len(body)} bytes is over its limit of {kind.request_limit}")
+            raise ValueError(
+                f"{kind.name} request of {len(body)} bytes is over its limit of {kind.request_limit}"
+            )
         info = peer.info()
         try:
             with trio.fail_after(timeout):
                 return await self._ask(peer.address, info, kind, body, timeout)
         except trio.TooSlowError as error:
-            raise Unavailable(f"{checksum(peer.address)} did not answer {kind.name} within {timeout} s") from error
+            raise Unavailable(
+                f"{checksum(peer.address)} did not answer {kind.name} within {timeout} s"
+            ) from error
 
     async def _ask(self, address: Address, info: PeerInfo, kind: Kind, body: bytes, timeout: float) -> bytes:
         line = self._lines[address]
@@ -66,7 +70,9 @@ class Client:
             line.idle.append(stream)
             return answer
 
-    async def _converse(self, stream: INetStream, address: Address, kind: Kind, body: bytes, timeout: float) -> bytes:
+    async def _converse(
+        self, stream: INetStream, address: Address, kind: Kind, body: bytes, timeout: float
+    ) -> bytes:
         request = self._mail.seal(kind.name, body)
         limits = kind.reply_limits()
         try:
@@ -84,7 +90,9 @@ class Client:
             raise
         self._mail.counters.moved(address, "in", kind.reply, len(data) + PREFIX_BYTES)
         if reply.status != OK:
-            raise Declined(f"{checksum(address)} declined {kind.name}: {reply.status[:64]}", reply.status[:64])
+            raise Declined(
+                f"{checksum(address)} declined {kind.name}: {reply.status[:64]}", reply.status[:64]
+            )
         return reply.body
 
     async def _stream(self, line: _Line, address: Address, info: PeerInfo) -> INetStream:

@@ -17,6 +17,7 @@ SIGNATURE_BYTES = 65
 OVERHEAD = 256
 """Bytes that an envelope may have beyond its body; the kind's name has at most 64."""
 MAX_KIND = 64
+DRIFT = Millis(120_000)
 WINDOW = 4096
 """Sequence numbers below the highest seen that are still admitted once each: requests run in parallel."""
 SEQUENCES_PER_MILLI = 1024
@@ -41,7 +42,7 @@ class Limits:
     """What a reader admits: bytes of body per kind, and milliseconds by which the sender's clock may differ."""
 
     bodies: Mapping[str, int]
-    drift: Millis = Millis(120_000)
+    drift: Millis = DRIFT
 
     @property
     def message(self) -> int:

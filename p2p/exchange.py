@@ -7,7 +7,7 @@ reported; its chunks go to the others. What was written survives a restart.
 
 import logging
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,8 @@ class Dropped:
 class Exchange:
     """Fetches blobs into a store and serves what the store holds.
 
-    From each source `window` chunks are on the way at a time; one that does not come within `patience` seconds drops
-    the source. Keep `window` at most `Grants.asking`.
+    From each source `window` chunks are on the way at a time, over all fetches; one that does not come within
+    `patience` seconds drops the source. Keep `window` below `Grants.asking`.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Exchange:
     ) -> None:
         self._store, self._post = store, post
         self._window, self._patience, self._on_drop = window, patience, on_drop
+        self._slots: dict[Address, trio.Semaphore] = defaultdict(lambda: trio.Semaphore(window))
         self._locks: dict[Digest, tuple[trio.Lock, int]] = {}
         self._lists: OrderedDict[Digest, BlobInfo] = OrderedDict()
 
@@ -136,7 +137,9 @@ class _Download:
     async def _ask_list(self) -> BlobInfo:
         for source in tuple(self._live.values()):
             try:
-                body = await self._of._post.request(source, LIST, encode(BlobQuery(self._blob)), self._of._patience)
+                body = await self._of._post.request(
+                    source, LIST, encode(BlobQuery(self._blob)), self._of._patience
+                )
                 return self._checked(source, body)
             except (Unavailable, Violation) as error:
                 self._drop(source, error)
@@ -167,7 +170,8 @@ class _Download:
 
     async def _fetch_chunk(self, source: PeerAddress, partial: Partial, index: int) -> None:
         query = encode(ChunkQuery(self._blob, Count(index)))
-        body = await self._of._post.request(source, CHUNK, query, self._of._patience)
+        async with self._of._slots[source.address]:
+            body = await self._of._post.request(source, CHUNK, query, self._of._patience)
         try:
             partial.write(index, decode(Chunk, body).data)
         except Violation as lie:

@@ -67,5 +67,6 @@ async def _read_exactly(stream: INetStream, size: int) -> bytes:
 
 async def drop(stream: INetStream) -> None:
     """Reset a stream, even while being cancelled, and never wait long for it."""
-    with trio.move_on_after(_RESET_SECONDS, shield=True), contextlib.suppress(BaseLibp2pError, trio.BrokenResourceError):
+    scope = trio.CancelScope(deadline=trio.current_time() + _RESET_SECONDS, shield=True)
+    with scope, contextlib.suppress(BaseLibp2pError, trio.BrokenResourceError):
         await stream.reset()

@@ -72,7 +72,9 @@ class PostOffice:
     @property
     def address(self) -> PeerAddress:
         """Where other peers reach this one; only while it runs."""
-        return PeerAddress(self.identity.address, dialled(self._host.get_id(), self._host.get_transport_addrs()))
+        return PeerAddress(
+            self.identity.address, dialled(self._host.get_id(), self._host.get_transport_addrs())
+        )
 
     def register(self, kind: Kind, handler: Handler) -> None:
         """Let `handler` answer requests of `kind`; raises ValueError if somebody does already.

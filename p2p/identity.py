@@ -70,20 +70,21 @@ def create(path: Path) -> Identity:
     identity = _generate()
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(f"{_HEADING} {identity.secret.hex()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)  # unlike rename, link never replaces a file
+        if path.exists():
+            raise FileExistsError
+        _make_folder(path.parent)
+        try:
+            _write_private(draft, f"{_HEADING} {identity.secret.hex()}\n")
+            os.link(draft, path)  # unlike rename, link never replaces a file
+        finally:
+            draft.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except FileExistsError as error:
         raise UserError(f"{path}: a file is already there; choose another path or move the old key away") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot write a key file: {error.strerror}; choose a folder you can write to") from error
-    finally:
-        draft.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot write a key file: {error.strerror}; choose a folder you can write to"
+        ) from error
     return identity
 
 
@@ -96,16 +97,22 @@ def load(path: Path) -> Identity:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no key file; create one, or correct the path") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot read the key file: {error.strerror}; correct its owner or the path") from error
+        raise UserError(
+            f"{path}: cannot read the key file: {error.strerror}; correct its owner or the path"
+        ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UserError(f"{path}: other users can reach this key file; run: chmod 600 {path}")
     found = _LINE.fullmatch(data.decode("ascii", errors="replace"))
     if found is None:
-        raise UserError(f"{path}: not a key file (expected one line '{_HEADING} <64 hex digits>'); restore or recreate it")
+        raise UserError(
+            f"{path}: not a key file (expected one line '{_HEADING} <64 hex digits>'); restore or recreate it"
+        )
     try:
         return Identity(bytes.fromhex(found[1]))
     except ValueError as error:
-        raise UserError(f"{path}: the number in this key file is no secp256k1 key; restore or recreate it") from error
+        raise UserError(
+            f"{path}: the number in this key file is no secp256k1 key; restore or recreate it"
+        ) from error
 
 
 def _generate() -> Identity:
@@ -114,6 +121,21 @@ def _generate() -> Identity:
             return Identity(secrets.token_bytes(32))
         except ValueError:  # outside the group's order: one draw in 2**128
             continue
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(error.errno, "not a folder") from error
+
+
+def _write_private(path: Path, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

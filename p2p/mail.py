@@ -73,7 +73,9 @@ class Mail:
 
     def open(self, data: bytes, limits: Limits, sender: Address) -> Envelope:
         """Return the envelope that `sender`, at the other end of the connection, sent; raises its Violation."""
-        return open_envelope(data, run=self.run, limits=limits, now=self._clock(), seen=self._guard, sender=sender)
+        return open_envelope(
+            data, run=self.run, limits=limits, now=self._clock(), seen=self._guard, sender=sender
+        )
 
     def refuse(self, sender: Address, violation: Violation) -> None:
         """Count, log and report a message that broke a rule."""

@@ -68,3 +68,10 @@ class Hint:
     topic: str
     digest: Digest
     height: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """The newest hint of each topic that its sender has not told this peer yet."""
+
+    hints: tuple[Hint, ...]

@@ -31,7 +31,9 @@ class Partial:
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._handle).st_nlink == 0 or not os.path.samestat(os.fstat(self._handle), self._path.stat()):
+            if os.fstat(self._handle).st_nlink == 0 or not os.path.samestat(
+                os.fstat(self._handle), self._path.stat()
+            ):
                 raise BlockingIOError  # the other process finished between our opening and our lock
             os.ftruncate(self._handle, info.size)
             if known_info(store, blob) is None:

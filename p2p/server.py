@@ -12,11 +12,11 @@ from p2p.envelope import Limits
 from p2p.errors import Overloaded
 from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
 from p2p.identity import address_of_peer
-from p2p.mail import FAULT, OK, REPLY_OVERHEAD, Kind, Mail, request_digest
+from p2p.mail import FAULT, OK, Kind, Mail, request_digest
 from p2p.messages import Reply
 from p2p.traffic import OTHERS
 from verification.codec import encode
-from verification.errors import Malformed, Unavailable, Violation
+from verification.errors import Unavailable, Violation
 from verification.signing import checksum
 from verification.units import Address
 
@@ -79,7 +79,9 @@ class Server:
         except Unavailable as error:
             log.info("stream lost: %s", error, extra={"sender": checksum(sender)})
             await drop(stream)
-        except Exception:  # the task's outermost edge: what escaped here would end the peer's whole connection
+        except (
+            Exception
+        ):  # the task's outermost edge: what escaped here would end the peer's whole connection
             log.exception("post office failed", extra={"sender": checksum(sender)})
             await drop(stream)
 
@@ -111,7 +113,9 @@ class Server:
         except Unavailable as error:
             log.info("cannot serve %s: %s", name, error, extra={"sender": checksum(sender)})
             status, body = type(error).__name__, b""
-        except Exception:  # the request's outermost edge: a handler's fault must not end the peer's connection
+        except (
+            Exception
+        ):  # the request's outermost edge: a handler's fault must not end the peer's connection
             log.exception("handler of %s failed", name, extra={"sender": checksum(sender)})
             status, body = FAULT, b""
         self._mail.counters.moved(sender, "in", name, len(data) + PREFIX_BYTES)
@@ -121,6 +125,8 @@ class Server:
         with trio.move_on_after(kind.patience):
             answer = await handler(sender, body)
             if len(answer) > kind.reply_limit:
-                raise RuntimeError(f"answer to {kind.name} of {len(answer)} bytes is over its limit of {kind.reply_limit}")
+                raise RuntimeError(
+                    f"answer to {kind.name} of {len(answer)} bytes is over its limit of {kind.reply_limit}"
+                )
             return answer
         raise Unavailable(f"handler of {kind.name} took longer than {kind.patience} s")

@@ -80,8 +80,12 @@ def refuse_taken_port(listen: str) -> None:
             probe.listen(1)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise UserError(f"{listen}: port {port} is taken; choose another, or 0 for any free one") from error
-            raise UserError(f"{listen}: cannot listen there: {error.strerror}; choose another address") from error
+                raise UserError(
+                    f"{listen}: port {port} is taken; choose another, or 0 for any free one"
+                ) from error
+            raise UserError(
+                f"{listen}: cannot listen there: {error.strerror}; choose another address"
+            ) from error
 
 
 def dialled(peer_id: ID, addresses: list[Multiaddr]) -> str:
