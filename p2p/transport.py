@@ -1,0 +1,103 @@
+"""The py-libp2p host under the post office: TCP, Noise and Yamux, nothing else offered or accepted.
+
+`new_host()` would also offer secio, plaintext and Mplex, retry dials for seconds and connect to peers by itself.
+"""
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from libp2p import new_swarm
+from libp2p.crypto.x25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+from multiaddr.exceptions import Error as MultiaddrError
+
+from p2p.identity import Identity, address_of_peer
+from verification.errors import Malformed, UserError
+from verification.signing import checksum
+from verification.units import Address
+
+PROTOCOL = TProtocol("/proofswarm/1")
+ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
+
+
+@dataclass(frozen=True)
+class PeerAddress:
+    """Where a peer is reached: its account, and a multiaddr that ends in /p2p/ and the peer id of the same key."""
+
+    address: Address
+    multiaddr: str
+
+    @classmethod
+    def parse(cls, text: str) -> "PeerAddress":
+        """Return the peer of a multiaddr; raises Malformed for text that names no host, port and secp256k1 peer."""
+        return cls(address_of_peer(_info(text).peer_id), text)
+
+    def info(self) -> PeerInfo:
+        """Return libp2p's form; raises Malformed if the multiaddr is wrong or belongs to another account."""
+        info = _info(self.multiaddr)
+        if address_of_peer(info.peer_id) != self.address:
+            raise Malformed(f"{self.multiaddr} is not the peer {checksum(self.address)}")
+        return info
+
+
+def make_host(identity: Identity) -> BasicHost:
+    """Return a host that is not running yet."""
+    noise = NoiseTransport(identity.libp2p_keys, noise_privkey=create_new_key_pair().private_key)
+    swarm = new_swarm(
+        key_pair=identity.libp2p_keys,
+        sec_opt={TProtocol(NOISE_ID): noise},
+        muxer_opt={TProtocol(YAMUX_ID): Yamux},
+        retry_config=RetryConfig(max_retries=0),
+        connection_config=ConnectionConfig(min_connections=0, low_watermark=0),
+    )
+    return BasicHost(network=swarm, disable_identify_address_discovery=True)
+
+
+def refuse_taken_port(listen: str) -> None:
+    """Raise UserError, one line, if `listen` is no TCP multiaddr, its port is taken or its address not ours.
+
+    py-libp2p listens with SO_REUSEPORT: without this a second process of the same user would silently share the port.
+    """
+    try:
+        address = Multiaddr(listen)
+        host, port = address.value_for_protocol("ip4"), int(address.value_for_protocol("tcp"))
+    except (MultiaddrError, ValueError, TypeError) as error:
+        raise UserError(f"{listen}: not an address to listen on; write /ip4/ADDRESS/tcp/PORT") from error
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(
+                    f"{listen}: port {port} is taken; choose another, or 0 for any free one"
+                ) from error
+            raise UserError(
+                f"{listen}: cannot listen there: {error.strerror}; choose another address"
+            ) from error
+
+
+def dialled(peer_id: ID, addresses: list[Multiaddr]) -> str:
+    """Return the full multiaddr of the first address, as other peers dial it."""
+    return f"{addresses[0]}".split("/p2p/")[0] + f"/p2p/{peer_id}"
+
+
+def _info(text: str) -> PeerInfo:
+    try:
+        address = Multiaddr(text)
+        if "tcp" not in {protocol.name for protocol in address.protocols()}:
+            raise ValueError("no tcp port")
+        return info_from_p2p_addr(address)
+    except (MultiaddrError, ValueError, TypeError) as error:
+        raise Malformed(f"{text[:200]!r} is no TCP multiaddr of a peer") from error
