@@ -55,7 +55,11 @@ def tensor_digest(tensor: Tensor) -> Digest:
     if not data:
         return tagged("tensor", head)
     width = len(data) // rows
-    return tagged("tensor", head, merkle.root("row", [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]))
+    return tagged(
+        "tensor",
+        head,
+        merkle.root("row", [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]),
+    )
 
 
 def _row(row: bytes, tensor: Tensor) -> bytes:
