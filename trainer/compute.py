@@ -83,7 +83,7 @@ class Workshop:
 
     def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
         """Compute and keep the next state."""
-        entries = {entry.slot: (int(entry.steps), self._bundle(entry.contribution)) for entry in order.slots}
+        entries = {int(entry.slot): (int(entry.steps), self._bundle(entry.contribution)) for entry in order.slots}
         inputs = outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries)
         return orders.Made(self._keep(self.rounds.next_state(inputs)))
 

@@ -30,9 +30,9 @@ from verification.actors import Computed, Say, Self
 from verification.errors import Malformed, Unavailable, UserError, Violation
 from verification.executor import StepFailed
 from verification.ledger.local import Genesis, read_genesis, system_clock
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, run_id
 from verification.signing import checksum
-from verification.state import Stage, State
+from verification.state import Place, Stage, State
 from verification.statements import MAX_STATEMENT, VERIFIER, round_of
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
@@ -71,7 +71,7 @@ class Peer:
         self._store = BlobStore(own / "blobs")
         self._bench = Workbench(nursery)
         self._ledger = LedgerPort(config.folder.ledger, self._bench)
-        run = law.run_id(genesis.manifest)
+        run = run_id(genesis.manifest)
         self._journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
         self._post = PostOffice(
             config.identity, run, system_clock, listen=config.listen, on_refusal=self._on_refusal
@@ -244,7 +244,7 @@ class Peer:
 
     async def _gather(self, action: actors.GatherInputs) -> Any:
         """Make a dispute's inputs: from compute, or for the outer step from the contributions in the store."""
-        if action.place is not actors.Place.OUTER:
+        if action.place is not Place.OUTER:
             job = await self._job(action.number, action.accused)
             order = orders.MakeInputs(job, action.place.value, Count(action.step))
             return (await self._bench.ask(order, SOON)).bundles

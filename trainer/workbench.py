@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import subprocess
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -33,7 +34,7 @@ class Workbench:
     async def __aenter__(self) -> Self:
         command = [sys.executable, "-m", "trainer.compute"]
         self._process = await trio.lowlevel.open_process(
-            command, stdin=trio.lowlevel.subprocess.PIPE, stdout=trio.lowlevel.subprocess.PIPE, env=self._environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
         )  # fmt: skip
         sender, self._replies = trio.open_memory_channel[frames.Frame](16)
         self._nursery.start_soon(self._read, sender)

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.kernels import TORCH_DTYPES
 from verification.errors import BadEvidence
-from verification.program import MAX_PROGRAM, decode_program, program_digest
+from verification.program import MAX_PROGRAM, decode_program, program_digest, values
 from verification.tensors import Bundle, Tensor
 from verification.units import Digest
 
@@ -34,13 +37,29 @@ class ProgramExecutor:
             self._loaded[program] = LoadedProgram(decoded, self._memory_limit)
         return self._loaded[program]
 
-    def execute(self, program: Digest, inputs: Sequence[Tensor]) -> Bundle:
-        """Return the program's outputs on `inputs`.
+    def execute(self, program: Digest, inputs: Sequence[Tensor | None]) -> Bundle:
+        """Return the program's outputs on `inputs`; None stands for zeros of the port's shape.
 
         Raises BadEvidence when an input has not its port's dtype and shape, StepFailed when the arithmetic ends the
         step, and what `load` raises.
         """
-        return bundle_of(self.load(program).run([to_torch(tensor) for tensor in inputs]))
+        tensors = [None if tensor is None else to_torch(tensor) for tensor in inputs]
+        return bundle_of(self.load(program).run(self.filled(program, tensors)))
+
+    def filled(self, program: Digest, inputs: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+        """Return `inputs` with every None replaced by zeros of its port; raises BadEvidence for a wrong number."""
+        ports = self.load(program).program.inputs
+        if len(ports) != len(inputs):
+            raise BadEvidence(f"the program has {len(ports)} inputs, not {len(inputs)}")
+        pairs = zip(ports, inputs, strict=True)
+        return [torch.zeros(p.shape, dtype=TORCH_DTYPES[p.dtype]) if t is None else t for p, t in pairs]
+
+    def fits_outputs(self, program: Digest, bundle: Bundle) -> bool:
+        """Return whether a bundle has the dtypes and shapes of the program's outputs."""
+        loaded = self.load(program).program
+        made = values(loaded)
+        expected = [(made[output.source].dtype, tuple(made[output.source].shape)) for output in loaded.outputs]
+        return [(tensor.dtype, tuple(tensor.shape)) for tensor in bundle.tensors] == expected
 
     def execute_node(self, program: Digest, number: int, inputs: Sequence[Tensor]) -> Tensor:
         """Return what node `number` makes of `inputs`: one step of a dispute. Raises as `execute`."""

@@ -9,21 +9,14 @@ from trainer.programs.conversion import from_torch, to_torch
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.operators import ARITHMETIC, bind
 from trainer.programs.shapes import Spec
-from verification.errors import BadEvidence, Malformed, ProofswarmError
+from verification.errors import BadEvidence, Malformed
+from verification.executor import StepFailed
 from verification.program import Node, Program, check_program, first_node, last_uses, require_affordable, values
 from verification.tensors import tensor_digest
 from verification.units import Digest
 
 Tap = Callable[[int, torch.Tensor], None]
 """Called with a node's number and what it made."""
-
-
-class StepFailed(ProofswarmError):
-    """The arithmetic ends the step at node `node`: NaN, infinity, division by zero or an index out of range."""
-
-    def __init__(self, node: int, reason: str) -> None:
-        super().__init__(f"step failed at node {node}: {reason}")
-        self.node = node
 
 
 class LoadedProgram:
