@@ -117,7 +117,7 @@ class Peer:
             codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.cheat,
             Count(config.cheat_from),
         )  # fmt: skip
-        self._log("started", role=config.role, listen=self._post.address.multiaddr, compute=self._bench.pid)
+        self._log("started", role=config.role, cheat=config.cheat, listen=self._post.address.multiaddr, compute=self._bench.pid)
         prepared: orders.Prepared = await self._bench.ask(order, URGENT)
         self._log("measured", golden=prepared.golden, speed=prepared.speed)
         if not prepared.golden:
