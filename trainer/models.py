@@ -17,16 +17,19 @@ def build_model(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
 
     Attention is the eager one, whose gradients decompose. Raises UserError for a config that transformers refuses.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     settings = {key: value for key, value in config.items() if key != "model_type"}
     try:
-        parsed = AutoConfig.for_model(str(config["model_type"]), **settings)
+        parsed = transformers.AutoConfig.for_model(str(config["model_type"]), **settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(parsed, attn_implementation="eager", dtype=torch.float32)
+            build: Any = transformers.AutoModelForCausalLM.from_config
+            model = build(parsed, attn_implementation="eager", dtype=torch.float32)
     except KeyError as error:
-        raise UserError(f"the model's config lacks or misnames {error}; give a model_type that transformers knows") from error
+        raise UserError(
+            f"the model's config lacks or misnames {error}; give a model_type that transformers knows"
+        ) from error
     except (ValueError, TypeError) as error:
         raise UserError(f"transformers refuses the model's config: {str(error).splitlines()[0]}") from error
     built: nn.Module = model.train()
@@ -43,23 +46,27 @@ def export_model(model: nn.Module, parameter_names: Sequence[str], state: Bundle
     with torch.no_grad():
         for name, tensor in zip(parameter_names, state.tensors, strict=False):
             if parameters[name].shape != tuple(tensor.shape):
-                raise UserError(f"parameter {name!r} has shape {list(tensor.shape)} in the state; use the run's own model")
+                raise UserError(
+                    f"parameter {name!r} has shape {list(tensor.shape)} in the state; use the run's own model"
+                )
             parameters[name].copy_(to_torch(tensor))
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, safe_serialization=True)
+    saver: Any = model
+    saver.save_pretrained(folder, safe_serialization=True)
     byte_tokenizer().save_pretrained(folder)
 
 
 def byte_tokenizer() -> Any:
     """Return a fast tokenizer whose 256 tokens are the bytes of UTF-8 text, each with its value as its number."""
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {character: value for value, character in enumerate(_byte_alphabet())}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
+    make: Any = transformers.PreTrainedTokenizerFast
+    return make(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
 
 
 def _byte_alphabet() -> list[str]:

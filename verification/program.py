@@ -196,13 +196,19 @@ def peak_bytes(program: Program) -> int:
     peak = live
     for place, node in enumerate(program.nodes):
         live += size_bytes(node)
-        scratch = 0 if node.operator in VIEWS else 8 * (elements(node) + sum(elements(known[s]) for s in node.inputs))
+        scratch = (
+            0
+            if node.operator in VIEWS
+            else 8 * (elements(node) + sum(elements(known[s]) for s in node.inputs))
+        )
         peak = max(peak, live + scratch)
         live -= sum(ending[first + place])
     return peak
 
 
-def require_affordable(program: Program, memory_limit: int | None, node_work_limit: int | None = None) -> None:
+def require_affordable(
+    program: Program, memory_limit: int | None, node_work_limit: int | None = None
+) -> None:
     """Raise Refused when the program needs more memory in bytes, or one node more work units, than a peer allows."""
     if memory_limit is not None and (peak := peak_bytes(program)) > memory_limit:
         number = _heaviest(program)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 
 from trainer.programs.conversion import from_torch
-from trainer.programs.kernels import DTYPE_NAMES
-from trainer.programs.operators import ARITHMETIC, OPERATORS, infer
-from trainer.programs.shapes import FLOAT, INDEX, Spec, broadcast
+from trainer.programs.kernels import TORCH_DTYPES
+from trainer.programs.operators import ARITHMETIC, infer
+from trainer.programs.shapes import FLOAT, Spec, broadcast
 from verification.program import VERSION, Node, Output, Port, Program, check_program
 from verification.tensors import Tensor
 from verification.units import Count
@@ -30,7 +30,21 @@ class Value:
 
 # Operators that broadcast by themselves, so an expansion in front of them is only a cost.
 _BROADCASTING = frozenset(
-    "add subtract multiply divide maximum minimum power less less_equal equal and or where".split()
+    [
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "maximum",
+        "minimum",
+        "power",
+        "less",
+        "less_equal",
+        "equal",
+        "and",
+        "or",
+        "where",
+    ]
 )
 
 
@@ -53,21 +67,24 @@ class Builder:
         return value
 
     def constant(self, tensor: torch.Tensor) -> Value:
-        """Return a constant; one whose elements are all equal is stored once and expanded."""
+        """Return a constant; along dimensions where it repeats itself it is stored once and expanded."""
         dense = tensor.detach().contiguous()
-        if dense.dim() and dense.numel() > 1 and bool((dense == dense.reshape(-1)[0]).all()):
-            return self.expand(self.constant(dense.reshape(-1)[0]), tuple(dense.shape))
+        shape = tuple(dense.shape)
+        for dim, size in enumerate(shape):
+            if size > 1 and bool((dense == dense.narrow(dim, 0, 1)).all()):
+                dense = dense.narrow(dim, 0, 1).contiguous()
+        if dense.numel() == 1:
+            dense = dense.reshape(())
         stored = from_torch(dense)
         if stored not in self._known:
             value = self._value(stored.dtype, stored.shape)
             self._known[stored] = value
             self.constants[value.serial] = stored
-        return self._known[stored]
+        return self.expand(self._known[stored], shape)
 
     def scalar(self, number: float, dtype: str = FLOAT) -> Value:
         """Return a 0-d constant; a float is rounded to float32 once, here."""
-        kind = {name: dtype_ for dtype_, name in DTYPE_NAMES.items()}[dtype]
-        return self.constant(torch.tensor(number, dtype=kind))
+        return self.constant(torch.tensor(number, dtype=TORCH_DTYPES[dtype]))
 
     def emit(
         self,
@@ -208,6 +225,3 @@ def _counts(shape: Sequence[int]) -> tuple[Count, ...]:
 def _numbered(node: Node, inputs: Sequence[Value], number: dict[int, Count]) -> Node:
     sources = tuple(number[value.serial] for value in inputs)
     return Node(node.operator, sources, node.attributes, node.dtype, node.shape)
-
-
-__all__ = ["INDEX", "OPERATORS", "Builder", "Value"]

@@ -11,7 +11,15 @@ from trainer.programs.operators import ARITHMETIC, bind
 from trainer.programs.shapes import Spec
 from verification.errors import BadEvidence, Malformed
 from verification.executor import StepFailed
-from verification.program import Node, Program, check_program, first_node, last_uses, require_affordable, values
+from verification.program import (
+    Node,
+    Program,
+    check_program,
+    first_node,
+    last_uses,
+    require_affordable,
+    values,
+)
 from verification.tensors import tensor_digest
 from verification.units import Digest
 
@@ -75,7 +83,9 @@ class LoadedProgram:
             raise BadEvidence(f"value {number} is no node of the program")
         kernel, sources, _ = self._steps[number - self.first]
         known = values(self.program)
-        _check_tensors("input of the node", [Spec(known[s].dtype, tuple(known[s].shape)) for s in sources], inputs)
+        _check_tensors(
+            "input of the node", [Spec(known[s].dtype, tuple(known[s].shape)) for s in sources], inputs
+        )
         try:
             return kernel(*inputs)
         except (exact.NonFinite, KernelFailed) as error:
@@ -104,7 +114,9 @@ class LoadedProgram:
         return results
 
 
-def _plan(program: Program, kernels: Sequence[Kernel]) -> list[tuple[Kernel, tuple[int, ...], tuple[int, ...]]]:
+def _plan(
+    program: Program, kernels: Sequence[Kernel]
+) -> list[tuple[Kernel, tuple[int, ...], tuple[int, ...]]]:
     """Return per node its kernel, its inputs' numbers, and the numbers of the values that end with it."""
     first, last = first_node(program), last_uses(program)
     ending: list[list[int]] = [[] for _ in range(len(last) + 1)]
@@ -138,15 +150,23 @@ def _check_integers(program: Program) -> None:
     for number, node in origin.items():
         if node.operator == "quantise":
             source = origin.get(node.inputs[1]) if len(node.inputs) == 2 else None
-            wanted = ("row_exponent", node.inputs[:1], tuple(pair for pair in node.attributes if pair[0] == "dim"))
+            wanted = (
+                "row_exponent",
+                node.inputs[:1],
+                tuple(pair for pair in node.attributes if pair[0] == "dim"),
+            )
             if source is None or (source.operator, source.inputs, source.attributes) != wanted:
-                raise Malformed(f"node {number} (quantise): its exponents are not the row exponents of its tensor")
+                raise Malformed(
+                    f"node {number} (quantise): its exponents are not the row exponents of its tensor"
+                )
         if node.operator == "product":
             for place, operator in enumerate(("quantise", "row_exponent") * 2):
                 source = _through_permutations(origin, node, place)
                 if source is None or source.operator != operator:
                     raise Malformed(f"node {number} (product): input {place} is not made by {operator}")
-                if operator == "quantise" and dict(source.attributes).get("bits") != dict(node.attributes).get("bits"):
+                if operator == "quantise" and dict(source.attributes).get("bits") != dict(
+                    node.attributes
+                ).get("bits"):
                     raise Malformed(f"node {number} (product): input {place} has other bits")
 
 

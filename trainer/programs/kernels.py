@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from trainer import exact
+from trainer.programs import quantising
 from trainer.programs.shapes import Attributes, Spec, one
 
 Kernel = Callable[..., torch.Tensor]
@@ -131,13 +132,13 @@ def amax(attributes: Attributes, declared: Spec) -> Kernel:
 def row_exponent(attributes: Attributes, declared: Spec) -> Kernel:
     """Exponent of the power of two that scales each row along `dim`."""
     dim = one(attributes, "dim")
-    return lambda value: exact.row_exponent(value, dim)
+    return lambda value: quantising.row_exponent(value, dim)
 
 
 def quantise(attributes: Attributes, declared: Spec) -> Kernel:
     """Integers of `bits` bits along `dim`."""
     dim, bits = one(attributes, "dim"), one(attributes, "bits")
-    return lambda value, exponent: exact.quantise(value, exponent, dim, bits)
+    return lambda value, exponent: quantising.quantise(value, exponent, dim, bits)
 
 
 def product(attributes: Attributes, declared: Spec) -> Kernel:

@@ -12,15 +12,16 @@ import torch
 from torch import fx
 
 from trainer.programs.builder import Builder, Value
-from trainer.programs.kernels import DTYPE_NAMES
+from trainer.programs.kernels import DTYPE_NAMES, TORCH_DTYPES
 from trainer.programs.shapes import FLOAT, INDEX, ShapeError, Spec
 from verification.errors import UserError
 
 Argument = Any
 """A Value, a constant torch tensor, a number, a list of those, or None: as the graph has them."""
 
-_RANDOM = re.compile(r"^(native_dropout|dropout|bernoulli|rand|randn|normal|uniform|multinomial|exponential|randint)")
-_LIBRARY = re.compile(r"/(torch|transformers)/")
+_RANDOM = re.compile(
+    r"^(native_dropout|dropout|bernoulli|rand|randn|normal|uniform|multinomial|exponential|randint)"
+)
 
 
 class Lowering:
@@ -35,7 +36,7 @@ class Lowering:
         if isinstance(argument, Value):
             return self.builder.cast(argument, dtype) if dtype else argument
         if isinstance(argument, torch.Tensor):
-            constant = argument if dtype is None else argument.to(_TORCH[dtype])
+            constant = argument if dtype is None else argument.to(TORCH_DTYPES[dtype])
             return self.builder.constant(_admitted(constant))
         if isinstance(argument, bool) and dtype is None:
             return self.builder.scalar(argument, "bool")
@@ -58,14 +59,12 @@ class Lowering:
         raise AssertionError("a graph ends with its output")
 
     def _call(self, node: fx.Node) -> Argument:
-        args = fx.node.map_arg(node.args, self.known.__getitem__)
-        kwargs = fx.node.map_arg(node.kwargs, self.known.__getitem__)
+        args: Any = fx.node.map_arg(node.args, self.known.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, self.known.__getitem__)
         target: Any = node.target
         if getattr(target, "__name__", "") == "getitem":
             return args[0][args[1]]
         name = str(target).removeprefix("aten.")
-        if _RANDOM.match(name):
-            raise UserError(f"{name} draws random numbers{_where(node)}; set the model's dropout to 0")
         if not _mentions_value([args, kwargs]):
             with torch.no_grad():
                 return target(*args, **kwargs)
@@ -75,14 +74,22 @@ class Lowering:
         try:
             return rule(self, _result(node), *args, **kwargs)
         except (ShapeError, TypeError, _Unsupported) as error:
-            raise UserError(f"operator {name} in this form has no exact form{_where(node)}: {error}") from error
+            raise UserError(
+                f"operator {name} in this form has no exact form{_where(node)}: {error}"
+            ) from error
+
+
+def refuse_random(graph: fx.GraphModule) -> None:
+    """Raise UserError when the graph draws random numbers."""
+    for node in graph.graph.nodes:
+        name = str(node.target).removeprefix("aten.")
+        if node.op == "call_function" and _RANDOM.match(name):
+            raise UserError(f"{name} draws random numbers{_where(node)}; set the model's dropout to 0")
 
 
 Lowerer = Callable[..., Argument]
 RULES: dict[str, Lowerer] = {}
 """ATen operator, with or without its overload's name, to the function that lowers it."""
-
-_TORCH = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 class _Unsupported(Exception):
@@ -143,11 +150,10 @@ def _admitted(constant: torch.Tensor) -> torch.Tensor:
 
 def _where(node: fx.Node) -> str:
     """Return ' (called at file:line in function)' for the user's line, or the innermost one that is known."""
-    frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', node.stack_trace or "")
-    frames = [frame for frame in frames if "/trainer/programs/" not in frame[0]]
+    frames = re.findall(r'File "([^"<]+)", line (\d+), in (\S+)', node.stack_trace or "")
+    frames = [frame for frame in frames if not re.search(r"/torch/|/trainer/programs/", frame[0])]
     if not frames:
         return ""
-    user = [frame for frame in frames if not _LIBRARY.search(frame[0])]
-    model = [frame for frame in frames if "/torch/" not in frame[0]]
-    file, line, function = (user or model or frames)[-1]
+    user = [frame for frame in frames if "/transformers/" not in frame[0]]
+    file, line, function = (user or frames)[-1]
     return f" (called at {file.rsplit('/', 1)[-1]}:{line} in {function})"

@@ -44,7 +44,9 @@ for _name, _operator in {
 
 
 @rule("div")
-def _divide(low: Lowering, out: Spec, left: Argument, right: Argument, *, rounding_mode: str | None = None) -> Value:
+def _divide(
+    low: Lowering, out: Spec, left: Argument, right: Argument, *, rounding_mode: str | None = None
+) -> Value:
     cover(rounding_mode is None and out.dtype == FLOAT, "only true division")
     if isinstance(right, int | float) and right and math.frexp(right)[0] in (0.5, -0.5):
         return low.builder.multiply(low.value(left, FLOAT), low.value(1.0 / right, FLOAT))
@@ -91,7 +93,9 @@ def _relu(low: Lowering, out: Spec, value: Argument) -> Value:
 
 
 @rule("clamp", "hardtanh")
-def _clamp(low: Lowering, out: Spec, value: Argument, lowest: Argument = None, highest: Argument = None) -> Value:
+def _clamp(
+    low: Lowering, out: Spec, value: Argument, lowest: Argument = None, highest: Argument = None
+) -> Value:
     result = low.value(value, FLOAT if out.dtype == FLOAT else INDEX)
     for operator, limit in (("maximum", lowest), ("minimum", highest)):
         if limit is not None:
@@ -121,11 +125,12 @@ def _compare(operator: str, swap: bool = False, negate: bool = False) -> Any:
     return lower
 
 
-for _name, _arguments in {
-    "lt": ("less",), "le": ("less_equal",), "gt": ("less", True), "ge": ("less_equal", True), "eq": ("equal",),
-    "ne": ("equal", False, True),
-}.items():  # fmt: skip
-    RULES[_name] = _compare(*_arguments)
+RULES["lt"] = _compare("less")
+RULES["le"] = _compare("less_equal")
+RULES["gt"] = _compare("less", swap=True)
+RULES["ge"] = _compare("less_equal", swap=True)
+RULES["eq"] = _compare("equal")
+RULES["ne"] = _compare("equal", negate=True)
 
 
 def _common(*arguments: Argument) -> str:
@@ -152,28 +157,38 @@ for _name in ("and", "or", "not"):
 @rule("where")
 def _where(low: Lowering, out: Spec, condition: Argument, left: Argument, right: Argument) -> Value:
     kind = out.dtype
-    return low.builder.emit("where", low.value(condition, "bool"), low.value(left, kind), low.value(right, kind))
+    return low.builder.emit(
+        "where", low.value(condition, "bool"), low.value(left, kind), low.value(right, kind)
+    )
 
 
 def reduce(low: Lowering, operator: str, value: Value, dims: Sequence[int] | None, keepdim: bool) -> Value:
     """A reduction over `dims` (all for None or none); over dimensions of size 1 it is a view."""
     rank = len(value.shape)
     places = sorted({positive(dim, rank) for dim in dims} if dims else set(range(rank)))
-    kept = [1 if place in places else size for place, size in enumerate(value.shape) if keepdim or place not in places]
+    kept = [
+        1 if place in places else size
+        for place, size in enumerate(value.shape)
+        if keepdim or place not in places
+    ]
     if all(value.shape[place] == 1 for place in places) and (value.dtype == FLOAT or operator == "amax"):
         return low.builder.view(value, kept)
     return low.builder.emit(operator, value, dims=places, keepdim=int(keepdim))
 
 
 @rule("sum", "sum.dim_IntList")
-def _sum(low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
+def _sum(
+    low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Value:
     cover(out.dtype in (FLOAT, INDEX), "only float32 and int64 sums")
     source = low.value(value, FLOAT if out.dtype == FLOAT else None)
     return reduce(low, "sum", source, dims, keepdim)
 
 
 @rule("mean", "mean.dim")
-def _mean(low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
+def _mean(
+    low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Value:
     return reduce(low, "mean", low.value(value, FLOAT), dims, keepdim)
 
 
@@ -207,7 +222,9 @@ def _moments(low: Lowering, value: Value, dims: Any, correction: float, keepdim:
 
 
 @rule("var.correction")
-def _variance(low: Lowering, out: Spec, value: Argument, dims: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Value:
+def _variance(
+    low: Lowering, out: Spec, value: Argument, dims: Any = None, *, correction: Any = 1, keepdim: bool = False
+) -> Value:
     return _moments(low, low.value(value), dims, 1 if correction is None else correction, keepdim)[0]
 
 
@@ -254,7 +271,14 @@ def _product(low: Lowering, out: Spec, left: Argument, right: Argument) -> Value
 
 @rule("addmm", "baddbmm")
 def _add_product(
-    low: Lowering, out: Spec, bias: Argument, left: Argument, right: Argument, *, beta: float = 1, alpha: float = 1
+    low: Lowering,
+    out: Spec,
+    bias: Argument,
+    left: Argument,
+    right: Argument,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
 ) -> Value:
     b, result, offset = low.builder, _product(low, out, left, right), low.value(bias, FLOAT)
     result = result if alpha == 1 else b.multiply(result, b.scalar(alpha))

@@ -57,7 +57,7 @@ def _filler(number: Any) -> Any:
     return lower
 
 
-for _name in ("zeros_like", "new_zeros", "empty_like", "new_empty"):
+for _name in ("zeros_like", "new_zeros", "empty_like", "new_empty", "new_empty_strided"):
     rule(_name)(_filler(0))
 for _name in ("ones_like", "new_ones"):
     rule(_name)(_filler(1))
@@ -67,7 +67,13 @@ for _name in ("full_like", "new_full", "fill"):
 
 @rule("slice")
 def _slice(
-    low: Lowering, out: Spec, value: Argument, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
+    low: Lowering,
+    out: Spec,
+    value: Argument,
+    dim: int = 0,
+    start: Any = None,
+    stop: Any = None,
+    step: int = 1,
 ) -> Value:
     source = low.value(value)
     place = positive(dim, len(source.shape))
@@ -96,7 +102,11 @@ def _split(low: Lowering, out: Any, value: Argument, sizes: list[int], dim: int 
 def _concatenate(low: Lowering, out: Spec, values: list[Argument], dim: int = 0) -> Value:
     parts = [low.value(value, out.dtype) for value in values]
     parts = [part for part in parts if math.prod(part.shape)]
-    return parts[0] if len(parts) == 1 else low.builder.emit("concatenate", *parts, dim=positive(dim, len(out.shape)))
+    return (
+        parts[0]
+        if len(parts) == 1
+        else low.builder.emit("concatenate", *parts, dim=positive(dim, len(out.shape)))
+    )
 
 
 @rule("slice_scatter")
@@ -114,11 +124,14 @@ def _slice_scatter(
 
 
 @rule("select_scatter")
-def _select_scatter(low: Lowering, out: Spec, value: Argument, source: Argument, dim: int, index: int) -> Value:
+def _select_scatter(
+    low: Lowering, out: Spec, value: Argument, source: Argument, dim: int, index: int
+) -> Value:
     place = positive(dim, len(out.shape))
     first = index % out.shape[place]
     row = low.builder.view(low.value(source), (*out.shape[:place], 1, *out.shape[place + 1 :]))
-    return _slice_scatter(low, out, value, row, place, first, first + 1)
+    result: Value = _slice_scatter(low, out, value, row, place, first, first + 1)
+    return result
 
 
 def _piece(low: Lowering, value: Value, dim: int, start: int, stop: int) -> list[Value]:
@@ -157,7 +170,9 @@ def _index(low: Lowering, out: Spec, value: Argument, indices: list[Argument]) -
     place, index = places[0], low.value(indices[places[0]])
     cover(index.dtype != "bool", "a mask gives a shape that depends on data")
     order = [place, *(dim for dim in range(len(source.shape)) if dim != place)]
-    rows = b.emit("gather", b.permute(source, order), _wrapped(low, b.cast(index, INDEX), source.shape[place]))
+    rows = b.emit(
+        "gather", b.permute(source, order), _wrapped(low, b.cast(index, INDEX), source.shape[place])
+    )
     rank = len(index.shape)
     # The index's dimensions come first now; they belong where the indexed dimension was.
     back = [*range(rank, rank + place), *range(rank), *range(rank + place, len(rows.shape))]
@@ -166,10 +181,18 @@ def _index(low: Lowering, out: Spec, value: Argument, indices: list[Argument]) -
 
 @rule("index_put", "_unsafe_index_put")
 def _index_put(
-    low: Lowering, out: Spec, value: Argument, indices: list[Argument], source: Argument, accumulate: bool = False
+    low: Lowering,
+    out: Spec,
+    value: Argument,
+    indices: list[Argument],
+    source: Argument,
+    accumulate: bool = False,
 ) -> Value:
     b, old = low.builder, low.value(value)
-    cover(accumulate and len(indices) == 1 and out.dtype == FLOAT, "only sums by one index of the first dimension")
+    cover(
+        accumulate and len(indices) == 1 and out.dtype == FLOAT,
+        "only sums by one index of the first dimension",
+    )
     index = _wrapped(low, low.value(indices[0], INDEX), out.shape[0])
     shape = (*index.shape, *out.shape[1:])
     total = b.emit("scatter_sum", index, b.expand(low.value(source, FLOAT), shape), rows=out.shape[0])
@@ -178,7 +201,8 @@ def _index_put(
 
 @rule("index_select")
 def _index_select(low: Lowering, out: Spec, value: Argument, dim: int, index: Argument) -> Value:
-    return _index(low, out, value, [None] * positive(dim, len(out.shape)) + [index])
+    result: Value = _index(low, out, value, [None] * positive(dim, len(out.shape)) + [index])
+    return result
 
 
 @rule("gather")
@@ -191,7 +215,9 @@ def _gather(low: Lowering, out: Spec, value: Argument, dim: int, index: Argument
 def _scatter(low: Lowering, out: Spec, value: Argument, dim: int, index: Argument, source: Argument) -> Value:
     b, place, where = low.builder, positive(dim, len(out.shape)), low.value(index, INDEX)
     cover(where.shape[place] == 1, "only one index per row")
-    same = all(a == c for other, (a, c) in enumerate(zip(where.shape, out.shape, strict=True)) if other != place)
+    same = all(
+        a == c for other, (a, c) in enumerate(zip(where.shape, out.shape, strict=True)) if other != place
+    )
     cover(same, "the index does not cover every row")
     # One index per row: comparing it with 0, 1, 2 ... marks the one place that changes.
     count = [1] * len(out.shape)

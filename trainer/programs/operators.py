@@ -105,7 +105,9 @@ def infer(node: Node, inputs: Sequence[Spec]) -> Spec:
         raise ShapeError(f"{node.operator} takes {arity or 'one or more'} inputs, got {len(inputs)}")
     attributes = dict(node.attributes)
     if tuple(attributes) != operator.attributes:
-        raise ShapeError(f"{node.operator} takes attributes {list(operator.attributes)}, got {list(attributes)}")
+        raise ShapeError(
+            f"{node.operator} takes attributes {list(operator.attributes)}, got {list(attributes)}"
+        )
     return operator.rule(inputs, attributes, Spec(node.dtype, node.shape))
 
 

@@ -113,7 +113,8 @@ def outer_step(
     new, moved = [], []
     for place, (parameter, speed) in enumerate(zip(parameters, momentum, strict=True)):
         parts = [
-            b.multiply(b.cast(slot[place], INDEX), factor) for slot, factor in zip(contributions, factors, strict=True)
+            b.multiply(b.cast(slot[place], INDEX), factor)
+            for slot, factor in zip(contributions, factors, strict=True)
         ]
         summed = parts[0]
         for part in parts[1:]:

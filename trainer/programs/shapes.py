@@ -56,7 +56,10 @@ def broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     result = [1] * rank
     for shape in shapes:
         for place, size in enumerate(shape, rank - len(shape)):
-            need(size == result[place] or 1 in (size, result[place]), f"shapes {list(map(list, shapes))} do not fit")
+            need(
+                size == result[place] or 1 in (size, result[place]),
+                f"shapes {list(map(list, shapes))} do not fit",
+            )
             result[place] = size if result[place] == 1 else result[place]
     return tuple(result)
 
@@ -118,7 +121,9 @@ def concatenate(inputs: Sequence[Spec], attributes: Attributes, declared: Spec) 
     dim, first = dimension(attributes, inputs[0]), inputs[0]
     for spec in inputs:
         need(spec.dtype == first.dtype and len(spec.shape) == len(first.shape), "dtypes or ranks differ")
-        same = all(a == b for place, (a, b) in enumerate(zip(spec.shape, first.shape, strict=True)) if place != dim)
+        same = all(
+            a == b for place, (a, b) in enumerate(zip(spec.shape, first.shape, strict=True)) if place != dim
+        )
         need(same, "shapes differ outside the joined dimension")
     total = sum(spec.shape[dim] for spec in inputs)
     return Spec(first.dtype, (*first.shape[:dim], total, *first.shape[dim + 1 :]))
@@ -134,7 +139,11 @@ def reduce(float_only: bool, sums: bool) -> Rule:
         need(len(dims) > 0 and list(dims) == sorted(set(dims)), "dims must ascend")
         need(dims[0] >= 0 and dims[-1] < len(spec.shape), "dims are outside the shape")
         need(all(spec.shape[dim] > 0 for dim in dims), "a reduced dimension is empty")
-        kept = [1 if place in dims else size for place, size in enumerate(spec.shape) if keepdim or place not in dims]
+        kept = [
+            1 if place in dims else size
+            for place, size in enumerate(spec.shape)
+            if keepdim or place not in dims
+        ]
         return Spec(INDEX if sums and spec.dtype != FLOAT else spec.dtype, tuple(kept))
 
     return rule
@@ -186,8 +195,12 @@ def take_along(inputs: Sequence[Spec], attributes: Attributes, declared: Spec) -
     """Elements along `dim`, one for each entry of an index of the same rank."""
     table, index = inputs
     dim = dimension(attributes, table)
-    need(index.dtype == INDEX and len(index.shape) == len(table.shape), "needs an int64 index of the same rank")
-    same = all(a == b for place, (a, b) in enumerate(zip(table.shape, index.shape, strict=True)) if place != dim)
+    need(
+        index.dtype == INDEX and len(index.shape) == len(table.shape), "needs an int64 index of the same rank"
+    )
+    same = all(
+        a == b for place, (a, b) in enumerate(zip(table.shape, index.shape, strict=True)) if place != dim
+    )
     need(same, "shapes differ outside the taken dimension")
     return Spec(table.dtype, index.shape)
 

@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from trainer.programs import lower_math, lower_shape
 from trainer.programs.builder import Builder, Value
 from trainer.programs.conversion import bundle_of
-from trainer.programs.lower import Lowering
+from trainer.programs.lower import Lowering, refuse_random
 from trainer.programs.optimiser import AdamW, Working, adamw_step, compress, outer_step
 from trainer.programs.shapes import FLOAT, INDEX
 from verification.errors import UserError
@@ -103,9 +103,10 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphM
     samples = [parameter.detach().clone() for parameter in model.parameters()]
     tokens = torch.zeros(job.batch, job.length + 1, dtype=torch.int64)
     graph = _make_graph(step, [*samples, tokens])
+    refuse_random(graph)
     if _mutations(graph):
         _refuse_buffer_changes(graph, model)
-        graph = _make_graph(functionalize(graph, remove="mutations_and_views"), [*samples, tokens])
+        graph = _make_graph(functionalize(graph, remove="mutations"), [*samples, tokens])
     return graph
 
 
@@ -221,7 +222,11 @@ def _make_graph(function: Callable[..., object], samples: list[torch.Tensor]) ->
 
 
 def _mutations(graph: fx.GraphModule) -> list[fx.Node]:
-    return [node for node in graph.graph.nodes if getattr(getattr(node.target, "_schema", None), "is_mutable", False)]
+    return [
+        node
+        for node in graph.graph.nodes
+        if getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+    ]
 
 
 def _refuse_buffer_changes(graph: fx.GraphModule, model: nn.Module) -> None:
@@ -230,15 +235,25 @@ def _refuse_buffer_changes(graph: fx.GraphModule, model: nn.Module) -> None:
         changed = node.args[0]
         if isinstance(changed, fx.Node) and changed.op == "get_attr":
             name = buffers.get(getattr(graph, str(changed.target)).data_ptr(), str(changed.target))
-            raise UserError(f"the model changes its buffer {name!r} while training; programs have no such state")
+            raise UserError(
+                f"the model changes its buffer {name!r} while training; programs have no such state"
+            )
 
 
 def _check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training and module.track_running_stats:
-            raise UserError(f"module {name!r} ({type(module).__name__}) changes its buffers while training; use LayerNorm")
+        if (
+            isinstance(module, nn.modules.batchnorm._NormBase)
+            and module.training
+            and module.track_running_stats
+        ):
+            raise UserError(
+                f"module {name!r} ({type(module).__name__}) changes its buffers while training; use LayerNorm"
+            )
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-            raise UserError(f"module {name!r} (dropout, p={module.p}) draws random numbers; set the model's dropout to 0")
+            raise UserError(
+                f"module {name!r} (dropout, p={module.p}) draws random numbers; set the model's dropout to 0"
+            )
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise UserError(f"parameter {name!r} is {parameter.dtype}; make the model float32")
