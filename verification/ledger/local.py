@@ -81,7 +81,7 @@ def create(path: Path, genesis: Genesis, now: Millis) -> None:
         connection.execute(f"PRAGMA application_id={APPLICATION}")
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.executescript(SCHEMA)
-        head = _next_head(law.GENESIS_HEAD, 0, now, "found", data)
+        head = next_head(law.GENESIS_HEAD, 0, now, "found", data)
         connection.execute("INSERT INTO log VALUES (0, ?, 'found', ?, ?)", (now, data, head))
     finally:
         connection.close()
@@ -152,7 +152,7 @@ class LocalLedger:
 
     def _append(self, at: Millis, kind: str, data: bytes) -> None:
         seq = self._seq + 1
-        head = _next_head(self.state.head, seq, at, kind, data)
+        head = next_head(self.state.head, seq, at, kind, data)
         self._fold(seq, at, kind, data, head)
         self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (seq, at, kind, data, head))
 
@@ -220,7 +220,7 @@ def verify_log(path: Path) -> int:
     length = 0
     try:
         for seq, at, kind, data, stored in connection.execute("SELECT * FROM log ORDER BY seq"):
-            head = _next_head(head, seq, at, kind, data)
+            head = next_head(head, seq, at, kind, data)
             if seq != length or head != stored:
                 raise UserError(f"{path}: entry {length} does not continue the hash chain; the file was altered")
             length += 1
@@ -229,5 +229,6 @@ def verify_log(path: Path) -> int:
     return length
 
 
-def _next_head(head: Digest, seq: int, at: int, kind: str, data: bytes) -> Digest:
+def next_head(head: Digest, seq: int, at: int, kind: str, data: bytes) -> Digest:
+    """Return the head after an entry: every entry hashes all that came before it. (SPEC.md 8.2)"""
     return tagged("log", head, integer(seq), integer(at), kind.encode(), data)
