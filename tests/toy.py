@@ -72,7 +72,9 @@ def epilogue(inputs: Inputs) -> Bundle:
     """(param, momentum, working state) -> (pseudo-gradient, norm, loss)."""
     start, _, param, counter, _ = inputs
     delta = [old - new for old, new in zip(numbers(start), numbers(param), strict=True)]
-    return Bundle((vector(delta), vector([sum(abs(d) for d in delta)]), vector([delta[0] % 100 + numbers(counter)[0]])))
+    return Bundle(
+        (vector(delta), vector([sum(abs(d) for d in delta)]), vector([delta[0] % 100 + numbers(counter)[0]]))
+    )
 
 
 def outer(inputs: Inputs) -> Bundle:
@@ -82,7 +84,9 @@ def outer(inputs: Inputs) -> Bundle:
     total = max(1, sum(weight for weight, _ in parts))
     mean = [sum(weight * delta[i] for weight, delta in parts) // total for i in range(WIDTH)]
     speed = [old // 2 + step for old, step in zip(numbers(momentum), mean, strict=True)]
-    return Bundle((vector([(p - s) % PRIME for p, s in zip(numbers(param), speed, strict=True)]), vector(speed)))
+    return Bundle(
+        (vector([(p - s) % PRIME for p, s in zip(numbers(param), speed, strict=True)]), vector(speed))
+    )
 
 
 PORTS: dict[Callable[[Inputs], Bundle], int | None] = {prologue: 4, inner: 3, epilogue: 5, outer: None}
@@ -143,7 +147,15 @@ def reference(bundle: Bundle) -> BundleRef:
     return BundleRef(digest_of(bundle), tagged("blob", codec.encode(bundle)))
 
 
-DATA = Bundle((Tensor("uint8", (Count(RECORDS), Count(RECORD)), bytes((7 * i + i // 5) % 251 for i in range(RECORDS * RECORD))),))
+DATA = Bundle(
+    (
+        Tensor(
+            "uint8",
+            (Count(RECORDS), Count(RECORD)),
+            bytes((7 * i + i // 5) % 251 for i in range(RECORDS * RECORD)),
+        ),
+    )
+)
 START = Bundle((vector(range(1, WIDTH + 1)), vector([0] * WIDTH)))
 
 

@@ -4,18 +4,27 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.toy import DATA, START, ToyEngine, reference
 from trainer.rounds import HONEST, Conduct, Job, Rounds
 from verification import actors, disputes, signing
-from verification.actors import Computed, FetchContribution, FetchState, GatherInputs, ListStates, Results, RunOuter
-from verification.actors import RunRound, Self, Work
+from verification.actors import (
+    Computed,
+    FetchContribution,
+    FetchState,
+    GatherInputs,
+    ListStates,
+    Results,
+    RunOuter,
+    RunRound,
+    Self,
+    Work,
+)
 from verification.digest import tagged
 from verification.manifest import BundleRef
 from verification.state import Place, State
 from verification.statements import VERIFIER, WORKER, Body, Link, Opening, Point, Reveal
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
-
-from tests.toy import DATA, START, ToyEngine, reference
 
 
 @dataclass
@@ -42,7 +51,13 @@ class Actor:
         self.secret = hashlib.sha256(name.encode()).digest()
         least = 10_000 if self.role == WORKER else 5_000
         self.me = Self(
-            signing.address_of(self.secret), self.secret, self.role, Amount(stake or least), speed, f"/toy/{name}", Millis(0)
+            signing.address_of(self.secret),
+            self.secret,
+            self.role,
+            Amount(stake or least),
+            speed,
+            f"/toy/{name}",
+            Millis(0),
         )
         self.conduct = conduct
         self.results = Results()
@@ -90,7 +105,9 @@ class Actor:
         worked = state.rounds[action.number]
         start = blobs.bundles[worked.start.digest]
         if action.place is Place.OUTER:
-            return start, *(blobs.bundles[worked.commits[worker].contribution.digest] for worker in worked.included)
+            return start, *(
+                blobs.bundles[worked.commits[worker].contribution.digest] for worker in worked.included
+            )
         job = job_of(state, action.number, action.accused)
         return self._rounds(state).inputs_of(job, start, action.place, action.step)
 

@@ -136,7 +136,9 @@ class World:
         if self.state.stage is not Stage.ENDED or not self.is_settled():
             self.at(self.now + POLL, lambda: self._wake(actor))
 
-    def _start(self, actor: Actor, action: object, delay: tuple[int, int], perform: Callable[[], None]) -> None:
+    def _start(
+        self, actor: Actor, action: object, delay: tuple[int, int], perform: Callable[[], None]
+    ) -> None:
         entry = (id(actor), action)
         if entry in self._busy:
             return
