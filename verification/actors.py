@@ -22,6 +22,7 @@ from verification.state import (
     Phase,
     Place,
     RoundState,
+    Ruling,
     Session,
     Stage,
     Standing,
@@ -342,11 +343,16 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
     for dispute in state.open_disputes():
         if disputes.mover(dispute) == me.address:
             yield from _move(state, dispute, results)
-    contested = {(d.round, d.accused) for d in state.disputes if d.place is Place.OUTER}
+    contested = {
+        (d.round, d.accused)
+        for d in state.disputes
+        if d.place is Place.OUTER and (d.ruling in (None, Ruling.GUILTY) or d.challenger == me.address)
+    }
     for worked in state.rounds[-RECENT_ROUNDS:]:
         own = worked.seals.get(me.address)
         for accused, ref in sorted(worked.seals.items()):
-            if own is not None and ref != own and (worked.number, accused) not in contested:
+            is_new = (worked.number, accused) not in contested and disputes.can_pay_bond(state, state.members[me.address])
+            if own is not None and ref.digest != own.digest and is_new:
                 yield Say(ChallengeSeal(worked.number, accused))
 
 

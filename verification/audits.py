@@ -6,10 +6,10 @@ from verification.effects import AuditEnded, Effect
 from verification.errors import BadEvidence, Refused
 from verification.membership import active, get_member, settle_debt, suspend
 from verification.rounds import get_round
-from verification.sampling import draw_verifier, is_link, is_private_duty, leaf_steps
+from verification.sampling import draw_verifier, earlier_link, is_private_duty, leaf_steps
 from verification.state import Audit, Duty, Session, State, Watch
 from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
-from verification.units import Address, Count, Digest, Millis, Round
+from verification.units import Address, Digest, Millis, Round
 
 AuditKey = tuple[Address, Round, Address]
 """(verifier, work round, worker)"""
@@ -31,11 +31,12 @@ def open_session(state: State, number: Round, now: Millis) -> None:
     """Draw a round's audits; what was lost before, and everyone's last round, go to named verifiers. (SPEC.md 5.4)"""
     verifiers = tuple(member.address for member in active(state, VERIFIER, number))
     public = set()
-    for (work, worker), losers in list(state.redraws.items()):
+    for work, worker in sorted(state.redraws):
+        losers = state.losers[work, worker]
         verifier = draw_verifier(state.beacon, work, worker, [v for v in verifiers if v not in losers])
         if verifier is not None:
             public.add(Duty(work, worker, verifier))
-            del state.redraws[work, worker]
+            state.redraws.remove((work, worker))
     if number + 1 == state.manifest.work.rounds:
         for worker in state.rounds[number].commits:
             verifier = draw_verifier(state.beacon, number, worker, verifiers)
@@ -92,7 +93,7 @@ def process_opening(state: State, sender: Address, body: Opening, now: Millis) -
     if salted_root(state.run, body.round, body.digests, body.salts) != commit.leaves:
         raise BadEvidence("the opening does not lead to the committed root")
     worked.openings[sender] = body
-    effects = settle_debt(state, get_member(state, sender), f"opening/{body.round}")
+    effects = settle_debt(state, get_member(state, sender), opening_debt(body.round))
     for session in list(state.sessions.values()):
         for key, outcome in list(session.audits.items()):
             if outcome is Audit.WAITING and key[1:] == (body.round, sender):
@@ -112,12 +113,12 @@ def process_reveal(state: State, sender: Address, body: Reveal) -> list[Effect]:
         raise BadEvidence("the reveal does not open the verdict")
     session.reveals[key] = body
     if session.watch is Watch.DONE:
-        return settle_debt(state, get_member(state, sender), _debt(key))
+        return settle_debt(state, get_member(state, sender), reveal_debt(key))
     return []
 
 
 def process_link(state: State, sender: Address, body: Link) -> list[Effect]:
-    """Take a verifier's link; it shows which duties were its own. (SPEC.md 5.2)"""
+    """Take a verifier's link; it shows which duties were its own, and every link before it. (SPEC.md 5.2)"""
     session = get_session(state, body.round)
     if sender not in session.verifiers or sender in session.links:
         raise Refused("the session expects no link from the sender")
@@ -125,16 +126,23 @@ def process_link(state: State, sender: Address, body: Link) -> list[Effect]:
         raise Refused("links are shown after the verdict deadline")
     member = get_member(state, sender)
     number = body.round + 1
-    if number <= member.links or not is_link(member.tip, body.link, number - member.links):
+    if number <= member.links or earlier_link(body.link, number - member.links) != member.tip:
         raise BadEvidence("the link is not on the sender's chain")
-    session.links[sender], member.tip, member.links = body.link, body.link, number
+    member.tip, member.links = body.link, number
     state.fresh_links.append(body.link)
-    return settle_debt(state, member, f"link/{body.round}")
+    effects: list[Effect] = []
+    for earlier in sorted(state.sessions):
+        missing = state.sessions[earlier]
+        if earlier <= body.round and sender in missing.verifiers and sender not in missing.links:
+            missing.links[sender] = earlier_link(body.link, body.round - earlier)
+            effects += settle_debt(state, member, link_debt(earlier))
+    return effects
 
 
 def workers_to_open(state: State, session: Session) -> set[tuple[Round, Address]]:
-    """Return (round, worker) of every verdict of the session whose worker has not opened."""
-    return {(w, a) for _, w, a in session.verdicts if a not in state.rounds[w].openings}
+    """Return (round, worker) of every verdict whose worker has not opened and has not been convicted of the round."""
+    asked = {(work, worker) for _, work, worker in session.verdicts}
+    return {(w, a) for w, a in asked - state.convicted if a not in state.rounds[w].openings}
 
 
 def end_verdicts(state: State, session: Session, now: Millis) -> list[Effect]:
@@ -148,7 +156,7 @@ def end_openings(state: State, session: Session, now: Millis) -> list[Effect]:
     """Close the opening phase: who did not open is suspended and may still do so. (SPEC.md 5.7)"""
     effects: list[Effect] = []
     for number, worker in sorted(workers_to_open(state, session)):
-        effects += suspend(state, state.members[worker], f"opening/{number}", now)
+        effects += suspend(state, state.members[worker], opening_debt(number), now)
     session.watch = Watch.REVEAL
     session.deadline = Millis(now + state.manifest.windows.reveal)
     return effects
@@ -160,7 +168,7 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
     effects: list[Effect] = []
     for verifier in session.verifiers:
         if verifier not in session.links:
-            effects += suspend(state, state.members[verifier], f"link/{session.number}", now)
+            effects += suspend(state, state.members[verifier], link_debt(session.number), now)
     for key in sorted({*session.verdicts, *_duties(state, session)}):
         effects += _judge(state, session, key, now)
     return effects
@@ -196,9 +204,11 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
         outcome = Audit.VOID
     elif reveal is None or verifier not in session.links:
         outcome = Audit.LOST
-        redraw(state, work, worker, verifier)
+        disputes.redraw(state, work, worker, verifier)
         if key in session.verdicts and reveal is None:
-            effects += suspend(state, state.members[verifier], _debt(key), now)
+            effects += suspend(state, state.members[verifier], reveal_debt(key), now)
+    elif (work, worker) in state.convicted:
+        outcome = Audit.VOID
     elif opening is None:
         outcome = Audit.WAITING
     elif _agree(state, opening, reveal):
@@ -212,9 +222,16 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
     return [AuditEnded(session.number, work, worker, verifier, outcome, drawn), *effects]
 
 
-def redraw(state: State, work: Round, worker: Address, loser: Address) -> None:
-    """Put an audit back into the draw for anyone but those who lost it."""
-    state.redraws[work, worker] = state.redraws.get((work, worker), frozenset()) | {loser}
+def end_waiting(state: State, work: Round, worker: Address) -> list[Effect]:
+    """Close the audits of a worker that never opened: it has been convicted, they decide nothing. (SPEC.md 5.9)"""
+    effects: list[Effect] = []
+    for _, session in sorted(state.sessions.items()):
+        for key, outcome in sorted(session.audits.items()):
+            if outcome is Audit.WAITING and key[1:] == (work, worker):
+                session.audits[key] = Audit.VOID
+                drawn = "public" if Duty(work, worker, key[0]) in session.public else "private"
+                effects.append(AuditEnded(session.number, work, worker, key[0], Audit.VOID, drawn))
+    return effects
 
 
 def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:
@@ -229,5 +246,16 @@ def _is_opening_due(state: State, number: Round, worker: Address) -> bool:
     )
 
 
-def _debt(key: AuditKey) -> str:
+def opening_debt(number: Round) -> str:
+    """Return the name of a worker's debt to open its leaves of a round."""
+    return f"opening/{number}"
+
+
+def link_debt(session: Round) -> str:
+    """Return the name of a verifier's debt to show its link of a session."""
+    return f"link/{session}"
+
+
+def reveal_debt(key: AuditKey) -> str:
+    """Return the name of a verifier's debt to open a blind verdict."""
     return f"reveal/{key[1]}/{key[2].hex()}"

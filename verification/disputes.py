@@ -11,7 +11,7 @@ from verification.membership import exclude, get_member, settle_debt
 from verification.outer import outer_inputs
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
-from verification.state import Dispute, Place, Ruling, State, Turn
+from verification.state import Dispute, Member, Place, Ruling, State, Turn
 from verification.statements import Answer, ChallengeSeal, Evidence, Opening, Point, Reveal
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import Address, Amount, Digest, Millis, Round
@@ -43,11 +43,12 @@ def process_challenge_seal(
 ) -> list[Effect]:
     """Contest a next state that someone sealed against the challenger's own seal. (SPEC.md 6.2)"""
     worked = get_round(state, body.round)
-    get_member(state, sender)
     if body.accused not in worked.seals or sender not in worked.seals:
         raise Refused("both sides of this challenge must have sealed the round")
-    if worked.seals[body.accused] == worked.seals[sender]:
+    if worked.seals[body.accused].digest == worked.seals[sender].digest:
         raise Refused("the challenger sealed the same state")
+    if not can_pay_bond(state, get_member(state, sender)):
+        raise Refused("the sender's stake does not cover the bonds of its open accusations and this one")
     if any(
         (dispute.round, dispute.accused, dispute.place) == (body.round, body.accused, Place.OUTER)
         and (dispute.challenger == sender or dispute.ruling is Ruling.GUILTY)
@@ -58,17 +59,23 @@ def process_challenge_seal(
     return _open(state, body.round, body.accused, sender, Place.OUTER, None, (0, 0), values, now)
 
 
+def can_pay_bond(state: State, member: Member) -> bool:
+    """Return whether a member's stake covers the bond of one more accusation. (SPEC.md 6.2)"""
+    running = sum(dispute.challenger == member.address for dispute in state.open_disputes())
+    return member.stake >= (running + 1) * state.manifest.money.accuser_bond
+
+
 def process_answer(state: State, sender: Address, body: Answer, now: Millis) -> list[Effect]:
     """Take the accused's list; it must have the interval's length and fold to what it replaces. (SPEC.md 6.3)"""
     dispute = _get_dispute(state, body.dispute, Turn.LIST)
     if sender != dispute.accused or body.level != dispute.level:
         raise Refused("the dispute waits for another party or list")
     entries = narrowing.verify_list(dispute.low, dispute.high, dispute.claimed, body.entries)
-    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
     state.rounds[dispute.round].lists[sender, dispute.low, dispute.high] = entries
+    effects: list[Effect] = [DisputeMoved(dispute.number, sender, f"listed {len(entries)} state digests")]
     for other in state.open_disputes():
-        _reuse_list(state, other, now)
-    return [*effects, DisputeMoved(dispute.number, sender, f"listed {len(entries)} state digests")]
+        effects += _reuse_list(state, other, now)
+    return effects
 
 
 def process_point(state: State, sender: Address, body: Point, now: Millis) -> list[Effect]:
@@ -82,8 +89,8 @@ def process_point(state: State, sender: Address, body: Point, now: Millis) -> li
     dispute.low, dispute.high, dispute.agreed, dispute.claimed = part
     dispute.level, dispute.entries = dispute.level + 1, ()
     dispute.turn = Turn.EVIDENCE if dispute.high - dispute.low == 1 else Turn.LIST
-    _reuse_list(state, dispute, now)
-    return [*effects, DisputeMoved(dispute.number, sender, f"contests the state after step {dispute.high}")]
+    moved = DisputeMoved(dispute.number, sender, f"contests the state after step {dispute.high}")
+    return [*effects, moved, *_reuse_list(state, dispute, now)]
 
 
 def process_evidence(
@@ -104,22 +111,27 @@ def process_evidence(
 
 
 def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
-    """Slash the accused once for this fault and split the finders' share among all who were right. (SPEC.md 6.6)"""
-    siblings = [
-        other
-        for other in state.open_disputes()
-        if (other.round, other.accused, other.place, other.leaf)
-        == (dispute.round, dispute.accused, dispute.place, dispute.leaf)
-    ]
+    """Slash the accused once for this fault and split the finders' share among all who were right. (SPEC.md 6.6)
+
+    A worker pays once for a round: disputes about another place of it are void, at no cost to their challengers.
+    """
+    about = [other for other in state.open_disputes() if _fault(other) == _fault(dispute)]
+    siblings = [other for other in about if (other.place, other.leaf) == (dispute.place, dispute.leaf)]
+    if dispute.place is not Place.OUTER:
+        state.convicted.add((dispute.round, dispute.accused))
+        state.redraws.discard((dispute.round, dispute.accused))
     member = state.members[dispute.accused]
     finders = [other.challenger for other in siblings]
     slashed = money.slash(state, member, finders, f"{dispute.place.value} of round {dispute.round}: {reason}")
     dispute.slashed = Amount(slashed.stake + slashed.escrow)
     dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
     effects: list[Effect] = [slashed]
-    for other in siblings:
-        other.computed = dispute.computed
-        effects += _end(other, Ruling.GUILTY, reason)
+    for other in about:
+        is_right = other in siblings
+        if is_right:
+            other.low, other.high, other.agreed = dispute.low, dispute.high, dispute.agreed
+            other.claimed, other.computed = dispute.claimed, dispute.computed
+        effects += _end(other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted")))
         effects += settle_debt(state, state.members[other.challenger], debt_of(other))
         effects += settle_debt(state, member, debt_of(other))
     if member.convictions >= state.manifest.money.excluded_after:
@@ -127,11 +139,21 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
     return effects
 
 
+def _fault(dispute: Dispute) -> tuple[Round, Address, bool]:
+    return dispute.round, dispute.accused, dispute.place is Place.OUTER
+
+
 def void(state: State, dispute: Dispute, reason: str) -> list[Effect]:
     """End a dispute whose challenger fell silent: it pays its bond, and nothing is decided. (SPEC.md 6.8)"""
-    effects = money.charge_accuser(state, state.members[dispute.challenger], dispute.accused, reason)
-    effects += settle_debt(state, state.members[dispute.challenger], debt_of(dispute))
-    return [*effects, *_end(dispute, Ruling.VOID, reason)]
+    return _fail(state, dispute, Ruling.VOID, reason)
+
+
+def redraw(state: State, work: Round, worker: Address, loser: Address) -> None:
+    """Put an audit back into the draw for anyone but those who ever lost it. (SPEC.md 5.9)"""
+    if (work, worker) in state.convicted:
+        return
+    state.redraws.add((work, worker))
+    state.losers[work, worker] = state.losers.get((work, worker), frozenset()) | {loser}
 
 
 def mover(dispute: Dispute) -> Address:
@@ -171,8 +193,10 @@ def _open(
         turn=turn, since=now, clocks={accused: clock, challenger: clock},
     )  # fmt: skip
     state.disputes.append(dispute)
-    _reuse_list(state, dispute, now)
-    return [DisputeOpened(dispute.number, number, accused, challenger, place, leaf)]
+    return [
+        DisputeOpened(dispute.number, number, accused, challenger, place, leaf),
+        *_reuse_list(state, dispute, now),
+    ]
 
 
 def _get_dispute(state: State, number: int, turn: Turn) -> Dispute:
@@ -184,16 +208,17 @@ def _get_dispute(state: State, number: int, turn: Turn) -> Dispute:
     return dispute
 
 
-def _take_list(dispute: Dispute, entries: tuple[Digest, ...], now: Millis) -> None:
+def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:
+    """Lists are posted once, for all challengers: take one that any dispute has drawn out. (SPEC.md 6.3)
+
+    A list that is taken pays the debt of its author: nothing else could, once the dispute has moved on.
+    """
+    entries = state.rounds[dispute.round].lists.get((dispute.accused, dispute.low, dispute.high))
+    if dispute.turn is not Turn.LIST or entries is None or entries[-1] != dispute.claimed:
+        return []
     _spend_clock(dispute, dispute.accused, now)
     dispute.entries, dispute.turn = entries, Turn.POINT
-
-
-def _reuse_list(state: State, dispute: Dispute, now: Millis) -> None:
-    """Lists are posted once, for all challengers: take one that another dispute has drawn out. (SPEC.md 6.3)"""
-    entries = state.rounds[dispute.round].lists.get((dispute.accused, dispute.low, dispute.high))
-    if dispute.turn is Turn.LIST and entries is not None and entries[-1] == dispute.claimed:
-        _take_list(dispute, entries, now)
+    return settle_debt(state, state.members[dispute.accused], debt_of(dispute))
 
 
 def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
@@ -244,9 +269,20 @@ def _verify_data(state: State, bundle: Bundle) -> tuple[Tensor, ...]:
 
 
 def _acquit(state: State, dispute: Dispute, reason: str) -> list[Effect]:
-    """The accuser was wrong: it pays its bond; the audit passed nothing and is not counted. (SPEC.md 6.7)"""
-    effects = money.charge_accuser(state, state.members[dispute.challenger], dispute.accused, reason)
-    return [*effects, *_end(dispute, Ruling.INNOCENT, reason)]
+    """The accuser was wrong: it pays its bond; the audit passed nothing and is drawn again. (SPEC.md 6.7)"""
+    return _fail(state, dispute, Ruling.INNOCENT, reason)
+
+
+def _fail(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
+    """End a dispute to its challenger's cost; who can pay no further bond accuses no more."""
+    challenger = state.members[dispute.challenger]
+    effects = money.charge_accuser(state, challenger, dispute.accused, reason)
+    effects += settle_debt(state, challenger, debt_of(dispute))
+    if challenger.stake < state.manifest.money.accuser_bond:
+        effects += exclude(challenger, "its stake no longer covers a wrong accusation")
+    if dispute.place is not Place.OUTER:
+        redraw(state, dispute.round, dispute.accused, dispute.challenger)
+    return [*effects, *_end(dispute, ruling, reason)]
 
 
 def _end(dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:

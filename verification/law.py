@@ -4,7 +4,7 @@
 Whoever drives the law appends what it admitted to a log; folding the log gives the same state anywhere. (SPEC.md 3.3)
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from verification import audits, codec, disputes, membership, rounds
@@ -15,7 +15,7 @@ from verification.errors import Refused
 from verification.executor import Executor
 from verification.manifest import Manifest, cost_of_round, run_id
 from verification.sampling import next_beacon
-from verification.state import Phase, Session, Stage, Standing, State, Watch
+from verification.state import Member, Phase, Session, Stage, Standing, State, Watch
 from verification.statements import (
     Announce,
     Answer,
@@ -66,6 +66,8 @@ def apply(state: State, data: bytes, now: Millis, executor: Executor) -> list[Ef
     _check_place(state, sender, statement)
     if now < state.now:
         raise Refused("time does not run backwards")
+    if (due := next_deadline(state)) is not None and due <= now:
+        raise Refused("a deadline has passed: let time pass before the statement")
     effects = _process(state, sender, body, now, executor)
     state.said[_place(sender, statement)] = tagged("said", data)
     state.now = now
@@ -87,9 +89,11 @@ def advance(state: State, now: Millis) -> list[Effect]:
 def next_deadline(state: State) -> Millis | None:
     """Return the earliest time at which `advance` would change something; None when only a statement can."""
     times: list[int] = []
-    if state.stage is Stage.RUNNING and state.current.phase in (Phase.COMMIT, Phase.ATTEST):
-        if state.current.phase is Phase.COMMIT or rounds.has_attested_majority(state.current):
-            times.append(state.current.deadline)
+    if state.stage is Stage.RUNNING:
+        current = state.current
+        can_close = current.phase is Phase.ATTEST and rounds.has_attested_majority(current)
+        if current.phase is Phase.COMMIT or can_close:
+            times.append(current.deadline)
     if state.stage in (Stage.GATHERING, Stage.RUNNING):
         times.append(state.active_at + state.manifest.windows.stall)
     session = _oldest_session(state)
@@ -97,7 +101,7 @@ def next_deadline(state: State) -> Millis | None:
         times.append(session.deadline)
     times += [ends for d in state.open_disputes() if (ends := disputes.clock_ends(state, d)) is not None]
     silence = state.manifest.windows.silence
-    times += [m.suspended_at + silence for m in state.members.values() if m.suspended_at is not None and m.owes]
+    times += [since + silence for m in state.members.values() if (since := m.suspended_at) is not None]
     return Millis(min(times)) if times and state.stage is not Stage.ENDED else None
 
 
@@ -194,8 +198,10 @@ def _move_round(state: State, now: Millis) -> list[Effect] | None:
         return None
     current = state.current
     is_late = now >= current.deadline
-    if current.phase is Phase.COMMIT and (is_late or current.commits.keys() == current.assignments.keys()):
-        return rounds.close_commits(state, current, now)
+    if current.phase is Phase.COMMIT:
+        # A round without workers waits its window out, so that those who come back find rounds left to train.
+        is_done = bool(current.assignments) and current.commits.keys() == current.assignments.keys()
+        return rounds.close_commits(state, current, now) if is_late or is_done else None
     if current.phase is Phase.ATTEST:
         everyone = current.attests.keys() >= _present(state, current.members)
         if rounds.has_attested_majority(current) and (is_late or everyone):
@@ -235,28 +241,36 @@ def _move_disputes(state: State, now: Millis) -> list[Effect] | None:
 
 def _move_silent(state: State, now: Millis) -> list[Effect] | None:
     """Convict who stayed silent to the end of its time; its disputes end with it. (SPEC.md 6.8)"""
-    for member in state.members.values():
-        if not member.owes or member.suspended_at is None:
-            continue
-        if now < member.suspended_at + state.manifest.windows.silence:
-            continue
-        owed = sorted(member.owes)
-        effects: list[Effect] = []
-        for dispute in state.open_disputes():
-            if disputes.debt_of(dispute) not in owed:
-                continue
-            if dispute.accused == member.address:
-                effects += disputes.convict(state, dispute, "the accused stayed silent")
-            else:
-                effects += disputes.void(state, dispute, "the challenger stayed silent")
-                if dispute.place.value != "outer step":
-                    audits.redraw(state, dispute.round, dispute.accused, dispute.challenger)
-        if any(name.startswith("opening/") for name in owed):
-            effects.append(treasury.slash(state, member, [], "did not open its leaves"))
-        member.owes.clear()
-        member.suspended_at = None
-        return [*effects, *membership.exclude(member, f"stayed silent about {owed[0]}")]
+    for _, member in sorted(state.members.items()):
+        ends = Millis(now - state.manifest.windows.silence)
+        overdue = sorted(owed for owed, since in member.owes.items() if since <= ends)
+        if overdue:
+            return _convict_silent(state, member, overdue)
     return None
+
+
+def _convict_silent(state: State, member: Member, overdue: Sequence[str]) -> list[Effect]:
+    """Take what a lie in the same place would have cost: silence must never be cheaper."""
+    for owed in overdue:
+        del member.owes[owed]
+    effects = membership.exclude(member, f"stayed silent about {overdue[0]}")
+    for dispute in state.open_disputes():
+        if dispute.ruling is not None or disputes.debt_of(dispute) not in overdue:
+            continue
+        if dispute.accused == member.address:
+            effects += disputes.convict(state, dispute, "the accused stayed silent")
+        else:
+            effects += disputes.void(state, dispute, "the challenger stayed silent")
+    for worked in state.rounds:
+        if audits.opening_debt(worked.number) in overdue:
+            state.convicted.add((worked.number, member.address))
+            state.redraws.discard((worked.number, member.address))
+            effects.append(treasury.slash(state, member, [], f"did not open its leaves of round {worked.number}"))
+            effects += audits.end_waiting(state, worked.number, member.address)
+    for owed in overdue:
+        if owed.startswith(("reveal/", "link/")):
+            effects.append(treasury.charge_silent(state, member, f"stayed silent about {owed}"))
+    return effects
 
 
 def _move_end(state: State, now: Millis) -> list[Effect] | None:
@@ -265,7 +279,8 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
         return None
     if any(member.owes for member in state.members.values()):
         return None
-    number = Round(max(state.sessions, default=-1) + 1)
+    # Numbered past the run's rounds: a round that stalled before it closed has commits, but no audits are due on them.
+    number = Round(max(state.manifest.work.rounds, max(state.sessions, default=-1) + 1))
     if state.redraws:
         state.beacon = next_beacon(state.beacon, state.fresh_links, [])
         state.fresh_links = []

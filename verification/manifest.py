@@ -94,8 +94,11 @@ class Windows:
     silence: Millis
 
     def __post_init__(self) -> None:
-        if min(self.commit, self.attest, self.seal, self.verdict, self.opening, self.reveal, self.clock) < 1:
+        short = (self.commit, self.attest, self.seal, self.verdict, self.opening, self.reveal, self.clock)
+        if min(*short, self.silence) < 1:
             raise ValueError("every window must be at least one millisecond")
+        if self.stall <= self.commit + self.attest + self.seal:
+            raise ValueError("stall must be longer than a round's three windows together")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from verification.units import Address, Millis, Round
 
 
 def get_member(state: State, address: Address) -> Member:
-    """Return a member that may still speak; raises Refused for strangers and the excluded."""
+    """Return a member, whatever its standing: the excluded may still answer; raises Refused for strangers."""
     member = state.members.get(address)
     if member is None:
         raise Refused("the sender is no member of this run")
@@ -59,7 +59,7 @@ def process_announce(state: State, sender: Address, body: Announce) -> list[Effe
 
 
 def process_withdraw(state: State, sender: Address, body: Withdraw) -> list[Effect]:
-    """Pay a member out after the run has ended. (SPEC.md 7.8)"""
+    """Pay a member out after the run has ended. (SPEC.md 7.9)"""
     member = get_member(state, sender)
     if state.stage is not Stage.ENDED:
         raise Refused("stakes unlock when the run has ended")
@@ -68,21 +68,17 @@ def process_withdraw(state: State, sender: Address, body: Withdraw) -> list[Effe
 
 def suspend(state: State, member: Member, owed: str, now: Millis) -> list[Effect]:
     """Freeze a silent party: no work, stake and escrow locked, until it gives what it owes. (SPEC.md 3.6)"""
-    member.owes.add(owed)
+    member.owes.setdefault(owed, now)
     if member.standing in (Standing.SUSPENDED, Standing.EXCLUDED):
-        member.suspended_at = now if member.suspended_at is None else member.suspended_at
         return []
-    member.standing, member.suspended_at = Standing.SUSPENDED, now
+    member.standing = Standing.SUSPENDED
     return [StandingChanged(member.address, member.standing.value, f"owes {owed}")]
 
 
 def settle_debt(state: State, member: Member, owed: str) -> list[Effect]:
     """Cross off what a suspended party has now given; with nothing owed it is active again."""
-    member.owes.discard(owed)
-    if member.owes:
-        return []
-    member.suspended_at = None
-    if member.standing is not Standing.SUSPENDED:
+    member.owes.pop(owed, None)
+    if member.owes or member.standing is not Standing.SUSPENDED:
         return []
     member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
     return [StandingChanged(member.address, member.standing.value, "gave what it owed")]

@@ -91,15 +91,24 @@ def charge_accuser(state: State, challenger: Member, accused: Address, reason: s
     ]
 
 
+def charge_silent(state: State, member: Member, reason: str) -> Slashed:
+    """Burn the bond of a verifier that never opened what it committed to blindly: as dear as a lie. (SPEC.md 7.7)"""
+    bond = Amount(min(member.stake, state.manifest.money.accuser_bond))
+    member.stake = Amount(member.stake - bond)
+    member.slashed = Amount(member.slashed + bond)
+    state.burned = Amount(state.burned + bond)
+    return Slashed(member.address, bond, Amount(0), bond, Amount(0), reason)
+
+
 def refund_deposit(state: State) -> list[Effect]:
-    """Give what is left of the deposit back to the submitter. (SPEC.md 7.7)"""
+    """Give what is left of the deposit back to the submitter. (SPEC.md 7.8)"""
     amount, state.deposit = state.deposit, Amount(0)
     credit(state, state.submitter, amount)
     return [Paid(state.submitter, amount, "refund")]
 
 
 def withdraw_stake(state: State, member: Member) -> list[Effect]:
-    """Move a member's stake back to its account. (SPEC.md 7.8)"""
+    """Move a member's stake back to its account. (SPEC.md 7.9)"""
     amount, member.stake = member.stake, Amount(0)
     credit(state, member.address, amount)
     return [Paid(member.address, amount, "stake")]

@@ -117,7 +117,7 @@ def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     assert current.sealed is not None
     current.phase = Phase.SEALED
     for worker in current.included:
-        if state.members[worker].standing is Standing.EXCLUDED:
+        if state.members[worker].standing is Standing.EXCLUDED or (current.number, worker) in state.convicted:
             continue
         money.escrow_reward(state, state.members[worker], current.number, current.assignments[worker].steps)
     effects: list[Effect] = [RoundSealed(current.number, current.sealed)]

@@ -22,17 +22,14 @@ def chain_tip(seed: bytes, length: int) -> Digest:
 
 def chain_link(seed: bytes, length: int, number: int) -> Digest:
     """Return link `number` of a chain: link 0 is the tip, each later link hashes to the one before."""
-    link = tagged("link-seed", seed)
-    for _ in range(length - number):
-        link = tagged("link", link)
-    return link
+    return earlier_link(tagged("link-seed", seed), length - number)
 
 
-def is_link(tip: Digest, link: Digest, distance: int) -> bool:
-    """Return whether `link`, hashed `distance` times, gives `tip`."""
+def earlier_link(link: Digest, distance: int) -> Digest:
+    """Return the link that stands `distance` places before `link` on its chain."""
     for _ in range(distance):
         link = tagged("link", link)
-    return link == tip
+    return link
 
 
 def is_private_duty(beacon: Digest, link: Digest, worker: Address, rate: PPM) -> bool:

@@ -83,7 +83,7 @@ class Audit(Enum):
 
 @dataclass
 class Member:
-    """A staked participant. `escrow` maps a round to its reward until it matures."""
+    """A staked participant. `escrow` maps a round to its reward until it matures, `owes` a debt to its beginning."""
 
     address: Address
     role: str
@@ -95,13 +95,17 @@ class Member:
     links: int = 0
     escrow: dict[Round, Amount] = field(default_factory=dict)
     standing: Standing = Standing.ACTIVE
-    suspended_at: Millis | None = None
-    owes: set[str] = field(default_factory=set)
+    owes: dict[str, Millis] = field(default_factory=dict)
     convictions: int = 0
     missed: int = 0
     announced: int = -1
     rewards: Amount = NOTHING
     slashed: Amount = NOTHING
+
+    @property
+    def suspended_at(self) -> Millis | None:
+        """Return since when the oldest debt is owed; None without one. Every debt has its own time to be paid."""
+        return min(self.owes.values(), default=None)
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,11 @@ class Dispute:
 
 @dataclass
 class State:
-    """Everything the ledger knows about a run."""
+    """Everything the ledger knows about a run.
+
+    `redraws` holds the worker-rounds whose audit is drawn again, `losers` who has lost one and is not drawn for it
+    again, `convicted` the worker-rounds that have been paid for. Sets are iterated in sorted order only.
+    """
 
     manifest: Manifest
     run: Digest
@@ -207,7 +215,9 @@ class State:
     rounds: list[RoundState] = field(default_factory=list)
     sessions: dict[Round, Session] = field(default_factory=dict)
     disputes: list[Dispute] = field(default_factory=list)
-    redraws: dict[tuple[Round, Address], frozenset[Address]] = field(default_factory=dict)
+    redraws: set[tuple[Round, Address]] = field(default_factory=set)
+    losers: dict[tuple[Round, Address], frozenset[Address]] = field(default_factory=dict)
+    convicted: set[tuple[Round, Address]] = field(default_factory=set)
     fresh_links: list[Digest] = field(default_factory=list)
     said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
 
@@ -222,6 +232,6 @@ class State:
 
 
 def total_money(state: State) -> int:
-    """Return all money there is; constant over a run's life. (SPEC.md 7.9)"""
+    """Return all money there is; constant over a run's life. (SPEC.md 7.10)"""
     held = sum(member.stake + sum(member.escrow.values()) for member in state.members.values())
     return sum(state.balances.values()) + held + state.deposit + state.burned

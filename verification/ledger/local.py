@@ -81,7 +81,7 @@ def create(path: Path, genesis: Genesis, now: Millis) -> None:
         connection.execute(f"PRAGMA application_id={APPLICATION}")
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.executescript(SCHEMA)
-        head = _next_head(law.GENESIS_HEAD, 0, now, "found", data)
+        head = next_head(law.GENESIS_HEAD, 0, now, "found", data)
         connection.execute("INSERT INTO log VALUES (0, ?, 'found', ?, ?)", (now, data, head))
     finally:
         connection.close()
@@ -95,8 +95,10 @@ class LocalLedger:
         """Open an existing file and fold its log; raises UserError for a missing, foreign or older file."""
         self._executor = executor
         self._clock = clock
+        self._path = path
         self._connection = _open(path)
         self._seq = -1
+        self._head = law.GENESIS_HEAD
         self.state: State
         self._backlog: list[Entry] = []
         self.catch_up()
@@ -106,9 +108,11 @@ class LocalLedger:
         self._connection.close()
 
     def catch_up(self) -> None:
-        """Fold what other processes have appended since."""
+        """Fold what other processes have appended since; raises UserError where the chain is broken. (SPEC.md 8.4)"""
         query = "SELECT seq, at, kind, data, head FROM log WHERE seq > ? ORDER BY seq"
         for seq, at, kind, data, head in self._connection.execute(query, (self._seq,)).fetchall():
+            if seq != self._seq + 1 or head != next_head(self._head, seq, at, kind, data):
+                raise UserError(f"{self._path}: entry {seq} does not continue the hash chain; the file was altered")
             self._fold(seq, Millis(at), kind, data, Digest(head))
 
     def entries(self) -> list[Entry]:
@@ -152,7 +156,7 @@ class LocalLedger:
 
     def _append(self, at: Millis, kind: str, data: bytes) -> None:
         seq = self._seq + 1
-        head = _next_head(self.state.head, seq, at, kind, data)
+        head = next_head(self._head, seq, at, kind, data)
         self._fold(seq, at, kind, data, head)
         self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (seq, at, kind, data, head))
 
@@ -166,7 +170,7 @@ class LocalLedger:
             effects: list[Effect] = []
         else:
             effects = self._apply(at, kind, data, head)
-        self.state.head = head
+        self.state.head = self._head = head
         self._seq = seq
         self._backlog.append(Entry(seq, at, kind, data, tuple(effects)))
 
@@ -183,17 +187,23 @@ class LocalLedger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Hold the write lock; a refusal keeps what was admitted before it (a tick), any other failure nothing."""
+        """Hold the write lock; a refusal keeps what was admitted before it (a tick), any other failure nothing.
+
+        After such a failure memory may hold what the file does not: the handle closes and must be opened again.
+        """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except ProofswarmError:
+            try:
+                yield
+            except ProofswarmError:
+                self._connection.execute("COMMIT")
+                raise
             self._connection.execute("COMMIT")
+        except ProofswarmError:
             raise
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.close()  # rolls back
             raise
-        self._connection.execute("COMMIT")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -203,11 +213,15 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         connection.execute("PRAGMA synchronous=FULL")
     except sqlite3.DatabaseError as error:
         connection.close()
         raise UserError(f"{path} is not a ledger file ({error})") from error
-    if application != APPLICATION or version != FORMAT:
+    if application != APPLICATION or (version == FORMAT and "log" not in tables):
+        connection.close()
+        raise UserError(f"{path} is not a ledger file")
+    if version != FORMAT:
         connection.close()
         raise UserError(f"{path} is a ledger of version {version}, this program reads version {FORMAT}")
     return connection
@@ -230,7 +244,7 @@ def verify_log(path: Path) -> int:
     length = 0
     try:
         for seq, at, kind, data, stored in connection.execute("SELECT * FROM log ORDER BY seq"):
-            head = _next_head(head, seq, at, kind, data)
+            head = next_head(head, seq, at, kind, data)
             if seq != length or head != stored:
                 raise UserError(f"{path}: entry {length} does not continue the hash chain; the file was altered")
             length += 1
@@ -239,5 +253,6 @@ def verify_log(path: Path) -> int:
     return length
 
 
-def _next_head(head: Digest, seq: int, at: int, kind: str, data: bytes) -> Digest:
+def next_head(head: Digest, seq: int, at: int, kind: str, data: bytes) -> Digest:
+    """Return the head after an entry: every entry hashes all that came before it. (SPEC.md 8.2)"""
     return tagged("log", head, integer(seq), integer(at), kind.encode(), data)

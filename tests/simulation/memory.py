@@ -1,0 +1,69 @@
+"""The local ledger without its file: one log, one state, the same heads and the same ticks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.toy import ToyExecutor
+from verification import codec, law
+from verification.effects import Effect
+from verification.errors import Violation
+from verification.ledger.local import Genesis, next_head
+from verification.state import total_money
+from verification.units import Digest, Millis
+
+
+@dataclass(frozen=True)
+class Line:
+    """One admitted entry with its effects."""
+
+    at: Millis
+    kind: str
+    data: bytes
+    head: Digest
+    effects: tuple[Effect, ...]
+
+
+class MemoryLedger:
+    """Admits statements as `LocalLedger` does; checks at every entry that no money was made or lost."""
+
+    def __init__(self, genesis: Genesis, now: Millis) -> None:
+        """Found the run."""
+        self.executor = ToyExecutor()
+        self.state = law.found(
+            genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now
+        )
+        self.money = total_money(self.state)
+        data = codec.encode(genesis)
+        self.state.head = next_head(law.GENESIS_HEAD, 0, now, "found", data)
+        self.log = [Line(now, "found", data, self.state.head, ())]
+
+    @property
+    def effects(self) -> list[Effect]:
+        """Return all effects so far, oldest first."""
+        return [effect for line in self.log for effect in line.effects]
+
+    def submit(self, data: bytes, now: Millis) -> None:
+        """Admit a statement or raise the Violation; what is known is acknowledged again."""
+        if law.is_known(self.state, data):
+            return
+        self.tick(now)
+        self._append(now, "statement", data, lambda: law.apply(self.state, data, now, self.executor))
+
+    def tick(self, now: Millis) -> bool:
+        """Let due deadlines pass; returns whether there were any."""
+        deadline = law.next_deadline(self.state)
+        if deadline is None or deadline > now:
+            return False
+        self._append(now, "tick", b"", lambda: law.advance(self.state, now))
+        return True
+
+    def _append(self, at: Millis, kind: str, data: bytes, fold: Callable[[], list[Effect]]) -> None:
+        before = self.state.head
+        self.state.head = next_head(before, len(self.log), at, kind, data)
+        try:
+            effects = fold()
+        except Violation:
+            self.state.head = before
+            raise
+        self.log.append(Line(at, kind, data, self.state.head, tuple(effects)))
+        assert total_money(self.state) == self.money, f"entry {len(self.log) - 1} makes or loses money"
