@@ -17,7 +17,7 @@ from p2p.identity import Identity
 from p2p.mail import Kind, Mail
 from p2p.server import Grants, Handler, Server
 from p2p.traffic import Flow, Refusal
-from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, dialled, make_host, refuse_taken_port
+from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, dialled, hang_up, make_host, refuse_taken_port
 from verification.errors import UserError, Violation
 from verification.units import Address, Digest, Millis
 
@@ -106,6 +106,7 @@ class PostOffice:
                 async with self._host.run([Multiaddr(self._listen)]):
                     self._started.set()
                     await self._closing.wait()
+                    await hang_up(self._host)
         finally:
             self._started.set()
             self._closed.set()
