@@ -17,7 +17,15 @@ from p2p.identity import Identity
 from p2p.mail import Kind, Mail
 from p2p.server import Grants, Handler, Server
 from p2p.traffic import Flow, Refusal
-from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, dialled, hang_up, make_host, refuse_taken_port
+from p2p.transport import (
+    ANY_LOCAL_PORT,
+    PROTOCOL,
+    PeerAddress,
+    dialled,
+    hang_up,
+    make_host,
+    refuse_taken_port,
+)
 from verification.errors import UserError, Violation
 from verification.units import Address, Digest, Millis
 

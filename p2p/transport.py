@@ -96,7 +96,9 @@ def _connections() -> ConnectionConfig:
     It dials peers it knows up to the middle of its two watermarks, and closes connections above the upper one.
     """
     most = MAX_CONNECTIONS
-    return ConnectionConfig(max_connections=most, min_connections=0, high_watermark=most, low_watermark=-most)
+    config = ConnectionConfig(max_connections=most, min_connections=0, low_watermark=0, high_watermark=most)
+    config.low_watermark = -most  # its constructor would refuse what makes the middle zero
+    return config
 
 
 async def hang_up(host: BasicHost) -> None:

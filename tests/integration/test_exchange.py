@@ -182,10 +182,9 @@ async def test_a_source_that_dies_midway_is_dropped(tmp_path):
 
         dying.register(CHUNK, answer_chunk)
         exchange, _, store = await here.fetcher(patience=5.0)
-        async with trio.open_nursery() as nursery:
-            async with dying:
-                nursery.start_soon(exchange.fetch, BLOB, [honest.address, dying.address])
-                await reached.wait()
+        async with trio.open_nursery() as nursery, dying:
+            nursery.start_soon(exchange.fetch, BLOB, [honest.address, dying.address])
+            await reached.wait()
         assert store.get(BLOB) == DATA
         assert here.reasons() == [(dying.identity.address, "Unavailable")]
 
@@ -210,7 +209,9 @@ async def test_a_fetch_resumes_after_a_restart_with_what_it_had(tmp_path):
         await again.fetch(BLOB, [honest.address])
         assert store.get(BLOB) == DATA
         assert chunks_from(post, honest) == CHUNKS - CHUNKS // 2
-        assert (honest.identity.address, LIST.reply) not in {(flow.peer, flow.kind) for flow in post.traffic()}
+        assert (honest.identity.address, LIST.reply) not in {
+            (flow.peer, flow.kind) for flow in post.traffic()
+        }
 
 
 async def test_a_cancelled_fetch_leaves_the_blob_free_to_fetch(tmp_path):

@@ -110,7 +110,13 @@ async def test_only_noise_and_yamux_are_offered():
 
 
 def altered(**changes):
-    fields = {"version": Count(1), "run": RUN, "kind": "echo", "sender": MALLORY.address, "sequence": Count(1)}
+    fields = {
+        "version": Count(1),
+        "run": RUN,
+        "kind": "echo",
+        "sender": MALLORY.address,
+        "sequence": Count(1),
+    }
     fields |= {"sent_at": NOW, "body": b"x", "signature": bytes(SIGNATURE_BYTES)} | changes
     signed = encode(Envelope(**fields))[:-SIGNATURE_BYTES]
     return signed + sign(MALLORY.secret, PURPOSE, signed)
@@ -247,12 +253,17 @@ async def test_a_late_answer_is_unavailable_and_its_handler_is_freed():
 
 
 async def test_a_peer_gets_so_many_streams_and_no_more():
-    async with two(grants=Grants(streams_per_peer=2)) as (alice, bob), raw_streams(MALLORY, bob) as open_stream:
+    async with (
+        two(grants=Grants(streams_per_peer=2)) as (alice, bob),
+        raw_streams(MALLORY, bob) as open_stream,
+    ):
         for number in range(2):
             stream = await open_stream()
             await write_frame(stream, altered(sequence=Count(number)))
             assert b"ok" in await stream.read(4096)
-        with contextlib.suppress(BaseLibp2pError):  # the reset may come before or after the protocol is agreed
+        with contextlib.suppress(
+            BaseLibp2pError
+        ):  # the reset may come before or after the protocol is agreed
             assert await exhaust(await open_stream()) == b""
         assert bob.refusals() == {(MALLORY.address, "Overloaded"): 1}
         assert await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
@@ -297,13 +308,14 @@ async def test_a_taken_port_is_one_line_for_the_user():
 
 
 async def test_a_port_taken_by_another_program_too():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(UserError, match="is taken"):
-            async with office(ALICE, listen=f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"):
-                pass
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="is taken"):
+        async with office(ALICE, listen=f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"):
+            pass
 
 
-@pytest.mark.parametrize("listen", ["", "127.0.0.1:80", "/ip4/127.0.0.1", "/ip4/192.0.2.1/tcp/0", "/ip4/127.0.0.1/tcp/x"])
+@pytest.mark.parametrize(
+    "listen", ["", "127.0.0.1:80", "/ip4/127.0.0.1", "/ip4/192.0.2.1/tcp/0", "/ip4/127.0.0.1/tcp/x"]
+)
 async def test_an_address_nobody_can_listen_on_is_one_line(listen):
     with pytest.raises(UserError) as caught:
         async with office(ALICE, listen=listen):
@@ -340,23 +352,22 @@ async def test_a_cancelled_office_closes_and_passes_the_bodys_exception_bare():
 
 async def test_closing_does_not_wait_for_a_handler():
     with trio.fail_after(SECONDS):
-        async with office(ALICE) as alice, trio.open_nursery() as nursery:
-            async with office(BOB) as bob:
-                reached, kind = trio.Event(), Kind("never", 10, 10)
+        async with office(ALICE) as alice, trio.open_nursery() as nursery, office(BOB) as bob:
+            reached, kind = trio.Event(), Kind("never", 10, 10)
 
-                async def never(sender, body):
-                    reached.set()
-                    await trio.sleep_forever()
+            async def never(sender, body):
+                reached.set()
+                await trio.sleep_forever()
 
-                bob.register(kind, never)
+            bob.register(kind, never)
 
-                async def ask():
-                    with pytest.raises(Unavailable):
-                        await alice.request(bob_address, kind, b"", 4.0)
+            async def ask():
+                with pytest.raises(Unavailable):
+                    await alice.request(bob_address, kind, b"", 4.0)
 
-                bob_address = bob.address
-                nursery.start_soon(ask)
-                await reached.wait()
+            bob_address = bob.address
+            nursery.start_soon(ask)
+            await reached.wait()
 
 
 async def test_a_peer_with_another_key_at_the_address_is_not_believed():
@@ -370,7 +381,9 @@ async def test_a_peer_with_another_key_at_the_address_is_not_believed():
             await alice.request(impostor, ECHO, b"", 2.0)
 
 
-@pytest.mark.parametrize("text", ["", "x", "/ip4/127.0.0.1/tcp/1", "/p2p/16Uiu2HAkzdQ5Y9SYT91K1ue5SxXwgmajXntfScGnLYeip5hHyWmT"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "/ip4/127.0.0.1/tcp/1", "/p2p/16Uiu2HAkzdQ5Y9SYT91K1ue5SxXwgmajXntfScGnLYeip5hHyWmT"]
+)
 def test_text_that_is_no_peer_address_is_refused(text):
     with pytest.raises(Malformed):
         PeerAddress.parse(text)
