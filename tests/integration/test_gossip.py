@@ -75,7 +75,7 @@ async def test_a_peer_that_is_away_holds_up_nobody():
 
 
 async def test_a_sender_that_floods_is_refused_and_counted():
-    async with circle(2) as (offices, rumours, clock):
+    async with circle(2) as (offices, _, clock):
         body = encode(Hints((news(1),)))
         for _ in range(BURST):
             await offices[0].request(offices[1].address, HINT, body, 2.0)

@@ -72,7 +72,7 @@ async def exhaust(stream):
     while True:
         try:
             piece = await stream.read(65536)
-        except Exception:  # whatever py-libp2p raises: the stream is over
+        except BaseLibp2pError:
             return received
         if not piece:
             return received
