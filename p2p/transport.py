@@ -4,6 +4,7 @@
 """
 
 import errno
+import functools
 import socket
 from dataclasses import dataclass
 
@@ -46,10 +47,7 @@ class PeerAddress:
 
     def info(self) -> PeerInfo:
         """Return libp2p's form; raises Malformed if the multiaddr is wrong or belongs to another account."""
-        info = _info(self.multiaddr)
-        if address_of_peer(info.peer_id) != self.address:
-            raise Malformed(f"{self.multiaddr} is not the peer {checksum(self.address)}")
-        return info
+        return _checked_info(self)
 
 
 def make_host(identity: Identity) -> BasicHost:
@@ -119,6 +117,14 @@ async def hang_up(host: BasicHost) -> None:
 def dialled(peer_id: ID, addresses: list[Multiaddr]) -> str:
     """Return the full multiaddr of the first address, as other peers dial it."""
     return f"{addresses[0]}".split("/p2p/")[0] + f"/p2p/{peer_id}"
+
+
+@functools.lru_cache(maxsize=1024)  # asked for every request, and a millisecond of parsing
+def _checked_info(peer: PeerAddress) -> PeerInfo:
+    info = _info(peer.multiaddr)
+    if address_of_peer(info.peer_id) != peer.address:
+        raise Malformed(f"{peer.multiaddr} is not the peer {checksum(peer.address)}")
+    return info
 
 
 def _info(text: str) -> PeerInfo:
