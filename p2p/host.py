@@ -13,7 +13,7 @@ import trio
 from multiaddr import Multiaddr
 
 from p2p.client import Client
-from p2p.identity import Identity
+from p2p.identity import Identity, address_of_peer
 from p2p.mail import Kind, Mail
 from p2p.server import Grants, Handler, Server
 from p2p.traffic import Flow, Refusal
@@ -99,6 +99,11 @@ class PostOffice:
     def refuse(self, sender: Address, violation: Violation) -> None:
         """Count, log and report what a peer did wrong outside an envelope, such as bytes that miss their digest."""
         self._mail.refuse(sender, violation)
+
+    def connected(self) -> tuple[Address, ...]:
+        """Return the peers with an open connection, sorted."""
+        peers = [peer for peer, connections in self._host.get_network().connections.items() if connections]
+        return tuple(sorted(address_of_peer(peer) for peer in peers))
 
     def traffic(self) -> tuple[Flow, ...]:
         """Return messages and bytes so far, by peer, direction and kind."""

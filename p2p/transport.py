@@ -5,11 +5,14 @@
 
 import errno
 import functools
+import logging
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
 from libp2p import new_swarm
+from libp2p.abc import INetStream
 from libp2p.crypto.x25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
@@ -23,11 +26,13 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
+from p2p.framing import drop
 from p2p.identity import Identity, address_of_peer
 from verification.errors import Malformed, UserError
 from verification.signing import checksum
 from verification.units import Address
 
+log = logging.getLogger(__name__)
 PROTOCOL = TProtocol("/proofswarm/1")
 MAX_CONNECTIONS = 1000
 ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
@@ -60,7 +65,27 @@ def make_host(identity: Identity) -> BasicHost:
         retry_config=RetryConfig(max_retries=0),
         connection_config=_connections(),
     )
-    return BasicHost(network=swarm, disable_identify_address_discovery=True)
+    host = BasicHost(network=swarm, disable_identify_address_discovery=True)
+    swarm.set_stream_handler(_guarded(swarm.common_stream_handler))
+    return host
+
+
+def _guarded(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStream], Awaitable[None]]:
+    """Return `handler` with faults kept to its own stream.
+
+    In py-libp2p 0.8.1 an exception on any inbound stream ends the whole program, and a peer causes one with a protocol
+    name that is no UTF-8.
+    """
+
+    async def handle(stream: INetStream) -> None:
+        try:
+            await handler(stream)
+        except Exception as error:  # noqa: BLE001 - the stream's outermost edge, before py-libp2p's nursery
+            peer = stream.muxed_conn.peer_id
+            log.warning("stream of %s broke libp2p's protocols: %r", peer, error, extra={"peer": str(peer)})
+            await drop(stream)
+
+    return handle
 
 
 def refuse_taken_port(listen: str) -> None:

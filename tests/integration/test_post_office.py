@@ -11,6 +11,7 @@ import trio
 from libp2p.exceptions import BaseLibp2pError
 from multiaddr import Multiaddr
 
+from p2p.client import LATE_IN_A_ROW
 from p2p.envelope import PURPOSE, SIGNATURE_BYTES, Envelope, first_sequence, seal
 from p2p.errors import Declined, Oversized, Replayed
 from p2p.framing import PREFIX_BYTES, drop, write_frame
@@ -196,6 +197,76 @@ async def test_a_message_that_stands_still_is_refused():
         assert bob.refusals() == {(MALLORY.address, "Truncated"): 1}
 
 
+JUNK = [
+    b"",
+    b"\0",
+    b"\x13/multistream/1.0.0\n\x0b/plaintext/2.0.0\n",
+    bytes(range(256)) * 40,
+    b"GET / HTTP/1.1\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+async def test_junk_on_a_bare_socket_harms_nobody(junk):
+    async with two() as (alice, bob):
+        port = int(bob.address.multiaddr.split("/")[4])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(junk)
+            await stream.send_eof()
+            with contextlib.suppress(trio.BrokenResourceError):
+                async for _ in stream:
+                    pass
+        assert await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"\x13/multistream/1.0.0\n",
+        b"\x13/multistream/1.0.0\n\x05/no/\n",
+        b"\xff" * 100,
+        bytes(100),
+        b"\x04\xff\xfe\xfd\n",
+    ],
+    ids=range(6),
+)
+@pytest.mark.parametrize("end", ["close_write", "reset"])
+async def test_junk_instead_of_a_protocol_harms_nobody(junk, end):
+    async with two() as (alice, bob):
+        host, info = make_host(MALLORY), bob.address.info()
+        async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+            await host.connect(info)
+            stream = await host.get_network().new_stream(info.peer_id)
+            await stream.write(junk)
+            await getattr(stream, end)()
+            if end == "close_write":
+                await exhaust(stream)
+            assert await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
+
+
+FRAMES = {
+    "unknown type": b"\0\x09\0\0\0\0\0\x01\0\0\0\0",
+    "unknown version": b"\x07\0\0\0\0\0\0\x01\0\0\0\0",
+    "data for no stream": b"\0\0\0\0\0\0\x07\x01\0\0\0\x04data",
+    "stream of our own": b"\0\0\0\x01\0\0\0\x02\0\0\0\0" * 2,
+    "every flag": b"\0\x01\0\x0f\0\0\0\x09\0\0\0\0",
+    "huge": b"\0\0\0\x01\0\0\0\x09\xff\xff\xff\xff",
+    "junk": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+async def test_junk_instead_of_frames_harms_nobody(frame):
+    async with two() as (alice, bob):
+        host, info = make_host(MALLORY), bob.address.info()
+        async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+            await host.connect(info)
+            (connection,) = host.get_network().get_connections(info.peer_id)
+            await connection.muxed_conn.secured_conn.write(FRAMES[frame])
+            assert await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
+
+
 async def test_a_stream_reset_half_way_harms_nobody():
     async with two() as (alice, bob), raw_streams(MALLORY, bob) as open_stream:
         stream = await open_stream()
@@ -250,6 +321,23 @@ async def test_a_late_answer_is_unavailable_and_its_handler_is_freed():
         with pytest.raises(Declined):
             await alice.request(bob.address, kind, b"", 2.0)
         assert await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
+
+
+async def test_a_connection_on_which_nothing_comes_back_is_dialled_anew():
+    async with two() as (alice, bob):
+        never = Kind("never", 10, 10)
+
+        async def wait(sender, body):
+            await trio.sleep_forever()
+
+        bob.register(never, wait)
+        await alice.request(bob.address, ECHO, b"", 2.0)
+        for _ in range(LATE_IN_A_ROW):
+            with pytest.raises(Unavailable):
+                await alice.request(bob.address, never, b"", 0.05)
+        assert alice.connected() == ()
+        assert await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
+        assert alice.connected() == (BOB.address,)
 
 
 async def test_a_peer_gets_so_many_streams_and_no_more():
