@@ -17,6 +17,10 @@ from verification.errors import Unavailable, Violation
 from verification.signing import checksum
 from verification.units import Address
 
+LATE_IN_A_ROW = 3
+"""Requests to one peer that time out, with none answered between, before its connection is given up as dead."""
+_HANG_UP_SECONDS = 1.0
+
 
 class _Line:
     """What is open towards one peer."""
@@ -25,6 +29,7 @@ class _Line:
         self.slots = trio.Semaphore(streams)
         self.dialling = trio.Lock()
         self.idle: list[INetStream] = []
+        self.late = 0
 
 
 class Client:
@@ -52,6 +57,7 @@ class Client:
             with trio.fail_after(timeout):
                 return await self._ask(peer.address, info, kind, body, timeout)
         except trio.TooSlowError as error:
+            await self._note_late(peer.address, info)
             raise Unavailable(
                 f"{checksum(peer.address)} did not answer {kind.name} within {timeout} s"
             ) from error
@@ -68,7 +74,17 @@ class Client:
                 if not kept:
                     await drop(stream)
             line.idle.append(stream)
+            line.late = 0
             return answer
+
+    async def _note_late(self, address: Address, info: PeerInfo) -> None:
+        """Close a connection on which nothing comes back: py-libp2p would keep it until TCP gives up, for minutes."""
+        line = self._lines[address]
+        line.late += 1
+        if line.late >= LATE_IN_A_ROW:
+            line.late = 0
+            with trio.CancelScope(deadline=trio.current_time() + _HANG_UP_SECONDS, shield=True):
+                await self._host.get_network().close_peer(info.peer_id)
 
     async def _converse(
         self, stream: INetStream, address: Address, kind: Kind, body: bytes, timeout: float
@@ -100,7 +116,8 @@ class Client:
             stream = line.idle.pop()
             if not (stream.is_closed or stream.swarm_conn.is_closed):
                 return stream
-        with libp2p_faults(f"cannot reach {checksum(address)}"):
+        # Its swarm raises these too when a connection closes under a stream that is being opened.
+        with libp2p_faults(f"cannot reach {checksum(address)}", RuntimeError, ValueError, KeyError):
             async with line.dialling:
                 await self._connect(info)
             return await self._host.new_stream(info.peer_id, [PROTOCOL])

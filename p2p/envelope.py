@@ -89,7 +89,10 @@ class ReplayGuard:
 
 
 def first_sequence(now: Millis) -> Count:
-    """Return where a peer that starts at `now` begins to count: above all it used before, with no file to keep."""
+    """Return where a peer that starts at `now` begins to count: above all it used before, with no file to keep.
+
+    Holds while its clock does not go back across the restart; if it does, others refuse it as Replayed until then.
+    """
     return Count(now * SEQUENCES_PER_MILLI)
 
 

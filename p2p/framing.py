@@ -18,11 +18,11 @@ _RESET_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def libp2p_faults(what: str) -> Iterator[None]:
-    """Raise Unavailable in place of what py-libp2p and trio raise when a connection fails."""
+def libp2p_faults(what: str, *more: type[Exception]) -> Iterator[None]:
+    """Raise Unavailable in place of what py-libp2p and trio raise when a connection fails, and of `more`."""
     try:
         yield
-    except (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+    except (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, OSError, *more) as error:
         raise Unavailable(f"{what}: {type(error).__name__} {error}".strip()) from error
 
 

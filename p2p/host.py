@@ -13,11 +13,19 @@ import trio
 from multiaddr import Multiaddr
 
 from p2p.client import Client
-from p2p.identity import Identity
+from p2p.identity import Identity, address_of_peer
 from p2p.mail import Kind, Mail
 from p2p.server import Grants, Handler, Server
 from p2p.traffic import Flow, Refusal
-from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, dialled, make_host, refuse_taken_port
+from p2p.transport import (
+    ANY_LOCAL_PORT,
+    PROTOCOL,
+    PeerAddress,
+    dialled,
+    hang_up,
+    make_host,
+    refuse_taken_port,
+)
 from verification.errors import UserError, Violation
 from verification.units import Address, Digest, Millis
 
@@ -92,6 +100,11 @@ class PostOffice:
         """Count, log and report what a peer did wrong outside an envelope, such as bytes that miss their digest."""
         self._mail.refuse(sender, violation)
 
+    def connected(self) -> tuple[Address, ...]:
+        """Return the peers with an open connection, sorted."""
+        peers = [peer for peer, connections in self._host.get_network().connections.items() if connections]
+        return tuple(sorted(address_of_peer(peer) for peer in peers))
+
     def traffic(self) -> tuple[Flow, ...]:
         """Return messages and bytes so far, by peer, direction and kind."""
         return self._mail.counters.flows()
@@ -106,6 +119,7 @@ class PostOffice:
                 async with self._host.run([Multiaddr(self._listen)]):
                     self._started.set()
                     await self._closing.wait()
+                    await hang_up(self._host)
         finally:
             self._started.set()
             self._closed.set()

@@ -80,7 +80,9 @@ def create(path: Path) -> Identity:
             draft.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except FileExistsError as error:
-        raise UserError(f"{path}: a file is already there; choose another path or move the old key away") from error
+        raise UserError(
+            f"{path}: a file is already there; choose another path or move the old key away"
+        ) from error
     except OSError as error:
         raise UserError(
             f"{path}: cannot write a key file: {error.strerror}; choose a folder you can write to"

@@ -35,6 +35,7 @@ class Partial:
                 os.fstat(self._handle), self._path.stat()
             ):
                 raise BlockingIOError  # the other process finished between our opening and our lock
+            self._fresh = os.fstat(self._handle).st_size == 0
             os.ftruncate(self._handle, info.size)
             if known_info(store, blob) is None:
                 write_whole(_list_path(store, blob), encode(info))
@@ -54,7 +55,9 @@ class Partial:
         os.close(self._handle)
 
     def missing(self) -> list[int]:
-        """Return the indices of the chunks that are not there yet, by reading the file once."""
+        """Return the indices of the chunks that are not there yet, by reading the file if it is not new."""
+        if self._fresh:
+            return list(range(len(self.info.chunks)))
         return [index for index in range(len(self.info.chunks)) if not self._holds(index)]
 
     def write(self, index: int, data: bytes) -> None:

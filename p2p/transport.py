@@ -4,10 +4,15 @@
 """
 
 import errno
+import functools
+import logging
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import trio
 from libp2p import new_swarm
+from libp2p.abc import INetStream
 from libp2p.crypto.x25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
@@ -21,12 +26,15 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
+from p2p.framing import drop
 from p2p.identity import Identity, address_of_peer
 from verification.errors import Malformed, UserError
 from verification.signing import checksum
 from verification.units import Address
 
+log = logging.getLogger(__name__)
 PROTOCOL = TProtocol("/proofswarm/1")
+MAX_CONNECTIONS = 1000
 ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
 
 
@@ -44,10 +52,7 @@ class PeerAddress:
 
     def info(self) -> PeerInfo:
         """Return libp2p's form; raises Malformed if the multiaddr is wrong or belongs to another account."""
-        info = _info(self.multiaddr)
-        if address_of_peer(info.peer_id) != self.address:
-            raise Malformed(f"{self.multiaddr} is not the peer {checksum(self.address)}")
-        return info
+        return _checked_info(self)
 
 
 def make_host(identity: Identity) -> BasicHost:
@@ -58,9 +63,29 @@ def make_host(identity: Identity) -> BasicHost:
         sec_opt={TProtocol(NOISE_ID): noise},
         muxer_opt={TProtocol(YAMUX_ID): Yamux},
         retry_config=RetryConfig(max_retries=0),
-        connection_config=ConnectionConfig(min_connections=0, low_watermark=0),
+        connection_config=_connections(),
     )
-    return BasicHost(network=swarm, disable_identify_address_discovery=True)
+    host = BasicHost(network=swarm, disable_identify_address_discovery=True)
+    swarm.set_stream_handler(_guarded(swarm.common_stream_handler))
+    return host
+
+
+def _guarded(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStream], Awaitable[None]]:
+    """Return `handler` with faults kept to its own stream.
+
+    In py-libp2p 0.8.1 an exception on any inbound stream ends the whole program, and a peer causes one with a protocol
+    name that is no UTF-8.
+    """
+
+    async def handle(stream: INetStream) -> None:
+        try:
+            await handler(stream)
+        except Exception as error:  # noqa: BLE001 - the stream's outermost edge, before py-libp2p's nursery
+            peer = stream.muxed_conn.peer_id
+            log.warning("stream of %s broke libp2p's protocols: %r", peer, error, extra={"peer": str(peer)})
+            await drop(stream)
+
+    return handle
 
 
 def refuse_taken_port(listen: str) -> None:
@@ -88,9 +113,43 @@ def refuse_taken_port(listen: str) -> None:
             ) from error
 
 
+def _connections() -> ConnectionConfig:
+    """Return limits under which py-libp2p closes and dials nothing by itself.
+
+    It dials peers it knows up to the middle of its two watermarks, and closes connections above the upper one.
+    """
+    most = MAX_CONNECTIONS
+    config = ConnectionConfig(max_connections=most, min_connections=0, low_watermark=0, high_watermark=most)
+    config.low_watermark = -most  # its constructor would refuse what makes the middle zero
+    return config
+
+
+async def hang_up(host: BasicHost) -> None:
+    """Close a running host's sockets.
+
+    py-libp2p's own stop cancels itself before its listeners are closed, which leaves the port taken for the rest of
+    the process, and its explicit close waits 0.2 s for each connection in turn.
+    """
+    network = host.get_network()
+    for listener in list(network.listeners.values()):
+        await listener.close()
+    async with trio.open_nursery() as nursery:
+        for connections in list(network.connections.values()):
+            for connection in list(connections):
+                nursery.start_soon(connection.close)
+
+
 def dialled(peer_id: ID, addresses: list[Multiaddr]) -> str:
     """Return the full multiaddr of the first address, as other peers dial it."""
     return f"{addresses[0]}".split("/p2p/")[0] + f"/p2p/{peer_id}"
+
+
+@functools.lru_cache(maxsize=1024)  # asked for every request, and a millisecond of parsing
+def _checked_info(peer: PeerAddress) -> PeerInfo:
+    info = _info(peer.multiaddr)
+    if address_of_peer(info.peer_id) != peer.address:
+        raise Malformed(f"{peer.multiaddr} is not the peer {checksum(peer.address)}")
+    return info
 
 
 def _info(text: str) -> PeerInfo:

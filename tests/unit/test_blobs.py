@@ -132,7 +132,9 @@ def test_pruning_keeps_what_is_named_or_new(store):
 def test_a_partial_file_is_taken_up_where_it_stopped(store):
     data = noise(CHUNK_BYTES * 3 + 1)
     blob = blob_digest(data)
-    info = BlobInfo(len(data), tuple(chunk_digest(data[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES)))
+    info = BlobInfo(
+        len(data), tuple(chunk_digest(data[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES))
+    )
     with Partial(store, blob, info) as partial:
         assert partial.missing() == [0, 1, 2, 3]
         partial.write(3, data[-1:])

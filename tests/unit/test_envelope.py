@@ -34,7 +34,12 @@ def sealed(kind="ask", body=b"body", sequence=7, now=NOW, run=RUN):
 
 def opened(data, seen=None, now=NOW, sender=None):
     return open_envelope(
-        data, run=RUN, limits=LIMITS, now=Millis(now), seen=ReplayGuard() if seen is None else seen, sender=sender
+        data,
+        run=RUN,
+        limits=LIMITS,
+        now=Millis(now),
+        seen=ReplayGuard() if seen is None else seen,
+        sender=sender,
     )
 
 
@@ -87,7 +92,9 @@ def test_a_replay_is_named_before_staleness():
 
 def test_another_encoding_of_the_same_values_is_refused():
     data = sealed(sequence=1)
-    twin = data.replace(b"\xa3ask" + b"\xc4\x14" + ALICE.address + b"\x01", b"\xa3ask\xc4\x14" + ALICE.address + b"\xcc\x01")
+    twin = data.replace(
+        b"\xa3ask" + b"\xc4\x14" + ALICE.address + b"\x01", b"\xa3ask\xc4\x14" + ALICE.address + b"\xcc\x01"
+    )
     assert twin != data
     with pytest.raises(Malformed, match="canonical"):
         opened(twin)
