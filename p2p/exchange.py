@@ -184,6 +184,7 @@ class _Download:
             return
         dropped = Dropped(source.address, self._blob, getattr(error, "reason", type(error).__name__))
         fields = {"source": checksum(source.address), "blob": self._blob.hex(), "reason": dropped.reason}
-        log.warning("dropped source %s: %s", fields["source"], error, extra=fields)
+        level = logging.WARNING if isinstance(error, Violation) else logging.INFO
+        log.log(level, "dropped source %s: %s", fields["source"], error, extra=fields)
         if self._of._on_drop is not None:
             self._of._on_drop(dropped)

@@ -19,12 +19,16 @@ CHEATS = "none, skip-steps, noise, stale, wrong-data"
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
-    cheat: Annotated[str, typer.Option(help=f"What one worker does from round 3 on: {CHEATS}.")] = "skip-steps",
+    cheat: Annotated[
+        str, typer.Option(help=f"What one worker does from round 3 on: {CHEATS}.")
+    ] = "skip-steps",
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 12,
     workers: Annotated[int, typer.Option(min=1, max=64)] = 4,
     verifiers: Annotated[int, typer.Option(min=1, max=16)] = 2,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    text: Annotated[Path | None, typer.Option(help="Text to train on instead of the Python reference.")] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Text to train on instead of the Python reference.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Delete an earlier demo in the folder first.")] = False,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
@@ -51,7 +55,9 @@ def run_create(
     from trainer.job import read_job
 
     created = create_run(read_job(job), job.parent, out, tell=lambda line: typer.echo(line))
-    typer.echo(f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys")
+    typer.echo(
+        f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"
+    )
     typer.echo(f"join it with: proofswarm peer --run {out} --key {out}/keys/peer-0.key --role worker")
 
 

@@ -63,7 +63,10 @@ class Workshop:
     def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
         """Compute F, telling each inner step."""
         outcome = self.rounds.run(
-            _job(order), self._bundle(order.start), self._conduct(order), lambda n: reply(orders.StepDone(Count(n)))
+            _job(order),
+            self._bundle(order.start),
+            self._conduct(order),
+            lambda n: reply(orders.StepDone(Count(n))),
         )
         ref = self._keep(outcome.contribution)
         norm = int.from_bytes(outcome.contribution.tensors[-2].data, "little")
@@ -72,7 +75,9 @@ class Workshop:
     def list_steps(self, order: orders.ListSteps) -> orders.Listed:
         """Compute the digests of a dispute's list."""
         job = order.job
-        digests = self.rounds.digests_after(_job(job), self._bundle(job.start), order.steps, self._conduct(job))
+        digests = self.rounds.digests_after(
+            _job(job), self._bundle(job.start), order.steps, self._conduct(job)
+        )
         return orders.Listed(digests)
 
     def make_inputs(self, order: orders.MakeInputs) -> orders.Inputs:
@@ -83,7 +88,9 @@ class Workshop:
 
     def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
         """Compute and keep the next state."""
-        entries = {int(entry.slot): (int(entry.steps), self._bundle(entry.contribution)) for entry in order.slots}
+        entries = {
+            int(entry.slot): (int(entry.steps), self._bundle(entry.contribution)) for entry in order.slots
+        }
         inputs = outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries)
         return orders.Made(self._keep(self.rounds.next_state(inputs)))
 
@@ -93,7 +100,9 @@ class Workshop:
             bundle = self._bundle(order.ref)
         except Malformed:
             return orders.Checked(False)
-        return orders.Checked(self.engine.executor.fits_outputs(self.manifest.programs.epilogue.digest, bundle))
+        return orders.Checked(
+            self.engine.executor.fits_outputs(self.manifest.programs.epilogue.digest, bundle)
+        )
 
     def execute(self, order: orders.Execute) -> orders.Executed:
         """Run a program for the law."""

@@ -84,7 +84,9 @@ def _draft_folder(out: Path) -> Path:
             _remove(draft)
         draft.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot write there: {error.strerror}; choose another folder with --out") from error
+        raise UserError(
+            f"{out}: cannot write there: {error.strerror}; choose another folder with --out"
+        ) from error
     return draft
 
 

@@ -65,7 +65,9 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
     """Return the demo's job file as text and checked."""
     text = JOB.format(
         seed=settings.seed,
-        data='builtin = "python-reference"' if settings.text is None else f"text = {str(settings.text.resolve())!r}",
+        data='builtin = "python-reference"'
+        if settings.text is None
+        else f"text = {str(settings.text.resolve())!r}",
         rounds=settings.rounds,
         workers=settings.workers,
         verifiers=settings.verifiers,
@@ -134,10 +136,14 @@ def run_demo(settings: DemoSettings) -> int:
 def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
     if settings.out.exists() and any(settings.out.iterdir()):
         if not settings.force and not (settings.out / "ledger.sqlite").is_file():
-            raise UserError(f"{settings.out} holds something else than a run: choose another folder with --out")
+            raise UserError(
+                f"{settings.out} holds something else than a run: choose another folder with --out"
+            )
         shutil.rmtree(settings.out)
     text, job = demo_job(settings)
-    console.print(f"proofswarm demo: {settings.workers} workers, {settings.verifiers} verifiers, {settings.rounds} rounds")
+    console.print(
+        f"proofswarm demo: {settings.workers} workers, {settings.verifiers} verifiers, {settings.rounds} rounds"
+    )
     with console.status("making the run") as status:
         created: Created = create_run(job, Path.cwd(), settings.out, tell=lambda line: status.update(line))
     created.folder.job.write_text(text, encoding="utf-8")
@@ -150,7 +156,9 @@ def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
 
 
 @contextmanager
-def _peers(folder: RunFolder, roles: list[str], settings: DemoSettings) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _peers(
+    folder: RunFolder, roles: list[str], settings: DemoSettings
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start every peer as `proofswarm peer` would; end the ones that are left at the end."""
     processes = []
     try:
@@ -176,7 +184,9 @@ def _peers(folder: RunFolder, roles: list[str], settings: DemoSettings) -> Itera
                 process.wait()
 
 
-def _watch(folder: RunFolder, roles: list[str], processes: list[subprocess.Popen[bytes]], console: Console) -> None:
+def _watch(
+    folder: RunFolder, roles: list[str], processes: list[subprocess.Popen[bytes]], console: Console
+) -> None:
     """Draw until every peer has finished; raises UserError when one failed or the run takes too long."""
     view = SwarmView(time.monotonic(), time.monotonic)
     for number in range(len(roles)):
@@ -249,7 +259,11 @@ def _bundle(stores: list[Path], blob: bytes) -> Bundle:
 
 
 def _print_places(console: Console, folder: RunFolder) -> None:
-    for path, what in (("report.html", "the report"), ("report.json", "the same for programs"), ("model", "the model")):
+    for path, what in (
+        ("report.html", "the report"),
+        ("report.json", "the same for programs"),
+        ("model", "the model"),
+    ):
         console.print(f"  {folder.path / path}  {what}", highlight=False)
 
 

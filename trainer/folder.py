@@ -62,5 +62,7 @@ class RunFolder:
     def checked(self) -> "RunFolder":
         """Return self; raises UserError when there is no run here."""
         if not self.ledger.is_file():
-            raise UserError(f"{self.path} holds no run: make one with 'proofswarm run create JOB.toml --out {self.path}'")
+            raise UserError(
+                f"{self.path} holds no run: make one with 'proofswarm run create JOB.toml --out {self.path}'"
+            )
         return self

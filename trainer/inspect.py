@@ -53,4 +53,6 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot write the report: {error.strerror}; check the folder's owner") from error
+        raise UserError(
+            f"{path}: cannot write the report: {error.strerror}; check the folder's owner"
+        ) from error

@@ -141,7 +141,10 @@ def parse_job(text: str, name: str) -> JobFile:
 def _first_problem(error: ValidationError) -> str:
     first, *rest = error.errors()
     key = ".".join(str(part) for part in first["loc"]) or "the file"
-    messages = {"extra_forbidden": "is no key of a job file; remove it or correct its name", "missing": "is missing"}
+    messages = {
+        "extra_forbidden": "is no key of a job file; remove it or correct its name",
+        "missing": "is missing",
+    }
     message = messages.get(first["type"], first["msg"].lower() + f", got {first.get('input')!r}")
     more = f" (and {len(rest)} more)" if rest else ""
     return f"{key}: {message}{more}"
@@ -149,12 +152,18 @@ def _first_problem(error: ValidationError) -> str:
 
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
-        (bool(job.model.config) != (job.model.config_file is not None), "model: give either config or config_file"),
+        (
+            bool(job.model.config) != (job.model.config_file is not None),
+            "model: give either config or config_file",
+        ),
         ((job.data.text is None) != (job.data.builtin is None), "data: give either text or builtin"),
         (job.training.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
         (job.swarm.min_workers <= job.swarm.workers, "swarm.min_workers: must not exceed workers"),
         (job.swarm.min_verifiers <= job.swarm.verifiers, "swarm.min_verifiers: must not exceed verifiers"),
-        (job.money.accuser_bond <= job.money.verifier_stake, "money.accuser_bond: must not exceed verifier_stake"),
+        (
+            job.money.accuser_bond <= job.money.verifier_stake,
+            "money.accuser_bond: must not exceed verifier_stake",
+        ),
         (bool(job.money.slash_grades), "money.slash_grades: needs at least one share"),
     ]
     for holds, message in checks:

@@ -151,5 +151,9 @@ class Failed:
     node: int
 
 
-ORDERS = {k.__name__: k for k in (Prepare, RunJob, ListSteps, MakeInputs, RunOuterStep, CheckContribution, Execute)}
-REPLIES = {k.__name__: k for k in (Prepared, JobDone, StepDone, Listed, Inputs, Made, Checked, Executed, Failed)}
+ORDERS = {
+    k.__name__: k for k in (Prepare, RunJob, ListSteps, MakeInputs, RunOuterStep, CheckContribution, Execute)
+}
+REPLIES = {
+    k.__name__: k for k in (Prepared, JobDone, StepDone, Listed, Inputs, Made, Checked, Executed, Failed)
+}

@@ -5,6 +5,7 @@ background task lives in its nursery; results wake the loop.
 """
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ RETRY_SECONDS = 1.0
 LINGER_SECONDS = 20.0
 """How long a peer goes on serving others after the run has ended."""
 TRAFFIC_SECONDS = 2.0
+KEEP_SECONDS = 60.0
+"""A blob younger than this is never pruned: it may not be on the ledger yet."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ class Peer:
         for blob in (*(ref.blob for ref in refs), self._manifest.start.blob):
             if not self._store.has(blob):
                 if not source.has(blob):
-                    raise UserError(f"{self._config.folder.blobs} lacks blob {blob.hex()}: copy the run's folder again")
+                    raise UserError(
+                        f"{self._config.folder.blobs} lacks blob {blob.hex()}: copy the run's folder again"
+                    )
                 self._store.put_file(source.path(blob))
 
     async def _prepare(self) -> orders.Prepared:
@@ -117,11 +122,19 @@ class Peer:
             codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.cheat,
             Count(config.cheat_from),
         )  # fmt: skip
-        self._log("started", role=config.role, cheat=config.cheat, listen=self._post.address.multiaddr, compute=self._bench.pid)
+        self._log(
+            "started",
+            role=config.role,
+            cheat=config.cheat,
+            listen=self._post.address.multiaddr,
+            compute=self._bench.pid,
+        )
         prepared: orders.Prepared = await self._bench.ask(order, URGENT)
         self._log("measured", golden=prepared.golden, speed=prepared.speed)
         if not prepared.golden:
-            raise UserError("this machine does not reproduce the run's golden step, so it must not stake: see 'proofswarm doctor'")
+            raise UserError(
+                "this machine does not reproduce the run's golden step, so it must not stake: see 'proofswarm doctor'"
+            )
         return prepared
 
     def _self(self, prepared: orders.Prepared) -> Self:
@@ -157,7 +170,11 @@ class Peer:
         async with self._ledger.state() as state:
             self._note_peers(state)
             wanted = actors.decide(state, me, self._results, system_clock())
-            heads = {id(action): law.head_of(state, round_of(action.body)) for action in wanted if isinstance(action, Say)}
+            heads = {
+                id(action): law.head_of(state, round_of(action.body))
+                for action in wanted
+                if isinstance(action, Say)
+            }
             ended = state.stage is Stage.ENDED
         for action in wanted:
             if isinstance(action, Say):
@@ -176,7 +193,10 @@ class Peer:
 
     async def _say(self, action: Say, head: Digest) -> None:
         """Sign, keep and submit a statement; one that was refused is not tried again before the ledger has moved."""
-        kind, place = type(action.body).__name__, repr((type(action.body).__name__, codec.encode(action.body)[:256]))
+        kind, place = (
+            type(action.body).__name__,
+            repr((type(action.body).__name__, codec.encode(action.body)[:256])),
+        )
         if self._refused.get(place) == self._height:
             return
         data = await trio.to_thread.run_sync(self._journal.sign, head, action.body)
@@ -233,7 +253,9 @@ class Peer:
             worked = state.rounds[action.number]
             slots = tuple(
                 orders.Slot(
-                    Count(worked.assignments[w].slot), Count(worked.assignments[w].steps), worked.commits[w].contribution
+                    Count(worked.assignments[w].slot),
+                    Count(worked.assignments[w].steps),
+                    worked.commits[w].contribution,
                 )
                 for w in worked.included
             )
@@ -258,7 +280,9 @@ class Peer:
             worked = state.rounds[number]
             steps = Count(worked.assignments[worker].steps)
             own = worker == self._config.identity.address
-            return orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
+            job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
+        await self._fetch(job.start.blob, "state", tuple(self._peers.values()))
+        return job
 
     async def _fetch_state(self, number: Round) -> bool:
         async with self._ledger.state() as state:
@@ -266,8 +290,21 @@ class Peer:
             ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
         await self._fetch(ref.blob, "state", tuple(self._peers.values()))
         bundle = await trio.to_thread.run_sync(self._read_bundle, ref)
-        self._log("ended" if ended else "state", round=number, digest=digest_of(bundle).hex(), blob=ref.blob.hex())
+        self._log(
+            "ended" if ended else "state", round=number, digest=digest_of(bundle).hex(), blob=ref.blob.hex()
+        )
+        await self._prune()
         return True
+
+    async def _prune(self) -> None:
+        """Delete blobs of rounds that no audit or dispute can ask for any more."""
+        async with self._ledger.state() as state:
+            needed = actors.needed_rounds(state)
+            keep = {ref.blob for number in needed for ref in actors.blobs_of_round(state, number)}
+        programs = self._manifest.programs
+        refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer, self._manifest.data)
+        keep |= {ref.blob for ref in refs}
+        await trio.to_thread.run_sync(self._store.prune, keep, time.time() - KEEP_SECONDS)
 
     async def _fetch_contribution(self, action: actors.FetchContribution) -> bool:
         async with self._ledger.state() as state:
@@ -295,7 +332,9 @@ class Peer:
         """Keep the members' endpoints; text that is no libp2p address is the member's own loss."""
         for member in state.members.values():
             known = self._peers.get(member.address)
-            if member.address != self._config.identity.address and (known is None or known.multiaddr != member.endpoint):
+            if member.address != self._config.identity.address and (
+                known is None or known.multiaddr != member.endpoint
+            ):
                 try:
                     peer = PeerAddress.parse(member.endpoint)
                 except Malformed:
@@ -327,7 +366,10 @@ class Peer:
         self._log("refused", sender=checksum(refusal.sender), reason=refusal.reason, detail=refusal.detail)
 
     def _on_drop(self, dropped: Dropped) -> None:
-        self._log("dropped", source=checksum(dropped.source), blob=dropped.blob.hex(), reason=dropped.reason)
+        if dropped.reason != Unavailable.__name__:  # not to have a blob yet is no news
+            self._log(
+                "dropped", source=checksum(dropped.source), blob=dropped.blob.hex(), reason=dropped.reason
+            )
 
     def _log(self, kind: str, **fields: Any) -> None:
         self._events.write(system_clock(), kind, **fields)
@@ -350,4 +392,6 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot write there: {error.strerror}; check the run folder's owner") from error
+        raise UserError(
+            f"{path}: cannot write there: {error.strerror}; check the run folder's owner"
+        ) from error

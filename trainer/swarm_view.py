@@ -91,18 +91,28 @@ class SwarmView:
                     figures.passed += effect.outcome is Audit.PASSED
                     figures.failed += effect.outcome is Audit.MISMATCH
             case done.DisputeOpened():
-                self._tell(f"{self._name(effect.challenger)} disputes {self._name(effect.accused)}: {effect.place.value}, round {effect.round}")
+                self._tell(
+                    f"{self._name(effect.challenger)} disputes {self._name(effect.accused)}: {effect.place.value}, round {effect.round}"
+                )
             case done.DisputeEnded():
                 where = f"inner step {effect.step}" if effect.step is not None else effect.place.value
-                self._tell(f"the law finds {self._name(effect.accused)} {effect.ruling.value}: {where}, round {effect.round}")
+                self._tell(
+                    f"the law finds {self._name(effect.accused)} {effect.ruling.value}: {where}, round {effect.round}"
+                )
             case done.Slashed():
-                self._tell(f"{self._name(effect.address)} loses {effect.stake} stake and {effect.escrow} escrow")
+                self._tell(
+                    f"{self._name(effect.address)} loses {effect.stake} stake and {effect.escrow} escrow"
+                )
             case done.StandingChanged():
                 self._tell(f"{self._name(effect.address)} is {effect.standing}: {effect.reason}")
 
     def draw(self, state: State) -> RenderableType:
         """Return the screen."""
-        return Group(self._head(state), self._table(state), *(Text(f"  {line}", style="yellow") for line in self.news[-RECENT:]))
+        return Group(
+            self._head(state),
+            self._table(state),
+            *(Text(f"  {line}", style="yellow") for line in self.news[-RECENT:]),
+        )
 
     def line(self, state: State) -> str:
         """Return the one-line form for a terminal that cannot redraw."""
@@ -118,7 +128,9 @@ class SwarmView:
         loss = f"   loss {sum(recent) / len(recent):.3f}" if recent else ""
         seconds = int(self.clock() - self.began)
         grid = Table.grid(padding=(0, 2))
-        title = Text(f"{finished}/{work.rounds} rounds   {state.stage.value}{loss}   {seconds} s", style="bold")
+        title = Text(
+            f"{finished}/{work.rounds} rounds   {state.stage.value}{loss}   {seconds} s", style="bold"
+        )
         grid.add_row(title, ProgressBar(total=work.rounds, completed=finished, width=30))
         return grid
 

@@ -15,7 +15,9 @@ def read_text(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot read the training text: {error.strerror}; correct the path") from error
+        raise UserError(
+            f"{path}: cannot read the training text: {error.strerror}; correct the path"
+        ) from error
 
 
 def python_reference() -> bytes:
@@ -32,7 +34,9 @@ def records_of(data: bytes, length: int, held_out: float) -> tuple[Tensor, Tenso
     count = (len(data) - 1) // length
     kept = round(count * held_out)
     if count - kept < MIN_RECORDS or kept < 1:
-        raise UserError(f"the text of {len(data)} bytes is too short: it needs {MIN_RECORDS + 1} records of {length} bytes")
+        raise UserError(
+            f"the text of {len(data)} bytes is too short: it needs {MIN_RECORDS + 1} records of {length} bytes"
+        )
     rows = [data[i * length : i * length + length + 1] for i in range(count)]
     return _tensor(rows[: count - kept], length + 1), _tensor(rows[count - kept :], length + 1)
 

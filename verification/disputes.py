@@ -35,12 +35,12 @@ def open_from_audit(
     else:
         place, low, high = Place.STEP, steps[leaf - 1], steps[leaf]
         agreed, claimed = opening.digests[leaf - 1], opening.digests[leaf]
-    return _open(state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now)
+    return _open(
+        state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now
+    )
 
 
-def process_challenge_seal(
-    state: State, sender: Address, body: ChallengeSeal, now: Millis
-) -> list[Effect]:
+def process_challenge_seal(state: State, sender: Address, body: ChallengeSeal, now: Millis) -> list[Effect]:
     """Contest a next state that someone sealed against the challenger's own seal. (SPEC.md 6.2)"""
     worked = get_round(state, body.round)
     if body.accused not in worked.seals or sender not in worked.seals:
@@ -107,7 +107,11 @@ def process_evidence(
     moved = DisputeMoved(dispute.number, sender, f"brought the inputs of the {dispute.place.value}")
     if dispute.computed == dispute.claimed:
         return [*effects, moved, *_acquit(state, dispute, "the law computes what the accused claimed")]
-    return [*effects, moved, *convict(state, dispute, "the law computes another value than the accused claimed")]
+    return [
+        *effects,
+        moved,
+        *convict(state, dispute, "the law computes another value than the accused claimed"),
+    ]
 
 
 def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
@@ -131,7 +135,9 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
         if is_right:
             other.low, other.high, other.agreed = dispute.low, dispute.high, dispute.agreed
             other.claimed, other.computed = dispute.claimed, dispute.computed
-        effects += _end(other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted")))
+        effects += _end(
+            other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted"))
+        )
         effects += settle_debt(state, state.members[other.challenger], debt_of(other))
         effects += settle_debt(state, member, debt_of(other))
     if member.convictions >= state.manifest.money.excluded_after:
@@ -226,9 +232,7 @@ def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
     dispute.since = now
 
 
-def _inputs(
-    state: State, dispute: Dispute, bundles: Sequence[Bundle]
-) -> tuple[Digest, list[Tensor | None]]:
+def _inputs(state: State, dispute: Dispute, bundles: Sequence[Bundle]) -> tuple[Digest, list[Tensor | None]]:
     """Return the disputed program and its inputs, each bundle checked against the digest it must open."""
     worked, manifest = state.rounds[dispute.round], state.manifest
     programs = manifest.programs
@@ -290,6 +294,13 @@ def _end(dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
     step = dispute.high if dispute.place is Place.STEP else None
     return [
         DisputeEnded(
-            dispute.number, dispute.round, dispute.accused, dispute.challenger, dispute.place, step, ruling, reason
+            dispute.number,
+            dispute.round,
+            dispute.accused,
+            dispute.challenger,
+            dispute.place,
+            step,
+            ruling,
+            reason,
         )
     ]

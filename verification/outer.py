@@ -14,8 +14,14 @@ def outer_inputs(slots: int, start: Bundle, entries: Mapping[int, tuple[int, Bun
     width = contribution_width(len(start.tensors))
     empty: tuple[Tensor | None, ...] = (None,) * width
     parts = [entries[slot][1].tensors if slot in entries else empty for slot in range(slots)]
-    weights = b"".join((entries[slot][0] if slot in entries else 0).to_bytes(8, "little") for slot in range(slots))
-    return [*start.tensors, *(tensor for part in parts for tensor in part), Tensor("int64", (Count(slots),), weights)]
+    weights = b"".join(
+        (entries[slot][0] if slot in entries else 0).to_bytes(8, "little") for slot in range(slots)
+    )
+    return [
+        *start.tensors,
+        *(tensor for part in parts for tensor in part),
+        Tensor("int64", (Count(slots),), weights),
+    ]
 
 
 def contribution_width(state_tensors: int) -> int:

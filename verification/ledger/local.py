@@ -68,7 +68,9 @@ def system_clock() -> Millis:
 
 def create(path: Path, genesis: Genesis, now: Millis) -> None:
     """Write a new ledger file; raises UserError when one exists, Refused when the law admits no such run."""
-    law.found(genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now)
+    law.found(
+        genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now
+    )
     if path.exists():
         raise UserError(f"{path} exists already: choose another folder or delete the old run")
     draft = path.with_suffix(".draft")
@@ -112,7 +114,9 @@ class LocalLedger:
         query = "SELECT seq, at, kind, data, head FROM log WHERE seq > ? ORDER BY seq"
         for seq, at, kind, data, head in self._connection.execute(query, (self._seq,)).fetchall():
             if seq != self._seq + 1 or head != next_head(self._head, seq, at, kind, data):
-                raise UserError(f"{self._path}: entry {seq} does not continue the hash chain; the file was altered")
+                raise UserError(
+                    f"{self._path}: entry {seq} does not continue the hash chain; the file was altered"
+                )
             self._fold(seq, Millis(at), kind, data, Digest(head))
 
     def entries(self) -> list[Entry]:
@@ -213,7 +217,9 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         connection.execute("PRAGMA synchronous=FULL")
     except sqlite3.DatabaseError as error:
         connection.close()
@@ -246,7 +252,9 @@ def verify_log(path: Path) -> int:
         for seq, at, kind, data, stored in connection.execute("SELECT * FROM log ORDER BY seq"):
             head = next_head(head, seq, at, kind, data)
             if seq != length or head != stored:
-                raise UserError(f"{path}: entry {length} does not continue the hash chain; the file was altered")
+                raise UserError(
+                    f"{path}: entry {length} does not continue the hash chain; the file was altered"
+                )
             length += 1
     finally:
         connection.close()

@@ -77,7 +77,10 @@ class History:
 
 
 def build_report(
-    state: State, effects: Iterable[tuple[Millis, done.Effect]], events: Mapping[str, Sequence[Event]], created: Millis
+    state: State,
+    effects: Iterable[tuple[Millis, done.Effect]],
+    events: Mapping[str, Sequence[Event]],
+    created: Millis,
 ) -> schema.Report:
     """Return the report of a run: its final state, its effects in order, the events of each peer by name."""
     history = History()
@@ -109,7 +112,9 @@ def build_report(
 
 def _losses(events: Mapping[str, Sequence[Event]]) -> dict[tuple[int, str], float]:
     """Return the training loss of each worker's round as that worker saw it."""
-    own = (event for log in events.values() for event in log if event["kind"] == "computed" and event.get("own"))
+    own = (
+        event for log in events.values() for event in log if event["kind"] == "computed" and event.get("own")
+    )
     return {(event["round"], event["worker"]): float(event["loss"]) for event in own}
 
 
@@ -136,7 +141,9 @@ def _round(
         opened_ms=history.opened[worked.number],
         closed_ms=history.closed[worked.number],
         contributions=contributions,
-        audits=tuple(_audit(audit) for key, audit in sorted(history.audits.items()) if audit.work == worked.number),
+        audits=tuple(
+            _audit(audit) for key, audit in sorted(history.audits.items()) if audit.work == worked.number
+        ),
     )
 
 
@@ -144,7 +151,9 @@ def _audit(audit: done.AuditEnded) -> schema.AuditReport:
     drawn: schema.Drawn = "private" if audit.drawn == "private" else "public"
     if audit.session != audit.work:
         drawn = "redraw"
-    return schema.AuditReport(checksum(audit.verifier), checksum(audit.worker), drawn, OUTCOMES[audit.outcome])
+    return schema.AuditReport(
+        checksum(audit.verifier), checksum(audit.worker), drawn, OUTCOMES[audit.outcome]
+    )
 
 
 def _peer(member: Member, state: State, history: History, names: Mapping[str, str]) -> schema.PeerReport:
@@ -226,7 +235,9 @@ def _evaluation(events: Mapping[str, Sequence[Event]]) -> schema.EvaluationRepor
     found = [event for log in events.values() for event in log if event["kind"] == "evaluated"]
     if not found:
         return None
-    return schema.EvaluationReport(**{name: found[-1][name] for name in schema.EvaluationReport.__annotations__})
+    return schema.EvaluationReport(
+        **{name: found[-1][name] for name in schema.EvaluationReport.__annotations__}
+    )
 
 
 def _parameters(state: State) -> dict[str, int | str]:

@@ -17,7 +17,12 @@ def judge(
     evaluation: schema.EvaluationReport | None,
 ) -> schema.ResultReport:
     """Return the result. A peer that was started to cheat says so in its own events, so honest ones are known."""
-    cheats = {str(e["peer"]) for log in events.values() for e in log if e["kind"] == "started" and e.get("cheat") != "none"}
+    cheats = {
+        str(e["peer"])
+        for log in events.values()
+        for e in log
+        if e["kind"] == "started" and e.get("cheat") != "none"
+    }
     cheats = {peer for peer in cheats if any(p.id == peer for p in peers)}
     digests = _final_digests(events, cheats)
     checks = [
@@ -60,9 +65,7 @@ def _honest_check(peers: Sequence[schema.PeerReport], cheats: set[str]) -> Check
     return not hurt, "no honest peer lost stake", f"honest peers lost stake: {', '.join(hurt)}"
 
 
-def _digest_check(
-    peers: Sequence[schema.PeerReport], cheats: set[str], digests: Mapping[str, str]
-) -> Check:
+def _digest_check(peers: Sequence[schema.PeerReport], cheats: set[str], digests: Mapping[str, str]) -> Check:
     honest = [peer for peer in peers if peer.id not in cheats]
     missing = [peer.name or peer.id for peer in honest if peer.id not in digests]
     values = {digests[peer.id] for peer in honest if peer.id in digests}
