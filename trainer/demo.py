@@ -1,12 +1,15 @@
-"""`demo`: a whole swarm on this machine, every peer its own processes, over loopback. Trains, catches a cheat, reports."""
+"""`demo`: a whole swarm on this machine, every peer its own processes, over loopback.
+
+It trains a model, catches a cheat if there is one, and leaves the model and a report.
+"""
 
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +27,7 @@ from trainer.inspect import make_executor, print_report, write_report
 from trainer.job import JobFile, parse_job
 from trainer.swarm_view import SwarmView, Tail
 from verification.errors import UserError
-from verification.ledger.local import LocalLedger, system_clock
-from verification.report.schema import Report
+from verification.ledger.local import LocalLedger, read_genesis, system_clock
 from verification.signing import checksum
 from verification.state import Stage
 from verification.statements import MAX_STATEMENT, VERIFIER, WORKER
@@ -55,7 +57,8 @@ class DemoSettings:
 def audit_rate(rounds: int, verifiers: int) -> float:
     """Return the rate per verifier at which a cheat from round 3 on is missed with chance `MISSED_CHANCE`.
 
-    (1 - q) ** (verifiers * rounds that can be caught before the last) = MISSED_CHANCE; the last round is always audited.
+    (1 - q) ** (verifiers * rounds that can be caught before the last) = MISSED_CHANCE; the last round is always
+    audited.
     """
     chances = verifiers * max(1, rounds - 1 - CHEAT_FROM)
     return float(min(1.0, round(1 - MISSED_CHANCE ** (1 / chances), 3) + 0.001))
@@ -228,8 +231,6 @@ def _check(processes: list[subprocess.Popen[bytes]], folder: RunFolder, view: Sw
 
 
 def _open_ledger(folder: RunFolder) -> LocalLedger:
-    from verification.ledger.local import read_genesis
-
     executor = make_executor(read_genesis(folder.ledger).manifest, BlobStore(folder.blobs))
     return LocalLedger(folder.ledger, executor)
 
@@ -265,6 +266,3 @@ def _print_places(console: Console, folder: RunFolder) -> None:
         ("model", "the model"),
     ):
         console.print(f"  {folder.path / path}  {what}", highlight=False)
-
-
-__all__ = ["DemoSettings", "Report", "audit_rate", "demo_job", "run_demo"]

@@ -26,8 +26,9 @@ REPEATS = 5
 def examine() -> int:
     """Print the examination; return 0 when this machine may train, else 1."""
     console = Console()
-    console.print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, "
-                  f"{torch.get_num_threads()} threads, vector code {torch.backends.cpu.get_cpu_capability()}", highlight=False)  # fmt: skip
+    machine = platform.processor() or platform.machine()
+    software = f"torch {torch.__version__}, vector code {torch.backends.cpu.get_cpu_capability()}"
+    console.print(f"{machine}, {software}, {torch.get_num_threads()} threads", highlight=False)
     console.print(_backends())
     digest, seconds = golden_step()
     fits = digest == GOLDEN_STEP

@@ -64,7 +64,7 @@ def continue_text(model: torch.nn.Module, prompt: str) -> str:
     model.eval()
     with torch.inference_mode():
         for _ in range(SAMPLE_BYTES):
-            window = tokens[:, -model.config.max_position_embeddings :]  # type: ignore[union-attr, operator, index]
+            window = tokens[:, -model.config.max_position_embeddings :]  # type: ignore[union-attr, operator]
             chances = torch.softmax(model(input_ids=window).logits[:, -1] / TEMPERATURE, dim=-1)
             tokens = torch.cat([tokens, torch.multinomial(chances, 1, generator=generator)], dim=1)
     return bytes(tokens[0, len(prompt.encode()) :].tolist()).decode("utf-8", errors="replace")

@@ -1,4 +1,7 @@
-"""Frames between a peer's two processes: a length, then a canonical message. Node side on trio, compute side blocking."""
+"""Frames between a peer's two processes: a length, then a canonical message.
+
+The node's side reads with trio, the compute side blocks.
+"""
 
 import struct
 from collections.abc import AsyncIterator

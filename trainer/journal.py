@@ -1,4 +1,4 @@
-"""What a peer has signed, on disk before it is sent: after a crash it repeats itself instead of contradicting itself."""
+"""What a peer has signed, on disk before it is sent: after a crash it repeats itself, and contradicts itself never."""
 
 import sqlite3
 from pathlib import Path

@@ -1,8 +1,7 @@
-"""The node's way to the ledger: SQLite and the law run in a worker thread, one call at a time, off the event loop."""
+"""The node's way to the ledger: SQLite and the law run in a worker thread, one call at a time."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import trio

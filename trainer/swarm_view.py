@@ -13,7 +13,8 @@ from rich.text import Text
 
 from verification import effects as done
 from verification.signing import checksum
-from verification.state import Audit, Stage, State
+from verification.state import Audit, Member, Standing, State
+from verification.statements import WORKER
 from verification.units import Millis
 
 RECENT = 8
@@ -91,14 +92,12 @@ class SwarmView:
                     figures.passed += effect.outcome is Audit.PASSED
                     figures.failed += effect.outcome is Audit.MISMATCH
             case done.DisputeOpened():
-                self._tell(
-                    f"{self._name(effect.challenger)} disputes {self._name(effect.accused)}: {effect.place.value}, round {effect.round}"
-                )
+                where = f"{effect.place.value} of round {effect.round}"
+                self._tell(f"{self._name(effect.challenger)} disputes {self._name(effect.accused)}: {where}")
             case done.DisputeEnded():
                 where = f"inner step {effect.step}" if effect.step is not None else effect.place.value
-                self._tell(
-                    f"the law finds {self._name(effect.accused)} {effect.ruling.value}: {where}, round {effect.round}"
-                )
+                ruling = f"{effect.ruling.value}: {where} of round {effect.round}"
+                self._tell(f"the law finds {self._name(effect.accused)} {ruling}")
             case done.Slashed():
                 self._tell(
                     f"{self._name(effect.address)} loses {effect.stake} stake and {effect.escrow} escrow"
@@ -119,7 +118,8 @@ class SwarmView:
         number = len(state.rounds)
         losses = self.losses.get(number - 2, [])
         loss = f", loss {sum(losses) / len(losses):.3f}" if losses else ""
-        return f"round {number} of {state.manifest.work.rounds}, {state.stage.value}{loss}, {len(state.disputes)} disputes"
+        rounds = f"round {number} of {state.manifest.work.rounds}"
+        return f"{rounds}, {state.stage.value}{loss}, {len(state.disputes)} disputes"
 
     def _head(self, state: State) -> RenderableType:
         work = state.manifest.work
@@ -136,21 +136,16 @@ class SwarmView:
 
     def _table(self, state: State) -> Table:
         table = Table(box=None, header_style="dim", pad_edge=False)
-        for name, justify in (("peer", "left"), ("role", "left"), ("standing", "left"), ("stake", "right"), ("escrow", "right"),
-                              ("loss", "right"), ("audits", "right"), ("bytes", "right"), ("doing", "left")):  # fmt: skip
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for name in ("peer", "role", "standing"):
+            table.add_column(name)
+        for name in ("stake", "escrow", "loss", "audits", "bytes"):
+            table.add_column(name, justify="right")
+        table.add_column("doing")
         members = {checksum(address): member for address, member in state.members.items()}
         for account, figures in self.peers.items():
             member = members.get(account)
-            loss = f"{figures.loss:.3f}" if figures.loss is not None else ""
-            audits = f"{figures.passed} ok" + (f", {figures.failed} wrong" if figures.failed else "")
-            style = "red" if member is not None and member.standing.value == "excluded" else ""
-            table.add_row(
-                figures.name, member.role if member else "", member.standing.value if member else "",
-                str(member.stake) if member else "", str(sum(member.escrow.values())) if member else "", loss,
-                audits if member is not None and member.role == "worker" else "", f"{figures.moved / 1e6:.1f} MB",
-                figures.doing if state.stage is not Stage.ENDED else "done", style=style,
-            )  # fmt: skip
+            style = "red" if member is not None and member.standing is Standing.EXCLUDED else ""
+            table.add_row(figures.name, *_standing(member), *_figures(member, figures), style=style)
         return table
 
     def _tell(self, line: str) -> None:
@@ -159,3 +154,16 @@ class SwarmView:
     def _name(self, address: bytes) -> str:
         account = checksum(address)  # type: ignore[arg-type]
         return self.peers[account].name if account in self.peers else account[:10]
+
+
+def _standing(member: Member | None) -> tuple[str, ...]:
+    if member is None:
+        return "", "", "", ""
+    return member.role, member.standing.value, str(member.stake), str(sum(member.escrow.values()))
+
+
+def _figures(member: Member | None, figures: PeerFigures) -> tuple[str, ...]:
+    loss = f"{figures.loss:.3f}" if figures.loss is not None else ""
+    audits = f"{figures.passed} ok" + (f", {figures.failed} wrong" if figures.failed else "")
+    shown = audits if member is not None and member.role == WORKER else ""
+    return loss, shown, f"{figures.moved / 1e6:.1f} MB", figures.doing

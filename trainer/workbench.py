@@ -69,7 +69,8 @@ class Workbench:
             self._leave()
 
     async def _exchange(self, order: object, on_step: Callable[[int], None] | None) -> Any:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         try:
             await self._process.stdin.send_all(frames.pack(next(self._numbers), order))
             while True:
@@ -83,7 +84,8 @@ class Workbench:
             raise Unavailable("the compute process has died") from error
 
     async def _read(self, sender: trio.MemorySendChannel[frames.Frame]) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         async with sender:
             async for frame in frames.frames(self._process.stdout):
                 await sender.send(frame)

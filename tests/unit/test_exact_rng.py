@@ -47,7 +47,7 @@ def test_uniform_numbers() -> None:
     x = uniform_f32(b"u", "x", (100, 200))
     wanted = [(w >> 40) / 2**24 for w in words(b"u", "x", 50)]
     assert x.flatten()[:50].tolist() == wanted
-    assert 0.0 <= x.min() and x.max() < 1.0 and abs(x.mean().item() - 0.5) < 0.01
+    assert x.min() >= 0.0 and x.max() < 1.0 and abs(x.mean().item() - 0.5) < 0.01
 
 
 def test_normal_numbers_follow_the_definition() -> None:

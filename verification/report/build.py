@@ -15,6 +15,7 @@ from verification.units import Address, Millis, Round
 
 Event = Mapping[str, Any]
 
+FIRST = Round(0)
 OUTCOMES: dict[Audit, schema.Outcome] = {
     Audit.PASSED: "pass",
     Audit.MISMATCH: "mismatch",
@@ -41,7 +42,7 @@ class History:
     excluded: dict[Address, Round] = field(default_factory=dict)
     audits: dict[tuple[Round, Round, Address, Address], done.AuditEnded] = field(default_factory=dict)
     moves: dict[int, list[schema.MoveReport]] = field(default_factory=lambda: defaultdict(list))
-    round: Round = Round(0)
+    round: Round = FIRST
 
     def take(self, at: Millis, effect: done.Effect) -> None:
         """Fold one effect in."""
