@@ -36,6 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def _digests(folders: list[Path], threads: int, width: str | None, mkl: str | None) -> list[list[str]]:
     settings = {"ATEN_CPU_CAPABILITY": width, "MKL_CBWR": mkl, "PYTHONPATH": str(ROOT)}
     environment = {key: value for key, value in os.environ.items() if key not in settings}
+    # Waiting threads must not spin: the machine may be busy.
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     environment |= {key: value for key, value in settings.items() if value is not None}
     child = Path(__file__).with_name("digest_child.py")
     command = [sys.executable, str(child), str(threads), *map(str, folders)]

@@ -183,5 +183,5 @@ def scatter_sum(attributes: Attributes, declared: Spec) -> Kernel:
 
 
 def _check_index(index: torch.Tensor, size: int) -> None:
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < size):
+    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
         raise KernelFailed(f"an index is outside 0..{size - 1}")
