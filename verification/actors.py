@@ -350,8 +350,9 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
     for worked in state.rounds[-RECENT_ROUNDS:]:
         own = worked.seals.get(me.address)
         for accused, ref in sorted(worked.seals.items()):
-            is_new = (worked.number, accused) not in contested and disputes.can_pay_bond(state, state.members[me.address])
-            if own is not None and ref.digest != own.digest and is_new:
+            if own is None or ref.digest == own.digest or (worked.number, accused) in contested:
+                continue
+            if disputes.can_pay_bond(state, state.members[me.address]):
                 yield Say(ChallengeSeal(worked.number, accused))
 
 

@@ -55,7 +55,8 @@ def tensor_digest(tensor: Tensor) -> Digest:
     if not data:
         return tagged("tensor", head)
     width = len(data) // rows
-    return tagged("tensor", head, merkle.root("row", [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]))
+    leaves = [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]
+    return tagged("tensor", head, merkle.root("row", leaves))
 
 
 def _row(row: bytes, tensor: Tensor) -> bytes:

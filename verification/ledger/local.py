@@ -1,7 +1,8 @@
 """The law over a SQLite log: the embedded default, for peers on machines of one owner. (SPEC.md 8)
 
-The log is all there is: state is the fold over it, made again by every process. An entry is appended and the law applied
-inside one database transaction, so several processes may write at once and a killed one loses nothing acknowledged.
+The log is all there is: state is the fold over it, made again by every process. An entry is appended and the law
+applied inside one database transaction, so several processes may write at once and a killed one loses nothing
+acknowledged.
 The owner of the machine is trusted for time and balances, and nobody for anything else.
 """
 
