@@ -5,6 +5,7 @@ import copy
 from tests.simulation.cast import Actor, Blobs, Verifier, Worker
 from tests.simulation.memory import MemoryLedger
 from tests.toy import START, minimal
+from trainer.cheats import conduct_named
 from verification import law
 from verification.actors import Say, decide
 from verification.effects import Slashed
@@ -30,10 +31,11 @@ def signed(state: State, actor: Actor, body: Body) -> bytes:
 class Arena:
     """A run of three rounds; `submit` checks that a refused statement changes nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, cheat: str, accuser: Actor) -> None:
         """Found the run with two honest workers, two honest verifiers and two others that hold less than half."""
         self.honest: list[Actor] = [Worker("w0"), Worker("w1", speed=70), Verifier("v0"), Verifier("v1")]
-        self.others: list[Actor] = [Worker("bad-w"), Verifier("bad-v")]
+        self.others: list[Actor] = [Worker("bad-w", conduct=conduct_named(cheat, 0)), accuser]
+        self.awake: list[Actor] = []
         self.stranger = Worker("stranger")
         manifest = minimal(rounds=3, audit_rate=700_000)
         deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
@@ -68,7 +70,7 @@ class Arena:
         """Let an actor do once what `decide` says; returns whether anything came of it."""
         for action in decide(self.state, actor.me, actor.results, Millis(self.now)):
             if isinstance(action, Say):
-                if self.submit(signed(self.state, actor, action.body)):
+                if actor.wants_to_say(action.body) and self.submit(signed(self.state, actor, action.body)):
                     return True
             else:
                 result = actor.compute(action, self.state, self.blobs)
@@ -78,8 +80,8 @@ class Arena:
         return False
 
     def settle(self) -> None:
-        """Let the honest act until none of them has anything left to do."""
-        while any(self.act(actor) for actor in self.honest):
+        """Let the honest, and those of the others that are awake, act until none has anything left to do."""
+        while any(self.act(actor) for actor in [*self.honest, *self.awake]):
             pass
 
     def pass_time(self, duration: int) -> None:
