@@ -28,7 +28,9 @@ class LawMachine(RuleBasedStateMachine):
 
     arena: Arena
 
-    @initialize(cheat=st.sampled_from(sorted(CHEATS)), leaf=st.sampled_from([None, 0, 1, 3]), who=st.integers(0, 3))
+    @initialize(
+        cheat=st.sampled_from(sorted(CHEATS)), leaf=st.sampled_from([None, 0, 1, 3]), who=st.integers(0, 3)
+    )
     def sit_down(self, cheat: str, leaf: int | None, who: int) -> None:
         """Choose how the two others lie when they do compute."""
         accuser = (Verifier, FalseAccuser, Lazy, WrongSealer)[who]("bad-v")
@@ -55,7 +57,9 @@ class LawMachine(RuleBasedStateMachine):
     def other_alters_what_it_should_say(self, who: int, choice: int, data: st.DataObject) -> None:
         """Change one field of an honest statement, sometimes twice in one place."""
         actor, arena = self.arena.others[who], self.arena
-        says = [a for a in decide(arena.state, actor.me, actor.results, Millis(arena.now)) if isinstance(a, Say)]
+        says = [
+            a for a in decide(arena.state, actor.me, actor.results, Millis(arena.now)) if isinstance(a, Say)
+        ]
         if says:
             arena.submit(signed(arena.state, actor, altered(data.draw, says[choice % len(says)].body)))
 
@@ -84,7 +88,9 @@ class LawMachine(RuleBasedStateMachine):
     def someone_reports_a_contradiction(self, who: int, reporter: int, place: int) -> None:
         """Two different statements of one place convict; the same one twice, or honest ones, never do."""
         arena = self.arena
-        journal = sorted(arena.others[who].journal.items(), key=lambda item: (item[0][0], item[0][1], item[0][2]))
+        journal = sorted(
+            arena.others[who].journal.items(), key=lambda item: (item[0][0], item[0][1], item[0][2])
+        )
         if journal and place % 5 == 0:
             (_, slot, head), data = journal[place % len(journal)]
             body = law.open_statement(data)[2]

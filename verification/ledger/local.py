@@ -16,7 +16,7 @@ from pathlib import Path
 from verification import codec, law
 from verification.digest import integer, tagged
 from verification.effects import Effect
-from verification.errors import ProofswarmError, UserError
+from verification.errors import Malformed, ProofswarmError, UserError, Violation
 from verification.executor import Executor
 from verification.manifest import Manifest
 from verification.state import State
@@ -114,7 +114,13 @@ class LocalLedger:
         for seq, at, kind, data, head in self._connection.execute(query, (self._seq,)).fetchall():
             if seq != self._seq + 1 or head != next_head(self._head, seq, at, kind, data):
                 raise UserError(f"{self._path}: entry {seq} does not continue the hash chain; the file was altered")
-            self._fold(seq, Millis(at), kind, data, Digest(head))
+            try:
+                self._fold(seq, Millis(at), kind, data, Digest(head))
+            except Violation as violation:
+                message = f"{self._path}: the law refuses entry {seq} ({violation}); was the file altered?"
+                raise UserError(message) from violation
+        if self._seq < 0:
+            raise UserError(f"{self._path} lacks its first entry; the file was altered")
 
     def entries(self) -> list[Entry]:
         """Return the entries folded since the last call, oldest first."""
@@ -162,6 +168,8 @@ class LocalLedger:
         self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (seq, at, kind, data, head))
 
     def _fold(self, seq: int, at: Millis, kind: str, data: bytes, head: Digest) -> None:
+        if (kind == "found") != (seq == 0):
+            raise Malformed("only the first entry founds the run")
         if kind == "found":
             genesis = codec.decode(Genesis, data, MAX_STATEMENT)
             balances = dict(genesis.balances)
@@ -241,6 +249,8 @@ def verify_log(path: Path) -> int:
             length += 1
     finally:
         connection.close()
+    if not length:
+        raise UserError(f"{path} lacks its first entry; the file was altered")
     return length
 
 
