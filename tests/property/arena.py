@@ -101,13 +101,7 @@ class Arena:
         assert total_money(self.state) == self.ledger.money
         honest = {actor.address for actor in self.honest}
         assert not [e for e in self.ledger.effects if isinstance(e, Slashed) and e.address in honest]
-        assert (
-            min(
-                self.state.deposit,
-                *self.state.balances.values(),
-                *(m.stake for m in self.state.members.values()),
-            )
-            >= 0
-        )
+        stakes = [member.stake for member in self.state.members.values()]
+        assert min(self.state.deposit, *self.state.balances.values(), *stakes) >= 0
         deadline = law.next_deadline(self.state)
         assert deadline is None or deadline > self.state.now

@@ -42,7 +42,7 @@ CREATE TABLE log (
 
 @dataclass(frozen=True)
 class Genesis:
-    """The first entry: what `run create` fixes for good."""
+    """The first entry: what `run create` fixes for good. (SPEC.md 8.1)"""
 
     manifest: Manifest
     chain: str
@@ -128,7 +128,7 @@ class LocalLedger:
         return taken
 
     def submit(self, data: bytes) -> None:
-        """Admit a signed statement; one that is in the log already is acknowledged again.
+        """Admit a signed statement; one that is in the log already is acknowledged again. (SPEC.md 8.3)
 
         Raises a Violation when the law refuses it, and then nothing of it is kept.
         """
@@ -198,7 +198,7 @@ class LocalLedger:
     def _transaction(self) -> Iterator[None]:
         """Hold the write lock; a refusal keeps what was admitted before it (a tick), any other failure nothing.
 
-        After such a failure memory may hold what the file does not: the handle closes and must be opened again.
+        After such a failure memory may hold what the file does not: the handle closes and must be opened again. (SPEC.md 8.5)
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
