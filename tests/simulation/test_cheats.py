@@ -91,3 +91,12 @@ def test_a_worker_pays_once_for_a_round_and_earns_nothing_for_it() -> None:
     assert len(reasons) == 3
     assert all(f"round {number}:" in reason for number, reason in zip((2, 3, 4), reasons, strict=True))
     assert not world.member(cheat).escrow
+
+
+def test_a_long_interval_is_narrowed_list_by_list_to_the_first_wrong_step() -> None:
+    world, cheat, _ = played("skip-steps", 3, max_steps=200, leaf_every=200, rounds=3)
+    (ended, *_) = world.seen(DisputeEnded)
+    assert (ended.accused, ended.step, ended.ruling) == (cheat.address, 101, Ruling.GUILTY)
+    moves = [e.what for e in world.seen(DisputeMoved) if e.number == ended.number or e.actor == cheat.address]
+    assert [move.split()[0] for move in moves].count("listed") == 2
+    assert world.state.disputes[ended.number].computed != world.state.disputes[ended.number].claimed
