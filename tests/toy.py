@@ -48,7 +48,9 @@ def numbers(tensor: Tensor | None) -> list[int]:
 def prologue(inputs: Inputs) -> Bundle:
     """Gather the assigned records: (param, momentum, data, index) -> (param, counter, tokens)."""
     param, _, data, index = inputs
-    assert param is not None and data is not None and index is not None
+    assert param is not None
+    assert data is not None
+    assert index is not None
     rows = [data.data[i * RECORD : (i + 1) * RECORD] for i in numbers(index)]
     tokens = [token for row in rows for token in row]
     return Bundle((param, vector([0]), vector(tokens, (index.shape[0], index.shape[1] * RECORD))))

@@ -87,9 +87,9 @@ seed = {seed}
 [model.config]
 model_type = "llama"
 vocab_size = 256
-hidden_size = 128
-intermediate_size = 352
-num_hidden_layers = 4
+hidden_size = 192
+intermediate_size = 512
+num_hidden_layers = 2
 num_attention_heads = 4
 num_key_value_heads = 4
 max_position_embeddings = 256
@@ -103,9 +103,9 @@ length = 64
 
 [training]
 rounds = {rounds}
-max_steps = 8
-leaf_every = 4
-batch = 8
+max_steps = 10
+leaf_every = 5
+batch = 4
 learning_rate = 0.003
 warmup = 2
 

@@ -173,7 +173,10 @@ def chain_length(state: State) -> int:
 
 
 def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action]:
-    """Return what an honest peer should do now, most urgent first; Computed actions already done are left out."""
+    """Return what an honest peer should do now, most urgent first; Computed actions already done are left out.
+
+    (SPEC.md 9.1)
+    """
     member = state.members.get(me.address)
     if member is None:
         return [] if state.stage in (Stage.DRAINING, Stage.ENDED) else [Say(_join(state, me))]
@@ -198,6 +201,7 @@ def _join(state: State, me: Self) -> Join:
 
 
 def _present_oneself(member: Member, me: Self) -> Iterator[Action]:
+    """Announce a new endpoint, or that one is back. (SPEC.md 9.2)"""
     if member.standing is Standing.AWAY or member.endpoint != me.endpoint:
         yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
 
@@ -231,7 +235,7 @@ def _run(state: State, results: Results, number: Round, worker: Address) -> Iter
 
 
 def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator[Action]:
-    """Fetch contributions, attest to them, compute and sign the next state; end on the run's last state."""
+    """Fetch contributions, attest to them, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
     for worked in state.rounds[-RECENT_ROUNDS:]:
         if me.address not in worked.members:
             continue
@@ -267,7 +271,7 @@ def _seal(worked: RoundState, results: Results) -> Iterator[Action]:
 
 
 def _open(state: State, me: Self, results: Results) -> Iterator[Action]:
-    """Open one's leaves where a verdict asks for it."""
+    """Open one's leaves where a verdict asks for it. (SPEC.md 9.4)"""
     for session in state.sessions.values():
         if session.watch is Watch.VERDICT:
             continue
@@ -344,7 +348,7 @@ def _reveal(state: State, session: Session, me: Self, results: Results) -> Itera
 
 
 def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
-    """Make the moves that disputes wait for, and contest a wrongly sealed state."""
+    """Make the moves that disputes wait for, and contest a wrongly sealed state. (SPEC.md 9.5)"""
     for dispute in state.open_disputes():
         if disputes.mover(dispute) == me.address:
             yield from _move(state, dispute, results)
@@ -356,10 +360,9 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
     for worked in state.rounds[-RECENT_ROUNDS:]:
         own = worked.seals.get(me.address)
         for accused, ref in sorted(worked.seals.items()):
-            is_new = (worked.number, accused) not in contested and disputes.can_pay_bond(
-                state, state.members[me.address]
-            )
-            if own is not None and ref.digest != own.digest and is_new:
+            if own is None or ref.digest == own.digest or (worked.number, accused) in contested:
+                continue
+            if disputes.can_pay_bond(state, state.members[me.address]):
                 yield Say(ChallengeSeal(worked.number, accused))
 
 

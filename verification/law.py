@@ -282,7 +282,7 @@ def _convict_silent(state: State, member: Member, overdue: Sequence[str]) -> lis
             effects += audits.end_waiting(state, worked.number, member.address)
     for owed in overdue:
         if owed.startswith(("reveal/", "link/")):
-            effects.append(treasury.charge_silent(state, member, f"stayed silent about {owed}"))
+            effects += treasury.charge_silent(state, member, f"stayed silent about {owed}")
     return effects
 
 

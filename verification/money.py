@@ -79,6 +79,8 @@ def slash(state: State, member: Member, finders: Sequence[Address], reason: str)
 def charge_accuser(state: State, challenger: Member, accused: Address, reason: str) -> list[Effect]:
     """Take the bond of a wrong accuser: half to the accused, half burned, so accusing oneself costs. (SPEC.md 7.6)"""
     bond = Amount(min(challenger.stake, state.manifest.money.accuser_bond))
+    if not bond:
+        return []
     to_accused = Amount(bond // 2)
     challenger.stake = Amount(challenger.stake - bond)
     challenger.slashed = Amount(challenger.slashed + bond)
@@ -91,13 +93,13 @@ def charge_accuser(state: State, challenger: Member, accused: Address, reason: s
     ]
 
 
-def charge_silent(state: State, member: Member, reason: str) -> Slashed:
+def charge_silent(state: State, member: Member, reason: str) -> list[Effect]:
     """Burn the bond of a verifier that never opened what it committed to blindly: as dear as a lie. (SPEC.md 7.7)"""
     bond = Amount(min(member.stake, state.manifest.money.accuser_bond))
     member.stake = Amount(member.stake - bond)
     member.slashed = Amount(member.slashed + bond)
     state.burned = Amount(state.burned + bond)
-    return Slashed(member.address, bond, Amount(0), bond, Amount(0), reason)
+    return [Slashed(member.address, bond, Amount(0), bond, Amount(0), reason)] if bond else []
 
 
 def refund_deposit(state: State) -> list[Effect]:

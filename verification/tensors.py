@@ -25,7 +25,7 @@ ITEM_BYTES = {"float32": 4, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint
 
 @dataclass(frozen=True)
 class Tensor:
-    """`data` holds the elements of `shape` in C order, little-endian; raises ValueError when lengths disagree."""
+    """`data` holds the elements of `shape` in C order, little-endian; raises ValueError when lengths disagree. (SPEC.md 2.1)"""
 
     dtype: str
     shape: tuple[Count, ...]
@@ -48,18 +48,18 @@ class Bundle:
 
 
 def tensor_digest(tensor: Tensor) -> Digest:
-    """Return the digest of a tensor; -0.0 counts as +0.0. A scalar is one row; rows run over the first dimension."""
+    """Return the digest of a tensor; -0.0 counts as +0.0. A scalar is one row; rows run over the first dimension.
+
+    (SPEC.md 2.2)
+    """
     data = _without_negative_zero(tensor)
     rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
     head = codec.encode((tensor.dtype, tensor.shape))
     if not data:
         return tagged("tensor", head)
     width = len(data) // rows
-    return tagged(
-        "tensor",
-        head,
-        merkle.root("row", [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]),
-    )
+    leaves = [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]
+    return tagged("tensor", head, merkle.root("row", leaves))
 
 
 def _row(row: bytes, tensor: Tensor) -> bytes:

@@ -1,4 +1,4 @@
-"""The protocol's units as types. Money is `int`; no float exists in the law."""
+"""The protocol's units as types. Money is `int`; no float exists in the law. (SPEC.md 1.1)"""
 
 from typing import NewType
 

@@ -22,7 +22,17 @@ from verification.actors import (
 from verification.digest import tagged
 from verification.manifest import BundleRef
 from verification.state import Place, State
-from verification.statements import VERIFIER, WORKER, Body, Link, Opening, Point, Reveal
+from verification.statements import (
+    VERIFIER,
+    WORKER,
+    Body,
+    ChallengeSeal,
+    Link,
+    Opening,
+    Point,
+    Reveal,
+    Verdict,
+)
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
@@ -167,13 +177,20 @@ class Lazy(Verifier):
 
     def inputs_of(self, action: GatherInputs, state: State, blobs: Blobs) -> tuple[Bundle, ...]:
         """Have nothing that opens the agreed digest."""
+        if action.place is Place.OUTER:
+            return super().inputs_of(action, state, blobs)
         return (START, START) if action.place is not Place.STEP else (START,)
 
 
 class Copier(Verifier):
     """Commits blindly to nothing and, once the worker has opened, reveals what it opened."""
 
-    opened: dict[tuple[Round, Address], tuple[Digest, ...]]
+    def wants_to_say(self, body: Body) -> bool:
+        """Forget the empty result once it is committed to, and reveal nothing but a copy."""
+        empty = isinstance(body, Reveal) and not body.digests
+        if empty or isinstance(body, Verdict):
+            self.results.done.pop(RunRound(body.work, body.worker), None)
+        return not empty
 
     def compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
         """Copy an opening as soon as there is one; the blind was made without it."""
@@ -216,10 +233,11 @@ class NeverLinks(Mute, Verifier):
     kinds = (Link,)
 
 
-class WrongSealer(Verifier):
-    """Signs another next state than the contributions give, in one round."""
+class WrongSealer(Mute, Verifier):
+    """Signs another next state than the contributions give, in one round, and keeps still about the others' states."""
 
     at = 1
+    kinds = (ChallengeSeal,)
 
     def compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
         """Alter the outer step's result."""
@@ -228,3 +246,9 @@ class WrongSealer(Verifier):
             self.faults += 1
             return BundleRef(tagged("wrong", result.digest), result.blob)
         return result
+
+
+class AccusingSealer(WrongSealer):
+    """Also contests everyone who sealed the right state."""
+
+    kinds = ()

@@ -8,7 +8,7 @@ from verification import codec, law
 from verification.effects import Effect
 from verification.errors import Violation
 from verification.ledger.local import Genesis, next_head
-from verification.state import total_money
+from verification.state import State, total_money
 from verification.units import Digest, Millis
 
 
@@ -41,6 +41,28 @@ class MemoryLedger:
     def effects(self) -> list[Effect]:
         """Return all effects so far, oldest first."""
         return [effect for line in self.log for effect in line.effects]
+
+    def replay(self) -> State:
+        """Return the state that folding the log from the start gives."""
+        genesis = codec.decode(Genesis, self.log[0].data)
+        state = law.found(
+            genesis.manifest,
+            genesis.chain,
+            genesis.submitter,
+            dict(genesis.balances),
+            genesis.deposit,
+            self.log[0].at,
+        )
+        state.head = self.log[0].head
+        for line in self.log[1:]:
+            state.head = line.head
+            effects = (
+                law.advance(state, line.at)
+                if line.kind == "tick"
+                else law.apply(state, line.data, line.at, self.executor)
+            )
+            assert tuple(effects) == line.effects
+        return state
 
     def submit(self, data: bytes, now: Millis) -> None:
         """Admit a statement or raise the Violation; what is known is acknowledged again."""

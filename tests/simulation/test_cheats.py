@@ -9,7 +9,7 @@ from tests.simulation.cast import Verifier, Worker
 from tests.simulation.world import World
 from tests.toy import minimal
 from trainer.cheats import conduct_named
-from verification.effects import DisputeEnded, Slashed
+from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, RoundSealed, Slashed
 from verification.state import Place, Ruling, Stage, Standing
 from verification.units import MILLION
 
@@ -21,29 +21,82 @@ CASES = [
 ]
 
 
-def played(name: str, seed: int, first: int = 2, **changes: Any) -> tuple[World, Worker, list[Verifier]]:
-    """Return a finished run in which one worker cheats from round `first` on and every round is audited twice."""
-    cheat = Worker("cheat", conduct=conduct_named(name, first))
+def played(name: str, seed: int, **changes: Any) -> tuple[World, Worker, list[Verifier]]:
+    """Return a finished run in which one worker cheats from round 2 on and everyone audits everything."""
+    cheat = Worker("cheat", conduct=conduct_named(name, 2))
     verifiers = [Verifier(f"v{i}") for i in range(2)]
-    manifest = minimal(**{"audit_rate": MILLION, **changes})
+    manifest = minimal(**{"audit_rate": MILLION, "rounds": 6, **changes})
     world = World(manifest, [cheat, Worker("w0"), Worker("w1", speed=70), *verifiers], random.Random(seed))
     world.run()
+    assert world.state.stage is Stage.ENDED
+    assert len(world.state.rounds) == world.state.manifest.work.rounds
     return world, cheat, verifiers
+
+
+def escrow_before(world: World, cheat: Worker, slashed: Slashed) -> int:
+    """Return what the cheat had in escrow when it was slashed, from the record of the rounds alone."""
+    effects: list[Effect] = world.ledger.effects
+    sealed = [e.number for e in effects[: effects.index(slashed)] if isinstance(e, RoundSealed)]
+    included = [number for number in sealed if cheat.address in world.state.rounds[number].included]
+    return sum(world.state.rounds[number].assignments[cheat.address].steps * 7 for number in included)
 
 
 @pytest.mark.parametrize(("name", "place"), CASES)
 @pytest.mark.parametrize("seed", range(3))
 def test_cheat_is_convicted_where_it_cheated(name: str, place: Place, seed: int) -> None:
     world, cheat, verifiers = played(name, seed)
-    state, member = world.state, world.member(cheat)
-    assert state.stage is Stage.ENDED and len(state.rounds) == 5
-    ended = world.seen(DisputeEnded)
-    assert ended and {e.ruling for e in ended if e.round == 2} == {Ruling.GUILTY}
-    first = ended[0]
-    assert (first.accused, first.round, first.place) == (cheat.address, 2, place)
-    assert first.step == (7 if place is Place.STEP else None)
+    ended = [e for e in world.seen(DisputeEnded) if e.round == 2]
+    assert {e.challenger for e in ended} == {v.address for v in verifiers}
+    assert {(e.ruling, e.accused, e.place) for e in ended} == {(Ruling.GUILTY, cheat.address, place)}
+    assert {e.step for e in ended} == {7 if place is Place.STEP else None}
     slashed = world.seen(Slashed)[0]
-    assert slashed.address == cheat.address and slashed.stake == 1_000
-    assert member.standing is Standing.EXCLUDED
-    assert slashed.burned + slashed.rewarded == slashed.stake + slashed.escrow
-    assert slashed.rewarded == (slashed.stake + slashed.escrow) // 2
+    taken = 1_000 + escrow_before(world, cheat, slashed)
+    share = taken // 2 // 2
+    assert (slashed.address, slashed.stake + slashed.escrow) == (cheat.address, taken)
+    assert (slashed.rewarded, slashed.burned) == (2 * share, taken - 2 * share)
+    assert world.member(cheat).standing is Standing.EXCLUDED
+    assert cheat.address not in world.state.current.assignments
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nobody_but_the_cheat_pays(seed: int) -> None:
+    world, cheat, _ = played("skip-steps", seed)
+    assert {slashed.address for slashed in world.seen(Slashed)} == {cheat.address}
+    for actor in world.actors:
+        if actor is not cheat:
+            assert world.gain(actor) == world.member(actor).rewards
+
+
+def test_two_challengers_share_and_one_list_serves_both() -> None:
+    world, _, verifiers = played("skip-steps", 1)
+    slashed = world.seen(Slashed)[0]
+    first = [e for e in world.seen(DisputeOpened) if e.round == 2]
+    assert [e.challenger for e in first] == sorted(v.address for v in verifiers)
+    listed = [e for e in world.seen(DisputeMoved) if e.what.startswith("listed") and e.number in (0, 1)]
+    assert len(listed) == 1
+    rewards = [world.member(v).rewards for v in verifiers]
+    assert min(rewards) >= slashed.rewarded // 2
+
+
+def test_second_conviction_takes_half_of_the_stake_and_excludes() -> None:
+    world, cheat, _ = played("noise", 2, excluded_after=2)
+    first, second = world.seen(Slashed)[:2]
+    assert (first.stake, second.stake) == (1_000, 4_500)
+    assert world.member(cheat).standing is Standing.EXCLUDED
+
+
+def test_a_worker_pays_once_for_a_round_and_earns_nothing_for_it() -> None:
+    world, cheat, _ = played("wrong-data", 0, excluded_after=10, rounds=5)
+    reasons = [slashed.reason for slashed in world.seen(Slashed)]
+    assert len(reasons) == 3
+    assert all(f"round {number}:" in reason for number, reason in zip((2, 3, 4), reasons, strict=True))
+    assert not world.member(cheat).escrow
+
+
+def test_a_long_interval_is_narrowed_list_by_list_to_the_first_wrong_step() -> None:
+    world, cheat, _ = played("skip-steps", 3, max_steps=200, leaf_every=200, rounds=3)
+    (ended, *_) = world.seen(DisputeEnded)
+    assert (ended.accused, ended.step, ended.ruling) == (cheat.address, 101, Ruling.GUILTY)
+    moves = [e.what for e in world.seen(DisputeMoved) if e.number == ended.number or e.actor == cheat.address]
+    assert [move.split()[0] for move in moves].count("listed") == 2
+    assert world.state.disputes[ended.number].computed != world.state.disputes[ended.number].claimed

@@ -49,6 +49,7 @@ class World:
         self._sequence = 0
         self._busy: set[tuple[int, object]] = set()
         self._awake: set[int] = set()
+        self._in_vain: dict[tuple[int, Say], int] = {}
         for actor in actors:
             self._wake(actor)
 
@@ -60,6 +61,10 @@ class World:
     def member(self, actor: Actor) -> Member:
         """Return an actor's membership."""
         return self.state.members[actor.address]
+
+    def gain(self, actor: Actor) -> int:
+        """Return what an actor has more than at the start, its stake included."""
+        return self.state.balances[actor.address] + self.member(actor).stake - FUNDS
 
     def seen(self, kind: type[E]) -> list[E]:
         """Return the effects of one kind, oldest first."""
@@ -129,7 +134,8 @@ class World:
             return
         for action in decide(self.state, actor.me, actor.results, Millis(self.now)):
             if isinstance(action, Say):
-                if actor.wants_to_say(action.body):
+                is_vain = self._in_vain.get((id(actor), action)) == len(self.ledger.log)
+                if not is_vain and actor.wants_to_say(action.body):
                     self._start(actor, action, SEND, lambda action=action: self._send(actor, action))
             else:
                 self._start(actor, action, COMPUTE, lambda action=action: self._compute(actor, action))
@@ -170,6 +176,7 @@ class World:
             self.ledger.submit(data, Millis(self.now))
         except Violation as violation:
             self.refused[f"{actor.name}: {violation}"] += 1
+            self._in_vain[id(actor), action] = len(self.ledger.log)
             return
         for other in self.actors:
             self._wake(other)

@@ -3,6 +3,7 @@
 Imports neither transformers nor the tracer, as an auditor's machine would not.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def train(folder: Path) -> list[str]:
     state = [to_torch(tensor) for tensor in start.tensors]
     working = programs["prologue"].run(state + [to_torch(tensor) for tensor in inputs.tensors])
     digests = [digest_of(bundle_of(working)).hex()]
-    digests += [digest.hex() for digest in programs["inner"].node_digests(working)]
+    programs["inner"].run(working, lambda number, made: digests.append(_hash(made)))
     for _ in range(STEPS):
         working = programs["inner"].run(working)
         digests.append(digest_of(bundle_of(working)).hex())
@@ -35,6 +36,11 @@ def train(folder: Path) -> list[str]:
     weights = torch.tensor([2, 0, 3])
     digests.append(digest_of(bundle_of(programs["outer"].run([*state, *contribution * 3, weights]))).hex())
     return digests
+
+
+def _hash(value: torch.Tensor) -> str:
+    """A plain hash of one node's tensor, quicker than its Merkle digest; -0.0 + 0 is +0.0."""
+    return hashlib.sha256((value + 0).contiguous().numpy().tobytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Loading and running programs: everything wrong is refused before it runs, with the number of the node."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from verification.program import (
     require_affordable,
 )
 from verification.tensors import tensor_digest
-from verification.units import Digest
+from verification.units import Count, Digest
 
 
 def small() -> Program:
@@ -33,7 +34,7 @@ def small() -> Program:
     return b.finish("inner", [("ratio", b.divide(b.add(x, y), y)), ("x", x)])
 
 
-def with_node(place: int, **changes: object) -> Program:
+def with_node(place: int, **changes: Any) -> Program:
     """`small` with one node changed."""
     nodes = list(small().nodes)
     nodes[place] = dataclasses.replace(nodes[place], **changes)
@@ -43,7 +44,8 @@ def with_node(place: int, **changes: object) -> Program:
 def test_a_program_runs_and_passes_inputs_through() -> None:
     x, y = torch.arange(4.0), torch.full((4,), 2.0)
     ratio, same = LoadedProgram(small()).run([x, y])
-    assert torch.equal(ratio, (x + y) / y) and torch.equal(same, x)
+    assert torch.equal(ratio, (x + y) / y)
+    assert torch.equal(same, x)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,11 @@ def test_a_program_runs_and_passes_inputs_through() -> None:
         (dataclasses.replace(small(), arithmetic="exact-99/1"), "unknown arithmetic"),
         (dataclasses.replace(small(), version="program/9"), "unknown program version"),
         (dataclasses.replace(small(), outputs=()), "needs an output"),
-        (dataclasses.replace(small(), outputs=(Output("a", 9),)), "does not exist"),
-        (dataclasses.replace(small(), outputs=(Output("a", 0), Output("a", 1))), "name is used twice"),
+        (dataclasses.replace(small(), outputs=(Output("a", Count(9)),)), "does not exist"),
+        (
+            dataclasses.replace(small(), outputs=(Output("a", Count(0)), Output("a", Count(1)))),
+            "name is used twice",
+        ),
     ],
 )
 def test_wrong_programs_are_refused_before_they_run(program: Program, reason: str) -> None:
@@ -125,7 +130,7 @@ def test_every_node_can_be_executed_alone() -> None:
     executor = ProgramExecutor({program_digest(encoded): encoded})
     loaded = executor.load(program_digest(encoded))
     working = LoadedProgram(run.prologue).run([*(to_torch(tensor) for tensor in run.start.tensors), *data()])
-    seen = {n: value for n, value in enumerate([*working, *map(to_torch, run.inner.constants)])}
+    seen = dict(enumerate([*working, *map(to_torch, run.inner.constants)]))
     loaded.run(working, seen.__setitem__)
     digests = loaded.node_digests(working)
     for place in range(0, len(run.inner.nodes), 29):
@@ -173,7 +178,7 @@ def test_an_exported_model_loads_again(tmp_path: object) -> None:
 
 def test_node_without_inputs_is_refused() -> None:
     program = dataclasses.replace(
-        small(), nodes=(Node("add", (), (), "float32", ()),), outputs=(Output("a", 2),)
+        small(), nodes=(Node("add", (), (), "float32", ()),), outputs=(Output("a", Count(2)),)
     )
     with pytest.raises(Malformed, match="node 2"):
         LoadedProgram(program)

@@ -120,6 +120,10 @@ def positive(dim: int, rank: int) -> int:
 def _result(node: fx.Node) -> Any:
     made = node.meta.get("val")
     if isinstance(made, torch.Tensor):
+        if any(not isinstance(size, int) for size in made.shape):
+            raise UserError(
+                f"{node.target} makes a shape that depends on data{_where(node)}; use a fixed shape"
+            )
         return Spec(DTYPE_NAMES.get(made.dtype, str(made.dtype)), tuple(int(size) for size in made.shape))
     return made
 

@@ -203,6 +203,11 @@ def _amin(low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: 
     return b.emit("negate", reduce(low, "amax", b.emit("negate", low.value(value)), dims, keepdim))
 
 
+@rule("any.dim", "any.default", "any.dims")
+def _any(low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: bool = False) -> Value:
+    return reduce(low, "amax", low.value(value, "bool"), [dims] if isinstance(dims, int) else dims, keepdim)
+
+
 @rule("max.default")
 def _max(low: Lowering, out: Spec, value: Argument) -> Value:
     return reduce(low, "amax", low.value(value), None, False)
@@ -283,3 +288,19 @@ def _add_product(
     b, result, offset = low.builder, _product(low, out, left, right), low.value(bias, FLOAT)
     result = result if alpha == 1 else b.multiply(result, b.scalar(alpha))
     return b.add(result, offset if beta == 1 else b.multiply(offset, b.scalar(beta)))
+
+
+@rule("leaky_relu")
+def _leaky_relu(low: Lowering, out: Spec, value: Argument, slope: float = 0.01) -> Value:
+    b, x = low.builder, low.value(value)
+    return b.emit("where", b.emit("less", b.scalar(0.0), x), x, b.multiply(x, b.scalar(slope)))
+
+
+@rule("elu")
+def _elu(
+    low: Lowering, out: Spec, value: Argument, alpha: float = 1, scale: float = 1, input_scale: float = 1
+) -> Value:
+    b, x = low.builder, low.value(value)
+    below = b.emit("exp", b.multiply(b.emit("minimum", x, b.scalar(0.0)), b.scalar(input_scale)))
+    negative = b.multiply(b.subtract(below, b.scalar(1.0)), b.scalar(alpha * scale))
+    return b.emit("where", b.emit("less", b.scalar(0.0), x), b.multiply(x, b.scalar(scale)), negative)

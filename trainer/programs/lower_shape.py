@@ -114,13 +114,28 @@ def _slice_scatter(
     low: Lowering, out: Spec, value: Argument, source: Argument, dim: int = 0, start: Any = None, stop: Any = None,
     step: int = 1,
 ) -> Value:  # fmt: skip
-    cover(step == 1, "only steps of 1")
     old, place = low.value(value), positive(dim, len(out.shape))
     first, last, _ = slice(start, stop, step).indices(out.shape[place])
+    if step > 1:
+        return _strided_scatter(low, old, low.value(source, out.dtype), place, (first, last, step))
     ends = [(0, first), (last, out.shape[place])]
     before, after = (_piece(low, old, place, *end) for end in ends)
     parts = [*before, low.value(source, out.dtype), *after]
     return parts[0] if len(parts) == 1 else low.builder.emit("concatenate", *parts, dim=place)
+
+
+def _strided_scatter(
+    low: Lowering, old: Value, source: Value, dim: int, places: tuple[int, int, int]
+) -> Value:
+    """Every step-th place along `dim`: as a matrix with one column per place of a period, one column is replaced."""
+    first, last, step = places
+    size, b = old.shape[dim], low.builder
+    cover(first < step and size % step == 0 and last > size - step + first, "only whole periods")
+    columns = (*old.shape[:dim], size // step, step, *old.shape[dim + 1 :])
+    column = (*source.shape[: dim + 1], 1, *source.shape[dim + 1 :])
+    grid = b.view(old, columns)
+    before, after = _piece(low, grid, dim + 1, 0, first), _piece(low, grid, dim + 1, first + 1, step)
+    return b.view(b.emit("concatenate", *before, b.view(source, column), *after, dim=dim + 1), old.shape)
 
 
 @rule("select_scatter")

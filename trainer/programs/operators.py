@@ -88,7 +88,7 @@ OPERATORS: dict[str, Operator] = {
     "scatter_sum": Operator(2, ("rows",), shapes.scatter_sum, kernels.scatter_sum),
     "sum": Operator(1, ("dims", "keepdim"), shapes.reduce(False, True), kernels.total),
     "mean": Operator(1, ("dims", "keepdim"), shapes.reduce(True, True), kernels.mean),
-    "amax": Operator(1, ("dims", "keepdim"), shapes.reduce(True, False), kernels.amax),
+    "amax": Operator(1, ("dims", "keepdim"), shapes.reduce(False, False), kernels.amax),
     "row_exponent": Operator(1, ("dim",), shapes.row_exponent, kernels.row_exponent),
     "quantise": Operator(2, ("bits", "dim"), shapes.quantise, kernels.quantise),
     "product": Operator(4, ("bits",), shapes.product, kernels.product),

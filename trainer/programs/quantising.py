@@ -1,4 +1,4 @@
-"""Shorter forms of `row_exponent` and `quantise` for tensors that fit into cache; the bits are those of `trainer.exact`.
+"""Short forms of `row_exponent` and `quantise` for tensors that fit into cache; the same bits as `trainer.exact`.
 
 A training step quantises a few hundred tensors of some 100,000 elements, where blocks and a second check for NaN cost
 more than the work. What these forms do not cover goes to the general ones.

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch._decomp import core_aten_decompositions
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.programs import lower_math, lower_shape
 from trainer.programs.builder import Builder, Value
@@ -37,7 +38,7 @@ class TraceConfig:
 
     `records` rows of `length` + 1 bytes make a worker's data; a round has `max_steps` inner steps of `batch` rows;
     `slots` contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The outer step is
-    Nesterov's: momentum = outer_momentum * momentum + delta; parameters -= outer_lr * (delta + outer_momentum * momentum).
+    Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom).
     """
 
     records: int
@@ -81,7 +82,7 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
 
 
 def causal_lm_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross entropy of predicting tokens[:, 1:] from tokens[:, :-1], for a Hugging Face causal model."""
+    """Return the mean cross entropy of tokens[:, 1:] given tokens[:, :-1], for a Hugging Face causal model."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
@@ -212,13 +213,21 @@ def _make_graph(function: Callable[..., object], samples: list[torch.Tensor]) ->
     table.pop(torch.ops.aten.embedding_dense_backward.default, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return make_fx(
+        tracer = make_fx(
             function,
             decomposition_table=table,
             tracing_mode="fake",
             _allow_non_fake_inputs=True,
             record_stack_traces=True,
-        )(*samples)
+        )
+        try:
+            # Fused attention would be one opaque node; its plain form is products and a softmax.
+            with sdpa_kernel(SDPBackend.MATH):
+                return tracer(*samples)
+        except RuntimeError as error:
+            # The model's own forward failed, or a shape in it depends on data: torch says both as RuntimeError.
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the model cannot be traced: {reason}; it must run on fixed shapes") from error
 
 
 def _mutations(graph: fx.GraphModule) -> list[fx.Node]:

@@ -2,7 +2,8 @@
 
 The log is all there is: state is the fold over it, made again by every process. An entry is appended and the law
 applied inside one database transaction, so several processes may write at once and a killed one loses nothing
-acknowledged. The owner of the machine is trusted for time and balances, and nobody for anything else.
+acknowledged.
+The owner of the machine is trusted for time and balances, and nobody for anything else.
 """
 
 import sqlite3
@@ -15,7 +16,7 @@ from pathlib import Path
 from verification import codec, law
 from verification.digest import integer, tagged
 from verification.effects import Effect
-from verification.errors import ProofswarmError, UserError
+from verification.errors import Malformed, ProofswarmError, UserError, Violation
 from verification.executor import Executor
 from verification.manifest import Manifest
 from verification.state import State
@@ -41,7 +42,7 @@ CREATE TABLE log (
 
 @dataclass(frozen=True)
 class Genesis:
-    """The first entry: what `run create` fixes for good."""
+    """The first entry: what `run create` fixes for good. (SPEC.md 8.1)"""
 
     manifest: Manifest
     chain: str
@@ -117,7 +118,13 @@ class LocalLedger:
                 raise UserError(
                     f"{self._path}: entry {seq} does not continue the hash chain; the file was altered"
                 )
-            self._fold(seq, Millis(at), kind, data, Digest(head))
+            try:
+                self._fold(seq, Millis(at), kind, data, Digest(head))
+            except Violation as violation:
+                message = f"{self._path}: the law refuses entry {seq} ({violation}); was the file altered?"
+                raise UserError(message) from violation
+        if self._seq < 0:
+            raise UserError(f"{self._path} lacks its first entry; the file was altered")
 
     def entries(self) -> list[Entry]:
         """Return the entries folded since the last call, oldest first."""
@@ -125,7 +132,7 @@ class LocalLedger:
         return taken
 
     def submit(self, data: bytes) -> None:
-        """Admit a signed statement; one that is in the log already is acknowledged again.
+        """Admit a signed statement; one that is in the log already is acknowledged again. (SPEC.md 8.3)
 
         Raises a Violation when the law refuses it, and then nothing of it is kept.
         """
@@ -165,6 +172,8 @@ class LocalLedger:
         self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (seq, at, kind, data, head))
 
     def _fold(self, seq: int, at: Millis, kind: str, data: bytes, head: Digest) -> None:
+        if (kind == "found") != (seq == 0):
+            raise Malformed("only the first entry founds the run")
         if kind == "found":
             genesis = codec.decode(Genesis, data, MAX_STATEMENT)
             balances = dict(genesis.balances)
@@ -193,7 +202,7 @@ class LocalLedger:
     def _transaction(self) -> Iterator[None]:
         """Hold the write lock; a refusal keeps what was admitted before it (a tick), any other failure nothing.
 
-        After such a failure memory may hold what the file does not: the handle closes and must be opened again.
+        After such a failure memory may hold what the file does not: the handle closes and must be opened again. (SPEC.md 8.5)
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -258,6 +267,8 @@ def verify_log(path: Path) -> int:
             length += 1
     finally:
         connection.close()
+    if not length:
+        raise UserError(f"{path} lacks its first entry; the file was altered")
     return length
 
 

@@ -1,0 +1,65 @@
+"""Random values of every schema that the codec reads."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hypothesis import strategies as st
+
+from verification import statements, units
+from verification.tensors import ITEM_BYTES, Bundle, Tensor
+from verification.units import Count
+
+INTEGERS = {
+    units.Amount: 2**62, units.Count: 2**53, units.Round: 2**31, units.Millis: 2**53, units.PPM: units.MILLION,
+}  # fmt: skip
+BYTES = {units.Digest: 32, units.Address: 20, units.Signature: 65}
+
+
+@st.composite
+def tensors(draw: st.DrawFn, dtype: str | None = None) -> Tensor:
+    """Return a small tensor of any dtype and shape."""
+    chosen = dtype or draw(st.sampled_from(sorted(ITEM_BYTES)))
+    shape = draw(st.lists(st.integers(0, 4), max_size=3))
+    count = ITEM_BYTES[chosen]
+    for size in shape:
+        count *= size
+    return Tensor(
+        chosen, tuple(Count(size) for size in shape), draw(st.binary(min_size=count, max_size=count))
+    )
+
+
+bundles = st.lists(tensors(), min_size=1, max_size=3).map(lambda parts: Bundle(tuple(parts)))
+
+
+def of(schema: Any) -> st.SearchStrategy[Any]:
+    """Return values of a schema."""
+    if schema in BYTES:
+        return st.binary(min_size=BYTES[schema], max_size=BYTES[schema])
+    if schema in INTEGERS:
+        return st.integers(0, INTEGERS[schema])
+    if schema is Bundle:
+        return bundles
+    if schema is statements.Join:
+        parts = (
+            st.sampled_from(["worker", "verifier"]),
+            of(units.Amount),
+            st.integers(1, 2**53),
+            of(units.Digest),
+        )
+        return st.builds(statements.Join, *parts, st.text(max_size=20))
+    if dataclasses.is_dataclass(schema):
+        hints = get_type_hints(schema)
+        fields = [of(hints[field.name]) for field in dataclasses.fields(schema)]
+        return st.builds(typing.cast(Any, schema), *fields)
+    if get_origin(schema) is tuple:
+        return st.lists(of(get_args(schema)[0]), max_size=3).map(tuple)
+    if get_origin(schema) in (types.UnionType, typing.Union):
+        return st.one_of(*(of(part) for part in get_args(schema)))
+    return {bytes: st.binary(max_size=40), str: st.text(max_size=20), int: st.integers(-(2**63), 2**63 - 1)}[
+        schema
+    ]
+
+
+bodies = st.one_of(*(of(kind) for kind in statements.KINDS.values()))

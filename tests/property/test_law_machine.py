@@ -1,0 +1,165 @@
+"""The law under random statements from random senders at random times, with honest peers among them."""
+
+import dataclasses
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.property.arena import Arena, signed
+from tests.property.strategies import of
+from tests.simulation.cast import FalseAccuser, Lazy, Verifier, WrongSealer
+from trainer.cheats import CHEATS
+from verification import law
+from verification.actors import Say, decide
+from verification.digest import ZERO, tagged
+from verification.state import Stage
+from verification.statements import KINDS, Contradiction, make_statement, round_of, sign_statement
+from verification.tensors import Bundle
+from verification.units import Address, Digest, Millis, Round
+
+WRONG = tagged("wrong")
+kinds = st.sampled_from(sorted(KINDS))
+
+
+class LawMachine(RuleBasedStateMachine):
+    """Honest peers follow `decide`; a worker and a verifier mix honest, altered and invented statements."""
+
+    arena: Arena
+
+    @initialize(
+        cheat=st.sampled_from(sorted(CHEATS)), leaf=st.sampled_from([None, 0, 1, 3]), who=st.integers(0, 3)
+    )
+    def sit_down(self, cheat: str, leaf: int | None, who: int) -> None:
+        """Choose how the two others lie when they do compute."""
+        accuser = (Verifier, FalseAccuser, Lazy, WrongSealer)[who]("bad-v")
+        if isinstance(accuser, FalseAccuser):
+            accuser.leaf = leaf
+        self.arena = Arena(cheat, accuser)
+        for actor in [*self.arena.honest, *self.arena.others]:
+            self.arena.act(actor)
+
+    @rule(duration=st.sampled_from([10, 50, 100, 500, 1500, 7000]), awake=st.sets(st.integers(0, 1)))
+    def time_passes(self, duration: int, awake: set[int]) -> None:
+        """Honest peers act; silence may run out for those of the others that do not."""
+        self.arena.awake = [self.arena.others[who] for who in sorted(awake)]
+        self.arena.pass_time(duration)
+
+    @rule(times=st.integers(1, 6))
+    def everyone_acts(self, times: int) -> None:
+        """Go on by a few actions without time passing, so that lies fall into every phase."""
+        for _ in range(times):
+            for actor in [*self.arena.honest, *self.arena.others]:
+                self.arena.act(actor)
+
+    @rule(who=st.integers(0, 1), choice=st.integers(0, 5), data=st.data())
+    def other_alters_what_it_should_say(self, who: int, choice: int, data: st.DataObject) -> None:
+        """Change one field of an honest statement, sometimes twice in one place."""
+        actor, arena = self.arena.others[who], self.arena
+        says = [
+            a for a in decide(arena.state, actor.me, actor.results, Millis(arena.now)) if isinstance(a, Say)
+        ]
+        if says:
+            arena.submit(signed(arena.state, actor, altered(data.draw, says[choice % len(says)].body)))
+
+    @rule(who=st.integers(0, 2), kind=kinds, data=st.data())
+    def someone_invents_a_statement(self, who: int, kind: str, data: st.DataObject) -> None:
+        """Fill a statement of any kind with values from this run, or with noise."""
+        arena = self.arena
+        sender = [*arena.others, arena.stranger][who]
+        body = self._invented(data.draw, KINDS[kind])
+        if body is not None:
+            head = data.draw(st.sampled_from([law.head_of(arena.state, round_of(body)), ZERO, WRONG]))
+            statement = make_statement(arena.state.chain, arena.state.run, head, body)
+            arena.submit(sign_statement(sender.secret, statement))
+
+    @rule(place=st.integers(0, 10**6), flip=st.integers(1, 255), data=st.data())
+    def bytes_are_repeated_or_damaged(self, place: int, flip: int, data: st.DataObject) -> None:
+        """What was admitted is acknowledged again; one flipped byte is refused."""
+        said = self.arena.said
+        if said:
+            old = bytearray(data.draw(st.sampled_from(said[-20:])))
+            assert not self.arena.submit(bytes(old))
+            old[place % len(old)] ^= flip
+            assert not self.arena.submit(bytes(old))
+
+    @rule(who=st.integers(0, 1), reporter=st.integers(0, 6), place=st.integers(0, 50))
+    def someone_reports_a_contradiction(self, who: int, reporter: int, place: int) -> None:
+        """Two different statements of one place convict; the same one twice, or honest ones, never do."""
+        arena = self.arena
+        journal = sorted(
+            arena.others[who].journal.items(), key=lambda item: (item[0][0], item[0][1], item[0][2])
+        )
+        if journal and place % 5 == 0:
+            (_, slot, head), data = journal[place % len(journal)]
+            body = law.open_statement(data)[2]
+            other = altered(lambda strategy: None, body, WRONG)
+            statement = make_statement(arena.state.chain, arena.state.run, head, other)
+            second = sign_statement(arena.others[who].secret, statement) if statement.slot == slot else data
+            sender = [*arena.honest, *arena.others, arena.stranger][reporter]
+            arena.submit(signed(arena.state, sender, Contradiction(data, second)))
+
+    @invariant()
+    def nothing_is_lost_and_no_honest_peer_pays(self) -> None:
+        """Check money and deadlines."""
+        self.arena.check()
+
+    def teardown(self) -> None:
+        """Replay the log; let the run end: nothing stays locked."""
+        assert self.arena.ledger.replay() == self.arena.state
+        for _ in range(12):
+            if self.arena.state.stage is not Stage.ENDED:
+                self.arena.pass_time(7_000)
+        self.arena.check()
+        state = self.arena.state
+        assert state.stage is Stage.ENDED
+        assert state.deposit == 0
+        assert not any(member.escrow or member.owes for member in state.members.values())
+
+    def _invented(self, draw: Any, kind: type) -> Any:
+        state = self.arena.state
+        people = [actor.address for actor in [*self.arena.honest, *self.arena.others, self.arena.stranger]]
+        pools: dict[Any, list[Any]] = {
+            Round: list(range(len(state.rounds) + 2)),
+            Address: people,
+            Digest: [ZERO, WRONG, *(worked.start.digest for worked in state.rounds)],
+        }
+        if kind is Contradiction:
+            return None
+        body = draw(of(kind))
+        values = {}
+        for field in dataclasses.fields(kind):
+            hint = KINDS_HINTS[kind][field.name]
+            if hint in pools:
+                values[field.name] = draw(st.sampled_from(pools[hint]))
+            elif field.name in ("dispute", "level", "index", "sequence"):
+                values[field.name] = draw(st.integers(0, 4))
+            elif hint == tuple[Address, ...]:
+                values[field.name] = tuple(draw(st.lists(st.sampled_from(people), max_size=3)))
+        return dataclasses.replace(body, **values)
+
+
+def altered(draw: Any, body: Any, fixed: Digest | None = None) -> Any:
+    """Return the body with one digest (or list of them) changed, where it has one."""
+    hints = KINDS_HINTS[type(body)]
+    names = [name for name, hint in hints.items() if hint in (Digest, tuple[Digest, ...], tuple[Bundle, ...])]
+    if not names:
+        return body
+    name = names[0] if fixed is not None else draw(st.sampled_from(names))
+    value = getattr(body, name)
+    if hints[name] is Digest:
+        return dataclasses.replace(body, **{name: WRONG})
+    if not value or fixed is not None:
+        return dataclasses.replace(body, **{name: ()})
+    place = draw(st.integers(0, len(value) - 1))
+    changed = WRONG if hints[name] == tuple[Digest, ...] else Bundle(value[place].tensors[::-1])
+    return dataclasses.replace(body, **{name: (*value[:place], changed, *value[place + 1 :])})
+
+
+KINDS_HINTS = {
+    kind: {field.name: field.type for field in dataclasses.fields(kind)} for kind in KINDS.values()
+}  # fmt: skip
+
+TestLaw = LawMachine.TestCase
+TestLaw.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)

@@ -1,0 +1,199 @@
+"""Narrowing, sampling and money as plain functions."""
+
+import copy
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.toy import minimal
+from verification import money
+from verification.digest import ZERO, integer, tagged
+from verification.errors import BadEvidence
+from verification.law import found
+from verification.narrowing import lists_needed, narrow, positions, verify_list
+from verification.sampling import (
+    assign,
+    chain_link,
+    chain_tip,
+    draw_verifier,
+    earlier_link,
+    is_private_duty,
+    leaf_steps,
+    next_beacon,
+    record_index,
+)
+from verification.state import Member, State, total_money
+from verification.statements import MAX_ENTRIES
+from verification.units import MILLION, PPM, Address, Amount, Digest, Millis, Round
+
+
+def value(number: int, is_wrong: bool) -> Digest:
+    """Return the digest after a step, of the true or of a false trajectory."""
+    return tagged("value", integer(number), bytes([is_wrong]))
+
+
+@given(st.integers(0, 50), st.integers(1, 20_000), st.data())
+def test_narrowing_finds_the_first_wrong_step_within_its_bound(
+    low: int, length: int, data: st.DataObject
+) -> None:
+    high = low + length
+    wrong = data.draw(st.integers(low + 1, high))
+    agreed, claimed, lists, state = value(low, False), value(high, True), 0, (low, high)
+    while state[1] - state[0] > 1:
+        places = positions(*state)
+        entries = verify_list(*state, claimed, [value(place, place >= wrong) for place in places])
+        index = next(i for i, place in enumerate(places) if entries[i] != value(place, False))
+        *state, agreed, claimed = narrow(*state, agreed, entries, index)
+        lists += 1
+    assert state == [wrong - 1, wrong] or (length == 1 and wrong == high)
+    assert (agreed, claimed) == (value(wrong - 1, False), value(wrong, True))
+    assert lists <= lists_needed(length)
+
+
+@given(st.integers(0, 9), st.integers(1, 5_000), st.integers(0, 70))
+def test_any_point_inside_a_list_shrinks_the_interval_and_none_outside_is_taken(
+    low: int, length: int, index: int
+) -> None:
+    entries = [value(place, True) for place in positions(low, low + length)]
+    assert len(entries) == min(length, MAX_ENTRIES)
+    if index >= len(entries):
+        with pytest.raises(BadEvidence):
+            narrow(low, low + length, ZERO, entries, index)
+    else:
+        start, end, *_ = narrow(low, low + length, ZERO, entries, index)
+        assert low <= start < end <= low + length
+        assert end - start <= -(-length // MAX_ENTRIES)
+
+
+@given(st.integers(2, 500), st.integers(0, 63))
+def test_lists_that_do_not_fold_are_refused(length: int, place: int) -> None:
+    entries = [value(place, True) for place in positions(0, length)]
+    with pytest.raises(BadEvidence, match="fold"):
+        verify_list(0, length, ZERO, entries)
+    with pytest.raises(BadEvidence, match="length"):
+        verify_list(0, length, entries[-1], entries[1:])
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0, 50_000, 300_000, MILLION]))
+@settings(max_examples=20)
+def test_private_duties_come_at_the_rate(seed: int, rate: int) -> None:
+    link = tagged("link", integer(seed))
+    drawn = sum(is_private_duty(ZERO, link, tagged("w", integer(i))[:20], PPM(rate)) for i in range(2_000))
+    spread = 6 * (2_000 * rate * (MILLION - rate)) ** 0.5 / MILLION
+    assert abs(drawn - 2_000 * rate / MILLION) <= spread
+
+
+speeds = st.dictionaries(st.binary(min_size=20, max_size=20), st.integers(1, 2**53), max_size=9)
+
+
+@given(speeds, st.binary(min_size=32, max_size=32), st.integers(1, 40), st.data())
+def test_assignments_stay_within_the_work_rules(
+    known: dict[Address, int], beacon: Digest, most: int, data: st.DataObject
+) -> None:
+    every = data.draw(st.integers(1, most))
+    manifest = minimal(max_steps=most, leaf_every=every, slots=data.draw(st.integers(2, 6)))
+    given_work = assign(manifest, beacon, known)
+    assert len(given_work) == min(len(known), manifest.work.slots)
+    assert sorted(work.slot for work in given_work.values()) == list(range(len(given_work)))
+    for work in given_work.values():
+        assert every <= work.steps <= most
+        assert work.steps % every == 0
+    if given_work:
+        fastest = max(given_work, key=lambda worker: known[worker])
+        assert given_work[fastest].steps == most // every * every
+    assert assign(manifest, beacon, dict(reversed(known.items()))) == given_work
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(1, 12))
+def test_records_are_in_range_and_rows_past_the_steps_are_zero(beacon: Digest, steps: int) -> None:
+    manifest = minimal()
+    index = record_index(manifest, beacon, Address(bytes(20)), steps)
+    rows = [int.from_bytes(index.data[i : i + 8], "little") for i in range(0, len(index.data), 8)]
+    assert index.shape == (12, 2)
+    assert all(0 <= row < manifest.data.records for row in rows)
+    assert not any(rows[2 * steps :])
+
+
+@given(st.integers(1, 100), st.integers(1, 20))
+def test_leaves_begin_with_the_start_and_end_with_the_end(steps: int, every: int) -> None:
+    leaves = leaf_steps(steps, every)
+    assert (leaves[0], leaves[-1]) == (0, steps)
+    assert all(0 < b - a <= every for a, b in itertools.pairwise(leaves))
+
+
+@given(st.binary(max_size=32), st.integers(1, 30), st.data())
+def test_links_lead_back_to_the_tip_and_only_by_their_distance(
+    seed: bytes, length: int, data: st.DataObject
+) -> None:
+    number = data.draw(st.integers(1, length))
+    link, tip = chain_link(seed, length, number), chain_tip(seed, length)
+    assert earlier_link(link, number) == tip
+    assert earlier_link(link, number - 1) != tip
+    assert earlier_link(link, 1) == chain_link(seed, length, number - 1)
+
+
+@given(
+    st.lists(st.binary(min_size=20, max_size=20), unique=True, max_size=6), st.randoms(use_true_random=False)
+)
+def test_draws_do_not_depend_on_order(candidates: list[Address], rng: random.Random) -> None:
+    mixed = list(candidates)
+    rng.shuffle(mixed)
+    drawn = draw_verifier(ZERO, Round(3), Address(bytes(20)), candidates)
+    assert drawn == draw_verifier(ZERO, Round(3), Address(bytes(20)), mixed)
+    assert (drawn is None) == (not candidates)
+    digests = [tagged("d", c) for c in candidates]
+    assert next_beacon(ZERO, digests, []) == next_beacon(ZERO, list(reversed(digests)), [])
+
+
+def purse(stakes: list[int], escrow: list[int]) -> State:
+    """Return a state that holds money and nothing else."""
+    state = found(minimal(), "toy", Address(b"s" * 20), {}, Amount(10**6), Millis(0))
+    for place, stake in enumerate(stakes):
+        address = Address(bytes([place]) * 20)
+        kept = {Round(number): Amount(amount) for number, amount in enumerate(escrow)}
+        state.members[address] = Member(address, "worker", Amount(stake), 1, ZERO, "", Round(0), escrow=kept)
+    return state
+
+
+amounts = st.lists(st.integers(0, 10**12), min_size=1, max_size=5)
+
+
+@given(amounts, st.lists(st.integers(0, 10**9), max_size=3), st.integers(0, 4), st.integers(0, 4))
+def test_slashes_are_split_to_the_unit(
+    stakes: list[int], escrow: list[int], found_by: int, before: int
+) -> None:
+    state = purse(stakes, escrow)
+    total = total_money(state)
+    member, *rest = state.members.values()
+    member.convictions = before
+    finders = [other.address for other in rest][:found_by]
+    slashed = money.slash(state, member, finders, "reason")
+    assert total_money(state) == total
+    assert slashed.stake == stakes[0] * (100_000, 500_000, MILLION)[min(before, 2)] // MILLION
+    assert slashed.escrow == sum(escrow)
+    assert slashed.burned + slashed.rewarded == slashed.stake + slashed.escrow
+    assert slashed.burned >= (slashed.stake + slashed.escrow) // 2
+    assert finders or not slashed.rewarded
+
+
+@given(amounts)
+def test_every_other_movement_conserves_money(stakes: list[int]) -> None:
+    state = purse(stakes, [5, 7])
+    total = total_money(state)
+    for member in list(state.members.values()):
+        money.charge_accuser(state, member, Address(b"accused".ljust(20)), "reason")
+        money.charge_silent(state, member, "reason")
+        money.escrow_reward(state, member, Round(9), 12)
+        money.pay_fee(state, member, 12)
+        money.release_escrow(state, Round(1))
+        money.withdraw_stake(state, member)
+        assert total_money(state) == total
+    before = copy.deepcopy(state)
+    with pytest.raises(Exception, match="the account holds"):
+        money.pay_stake(state, state.submitter, Amount(10**18))
+    assert state == before
+    money.refund_deposit(state)
+    assert total_money(state) == total

@@ -1,0 +1,56 @@
+"""SPEC.md and the code name the same rules and the same constants."""
+
+import importlib
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = (ROOT / "verification" / "SPEC.md").read_text()
+RULES = re.findall(r"^\*\*(\d+\.\d+) ", SPEC, re.MULTILINE)
+SECTIONS = re.findall(r"^## (\d+) ", SPEC, re.MULTILINE)
+
+
+def cited() -> dict[str, set[str]]:
+    """Return the rules cited in the code, with the files that cite them."""
+    found: dict[str, set[str]] = {}
+    for package in ("verification", "p2p", "trainer"):
+        for path in (ROOT / package).rglob("*.py"):
+            for numbers in re.findall(r"SPEC\.md\s+(\d+(?:\.\d+)?(?:,\s+\d+(?:\.\d+)?)*)", path.read_text()):
+                for number in re.split(r",\s+", numbers):
+                    found.setdefault(number, set()).add(path.name)
+    return found
+
+
+def test_every_cited_rule_exists() -> None:
+    known = {*RULES, *SECTIONS}
+    assert {number: files for number, files in cited().items() if number not in known} == {}
+
+
+def test_every_rule_is_cited() -> None:
+    assert [rule for rule in RULES if rule not in cited()] == []
+
+
+def test_rules_are_numbered_in_order_without_gaps() -> None:
+    numbers = [tuple(map(int, rule.split("."))) for rule in RULES]
+    assert numbers == sorted(set(numbers))
+    for section in {section for section, _ in numbers}:
+        within = [rule for s, rule in numbers if s == section]
+        assert within == list(range(1, len(within) + 1))
+
+
+def test_constants_are_the_code_s() -> None:
+    rows = re.findall(r"^\| ([A-Z_]+) \| (\S+) \| ([a-z.]+) \|$", SPEC, re.MULTILINE)
+    assert len(rows) == 11
+    for name, value, module in rows:
+        assert repr(getattr(importlib.import_module(f"verification.{module}"), name)) == value
+
+
+def test_ranges_and_lengths_are_the_codec_s() -> None:
+    codec = importlib.import_module("verification.codec")
+    limits = {kind.__name__: high for kind, (low, high) in codec._INT_RANGES.items() if low == 0}
+    assert limits == {"Amount": 2**62, "Count": 2**53, "Round": 2**31, "Millis": 2**53, "PPM": 1_000_000}
+    assert {kind.__name__: n for kind, n in codec._BYTE_LENGTHS.items()} == {
+        "Digest": 32,
+        "Address": 20,
+        "Signature": 65,
+    }
