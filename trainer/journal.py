@@ -46,6 +46,11 @@ class Journal:
         assert said is not None
         return said
 
+    def forget(self, head: Digest, body: Body) -> None:
+        """Drop what was said at a place. Only for a Join that the ledger refused: it bound nobody to anything."""
+        place = _place(make_statement(self._chain, self._run, head, body))
+        self._connection.execute("DELETE FROM said WHERE place = ?", (place,))
+
     def _said(self, place: str) -> bytes | None:
         row = self._connection.execute("SELECT data FROM said WHERE place = ?", (place,)).fetchone()
         return None if row is None else bytes(row[0])

@@ -207,6 +207,7 @@ class Peer:
             self._refused[place] = self._height
             self._log("declined", statement=kind, reason=f"{type(refusal).__name__}: {refusal}")
             if isinstance(action.body, Join):
+                self._journal.forget(head, action.body)
                 raise UserError(
                     f"the run does not take this peer as a {self._config.role}: {refusal}; see --stake, --role and "
                     "the job's [accounts]"

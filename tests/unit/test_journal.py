@@ -92,6 +92,15 @@ def test_a_statement_is_on_disk_before_it_is_returned(tmp_path: Path) -> None:
     own.close()
 
 
+def test_only_the_forgotten_place_can_be_said_anew(tmp_path: Path) -> None:
+    own = journal(tmp_path)
+    kept = own.sign(HEAD, OTHER_PLACES["round"])
+    own.sign(HEAD, SAID)
+    own.forget(HEAD, CHANGED)
+    assert open_statement(own.sign(HEAD, CHANGED))[2] == CHANGED
+    assert own.sign(HEAD, OTHER_PLACES["round"]) == kept
+
+
 def test_a_damaged_journal_is_named_and_not_replaced(tmp_path: Path) -> None:
     path, damage = tmp_path / "said.sqlite", b"no database, but long enough to be taken for one " * 20
     path.write_bytes(damage)
