@@ -158,7 +158,7 @@ class FalseAccuser(Verifier):
         if self.leaf is None:
             return Work(work.digests, BundleRef(false, false), work.norm)
         digests = list(work.digests)
-        digests[self.leaf] = false
+        digests[min(self.leaf, len(digests) - 1)] = false
         return Work(tuple(digests), work.contribution, work.norm)
 
 
