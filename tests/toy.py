@@ -189,5 +189,5 @@ def minimal(**changes: Any) -> Manifest:
         version=Count(1), arithmetic="toy/1", title="toy", seed=ZERO,
         programs=Programs(refs[prologue], refs[inner], refs[epilogue], refs[outer]),
         data=DataRef(tensor_digest(DATA.tensors[0]), ZERO, Count(RECORDS), Count(RECORD)),
-        start=reference(START), **parts,
+        start=reference(START), golden=ZERO, **parts,
     )  # fmt: skip

@@ -138,8 +138,16 @@ class Rounds:
                 return (state, bundle) if place is Place.EPILOGUE else (bundle,)
         raise ValueError(f"the round has no inner step {step}")
 
+    def golden(self, state: Bundle) -> Digest:
+        """Return the state digest after one inner step from `state` on record 0: what a machine must reproduce."""
+        work = self._manifest.work
+        zeros = Tensor("int64", (work.max_steps, work.batch), bytes(8 * work.max_steps * work.batch))
+        inputs = [self._engine.load(state), self._data, self._engine.load(Bundle((zeros,)))]
+        working = self._engine.run(self._manifest.programs.prologue.digest, inputs)
+        return self._engine.digest(self._engine.run(self._manifest.programs.inner.digest, [working]))
+
     def next_state(self, inputs: Sequence[Tensor | None]) -> Bundle:
-        """Return the outer step's result on the inputs that `verification.disputes.outer_inputs` lays out."""
+        """Return the outer step's result on the inputs that `verification.outer.outer_inputs` lays out."""
         handle = [None if tensor is None else self._engine.load(Bundle((tensor,)))[0] for tensor in inputs]
         return self._engine.dump(self._engine.run(self._manifest.programs.outer.digest, [handle]))
 

@@ -16,6 +16,7 @@ from verification.manifest import BundleRef
 from verification.narrowing import positions
 from verification.sampling import chain_link, chain_tip, is_private_duty
 from verification.state import (
+    Audit,
     Dispute,
     Duty,
     Member,
@@ -180,7 +181,10 @@ def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action
     if member is None:
         return [] if state.stage in (Stage.DRAINING, Stage.ENDED) else [Say(_join(state, me))]
     if state.stage is Stage.ENDED:
-        return [Say(Withdraw(Count(0)))] if member.stake else []
+        last = FetchState(Round(len(state.rounds)))
+        # Not one after the other: a last state that nobody serves any more must not lock the stake.
+        fetch: list[Action] = [last] if last not in results.done else []
+        return [*fetch, Say(Withdraw(Count(0)))] if member.stake else fetch
     wanted = [
         *_present_oneself(member, me),
         *_exchange(state, me, results, now),
@@ -192,7 +196,9 @@ def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action
 
 
 def _join(state: State, me: Self) -> Join:
-    tip = chain_tip(keyed(me.secret, "chain", state.run), chain_length(state)) if me.role == VERIFIER else ZERO
+    tip = (
+        chain_tip(keyed(me.secret, "chain", state.run), chain_length(state)) if me.role == VERIFIER else ZERO
+    )
     return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
 
 
@@ -207,7 +213,11 @@ def _train(state: State, me: Self, results: Results) -> Iterator[Action]:
     if state.stage is not Stage.RUNNING:
         return
     current = state.current
-    if current.phase is not Phase.COMMIT or me.address not in current.assignments or me.address in current.commits:
+    if (
+        current.phase is not Phase.COMMIT
+        or me.address not in current.assignments
+        or me.address in current.commits
+    ):
         return
     work = results.work(current.number, me.address)
     if work is None:
@@ -227,7 +237,7 @@ def _run(state: State, results: Results, number: Round, worker: Address) -> Iter
 
 
 def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator[Action]:
-    """Fetch contributions, attest to them, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
+    """Fetch contributions, attest, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
     for worked in state.rounds[-RECENT_ROUNDS:]:
         if me.address not in worked.members:
             continue
@@ -316,9 +326,7 @@ def _audit(state: State, session: Session, me: Self, results: Results) -> Iterat
         yield Say(Finished(session.number))
 
 
-def _reveal_of(
-    session: Session, me: Self, results: Results, number: Round, worker: Address
-) -> Reveal | None:
+def _reveal_of(session: Session, me: Self, results: Results, number: Round, worker: Address) -> Reveal | None:
     work = results.work(number, worker)
     if work is None:
         return None
@@ -390,3 +398,20 @@ def state_before(state: State, number: Round) -> BundleRef:
     if not state.rounds:
         return state.manifest.start
     return state.current.sealed or state.current.start
+
+
+def needed_rounds(state: State) -> set[Round]:
+    """Return the rounds whose start state and contributions a member must keep: recent, audited or disputed ones."""
+    newest = len(state.rounds)
+    needed = {Round(number) for number in range(max(0, newest - RECENT_ROUNDS), newest + 1)}
+    for session in state.sessions.values():
+        if session.watch is not Watch.DONE or Audit.WAITING in session.audits.values():
+            needed |= {session.number, *(duty.work for duty in session.public)}
+    needed |= {dispute.round for dispute in state.open_disputes()}
+    return needed | {number for number, _ in state.redraws}
+
+
+def blobs_of_round(state: State, number: Round) -> tuple[BundleRef, ...]:
+    """Return what a round reads: its start state and the contributions committed in it."""
+    commits = state.rounds[number].commits.values() if number < len(state.rounds) else ()
+    return state_before(state, number), *(commit.contribution for commit in commits)

@@ -41,7 +41,7 @@ def decode(schema: type[T], data: bytes, limit: int = MAX_MESSAGE) -> T:
 
     Raises Malformed when the bytes are longer than `limit`, do not match the schema, or are not canonical.
     """
-    value = _read(typing.cast(typing.Hashable, schema))(unpack(data, limit))
+    value = _read(typing.cast(Any, schema))(unpack(data, limit))
     if encode(value) != data:
         raise Malformed("encoding is not canonical")
     return typing.cast(T, value)
@@ -72,10 +72,10 @@ def _read(schema: Any) -> Callable[[Any], Any]:
         return functools.partial(_read_bytes, _BYTE_LENGTHS[schema])
     if schema in _INT_RANGES:
         return functools.partial(_read_int, *_INT_RANGES[schema])
-    if dataclasses.is_dataclass(schema):
+    if isinstance(schema, type) and dataclasses.is_dataclass(schema):
         hints = get_type_hints(schema)
         readers = [_read(hints[field.name]) for field in dataclasses.fields(schema)]
-        return functools.partial(_read_fields, typing.cast(type, schema), readers)
+        return functools.partial(_read_fields, schema, readers)
     origin = get_origin(schema)
     if origin is tuple:
         return functools.partial(_read_tuple, get_args(schema))

@@ -8,6 +8,7 @@ from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effe
 from verification.errors import BadEvidence, Refused
 from verification.executor import Executor
 from verification.membership import exclude, get_member, settle_debt
+from verification.outer import outer_inputs
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
 from verification.state import Dispute, Member, Place, Ruling, State, Turn
@@ -34,12 +35,12 @@ def open_from_audit(
     else:
         place, low, high = Place.STEP, steps[leaf - 1], steps[leaf]
         agreed, claimed = opening.digests[leaf - 1], opening.digests[leaf]
-    return _open(state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now)
+    return _open(
+        state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now
+    )
 
 
-def process_challenge_seal(
-    state: State, sender: Address, body: ChallengeSeal, now: Millis
-) -> list[Effect]:
+def process_challenge_seal(state: State, sender: Address, body: ChallengeSeal, now: Millis) -> list[Effect]:
     """Contest a next state that someone sealed against the challenger's own seal. (SPEC.md 6.2)"""
     worked = get_round(state, body.round)
     if body.accused not in worked.seals or sender not in worked.seals:
@@ -106,7 +107,11 @@ def process_evidence(
     moved = DisputeMoved(dispute.number, sender, f"brought the inputs of the {dispute.place.value}")
     if dispute.computed == dispute.claimed:
         return [*effects, moved, *_acquit(state, dispute, "the law computes what the accused claimed")]
-    return [*effects, moved, *convict(state, dispute, "the law computes another value than the accused claimed")]
+    return [
+        *effects,
+        moved,
+        *convict(state, dispute, "the law computes another value than the accused claimed"),
+    ]
 
 
 def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
@@ -130,7 +135,9 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
         if is_right:
             other.low, other.high, other.agreed = dispute.low, dispute.high, dispute.agreed
             other.claimed, other.computed = dispute.claimed, dispute.computed
-        effects += _end(other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted")))
+        effects += _end(
+            other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted"))
+        )
         effects += settle_debt(state, state.members[other.challenger], debt_of(other))
         effects += settle_debt(state, member, debt_of(other))
     if member.convictions >= state.manifest.money.excluded_after:
@@ -225,9 +232,7 @@ def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
     dispute.since = now
 
 
-def _inputs(
-    state: State, dispute: Dispute, bundles: Sequence[Bundle]
-) -> tuple[Digest, list[Tensor | None]]:
+def _inputs(state: State, dispute: Dispute, bundles: Sequence[Bundle]) -> tuple[Digest, list[Tensor | None]]:
     """Return the disputed program and its inputs, each bundle checked against the digest it must open."""
     worked, manifest = state.rounds[dispute.round], state.manifest
     programs = manifest.programs
@@ -245,28 +250,11 @@ def _inputs(
         return programs.epilogue.digest, [*start.tensors, *working.tensors]
     digests = [worked.commits[worker].contribution.digest for worker in worked.included]
     start, *contributions = _verify(bundles, [worked.start.digest, *digests])
-    return programs.outer.digest, outer_inputs(state, dispute.round, start, contributions)
-
-
-def outer_inputs(
-    state: State, number: Round, start: Bundle, contributions: Sequence[Bundle]
-) -> list[Tensor | None]:
-    """Return the outer step's inputs: state, a contribution per slot (None for an empty one), weights. (SPEC.md 4.6)
-
-    `contributions` belong to the round's `included` workers, in that order; a weight is a worker's inner steps.
-    """
-    worked, slots = state.rounds[number], state.manifest.work.slots
-    filled = {worked.assignments[w].slot: b for w, b in zip(worked.included, contributions, strict=True)}
-    weights = {worked.assignments[w].slot: worked.assignments[w].steps for w in worked.included}
-    width = contribution_width(len(start.tensors))
-    by_slot = [filled[slot].tensors if slot in filled else (None,) * width for slot in range(slots)]
-    row = b"".join(weights.get(slot, 0).to_bytes(8, "little") for slot in range(slots))
-    return [*start.tensors, *(tensor for part in by_slot for tensor in part), Tensor("int64", (slots,), row)]
-
-
-def contribution_width(state_tensors: int) -> int:
-    """Return how many tensors a contribution has: one per parameter, the norm and the loss. (SPEC.md 2.4)"""
-    return state_tensors // 2 + 2
+    entries = {
+        worked.assignments[worker].slot: (worked.assignments[worker].steps, contribution)
+        for worker, contribution in zip(worked.included, contributions, strict=True)
+    }
+    return programs.outer.digest, outer_inputs(manifest.work.slots, start, entries)
 
 
 def _verify(bundles: Sequence[Bundle], digests: Sequence[Digest | None]) -> list[Bundle]:
@@ -306,6 +294,13 @@ def _end(dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
     step = dispute.high if dispute.place is Place.STEP else None
     return [
         DisputeEnded(
-            dispute.number, dispute.round, dispute.accused, dispute.challenger, dispute.place, step, ruling, reason
+            dispute.number,
+            dispute.round,
+            dispute.accused,
+            dispute.challenger,
+            dispute.place,
+            step,
+            ruling,
+            reason,
         )
     ]

@@ -10,10 +10,10 @@ from verification.units import Digest
 
 
 class StepFailed(ProofswarmError):
-    """A program met NaN, infinity or a division by zero at `node`: a result like any other, not a fault."""
+    """The arithmetic ends a program at `node` (NaN, infinity, division by zero): a result like any other, no fault."""
 
-    def __init__(self, node: int) -> None:
-        super().__init__(f"the program fails at node {node}")
+    def __init__(self, node: int, reason: str = "") -> None:
+        super().__init__(f"step failed at node {node}: {reason}")
         self.node = node
 
 

@@ -43,7 +43,12 @@ GENESIS_HEAD = Digest(bytes(32))
 
 
 def found(
-    manifest: Manifest, chain: str, submitter: Address, balances: Mapping[Address, Amount], deposit: Amount, now: Millis
+    manifest: Manifest,
+    chain: str,
+    submitter: Address,
+    balances: Mapping[Address, Amount],
+    deposit: Amount,
+    now: Millis,
 ) -> State:
     """Return the state of a new run; raises Refused when the deposit cannot pay every round. (SPEC.md 3.1, 7.1)"""
     needed = cost_of_round(manifest) * manifest.work.rounds
@@ -162,7 +167,9 @@ def process_contradiction(state: State, sender: Address, body: Contradiction) ->
     if member.standing is Standing.EXCLUDED:
         raise Refused("the author is excluded already")
     finders = [] if finder is member else [finder.address]
-    effects: list[Effect] = [treasury.slash(state, member, finders, f"contradicts itself in slot {first.slot}")]
+    effects: list[Effect] = [
+        treasury.slash(state, member, finders, f"contradicts itself in slot {first.slot}")
+    ]
     return [*effects, *membership.exclude(member, "contradicted itself")]
 
 
@@ -226,7 +233,11 @@ def _move_session(state: State, now: Millis) -> list[Effect] | None:
     session = _oldest_session(state)
     if session is None or not (now >= session.deadline or audits.is_session_answered(state, session)):
         return None
-    steps = {Watch.VERDICT: audits.end_verdicts, Watch.OPENING: audits.end_openings, Watch.REVEAL: audits.end_reveals}
+    steps = {
+        Watch.VERDICT: audits.end_verdicts,
+        Watch.OPENING: audits.end_openings,
+        Watch.REVEAL: audits.end_reveals,
+    }
     return steps[session.watch](state, session, now)
 
 
@@ -265,7 +276,9 @@ def _convict_silent(state: State, member: Member, overdue: Sequence[str]) -> lis
         if audits.opening_debt(worked.number) in overdue:
             state.convicted.add((worked.number, member.address))
             state.redraws.discard((worked.number, member.address))
-            effects.append(treasury.slash(state, member, [], f"did not open its leaves of round {worked.number}"))
+            effects.append(
+                treasury.slash(state, member, [], f"did not open its leaves of round {worked.number}")
+            )
             effects += audits.end_waiting(state, worked.number, member.address)
     for owed in overdue:
         if owed.startswith(("reveal/", "link/")):

@@ -14,7 +14,7 @@ PROTOCOL_VERSION = 1
 
 @dataclass(frozen=True)
 class BundleRef:
-    """A bundle by its meaning (`digest`, SPEC.md 2.3) and its bytes (`blob`, the content address of its encoding)."""
+    """A bundle by its meaning (`digest`, SPEC.md 2.3) and by its bytes (`blob`, the address of its encoding)."""
 
     digest: Digest
     blob: Digest
@@ -126,7 +126,10 @@ class MoneyRules:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a run's results depend on, besides the ledger's record and the included contributions."""
+    """Everything that a run's results depend on, besides the ledger's record and the included contributions.
+
+    `golden` is the state digest after one inner step from `start` on record 0: a peer reproduces it before it stakes.
+    """
 
     version: Count
     arithmetic: str
@@ -135,6 +138,7 @@ class Manifest:
     programs: Programs
     data: DataRef
     start: BundleRef
+    golden: Digest
     work: WorkRules
     windows: Windows
     money: MoneyRules

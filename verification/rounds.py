@@ -101,7 +101,8 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     current.included = tuple(
         worker
         for worker in sorted(current.commits, key=lambda worker: current.assignments[worker].slot)
-        if 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held) > total
+        if 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held)
+        > total
     )
     commitments = [tagged("commit", worker, commit.leaves) for worker, commit in current.commits.items()]
     state.beacon = next_beacon(state.beacon, state.fresh_links, commitments)

@@ -57,7 +57,9 @@ def assign(manifest: Manifest, beacon: Digest, speeds: Mapping[Address, int]) ->
     fastest = max((speeds[worker] for worker in drawn), default=1)
     whole = work.max_steps // work.leaf_every
     return {
-        worker: Assignment(slot, work.leaf_every * max(1, (2 * whole * speeds[worker] + fastest) // (2 * fastest)))
+        worker: Assignment(
+            slot, work.leaf_every * max(1, (2 * whole * speeds[worker] + fastest) // (2 * fastest))
+        )
         for slot, worker in enumerate(sorted(drawn))
     }
 
@@ -66,7 +68,9 @@ def record_index(manifest: Manifest, beacon: Digest, worker: Address, steps: int
     """Return the records of a worker's round, int64 [max_steps, batch]; rows past `steps` are zero. (SPEC.md 4.2)"""
     work = manifest.work
     stream = hashlib.shake_256(tagged("records", beacon, worker)).digest(16 * steps * work.batch)
-    drawn = (int.from_bytes(stream[i : i + 16], "big") % manifest.data.records for i in range(0, len(stream), 16))
+    drawn = (
+        int.from_bytes(stream[i : i + 16], "big") % manifest.data.records for i in range(0, len(stream), 16)
+    )
     body = b"".join(index.to_bytes(8, "little") for index in drawn)
     whole = 8 * work.max_steps * work.batch
     return Tensor("int64", (Count(work.max_steps), Count(work.batch)), body + bytes(whole - len(body)))

@@ -18,7 +18,9 @@ def address_of(secret: bytes) -> Address:
 
 def sign(secret: bytes, purpose: str, message: bytes) -> Signature:
     """Return the signature of `message` under a domain-separated hash."""
-    return Signature(coincurve.PrivateKey(secret).sign_recoverable(tagged("sign/" + purpose, message), hasher=None))
+    return Signature(
+        coincurve.PrivateKey(secret).sign_recoverable(tagged("sign/" + purpose, message), hasher=None)
+    )
 
 
 def recover(signature: Signature, purpose: str, message: bytes) -> Address:

@@ -33,7 +33,11 @@ def chaos(seed: int) -> tuple[World, list[Actor]]:
     cheat = Worker("cheat", conduct=conduct_named(rng.choice(sorted(CHEATS)), rng.randint(0, 3)))
     others = [rng.choice([cheat, NeverOpens("silent")]), rng.choice(LIARS)("liar")]
     rounds = rng.randint(3, 8)
-    manifest = minimal(rounds=rounds, audit_rate=rng.choice([200_000, 700_000, 1_000_000]), max_steps=rng.choice([8, 12, 130]))
+    manifest = minimal(
+        rounds=rounds,
+        audit_rate=rng.choice([200_000, 700_000, 1_000_000]),
+        max_steps=rng.choice([8, 12, 130]),
+    )
     world = World(manifest, [*honest, *others], rng)
     for actor in rng.sample([*honest, *others], rng.randint(0, 4)):
         start = rng.randint(0, 4_000)
@@ -49,6 +53,8 @@ def test_no_honest_peer_pays_whatever_happens(seed: int) -> None:
     assert state.stage is Stage.ENDED
     assert state.deposit == 0
     assert not {slashed.address for slashed in world.seen(Slashed)} & {actor.address for actor in honest}
-    assert all(world.gain(actor) >= world.member(actor).rewards for actor in honest if actor.address in state.members)
+    assert all(
+        world.gain(actor) >= world.member(actor).rewards for actor in honest if actor.address in state.members
+    )
     assert not any(member.escrow or member.owes for member in state.members.values())
     assert world.ledger.replay() == state

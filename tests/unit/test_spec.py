@@ -49,4 +49,8 @@ def test_ranges_and_lengths_are_the_codec_s() -> None:
     codec = importlib.import_module("verification.codec")
     limits = {kind.__name__: high for kind, (low, high) in codec._INT_RANGES.items() if low == 0}
     assert limits == {"Amount": 2**62, "Count": 2**53, "Round": 2**31, "Millis": 2**53, "PPM": 1_000_000}
-    assert {kind.__name__: n for kind, n in codec._BYTE_LENGTHS.items()} == {"Digest": 32, "Address": 20, "Signature": 65}
+    assert {kind.__name__: n for kind, n in codec._BYTE_LENGTHS.items()} == {
+        "Digest": 32,
+        "Address": 20,
+        "Signature": 65,
+    }

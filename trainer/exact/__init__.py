@@ -1,0 +1,56 @@
+"""Arithmetic whose results do not depend on the machine: see each module."""
+
+from trainer.exact.checks import require_finite, require_subnormals
+from trainer.exact.errors import BackendFault, NonFinite
+from trainer.exact.functions import (
+    cos,
+    divide,
+    erf,
+    exp,
+    log,
+    reciprocal,
+    rsqrt,
+    sigmoid,
+    sin,
+    sqrt,
+    tanh,
+)
+from trainer.exact.powers import pow
+from trainer.exact.product import BACKENDS, IntegerProduct, certify, product, select_backend, selected_backend
+from trainer.exact.quantise import quantise, row_exponent
+from trainer.exact.rng import keep_mask, normal_f32, uniform_bits, uniform_f32
+from trainer.exact.sums import exact_mean, exact_sum, scatter_sum
+
+__all__ = [
+    "BACKENDS",
+    "BackendFault",
+    "IntegerProduct",
+    "NonFinite",
+    "certify",
+    "cos",
+    "divide",
+    "erf",
+    "exact_mean",
+    "exact_sum",
+    "exp",
+    "keep_mask",
+    "log",
+    "normal_f32",
+    "pow",
+    "product",
+    "quantise",
+    "reciprocal",
+    "require_finite",
+    "require_subnormals",
+    "row_exponent",
+    "rsqrt",
+    "scatter_sum",
+    "select_backend",
+    "selected_backend",
+    "sigmoid",
+    "sin",
+    "sqrt",
+    "tanh",
+    "uniform_bits",
+    "uniform_f32",
+]

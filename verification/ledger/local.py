@@ -2,8 +2,7 @@
 
 The log is all there is: state is the fold over it, made again by every process. An entry is appended and the law
 applied inside one database transaction, so several processes may write at once and a killed one loses nothing
-acknowledged.
-The owner of the machine is trusted for time and balances, and nobody for anything else.
+acknowledged. The owner of the machine is trusted for time and balances, and nobody for anything else.
 """
 
 import sqlite3
@@ -69,7 +68,9 @@ def system_clock() -> Millis:
 
 def create(path: Path, genesis: Genesis, now: Millis) -> None:
     """Write a new ledger file; raises UserError when one exists, Refused when the law admits no such run."""
-    law.found(genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now)
+    law.found(
+        genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now
+    )
     if path.exists():
         raise UserError(f"{path} exists already: choose another folder or delete the old run")
     draft = path.with_suffix(".draft")
@@ -113,7 +114,9 @@ class LocalLedger:
         query = "SELECT seq, at, kind, data, head FROM log WHERE seq > ? ORDER BY seq"
         for seq, at, kind, data, head in self._connection.execute(query, (self._seq,)).fetchall():
             if seq != self._seq + 1 or head != next_head(self._head, seq, at, kind, data):
-                raise UserError(f"{self._path}: entry {seq} does not continue the hash chain; the file was altered")
+                raise UserError(
+                    f"{self._path}: entry {seq} does not continue the hash chain; the file was altered"
+                )
             try:
                 self._fold(seq, Millis(at), kind, data, Digest(head))
             except Violation as violation:
@@ -198,7 +201,8 @@ class LocalLedger:
     def _transaction(self) -> Iterator[None]:
         """Hold the write lock; a refusal keeps what was admitted before it (a tick), any other failure nothing.
 
-        After such a failure memory may hold what the file does not: the handle closes and must be opened again. (SPEC.md 8.5)
+        After such a failure memory may hold what the file does not: the handle closes and must be opened again.
+        (SPEC.md 8.5)
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -222,7 +226,9 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         connection.execute("PRAGMA synchronous=FULL")
     except sqlite3.DatabaseError as error:
         connection.close()
@@ -236,6 +242,20 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def read_genesis(path: Path) -> Genesis:
+    """Return what `run create` fixed; raises UserError."""
+    connection = _open(path)
+    try:
+        row = connection.execute("SELECT data FROM log WHERE seq = 0").fetchone()
+        if row is None:
+            raise UserError(f"{path} lacks its first entry; the file was altered")
+        return codec.decode(Genesis, row[0], MAX_STATEMENT)
+    except Malformed as error:
+        raise UserError(f"{path}: its first entry founds no run ({error})") from error
+    finally:
+        connection.close()
+
+
 def verify_log(path: Path) -> int:
     """Recompute the hash chain of a ledger file; returns its length, raises UserError at the first broken link."""
     connection = _open(path)
@@ -245,7 +265,9 @@ def verify_log(path: Path) -> int:
         for seq, at, kind, data, stored in connection.execute("SELECT * FROM log ORDER BY seq"):
             head = next_head(head, seq, at, kind, data)
             if seq != length or head != stored:
-                raise UserError(f"{path}: entry {length} does not continue the hash chain; the file was altered")
+                raise UserError(
+                    f"{path}: entry {length} does not continue the hash chain; the file was altered"
+                )
             length += 1
     finally:
         connection.close()

@@ -1,0 +1,68 @@
+# One virtual environment in .venv, built from setup.cfg and constraints.txt. No step asks for root.
+#   make install PYTHON=/path/to/python3.12    another interpreter
+#   make install TORCH_INDEX=https://...       an index with CPU-only wheels of torch (Linux wheels on the default
+#                                              index bring gigabytes of GPU libraries)
+
+SHELL := bash
+
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+TORCH_INDEX ?=
+PYTEST_WORKERS ?= 2
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
+PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
+FAST_TESTS = $(wildcard tests/unit tests/property tests/simulation tests/contract)
+
+.DEFAULT_GOAL := help
+.PHONY: help install requirements demo test check format clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)  ## build .venv; does nothing when setup.cfg and constraints.txt have not changed
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory requirements
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv && "$(PYTHON)" -m venv .venv; }
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# What no Python package can bring; each check names the Debian package that mends it.
+requirements:
+	@fail() { echo "proofswarm: $$1. On Debian or Ubuntu: apt-get install $$2" >&2; exit 1; }; \
+	test -n "$(PYTHON)" || fail "Python 3.11 or newer is missing" "python3 python3-venv"; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| fail "$(PYTHON) is not Python 3.11 or newer" "python3 python3-venv"; \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+		|| fail "$(PYTHON) cannot make virtual environments" "python3-venv"; \
+	command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || fail "a C compiler is missing" "gcc"; \
+	"$(PYTHON)" -c 'import os, sys, sysconfig; \
+		sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' \
+		|| fail "the C headers of $(PYTHON) are missing" "python3-dev"; \
+	echo '#include <gmp.h>' | { "$$(command -v "$${CC:-cc}" || echo gcc)" -E - >/dev/null 2>&1; } \
+		|| fail "gmp.h is missing (fastecdsa, which libp2p needs, builds against it)" "libgmp-dev"
+
+demo: install  ## a whole swarm on this machine: trains, catches a cheat, writes a report
+	$(BIN)/proofswarm demo
+
+test: install  ## every test
+	$(PYTEST)
+
+check: install  ## format, lint, types, imports and the fast tests; under a minute
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(PYTEST) -m 'not slow' $(FAST_TESTS)
+
+format: install  ## rewrite the sources in the project's format
+	$(BIN)/ruff format -q .
+	$(BIN)/ruff check -q --fix .
+
+clean:  ## remove .venv and every cache
+	rm -rf .venv build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,282 @@
+"""Content-addressed files of one peer, shared by its processes.
+
+A blob is cut into chunks of 256 KiB. Its digest is a hash of its size and of the Merkle root over its chunks' digests,
+so a list of chunk digests is checked against the blob's digest before any of them is trusted, and each chunk against
+the list as it comes. The folder holds the blobs as plain bytes named by the hex digits of their digest, in `lists/`
+their chunk lists, in `partial/` unfinished files, and in `quarantine/` files found damaged. Files appear by rename,
+complete and synchronised, so another process may map a blob at any time.
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from p2p.messages import CHUNK_BYTES, MAX_CHUNKS, BlobInfo
+from verification.codec import decode, encode
+from verification.digest import integer, tagged
+from verification.errors import BadEvidence, Malformed, Unavailable
+from verification.merkle import root
+from verification.units import Count, Digest
+
+log = logging.getLogger(__name__)
+MAX_BLOB_BYTES = CHUNK_BYTES * MAX_CHUNKS
+MAX_LIST_BYTES = 40 * MAX_CHUNKS
+
+
+def chunk_digest(chunk: bytes | bytearray | memoryview) -> Digest:
+    """Return the digest of one chunk."""
+    return tagged("blob/chunk", bytes(chunk))
+
+
+def blob_digest(data: bytes) -> Digest:
+    """Return the digest of a whole blob; raises ValueError for more than `MAX_BLOB_BYTES`."""
+    view = memoryview(data)
+    cuts = range(0, len(data), CHUNK_BYTES) or (0,)
+    return info_digest(
+        BlobInfo(Count(len(data)), tuple(chunk_digest(view[i : i + CHUNK_BYTES]) for i in cuts))
+    )
+
+
+def info_digest(info: BlobInfo) -> Digest:
+    """Return the digest of the blob whose size and chunks `info` states; raises ValueError if they do not fit."""
+    if info.size > MAX_BLOB_BYTES:
+        raise ValueError(f"a blob of {info.size} bytes is over the limit of {MAX_BLOB_BYTES}")
+    if len(info.chunks) != max(1, -(-info.size // CHUNK_BYTES)):
+        raise ValueError(f"{len(info.chunks)} chunks do not make {info.size} bytes")
+    return tagged("blob", integer(info.size), root("blob", info.chunks))
+
+
+def check_info(blob: Digest, info: BlobInfo) -> BlobInfo:
+    """Return `info` if it is the list of `blob`; raises BadEvidence."""
+    try:
+        found = info_digest(info)
+    except ValueError as error:
+        raise BadEvidence(f"chunk list of {blob.hex()}: {error}") from error
+    if found != blob:
+        raise BadEvidence(f"chunk list does not hash to {blob.hex()}")
+    return info
+
+
+def chunk_span(info: BlobInfo, index: int) -> tuple[int, int]:
+    """Return offset and length in bytes of a chunk; raises IndexError."""
+    if not 0 <= index < len(info.chunks):
+        raise IndexError(index)
+    return index * CHUNK_BYTES, min(CHUNK_BYTES, info.size - index * CHUNK_BYTES)
+
+
+class BlobStore:
+    """Blobs in one folder. Several processes of one peer may use it at once.
+
+    `quota` is the bytes that blobs may take together; two processes that add at the same moment may overshoot it by
+    one blob each.
+    """
+
+    def __init__(self, folder: Path, quota: int | None = None) -> None:
+        self.folder = folder
+        self.quota = quota
+        for path in (folder, folder / "lists", folder / "partial", folder / "quarantine"):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def put(self, data: bytes) -> Digest:
+        """Store a blob and return its digest; raises Unavailable when it does not fit into the quota."""
+        view = memoryview(data)
+        return self.put_stream(view[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES))
+
+    def put_file(self, path: Path) -> Digest:
+        """Store a copy of a file, read once, and return its digest; raises Unavailable over the quota, and OSError."""
+        with path.open("rb") as file:
+            return self.put_stream(iter(lambda: file.read(CHUNK_BYTES), b""))
+
+    def put_stream(self, pieces: Iterable[bytes | memoryview]) -> Digest:
+        """Store the concatenation of `pieces`, hashed as it is written; raises Unavailable and ValueError (too long)."""
+        room = None if self.quota is None else self.quota - self.used()
+        handle, name = tempfile.mkstemp(dir=self.folder / "partial", prefix="put-")
+        draft = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                info = _write_hashed(file, pieces, room)
+                sync(file)
+            return self._adopt(draft, info)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def has(self, blob: Digest) -> bool:
+        """Return whether the blob is here; its bytes are not read."""
+        return self._file(blob).exists()
+
+    def path(self, blob: Digest) -> Path:
+        """Return the blob's file, whose bytes were right when they were stored; raises Unavailable."""
+        path = self._file(blob)
+        if not path.exists():
+            raise Unavailable(f"blob {blob.hex()} is not in the store")
+        return path
+
+    def get(self, blob: Digest) -> bytes:
+        """Return the blob's bytes, checked; damage is quarantined. Raises Unavailable."""
+        data = _read(self.path(blob), blob)
+        if len(data) > MAX_BLOB_BYTES or blob_digest(data) != blob:
+            self.quarantine(blob)
+            raise Unavailable(f"blob {blob.hex()} was damaged on disk and is quarantined")
+        return data
+
+    def info(self, blob: Digest) -> BlobInfo:
+        """Return the blob's chunk list, from its file or else by reading the blob. Raises Unavailable."""
+        path = self.path(blob)
+        listed = read_list(self.folder / "lists" / blob.hex(), blob)
+        if listed is not None:
+            return listed
+        with path.open("rb") as file:
+            chunks = tuple(chunk_digest(chunk) for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
+            info = BlobInfo(Count(file.tell()), chunks or (chunk_digest(b""),))
+        try:
+            check_info(blob, info)
+        except BadEvidence as error:
+            self.quarantine(blob)
+            raise Unavailable(f"blob {blob.hex()} was damaged on disk and is quarantined") from error
+        write_whole(self.folder / "lists" / blob.hex(), encode(info))
+        return info
+
+    def chunk(self, blob: Digest, info: BlobInfo, index: int) -> bytes:
+        """Return one chunk, checked; damage quarantines the blob. Raises Unavailable and IndexError."""
+        offset, length = chunk_span(info, index)
+        with self._opened(blob) as file:
+            data = os.pread(file.fileno(), length, offset)
+        if chunk_digest(data) != info.chunks[index]:
+            self.quarantine(blob)
+            raise Unavailable(f"blob {blob.hex()} was damaged on disk and is quarantined")
+        return data
+
+    def quarantine(self, blob: Digest) -> None:
+        """Move a blob out of the way, for a person to look at."""
+        log.error("blob %s is damaged on disk; moved to quarantine", blob.hex(), extra={"blob": blob.hex()})
+        with contextlib.suppress(FileNotFoundError):  # the other process was faster
+            self._file(blob).rename(self.folder / "quarantine" / blob.hex())
+
+    def blobs(self) -> tuple[Digest, ...]:
+        """Return the digests of all blobs here, sorted."""
+        return tuple(sorted(Digest(bytes.fromhex(entry.name)) for entry in self._entries()))
+
+    def used(self) -> int:
+        """Return the bytes that all blobs take."""
+        return sum(_size(entry) for entry in self._entries())
+
+    def prune(self, keep: Collection[Digest], before: float) -> int:
+        """Delete blobs not in `keep` that were stored before `before` (Unix seconds); return the bytes freed.
+
+        `before` protects what another process has just stored and not yet asked to keep. A process that has mapped
+        a deleted blob may go on reading it.
+        """
+        kept, freed = {blob.hex() for blob in keep}, 0
+        for entry in list(self._entries()):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.name not in kept and entry.stat().st_mtime < before:
+                    size = entry.stat().st_size
+                    os.unlink(entry.path)
+                    freed += size
+                    (self.folder / "lists" / entry.name).unlink(missing_ok=True)
+        return freed
+
+    def adopt(self, path: Path, blob: Digest, info: BlobInfo) -> Path:
+        """Take over a synchronised file inside the folder whose chunks were checked against `info`."""
+        self._adopt(path, check_info(blob, info))
+        return self._file(blob)
+
+    def _adopt(self, draft: Path, info: BlobInfo) -> Digest:
+        blob = info_digest(info)
+        write_whole(self.folder / "lists" / blob.hex(), encode(info))
+        draft.chmod(0o444)  # others map it: nobody may change it in place
+        draft.rename(self._file(blob))
+        sync_folder(self.folder)
+        return blob
+
+    def _file(self, blob: Digest) -> Path:
+        return self.folder / blob.hex()
+
+    @contextlib.contextmanager
+    def _opened(self, blob: Digest) -> Iterator[BinaryIO]:
+        try:
+            file = self._file(blob).open("rb")
+        except FileNotFoundError as error:
+            raise Unavailable(f"blob {blob.hex()} is not in the store") from error
+        with file:
+            yield file
+
+    def _entries(self) -> Iterator["os.DirEntry[str]"]:
+        with os.scandir(self.folder) as entries:
+            yield from (entry for entry in entries if len(entry.name) == 64 and entry.is_file())
+
+
+def read_list(path: Path, blob: Digest) -> BlobInfo | None:
+    """Return the chunk list in a file if it is there and belongs to `blob`."""
+    try:
+        return check_info(blob, decode(BlobInfo, path.read_bytes(), limit=MAX_LIST_BYTES))
+    except FileNotFoundError:
+        return None
+    except (Malformed, BadEvidence):
+        log.warning("chunk list %s is damaged and ignored", path.name)
+        return None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it appears complete, with its bytes on the disk."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix="write-")
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            sync(file)
+        draft.rename(path)
+        sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sync(file: BinaryIO) -> None:
+    """Bring a file's bytes to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_hashed(file: BinaryIO, pieces: Iterable[bytes | memoryview], room: int | None) -> BlobInfo:
+    """Write `pieces` and return what was written, cut into chunks; keeps at most one chunk in memory."""
+    chunks: list[Digest] = []
+    held, size = bytearray(), 0
+    for piece in pieces:
+        size += len(piece)
+        if room is not None and size > room:
+            raise Unavailable(f"the blob store is full: {max(room, 0)} bytes are left of its quota; prune it")
+        file.write(piece)
+        held += piece
+        while len(held) >= CHUNK_BYTES:
+            chunks.append(chunk_digest(held[:CHUNK_BYTES]))
+            del held[:CHUNK_BYTES]
+    if held or not chunks:
+        chunks.append(chunk_digest(held))
+    return BlobInfo(Count(size), tuple(chunks))
+
+
+def _read(path: Path, blob: Digest) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise Unavailable(f"blob {blob.hex()} is not in the store") from error
+
+
+def _size(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0

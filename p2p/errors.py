@@ -1,0 +1,51 @@
+"""Ways in which a peer's message breaks the post office's rules; refusals are counted under these classes' names."""
+
+from verification.errors import Unavailable, Violation
+
+
+class Oversized(Violation):
+    """A message, or the body of its kind, is longer than its reader admits."""
+
+
+class UnknownVersion(Violation):
+    """An envelope of a version that this program does not speak."""
+
+
+class WrongRun(Violation):
+    """An envelope that belongs to another run."""
+
+
+class UnknownKind(Violation):
+    """An envelope of a kind that nobody here handles."""
+
+
+class WrongSender(Violation):
+    """The signer of an envelope is not the peer at the other end of the connection."""
+
+
+class Replayed(Violation):
+    """An envelope whose sequence number was seen before, or has left the window of those still admitted."""
+
+
+class Stale(Violation):
+    """An envelope sent longer ago, or further in the future, than clocks may differ."""
+
+
+class Overloaded(Violation):
+    """A peer uses more streams, or sends more hints, than it is granted."""
+
+
+class Truncated(Violation):
+    """A stream that ended, or stood still too long, in the middle of a message."""
+
+
+class WrongReply(Violation):
+    """A reply that answers another request than the one asked."""
+
+
+class Declined(Unavailable):
+    """The asked peer answered that it will not serve this request; `reason` is the name that it gave."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,190 @@
+"""Blobs by digest from several peers at once, and to them.
+
+A fetch asks one source for the chunk list, checks it against the digest, then takes chunks from all sources in
+parallel. Every chunk is checked before it is written. A source that lies, lacks the blob or stalls is dropped and
+reported; its chunks go to the others. What was written survives a restart.
+"""
+
+import logging
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from p2p.blobs import MAX_LIST_BYTES, BlobStore, check_info
+from p2p.host import PostOffice
+from p2p.mail import Kind
+from p2p.messages import CHUNK_BYTES, BlobInfo, BlobQuery, Chunk, ChunkQuery
+from p2p.partial import Partial, known_info
+from p2p.transport import PeerAddress
+from verification.codec import decode, encode
+from verification.errors import Malformed, Unavailable, Violation
+from verification.signing import checksum
+from verification.units import Address, Count, Digest
+
+log = logging.getLogger(__name__)
+LIST = Kind("blob/list", 64, MAX_LIST_BYTES)
+CHUNK = Kind("blob/chunk", 64, CHUNK_BYTES + 16)
+LISTS_KEPT = 64
+"""Chunk lists that the serving side holds in memory, the longest unused dropped first; at most 1.1 MiB each."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A source that a fetch gave up, and why: the Violation's name, "Unavailable" for a stall, or what it declined."""
+
+    source: Address
+    blob: Digest
+    reason: str
+
+
+class Exchange:
+    """Fetches blobs into a store and serves what the store holds.
+
+    From each source `window` chunks are on the way at a time, over all fetches; one that does not come within
+    `patience` seconds drops the source. Keep `window` below `Grants.asking`.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        post: PostOffice,
+        *,
+        window: int = 4,
+        patience: float = 20.0,
+        on_drop: Callable[[Dropped], None] | None = None,
+    ) -> None:
+        self._store, self._post = store, post
+        self._window, self._patience, self._on_drop = window, patience, on_drop
+        self._slots: dict[Address, trio.Semaphore] = defaultdict(lambda: trio.Semaphore(window))
+        self._locks: dict[Digest, tuple[trio.Lock, int]] = {}
+        self._lists: OrderedDict[Digest, BlobInfo] = OrderedDict()
+
+    def serve(self) -> None:
+        """Answer other peers' questions for lists and chunks."""
+        self._post.register(LIST, self._answer_list)
+        self._post.register(CHUNK, self._answer_chunk)
+
+    async def fetch(self, blob: Digest, sources: Sequence[PeerAddress]) -> Path:
+        """Return the file of `blob`, from the store or else from `sources`; raises Unavailable when none is left.
+
+        Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt.
+        """
+        lock, users = self._locks.get(blob, (trio.Lock(), 0))
+        self._locks[blob] = (lock, users + 1)
+        try:
+            async with lock:
+                if self._store.has(blob):
+                    return self._store.path(blob)
+                return await _Download(self, blob, sources).run()
+        finally:
+            lock, users = self._locks.pop(blob)
+            if users > 1:
+                self._locks[blob] = (lock, users - 1)
+
+    async def _answer_list(self, sender: Address, body: bytes) -> bytes:
+        return encode(await self._list(decode(BlobQuery, body).blob))
+
+    async def _answer_chunk(self, sender: Address, body: bytes) -> bytes:
+        query = decode(ChunkQuery, body)
+        info = await self._list(query.blob)
+        if query.index >= len(info.chunks):
+            raise Malformed(f"chunk {query.index} of a blob of {len(info.chunks)}")
+        # In this thread: a chunk takes less time to read and hash than a worker thread takes to win the interpreter.
+        data = self._store.chunk(query.blob, info, query.index)
+        return encode(Chunk(data))
+
+    async def _list(self, blob: Digest) -> BlobInfo:
+        info = self._lists.pop(blob, None)
+        if info is None:
+            info = await trio.to_thread.run_sync(self._store.info, blob)
+        self._lists[blob] = info
+        if len(self._lists) > LISTS_KEPT:
+            self._lists.popitem(last=False)
+        return info
+
+
+class _Download:
+    """One fetch: the sources still trusted, and the chunks still missing."""
+
+    def __init__(self, exchange: Exchange, blob: Digest, sources: Sequence[PeerAddress]) -> None:
+        self._of, self._blob = exchange, blob
+        own = exchange._post.identity.address
+        self._live = {source.address: source for source in sources if source.address != own}
+        self._missing = 0
+        self._queue, self._todo = trio.open_memory_channel[int](math.inf)
+
+    async def run(self) -> Path:
+        """Return the finished file; raises Unavailable when no source is left."""
+        store = self._of._store
+        info = known_info(store, self._blob) or await self._ask_list()
+        with await trio.to_thread.run_sync(Partial, store, self._blob, info) as partial:
+            missing = await trio.to_thread.run_sync(partial.missing)
+            self._missing = len(missing)
+            for index in missing:
+                self._queue.send_nowait(index)
+            if self._missing:
+                async with trio.open_nursery() as nursery:
+                    for source in tuple(self._live.values()):
+                        for _ in range(self._of._window):
+                            nursery.start_soon(self._work, source, partial)
+            if self._missing:
+                raise Unavailable(f"no source is left for {self._missing} chunks of blob {self._blob.hex()}")
+            return await trio.to_thread.run_sync(partial.finish)
+
+    async def _ask_list(self) -> BlobInfo:
+        for source in tuple(self._live.values()):
+            try:
+                body = await self._of._post.request(
+                    source, LIST, encode(BlobQuery(self._blob)), self._of._patience
+                )
+                return self._checked(source, body)
+            except (Unavailable, Violation) as error:
+                self._drop(source, error)
+        raise Unavailable(f"no source has the chunk list of blob {self._blob.hex()}")
+
+    def _checked(self, source: PeerAddress, body: bytes) -> BlobInfo:
+        try:
+            return check_info(self._blob, decode(BlobInfo, body, limit=MAX_LIST_BYTES))
+        except Violation as lie:
+            self._of._post.refuse(source.address, lie)
+            raise
+
+    async def _work(self, source: PeerAddress, partial: Partial) -> None:
+        """Fetch chunks from one source until none is missing or the source is dropped."""
+        async for index in self._todo:
+            if source.address not in self._live:
+                self._queue.send_nowait(index)
+                return
+            try:
+                await self._fetch_chunk(source, partial, index)
+            except (Unavailable, Violation) as error:
+                self._queue.send_nowait(index)
+                self._drop(source, error)
+                return
+            self._missing -= 1
+            if not self._missing:
+                self._queue.close()
+
+    async def _fetch_chunk(self, source: PeerAddress, partial: Partial, index: int) -> None:
+        query = encode(ChunkQuery(self._blob, Count(index)))
+        async with self._of._slots[source.address]:
+            body = await self._of._post.request(source, CHUNK, query, self._of._patience)
+        try:
+            partial.write(index, decode(Chunk, body).data)
+        except Violation as lie:
+            self._of._post.refuse(source.address, lie)
+            raise
+
+    def _drop(self, source: PeerAddress, error: Unavailable | Violation) -> None:
+        if self._live.pop(source.address, None) is None:
+            return
+        dropped = Dropped(source.address, self._blob, getattr(error, "reason", type(error).__name__))
+        fields = {"source": checksum(source.address), "blob": self._blob.hex(), "reason": dropped.reason}
+        level = logging.WARNING if isinstance(error, Violation) else logging.INFO
+        log.log(level, "dropped source %s: %s", fields["source"], error, extra=fields)
+        if self._of._on_drop is not None:
+            self._of._on_drop(dropped)

@@ -1,0 +1,72 @@
+"""Length-prefixed frames on libp2p streams, and libp2p's exceptions as this project's."""
+
+import contextlib
+from collections.abc import Iterator
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.network.stream.exceptions import StreamEOF
+
+from p2p.errors import Oversized, Truncated
+from verification.errors import Unavailable
+
+PREFIX_BYTES = 4
+_PIECE = 256 * 1024
+"""Bytes asked of one read; larger ones were not faster."""
+_RESET_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def libp2p_faults(what: str, *more: type[Exception]) -> Iterator[None]:
+    """Raise Unavailable in place of what py-libp2p and trio raise when a connection fails, and of `more`."""
+    try:
+        yield
+    except (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, OSError, *more) as error:
+        raise Unavailable(f"{what}: {type(error).__name__} {error}".strip()) from error
+
+
+async def write_frame(stream: INetStream, data: bytes) -> None:
+    """Send `data` behind its length; raises libp2p's exceptions."""
+    await stream.write(len(data).to_bytes(PREFIX_BYTES, "big") + data)
+
+
+async def read_frame(stream: INetStream, limit: int, patience: float) -> bytes | None:
+    """Return the next frame, or None where the stream ends between frames.
+
+    Waits for a frame's first byte without end, then `patience` seconds for the rest. Raises Oversized before
+    reading a frame over `limit` bytes, Truncated for one that stops half-way, and libp2p's exceptions.
+    """
+    try:
+        first = await stream.read(1)
+    except StreamEOF:
+        return None
+    if not first:
+        return None
+    with trio.move_on_after(patience):
+        size = int.from_bytes(first + await _read_exactly(stream, PREFIX_BYTES - 1), "big")
+        if size > limit:
+            raise Oversized(f"frame of {size} bytes is over the limit of {limit}")
+        return await _read_exactly(stream, size)
+    raise Truncated(f"message stood still for {patience} s")
+
+
+async def _read_exactly(stream: INetStream, size: int) -> bytes:
+    pieces, missing = [], size
+    while missing:
+        try:
+            piece = await stream.read(min(missing, _PIECE))
+        except StreamEOF:
+            piece = b""
+        if not piece:
+            raise Truncated(f"stream ended {missing} bytes before the end of a message")
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+async def drop(stream: INetStream) -> None:
+    """Reset a stream, even while being cancelled, and never wait long for it."""
+    scope = trio.CancelScope(deadline=trio.current_time() + _RESET_SECONDS, shield=True)
+    with scope, contextlib.suppress(BaseLibp2pError, trio.BrokenResourceError):
+        await stream.reset()

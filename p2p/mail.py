@@ -1,0 +1,87 @@
+"""What client and server of one post office share: its key and run, its count of messages, and what it refused."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2p.envelope import Envelope, Limits, ReplayGuard, first_sequence, open_envelope, seal
+from p2p.identity import Identity
+from p2p.traffic import Counters, Refusal
+from verification.digest import tagged
+from verification.errors import Violation
+from verification.signing import checksum
+from verification.units import Address, Count, Digest, Millis
+
+log = logging.getLogger(__name__)
+REPLY_OVERHEAD = 128
+"""Bytes that a Reply may have beyond its body."""
+OK = "ok"
+"""Status of an answered request; every other status is the name of a reason."""
+FAULT = "Fault"
+"""Status of a request on which the peer's own program failed."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of request, known to both sides: its name, and bytes that its body and its answer may have.
+
+    `patience` is the seconds that its handler may take.
+    """
+
+    name: str
+    request_limit: int
+    reply_limit: int
+    patience: float = 60.0
+
+    @property
+    def reply(self) -> str:
+        """Name of the envelope kind that carries the answer."""
+        return self.name + "/reply"
+
+    def reply_limits(self) -> Limits:
+        """Return what a client admits when it waits for this kind's answer."""
+        return Limits({self.reply: self.reply_limit + REPLY_OVERHEAD})
+
+
+def request_digest(data: bytes) -> Digest:
+    """Return the digest by which a reply names the envelope that it answers."""
+    return tagged("request", data)
+
+
+class Mail:
+    """Seals what this peer says and opens what others say."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        run: Digest,
+        clock: Callable[[], Millis],
+        on_refusal: Callable[[Refusal], None] | None = None,
+    ) -> None:
+        self.identity = identity
+        self.run = run
+        self.counters = Counters()
+        self._clock = clock
+        self._on_refusal = on_refusal
+        self._guard = ReplayGuard()
+        self._next = first_sequence(clock())
+
+    def seal(self, kind: str, body: bytes) -> bytes:
+        """Return a fresh envelope; no two of this peer have the same sequence number."""
+        sequence, self._next = self._next, Count(self._next + 1)
+        return seal(self.identity, self.run, kind, body, sequence, self._clock())
+
+    def open(self, data: bytes, limits: Limits, sender: Address) -> Envelope:
+        """Return the envelope that `sender`, at the other end of the connection, sent; raises its Violation."""
+        return open_envelope(
+            data, run=self.run, limits=limits, now=self._clock(), seen=self._guard, sender=sender
+        )
+
+    def refuse(self, sender: Address, violation: Violation) -> None:
+        """Count, log and report a message that broke a rule."""
+        refusal = Refusal(sender, type(violation).__name__, str(violation))
+        self.counters.refused(refusal)
+        fields = {"sender": checksum(sender), "reason": refusal.reason}
+        log.warning("refused %s from %s: %s", refusal.reason, checksum(sender), refusal.detail, extra=fields)
+        if self._on_refusal is not None:
+            self._on_refusal(refusal)

@@ -1,0 +1,77 @@
+"""Bodies of the post office's own requests and replies. Each is a frozen dataclass for `verification.codec`."""
+
+from dataclasses import dataclass
+
+from verification.units import Count, Digest
+
+CHUNK_BYTES = 256 * 1024
+"""Bytes of every chunk of a blob but the last."""
+MAX_CHUNKS = 1 << 15
+"""Chunks of the largest blob: 8 GiB, whose list takes 1.1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a peer answers: the digest of the request's bytes, how it went, and the answer's own body.
+
+    `status` is "ok", or the name of the reason why there is no answer; the body is then empty.
+    """
+
+    request: Digest
+    status: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A peer introduces itself: where it listens (a multiaddr with /p2p/) and the ledger head that it knows."""
+
+    address: str
+    head: Digest
+    height: Count
+
+
+@dataclass(frozen=True, slots=True)
+class BlobQuery:
+    """Asks for the list of a blob's chunks."""
+
+    blob: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob's size in bytes and its chunks' digests, which together hash to the blob's digest."""
+
+    size: Count
+    chunks: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkQuery:
+    """Asks for one chunk of a blob."""
+
+    blob: Digest
+    index: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The bytes of one chunk."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """News that is worth asking about: a topic, the digest of what is new and its height. Never proof of anything."""
+
+    topic: str
+    digest: Digest
+    height: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """The newest hint of each topic that its sender has not told this peer yet."""
+
+    hints: tuple[Hint, ...]

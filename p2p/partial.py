@@ -1,0 +1,84 @@
+"""Unfinished downloads: a sparse file and its chunk list, taken up again after a restart."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from p2p.blobs import BlobStore, check_info, chunk_digest, chunk_span, read_list, write_whole
+from p2p.messages import BlobInfo
+from verification.codec import encode
+from verification.errors import BadEvidence, Unavailable
+from verification.units import Digest
+
+
+def known_info(store: BlobStore, blob: Digest) -> BlobInfo | None:
+    """Return the chunk list that an earlier download of `blob` left."""
+    return read_list(_list_path(store, blob), blob)
+
+
+class Partial:
+    """One blob being downloaded. Which chunks are there is found by hashing them: a crash may have lost any of them."""
+
+    def __init__(self, store: BlobStore, blob: Digest, info: BlobInfo) -> None:
+        """Raises BadEvidence for a list of another blob, Unavailable while another process downloads the blob."""
+        self.info = check_info(blob, info)
+        self._store, self._blob = store, blob
+        self._path = store.folder / "partial" / f"{blob.hex()}.data"
+        if store.quota is not None and store.used() + info.size > store.quota:
+            raise Unavailable(f"the blob store has no room for {info.size} bytes; prune it")
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._handle).st_nlink == 0 or not os.path.samestat(
+                os.fstat(self._handle), self._path.stat()
+            ):
+                raise BlockingIOError  # the other process finished between our opening and our lock
+            self._fresh = os.fstat(self._handle).st_size == 0
+            os.ftruncate(self._handle, info.size)
+            if known_info(store, blob) is None:
+                write_whole(_list_path(store, blob), encode(info))
+        except BlockingIOError as error:
+            os.close(self._handle)
+            raise Unavailable(f"another process is downloading {blob.hex()}") from error
+        except OSError:
+            os.close(self._handle)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._handle)
+
+    def missing(self) -> list[int]:
+        """Return the indices of the chunks that are not there yet, by reading the file if it is not new."""
+        if self._fresh:
+            return list(range(len(self.info.chunks)))
+        return [index for index in range(len(self.info.chunks)) if not self._holds(index)]
+
+    def write(self, index: int, data: bytes) -> None:
+        """Store a chunk; raises BadEvidence if it is not the one that the list names."""
+        offset, length = chunk_span(self.info, index)
+        if len(data) != length or chunk_digest(data) != self.info.chunks[index]:
+            raise BadEvidence(f"chunk {index} does not match the list of blob {self._blob.hex()}")
+        if os.pwrite(self._handle, data, offset) != length:
+            raise OSError(f"{self._path}: short write")
+
+    def finish(self) -> Path:
+        """Turn the complete file into a blob of the store and return its path."""
+        os.fsync(self._handle)
+        path = self._store.adopt(self._path, self._blob, self.info)
+        _list_path(self._store, self._blob).unlink(missing_ok=True)
+        return path
+
+    def _holds(self, index: int) -> bool:
+        offset, length = chunk_span(self.info, index)
+        return chunk_digest(os.pread(self._handle, length, offset)) == self.info.chunks[index]
+
+
+def _list_path(store: BlobStore, blob: Digest) -> Path:
+    return store.folder / "partial" / f"{blob.hex()}.list"

@@ -1,0 +1,132 @@
+"""The answering side: reads requests from a peer's streams, checks them, and hands their bodies to handlers."""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+from libp2p.abc import INetStream
+
+from p2p.envelope import Limits
+from p2p.errors import Overloaded
+from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
+from p2p.identity import address_of_peer
+from p2p.mail import FAULT, OK, Kind, Mail, request_digest
+from p2p.messages import Reply
+from p2p.traffic import OTHERS
+from verification.codec import encode
+from verification.errors import Unavailable, Violation
+from verification.signing import checksum
+from verification.units import Address
+
+log = logging.getLogger(__name__)
+Handler = Callable[[Address, bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Grants:
+    """What one post office grants others, and takes itself.
+
+    A peer may hold `streams_per_peer` streams open, further ones are reset; of all peers' requests `at_once` are
+    handled at a time, further ones wait unread in order of arrival. A request that began to arrive must be complete
+    after `patience` seconds. Towards each peer `asking` requests run at a time, and dialling takes `dial_seconds`.
+    """
+
+    streams_per_peer: int = 32
+    at_once: int = 64
+    patience: float = 30.0
+    asking: int = 8
+    dial_seconds: float = 10.0
+
+
+class Server:
+    """Answers requests of the kinds that were registered."""
+
+    def __init__(self, mail: Mail, grants: Grants) -> None:
+        self._mail = mail
+        self._grants = grants
+        self._handlers: dict[str, tuple[Kind, Handler]] = {}
+        self._limits = Limits({})
+        self._open: Counter[Address] = Counter()
+        self._capacity = trio.CapacityLimiter(grants.at_once)
+
+    def register(self, kind: Kind, handler: Handler) -> None:
+        """Let `handler` answer requests of `kind`; raises ValueError if somebody does already."""
+        if kind.name in self._handlers:
+            raise ValueError(f"kind {kind.name} has a handler already")
+        self._handlers[kind.name] = (kind, handler)
+        self._limits = Limits({name: known.request_limit for name, (known, _) in self._handlers.items()})
+
+    async def serve(self, stream: INetStream) -> None:
+        """Answer everything that arrives on one stream, until it ends or breaks a rule."""
+        sender = OTHERS
+        try:
+            sender = address_of_peer(stream.muxed_conn.peer_id)
+            if self._open[sender] >= self._grants.streams_per_peer:
+                raise Overloaded(f"{self._grants.streams_per_peer} streams are open already")
+            self._open[sender] += 1
+            try:
+                with libp2p_faults(checksum(sender)):
+                    await self._converse(stream, sender)
+            finally:
+                self._open[sender] -= 1
+                if not self._open[sender]:
+                    del self._open[sender]
+        except Violation as violation:
+            self._mail.refuse(sender, violation)
+            await drop(stream)
+        except Unavailable as error:
+            log.info("stream lost: %s", error, extra={"sender": checksum(sender)})
+            await drop(stream)
+        except (
+            Exception
+        ):  # the task's outermost edge: what escaped here would end the peer's whole connection
+            log.exception("post office failed", extra={"sender": checksum(sender)})
+            await drop(stream)
+
+    async def _converse(self, stream: INetStream, sender: Address) -> None:
+        status = OK
+        while status == OK:
+            data = await read_frame(stream, self._limits.message, self._grants.patience)
+            if data is None:
+                break
+            async with self._capacity:
+                kind, reply = await self._answer(sender, data)
+            status = reply.status
+            sealed = self._mail.seal(kind, encode(reply))
+            await write_frame(stream, sealed)
+            self._mail.counters.moved(sender, "out", kind, len(sealed) + PREFIX_BYTES)
+        await stream.close()
+
+    async def _answer(self, sender: Address, data: bytes) -> tuple[str, Reply]:
+        request = request_digest(data)
+        name = "refused"
+        try:
+            envelope = self._mail.open(data, self._limits, sender)
+            name = envelope.kind
+            kind, handler = self._handlers[name]
+            status, body = OK, await self._handle(kind, handler, sender, envelope.body)
+        except Violation as violation:
+            self._mail.refuse(sender, violation)
+            status, body = type(violation).__name__, b""
+        except Unavailable as error:
+            log.info("cannot serve %s: %s", name, error, extra={"sender": checksum(sender)})
+            status, body = type(error).__name__, b""
+        except (
+            Exception
+        ):  # the request's outermost edge: a handler's fault must not end the peer's connection
+            log.exception("handler of %s failed", name, extra={"sender": checksum(sender)})
+            status, body = FAULT, b""
+        self._mail.counters.moved(sender, "in", name, len(data) + PREFIX_BYTES)
+        return name + "/reply", Reply(request, status, body)
+
+    async def _handle(self, kind: Kind, handler: Handler, sender: Address, body: bytes) -> bytes:
+        with trio.move_on_after(kind.patience):
+            answer = await handler(sender, body)
+            if len(answer) > kind.reply_limit:
+                raise RuntimeError(
+                    f"answer to {kind.name} of {len(answer)} bytes is over its limit of {kind.reply_limit}"
+                )
+            return answer
+        raise Unavailable(f"handler of {kind.name} took longer than {kind.patience} s")

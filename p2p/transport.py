@@ -1,0 +1,162 @@
+"""The py-libp2p host under the post office: TCP, Noise and Yamux, nothing else offered or accepted.
+
+`new_host()` would also offer secio, plaintext and Mplex, retry dials for seconds and connect to peers by itself.
+"""
+
+import errno
+import functools
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+from libp2p import new_swarm
+from libp2p.abc import INetStream
+from libp2p.crypto.x25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+from multiaddr.exceptions import Error as MultiaddrError
+
+from p2p.framing import drop
+from p2p.identity import Identity, address_of_peer
+from verification.errors import Malformed, UserError
+from verification.signing import checksum
+from verification.units import Address
+
+log = logging.getLogger(__name__)
+PROTOCOL = TProtocol("/proofswarm/1")
+MAX_CONNECTIONS = 1000
+ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
+
+
+@dataclass(frozen=True)
+class PeerAddress:
+    """Where a peer is reached: its account, and a multiaddr that ends in /p2p/ and the peer id of the same key."""
+
+    address: Address
+    multiaddr: str
+
+    @classmethod
+    def parse(cls, text: str) -> "PeerAddress":
+        """Return the peer of a multiaddr; raises Malformed for text that names no host, port and secp256k1 peer."""
+        return cls(address_of_peer(_info(text).peer_id), text)
+
+    def info(self) -> PeerInfo:
+        """Return libp2p's form; raises Malformed if the multiaddr is wrong or belongs to another account."""
+        return _checked_info(self)
+
+
+def make_host(identity: Identity) -> BasicHost:
+    """Return a host that is not running yet."""
+    noise = NoiseTransport(identity.libp2p_keys, noise_privkey=create_new_key_pair().private_key)
+    swarm = new_swarm(
+        key_pair=identity.libp2p_keys,
+        sec_opt={TProtocol(NOISE_ID): noise},
+        muxer_opt={TProtocol(YAMUX_ID): Yamux},
+        retry_config=RetryConfig(max_retries=0),
+        connection_config=_connections(),
+    )
+    host = BasicHost(network=swarm, disable_identify_address_discovery=True)
+    swarm.set_stream_handler(_guarded(swarm.common_stream_handler))
+    return host
+
+
+def _guarded(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStream], Awaitable[None]]:
+    """Return `handler` with faults kept to its own stream.
+
+    In py-libp2p 0.8.1 an exception on any inbound stream ends the whole program, and a peer causes one with a protocol
+    name that is no UTF-8.
+    """
+
+    async def handle(stream: INetStream) -> None:
+        try:
+            await handler(stream)
+        except Exception as error:  # noqa: BLE001 - the stream's outermost edge, before py-libp2p's nursery
+            peer = stream.muxed_conn.peer_id
+            log.warning("stream of %s broke libp2p's protocols: %r", peer, error, extra={"peer": str(peer)})
+            await drop(stream)
+
+    return handle
+
+
+def refuse_taken_port(listen: str) -> None:
+    """Raise UserError, one line, if `listen` is no TCP multiaddr, its port is taken or its address not ours.
+
+    py-libp2p listens with SO_REUSEPORT: without this a second process of the same user would silently share the port.
+    """
+    try:
+        address = Multiaddr(listen)
+        host, port = address.value_for_protocol("ip4"), int(address.value_for_protocol("tcp"))
+    except (MultiaddrError, ValueError, TypeError) as error:
+        raise UserError(f"{listen}: not an address to listen on; write /ip4/ADDRESS/tcp/PORT") from error
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(
+                    f"{listen}: port {port} is taken; choose another, or 0 for any free one"
+                ) from error
+            raise UserError(
+                f"{listen}: cannot listen there: {error.strerror}; choose another address"
+            ) from error
+
+
+def _connections() -> ConnectionConfig:
+    """Return limits under which py-libp2p closes and dials nothing by itself.
+
+    It dials peers it knows up to the middle of its two watermarks, and closes connections above the upper one.
+    """
+    most = MAX_CONNECTIONS
+    config = ConnectionConfig(max_connections=most, min_connections=0, low_watermark=0, high_watermark=most)
+    config.low_watermark = -most  # its constructor would refuse what makes the middle zero
+    return config
+
+
+async def hang_up(host: BasicHost) -> None:
+    """Close a running host's sockets.
+
+    py-libp2p's own stop cancels itself before its listeners are closed, which leaves the port taken for the rest of
+    the process, and its explicit close waits 0.2 s for each connection in turn.
+    """
+    network = host.get_network()
+    for listener in list(network.listeners.values()):
+        await listener.close()
+    async with trio.open_nursery() as nursery:
+        for connections in list(network.connections.values()):
+            for connection in list(connections):
+                nursery.start_soon(connection.close)
+
+
+def dialled(peer_id: ID, addresses: list[Multiaddr]) -> str:
+    """Return the full multiaddr of the first address, as other peers dial it."""
+    return f"{addresses[0]}".split("/p2p/")[0] + f"/p2p/{peer_id}"
+
+
+@functools.lru_cache(maxsize=1024)  # asked for every request, and a millisecond of parsing
+def _checked_info(peer: PeerAddress) -> PeerInfo:
+    info = _info(peer.multiaddr)
+    if address_of_peer(info.peer_id) != peer.address:
+        raise Malformed(f"{peer.multiaddr} is not the peer {checksum(peer.address)}")
+    return info
+
+
+def _info(text: str) -> PeerInfo:
+    try:
+        address = Multiaddr(text)
+        if "tcp" not in {protocol.name for protocol in address.protocols()}:
+            raise ValueError("no tcp port")
+        return info_from_p2p_addr(address)
+    except (MultiaddrError, ValueError, TypeError) as error:
+        raise Malformed(f"{text[:200]!r} is no TCP multiaddr of a peer") from error

@@ -1,0 +1,267 @@
+"""Blobs over real sockets from honest, lying, silent and dying sources."""
+
+import hashlib
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+
+from p2p.blobs import BlobStore, blob_digest
+from p2p.exchange import CHUNK, LIST, Exchange
+from p2p.host import PostOffice
+from p2p.identity import Identity
+from p2p.messages import CHUNK_BYTES, BlobInfo, BlobQuery, Chunk, ChunkQuery
+from p2p.partial import Partial, known_info
+from p2p.transport import PeerAddress
+from verification.codec import decode, encode
+from verification.digest import tagged
+from verification.errors import Unavailable
+from verification.units import Millis
+
+pytestmark = pytest.mark.integration
+RUN = tagged("test run")
+NOW = Millis(1_700_000_000_000)
+SECONDS = 8.0
+CHUNKS = 12
+DATA = hashlib.shake_128(b"blob").digest(CHUNK_BYTES * (CHUNKS - 1) + 100)
+BLOB = blob_digest(DATA)
+
+
+class Town:
+    """One fetching peer, and any number of sources."""
+
+    def __init__(self, folder, stack):
+        self.folder, self._stack, self._born = folder, stack, 1
+        self.dropped = []
+
+    async def office(self):
+        self._born += 1
+        post = PostOffice(Identity(bytes([self._born]) * 32), RUN, lambda: NOW)
+        return await self._stack.enter_async_context(post)
+
+    async def fetcher(self, **options):
+        post = await self.office()
+        store = BlobStore(self.folder / "own")
+        return Exchange(store, post, on_drop=self.dropped.append, **{"patience": 2.0} | options), post, store
+
+    async def source(self, hold=True):
+        post = await self.office()
+        store = BlobStore(self.folder / post.identity.address.hex())
+        if hold:
+            store.put(DATA)
+        Exchange(store, post).serve()
+        return post, store
+
+    async def odd_source(self, chunk, info=None):
+        """A source whose chunks come from `chunk(index)`; its list is right unless given."""
+        post = await self.office()
+        store = BlobStore(self.folder / post.identity.address.hex())
+        right = store.info(store.put(DATA))
+
+        async def answer_list(sender, body):
+            decode(BlobQuery, body)
+            return encode(info or right)
+
+        async def answer_chunk(sender, body):
+            return encode(Chunk(await chunk(decode(ChunkQuery, body).index)))
+
+        post.register(LIST, answer_list)
+        post.register(CHUNK, answer_chunk)
+        return post
+
+    def reasons(self):
+        return [(dropped.source, dropped.reason) for dropped in self.dropped]
+
+
+@asynccontextmanager
+async def town(folder):
+    with trio.fail_after(SECONDS):
+        async with AsyncExitStack() as stack:
+            yield Town(folder, stack)
+
+
+def right_chunk(index):
+    return DATA[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+
+
+async def lie(index):
+    return bytes(len(right_chunk(index)))
+
+
+def chunks_from(post, source):
+    flows = {(flow.peer, flow.kind): flow.messages for flow in post.traffic() if flow.direction == "in"}
+    return flows.get((source.identity.address, CHUNK.reply), 0)
+
+
+async def test_a_blob_comes_from_several_sources_at_once(tmp_path):
+    async with town(tmp_path) as here:
+        sources = [(await here.source())[0] for _ in range(3)]
+        exchange, post, store = await here.fetcher()
+        path = await exchange.fetch(BLOB, [source.address for source in sources])
+        assert path == store.path(BLOB)
+        assert store.get(BLOB) == DATA
+        assert here.dropped == []
+        shares = [chunks_from(post, source) for source in sources]
+        assert sum(shares) == CHUNKS
+        assert sum(share > 0 for share in shares) >= 2
+
+
+async def test_what_is_in_the_store_asks_nobody(tmp_path):
+    async with town(tmp_path) as here:
+        exchange, post, store = await here.fetcher()
+        store.put(DATA)
+        assert await exchange.fetch(BLOB, []) == store.path(BLOB)
+        assert post.traffic() == ()
+
+
+async def test_two_tasks_fetch_one_blob_once(tmp_path):
+    async with town(tmp_path) as here:
+        source, _ = await here.source()
+        exchange, post, _ = await here.fetcher()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(exchange.fetch, BLOB, [source.address])
+        assert chunks_from(post, source) == CHUNKS
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES])
+async def test_small_blobs_come_too(tmp_path, size):
+    async with town(tmp_path) as here:
+        source, held = await here.source()
+        blob = held.put(bytes(size))
+        exchange, _, store = await here.fetcher()
+        await exchange.fetch(blob, [source.address])
+        assert store.get(blob) == bytes(size)
+
+
+async def test_a_source_that_lies_is_counted_dropped_and_made_up_for(tmp_path):
+    async with town(tmp_path) as here:
+        liar, honest = await here.odd_source(lie), (await here.source())[0]
+        exchange, post, store = await here.fetcher()
+        await exchange.fetch(BLOB, [liar.address, honest.address])
+        assert store.get(BLOB) == DATA
+        assert here.reasons() == [(liar.identity.address, "BadEvidence")]
+        assert post.refusals()[liar.identity.address, "BadEvidence"] >= 1
+        assert {sender for sender, _ in post.refusals()} == {liar.identity.address}
+        assert chunks_from(post, honest) == CHUNKS
+
+
+@pytest.mark.parametrize("wrong", [BlobInfo(5, (tagged("x"),)), BlobInfo(2**53, ()), BlobInfo(0, ())])
+async def test_a_source_that_lies_about_the_list_is_dropped(tmp_path, wrong):
+    async with town(tmp_path) as here:
+        liar, honest = await here.odd_source(lie, wrong), (await here.source())[0]
+        exchange, post, store = await here.fetcher()
+        await exchange.fetch(BLOB, [liar.address, honest.address])
+        assert store.get(BLOB) == DATA
+        assert here.reasons() == [(liar.identity.address, "BadEvidence")]
+        assert post.refusals() == {(liar.identity.address, "BadEvidence"): 1}
+
+
+async def test_a_source_that_stalls_is_dropped(tmp_path):
+    async def stall(index):
+        await trio.sleep_forever()
+
+    async with town(tmp_path) as here:
+        slow, honest = await here.odd_source(stall), (await here.source())[0]
+        exchange, _, store = await here.fetcher(patience=0.5)
+        await exchange.fetch(BLOB, [slow.address, honest.address])
+        assert store.get(BLOB) == DATA
+        assert here.reasons() == [(slow.identity.address, "Unavailable")]
+
+
+async def test_a_source_that_dies_midway_is_dropped(tmp_path):
+    async with town(tmp_path) as here:
+        honest, _ = await here.source()
+        dying = PostOffice(Identity(b"\x77" * 32), RUN, lambda: NOW)
+        reached = trio.Event()
+
+        async def answer_chunk(sender, body):
+            reached.set()
+            await trio.sleep_forever()
+
+        dying.register(CHUNK, answer_chunk)
+        exchange, _, store = await here.fetcher(patience=5.0)
+        async with trio.open_nursery() as nursery, dying:
+            nursery.start_soon(exchange.fetch, BLOB, [honest.address, dying.address])
+            await reached.wait()
+        assert store.get(BLOB) == DATA
+        assert here.reasons() == [(dying.identity.address, "Unavailable")]
+
+
+async def test_a_fetch_resumes_after_a_restart_with_what_it_had(tmp_path):
+    served = Counter()
+
+    async def half(index):
+        served[index] += 1
+        if served.total() > CHUNKS // 2:
+            raise Unavailable("no more")
+        return right_chunk(index)
+
+    async with town(tmp_path) as here:
+        weak = await here.odd_source(half)
+        exchange, _, store = await here.fetcher(window=1)
+        with pytest.raises(Unavailable, match="no source is left for 6 chunks"):
+            await exchange.fetch(BLOB, [weak.address])
+        assert not store.has(BLOB)
+        honest, _ = await here.source()
+        again, post, store = await here.fetcher()
+        await again.fetch(BLOB, [honest.address])
+        assert store.get(BLOB) == DATA
+        assert chunks_from(post, honest) == CHUNKS - CHUNKS // 2
+        assert (honest.identity.address, LIST.reply) not in {
+            (flow.peer, flow.kind) for flow in post.traffic()
+        }
+
+
+async def test_a_cancelled_fetch_leaves_the_blob_free_to_fetch(tmp_path):
+    async with town(tmp_path) as here:
+        reached = trio.Event()
+
+        async def stall(index):
+            reached.set()
+            await trio.sleep_forever()
+
+        slow = await here.odd_source(stall)
+        exchange, _, store = await here.fetcher()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.fetch, BLOB, [slow.address])
+            await reached.wait()
+            nursery.cancel_scope.cancel()
+        with Partial(store, BLOB, known_info(store, BLOB)) as partial:
+            assert len(partial.missing()) == CHUNKS
+        await exchange.fetch(BLOB, [(await here.source())[0].address])
+        assert store.get(BLOB) == DATA
+
+
+async def test_nobody_has_it(tmp_path):
+    async with town(tmp_path) as here:
+        empty, _ = await here.source(hold=False)
+        absent = PeerAddress.parse("/ip4/127.0.0.1/tcp/1/p2p/" + str(Identity(b"\x55" * 32).peer_id))
+        exchange, post, _ = await here.fetcher()
+        with pytest.raises(Unavailable, match="no source has the chunk list"):
+            await exchange.fetch(BLOB, [empty.address, absent, post.address])
+        assert here.reasons() == [(empty.identity.address, "Unavailable"), (absent.address, "Unavailable")]
+
+
+async def test_a_damaged_source_declines_instead_of_lying(tmp_path):
+    async with town(tmp_path) as here:
+        (source, held), (honest, _) = await here.source(), await here.source()
+        path = held.path(BLOB)
+        path.chmod(0o644)
+        path.write_bytes(bytes(len(DATA)))
+        exchange, post, store = await here.fetcher()
+        await exchange.fetch(BLOB, [source.address, honest.address])
+        assert store.get(BLOB) == DATA
+        assert post.refusals() == {}
+        assert here.reasons() == [(source.identity.address, "Unavailable")]
+        assert not held.has(BLOB)
+
+
+async def test_a_chunk_beyond_the_end_is_a_refused_question(tmp_path):
+    async with town(tmp_path) as here:
+        source, _ = await here.source()
+        _, post, _ = await here.fetcher()
+        with pytest.raises(Unavailable, match="Malformed"):
+            await post.request(source.address, CHUNK, encode(ChunkQuery(BLOB, CHUNKS)), 2.0)
+        assert source.refusals() == {(post.identity.address, "Malformed"): 1}

@@ -1,0 +1,35 @@
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2p import blobs
+from p2p.blobs import BlobStore, blob_digest, info_digest
+from p2p.messages import CHUNK_BYTES
+
+data = st.tuples(st.binary(max_size=64), st.integers(0, 3), st.binary(max_size=64)).map(
+    lambda parts: parts[0] + bytes(CHUNK_BYTES * parts[1]) + parts[2]
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(data, st.integers(1, CHUNK_BYTES * 2))
+def test_stored_however_cut_a_blob_has_one_digest_and_returns(content, step):
+    with tempfile.TemporaryDirectory() as folder:
+        store = BlobStore(Path(folder))
+        blob = store.put_stream(content[i : i + step] for i in range(0, len(content), step))
+        assert blob == blob_digest(content) == info_digest(store.info(blob))
+        assert store.get(blob) == content
+        info = store.info(blob)
+        assert b"".join(store.chunk(blob, info, index) for index in range(len(info.chunks))) == content
+
+
+@settings(deadline=None, max_examples=50)
+@given(data, data)
+def test_different_bytes_have_different_digests(one, other):
+    assert (blob_digest(one) == blob_digest(other)) == (one == other)
+
+
+def test_trailing_zeros_count():
+    assert len({blobs.blob_digest(bytes(size)) for size in range(5)}) == 5

@@ -1,0 +1,184 @@
+"""A believable report: four workers, two verifiers, ten rounds, and a worker that skips steps in round 4."""
+
+import dataclasses
+import hashlib
+
+from verification.report.schema import (
+    AuditReport,
+    ContributionReport,
+    DisputeReport,
+    EvaluationReport,
+    MoneyReport,
+    MoveReport,
+    PeerReport,
+    Report,
+    ResultReport,
+    RoundReport,
+    StakePoint,
+    TrafficReport,
+)
+
+CHEAT_ROUND = 4
+STAKE = 190_000
+
+
+def address(name: str) -> str:
+    """Return the sample address that belongs to `name`."""
+    return "0x" + hashlib.sha256(name.encode()).hexdigest()[:40]
+
+
+def digest(*parts: object) -> str:
+    """Return a digest for a place in the sample."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool = True) -> Report:
+    """Return the report of a small run; with `cheat`, worker-3 (or the last) is convicted in round 4."""
+    names = [f"worker-{index}" for index in range(1, workers + 1)]
+    checkers = [f"verifier-{index}" for index in range(1, verifiers + 1)]
+    cheats = cheat and rounds > CHEAT_ROUND and verifiers > 0 and workers > 0
+    culprit = names[min(2, workers - 1)] if cheats else ""
+    history = tuple(_round(number, names, checkers, culprit) for number in range(rounds))
+    peers = tuple(_peer(name, history, culprit) for name in names + checkers)
+    return Report(
+        schema_version=1,
+        run=digest("run"),
+        manifest_digest=digest("manifest"),
+        created_at_ms=1_700_000_000_000,
+        title="shakespeare-nano",
+        parameters={
+            "workers": workers,
+            "rounds": rounds,
+            "inner steps": 20,
+            "audit rate": "15%",
+            "arithmetic": "exact-14",
+        },
+        rounds=history,
+        peers=peers,
+        disputes=(_dispute(culprit, checkers[0]),) if cheats else (),
+        traffic=_traffic(names + checkers),
+        money=_money(peers, cheats),
+        evaluation=EvaluationReport(
+            4.174 if rounds else None,
+            max(4.174 - 0.2 * rounds, 1.6) if rounds else None,
+            "ROMEO:",
+            " q;Vxa$ J3mw&ktT pQ\nz!hB  eoRd,u'cZ",
+            "\nWhat is the matter, sir? I will not speak\nThe son of the contrary to the streets.",
+        ),
+        result=_result(culprit, rounds),
+    )
+
+
+def _result(culprit: str, rounds: int) -> ResultReport:
+    if culprit:
+        sentence = f"The swarm trained {rounds} rounds, and caught {culprit} skipping steps."
+        facts = (
+            "verifier-1 re-ran its round 4 and found the difference; the law executed one node and convicted it.",
+            "Every other audited round was reproduced bit for bit.",
+        )
+        return ResultReport(True, sentence, facts)
+    return ResultReport(True, f"The swarm trained {rounds} rounds; every audit passed.", ())
+
+
+def _loss(number: int) -> float:
+    wobble = int(digest("loss", number)[:4], 16) / 65536
+    return round(1.55 + 2.6 * 0.78**number + 0.04 * wobble, 4)
+
+
+def _round(number: int, names: list[str], checkers: list[str], culprit: str) -> RoundReport:
+    present = [name for name in names if name != culprit or number <= CHEAT_ROUND]
+    contributions = tuple(
+        ContributionReport(
+            address(name), 20, digest("contribution", name, number), 0.8 / (1 + number), True, _loss(number)
+        )
+        for name in present
+    )
+    audits = []
+    for checker in checkers:
+        for name in present:
+            caught = name == culprit and number == CHEAT_ROUND
+            lucky = int(digest("draw", checker, name, number)[:2], 16) < 60
+            if (caught and checker == checkers[0]) or (lucky and not caught):
+                outcome = "mismatch" if caught else "pass"
+                audits.append(AuditReport(address(checker), address(name), "private", outcome))
+    opened = 1_700_000_001_000 + number * 6_400
+    state = digest("state", number + 1)
+    return RoundReport(number, _loss(number), state, opened, opened + 6_200, contributions, tuple(audits))
+
+
+def _peer(name: str, history: tuple[RoundReport, ...], culprit: str) -> PeerReport:
+    who, guilty = address(name), name == culprit
+    of_it = [audit for one in history for audit in one.audits if audit.worker == who]
+    delivered = sum(entry.worker == who for one in history for entry in one.contributions)
+    slashed = STAKE // 10 if guilty else 0
+    points = tuple(
+        StakePoint(one.number, STAKE - slashed if one.number >= CHEAT_ROUND + 1 else STAKE) for one in history
+    )
+    return PeerReport(
+        id=who,
+        name=name,
+        role=name.split("-")[0],
+        stake_start=STAKE,
+        stake_end=points[-1].stake if points else STAKE,
+        rewards=1_200 * delivered,
+        slashed=slashed,
+        commitments=delivered,
+        audits_passed=sum(audit.outcome == "pass" for audit in of_it),
+        audits_failed=sum(audit.outcome == "mismatch" for audit in of_it),
+        audits_done=sum(audit.verifier == who for one in history for audit in one.audits),
+        status="excluded" if guilty else "active",
+        excluded_in_round=CHEAT_ROUND + 1 if guilty else None,
+        stake_history=points,
+    )
+
+
+def _dispute(culprit: str, checker: str) -> DisputeReport:
+    accused, accuser, start = address(culprit), address(checker), 1_700_000_032_000
+    moves = (
+        (0, accuser, "challenged round 4 of worker-3 at leaf 2: its re-run gives another digest there."),
+        (
+            240,
+            accused,
+            "posted the state digests of inner steps 10 to 20; they fold to the leaf it had committed to.",
+        ),
+        (610, accuser, "named inner step 12 as the first that differs."),
+        (1_020, accused, "posted the output digests of all 1,804 nodes of that step."),
+        (1_350, accuser, "named node 1,207 and opened its two inputs against digests on which both agree."),
+        (1_480, "ledger", "executed node 1,207 on these inputs: another digest than worker-3 had posted."),
+    )
+    return DisputeReport(
+        number=1,
+        round=CHEAT_ROUND,
+        accused=accused,
+        accuser=accuser,
+        leaf=2,
+        step=12,
+        node=1207,
+        operator="product",
+        place="inner step",
+        verdict="guilty",
+        reason="Same inputs, other output: the posted step repeats the digests of the step before it.",
+        claimed_digest=digest("claimed"),
+        computed_digest=digest("computed"),
+        slashed=STAKE // 10,
+        rewarded=STAKE // 20,
+        burned=STAKE // 20,
+        moves=tuple(MoveReport(start + offset, who, what) for offset, who, what in moves),
+    )
+
+
+def _traffic(names: list[str]) -> tuple[TrafficReport, ...]:
+    kinds = (("contributions", 5_800_000), ("statements", 61_000), ("audits", 240_000))
+    return tuple(
+        TrafficReport(address(name), kind, base + 997 * index, base * 3 - 1009 * index)
+        for index, name in enumerate(names)
+        for kind, base in kinds
+        if kind != "contributions" or name.startswith("worker")
+    )
+
+
+def _money(peers: tuple[PeerReport, ...], cheats: bool) -> MoneyReport:
+    stakes = sum(peer.stake_end for peer in peers)
+    burned = STAKE // 20 if cheats else 0
+    parts = MoneyReport(1_204_300, stakes, 21_600, 350_000, burned, 0)
+    return dataclasses.replace(parts, total=1_204_300 + stakes + 21_600 + 350_000 + burned)

@@ -1,0 +1,229 @@
+"""The rules that keep the tree readable and the law pure, each as a test, each tried on a planted violation."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("trainer", "p2p", "verification")
+MAX_FUNCTION, MAX_MODULE, MAX_PARAMETERS = 80, 600, 8
+MAX_TEXT_BYTES = 2_000_000
+BAD_NAMES = {"utils", "common", "manager", "node", "helpers"}
+HEAVY = ("torch", "transformers", "trio", "asyncio", "libp2p", "hivemind")
+TASK_EDGE = "# task's edge"
+
+Checker = Callable[[str], list[str]]
+
+
+def long_functions(source: str) -> list[str]:
+    """Functions of more than MAX_FUNCTION lines, decorators and docstring included."""
+    found = []
+    for item in ast.walk(ast.parse(source)):
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([item.lineno, *(decorator.lineno for decorator in item.decorator_list)])
+            lines = (item.end_lineno or first) - first + 1
+            if lines > MAX_FUNCTION:
+                found.append(f"line {first}: {item.name} has {lines} lines")
+    return found
+
+
+def long_module(source: str) -> list[str]:
+    """The module itself when it has more than MAX_MODULE lines."""
+    lines = source.count("\n")
+    return [f"{lines} lines"] if lines > MAX_MODULE else []
+
+
+def wide_constructors(source: str) -> list[str]:
+    """Hand-written constructors of more than MAX_PARAMETERS; a dataclass that is a plain record may have more."""
+    found = []
+    for item in ast.walk(ast.parse(source)):
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            arguments = item.args
+            count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs) - 1
+            if count > MAX_PARAMETERS:
+                found.append(f"line {item.lineno}: constructor with {count} parameters")
+    return found
+
+
+def _imports(source: str) -> Iterator[tuple[int, str]]:
+    for item in ast.walk(ast.parse(source)):
+        if isinstance(item, ast.Import):
+            yield from ((item.lineno, alias.name) for alias in item.names)
+        elif isinstance(item, ast.ImportFrom) and item.level == 0 and item.module:
+            yield item.lineno, item.module
+
+
+def _called(call: ast.Call) -> str:
+    return ast.unparse(call.func)
+
+
+def unsafe_calls(source: str) -> list[str]:
+    """pickle and its kin, torch.load, eval, exec and yaml.load: each runs what a peer sent."""
+    pickles = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
+    calls = {"torch.load", "eval", "exec", "yaml.load"}
+    found = [f"line {line}: imports {name}" for line, name in _imports(source) if name in pickles]
+    for item in ast.walk(ast.parse(source)):
+        if isinstance(item, ast.Call) and _called(item) in calls:
+            found.append(f"line {item.lineno}: calls {_called(item)}")
+    return found
+
+
+def both_networks(source: str) -> list[str]:
+    """hivemind and libp2p in one module: importing both in one process fails."""
+    roots = {name.split(".")[0] for _, name in _imports(source)}
+    return ["imports hivemind and libp2p"] if {"hivemind", "libp2p"} <= roots else []
+
+
+def broad_excepts(source: str) -> list[str]:
+    """Handlers that catch everything, except where the line says that it is a task's edge."""
+    lines, found = source.splitlines(), []
+    for item in ast.walk(ast.parse(source)):
+        if not isinstance(item, ast.ExceptHandler) or TASK_EDGE in lines[item.lineno - 1]:
+            continue
+        kinds = item.type.elts if isinstance(item.type, ast.Tuple) else [item.type]
+        if any(kind is None or ast.unparse(kind) in ("Exception", "BaseException") for kind in kinds):
+            found.append(f"line {item.lineno}: broad except")
+    return found
+
+
+def sleeps(source: str) -> list[str]:
+    """Sleeps in tests; a test waits for an event or steps a virtual clock."""
+    found = []
+    for item in ast.walk(ast.parse(source)):
+        if isinstance(item, ast.Call) and re.fullmatch(r"((time|trio|asyncio|anyio)\.)?sleep", _called(item)):
+            found.append(f"line {item.lineno}: sleeps")
+    return found
+
+
+def bad_file_name(path: str) -> list[str]:
+    """Names that say nothing about what a file holds."""
+    return [f"{path} says nothing"] if Path(path).stem in BAD_NAMES and path.endswith(".py") else []
+
+
+def private_paths(source: str) -> list[str]:
+    """Paths of somebody's own machine."""
+    pattern = r"/(?:home/[a-z_]|root/|Users/[A-Za-z])|C:\\Users"
+    return [
+        f"line {number}: {line.strip()[:80]}"
+        for number, line in enumerate(source.splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+
+
+def _tracked() -> list[Path]:
+    """Files that git tracks or would track; every file when the tree is no checkout."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        listed = [
+            str(path.relative_to(ROOT))
+            for folder in (*PACKAGES, "tests", "docs")
+            for path in (ROOT / folder).rglob("*")
+            if "__pycache__" not in path.parts
+        ]
+    return [ROOT / name for name in listed if (ROOT / name).is_file()]
+
+
+def _python(*folders: str) -> list[Path]:
+    return [
+        path
+        for path in _tracked()
+        if path.suffix == ".py" and (not folders or path.relative_to(ROOT).parts[0] in folders)
+    ]
+
+
+def _complaints(checker: Checker, paths: list[Path]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}: {complaint}"
+        for path in paths
+        for complaint in checker(path.read_text("utf-8"))
+    ]
+
+
+@pytest.mark.parametrize("checker", [long_functions, long_module, wide_constructors, both_networks])
+def test_every_python_file_keeps(checker: Checker) -> None:
+    assert _complaints(checker, _python()) == []
+
+
+@pytest.mark.parametrize("checker", [unsafe_calls, broad_excepts])
+def test_the_packages_keep(checker: Checker) -> None:
+    paths = _python(*PACKAGES)
+    assert len(paths) > len(PACKAGES)
+    assert _complaints(checker, paths) == []
+
+
+def test_no_test_sleeps() -> None:
+    assert _complaints(sleeps, _python("tests")) == []
+
+
+def test_file_names_say_what_they_hold() -> None:
+    assert [found for path in _python() for found in bad_file_name(str(path.relative_to(ROOT)))] == []
+
+
+def test_no_tracked_file_names_a_private_path() -> None:
+    here = Path(__file__).resolve()
+    texts = [path for path in _tracked() if path != here and path.stat().st_size <= MAX_TEXT_BYTES]
+    found = [
+        f"{path.relative_to(ROOT)}: {complaint}"
+        for path in texts
+        for complaint in private_paths(path.read_bytes().decode("utf-8", "replace"))
+    ]
+    assert found == []
+
+
+WALK = """
+import importlib, pkgutil, sys
+import verification
+for module in pkgutil.walk_packages(verification.__path__, "verification."):
+    if module.name != "verification.ledger.evm":  # a client of a chain's node: the one module that may be heavy
+        importlib.import_module(module.name)
+print([name for name in {heavy!r} if name in sys.modules])
+"""
+
+
+def test_importing_the_law_brings_nothing_heavy() -> None:
+    command = [sys.executable, "-c", WALK.format(heavy=HEAVY)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (answer.returncode, answer.stdout.strip()) == (0, "[]"), answer.stderr
+
+
+BODY = "    pass\n"
+PLANTED: list[tuple[Checker, str, str]] = [
+    (long_functions, "def f():\n" + BODY * MAX_FUNCTION, "def f():\n" + BODY * (MAX_FUNCTION - 1)),
+    (long_module, "\n" * (MAX_MODULE + 1), "\n" * MAX_MODULE),
+    (
+        wide_constructors,
+        "class A:\n def __init__(self, a, b, c, d, e, f, g, *, h, i): ...",
+        "class A:\n def __init__(self, a, b, c, d, e, f, g, *, h): ...",
+    ),
+    (unsafe_calls, "import pickle", "import json"),
+    (unsafe_calls, "from pickle import loads", "from json import loads"),
+    (unsafe_calls, "torch.load(path)", "safetensors.torch.load_file(path)"),
+    (unsafe_calls, "eval(text)", "model.eval()"),
+    (unsafe_calls, "yaml.load(text)", "yaml.safe_load(text)"),
+    (both_networks, "import hivemind\nfrom libp2p.host import x", "import hivemind"),
+    (broad_excepts, "try: f()\nexcept Exception: g()", "try: f()\nexcept OSError: g()"),
+    (broad_excepts, "try: f()\nexcept: g()", "try: f()\nexcept Exception:  # task's edge\n    g()"),
+    (
+        broad_excepts,
+        "try: f()\nexcept (OSError, BaseException): g()",
+        "try: f()\nexcept (OSError, KeyError): g()",
+    ),
+    (sleeps, "await trio.sleep(1)", "await trio.sleep_forever()"),
+    (sleeps, "from time import sleep\nsleep(1)", "clock.jump(1)"),
+    (bad_file_name, "p2p/utils.py", "p2p/utils_of_nothing.py"),
+    (private_paths, "cd /home/" + "alice", "cd /homepage"),
+    (private_paths, "/root/" + "x", "a/rooted/tree"),
+]
+
+
+@pytest.mark.parametrize(("checker", "violation", "clean"), PLANTED)
+def test_a_planted_violation_is_found(checker: Checker, violation: str, clean: str) -> None:
+    assert len(checker(violation)) == 1
+    assert checker(clean) == []

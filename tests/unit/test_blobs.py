@@ -1,0 +1,195 @@
+import hashlib
+import multiprocessing
+import os
+
+import pytest
+
+from p2p.blobs import BlobStore, blob_digest, check_info, chunk_digest, info_digest
+from p2p.messages import CHUNK_BYTES, MAX_CHUNKS, BlobInfo
+from p2p.partial import Partial, known_info
+from verification.errors import BadEvidence, Unavailable
+
+SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]
+
+
+def noise(size, seed=0):
+    return hashlib.shake_128(seed.to_bytes(8, "big")).digest(size)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return BlobStore(tmp_path / "blobs")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_put_is_got(store, size, tmp_path):
+    data = noise(size)
+    (tmp_path / "file").write_bytes(data)
+    blob = store.put(data)
+    assert blob == blob_digest(data) == store.put_file(tmp_path / "file")
+    assert blob == store.put_stream(data[i : i + 1000] for i in range(0, size, 1000))
+    assert store.get(blob) == data == store.path(blob).read_bytes()
+    assert store.path(blob).name == blob.hex()
+    assert info_digest(store.info(blob)) == blob
+    assert os.listdir(store.folder / "partial") == []
+
+
+def test_what_is_not_there_is_unavailable(store):
+    missing = blob_digest(b"missing")
+    assert not store.has(missing)
+    for ask in (store.get, store.path, store.info):
+        with pytest.raises(Unavailable, match=r"not in the store"):
+            ask(missing)
+
+
+def damage(store, blob, where=5):
+    path = store.path(blob)
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[where] ^= 1
+    path.write_bytes(data)
+
+
+def test_damage_is_found_on_reading_and_quarantined(store):
+    blob = store.put(noise(CHUNK_BYTES * 2))
+    damage(store, blob)
+    with pytest.raises(Unavailable, match="damaged"):
+        store.get(blob)
+    assert not store.has(blob)
+    assert (store.folder / "quarantine" / blob.hex()).exists()
+    store.put(noise(CHUNK_BYTES * 2))
+    assert store.get(blob) == noise(CHUNK_BYTES * 2)
+
+
+def test_a_damaged_chunk_is_never_served(store):
+    blob = store.put(noise(CHUNK_BYTES * 2))
+    info = store.info(blob)
+    damage(store, blob, CHUNK_BYTES + 1)
+    assert store.chunk(blob, info, 0) == noise(CHUNK_BYTES * 2)[:CHUNK_BYTES]
+    with pytest.raises(Unavailable, match="damaged"):
+        store.chunk(blob, info, 1)
+    assert not store.has(blob)
+
+
+@pytest.mark.parametrize("junk", [None, b"", b"junk"])
+def test_a_lost_or_damaged_list_is_made_again(store, junk):
+    blob = store.put(noise(CHUNK_BYTES + 5))
+    path, info = store.folder / "lists" / blob.hex(), store.info(blob)
+    path.unlink()
+    if junk is not None:
+        path.write_bytes(junk)
+    assert store.info(blob) == info
+    assert BlobStore(store.folder).info(blob) == info
+
+
+def test_a_list_made_from_a_damaged_blob_quarantines_it(store):
+    blob = store.put(noise(100))
+    (store.folder / "lists" / blob.hex()).unlink()
+    damage(store, blob)
+    with pytest.raises(Unavailable, match="damaged"):
+        store.info(blob)
+
+
+@pytest.mark.parametrize("lie", ["size", "chunk", "order", "short", "long", "huge"])
+def test_a_list_that_lies_is_refused_before_any_chunk(lie):
+    data = noise(CHUNK_BYTES * 2 + 9)
+    blob = blob_digest(data)
+    good = [chunk_digest(data[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES)]
+    assert check_info(blob, BlobInfo(len(data), tuple(good)))
+    size, chunks = {
+        "size": (len(data) - 1, good),
+        "chunk": (len(data), [*good[:2], chunk_digest(b"")]),
+        "order": (len(data), [good[1], good[0], good[2]]),
+        "short": (len(data), good[:2]),
+        "long": (len(data), [*good, good[0]]),
+        "huge": (CHUNK_BYTES * MAX_CHUNKS + 1, good),
+    }[lie]
+    with pytest.raises(BadEvidence):
+        check_info(blob, BlobInfo(size, tuple(chunks)))
+
+
+def test_the_quota_is_kept(tmp_path):
+    store = BlobStore(tmp_path, quota=1000)
+    first = store.put(noise(600))
+    with pytest.raises(Unavailable, match="prune"):
+        store.put(noise(600, 1))
+    assert store.blobs() == (first,)
+    assert os.listdir(tmp_path / "partial") == []
+    assert store.prune([], before=2**40) == 600
+    store.put(noise(600, 1))
+
+
+def test_pruning_keeps_what_is_named_or_new(store):
+    blobs = [store.put(noise(100, seed)) for seed in range(4)]
+    for blob in blobs[:3]:
+        os.utime(store.path(blob), (1000, 1000))
+    assert store.prune({blobs[0]}, before=2000.0) == 200
+    assert set(store.blobs()) == {blobs[0], blobs[3]}
+    assert store.used() == 200
+    assert not (store.folder / "lists" / blobs[1].hex()).exists()
+
+
+def test_a_partial_file_is_taken_up_where_it_stopped(store):
+    data = noise(CHUNK_BYTES * 3 + 1)
+    blob = blob_digest(data)
+    info = BlobInfo(
+        len(data), tuple(chunk_digest(data[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES))
+    )
+    with Partial(store, blob, info) as partial:
+        assert partial.missing() == [0, 1, 2, 3]
+        partial.write(3, data[-1:])
+        partial.write(1, data[CHUNK_BYTES : 2 * CHUNK_BYTES])
+        with pytest.raises(BadEvidence):
+            partial.write(0, data[1 : CHUNK_BYTES + 1])
+        with pytest.raises(BadEvidence):
+            partial.write(2, b"")
+        with pytest.raises(Unavailable, match="another process"):
+            Partial(BlobStore(store.folder), blob, info)
+    again = BlobStore(store.folder)
+    assert not again.has(blob)
+    with Partial(again, blob, known_info(again, blob)) as partial:
+        assert partial.missing() == [0, 2]
+        partial.write(0, data[:CHUNK_BYTES])
+        partial.write(2, data[2 * CHUNK_BYTES : 3 * CHUNK_BYTES])
+        assert partial.finish() == store.path(blob)
+    assert store.get(blob) == data
+    assert os.listdir(store.folder / "partial") == []
+
+
+def test_a_partial_that_lost_bytes_in_a_crash_fetches_them_again(store):
+    data = noise(CHUNK_BYTES * 2)
+    blob = store.put(data)
+    info = store.info(blob)
+    store.prune([], before=2**40)
+    with Partial(store, blob, info) as partial:
+        partial.write(0, data[:CHUNK_BYTES])
+        partial.write(1, data[CHUNK_BYTES:])
+    with (store.folder / "partial" / f"{blob.hex()}.data").open("r+b") as file:
+        file.write(bytes(10))
+    with Partial(store, blob, info) as partial:
+        assert partial.missing() == [0]
+
+
+def put_many(folder, seeds):
+    store = BlobStore(folder)
+    for seed in seeds:
+        assert store.get(store.put(noise(CHUNK_BYTES + seed, seed))) == noise(CHUNK_BYTES + seed, seed)
+
+
+def test_two_processes_may_store_the_same_blobs_at_once(store):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=put_many, args=(store.folder, range(20))) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(store.blobs()) == 20
+    assert all(blob_digest(store.get(blob)) == blob for blob in store.blobs())
+
+
+def test_a_mapped_blob_survives_its_deletion(store):
+    blob = store.put(noise(1000))
+    with store.path(blob).open("rb") as file:
+        store.prune([], before=2**40)
+        assert file.read() == noise(1000)

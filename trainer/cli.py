@@ -1,0 +1,129 @@
+"""The command line. Heavy imports wait inside the commands, so that `--help` and mistakes answer at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verification.errors import ProofswarmError, UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+run_app = typer.Typer(no_args_is_help=True, help="Make runs.")
+app.add_typer(run_app, name="run")
+
+Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
+CHEATS = "none, skip-steps, noise, stale, wrong-data"
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    cheat: Annotated[
+        str, typer.Option(help=f"What one worker does from round 3 on: {CHEATS}.")
+    ] = "skip-steps",
+    rounds: Annotated[int, typer.Option(min=1, max=1000)] = 12,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    verifiers: Annotated[int, typer.Option(min=1, max=16)] = 2,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    text: Annotated[
+        Path | None, typer.Option(help="Text to train on instead of the Python reference.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Delete an earlier demo in the folder first.")] = False,
+) -> None:
+    """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
+    from trainer.demo import DemoSettings, run_demo
+
+    raise typer.Exit(run_demo(DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, force)))
+
+
+@app.command()
+def doctor() -> None:
+    """Is this machine bit-exact, and how fast?"""
+    from trainer.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+@run_app.command("create")
+def run_create(
+    job: Annotated[Path, typer.Argument(help="Job file (TOML); the README shows one.")],
+    out: Out = Path("runs/new"),
+) -> None:
+    """Trace a job's model and open the run on a new local ledger."""
+    from trainer.create import create_run
+    from trainer.job import read_job
+
+    created = create_run(read_job(job), job.parent, out, tell=lambda line: typer.echo(line))
+    typer.echo(
+        f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"
+    )
+    typer.echo(f"join it with: proofswarm peer --run {out} --key {out}/keys/peer-0.key --role worker")
+
+
+@app.command()
+def peer(
+    run: Annotated[Path, typer.Option(help="The run's folder.")],
+    key: Annotated[Path, typer.Option(help="This peer's key file; its name is the peer's name.")],
+    role: Annotated[str, typer.Option(help="worker or verifier.")] = "worker",
+    listen: Annotated[str, typer.Option(help="Multiaddress to listen on; port 0 lets the system choose.")] = (
+        "/ip4/127.0.0.1/tcp/0"
+    ),
+    threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of the compute process.")] = 1,
+    stake: Annotated[int | None, typer.Option(min=1, help="Stake; what the role needs by default.")] = None,
+    cheat: Annotated[str, typer.Option(help=f"For experiments: {CHEATS}.")] = "none",
+    cheat_from: Annotated[int, typer.Option(min=0, help="Round in which cheating begins.")] = 3,
+) -> None:
+    """Join a run and take part until it has ended."""
+    import trio
+
+    from p2p.identity import load
+    from trainer.cheats import conduct_named
+    from trainer.folder import RunFolder
+    from trainer.peer import PeerConfig, run_peer
+    from verification.statements import VERIFIER, WORKER
+
+    if role not in (WORKER, VERIFIER):
+        raise UserError(f"unknown role {role!r}: choose worker or verifier")
+    conduct_named(cheat, cheat_from)
+    folder = RunFolder(run).checked()
+    config = PeerConfig(folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from)
+    trio.run(run_peer, config)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+) -> None:
+    """Make report.json and report.html again from ledger and events, and print what happened."""
+    from trainer.folder import RunFolder
+    from trainer.inspect import print_report, write_report
+
+    print_report(write_report(RunFolder(run).checked()))
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one line on standard error and exit status 2."""
+    try:
+        app()
+    except ExceptionGroup as group:
+        _fail(_innermost(group))
+    except ProofswarmError as error:
+        _fail(error)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _fail(error: BaseException) -> None:
+    if not isinstance(error, ProofswarmError):
+        raise error
+    sys.stderr.write(f"proofswarm: {error}\n")
+    sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The compute process of a peer: torch, programs and the store; no sockets, no ledger. Frames in, frames out.
+
+Started by the node as `python -m trainer.compute`; it ends when its standard input does.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from p2p.blobs import BlobStore
+from trainer import cheats, frames, orders
+from trainer.engine import TorchEngine
+from trainer.rounds import HONEST, Job, Rounds
+from verification import codec
+from verification.errors import Malformed, ProofswarmError
+from verification.executor import StepFailed
+from verification.manifest import BundleRef, Manifest, ProgramRef
+from verification.outer import outer_inputs
+from verification.program import decode_program, program_digest
+from verification.state import Place
+from verification.statements import MAX_STATEMENT
+from verification.tensors import Bundle, decode_bundle, digest_of
+from verification.units import Count, Digest, Round
+
+MEASURED_STEPS = 3
+Reply = Callable[[object], None]
+
+
+class Workshop:
+    """One run's programs, data and store, and the orders on them."""
+
+    def __init__(self, order: orders.Prepare) -> None:
+        """Load what the manifest names from the store; raises Violation for blobs that are not what it says."""
+        torch.set_num_threads(order.threads)
+        self.manifest = codec.decode(Manifest, order.manifest)
+        self.store = BlobStore(Path(order.store))
+        programs = self.manifest.programs
+        refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer)
+        encoded = {ref.digest: self._program(ref) for ref in refs}
+        self.engine = TorchEngine(encoded)
+        for ref in refs:
+            self.engine.executor.load(ref.digest)
+        self._contribution = decode_program(encoded[programs.epilogue.digest])
+        data = decode_bundle(self.store.get(self.manifest.data.blob), MAX_STATEMENT)
+        self.rounds = Rounds(self.engine, self.manifest, data)
+        self.conduct = cheats.conduct_named(order.cheat, order.cheat_from)
+
+    def measure(self) -> orders.Prepared:
+        """Reproduce the golden step and time inner steps."""
+        start = self._bundle(self.manifest.start)
+        golden = self.rounds.golden(start) == self.manifest.golden
+        job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), MEASURED_STEPS)  # type: ignore[arg-type]
+        began = time.perf_counter()
+        self.rounds.digests_after(job, start, (MEASURED_STEPS,))
+        seconds = time.perf_counter() - began
+        return orders.Prepared(golden, Count(max(1, int(1000 * MEASURED_STEPS / seconds))))
+
+    def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
+        """Compute F, telling each inner step."""
+        outcome = self.rounds.run(
+            _job(order),
+            self._bundle(order.start),
+            self._conduct(order),
+            lambda n: reply(orders.StepDone(Count(n))),
+        )
+        ref = self._keep(outcome.contribution)
+        norm = int.from_bytes(outcome.contribution.tensors[-2].data, "little")
+        return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO))
+
+    def list_steps(self, order: orders.ListSteps) -> orders.Listed:
+        """Compute the digests of a dispute's list."""
+        job = order.job
+        digests = self.rounds.digests_after(
+            _job(job), self._bundle(job.start), order.steps, self._conduct(job)
+        )
+        return orders.Listed(digests)
+
+    def make_inputs(self, order: orders.MakeInputs) -> orders.Inputs:
+        """Make the inputs of a disputed execution."""
+        job = order.job
+        bundles = self.rounds.inputs_of(_job(job), self._bundle(job.start), Place(order.place), order.step)
+        return orders.Inputs(bundles)
+
+    def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
+        """Compute and keep the next state."""
+        entries = {
+            int(entry.slot): (int(entry.steps), self._bundle(entry.contribution)) for entry in order.slots
+        }
+        inputs = outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries)
+        return orders.Made(self._keep(self.rounds.next_state(inputs)))
+
+    def check_contribution(self, order: orders.CheckContribution) -> orders.Checked:
+        """Check that a fetched blob decodes to the committed contribution, shaped as the epilogue's outputs."""
+        try:
+            bundle = self._bundle(order.ref)
+        except Malformed:
+            return orders.Checked(False)
+        return orders.Checked(
+            self.engine.executor.fits_outputs(self.manifest.programs.epilogue.digest, bundle)
+        )
+
+    def execute(self, order: orders.Execute) -> orders.Executed:
+        """Run a program for the law."""
+        return orders.Executed(self.engine.executor.execute(order.program, order.inputs))
+
+    def _program(self, ref: ProgramRef) -> bytes:
+        encoded = self.store.get(ref.blob)
+        if program_digest(encoded) != ref.digest:
+            raise Malformed("a program's blob has another digest than the manifest says")
+        return encoded
+
+    def _bundle(self, ref: BundleRef) -> Bundle:
+        bundle = decode_bundle(self.store.get(ref.blob), MAX_STATEMENT)
+        if digest_of(bundle) != ref.digest:
+            raise Malformed("a bundle's blob has another digest than it should")
+        return bundle
+
+    def _keep(self, bundle: Bundle) -> BundleRef:
+        return BundleRef(digest_of(bundle), self.store.put(codec.encode(bundle)))
+
+    def _conduct(self, order: orders.RunJob) -> Any:
+        return self.conduct if order.own else HONEST
+
+
+def _job(order: orders.RunJob) -> Job:
+    return Job(order.number, order.worker, order.beacon, order.steps)
+
+
+def _answer(workshop: Workshop, message: object, reply: Reply) -> object:
+    match message:
+        case orders.RunJob():
+            return workshop.run_job(message, reply)
+        case orders.ListSteps():
+            return workshop.list_steps(message)
+        case orders.MakeInputs():
+            return workshop.make_inputs(message)
+        case orders.RunOuterStep():
+            return workshop.run_outer(message)
+        case orders.CheckContribution():
+            return workshop.check_contribution(message)
+        case orders.Execute():
+            return workshop.execute(message)
+    raise Malformed(f"no order {type(message).__name__}")
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Do orders until the source ends. The first must be Prepare."""
+    workshop: Workshop | None = None
+    while (frame := frames.read(source)) is not None:
+        message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
+
+        def reply(answer: object, number: int = frame.order) -> None:
+            sink.write(frames.pack(number, answer))
+            sink.flush()
+
+        try:
+            if isinstance(message, orders.Prepare):
+                workshop = Workshop(message)
+                reply(workshop.measure())
+            elif workshop is None:
+                raise Malformed("the first order must be Prepare")
+            else:
+                reply(_answer(workshop, message, reply))
+        except ProofswarmError as error:
+            node = error.node if isinstance(error, StepFailed) else -1
+            reply(orders.Failed(type(error).__name__, str(error), node))
+
+
+def main() -> None:
+    """Serve on the standard streams; stray prints go to standard error."""
+    sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin.buffer, sink)
+
+
+if __name__ == "__main__":
+    main()

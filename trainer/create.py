@@ -1,0 +1,225 @@
+"""`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p.blobs import BlobStore
+from p2p.identity import Identity
+from p2p.identity import create as create_key
+from trainer.engine import TorchEngine
+from trainer.folder import RunFolder
+from trainer.job import JobFile, MoneySection, WindowsSection
+from trainer.models import build_model
+from trainer.programs.optimiser import AdamW
+from trainer.programs.trace import TraceConfig, TracedRun, causal_lm_loss, trace_run
+from trainer.rounds import Rounds
+from trainer.text import python_reference, read_text, records_of
+from verification import codec
+from verification.digest import ZERO, integer, tagged
+from verification.errors import UserError
+from verification.ledger import local
+from verification.manifest import (
+    PROTOCOL_VERSION,
+    BundleRef,
+    DataRef,
+    Manifest,
+    MoneyRules,
+    ProgramRef,
+    Programs,
+    Windows,
+    WorkRules,
+    cost_of_round,
+)
+from verification.program import Program, encode_program, program_digest
+from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
+from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
+
+CHAIN = "local"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Created:
+    """What a new run consists of, for the one who made it."""
+
+    folder: RunFolder
+    manifest: Manifest
+    keys: tuple[str, ...]
+    nodes: int
+
+
+def create_run(job: JobFile, base: Path, out: Path, tell: Tell = lambda line: None) -> Created:
+    """Make a run's folder from a job whose relative paths start at `base`.
+
+    Nothing is left behind when it fails. Raises UserError.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: choose another folder with --out, or delete it")
+    config = _model_config(job, base)
+    train, held_out = _records(job, base)
+    tell("tracing the model into programs")
+    traced = _trace(job, config, train)
+    draft = _draft_folder(out)
+    folder = RunFolder(draft)
+    store = BlobStore(folder.blobs)
+    tell("computing the golden step")
+    manifest = _publish(job, traced, train, store)
+    keys = _make_keys(job, folder)
+    _write_model(folder, config, traced, held_out)
+    local.create(folder.ledger, _genesis(job, manifest, folder), local.system_clock())
+    if out.exists():
+        out.rmdir()
+    draft.rename(out)
+    return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
+
+
+def _draft_folder(out: Path) -> Path:
+    """Return a new folder beside `out` that becomes it at the end, so that nothing half-made stands there."""
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        if draft.exists():
+            _remove(draft)
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"{out}: cannot write there: {error.strerror}; choose another folder with --out"
+        ) from error
+    return draft
+
+
+def _remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+
+
+def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
+    if job.model.config_file is None:
+        return dict(job.model.config)
+    path = base / job.model.config_file
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no readable JSON config: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: a model config is a JSON object")
+    return config
+
+
+def _records(job: JobFile, base: Path) -> tuple[Tensor, Tensor]:
+    data = python_reference() if job.data.text is None else read_text(base / job.data.text)
+    return records_of(data, job.data.length, job.data.held_out)
+
+
+def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
+    training = job.training
+    adamw = AdamW(
+        lr=training.learning_rate,
+        beta1=training.beta1,
+        beta2=training.beta2,
+        eps=training.epsilon,
+        weight_decay=training.weight_decay,
+        warmup=training.warmup,
+    )
+    settings = TraceConfig(
+        records=train.shape[0],
+        length=job.data.length,
+        batch=training.batch,
+        max_steps=training.max_steps,
+        slots=job.swarm.workers,
+        grid_exponent=training.grid,
+        adamw=adamw,
+        outer_lr=training.outer_rate,
+        outer_momentum=training.outer_momentum,
+    )
+    return trace_run(build_model(config, job.seed), causal_lm_loss, settings)
+
+
+def _publish(job: JobFile, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:
+    """Put programs, data and start state into the store and return the manifest that names them."""
+    encoded: dict[Digest, bytes] = {}
+
+    def publish(program: Program) -> ProgramRef:
+        data = encode_program(program)
+        encoded[program_digest(data)] = data
+        return ProgramRef(program_digest(data), store.put(data))
+
+    programs = Programs(*map(publish, (traced.prologue, traced.inner, traced.epilogue, traced.outer)))
+    data = Bundle((train,))
+    start = BundleRef(digest_of(traced.start), store.put(codec.encode(traced.start)))
+    records, width = train.shape
+    reference = DataRef(tensor_digest(train), store.put(codec.encode(data)), records, width)
+    manifest = Manifest(
+        Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
+        programs, reference, start, ZERO, _work(job), _windows(job.windows), _money(job.money),
+    )  # fmt: skip
+    golden = Rounds(TorchEngine(encoded), manifest, data).golden(traced.start)
+    return Manifest(**{**vars(manifest), "golden": golden})
+
+
+def _work(job: JobFile) -> WorkRules:
+    training, swarm = job.training, job.swarm
+    return WorkRules(
+        rounds=Count(training.rounds),
+        max_steps=Count(training.max_steps),
+        leaf_every=Count(training.leaf_every),
+        batch=Count(training.batch),
+        slots=Count(swarm.workers),
+        max_verifiers=Count(swarm.verifiers),
+        min_workers=Count(swarm.min_workers),
+        min_verifiers=Count(swarm.min_verifiers),
+        audit_rate=_ppm(swarm.audit_rate),
+        miss_limit=Count(swarm.miss_limit),
+    )
+
+
+def _windows(windows: WindowsSection) -> Windows:
+    return Windows(**{name: Millis(round(1000 * seconds)) for name, seconds in windows.model_dump().items()})
+
+
+def _money(money: MoneySection) -> MoneyRules:
+    amounts = {name: Amount(value) for name, value in money.model_dump().items() if isinstance(value, int)}
+    shares = {"slash_grades": tuple(map(_ppm, money.slash_grades)), "burned_share": _ppm(money.burned_share)}
+    return MoneyRules(**{**amounts, **shares})  # type: ignore[arg-type]
+
+
+def _ppm(share: float) -> PPM:
+    return PPM(round(share * MILLION))
+
+
+def _make_keys(job: JobFile, folder: RunFolder) -> tuple[str, ...]:
+    names = tuple(f"peer-{number}" for number in range(job.accounts.peers))
+    for name in (*names, "submitter"):
+        create_key(folder.keys / f"{name}.key")
+    return names
+
+
+def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> local.Genesis:
+    from p2p.identity import load
+
+    identities: dict[str, Identity] = {path.stem: load(path) for path in sorted(folder.keys.glob("*.key"))}
+    submitter = identities.pop("submitter").address
+    balances = {identity.address: Amount(job.accounts.balance) for identity in identities.values()}
+    balances |= {_address(text): Amount(amount) for text, amount in job.accounts.others.items()}
+    deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
+    return local.Genesis(manifest, CHAIN, submitter, tuple(sorted(balances.items())), deposit)
+
+
+def _address(text: str) -> Address:
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        address = b""
+    if len(address) != 20:
+        raise UserError(f"accounts.others: {text!r} is no account; write 0x and 40 hex digits")
+    return Address(address)
+
+
+def _write_model(folder: RunFolder, config: dict[str, Any], traced: TracedRun, held_out: Tensor) -> None:
+    """Write what exporting and judging the model needs; none of it is part of the run's identity."""
+    facts = {"config": config, "parameter_names": list(traced.parameter_names), "width": held_out.shape[1]}
+    folder.model.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    (folder.path / "held_out.bin").write_bytes(held_out.data)

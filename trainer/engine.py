@@ -1,0 +1,50 @@
+"""The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds`."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+
+from trainer.programs.conversion import bundle_of, from_torch, to_torch
+from trainer.programs.executor import ProgramExecutor
+from verification.tensors import Bundle, bundle_digest, tensor_digest
+from verification.units import Digest
+
+Tensors = list[torch.Tensor]
+
+
+class TorchEngine:
+    """Runs programs on lists of torch tensors; the digest of a tensor that did not change is not computed again."""
+
+    def __init__(self, programs: Mapping[Digest, bytes], memory_limit: int | None = None) -> None:
+        """`programs` holds encoded programs by digest; `memory_limit` is in bytes."""
+        self.executor = ProgramExecutor(programs, memory_limit)
+        self._digests: dict[int, tuple[torch.Tensor, Digest]] = {}
+
+    def load(self, bundle: Bundle) -> Tensors:
+        """Return the bundle's tensors for torch."""
+        return [to_torch(tensor) for tensor in bundle.tensors]
+
+    def dump(self, handle: Tensors) -> Bundle:
+        """Return the bytes of torch tensors."""
+        return bundle_of(handle)
+
+    def digest(self, handle: Tensors) -> Digest:
+        """Return the bundle digest of torch tensors."""
+        fresh = {id(tensor): self._digest_of(tensor) for tensor in handle}
+        self._digests = {id(tensor): (tensor, fresh[id(tensor)]) for tensor in handle}
+        return bundle_digest([fresh[id(tensor)] for tensor in handle])
+
+    def run(self, program: Digest, inputs: Sequence[Sequence[torch.Tensor | None]]) -> Tensors:
+        """Execute a program on the concatenated inputs; None stands for zeros. Raises StepFailed, BadEvidence."""
+        loaded = self.executor.load(program)
+        return loaded.run(self.executor.filled(program, [tensor for part in inputs for tensor in part]))
+
+    def loss(self, contribution: Tensors) -> float:
+        """Return the last tensor of a contribution: the round's mean training loss."""
+        return cast(float, contribution[-1].item())
+
+    def _digest_of(self, tensor: torch.Tensor) -> Digest:
+        # Programs never change a tensor in place, so an identical object has an identical digest.
+        known = self._digests.get(id(tensor))
+        return known[1] if known is not None and known[0] is tensor else tensor_digest(from_torch(tensor))

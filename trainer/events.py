@@ -1,0 +1,47 @@
+"""A peer's own record: one JSON object a line, appended, never rewritten. The ledger has what all agree on; this has
+what only the peer saw (losses, bytes, refusals). Reports are made from both."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from verification.units import Millis
+
+Event = dict[str, Any]
+"""`at` (ms since 1970), `peer` (0x account), `kind`, and the kind's own fields. Kinds: started, measured, computed,
+outer, state, fetched, said, declined, failed, refused, dropped, traffic, ended, stopped, evaluated."""
+
+
+class EventLog:
+    """Appends events to a file; a line is written whole and flushed at once."""
+
+    def __init__(self, path: Path, peer: str) -> None:
+        """Append to `path`, created with its folder when missing; a line cut by a crash is ended first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._peer = peer
+        if torn:
+            self._file.write("\n")
+
+    def write(self, at: Millis, kind: str, **fields: Any) -> None:
+        """Append one event; `fields` must be JSON values."""
+        self._file.write(json.dumps({"at": at, "peer": self._peer, "kind": kind, **fields}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Yield a file's events in order; a line that a crash cut short is left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(event, dict) and {"at", "peer", "kind"} <= event.keys():
+                yield event

@@ -1,0 +1,58 @@
+"""`report`: fold a run's ledger and events into report.json and report.html, and print it."""
+
+import json
+from pathlib import Path
+
+from p2p.blobs import BlobStore
+from trainer.events import read_events
+from trainer.folder import RunFolder
+from trainer.programs.executor import ProgramExecutor
+from verification.errors import UserError
+from verification.ledger.local import LocalLedger, read_genesis, verify_log
+from verification.manifest import Manifest
+from verification.report.build import build_report
+from verification.report.encoding import to_json
+from verification.report.html import render
+from verification.report.schema import Report
+from verification.report.terminal import print_report as print_report
+
+
+def make_executor(manifest: Manifest, store: BlobStore) -> ProgramExecutor:
+    """Return the exact interpreter over a run's programs, for a reader of its ledger."""
+    programs = manifest.programs
+    refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer)
+    return ProgramExecutor({ref.digest: store.get(ref.blob) for ref in refs})
+
+
+def read_report(folder: RunFolder) -> Report:
+    """Return the report of a run; the ledger's chain is checked and every verdict executed again. Raises UserError."""
+    verify_log(folder.ledger)
+    manifest = read_genesis(folder.ledger).manifest
+    ledger = LocalLedger(folder.ledger, make_executor(manifest, BlobStore(folder.blobs)))
+    try:
+        entries = ledger.entries()
+        events = {path.stem: list(read_events(path)) for path in sorted(folder.events.glob("*.jsonl"))}
+        logs = {name: log for name, log in events.items() if log}
+        effects = [(entry.at, effect) for entry in entries for effect in entry.effects]
+        return build_report(ledger.state, effects, logs, entries[0].at)
+    finally:
+        ledger.close()
+
+
+def write_report(folder: RunFolder) -> Report:
+    """Write report.json and report.html into the run's folder and return the report."""
+    report = read_report(folder)
+    _write(folder.path / "report.json", json.dumps(to_json(report), indent=1) + "\n")
+    _write(folder.path / "report.html", render(report))
+    return report
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write the report: {error.strerror}; check the folder's owner"
+        ) from error

@@ -1,0 +1,171 @@
+"""A job file: TOML in, checked settings out. Every mistake is one line that names the key and the mend."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from verification.errors import UserError
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, lt=10)]
+Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
+
+
+class Section(BaseModel):
+    """A table of a job file: unknown keys and wrong types are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelSection(Section):
+    """[model]: a Hugging Face config, inline or as a JSON file."""
+
+    config: dict[str, Any] = {}
+    config_file: str | None = None
+
+
+class DataSection(Section):
+    """[data]: a text file (one stream of bytes) or the Python language reference inside CPython."""
+
+    text: str | None = None
+    builtin: Literal["python-reference"] | None = None
+    length: Positive = 64
+    held_out: Share = 0.05
+
+
+class TrainingSection(Section):
+    """[training]: rounds, inner steps and the two optimizers. `grid` is the contribution's unit, 2**-grid."""
+
+    rounds: Positive
+    max_steps: Positive = 10
+    leaf_every: Positive = 5
+    batch: Positive = 8
+    learning_rate: Rate = 3e-3
+    warmup: Positive = 3
+    beta1: Share = 0.9
+    beta2: Share = 0.99
+    epsilon: Rate = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, lt=10)] = 0.01
+    outer_rate: Rate = 0.7
+    outer_momentum: Share = 0.6
+    grid: Annotated[int, Field(ge=0, le=30)] = 12
+
+
+class SwarmSection(Section):
+    """[swarm]: how many may and must take part, and how often a verifier audits a worker."""
+
+    workers: Positive = 4
+    verifiers: Positive = 2
+    min_workers: Positive = 1
+    min_verifiers: Annotated[int, Field(ge=0)] = 1
+    audit_rate: Share = 0.2
+    miss_limit: Positive = 2
+
+
+class MoneySection(Section):
+    """[money]: integers in the ledger's unit."""
+
+    worker_stake: Positive = 1_000_000
+    verifier_stake: Positive = 1_000_000
+    reward_per_step: Positive = 100
+    fee_per_step: Positive = 130
+    accuser_bond: Positive = 50_000
+    slash_grades: list[Share] = [0.1, 0.5, 1.0]
+    burned_share: Share = 0.5
+    excluded_after: Positive = 1
+    escrow_rounds: Positive = 16
+
+
+class WindowsSection(Section):
+    """[windows]: seconds on the ledger's clock."""
+
+    commit: Seconds = 120
+    attest: Seconds = 60
+    seal: Seconds = 60
+    verdict: Seconds = 240
+    opening: Seconds = 60
+    reveal: Seconds = 60
+    clock: Seconds = 300
+    stall: Seconds = 3600
+    silence: Seconds = 1800
+
+
+class AccountsSection(Section):
+    """[accounts]: keys to make, and what each account holds at the start; more accounts by address."""
+
+    peers: Annotated[int, Field(ge=0, le=1000)] = 6
+    balance: Positive = 2_000_000
+    others: dict[str, Positive] = {}
+
+
+class JobFile(Section):
+    """A whole job file."""
+
+    title: str = "a proofswarm run"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    model: ModelSection
+    data: DataSection
+    training: TrainingSection
+    swarm: SwarmSection = SwarmSection()
+    money: MoneySection = MoneySection()
+    windows: WindowsSection = WindowsSection()
+    accounts: AccountsSection = AccountsSection()
+
+
+def read_job(path: Path) -> JobFile:
+    """Return the checked job in a TOML file; raises UserError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such job file; give the path of a TOML file (README has one)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text: {error}") from error
+    return parse_job(text, str(path))
+
+
+def parse_job(text: str, name: str) -> JobFile:
+    """Return the checked job in TOML text; `name` stands for it in errors. Raises UserError."""
+    try:
+        job = JobFile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name}: not TOML: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{name}: {_first_problem(error)}") from error
+    _check_together(job, name)
+    return job
+
+
+def _first_problem(error: ValidationError) -> str:
+    first, *rest = error.errors()
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    messages = {
+        "extra_forbidden": "is no key of a job file; remove it or correct its name",
+        "missing": "is missing",
+    }
+    message = messages.get(first["type"], first["msg"].lower() + f", got {first.get('input')!r}")
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{key}: {message}{more}"
+
+
+def _check_together(job: JobFile, name: str) -> None:
+    checks = [
+        (
+            bool(job.model.config) != (job.model.config_file is not None),
+            "model: give either config or config_file",
+        ),
+        ((job.data.text is None) != (job.data.builtin is None), "data: give either text or builtin"),
+        (job.training.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
+        (job.swarm.min_workers <= job.swarm.workers, "swarm.min_workers: must not exceed workers"),
+        (job.swarm.min_verifiers <= job.swarm.verifiers, "swarm.min_verifiers: must not exceed verifiers"),
+        (
+            job.money.accuser_bond <= job.money.verifier_stake,
+            "money.accuser_bond: must not exceed verifier_stake",
+        ),
+        (bool(job.money.slash_grades), "money.slash_grades: needs at least one share"),
+    ]
+    for holds, message in checks:
+        if not holds:
+            raise UserError(f"{name}: {message}")

@@ -1,0 +1,41 @@
+"""What a peer has signed, on disk before it is sent: after a crash it repeats itself, and contradicts itself never."""
+
+import sqlite3
+from pathlib import Path
+
+from verification.statements import Body, Statement, make_statement, sign_statement
+from verification.units import Digest
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS said (place TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT"
+
+
+class Journal:
+    """Signed statements by their place (chain, run, round, slot, head). (SPEC.md 3.2)"""
+
+    def __init__(self, path: Path, secret: bytes, chain: str, run: Digest) -> None:
+        """Open or create the journal of one key in one run."""
+        self._secret, self._chain, self._run = secret, chain, run
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.execute(SCHEMA)
+
+    def sign(self, head: Digest, body: Body) -> bytes:
+        """Return the signed statement of this place: the one said before if there is one, whatever `body` says now."""
+        statement = make_statement(self._chain, self._run, head, body)
+        place = _place(statement)
+        row = self._connection.execute("SELECT data FROM said WHERE place = ?", (place,)).fetchone()
+        if row is not None:
+            return bytes(row[0])
+        data = sign_statement(self._secret, statement)
+        self._connection.execute("INSERT INTO said VALUES (?, ?)", (place, data))
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+def _place(statement: Statement) -> str:
+    parts = (statement.chain, statement.run.hex(), str(statement.round), statement.slot, statement.head.hex())
+    return "/".join(parts)

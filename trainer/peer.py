@@ -1,0 +1,397 @@
+"""The peer runtime: performs what `verification.actors.decide` names, over the ledger, the post office and compute.
+
+It holds no rule of the protocol. One loop looks at the ledger, says what is due and starts what must be computed; every
+background task lives in its nursery; results wake the loop.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from p2p.blobs import BlobStore
+from p2p.exchange import Dropped, Exchange
+from p2p.gossip import Rumours
+from p2p.host import PostOffice
+from p2p.identity import Identity
+from p2p.messages import Hint
+from p2p.traffic import Refusal
+from p2p.transport import ANY_LOCAL_PORT, PeerAddress
+from trainer import orders
+from trainer.events import EventLog
+from trainer.folder import RunFolder
+from trainer.journal import Journal
+from trainer.ledger_port import LedgerPort
+from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
+from verification import actors, codec, law
+from verification.actors import Computed, Say, Self
+from verification.errors import Malformed, Unavailable, UserError, Violation
+from verification.executor import StepFailed
+from verification.ledger.local import Genesis, read_genesis, system_clock
+from verification.manifest import BundleRef, run_id
+from verification.signing import checksum
+from verification.state import Place, Stage, State
+from verification.statements import MAX_STATEMENT, VERIFIER, round_of
+from verification.tensors import decode_bundle, digest_of
+from verification.units import Address, Amount, Count, Digest, Round
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.2
+"""Between two looks at the ledger when nobody hints that it is worth one."""
+RETRY_SECONDS = 1.0
+LINGER_SECONDS = 20.0
+"""How long a peer goes on serving others after the run has ended."""
+TRAFFIC_SECONDS = 2.0
+KEEP_SECONDS = 60.0
+"""A blob younger than this is never pruned: it may not be on the ledger yet."""
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs."""
+
+    folder: RunFolder
+    name: str
+    identity: Identity
+    role: str
+    listen: str = ANY_LOCAL_PORT
+    threads: int = 1
+    stake: int | None = None
+    cheat: str = "none"
+    cheat_from: int = 0
+
+
+class Peer:
+    """One running peer."""
+
+    def __init__(self, config: PeerConfig, genesis: Genesis, nursery: trio.Nursery, events: EventLog) -> None:
+        """`nursery` holds every background task."""
+        own = config.folder.peer(config.name)
+        self._config, self._manifest, self._nursery, self._events = config, genesis.manifest, nursery, events
+        self._store = BlobStore(own / "blobs")
+        self._bench = Workbench(nursery)
+        self._ledger = LedgerPort(config.folder.ledger, self._bench)
+        run = run_id(genesis.manifest)
+        self._journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
+        self._post = PostOffice(
+            config.identity, run, system_clock, listen=config.listen, on_refusal=self._on_refusal
+        )
+        self._exchange = Exchange(self._store, self._post, on_drop=self._on_drop)
+        self._rumours = Rumours(self._post, self._known_peers, system_clock)
+        self._results = actors.Results()
+        self._running: set[Computed] = set()
+        self._refused: dict[str, int] = {}
+        self._peers: dict[Address, PeerAddress] = {}
+        self._height = 0
+        self._wake = trio.Event()
+        self._fetching = trio.CapacityLimiter(8)
+
+    async def run(self) -> None:
+        """Take part until the run has ended; raises UserError for a machine or folder that cannot."""
+        self._adopt_blobs()
+        async with self._bench, self._post:
+            prepared = await self._prepare()
+            await self._ledger.open()
+            self._exchange.serve()
+            self._nursery.start_soon(self._rumours.run)
+            self._nursery.start_soon(self._hear_hints)
+            self._nursery.start_soon(self._log_traffic)
+            await self._take_part(self._self(prepared))
+            self._log("stopped")
+            self._nursery.cancel_scope.cancel()
+
+    def _adopt_blobs(self) -> None:
+        """Copy what the submitter published beside the ledger; what is not there is fetched from peers later."""
+        source = BlobStore(self._config.folder.blobs)
+        programs = self._manifest.programs
+        refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer, self._manifest.data)
+        for blob in (*(ref.blob for ref in refs), self._manifest.start.blob):
+            if not self._store.has(blob):
+                if not source.has(blob):
+                    raise UserError(
+                        f"{self._config.folder.blobs} lacks blob {blob.hex()}: copy the run's folder again"
+                    )
+                self._store.put_file(source.path(blob))
+
+    async def _prepare(self) -> orders.Prepared:
+        config = self._config
+        order = orders.Prepare(
+            codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.cheat,
+            Count(config.cheat_from),
+        )  # fmt: skip
+        self._log(
+            "started",
+            role=config.role,
+            cheat=config.cheat,
+            listen=self._post.address.multiaddr,
+            compute=self._bench.pid,
+        )
+        prepared: orders.Prepared = await self._bench.ask(order, URGENT)
+        self._log("measured", golden=prepared.golden, speed=prepared.speed)
+        if not prepared.golden:
+            raise UserError(
+                "this machine does not reproduce the run's golden step, so it must not stake: see 'proofswarm doctor'"
+            )
+        return prepared
+
+    def _self(self, prepared: orders.Prepared) -> Self:
+        config, money = self._config, self._manifest.money
+        least = money.verifier_stake if config.role == VERIFIER else money.worker_stake
+        return Self(
+            address=config.identity.address,
+            secret=config.identity.salt_secret,
+            role=config.role,
+            stake=Amount(least if config.stake is None else config.stake),
+            speed=prepared.speed,
+            endpoint=self._post.address.multiaddr,
+            started=system_clock(),
+        )
+
+    async def _take_part(self, me: Self) -> None:
+        """Look, decide, act; return some time after the run has ended."""
+        linger = trio.current_time() + float("inf")
+        while trio.current_time() < linger:
+            self._wake = trio.Event()
+            if await self._look_and_act(me) and linger == float("inf"):
+                linger = trio.current_time() + LINGER_SECONDS
+            if await self._is_over():
+                return
+            with trio.move_on_after(POLL_SECONDS):
+                await self._wake.wait()
+
+    async def _look_and_act(self, me: Self) -> bool:
+        """Do one turn; return whether the run has ended for this peer."""
+        entries = await self._ledger.refresh()
+        if entries:
+            self._height = entries[-1].seq
+        async with self._ledger.state() as state:
+            self._note_peers(state)
+            wanted = actors.decide(state, me, self._results, system_clock())
+            heads = {
+                id(action): law.head_of(state, round_of(action.body))
+                for action in wanted
+                if isinstance(action, Say)
+            }
+            ended = state.stage is Stage.ENDED
+        for action in wanted:
+            if isinstance(action, Say):
+                await self._say(action, heads[id(action)])
+            elif action not in self._running:
+                self._running.add(action)
+                self._nursery.start_soon(self._perform, action)
+        return ended
+
+    async def _is_over(self) -> bool:
+        """Return whether everyone who still can has taken its stake, so that nobody needs this peer any more."""
+        async with self._ledger.state() as state:
+            if state.stage is not Stage.ENDED:
+                return False
+            return all(m.stake == 0 for m in state.members.values() if m.standing.value == "active")
+
+    async def _say(self, action: Say, head: Digest) -> None:
+        """Sign, keep and submit a statement; one that was refused is not tried again before the ledger has moved."""
+        kind, place = (
+            type(action.body).__name__,
+            repr((type(action.body).__name__, codec.encode(action.body)[:256])),
+        )
+        if self._refused.get(place) == self._height:
+            return
+        data = await trio.to_thread.run_sync(self._journal.sign, head, action.body)
+        try:
+            await self._ledger.submit(data)
+        except Violation as refusal:
+            self._refused[place] = self._height
+            self._log("declined", statement=kind, reason=f"{type(refusal).__name__}: {refusal}")
+            return
+        self._log("said", statement=kind, size=len(data))
+        self._rumours.announce(Hint("ledger", head, Count(self._height)))
+        self._wake.set()
+
+    async def _perform(self, action: Computed) -> None:
+        """Compute or fetch, file the result, wake the loop; what cannot be had now is tried again later."""
+        try:
+            self._results.done[action] = await self._compute(action)
+        except (Unavailable, StepFailed) as error:
+            self._log("failed", action=type(action).__name__, reason=str(error))
+            await trio.sleep(RETRY_SECONDS)
+        finally:
+            self._running.discard(action)
+        self._wake.set()
+
+    async def _compute(self, action: Computed) -> Any:
+        match action:
+            case actors.FetchState():
+                return await self._fetch_state(action.number)
+            case actors.FetchContribution():
+                return await self._fetch_contribution(action)
+            case actors.RunRound():
+                return await self._run_round(action)
+            case actors.RunOuter():
+                return await self._run_outer(action)
+            case actors.ListStates():
+                job = await self._job(action.number, action.worker)
+                order = orders.ListSteps(job, tuple(map(Count, action.steps)))
+                return (await self._bench.ask(order, SOON)).digests
+            case actors.GatherInputs():
+                return await self._gather(action)
+
+    async def _run_round(self, action: actors.RunRound) -> actors.Work:
+        job = await self._job(action.number, action.worker)
+        began = system_clock()
+        done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
+        self._log(
+            "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
+            loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=system_clock() - began,
+        )  # fmt: skip
+        return actors.Work(done.digests, done.contribution, done.norm)
+
+    async def _run_outer(self, action: actors.RunOuter) -> BundleRef:
+        async with self._ledger.state() as state:
+            worked = state.rounds[action.number]
+            slots = tuple(
+                orders.Slot(
+                    Count(worked.assignments[w].slot),
+                    Count(worked.assignments[w].steps),
+                    worked.commits[w].contribution,
+                )
+                for w in worked.included
+            )
+            start = worked.start
+        made: orders.Made = await self._bench.ask(orders.RunOuterStep(start, slots), URGENT)
+        self._log("outer", round=action.number, digest=made.ref.digest.hex())
+        return made.ref
+
+    async def _gather(self, action: actors.GatherInputs) -> Any:
+        """Make a dispute's inputs: from compute, or for the outer step from the contributions in the store."""
+        if action.place is not Place.OUTER:
+            job = await self._job(action.number, action.accused)
+            order = orders.MakeInputs(job, action.place.value, Count(action.step))
+            return (await self._bench.ask(order, SOON)).bundles
+        async with self._ledger.state() as state:
+            worked = state.rounds[action.number]
+            refs = [worked.start, *(worked.commits[w].contribution for w in worked.included)]
+        return tuple([await trio.to_thread.run_sync(self._read_bundle, ref) for ref in refs])
+
+    async def _job(self, number: Round, worker: Address) -> orders.RunJob:
+        async with self._ledger.state() as state:
+            worked = state.rounds[number]
+            steps = Count(worked.assignments[worker].steps)
+            own = worker == self._config.identity.address
+            job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
+        await self._fetch(job.start.blob, "state", tuple(self._peers.values()))
+        return job
+
+    async def _fetch_state(self, number: Round) -> bool:
+        async with self._ledger.state() as state:
+            ref = actors.state_before(state, number)
+            ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
+        await self._fetch(ref.blob, "state", tuple(self._peers.values()))
+        bundle = await trio.to_thread.run_sync(self._read_bundle, ref)
+        self._log(
+            "ended" if ended else "state", round=number, digest=digest_of(bundle).hex(), blob=ref.blob.hex()
+        )
+        await self._prune()
+        return True
+
+    async def _prune(self) -> None:
+        """Delete blobs of rounds that no audit or dispute can ask for any more."""
+        async with self._ledger.state() as state:
+            needed = actors.needed_rounds(state)
+            keep = {ref.blob for number in needed for ref in actors.blobs_of_round(state, number)}
+        programs = self._manifest.programs
+        refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer, self._manifest.data)
+        keep |= {ref.blob for ref in refs}
+        await trio.to_thread.run_sync(self._store.prune, keep, time.time() - KEEP_SECONDS)
+
+    async def _fetch_contribution(self, action: actors.FetchContribution) -> bool:
+        async with self._ledger.state() as state:
+            ref = state.rounds[action.number].commits[action.worker].contribution
+        author = [peer for peer in self._peers.values() if peer.address == action.worker]
+        others = [peer for peer in self._peers.values() if peer.address != action.worker]
+        await self._fetch(ref.blob, "contribution", (*author, *others))
+        checked: orders.Checked = await self._bench.ask(orders.CheckContribution(ref), URGENT)
+        return checked.ok
+
+    async def _fetch(self, blob: Digest, what: str, sources: tuple[PeerAddress, ...]) -> None:
+        if self._store.has(blob):
+            return
+        async with self._fetching:
+            path = await self._exchange.fetch(blob, sources)
+        self._log("fetched", what=what, blob=blob.hex(), size=path.stat().st_size)
+
+    def _read_bundle(self, ref: BundleRef) -> Any:
+        bundle = decode_bundle(self._store.get(ref.blob), MAX_STATEMENT)
+        if digest_of(bundle) != ref.digest:
+            raise Malformed(f"blob {ref.blob.hex()} does not hold bundle {ref.digest.hex()}")
+        return bundle
+
+    def _note_peers(self, state: State) -> None:
+        """Keep the members' endpoints; text that is no libp2p address is the member's own loss."""
+        for member in state.members.values():
+            known = self._peers.get(member.address)
+            if member.address != self._config.identity.address and (
+                known is None or known.multiaddr != member.endpoint
+            ):
+                try:
+                    peer = PeerAddress.parse(member.endpoint)
+                except Malformed:
+                    continue
+                if peer.address == member.address:
+                    self._peers[member.address] = peer
+
+    def _known_peers(self) -> tuple[PeerAddress, ...]:
+        return tuple(self._peers.values())
+
+    async def _hear_hints(self) -> None:
+        while True:
+            await self._rumours.receive()
+            self._wake.set()
+
+    async def _log_traffic(self) -> None:
+        while True:
+            await trio.sleep(TRAFFIC_SECONDS)
+            self._write_traffic()
+
+    def _write_traffic(self) -> None:
+        totals: dict[str, list[int]] = {}
+        for flow in self._post.traffic():
+            total = totals.setdefault(flow.kind, [0, 0])
+            total[flow.direction == "in"] += flow.size
+        self._log("traffic", bytes=totals)
+
+    def _on_refusal(self, refusal: Refusal) -> None:
+        self._log("refused", sender=checksum(refusal.sender), reason=refusal.reason, detail=refusal.detail)
+
+    def _on_drop(self, dropped: Dropped) -> None:
+        if dropped.reason != Unavailable.__name__:  # not to have a blob yet is no news
+            self._log(
+                "dropped", source=checksum(dropped.source), blob=dropped.blob.hex(), reason=dropped.reason
+            )
+
+    def _log(self, kind: str, **fields: Any) -> None:
+        self._events.write(system_clock(), kind, **fields)
+
+
+async def run_peer(config: PeerConfig) -> None:
+    """Run one peer to the end of its run; raises UserError."""
+    folder = config.folder.checked()
+    genesis = read_genesis(folder.ledger)
+    _make_folder(folder.peer(config.name))
+    events = EventLog(folder.log(config.name), checksum(config.identity.address))
+    try:
+        async with trio.open_nursery() as nursery:
+            await Peer(config, genesis, nursery, events).run()
+    finally:
+        events.close()
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write there: {error.strerror}; check the run folder's owner"
+        ) from error

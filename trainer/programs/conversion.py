@@ -1,0 +1,41 @@
+"""Between the law's tensors (bytes) and torch's."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.programs.kernels import DTYPE_NAMES, TORCH_DTYPES
+from verification.tensors import Bundle, Tensor
+from verification.units import Count
+
+if sys.byteorder != "little":
+    raise ImportError("proofswarm reads tensors as little-endian bytes; this machine is big-endian")
+
+
+def to_torch(tensor: Tensor) -> torch.Tensor:
+    """Return a torch tensor on the CPU with the same dtype, shape and elements; it owns its memory."""
+    kind = TORCH_DTYPES[tensor.dtype]
+    if not tensor.data:
+        return torch.empty(tuple(tensor.shape), dtype=kind)
+    return torch.frombuffer(bytearray(tensor.data), dtype=kind).reshape(tuple(tensor.shape))
+
+
+def from_torch(value: torch.Tensor) -> Tensor:
+    """Return the law's tensor for any torch tensor of an allowed dtype; raises TypeError for other dtypes."""
+    name = DTYPE_NAMES.get(value.dtype)
+    if name is None:
+        raise TypeError(f"dtype {value.dtype} has no place in a program")
+    value = value.detach().cpu().contiguous()
+    if value.is_floating_point() and bool((unordered := value.isnan()).any()):
+        # A NaN's sign and payload differ between machines; its digest must not.
+        value = torch.where(unordered, torch.full((), float("nan")), value)
+    array: np.ndarray[Any, Any] = value.numpy()
+    return Tensor(name, tuple(Count(size) for size in value.shape), array.tobytes())
+
+
+def bundle_of(values: Sequence[torch.Tensor]) -> Bundle:
+    """Return the bundle of torch tensors in their order."""
+    return Bundle(tuple(from_torch(value) for value in values))

@@ -1,0 +1,66 @@
+"""Executing programs named by digest on the law's tensors: what the law's `Executor` calls."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from trainer.programs.conversion import bundle_of, from_torch, to_torch
+from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.kernels import TORCH_DTYPES
+from verification.errors import BadEvidence
+from verification.program import MAX_PROGRAM, decode_program, program_digest, values
+from verification.tensors import Bundle, Tensor
+from verification.units import Digest
+
+
+class ProgramExecutor:
+    """Holds encoded programs by digest and loads each on its first use.
+
+    Raises BadEvidence when the bytes under a digest have another digest. `memory_limit` in bytes; None for any.
+    """
+
+    def __init__(self, programs: Mapping[Digest, bytes], memory_limit: int | None = None) -> None:
+        for digest, encoded in programs.items():
+            if program_digest(encoded) != digest:
+                raise BadEvidence(f"the bytes of program {digest.hex()} have another digest")
+        self._encoded = dict(programs)
+        self._memory_limit = memory_limit
+        self._loaded: dict[Digest, LoadedProgram] = {}
+
+    def load(self, program: Digest) -> LoadedProgram:
+        """Return the checked program; raises BadEvidence for an unknown digest, Malformed and Refused as it loads."""
+        if program not in self._loaded:
+            encoded = self._encoded.get(program)
+            if encoded is None:
+                raise BadEvidence(f"unknown program {program.hex()}")
+            decoded = decode_program(encoded, MAX_PROGRAM)
+            self._loaded[program] = LoadedProgram(decoded, self._memory_limit)
+        return self._loaded[program]
+
+    def execute(self, program: Digest, inputs: Sequence[Tensor | None]) -> Bundle:
+        """Return the program's outputs on `inputs`; None stands for zeros of the port's shape.
+
+        Raises BadEvidence when an input has not its port's dtype and shape, StepFailed when the arithmetic ends the
+        step, and what `load` raises.
+        """
+        tensors = [None if tensor is None else to_torch(tensor) for tensor in inputs]
+        return bundle_of(self.load(program).run(self.filled(program, tensors)))
+
+    def filled(self, program: Digest, inputs: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+        """Return `inputs` with every None replaced by zeros of its port; raises BadEvidence for a wrong number."""
+        ports = self.load(program).program.inputs
+        if len(ports) != len(inputs):
+            raise BadEvidence(f"the program has {len(ports)} inputs, not {len(inputs)}")
+        pairs = zip(ports, inputs, strict=True)
+        return [torch.zeros(p.shape, dtype=TORCH_DTYPES[p.dtype]) if t is None else t for p, t in pairs]
+
+    def fits_outputs(self, program: Digest, bundle: Bundle) -> bool:
+        """Return whether a bundle has the dtypes and shapes of the program's outputs."""
+        loaded = self.load(program).program
+        made = values(loaded)
+        expected = [(made[output.source].dtype, tuple(made[output.source].shape)) for output in loaded.outputs]
+        return [(tensor.dtype, tuple(tensor.shape)) for tensor in bundle.tensors] == expected
+
+    def execute_node(self, program: Digest, number: int, inputs: Sequence[Tensor]) -> Tensor:
+        """Return what node `number` makes of `inputs`: one step of a dispute. Raises as `execute`."""
+        return from_torch(self.load(program).run_node(number, [to_torch(tensor) for tensor in inputs]))

@@ -1,0 +1,179 @@
+"""The interpreter: checks a program once, then executes its nodes in order and frees each value after its last use."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from trainer import exact
+from trainer.programs.conversion import from_torch, to_torch
+from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
+from trainer.programs.operators import ARITHMETIC, bind
+from trainer.programs.shapes import Spec
+from verification.errors import BadEvidence, Malformed
+from verification.executor import StepFailed
+from verification.program import (
+    Node,
+    Program,
+    check_program,
+    first_node,
+    last_uses,
+    require_affordable,
+    values,
+)
+from verification.tensors import tensor_digest
+from verification.units import Digest
+
+Tap = Callable[[int, torch.Tensor], None]
+"""Called with a node's number and what it made."""
+
+
+class LoadedProgram:
+    """A checked program, ready to run; holds its constants as tensors.
+
+    Raises Malformed (unknown operator, wrong shape, dtype or attribute, unknown arithmetic) or Refused (more memory
+    than `memory_limit` bytes, None: any) with the node's number, before anything runs.
+    """
+
+    def __init__(self, program: Program, memory_limit: int | None = None) -> None:
+        check_program(program)
+        if program.arithmetic != ARITHMETIC:
+            raise Malformed(f"unknown arithmetic {program.arithmetic!r}; this version knows {ARITHMETIC!r}")
+        self.program = program
+        self.first = first_node(program)
+        specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
+        _check_integers(program)
+        kernels = [
+            bind(self.first + place, node, [specs[source] for source in node.inputs])
+            for place, node in enumerate(program.nodes)
+        ]
+        require_affordable(program, memory_limit)
+        self._constants = [to_torch(constant) for constant in program.constants]
+        self._ports = specs[: len(program.inputs)]
+        self._steps = _plan(program, kernels)
+
+    def run(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
+        """Return the outputs in their order; inputs are not changed, and an output may be one of them.
+
+        Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a node's number when the
+        arithmetic ends the step.
+        """
+        self.check_inputs(inputs)
+        known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(self._steps)]
+        number = self.first
+        try:
+            for kernel, sources, ending in self._steps:
+                made = kernel(*[known[source] for source in sources])
+                known[number] = made
+                if tap is not None:
+                    tap(number, made)
+                for dead in ending:
+                    known[dead] = None
+                number += 1
+        except (exact.NonFinite, KernelFailed) as error:
+            raise StepFailed(number, str(error)) from error
+        return self._outputs(known)
+
+    def run_node(self, number: int, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return what node `number` makes of the given inputs: all that a referee executes.
+
+        Raises BadEvidence for inputs of another dtype or shape than the program gives, or a number that is no node;
+        StepFailed when the arithmetic ends the step.
+        """
+        if not self.first <= number < self.first + len(self._steps):
+            raise BadEvidence(f"value {number} is no node of the program")
+        kernel, sources, _ = self._steps[number - self.first]
+        known = values(self.program)
+        _check_tensors(
+            "input of the node", [Spec(known[s].dtype, tuple(known[s].shape)) for s in sources], inputs
+        )
+        try:
+            return kernel(*inputs)
+        except (exact.NonFinite, KernelFailed) as error:
+            raise StepFailed(number, str(error)) from error
+
+    def node_digests(self, inputs: Sequence[torch.Tensor]) -> list[Digest]:
+        """Return the digest of every node's tensor, in order: what a dispute posts. Raises as `run`."""
+        digests: list[Digest] = []
+        self.run(inputs, lambda number, made: digests.append(tensor_digest(from_torch(made))))
+        return digests
+
+    def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
+        """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
+        _check_tensors("input", self._ports, inputs)
+
+    def _outputs(self, known: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+        results = []
+        for output in self.program.outputs:
+            result = known[output.source]
+            assert result is not None
+            try:
+                exact.require_finite(result)
+            except exact.NonFinite as error:
+                raise StepFailed(output.source, f"output {output.name!r} holds NaN or infinity") from error
+            results.append(result.contiguous())
+        return results
+
+
+def _plan(
+    program: Program, kernels: Sequence[Kernel]
+) -> list[tuple[Kernel, tuple[int, ...], tuple[int, ...]]]:
+    """Return per node its kernel, its inputs' numbers, and the numbers of the values that end with it."""
+    first, last = first_node(program), last_uses(program)
+    ending: list[list[int]] = [[] for _ in range(len(last) + 1)]
+    for number in range(first, len(last)):
+        ending[last[number]].append(number)
+    return [
+        (kernel, tuple(node.inputs), tuple(ending[first + place]))
+        for place, (kernel, node) in enumerate(zip(kernels, program.nodes, strict=True))
+    ]
+
+
+def _check_tensors(what: str, specs: Sequence[Spec], tensors: Sequence[torch.Tensor]) -> None:
+    if len(specs) != len(tensors):
+        raise BadEvidence(f"expected {len(specs)} tensors, got {len(tensors)}")
+    for place, (spec, tensor) in enumerate(zip(specs, tensors, strict=True)):
+        found = Spec(DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
+        if found != spec:
+            raise BadEvidence(
+                f"{what} {place} must be {spec.dtype}{list(spec.shape)}, got {found.dtype}{list(found.shape)}"
+            )
+
+
+def _check_integers(program: Program) -> None:
+    """Check that quantised integers and exponents come from their own operators only.
+
+    A product is exact because its operands keep within their bits, and a quantised row is defined because its exponent
+    is its own. Both are checked on the program, once, instead of on the numbers, every time.
+    """
+    first = first_node(program)
+    origin: Mapping[int, Node] = {first + place: node for place, node in enumerate(program.nodes)}
+    for number, node in origin.items():
+        if node.operator == "quantise":
+            source = origin.get(node.inputs[1]) if len(node.inputs) == 2 else None
+            wanted = (
+                "row_exponent",
+                node.inputs[:1],
+                tuple(pair for pair in node.attributes if pair[0] == "dim"),
+            )
+            if source is None or (source.operator, source.inputs, source.attributes) != wanted:
+                raise Malformed(
+                    f"node {number} (quantise): its exponents are not the row exponents of its tensor"
+                )
+        if node.operator == "product":
+            for place, operator in enumerate(("quantise", "row_exponent") * 2):
+                source = _through_permutations(origin, node, place)
+                if source is None or source.operator != operator:
+                    raise Malformed(f"node {number} (product): input {place} is not made by {operator}")
+                if operator == "quantise" and dict(source.attributes).get("bits") != dict(
+                    node.attributes
+                ).get("bits"):
+                    raise Malformed(f"node {number} (product): input {place} has other bits")
+
+
+def _through_permutations(origin: Mapping[int, Node], node: Node, place: int) -> Node | None:
+    if place >= len(node.inputs):
+        return None
+    source = origin.get(node.inputs[place])
+    while source is not None and source.operator == "permute" and len(source.inputs) == 1:
+        source = origin.get(source.inputs[0])
+    return source

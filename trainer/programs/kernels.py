@@ -1,0 +1,187 @@
+"""Kernels: each makes the function that executes one node on torch tensors, its attributes already bound.
+
+Only operations whose every bit IEEE 754 or integer arithmetic fixes are used directly; everything else comes from
+`trainer.exact`. A kernel raises KernelFailed (or `trainer.exact.NonFinite`) where its operator's rule ends the step.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from trainer import exact
+from trainer.programs import quantising
+from trainer.programs.shapes import Attributes, Spec, one
+
+Kernel = Callable[..., torch.Tensor]
+Binder = Callable[[Attributes, Spec], Kernel]
+
+TORCH_DTYPES = {
+    "float32": torch.float32,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "int16": torch.int16,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+class KernelFailed(ArithmeticError):
+    """The operator's rule ends the step on these values: division by zero, an index out of range."""
+
+
+def plain(kernel: Kernel) -> Binder:
+    """Return the binder of a kernel without attributes."""
+    return lambda attributes, declared: kernel
+
+
+def divide(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """IEEE division of float32; a zero divisor ends the step, for 1/-0 and 1/+0 would differ."""
+    if not bool(right.all()):
+        raise KernelFailed("division by zero")
+    return left / right
+
+
+def sqrt(value: torch.Tensor) -> torch.Tensor:
+    """IEEE square root of float32; a negative value ends the step, for the sign of a NaN differs between machines."""
+    if bool((value < 0).any()):
+        raise KernelFailed("square root of a negative number")
+    return value.sqrt()
+
+
+def power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    """base ** exponent of two float32 tensors, by the exact kernel."""
+    return exact.pow(base, exponent)
+
+
+def cast(attributes: Attributes, declared: Spec) -> Kernel:
+    """Conversion; a float becomes an integer by truncation, and must be finite and in range."""
+    dtype = TORCH_DTYPES[declared.dtype]
+    if dtype in (torch.float32, torch.bool):
+        return lambda value: value.to(dtype)
+    limits = torch.iinfo(dtype)
+    # 2**63 is the first float32 above int64; for the others max + 1 is exact too.
+    low, high = float(limits.min) - 1.0 if limits.bits < 32 else float(limits.min), float(limits.max + 1)
+
+    def kernel(value: torch.Tensor) -> torch.Tensor:
+        if value.dtype is torch.float32:
+            inside = (value >= limits.min) if limits.bits >= 32 else (value > low)
+            if not bool((inside & (value < high)).all()):
+                raise KernelFailed("a float does not fit into the integer")
+        return value.to(dtype)
+
+    return kernel
+
+
+def view(attributes: Attributes, declared: Spec) -> Kernel:
+    """The same elements under another shape."""
+    shape = declared.shape
+    return lambda value: value.reshape(shape)
+
+
+def expand(attributes: Attributes, declared: Spec) -> Kernel:
+    """Repetition without a copy."""
+    shape = declared.shape
+    return lambda value: value.expand(shape)
+
+
+def permute(attributes: Attributes, declared: Spec) -> Kernel:
+    """Dimensions in another order, without a copy."""
+    dims = attributes["dims"]
+    return lambda value: value.permute(dims)
+
+
+def cut(attributes: Attributes, declared: Spec) -> Kernel:
+    """A slice along one dimension, without a copy."""
+    dim = one(attributes, "dim")
+    place = (slice(None),) * dim + (slice(*(one(attributes, name) for name in ("start", "stop", "step"))),)
+    return lambda value: value[place]
+
+
+def concatenate(attributes: Attributes, declared: Spec) -> Kernel:
+    """Tensors joined along one dimension."""
+    dim = one(attributes, "dim")
+    return lambda *parts: torch.cat(parts, dim)
+
+
+def total(attributes: Attributes, declared: Spec) -> Kernel:
+    """Sum over `dims`: exact and rounded once for float32, int64 for the rest."""
+    dims, keepdim = attributes["dims"], bool(one(attributes, "keepdim"))
+
+    def kernel(value: torch.Tensor) -> torch.Tensor:
+        if value.dtype is torch.float32:
+            return exact.exact_sum(value, dims, keepdim)
+        return value.sum(dims, keepdim=keepdim, dtype=torch.int64)
+
+    return kernel
+
+
+def mean(attributes: Attributes, declared: Spec) -> Kernel:
+    """Mean of float32 over `dims`."""
+    dims, keepdim = attributes["dims"], bool(one(attributes, "keepdim"))
+    return lambda value: exact.exact_mean(value, dims, keepdim)
+
+
+def amax(attributes: Attributes, declared: Spec) -> Kernel:
+    """Largest element over `dims`."""
+    dims, keepdim = attributes["dims"], bool(one(attributes, "keepdim"))
+    return lambda value: value.amax(dims, keepdim=keepdim)
+
+
+def row_exponent(attributes: Attributes, declared: Spec) -> Kernel:
+    """Exponent of the power of two that scales each row along `dim`."""
+    dim = one(attributes, "dim")
+    return lambda value: quantising.row_exponent(value, dim)
+
+
+def quantise(attributes: Attributes, declared: Spec) -> Kernel:
+    """Integers of `bits` bits along `dim`."""
+    dim, bits = one(attributes, "dim"), one(attributes, "bits")
+    return lambda value, exponent: quantising.quantise(value, exponent, dim, bits)
+
+
+def product(attributes: Attributes, declared: Spec) -> Kernel:
+    """Exact integer matrix product, scaled and rounded once."""
+    bits = one(attributes, "bits")
+    return lambda left, left_e, right, right_e: exact.product(left, left_e, right, right_e, bits)
+
+
+def gather(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows of `table` by number."""
+    _check_index(index, table.shape[0])
+    return table[index]
+
+
+def select(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """One row of `table` by number."""
+    _check_index(index, table.shape[0])
+    return table[int(index)]
+
+
+def take_along(attributes: Attributes, declared: Spec) -> Kernel:
+    """Elements along `dim` by number."""
+    dim = one(attributes, "dim")
+
+    def kernel(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        _check_index(index, table.shape[dim])
+        return table.gather(dim, index)
+
+    return kernel
+
+
+def scatter_sum(attributes: Attributes, declared: Spec) -> Kernel:
+    """Exact sums by row."""
+    rows = one(attributes, "rows")
+
+    def kernel(index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        _check_index(index, rows)
+        flat = value.reshape(index.numel(), -1)
+        return exact.scatter_sum(index.reshape(-1), flat, rows).reshape(declared.shape)
+
+    return kernel
+
+
+def _check_index(index: torch.Tensor, size: int) -> None:
+    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
+        raise KernelFailed(f"an index is outside 0..{size - 1}")

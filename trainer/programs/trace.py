@@ -1,0 +1,270 @@
+"""Tracing: from a `torch.nn.Module` and a loss to the four programs of a run.
+
+The model is traced once, with fake tensors, over its loss and gradients; everything around them (the optimiser, the
+outer step, compression) is built from operators directly. The same model and configuration give the same bytes.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch._decomp import core_aten_decompositions
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from trainer.programs import lower_math, lower_shape
+from trainer.programs.builder import Builder, Value
+from trainer.programs.conversion import bundle_of
+from trainer.programs.lower import Lowering, refuse_random
+from trainer.programs.optimiser import AdamW, Working, adamw_step, compress, outer_step
+from trainer.programs.shapes import FLOAT, INDEX
+from verification.errors import UserError
+from verification.program import Program
+from verification.tensors import Bundle
+
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+"""(model, int64 tokens [batch, length + 1]) to a 0-d float32 loss."""
+
+_RULES = (lower_math, lower_shape)
+"""Imported for the rules that they register."""
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """Sizes and rates that the programs fix.
+
+    `records` rows of `length` + 1 bytes make a worker's data; a round has `max_steps` inner steps of `batch` rows;
+    `slots` contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The outer step is
+    Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom).
+    """
+
+    records: int
+    length: int
+    batch: int
+    max_steps: int
+    slots: int
+    grid_exponent: int
+    adamw: AdamW
+    outer_lr: float
+    outer_momentum: float
+
+
+@dataclass(frozen=True)
+class TracedRun:
+    """The four programs, the start state (parameters, then zero momentum) and the parameters' names in order."""
+
+    prologue: Program
+    inner: Program
+    epilogue: Program
+    outer: Program
+    start: Bundle
+    parameter_names: tuple[str, ...]
+
+
+def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
+    """Return the programs that train `model` under `loss`.
+
+    Raises UserError, in one line, for an operator without an exact form, for dropout and for modules that change
+    their buffers while training; the line names the operator or module and, where known, the user's source line.
+    """
+    _check_model(model)
+    named = dict(model.named_parameters())
+    parameters = [parameter.detach().clone() for parameter in named.values()]
+    graph = trace_gradients(model, loss, job)
+    sizes = Sizes(tuple(named), tuple(tuple(parameter.shape) for parameter in parameters), job)
+    start = bundle_of(parameters + [torch.zeros_like(parameter) for parameter in parameters])
+    return TracedRun(
+        _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, sizes.names
+    )
+
+
+def causal_lm_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross entropy of tokens[:, 1:] given tokens[:, :-1], for a Hugging Face causal model."""
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
+    """Return the ATen graph (parameters..., int64 tokens [batch, length + 1]) -> (loss, gradients...)."""
+    names = [name for name, _ in model.named_parameters()]
+    wrapped = _LossModule(model, loss)
+
+    def step(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        parameters = [value.requires_grad_() for value in inputs[:-1]]
+        changed = {f"model.{name}": value for name, value in zip(names, parameters, strict=True)}
+        value = functional_call(wrapped, changed, (inputs[-1],))
+        if value.shape != () or value.dtype != torch.float32:
+            raise UserError(f"the loss must be a 0-d float32 tensor, got {value.dtype} {list(value.shape)}")
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        return value.detach(), *gradients
+
+    samples = [parameter.detach().clone() for parameter in model.parameters()]
+    tokens = torch.zeros(job.batch, job.length + 1, dtype=torch.int64)
+    graph = _make_graph(step, [*samples, tokens])
+    refuse_random(graph)
+    if _mutations(graph):
+        _refuse_buffer_changes(graph, model)
+        graph = _make_graph(functionalize(graph, remove="mutations"), [*samples, tokens])
+    return graph
+
+
+class _LossModule(nn.Module):
+    """The loss as a module's forward, so that `functional_call` swaps the parameters under it."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.loss(self.model, tokens)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the four programs share: the parameters' names and shapes, and the job."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    job: TraceConfig
+
+    def state(self, builder: Builder, prefix: str = "") -> tuple[list[Value], list[Value]]:
+        """Declare a state bundle: (parameters, outer momentum)."""
+        return self.tensors(builder, prefix + "parameter"), self.tensors(builder, prefix + "momentum")
+
+    def tensors(self, builder: Builder, kind: str, dtype: str = FLOAT) -> list[Value]:
+        """Declare one input per parameter."""
+        return [builder.port(f"{kind}/{n}", dtype, s) for n, s in zip(self.names, self.shapes, strict=True)]
+
+    def working(self, builder: Builder) -> Working:
+        """Declare a working bundle."""
+        job = self.job
+        return Working(
+            self.tensors(builder, "working/parameter"),
+            self.tensors(builder, "working/m"),
+            self.tensors(builder, "working/v"),
+            builder.port("beta1_power", FLOAT, ()),
+            builder.port("beta2_power", FLOAT, ()),
+            builder.port("loss_sum", FLOAT, ()),
+            builder.port("step", INDEX, ()),
+            builder.port("tokens", "uint8", (job.max_steps, job.batch, job.length + 1)),
+        )
+
+    def named(self, kind: str, values: list[Value]) -> list[tuple[str, Value]]:
+        """Pair one output per parameter with its name."""
+        return [(f"{kind}/{name}", value) for name, value in zip(self.names, values, strict=True)]
+
+    def working_outputs(self, working: Working) -> list[tuple[str, Value]]:
+        """The working bundle as outputs, in the order in which `working` declares it."""
+        tensors = [("parameter", working.parameters), ("m", working.m), ("v", working.v)]
+        scalars = ("beta1_power", "beta2_power", "loss_sum", "step", "tokens")
+        named = [pair for kind, values in tensors for pair in self.named(f"working/{kind}", values)]
+        return named + [(name, getattr(working, name)) for name in scalars]
+
+
+def _prologue(sizes: Sizes) -> Program:
+    b, job = Builder(), sizes.job
+    parameters, _ = sizes.state(b)
+    data = b.port("data", "uint8", (job.records, job.length + 1))
+    index = b.port("index", INDEX, (job.max_steps, job.batch))
+    zeros = [b.expand(b.scalar(0.0), shape) for shape in sizes.shapes]
+    one, zero = b.scalar(1.0), b.scalar(0.0)
+    tokens = b.emit("gather", data, index)
+    working = Working(parameters, zeros, zeros, one, one, zero, b.scalar(0, INDEX), tokens)
+    return b.finish("prologue", sizes.working_outputs(working))
+
+
+def _inner(sizes: Sizes, graph: fx.GraphModule) -> Program:
+    b = Builder()
+    working = sizes.working(b)
+    tokens = b.cast(b.emit("select", working.tokens, working.step), INDEX)
+    loss, *gradients = Lowering(b).run(graph, [*working.parameters, tokens])
+    return b.finish("inner", sizes.working_outputs(adamw_step(b, working, gradients, loss, sizes.job.adamw)))
+
+
+def _epilogue(sizes: Sizes) -> Program:
+    b = Builder()
+    start, _ = sizes.state(b)
+    working = sizes.working(b)
+    integers, norm, loss = compress(b, start, working, sizes.job.grid_exponent)
+    return b.finish("epilogue", [*sizes.named("contribution", integers), ("norm", norm), ("loss", loss)])
+
+
+def _outer(sizes: Sizes) -> Program:
+    b, job = Builder(), sizes.job
+    parameters, momentum = sizes.state(b)
+    contributions = []
+    for slot in range(job.slots):
+        contributions.append(sizes.tensors(b, f"contribution{slot}", "int8"))
+        b.port(f"norm{slot}", INDEX, ())
+        b.port(f"loss{slot}", FLOAT, ())
+    weights = b.port("weights", INDEX, (job.slots,))
+    rates = (2.0**-job.grid_exponent, job.outer_lr, job.outer_momentum)
+    new, moved = outer_step(b, parameters, momentum, contributions, weights, rates)
+    return b.finish("outer", [*sizes.named("parameter", new), *sizes.named("momentum", moved)])
+
+
+def _make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> fx.GraphModule:
+    table = dict(core_aten_decompositions())
+    # Lowered as one exact sum by row; its decomposition is an index_put behind masks.
+    table.pop(torch.ops.aten.embedding_dense_backward.default, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tracer = make_fx(
+            function,
+            decomposition_table=table,
+            tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+            record_stack_traces=True,
+        )
+        try:
+            # Fused attention would be one opaque node; its plain form is products and a softmax.
+            with sdpa_kernel(SDPBackend.MATH):
+                return tracer(*samples)
+        except RuntimeError as error:
+            # The model's own forward failed, or a shape in it depends on data: torch says both as RuntimeError.
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the model cannot be traced: {reason}; it must run on fixed shapes") from error
+
+
+def _mutations(graph: fx.GraphModule) -> list[fx.Node]:
+    return [
+        node
+        for node in graph.graph.nodes
+        if getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+    ]
+
+
+def _refuse_buffer_changes(graph: fx.GraphModule, model: nn.Module) -> None:
+    buffers = {buffer.data_ptr(): name for name, buffer in model.named_buffers() if buffer.numel()}
+    for node in _mutations(graph):
+        changed = node.args[0]
+        if isinstance(changed, fx.Node) and changed.op == "get_attr":
+            name = buffers.get(getattr(graph, str(changed.target)).data_ptr(), str(changed.target))
+            raise UserError(
+                f"the model changes its buffer {name!r} while training; programs have no such state"
+            )
+
+
+def _check_model(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.modules.batchnorm._NormBase)
+            and module.training
+            and module.track_running_stats
+        ):
+            raise UserError(
+                f"module {name!r} ({type(module).__name__}) changes its buffers while training; use LayerNorm"
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise UserError(
+                f"module {name!r} (dropout, p={module.p}) draws random numbers; set the model's dropout to 0"
+            )
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise UserError(f"parameter {name!r} is {parameter.dtype}; make the model float32")
+        if not parameter.requires_grad:
+            raise UserError(f"parameter {name!r} is frozen; register it as a buffer instead")

@@ -1,0 +1,239 @@
+"""Programs: training as a document. A flat list of numbered nodes over inputs and constants; no torch. (SPEC.md 3)
+
+A value's number counts inputs first, then constants, then nodes; a node refers to lower numbers only, so a program has
+no cycles and its order is its order of execution. Attributes are integers; a float travels as a 0-d float32 constant.
+What an operator means belongs to the arithmetic version that the program names.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from verification import codec
+from verification.digest import tagged
+from verification.errors import Malformed, Refused
+from verification.tensors import ITEM_BYTES, MAX_DIMENSIONS, Tensor
+from verification.units import Count, Digest
+
+VERSION = "program/1"
+"""Version of this encoding."""
+
+MAX_ELEMENTS = 1 << 40
+"""Elements that one value may have."""
+
+MAX_PROGRAM = 1 << 30
+"""Bytes that an encoded program may have unless its reader says otherwise."""
+
+Attributes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Named integers, sorted by name."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input: its name, dtype and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator, executed on the values with the numbers `inputs`; makes one tensor of `dtype` and `shape`."""
+
+    operator: str
+    inputs: tuple[Count, ...]
+    attributes: Attributes
+    dtype: str
+    shape: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result: its name and the number of the value that it is."""
+
+    name: str
+    source: Count
+
+
+@dataclass(frozen=True)
+class Program:
+    """`role` is one of prologue, inner, epilogue, outer by convention; `arithmetic` names the operators' semantics."""
+
+    version: str
+    arithmetic: str
+    role: str
+    inputs: tuple[Port, ...]
+    constants: tuple[Tensor, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Output, ...]
+
+
+Sized = Port | Tensor | Node
+"""What a value's number points at; all have `dtype` and `shape`."""
+
+
+def encode_program(program: Program) -> bytes:
+    """Return the canonical encoding, the bytes whose digest a manifest names."""
+    return codec.encode(program)
+
+
+def program_digest(encoded: bytes) -> Digest:
+    """Return the digest of an encoded program."""
+    return tagged("program", encoded)
+
+
+def decode_program(data: bytes, limit: int = MAX_PROGRAM) -> Program:
+    """Return the program that `data` encodes.
+
+    Raises Malformed for bytes over `limit`, not canonical, of an unknown version, with a reference that is not lower
+    than its node, with a name used twice, or with a size out of range; the message names the node by its number.
+    """
+    program = codec.decode(Program, data, limit)
+    check_program(program)
+    return program
+
+
+def check_program(program: Program) -> None:
+    """Check everything that needs no knowledge of operators; raises Malformed (see `decode_program`)."""
+    if program.version != VERSION:
+        raise Malformed(f"unknown program version {program.version!r}")
+    for place, port in enumerate(program.inputs):
+        _check_sized(f"input {place}", port)
+    first = first_node(program)
+    for place, node in enumerate(program.nodes):
+        number = first + place
+        _check_sized(f"node {number}", node)
+        if any(source >= number for source in node.inputs):
+            raise Malformed(f"node {number} refers to a value that is not before it")
+        names = [name for name, _ in node.attributes]
+        if names != sorted(set(names)):
+            raise Malformed(f"node {number} has attributes out of order or twice")
+    if not program.outputs:
+        raise Malformed("a program needs an output")
+    if any(output.source >= first + len(program.nodes) for output in program.outputs):
+        raise Malformed("an output refers to a value that does not exist")
+    _check_unique("input", [port.name for port in program.inputs])
+    _check_unique("output", [output.name for output in program.outputs])
+
+
+def first_node(program: Program) -> int:
+    """Return the number of the program's first node."""
+    return len(program.inputs) + len(program.constants)
+
+
+def values(program: Program) -> Sequence[Sized]:
+    """Return inputs, constants and nodes, so that a value's number is its index."""
+    return (*program.inputs, *program.constants, *program.nodes)
+
+
+def elements(value: Sized) -> int:
+    """Return the number of elements of a value."""
+    return math.prod(value.shape)
+
+
+def size_bytes(value: Sized) -> int:
+    """Return a value's size in bytes."""
+    return elements(value) * ITEM_BYTES[value.dtype]
+
+
+VIEWS = frozenset({"view", "permute", "expand", "slice"})
+"""Operators whose result may share its input's memory; a view keeps the input alive."""
+
+_COSTS = {
+    "divide": 4, "sqrt": 4, "row_exponent": 2, "quantise": 3, "sum": 6, "mean": 6, "scatter_sum": 8, "exp": 24,
+    "log": 32, "tanh": 40, "erf": 48, "sigmoid": 32, "sin": 40, "cos": 40, "rsqrt": 8, "power": 64,
+}  # fmt: skip
+
+
+def work_units(program: Program) -> int:
+    """Return the cost of one execution in work units: about one simple operation on one element each.
+
+    A product of [M, K] by [K, N] costs 2MKN, any other operator its price times the larger of its input and output.
+    """
+    known = values(program)
+    return sum(node_work(node, [known[source] for source in node.inputs]) for node in program.nodes)
+
+
+def node_work(node: Node, inputs: Sequence[Sized]) -> int:
+    """Return the work units of one node; see `work_units`."""
+    if node.operator in VIEWS:
+        return 1
+    if node.operator == "product" and inputs and inputs[0].shape:
+        return 1 + 2 * elements(node) * inputs[0].shape[-1]
+    size = max([elements(node), *(elements(value) for value in inputs)])
+    return 1 + size * _COSTS.get(node.operator, 1)
+
+
+def last_uses(program: Program) -> list[int]:
+    """Return, per value, the number of the last node that needs its memory; outputs and unused values count as last.
+
+    A view needs its input's memory as long as the view lives.
+    """
+    first, total = first_node(program), len(values(program))
+    last = list(range(total))
+    for output in program.outputs:
+        last[output.source] = total
+    for place in range(len(program.nodes) - 1, -1, -1):
+        node, number = program.nodes[place], first + place
+        needed = last[number] if node.operator in VIEWS else number
+        for source in node.inputs:
+            last[source] = max(last[source], needed)
+    return last
+
+
+def peak_bytes(program: Program) -> int:
+    """Return an upper estimate of the memory of one execution in bytes, by liveness.
+
+    Inputs and constants live throughout. A node's scratch counts as float64 copies of what it reads and writes, since
+    every kernel of the arithmetic may hold those.
+    """
+    first, known, last = first_node(program), values(program), last_uses(program)
+    ending: list[list[int]] = [[] for _ in range(len(known) + 1)]
+    for number in range(first, len(known)):
+        ending[last[number]].append(size_bytes(known[number]))
+    live = sum(size_bytes(value) for value in known[:first])
+    peak = live
+    for place, node in enumerate(program.nodes):
+        live += size_bytes(node)
+        scratch = (
+            0
+            if node.operator in VIEWS
+            else 8 * (elements(node) + sum(elements(known[s]) for s in node.inputs))
+        )
+        peak = max(peak, live + scratch)
+        live -= sum(ending[first + place])
+    return peak
+
+
+def require_affordable(
+    program: Program, memory_limit: int | None, node_work_limit: int | None = None
+) -> None:
+    """Raise Refused when the program needs more memory in bytes, or one node more work units, than a peer allows."""
+    if memory_limit is not None and (peak := peak_bytes(program)) > memory_limit:
+        number = _heaviest(program)
+        raise Refused(f"program needs {peak} bytes, limit {memory_limit}; its largest value is node {number}")
+    if node_work_limit is not None:
+        known, first = values(program), first_node(program)
+        for place, node in enumerate(program.nodes):
+            if (work := node_work(node, [known[source] for source in node.inputs])) > node_work_limit:
+                raise Refused(f"node {first + place} costs {work} work units, limit {node_work_limit}")
+
+
+def _heaviest(program: Program) -> int:
+    known = values(program)
+    return max(range(len(known)), key=lambda number: (size_bytes(known[number]), -number))
+
+
+def _check_sized(where: str, value: Port | Node) -> None:
+    if value.dtype not in ITEM_BYTES:
+        raise Malformed(f"{where} has unknown dtype {value.dtype!r}")
+    if len(value.shape) > MAX_DIMENSIONS:
+        raise Malformed(f"{where} has more than {MAX_DIMENSIONS} dimensions")
+    if elements(value) > MAX_ELEMENTS:
+        raise Malformed(f"{where} has more than {MAX_ELEMENTS} elements")
+
+
+def _check_unique(kind: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        raise Malformed(f"an {kind}'s name is used twice")

@@ -1,0 +1,260 @@
+"""From the ledger's entries and the peers' events to a Report. Pure: whoever reads the files passes what they hold."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from verification import effects as done
+from verification.report import schema
+from verification.report.verdict import judge
+from verification.signing import checksum
+from verification.state import Audit, Member, Place, RoundState, Standing, State, total_money
+from verification.units import Address, Millis, Round
+
+Event = Mapping[str, Any]
+
+FIRST = Round(0)
+OUTCOMES: dict[Audit, schema.Outcome] = {
+    Audit.PASSED: "pass",
+    Audit.MISMATCH: "mismatch",
+    Audit.LOST: "lost",
+    Audit.VOID: "void",
+}
+STATUSES: dict[Standing, schema.Status] = {
+    Standing.ACTIVE: "active",
+    Standing.AWAY: "left",
+    Standing.SUSPENDED: "suspended",
+    Standing.EXCLUDED: "excluded",
+}
+
+
+@dataclass
+class History:
+    """What the effects tell beyond the final state: when things happened, and stakes by round."""
+
+    opened: dict[Round, Millis] = field(default_factory=dict)
+    closed: dict[Round, Millis] = field(default_factory=dict)
+    stakes: dict[Address, int] = field(default_factory=dict)
+    joined: dict[Address, int] = field(default_factory=dict)
+    by_round: dict[Address, list[schema.StakePoint]] = field(default_factory=lambda: defaultdict(list))
+    excluded: dict[Address, Round] = field(default_factory=dict)
+    audits: dict[tuple[Round, Round, Address, Address], done.AuditEnded] = field(default_factory=dict)
+    moves: dict[int, list[schema.MoveReport]] = field(default_factory=lambda: defaultdict(list))
+    round: Round = FIRST
+
+    def take(self, at: Millis, effect: done.Effect) -> None:
+        """Fold one effect in."""
+        match effect:
+            case done.MemberJoined():
+                self.joined[effect.address] = self.stakes[effect.address] = effect.stake
+            case done.RoundOpened():
+                self.round = effect.number
+                self.opened[effect.number] = at
+            case done.RoundSealed():
+                self.closed[effect.number] = at
+                self._note_stakes(effect.number)
+            case done.Slashed():
+                self.stakes[effect.address] -= effect.stake
+            case done.StandingChanged() if effect.standing == Standing.EXCLUDED.value:
+                self.excluded.setdefault(effect.address, self.round)
+            case done.AuditEnded() if effect.outcome is not Audit.WAITING:
+                self.audits[effect.session, effect.work, effect.worker, effect.verifier] = effect
+            case done.DisputeOpened():
+                self._move(effect.number, at, effect.challenger, f"contests the {effect.place.value}")
+            case done.DisputeMoved():
+                self._move(effect.number, at, effect.actor, effect.what)
+            case done.DisputeEnded():
+                self._move(effect.number, at, None, f"rules {effect.ruling.value}: {effect.reason}")
+
+    def _note_stakes(self, number: Round) -> None:
+        for address, stake in self.stakes.items():
+            self.by_round[address].append(schema.StakePoint(number, stake))
+
+    def _move(self, number: int, at: Millis, actor: Address | None, what: str) -> None:
+        name = "the law" if actor is None else checksum(actor)
+        self.moves[number].append(schema.MoveReport(at, name, what))
+
+
+def build_report(
+    state: State,
+    effects: Iterable[tuple[Millis, done.Effect]],
+    events: Mapping[str, Sequence[Event]],
+    created: Millis,
+) -> schema.Report:
+    """Return the report of a run: its final state, its effects in order, the events of each peer by name."""
+    history = History()
+    for at, effect in effects:
+        history.take(at, effect)
+    history._note_stakes(Round(len(state.rounds)))
+    names = {str(event["peer"]): name for name, log in events.items() for event in log[:1]}
+    losses = _losses(events)
+    rounds = tuple(_round(worked, history, losses) for worked in state.rounds if worked.sealed is not None)
+    peers = tuple(_peer(member, state, history, names) for _, member in sorted(state.members.items()))
+    peers = tuple(sorted(peers, key=lambda peer: (peer.role != "worker", peer.name, peer.id)))
+    evaluation = _evaluation(events)
+    return schema.Report(
+        schema_version=schema.SCHEMA_VERSION,
+        run=state.run.hex(),
+        manifest_digest=state.run.hex(),
+        created_at_ms=created,
+        title=state.manifest.title,
+        parameters=_parameters(state),
+        rounds=rounds,
+        peers=peers,
+        disputes=tuple(_dispute(state, number, history) for number in range(len(state.disputes))),
+        traffic=_traffic(events),
+        money=_money(state),
+        evaluation=evaluation,
+        result=judge(state, peers, events, evaluation),
+    )
+
+
+def _losses(events: Mapping[str, Sequence[Event]]) -> dict[tuple[int, str], float]:
+    """Return the training loss of each worker's round as that worker saw it."""
+    own = (
+        event for log in events.values() for event in log if event["kind"] == "computed" and event.get("own")
+    )
+    return {(event["round"], event["worker"]): float(event["loss"]) for event in own}
+
+
+def _round(
+    worked: RoundState, history: History, losses: Mapping[tuple[int, str], float]
+) -> schema.RoundReport:
+    contributions = tuple(
+        schema.ContributionReport(
+            worker=checksum(worker),
+            steps=worked.assignments[worker].steps,
+            digest=commit.contribution.digest.hex(),
+            norm=math.sqrt(commit.norm),
+            included=worker in worked.included,
+            loss=losses.get((worked.number, checksum(worker))),
+        )
+        for worker, commit in worked.commits.items()
+    )
+    known = [part.loss for part in contributions if part.included and part.loss is not None]
+    assert worked.sealed is not None
+    return schema.RoundReport(
+        number=worked.number,
+        loss=sum(known) / len(known) if known else None,
+        state_digest=worked.sealed.digest.hex(),
+        opened_ms=history.opened[worked.number],
+        closed_ms=history.closed[worked.number],
+        contributions=contributions,
+        audits=tuple(
+            _audit(audit) for key, audit in sorted(history.audits.items()) if audit.work == worked.number
+        ),
+    )
+
+
+def _audit(audit: done.AuditEnded) -> schema.AuditReport:
+    drawn: schema.Drawn = "private" if audit.drawn == "private" else "public"
+    if audit.session != audit.work:
+        drawn = "redraw"
+    return schema.AuditReport(
+        checksum(audit.verifier), checksum(audit.worker), drawn, OUTCOMES[audit.outcome]
+    )
+
+
+def _peer(member: Member, state: State, history: History, names: Mapping[str, str]) -> schema.PeerReport:
+    own = [audit for audit in history.audits.values() if audit.worker == member.address]
+    stakes = history.by_round[member.address]
+    return schema.PeerReport(
+        id=checksum(member.address),
+        name=names.get(checksum(member.address), ""),
+        role=member.role,
+        stake_start=history.joined[member.address],
+        stake_end=history.stakes[member.address],
+        rewards=member.rewards,
+        slashed=member.slashed,
+        commitments=sum(member.address in worked.commits for worked in state.rounds),
+        audits_passed=sum(audit.outcome is Audit.PASSED for audit in own),
+        audits_failed=sum(audit.outcome is Audit.MISMATCH for audit in own),
+        audits_done=sum(
+            audit.verifier == member.address and audit.outcome in (Audit.PASSED, Audit.MISMATCH)
+            for audit in history.audits.values()
+        ),
+        status=STATUSES[member.standing],
+        excluded_in_round=history.excluded.get(member.address),
+        stake_history=tuple(stakes),
+    )
+
+
+def _dispute(state: State, number: int, history: History) -> schema.DisputeReport:
+    dispute = state.disputes[number]
+    return schema.DisputeReport(
+        number=number + 1,
+        round=dispute.round,
+        accused=checksum(dispute.accused),
+        accuser=checksum(dispute.challenger),
+        leaf=dispute.leaf,
+        step=dispute.high - 1 if dispute.place is Place.STEP else None,
+        node=None,
+        operator=None,
+        place=dispute.place.value,
+        verdict=dispute.ruling.value if dispute.ruling is not None else "open",
+        reason=dispute.reason,
+        claimed_digest=dispute.claimed.hex(),
+        computed_digest=dispute.computed.hex() if dispute.computed is not None else "",
+        slashed=dispute.slashed,
+        rewarded=dispute.rewarded,
+        burned=dispute.burned,
+        moves=tuple(history.moves[number]),
+    )
+
+
+def _traffic(events: Mapping[str, Sequence[Event]]) -> tuple[schema.TrafficReport, ...]:
+    """Add up the last count of each of a peer's starts, since counters begin at zero with every start."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for log in events.values():
+        last: dict[str, list[int]] = {}
+        for event in [*log, {"kind": "started", "peer": ""}]:
+            if event["kind"] == "started":
+                for kind, (sent, received) in last.items():
+                    row = rows.setdefault((str(log[0]["peer"]), kind), [0, 0])
+                    row[0], row[1] = row[0] + sent, row[1] + received
+                last = {}
+            elif event["kind"] == "traffic":
+                last = dict(event["bytes"])
+    return tuple(schema.TrafficReport(peer, kind, *row) for (peer, kind), row in sorted(rows.items()))
+
+
+def _money(state: State) -> schema.MoneyReport:
+    members = state.members.values()
+    return schema.MoneyReport(
+        balances=sum(state.balances.values()),
+        stakes=sum(member.stake for member in members),
+        escrow=sum(sum(member.escrow.values()) for member in members),
+        deposit=state.deposit,
+        burned=state.burned,
+        total=total_money(state),
+    )
+
+
+def _evaluation(events: Mapping[str, Sequence[Event]]) -> schema.EvaluationReport | None:
+    found = [event for log in events.values() for event in log if event["kind"] == "evaluated"]
+    if not found:
+        return None
+    return schema.EvaluationReport(
+        **{name: found[-1][name] for name in schema.EvaluationReport.__annotations__}
+    )
+
+
+def _parameters(state: State) -> dict[str, int | str]:
+    manifest = state.manifest
+    work, money = manifest.work, manifest.money
+    return {
+        "arithmetic": manifest.arithmetic,
+        "rounds": work.rounds,
+        "inner steps a round, at most": work.max_steps,
+        "steps between leaves": work.leaf_every,
+        "batch": work.batch,
+        "records": manifest.data.records,
+        "audit rate per verifier": f"{100 * work.audit_rate / 1_000_000:.1f}%",
+        "worker stake": money.worker_stake,
+        "verifier stake": money.verifier_stake,
+        "reward per inner step": money.reward_per_step,
+        "fee per audited step": money.fee_per_step,
+        "slash by conviction": ", ".join(f"{grade / 10_000:g}%" for grade in money.slash_grades),
+    }

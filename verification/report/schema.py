@@ -1,0 +1,177 @@
+"""The report of a run as data: what happened, to whom, why, and what it cost.
+
+Every report is folded from the ledger's log and the run's events; HTML, terminal and JSON are views of this one
+record. Digests and addresses are hexadecimal text, addresses with 0x. Money is `int` in the ledger's smallest unit.
+Times are ledger milliseconds. A float is always finite: unknown or not finite is None.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+SCHEMA_VERSION = 1
+
+Drawn = Literal["private", "public", "redraw"]
+Outcome = Literal["pass", "mismatch", "lost", "void"]
+Place = Literal["prologue", "inner step", "epilogue", "outer step"]
+Verdict = Literal["guilty", "innocent", "void", "open"]
+Status = Literal["active", "suspended", "excluded", "left"]
+
+
+@dataclass(frozen=True)
+class ContributionReport:
+    """What one worker committed to in one round."""
+
+    worker: Annotated[str, "Address of the worker."]
+    steps: Annotated[int, "Inner steps that the commitment covers."]
+    digest: Annotated[str, "Digest of the contribution."]
+    norm: Annotated[float | None, "Norm of the pseudo-gradient before clipping."]
+    included: Annotated[bool, "Whether the outer step of the round used it."]
+    loss: Annotated[float | None, "Mean training loss of the worker's inner steps."]
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """One re-run of one worker's round by one verifier."""
+
+    verifier: Annotated[str, "Address of the verifier that re-ran the round."]
+    worker: Annotated[str, "Address of the worker whose round was re-run."]
+    drawn: Annotated[
+        Drawn, "How the audit was drawn: by the verifier's secret, by the beacon alone, or again."
+    ]
+    outcome: Annotated[
+        Outcome, "Whether both committed to the same digests; lost and void audits never pass."
+    ]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One round: its state, its contributions and its audits."""
+
+    number: Annotated[int, "Number of the round, from 0."]
+    loss: Annotated[float | None, "Mean training loss of the contributions that were included."]
+    state_digest: Annotated[str, "Digest of the consensus state at the round's end."]
+    opened_ms: Annotated[int, "Ledger time at which the round opened."]
+    closed_ms: Annotated[int, "Ledger time at which the round closed."]
+    contributions: Annotated[tuple[ContributionReport, ...], "One entry per worker that committed."]
+    audits: Annotated[tuple[AuditReport, ...], "One entry per audit of this round's work."]
+
+
+@dataclass(frozen=True)
+class StakePoint:
+    """A peer's stake at the end of a round."""
+
+    round: Annotated[int, "Number of the round."]
+    stake: Annotated[int, "Stake at the round's end."]
+
+
+@dataclass(frozen=True)
+class PeerReport:
+    """One peer's part in the run."""
+
+    id: Annotated[str, "Address of the peer: 0x and 40 hexadecimal digits."]
+    name: Annotated[str, "Name for people; empty when the peer gave none."]
+    role: Annotated[str, "Role in the run: worker, verifier or submitter."]
+    stake_start: Annotated[int, "Stake at the join."]
+    stake_end: Annotated[int, "Stake at the run's end."]
+    rewards: Annotated[int, "All that the peer was paid, for rounds, audits and disputes."]
+    slashed: Annotated[int, "All that was taken from the peer's stake and escrow."]
+    commitments: Annotated[int, "Rounds that the peer committed to as a worker."]
+    audits_passed: Annotated[int, "Audits of this peer's work that passed."]
+    audits_failed: Annotated[int, "Audits of this peer's work that found a difference."]
+    audits_done: Annotated[int, "Audits that the peer did as a verifier."]
+    status: Annotated[Status, "Standing at the run's end."]
+    excluded_in_round: Annotated[int | None, "Round in which the law excluded the peer; null if never."]
+    stake_history: Annotated[tuple[StakePoint, ...], "Stake by round, ascending."]
+
+
+@dataclass(frozen=True)
+class MoveReport:
+    """One move in a dispute."""
+
+    at_ms: Annotated[int, "Ledger time of the move."]
+    actor: Annotated[str, "Address of who moved, or a word such as 'ledger'."]
+    what: Annotated[str, "The move in one sentence."]
+
+
+@dataclass(frozen=True)
+class DisputeReport:
+    """One dispute: who accused whom of what, how it narrowed, and who was right."""
+
+    number: Annotated[int, "Number of the dispute in the run, from 1."]
+    round: Annotated[int, "Round whose work is disputed."]
+    accused: Annotated[str, "Address of the accused."]
+    accuser: Annotated[str, "Address of the challenger."]
+    leaf: Annotated[int | None, "First leaf that differs; null when the dispute never came to one."]
+    step: Annotated[int | None, "Inner step that differs, from 0; null outside inner steps or when unknown."]
+    node: Annotated[int | None, "Node of the program that differs; null when the dispute never came to one."]
+    operator: Annotated[str | None, "Operator of that node."]
+    place: Annotated[Place, "Program in which the difference lies."]
+    verdict: Annotated[Verdict, "Verdict on the accused; void moves no money, open is not settled yet."]
+    reason: Annotated[str, "Why the law decided so, in one sentence."]
+    claimed_digest: Annotated[str, "Digest that the accused claimed; empty when none was posted."]
+    computed_digest: Annotated[str, "Digest that the law computed; empty when it executed nothing."]
+    slashed: Annotated[int, "Amount taken from whoever was wrong."]
+    rewarded: Annotated[int, "Part of it paid to whoever was right."]
+    burned: Annotated[int, "Part of it destroyed."]
+    moves: Annotated[tuple[MoveReport, ...], "Every move in the order of the ledger."]
+
+
+@dataclass(frozen=True)
+class TrafficReport:
+    """Bytes of one kind that one peer moved."""
+
+    peer: Annotated[str, "Address of the peer."]
+    kind: Annotated[str, "Kind of message or blob."]
+    sent: Annotated[int, "Bytes sent."]
+    received: Annotated[int, "Bytes received."]
+
+
+@dataclass(frozen=True)
+class MoneyReport:
+    """Where the run's money is; the five parts add up to the total, or the ledger is wrong."""
+
+    balances: Annotated[int, "Sum of free balances."]
+    stakes: Annotated[int, "Sum of stakes."]
+    escrow: Annotated[int, "Rewards whose window has not closed."]
+    deposit: Annotated[int, "What is left of the submitter's deposit."]
+    burned: Annotated[int, "All that was destroyed."]
+    total: Annotated[int, "All that ever entered the ledger."]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The model before and after, on data that no worker trained on."""
+
+    loss_before: Annotated[float | None, "Evaluation loss of the first state."]
+    loss_after: Annotated[float | None, "Evaluation loss of the last state."]
+    sample_prompt: Annotated[str, "Prompt of the two samples."]
+    sample_before: Annotated[str, "Text that the first state continues the prompt with."]
+    sample_after: Annotated[str, "Text that the last state continues the prompt with."]
+
+
+@dataclass(frozen=True)
+class ResultReport:
+    """What to remember of the run."""
+
+    ok: Annotated[bool, "Whether the run did what was asked of it."]
+    sentence: Annotated[str, "The result in one sentence."]
+    facts: Annotated[tuple[str, ...], "Sentences that bear it out."]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run, whole."""
+
+    schema_version: Annotated[int, "Version of this schema; a reader refuses any other."]
+    run: Annotated[str, "Digest that identifies the run."]
+    manifest_digest: Annotated[str, "Digest of the manifest: programs, arithmetic, data, seed, parameters."]
+    created_at_ms: Annotated[int, "Ledger time at which the run was created."]
+    title: Annotated[str, "Name of the run for people."]
+    parameters: Annotated[dict[str, int | str], "Parameters worth showing, by name."]
+    rounds: Annotated[tuple[RoundReport, ...], "Closed rounds, ascending."]
+    peers: Annotated[tuple[PeerReport, ...], "Everybody who ever joined."]
+    disputes: Annotated[tuple[DisputeReport, ...], "Every dispute in the order of opening."]
+    traffic: Annotated[tuple[TrafficReport, ...], "Bytes moved, by peer and kind; empty when not recorded."]
+    money: Annotated[MoneyReport, "Where the money is at the end."]
+    evaluation: Annotated[EvaluationReport | None, "The model before and after; null when not evaluated."]
+    result: Annotated[ResultReport, "The result."]
