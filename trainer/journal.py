@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+from verification.errors import UserError
 from verification.statements import Body, Statement, make_statement, sign_statement
 from verification.units import Digest
 
@@ -14,14 +15,21 @@ class Journal:
     """Signed statements by their place (chain, run, round, slot, head). (SPEC.md 3.2)"""
 
     def __init__(self, path: Path, secret: bytes, chain: str, run: Digest) -> None:
-        """Open or create the journal of one key in one run."""
+        """Open or create the journal of one key in one run; raises UserError for a file that is none."""
         self._secret, self._chain, self._run = secret, chain, run
         self._connection = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.execute(SCHEMA)
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise UserError(
+                f"{path}: cannot be used ({error}); restore it, or join with another key, since without it this one "
+                "could contradict itself"
+            ) from error
 
     def sign(self, head: Digest, body: Body) -> bytes:
         """Return the signed statement of this place: the one said before if there is one, whatever `body` says now."""
@@ -37,6 +45,11 @@ class Journal:
         said = self._said(place)
         assert said is not None
         return said
+
+    def forget(self, head: Digest, body: Body) -> None:
+        """Drop what was said at a place. Only for a Join that the ledger refused: it bound nobody to anything."""
+        place = _place(make_statement(self._chain, self._run, head, body))
+        self._connection.execute("DELETE FROM said WHERE place = ?", (place,))
 
     def _said(self, place: str) -> bytes | None:
         row = self._connection.execute("SELECT data FROM said WHERE place = ?", (place,)).fetchone()

@@ -34,7 +34,7 @@ from verification.ledger.local import Genesis, read_genesis, system_clock
 from verification.manifest import BundleRef, run_id
 from verification.signing import checksum
 from verification.state import Place, Stage, State
-from verification.statements import MAX_STATEMENT, VERIFIER, round_of
+from verification.statements import MAX_STATEMENT, VERIFIER, Join, round_of
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
 
@@ -92,7 +92,7 @@ class Peer:
     async def run(self) -> None:
         """Take part until the run has ended; raises UserError for a machine or folder that cannot."""
         self._adopt_blobs()
-        async with self._bench, self._post:
+        async with self._post, self._bench:
             self._nursery.start_soon(self._bench.watch)
             prepared = await self._prepare()
             await self._ledger.open()
@@ -105,17 +105,17 @@ class Peer:
             self._nursery.cancel_scope.cancel()
 
     def _adopt_blobs(self) -> None:
-        """Copy what the submitter published beside the ledger; what is not there is fetched from peers later."""
+        """Copy what the submitter published beside the ledger; raises UserError for what is not there whole."""
         source = BlobStore(self._config.folder.blobs)
         programs = self._manifest.programs
         refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer, self._manifest.data)
         for blob in (*(ref.blob for ref in refs), self._manifest.start.blob):
-            if not self._store.has(blob):
-                if not source.has(blob):
-                    raise UserError(
-                        f"{self._config.folder.blobs} lacks blob {blob.hex()}: copy the run's folder again"
-                    )
-                self._store.put_file(source.path(blob))
+            if self._store.has(blob):
+                continue
+            if not source.has(blob) or self._store.put_file(source.path(blob)) != blob:
+                raise UserError(
+                    f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's folder again"
+                )
 
     async def _prepare(self) -> orders.Prepared:
         config = self._config
@@ -206,6 +206,12 @@ class Peer:
         except Violation as refusal:
             self._refused[place] = self._height
             self._log("declined", statement=kind, reason=f"{type(refusal).__name__}: {refusal}")
+            if isinstance(action.body, Join):
+                self._journal.forget(head, action.body)
+                raise UserError(
+                    f"the run does not take this peer as a {self._config.role}: {refusal}; see --stake, --role and "
+                    "the job's [accounts]"
+                ) from refusal
             return
         self._log("said", statement=kind, size=len(data))
         self._rumours.announce(Hint("ledger", head, Count(self._height)))
@@ -381,6 +387,7 @@ async def run_peer(config: PeerConfig) -> None:
     folder = config.folder.checked()
     genesis = read_genesis(folder.ledger)
     _make_folder(folder.peer(config.name))
+    _make_folder(folder.events)
     events = EventLog(folder.log(config.name), checksum(config.identity.address))
     try:
         async with trio.open_nursery() as nursery:

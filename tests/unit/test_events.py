@@ -1,0 +1,79 @@
+"""A peer's record: whole lines, also after a crash in the middle of one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.events import EventLog, read_events
+from trainer.swarm_view import Tail
+from verification.units import Millis
+
+NOW = Millis(1_700_000_000_000)
+TORN = (b"{", b'{"at": 5, "peer": "0xa", "ki', b'{"at": 5, "peer": "0xa", "kind": "\xc3', b"\x00\x00\x00")
+
+
+def write(path: Path, *kinds: str) -> None:
+    """Append events of these kinds, as one start of a peer does."""
+    log = EventLog(path, "0xa")
+    for number, kind in enumerate(kinds):
+        log.write(NOW, kind, number=number)
+    log.close()
+
+
+def kinds(path: Path) -> list[str]:
+    """Return the kinds in a file."""
+    return [event["kind"] for event in read_events(path)]
+
+
+def test_events_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "events" / "peer.jsonl"
+    write(path, "started", "ended")
+    write(path, "started")
+    first, second, third = read_events(path)
+    assert first == {"at": NOW, "peer": "0xa", "kind": "started", "number": 0}
+    assert (second["kind"], third["kind"]) == ("ended", "started")
+
+
+def test_a_line_is_on_disk_when_write_returns(tmp_path: Path) -> None:
+    path = tmp_path / "peer.jsonl"
+    log = EventLog(path, "0xa")
+    log.write(NOW, "started", text="several\nlines é")
+    assert json.loads(path.read_bytes())["text"] == "several\nlines é"
+    assert path.read_bytes().count(b"\n") == 1
+    log.close()
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_a_line_cut_by_a_crash_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "peer.jsonl"
+    write(path, "started", "said")
+    with path.open("ab") as file:
+        file.write(torn)
+    assert kinds(path) == ["started", "said"]
+    write(path, "started", "ended")
+    assert kinds(path) == ["started", "said", "started", "ended"]
+    assert path.read_bytes().count(torn) >= 1
+
+
+def test_a_line_that_is_no_event_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "peer.jsonl"
+    path.write_text('5\n[]\n{"kind": "started"}\n\n')
+    write(path, "started")
+    assert kinds(path) == ["started"]
+
+
+def test_a_tail_gives_each_line_once_and_waits_for_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "peer.jsonl"
+    tail = Tail(path)
+    assert tail.read() == []
+    write(path, "started")
+    with path.open("ab") as file:
+        file.write(b'{"at": 5, "peer": "0xa", "kind": "sa')
+        file.flush()
+        assert [event["kind"] for event in tail.read()] == ["started"]
+        assert tail.read() == []
+        file.write(b'id"}\n{"at": 5, "pe')
+    assert [event["kind"] for event in tail.read()] == ["said"]
+    write(path, "started")
+    assert [event["kind"] for event in tail.read()] == ["started"]

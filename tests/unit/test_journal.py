@@ -1,0 +1,109 @@
+"""The journal: one signed statement per place for ever, whatever happens to the process."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from p2p.identity import Identity
+from trainer.journal import Journal
+from verification.digest import tagged
+from verification.errors import UserError
+from verification.statements import Attest, Body, Finished, Verdict, Withdraw, open_statement
+from verification.units import Count, Round
+
+ALICE, BOB = (Identity(bytes([number]) * 32) for number in (1, 2))
+RUN, HEAD = tagged("run"), tagged("head")
+SAID = Attest(Round(3), (ALICE.address,))
+CHANGED = Attest(Round(3), (ALICE.address, BOB.address))
+
+
+def journal(path: Path, chain: str = "local", run: str = "run") -> Journal:
+    """Open Alice's journal."""
+    return Journal(path / "said.sqlite", ALICE.secret, chain, tagged(run))
+
+
+def test_a_statement_is_signed_for_its_place(tmp_path: Path) -> None:
+    data = journal(tmp_path).sign(HEAD, SAID)
+    author, statement, body = open_statement(data)
+    assert (author, body) == (ALICE.address, SAID)
+    assert (statement.chain, statement.run, statement.round, statement.head) == ("local", RUN, 3, HEAD)
+
+
+def test_one_place_keeps_its_first_bytes(tmp_path: Path) -> None:
+    own = journal(tmp_path)
+    first = own.sign(HEAD, SAID)
+    assert own.sign(HEAD, CHANGED) == first
+    own.close()
+    again = journal(tmp_path)
+    assert again.sign(HEAD, CHANGED) == first
+    assert again.sign(HEAD, SAID) == first
+
+
+def test_two_processes_with_one_key_say_the_same(tmp_path: Path) -> None:
+    one, two = journal(tmp_path), journal(tmp_path)
+    assert one.sign(HEAD, SAID) == two.sign(HEAD, CHANGED) == one.sign(HEAD, CHANGED)
+
+
+def test_a_process_that_is_overtaken_between_look_and_write_repeats_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = journal(tmp_path), journal(tmp_path)
+    first: list[bytes] = []
+    look = one._said
+
+    def overtaken(place: str) -> bytes | None:
+        found = look(place)
+        if not first:
+            first.append(two.sign(HEAD, CHANGED))
+        return found
+
+    monkeypatch.setattr(one, "_said", overtaken)
+    assert one.sign(HEAD, SAID) == first[0]
+    assert open_statement(first[0])[2] == CHANGED
+
+
+OTHER_PLACES: dict[str, Body] = {
+    "round": Attest(Round(4), (ALICE.address,)),
+    "slot": Finished(Round(3)),
+    "worker within a slot": Verdict(Round(3), Round(3), ALICE.address, HEAD),
+    "other worker within a slot": Verdict(Round(3), Round(3), BOB.address, HEAD),
+    "sequence": Withdraw(Count(0)),
+    "next sequence": Withdraw(Count(1)),
+}
+
+
+def test_every_part_of_a_place_tells_places_apart(tmp_path: Path) -> None:
+    said = {journal(tmp_path).sign(HEAD, body) for body in (SAID, *OTHER_PLACES.values())}
+    said.add(journal(tmp_path).sign(tagged("other head"), SAID))
+    said.add(journal(tmp_path, chain="other").sign(HEAD, SAID))
+    said.add(journal(tmp_path, run="other").sign(HEAD, SAID))
+    assert len(said) == len(OTHER_PLACES) + 4
+    rows = sqlite3.connect(tmp_path / "said.sqlite").execute("SELECT data FROM said").fetchall()
+    assert {bytes(data) for (data,) in rows} == said
+
+
+def test_a_statement_is_on_disk_before_it_is_returned(tmp_path: Path) -> None:
+    own = journal(tmp_path)
+    data = own.sign(HEAD, SAID)
+    reader = sqlite3.connect(f"file:{tmp_path / 'said.sqlite'}?mode=ro", uri=True)
+    assert [bytes(row[0]) for row in reader.execute("SELECT data FROM said")] == [data]
+    assert own._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    own.close()
+
+
+def test_only_the_forgotten_place_can_be_said_anew(tmp_path: Path) -> None:
+    own = journal(tmp_path)
+    kept = own.sign(HEAD, OTHER_PLACES["round"])
+    own.sign(HEAD, SAID)
+    own.forget(HEAD, CHANGED)
+    assert open_statement(own.sign(HEAD, CHANGED))[2] == CHANGED
+    assert own.sign(HEAD, OTHER_PLACES["round"]) == kept
+
+
+def test_a_damaged_journal_is_named_and_not_replaced(tmp_path: Path) -> None:
+    path, damage = tmp_path / "said.sqlite", b"no database, but long enough to be taken for one " * 20
+    path.write_bytes(damage)
+    with pytest.raises(UserError, match=r"said\.sqlite: cannot be used"):
+        journal(tmp_path)
+    assert path.read_bytes() == damage

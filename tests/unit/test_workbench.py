@@ -1,0 +1,162 @@
+"""The node's side of a real compute process: urgency, errors that cross over, and a process that dies."""
+
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from p2p.blobs import BlobStore
+from trainer import orders
+from trainer.create import Created
+from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
+from verification import codec
+from verification.digest import tagged
+from verification.errors import BadEvidence, Malformed, Unavailable
+from verification.executor import StepFailed
+from verification.manifest import BundleRef
+from verification.tensors import Tensor, decode_bundle
+from verification.units import Address, Count, Round
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+LIMIT = 1 << 24
+MISSING = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")))
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[tuple[Workbench, trio.Nursery]]:
+    """Run a compute process of this checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            async with Workbench(nursery, environment) as running:
+                yield running, nursery
+            nursery.cancel_scope.cancel()
+
+
+def prepare(run: Created, folder: Path) -> orders.Prepare:
+    """Return the first order, on a copy of the run's blobs."""
+    store = folder / "blobs"
+    if not store.exists():
+        shutil.copytree(run.folder.blobs, store)
+    return orders.Prepare(codec.encode(run.manifest), str(store), Count(1), "none", Count(0))
+
+
+def job(run: Created) -> orders.RunJob:
+    """Return an order that takes a while."""
+    return orders.RunJob(Round(0), Address(bytes(20)), tagged("beacon"), Count(4), run.manifest.start, True)
+
+
+def far_index(run: Created) -> orders.Execute:
+    """Return an execution that ends in its first gather: every index lies outside the data."""
+    store, work = BlobStore(run.folder.blobs), run.manifest.work
+    start = decode_bundle(store.get(run.manifest.start.blob), LIMIT)
+    data = decode_bundle(store.get(run.manifest.data.blob), LIMIT)
+    far = (10**6).to_bytes(8, "little") * work.max_steps * work.batch
+    index = Tensor("int64", (work.max_steps, work.batch), far)
+    return orders.Execute(run.manifest.programs.prologue.digest, (*start.tensors, *data.tensors, index))
+
+
+async def test_errors_cross_over_as_themselves_and_harm_nothing(tiny_run: Created, tmp_path: Path) -> None:
+    async with bench() as (compute, _):
+        with pytest.raises(Malformed, match="the first order must be Prepare"):
+            await compute.ask(MISSING, NORMAL)
+        assert (await compute.ask(prepare(tiny_run, tmp_path), NORMAL)).golden
+        with pytest.raises(Unavailable, match="is not in the store"):
+            await compute.ask(MISSING, NORMAL)
+        with pytest.raises(BadEvidence, match="inputs, not 0"):
+            await compute.ask(orders.Execute(tiny_run.manifest.programs.inner.digest, ()), NORMAL)
+        with pytest.raises(StepFailed) as failed:
+            await compute.ask(far_index(tiny_run), NORMAL)
+        assert failed.value.node > 0
+        assert (await compute.ask(job(tiny_run), NORMAL)).norm > 0
+
+
+async def test_the_most_urgent_goes_first_and_a_cancelled_one_leaves_no_trace(
+    tiny_run: Created, tmp_path: Path
+) -> None:
+    ended: list[str] = []
+    steps: list[int] = []
+    scope = trio.CancelScope()
+
+    async with bench() as (compute, nursery):
+        first = prepare(tiny_run, tmp_path)
+        await compute.ask(first, NORMAL)
+
+        async def ask(name: str, urgency: int) -> None:
+            result = await compute.ask(job(tiny_run), urgency, steps.append)
+            assert len(result.digests) == 3
+            ended.append(name)
+
+        async def given_up() -> None:
+            with scope:
+                await ask("given up", URGENT)
+
+        async with trio.open_nursery() as asking:
+            for name, urgency in (
+                ("running", LATER), ("later", LATER), ("normal", NORMAL), ("second normal", NORMAL), ("soon", SOON),
+            ):  # fmt: skip
+                asking.start_soon(ask, name, urgency)
+                await wait_all_tasks_blocked()
+            asking.start_soon(given_up)
+            await wait_all_tasks_blocked()
+            assert not ended
+            scope.cancel()
+            asking.start_soon(ask, "urgent", URGENT)
+        assert ended == ["running", "urgent", "soon", "normal", "second normal", "later"]
+        assert steps == [0, 1, 2, 3, 4] * 6
+        assert nursery.cancel_scope.cancel_called is False
+
+
+async def test_an_order_given_up_while_it_runs_still_takes_its_own_reply(
+    tiny_run: Created, tmp_path: Path
+) -> None:
+    async with bench() as (compute, _):
+        await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
+        with trio.CancelScope() as scope:
+            await compute.ask(job(tiny_run), NORMAL, lambda step: scope.cancel())
+        assert scope.cancel_called
+        with pytest.raises(Unavailable, match="is not in the store"):
+            await compute.ask(MISSING, NORMAL)
+
+
+async def test_a_process_that_dies_is_told_to_everyone_who_waits(tiny_run: Created, tmp_path: Path) -> None:
+    kills, told = 0, []
+    async with bench() as (compute, _):
+        await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
+
+        async def ask(order: object) -> None:
+            with pytest.raises(Unavailable, match="the compute process has died"):
+                await compute.ask(order, NORMAL)
+            told.append(order)
+
+        async def watch() -> None:
+            with pytest.raises(Unavailable, match=r"ended with status -9; start this peer again"):
+                await compute.watch()
+            told.append("watch")
+
+        async with trio.open_nursery() as asking:
+            asking.start_soon(watch)
+            for order in (job(tiny_run), MISSING):
+                asking.start_soon(ask, order)
+            await wait_all_tasks_blocked()
+            os.kill(compute.pid, signal.SIGKILL)
+            kills += 1
+        await ask(MISSING)
+    assert kills == 1
+    assert len(told) == 4
+
+
+async def test_closing_is_no_death(tiny_run: Created, tmp_path: Path) -> None:
+    async with bench() as (compute, nursery):
+        await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
+        nursery.start_soon(compute.watch)
+        pid = compute.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
