@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
 FAST_TESTS = $(wildcard tests/unit tests/property tests/simulation tests/contract)
 
 .DEFAULT_GOAL := help
-.PHONY: help install requirements demo test check format clean
+.PHONY: help install requirements demo test check format docs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ check: install  ## format, lint, types, imports and the fast tests; under a minu
 format: install  ## rewrite the sources in the project's format
 	$(BIN)/ruff format -q .
 	$(BIN)/ruff check -q --fix .
+
+docs: install  ## write the pages that are made from the sources
+	$(BIN)/python -c 'from verification.report.reference import page; print(page(), end="")' > docs/report-schema.md
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

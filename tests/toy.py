@@ -1,6 +1,7 @@
 """Training as four tiny pure functions over integers: everything the law needs, and nothing that takes time.
 
-State: [param int64[WIDTH], momentum int64[WIDTH]]. Working state: [param, counter int64[1], tokens int64[steps, n]].
+State: [param int64[WIDTH], momentum int64[WIDTH]]. Working state: [param, counter int64[2], tokens uint8[steps * n]],
+where the counter holds the steps done and n, the tokens of a step.
 Contribution: [delta int64[WIDTH], norm int64[1], loss int64[1]].
 """
 
@@ -52,22 +53,23 @@ def prologue(inputs: Inputs) -> Bundle:
     assert data is not None
     assert index is not None
     rows = [data.data[i * RECORD : (i + 1) * RECORD] for i in numbers(index)]
-    tokens = [token for row in rows for token in row]
-    return Bundle((param, vector([0]), vector(tokens, (index.shape[0], index.shape[1] * RECORD))))
+    tokens = b"".join(rows)
+    return Bundle(
+        (param, vector([0, index.shape[1] * RECORD]), Tensor("uint8", (Count(len(tokens)),), tokens))
+    )
 
 
 def inner(inputs: Inputs) -> Bundle:
     """One step of something that no two records do alike."""
     param, counter, tokens = inputs
     assert tokens is not None
-    (done,) = numbers(counter)
-    width = tokens.shape[1]
-    row = numbers(tokens)[done % tokens.shape[0] * width :][:width]
+    done, width = numbers(counter)
+    row = tokens.data[done * width % len(tokens.data) :][:width]
     seen = sum((place + 1) * token for place, token in enumerate(row))
     if numbers(param)[0] == PRIME:
         raise StepFailed(0)
     moved = [(31 * value + seen + place) % PRIME for place, value in enumerate(numbers(param))]
-    return Bundle((vector(moved), vector([done + 1]), tokens))
+    return Bundle((vector(moved), vector([done + 1, width]), tokens))
 
 
 def epilogue(inputs: Inputs) -> Bundle:
@@ -189,5 +191,5 @@ def minimal(**changes: Any) -> Manifest:
         version=Count(1), arithmetic="toy/1", title="toy", seed=ZERO,
         programs=Programs(refs[prologue], refs[inner], refs[epilogue], refs[outer]),
         data=DataRef(tensor_digest(DATA.tensors[0]), ZERO, Count(RECORDS), Count(RECORD)),
-        start=reference(START), **parts,
+        start=reference(START), golden=ZERO, **parts,
     )  # fmt: skip

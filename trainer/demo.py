@@ -23,11 +23,12 @@ from trainer.create import Created, create_run
 from trainer.evaluate import export_and_evaluate
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.inspect import make_executor, print_report, write_report
+from trainer.inspect import make_executor, write_report
 from trainer.job import JobFile, parse_job
 from trainer.swarm_view import SwarmView, Tail
 from verification.errors import UserError
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
+from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
 from verification.statements import MAX_STATEMENT, VERIFIER, WORKER
@@ -131,7 +132,7 @@ def run_demo(settings: DemoSettings) -> int:
         _watch(folder, roles, processes, console)
     _judge(folder)
     report = write_report(folder)
-    print_report(report, console, brief=True)
+    console.print(summary(report))
     _print_places(console, folder)
     return 0 if report.result.ok else 1
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from rich.console import Console
+
 from p2p.blobs import BlobStore
 from trainer.events import read_events
 from trainer.folder import RunFolder
@@ -14,7 +16,7 @@ from verification.report.build import build_report
 from verification.report.encoding import to_json
 from verification.report.html import render
 from verification.report.schema import Report
-from verification.report.terminal import print_report as print_report
+from verification.report.terminal import tables
 
 
 def make_executor(manifest: Manifest, store: BlobStore) -> ProgramExecutor:
@@ -45,6 +47,11 @@ def write_report(folder: RunFolder) -> Report:
     _write(folder.path / "report.json", json.dumps(to_json(report), indent=1) + "\n")
     _write(folder.path / "report.html", render(report))
     return report
+
+
+def print_report(report: Report) -> None:
+    """Print a report at length."""
+    Console().print(tables(report))
 
 
 def _write(path: Path, text: str) -> None:

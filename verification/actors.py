@@ -182,7 +182,9 @@ def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action
         return [] if state.stage in (Stage.DRAINING, Stage.ENDED) else [Say(_join(state, me))]
     if state.stage is Stage.ENDED:
         last = FetchState(Round(len(state.rounds)))
-        return [last] if last not in results.done else [Say(Withdraw(Count(0)))] if member.stake else []
+        # Not one after the other: a last state that nobody serves any more must not lock the stake.
+        fetch: list[Action] = [last] if last not in results.done else []
+        return [*fetch, Say(Withdraw(Count(0)))] if member.stake else fetch
     wanted = [
         *_present_oneself(member, me),
         *_exchange(state, me, results, now),
@@ -235,7 +237,7 @@ def _run(state: State, results: Results, number: Round, worker: Address) -> Iter
 
 
 def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator[Action]:
-    """Fetch contributions, attest to them, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
+    """Fetch contributions, attest, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
     for worked in state.rounds[-RECENT_ROUNDS:]:
         if me.address not in worked.members:
             continue

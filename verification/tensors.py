@@ -25,7 +25,7 @@ ITEM_BYTES = {"float32": 4, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint
 
 @dataclass(frozen=True)
 class Tensor:
-    """`data` holds the elements of `shape` in C order, little-endian; raises ValueError when lengths disagree. (SPEC.md 2.1)"""
+    """`data` holds the elements of `shape` in C order, little-endian; raises ValueError otherwise. (SPEC.md 2.1)"""
 
     dtype: str
     shape: tuple[Count, ...]

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.toy import DATA, START, ToyEngine, reference
 from trainer.rounds import HONEST, Conduct, Job, Rounds
-from verification import actors, disputes, signing
+from verification import actors, signing
 from verification.actors import (
     Computed,
     FetchContribution,
@@ -21,6 +21,7 @@ from verification.actors import (
 )
 from verification.digest import tagged
 from verification.manifest import BundleRef
+from verification.outer import outer_inputs
 from verification.state import Place, State
 from verification.statements import (
     VERIFIER,
@@ -126,7 +127,12 @@ class Actor:
 
     def _outer_inputs(self, state: State, number: Round, blobs: Blobs) -> list[Any]:
         start, *parts = self.inputs_of(GatherInputs(number, self.address, Place.OUTER, 0), state, blobs)
-        return disputes.outer_inputs(state, number, start, parts)
+        worked = state.rounds[number]
+        entries = {
+            worked.assignments[worker].slot: (worked.assignments[worker].steps, part)
+            for worker, part in zip(worked.included, parts, strict=True)
+        }
+        return outer_inputs(state.manifest.work.slots, start, entries)
 
 
 def job_of(state: State, number: Round, worker: Address) -> Job:
@@ -158,7 +164,7 @@ class FalseAccuser(Verifier):
         if self.leaf is None:
             return Work(work.digests, BundleRef(false, false), work.norm)
         digests = list(work.digests)
-        digests[self.leaf] = false
+        digests[min(self.leaf, len(digests) - 1)] = false
         return Work(tuple(digests), work.contribution, work.norm)
 
 

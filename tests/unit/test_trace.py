@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from program_models import ADAMW, CONFIGS, JOB, data, model, traced
 from torch import nn
 
+from tests.unit.program_models import ADAMW, CONFIGS, JOB, data, model, traced
 from trainer.models import build_model
 from trainer.programs.builder import Builder
 from trainer.programs.conversion import to_torch

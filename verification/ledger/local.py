@@ -2,8 +2,7 @@
 
 The log is all there is: state is the fold over it, made again by every process. An entry is appended and the law
 applied inside one database transaction, so several processes may write at once and a killed one loses nothing
-acknowledged.
-The owner of the machine is trusted for time and balances, and nobody for anything else.
+acknowledged. The owner of the machine is trusted for time and balances, and nobody for anything else.
 """
 
 import sqlite3
@@ -202,7 +201,8 @@ class LocalLedger:
     def _transaction(self) -> Iterator[None]:
         """Hold the write lock; a refusal keeps what was admitted before it (a tick), any other failure nothing.
 
-        After such a failure memory may hold what the file does not: the handle closes and must be opened again. (SPEC.md 8.5)
+        After such a failure memory may hold what the file does not: the handle closes and must be opened again.
+        (SPEC.md 8.5)
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -246,10 +246,14 @@ def read_genesis(path: Path) -> Genesis:
     """Return what `run create` fixed; raises UserError."""
     connection = _open(path)
     try:
-        (data,) = connection.execute("SELECT data FROM log WHERE seq = 0").fetchone()
+        row = connection.execute("SELECT data FROM log WHERE seq = 0").fetchone()
+        if row is None:
+            raise UserError(f"{path} lacks its first entry; the file was altered")
+        return codec.decode(Genesis, row[0], MAX_STATEMENT)
+    except Malformed as error:
+        raise UserError(f"{path}: its first entry founds no run ({error})") from error
     finally:
         connection.close()
-    return codec.decode(Genesis, data, MAX_STATEMENT)
 
 
 def verify_log(path: Path) -> int:

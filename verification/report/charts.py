@@ -11,8 +11,12 @@ FONT_WIDTH = 6.7
 """Mean advance of the charts' 12 px type: enough to reserve room for a label."""
 LABEL_LIMIT = 22
 MAX_DOTS = 80
+TINY, HUGE = 1e-12, 1e30
+"""Sizes below and beyond which a number is drawn as zero or not at all: no run has such a loss or stake."""
 MAX_MARK_LABELS = 4
 ROW = 15
+GRAVE, GRAVE_WIDTH = ("mismatch", "convicted"), 5
+"""Cells that a strip draws last and never narrower than this, so that one round in 500 is seen."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class Plot:
 
 def nice_ticks(low: float, high: float, wanted: int = 5, whole: bool = False) -> list[float]:
     """Return round numbers that cover [low, high], about `wanted` of them; `whole` keeps them integers."""
-    if high <= low:
-        pad = abs(low) * 0.1 or 1.0
+    if high - low <= max(abs(low), abs(high), TINY) * 1e-9:
+        pad = abs(low) * 0.1 if abs(low) > TINY else 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / max(wanted, 1)
     power = 10.0 ** math.floor(math.log10(raw))
@@ -86,17 +90,23 @@ def nice_ticks(low: float, high: float, wanted: int = 5, whole: bool = False) ->
 
 
 def line_chart(
-    frame: Frame, series: Sequence[Series], title: str, y_name: str, marks: Sequence[Mark] = ()
+    frame: Frame,
+    series: Sequence[Series],
+    title: str,
+    y_name: str,
+    marks: Sequence[Mark] = (),
+    from_zero: bool = False,
 ) -> str:
     """Return a chart of all series over rounds, with axes, ticks, end labels and marks; empty text without data.
 
-    Points that are not finite are left out, so a line bridges them.
+    Points that are not finite are left out, so a line bridges them. `from_zero` starts the axis there, so that a
+    loss of a tenth looks like a tenth.
     """
     clean = [_finite(one) for one in series]
     clean = [one for one in clean if one.points]
     if not clean:
         return ""
-    plot, ticks = _layout(frame, clean)
+    plot, ticks = _layout(frame, clean, from_zero)
     parts = [_y_axis(plot, ticks, y_name), _x_axis(plot), *(_mark(plot, *item) for item in _stagger(marks))]
     parts += [_line(plot, one) for one in clean]
     parts.append(_end_labels(plot, clean))
@@ -124,15 +134,19 @@ def strips(rows: Sequence[tuple[str, Sequence[str]]], first: int, title: str, wi
     left = _room([label for label, _ in rows])
     frame = Frame(width, len(rows) * ROW + 28)
     x = Scale(0, columns, left, width - 4)
-    parts = []
+    parts: list[str] = []
+    grave: list[str] = []
     for index, (label, cells) in enumerate(rows):
         top = index * ROW
         parts.append(f'<text x="{left - 6}" y="{top + 11}" text-anchor="end">{_text(label)}</text>')
         for begin, end, style in _runs(cells):
-            parts.append(
+            width_needed = GRAVE_WIDTH if style in GRAVE else 0
+            drawn = (
                 f'<rect class="cell-{escape(style)}" x="{x(begin):.2f}" y="{top + 1}" '
-                f'width="{x(end) - x(begin):.2f}" height="{ROW - 3}"/>'
+                f'width="{max(x(end) - x(begin), width_needed):.2f}" height="{ROW - 3}"/>'
             )
+            (grave if style in GRAVE else parts).append(drawn)
+    parts += grave
     base = len(rows) * ROW + 16
     for tick in nice_ticks(first, first + columns - 1, 8, whole=True):
         if first <= tick < first + columns:
@@ -148,7 +162,7 @@ def _runs(cells: Sequence[str]) -> list[tuple[int, int, str]]:
 
 
 def _finite(one: Series) -> Series:
-    return replace(one, points=tuple((x, y) for x, y in one.points if math.isfinite(x) and math.isfinite(y)))
+    return replace(one, points=tuple((x, y) for x, y in one.points if abs(x) <= HUGE and abs(y) <= HUGE))
 
 
 def _room(labels: Sequence[str]) -> int:
@@ -156,10 +170,10 @@ def _room(labels: Sequence[str]) -> int:
     return round(longest * FONT_WIDTH) + 14 if longest else 14
 
 
-def _layout(frame: Frame, series: Sequence[Series]) -> tuple[Plot, list[float]]:
+def _layout(frame: Frame, series: Sequence[Series], from_zero: bool) -> tuple[Plot, list[float]]:
     xs = [x for one in series for x, _ in one.points]
     ys = [y for one in series for _, y in one.points]
-    ticks = nice_ticks(min(ys), max(ys), 5 if frame.height > 280 else 4)
+    ticks = nice_ticks(min(0.0, *ys) if from_zero else min(ys), max(ys), 5 if frame.height > 280 else 4)
     left = _room([_number(tick, ticks) for tick in ticks])
     right = frame.width - min(_room([one.label for one in series]), frame.width // 3)
     low, high = min(xs), max(xs)
@@ -174,8 +188,9 @@ def _number(value: float, ticks: Sequence[float]) -> str:
     for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if largest >= limit:
             scale = 1e3 if letter == "k" else limit
-            return f"{value / scale:.{_decimals(step / scale)}f}{letter}" if value else "0"
-    return f"{value:.{_decimals(step)}f}"
+            places = min(_decimals(step / scale), 3)
+            return f"{value / scale:.{places}f}{letter}" if value and largest < 1e16 else f"{value:.3g}"
+    return f"{value:.{_decimals(step)}f}" if step > 1e-6 else f"{value:.3g}"
 
 
 def _decimals(step: float) -> int:

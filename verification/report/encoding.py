@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from verification.errors import UserError
 from verification.report.schema import SCHEMA_VERSION, Report
 
+MAX_INTEGER = 2**63 - 1
 Reader = Callable[[str, Any], Any]
 
 
@@ -70,8 +71,9 @@ def _wrong(path: str, expected: str) -> UserError:
 
 
 def _read_exactly(kind: type, path: str, value: Any) -> Any:
-    if type(value) is not kind:
-        raise _wrong(path, {int: "an integer", str: "text", bool: "true or false"}[kind])
+    too_large = isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER
+    if type(value) is not kind or too_large:
+        raise _wrong(path, {int: "an integer of 64 bits", str: "text", bool: "true or false"}[kind])
     return value
 
 
@@ -99,7 +101,7 @@ def _read_either(kinds: tuple[Any, Any], path: str, value: Any) -> Any:
         return _reader(kind)(path, value)
     if type(value) not in kinds:
         raise _wrong(path, " or ".join({int: "an integer", str: "text"}[kind] for kind in kinds))
-    return value
+    return _read_exactly(type(value), path, value)
 
 
 def _read_list(item: Reader, path: str, value: Any) -> tuple[Any, ...]:

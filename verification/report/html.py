@@ -65,7 +65,7 @@ def key_figures(report: Report, total: figures.Totals) -> tuple[KeyFigure, ...]:
         found.append(
             KeyFigure(f"{words.loss(total.first_loss)} → {words.loss(total.last_loss)}", "training loss")
         )
-    found.append(KeyFigure(str(total.audits), f"audits, {total.mismatches} with a difference"))
+    found.append(KeyFigure(words.amount(total.audits), f"audits, {total.mismatches} with a difference"))
     found.append(
         KeyFigure(str(len(total.convicted)), f"convicted, of {words.counted(len(report.peers), 'peer')}")
     )
@@ -111,7 +111,10 @@ def _stake_chart(report: Report, names: words.Names) -> Chart | None:
     series = figures.stake_series(report, names)
     title = "Stake by round and peer"
     return _chart(
-        [charts.line_chart(frame, series, title, "stake") for frame in (charts.WIDE, charts.NARROW)]
+        [
+            charts.line_chart(frame, series, title, "stake", from_zero=True)
+            for frame in (charts.WIDE, charts.NARROW)
+        ]
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from verification.report.schema import DisputeReport, Report
 
 SHORT_DIGEST = 12
+KEPT = "\n\t\u00a0\u202f"
+"""Signs that Python calls unprintable and that do no harm: line breaks and unbreakable spaces."""
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 VERDICTS = {
     "guilty": "the accused was wrong",
@@ -25,7 +27,7 @@ class Story:
 
 def printable(text: str) -> str:
     """Return `text` with every character that could steer a terminal or reorder a line replaced by a dot."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "·" for sign in text)
+    return "".join(sign if sign.isprintable() or sign in KEPT else "·" for sign in text)
 
 
 def one_line(text: str) -> str:
@@ -70,7 +72,7 @@ def loss(value: float | None) -> str:
 
 def counted(number: int, word: str, plural: str = "") -> str:
     """Return `number` and the word in its right form."""
-    return f"{number} {word if number == 1 else plural or word + 's'}"
+    return f"{amount(number)} {word if number == 1 else plural or word + 's'}"
 
 
 class Names:

@@ -1,0 +1,73 @@
+"""The terminal's views: ten lines at most, whatever the run, and no peer steers the terminal."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from tests.sample_report import sample
+from verification.report import terminal
+from verification.report.schema import Report
+
+
+def shown(renderable: RenderableType, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def many_convictions() -> Report:
+    report = sample()
+    return dataclasses.replace(report, disputes=report.disputes * 30)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("report", [sample(), sample(0, 0, 0), many_convictions(), sample(40, 64, 4)])
+def test_the_summary_has_at_most_ten_lines(report: Report, width: int) -> None:
+    lines = shown(terminal.summary(report), width).rstrip("\n").split("\n")
+    assert 3 <= len(lines) <= terminal.SUMMARY_LINES
+    assert max(map(len, lines)) <= width
+
+
+def test_the_summary_says_who_was_caught_and_what_it_cost() -> None:
+    text = shown(terminal.summary(sample()))
+    for expected in (
+        "✓ The swarm trained 10 rounds",
+        "4.172 → 1.863",
+        "worker-3",
+        "19 000 slashed",
+        "conserved",
+    ):
+        assert expected in text
+
+
+def test_lost_money_shows() -> None:
+    report = sample()
+    money = dataclasses.replace(report.money, total=report.money.total + 1)
+    assert "NOT conserved: -1" in shown(terminal.summary(dataclasses.replace(report, money=money)))
+
+
+def test_the_tables_tell_disputes_peers_and_traffic() -> None:
+    text = " ".join(shown(terminal.tables(sample()), 160).split())
+    for expected in (
+        "Dispute 1: worker-3, round 4: guilty",
+        "✕–––––",
+        "convicted for this round",
+        "contributions",
+    ):
+        assert expected in text
+    assert sample().disputes[0].computed_digest in text
+
+
+def test_an_empty_run_has_tables_too() -> None:
+    assert "0 re-run" in shown(terminal.tables(sample(0, 0, 0)))
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    report = sample()
+    peers = tuple(dataclasses.replace(peer, name="[red]x[/red]\x1b[2J\r\n\u202ey") for peer in report.peers)
+    text = shown(terminal.tables(dataclasses.replace(report, peers=peers)), 300)
+    assert "[red]x[/red]" in text
+    assert not set(text) & {"\x1b", "\r", "\u202e"}
