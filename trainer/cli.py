@@ -1,6 +1,7 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` and mistakes answer at once."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ run_app = typer.Typer(no_args_is_help=True, help="Make runs.")
 app.add_typer(run_app, name="run")
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
+INTERRUPTED = 130
 CHEATS = "none, skip-steps, noise, stale, wrong-data"
 
 
@@ -106,19 +108,34 @@ def main() -> None:
     """Run the command line; a person's mistake is one line on standard error and exit status 2."""
     try:
         app()
-    except ExceptionGroup as group:
-        _fail(_innermost(group))
+    except BaseExceptionGroup as group:
+        _fail(_decisive(group))
     except ProofswarmError as error:
         _fail(error)
 
 
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def _decisive(group: BaseException) -> BaseException:
+    """Return the error that ended a group of tasks, or the interrupt; a group with a bug in it stays whole."""
+    leaves = list(_leaves(group))
+    interrupts = [error for error in leaves if isinstance(error, KeyboardInterrupt)]
+    expected = sorted(leaves, key=lambda error: not isinstance(error, UserError))
+    if interrupts or all(isinstance(error, ProofswarmError) for error in leaves):
+        return [*interrupts, *expected][0]
+    return group
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
 
 
 def _fail(error: BaseException) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        sys.stderr.write("proofswarm: interrupted; the same command goes on where this one stopped\n")
+        sys.exit(INTERRUPTED)
     if not isinstance(error, ProofswarmError):
         raise error
     sys.stderr.write(f"proofswarm: {error}\n")

@@ -1,7 +1,8 @@
 """`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainer.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged
 from verification.errors import UserError
+from verification.executor import StepFailed
 from verification.ledger import local
 from verification.manifest import (
     PROTOCOL_VERSION,
@@ -39,6 +41,7 @@ from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Mil
 
 CHAIN = "local"
 Tell = Callable[[str], None]
+Rules = tuple[WorkRules, Windows, MoneyRules]
 
 
 @dataclass(frozen=True)
@@ -56,24 +59,45 @@ def create_run(job: JobFile, base: Path, out: Path, tell: Tell = lambda line: No
 
     Nothing is left behind when it fails. Raises UserError.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: choose another folder with --out, or delete it")
+    _check_out(out)
+    rules = _rules(job)
     config = _model_config(job, base)
     train, held_out = _records(job, base)
     tell("tracing the model into programs")
     traced = _trace(job, config, train)
-    draft = _draft_folder(out)
-    folder = RunFolder(draft)
-    store = BlobStore(folder.blobs)
-    tell("computing the golden step")
-    manifest = _publish(job, traced, train, store)
-    keys = _make_keys(job, folder)
-    _write_model(folder, config, traced, held_out)
-    local.create(folder.ledger, _genesis(job, manifest, folder), local.system_clock())
-    if out.exists():
-        out.rmdir()
-    draft.rename(out)
+    with _draft_of(out) as draft:
+        folder = RunFolder(draft)
+        tell("computing the golden step")
+        manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs))
+        keys = _make_keys(job, folder)
+        _write_model(folder, config, traced, held_out)
+        local.create(folder.ledger, _genesis(job, manifest, folder), local.system_clock())
     return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
+
+
+def _check_out(out: Path) -> None:
+    if not out.name:
+        raise UserError(f"{out}: cannot become a run's folder: name a new one with --out")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: choose another folder with --out, or delete it")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose another folder with --out")
+
+
+@contextmanager
+def _draft_of(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` when all went well, and is deleted when anything did not."""
+    draft = _draft_folder(out)
+    try:
+        yield draft
+        if out.exists():
+            out.rmdir()
+        draft.rename(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot write there: {error.strerror}; choose another folder") from error
+    finally:
+        if draft.exists():
+            _remove(draft)
 
 
 def _draft_folder(out: Path) -> Path:
@@ -138,7 +162,7 @@ def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
     return trace_run(build_model(config, job.seed), causal_lm_loss, settings)
 
 
-def _publish(job: JobFile, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:
+def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:
     """Put programs, data and start state into the store and return the manifest that names them."""
     encoded: dict[Digest, bytes] = {}
 
@@ -154,10 +178,22 @@ def _publish(job: JobFile, traced: TracedRun, train: Tensor, store: BlobStore) -
     reference = DataRef(tensor_digest(train), store.put(codec.encode(data)), records, width)
     manifest = Manifest(
         Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
-        programs, reference, start, ZERO, _work(job), _windows(job.windows), _money(job.money),
+        programs, reference, start, ZERO, *rules,
     )  # fmt: skip
-    golden = Rounds(TorchEngine(encoded), manifest, data).golden(traced.start)
+    try:
+        golden = Rounds(TorchEngine(encoded), manifest, data).golden(traced.start)
+    except StepFailed as error:
+        raise UserError(
+            f"the model's first step fails: {error}; bytes are tokens 0 to 255, and every rate must be sound"
+        ) from error
     return Manifest(**{**vars(manifest), "golden": golden})
+
+
+def _rules(job: JobFile) -> Rules:
+    try:
+        return _work(job), _windows(job.windows), _money(job.money)
+    except ValueError as error:
+        raise UserError(f"the job's rules do not fit together: {error}") from error
 
 
 def _work(job: JobFile) -> WorkRules:

@@ -37,11 +37,17 @@ class EventLog:
 
 def read_events(path: Path) -> Iterator[Event]:
     """Yield a file's events in order; a line that a crash cut short is left out."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(event, dict) and {"at", "peer", "kind"} <= event.keys():
+            event = read_event(line)
+            if event is not None:
                 yield event
+
+
+def read_event(line: str) -> Event | None:
+    """Return the event in a line, None where a crash has cut it short."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and {"at", "peer", "kind"} <= event.keys() else None

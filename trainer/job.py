@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from verification.errors import UserError
 
 Positive = Annotated[int, Field(ge=1)]
+Rounds = Annotated[int, Field(ge=1, le=1_000_000)]
+Peers = Annotated[int, Field(ge=1, le=1000)]
+"""The outer step has inputs for every worker's slot: tracing thousands of them takes minutes."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=10)]
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
@@ -39,7 +42,7 @@ class DataSection(Section):
 class TrainingSection(Section):
     """[training]: rounds, inner steps and the two optimizers. `grid` is the contribution's unit, 2**-grid."""
 
-    rounds: Positive
+    rounds: Rounds
     max_steps: Positive = 10
     leaf_every: Positive = 5
     batch: Positive = 8
@@ -57,8 +60,8 @@ class TrainingSection(Section):
 class SwarmSection(Section):
     """[swarm]: how many may and must take part, and how often a verifier audits a worker."""
 
-    workers: Positive = 4
-    verifiers: Positive = 2
+    workers: Peers = 4
+    verifiers: Peers = 2
     min_workers: Positive = 1
     min_verifiers: Annotated[int, Field(ge=0)] = 1
     audit_rate: Share = 0.2
@@ -163,6 +166,11 @@ def _check_together(job: JobFile, name: str) -> None:
         (
             job.money.accuser_bond <= job.money.verifier_stake,
             "money.accuser_bond: must not exceed verifier_stake",
+        ),
+        (
+            job.accounts.peers == 0
+            or job.accounts.balance >= max(job.money.worker_stake, job.money.verifier_stake),
+            "accounts.balance: must cover worker_stake and verifier_stake, or nobody can join",
         ),
         (bool(job.money.slash_grades), "money.slash_grades: needs at least one share"),
     ]

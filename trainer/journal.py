@@ -6,6 +6,7 @@ from pathlib import Path
 from verification.statements import Body, Statement, make_statement, sign_statement
 from verification.units import Digest
 
+BUSY_SECONDS = 60.0
 SCHEMA = "CREATE TABLE IF NOT EXISTS said (place TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT"
 
 
@@ -15,7 +16,9 @@ class Journal:
     def __init__(self, path: Path, secret: bytes, chain: str, run: Digest) -> None:
         """Open or create the journal of one key in one run."""
         self._secret, self._chain, self._run = secret, chain, run
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute(SCHEMA)
@@ -24,12 +27,20 @@ class Journal:
         """Return the signed statement of this place: the one said before if there is one, whatever `body` says now."""
         statement = make_statement(self._chain, self._run, head, body)
         place = _place(statement)
+        said = self._said(place)
+        if said is not None:
+            return said
+        # Of two processes that hold one key by mistake, the first to write speaks for both.
+        self._connection.execute(
+            "INSERT OR IGNORE INTO said VALUES (?, ?)", (place, sign_statement(self._secret, statement))
+        )
+        said = self._said(place)
+        assert said is not None
+        return said
+
+    def _said(self, place: str) -> bytes | None:
         row = self._connection.execute("SELECT data FROM said WHERE place = ?", (place,)).fetchone()
-        if row is not None:
-            return bytes(row[0])
-        data = sign_statement(self._secret, statement)
-        self._connection.execute("INSERT INTO said VALUES (?, ?)", (place, data))
-        return data
+        return None if row is None else bytes(row[0])
 
     def close(self) -> None:
         """Close the file."""

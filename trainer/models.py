@@ -11,6 +11,9 @@ from trainer.programs.conversion import to_torch
 from verification.errors import UserError
 from verification.tensors import Bundle
 
+MAX_REASON = 300
+"""Characters of somebody else's error message that ours repeats."""
+
 
 def build_model(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
     """Return a float32 causal language model for a Hugging Face config with `model_type`, weights drawn from `seed`.
@@ -18,6 +21,7 @@ def build_model(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
     Attention is the eager one, whose gradients decompose. Raises UserError for a config that transformers refuses.
     """
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     settings = {key: value for key, value in config.items() if key != "model_type"}
     try:
@@ -30,8 +34,9 @@ def build_model(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
         raise UserError(
             f"the model's config lacks or misnames {error}; give a model_type that transformers knows"
         ) from error
-    except (ValueError, TypeError) as error:
-        raise UserError(f"transformers refuses the model's config: {str(error).splitlines()[0]}") from error
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"transformers refuses the model's config: {reason[:MAX_REASON]}") from error
     built: nn.Module = model.train()
     return built
 

@@ -93,6 +93,7 @@ class Peer:
         """Take part until the run has ended; raises UserError for a machine or folder that cannot."""
         self._adopt_blobs()
         async with self._bench, self._post:
+            self._nursery.start_soon(self._bench.watch)
             prepared = await self._prepare()
             await self._ledger.open()
             self._exchange.serve()

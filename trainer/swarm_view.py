@@ -1,6 +1,5 @@
 """The live view of a swarm on this machine: rounds, loss, peers, stakes, audits and bytes, from ledger and events."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from trainer.events import read_event
 from verification import effects as done
 from verification.signing import checksum
 from verification.state import Audit, Member, Standing, State
@@ -36,7 +36,7 @@ class Tail:
                 return []
             self._file = self.path.open(encoding="utf-8")
         *lines, self._rest = (self._rest + self._file.read()).split("\n")
-        return [json.loads(line) for line in lines if line]
+        return [event for line in lines if (event := read_event(line)) is not None]
 
 
 @dataclass

@@ -28,7 +28,7 @@ class Workbench:
         self._process: trio.Process | None = None
         self._numbers = itertools.count(1)
         self._queue: list[tuple[int, int, trio.Event]] = []
-        self._busy = False
+        self._busy = self._closing = False
         self._replies: trio.MemoryReceiveChannel[frames.Frame]
 
     async def __aenter__(self) -> Self:
@@ -44,6 +44,7 @@ class Workbench:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
+        self._closing = True
         with trio.CancelScope(shield=True):
             assert self._process.stdin is not None
             await self._process.stdin.aclose()
@@ -58,6 +59,13 @@ class Workbench:
         """The compute process's id."""
         assert self._process is not None
         return self._process.pid
+
+    async def watch(self) -> None:
+        """Wait for the process to end; raises Unavailable when it did so before its time (out of memory, killed)."""
+        assert self._process is not None
+        status = await self._process.wait()
+        if not self._closing:
+            raise Unavailable(f"the compute process ended with status {status}; start this peer again")
 
     async def ask(self, order: object, urgency: int, on_step: Callable[[int], None] | None = None) -> Any:
         """Return the reply to an order; raises what the other side raised, Unavailable when it has died."""

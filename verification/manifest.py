@@ -14,7 +14,7 @@ PROTOCOL_VERSION = 1
 
 @dataclass(frozen=True)
 class BundleRef:
-    """A bundle by its meaning (`digest`, SPEC.md 2.3) and by its bytes (`blob`, the address of its encoding)."""
+    """A bundle by its meaning (`digest`, SPEC.md 2.3) and its bytes (`blob`, the content address of its encoding)."""
 
     digest: Digest
     blob: Digest

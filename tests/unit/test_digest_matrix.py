@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program_models import data, traced
+from tests.unit.program_models import data, traced
 
 from trainer.programs.conversion import bundle_of
 from verification import codec

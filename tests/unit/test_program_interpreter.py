@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from program_models import data, traced
+from tests.unit.program_models import data, traced
 
 from trainer.programs.builder import Builder
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
@@ -159,7 +159,7 @@ def test_an_exported_model_loads_again(tmp_path: object) -> None:
     transformers = pytest.importorskip("transformers")
     from pathlib import Path
 
-    from program_models import model
+    from tests.unit.program_models import model
 
     from trainer.models import export_model
 

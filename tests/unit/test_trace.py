@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from program_models import ADAMW, CONFIGS, JOB, data, model, traced
+from tests.unit.program_models import ADAMW, CONFIGS, JOB, data, model, traced
 from torch import nn
 
 from trainer.models import build_model

@@ -58,7 +58,9 @@ class ProgramExecutor:
         """Return whether a bundle has the dtypes and shapes of the program's outputs."""
         loaded = self.load(program).program
         made = values(loaded)
-        expected = [(made[output.source].dtype, tuple(made[output.source].shape)) for output in loaded.outputs]
+        expected = [
+            (made[output.source].dtype, tuple(made[output.source].shape)) for output in loaded.outputs
+        ]
         return [(tensor.dtype, tuple(tensor.shape)) for tensor in bundle.tensors] == expected
 
     def execute_node(self, program: Digest, number: int, inputs: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,8 @@
 
 The log is all there is: state is the fold over it, made again by every process. An entry is appended and the law
 applied inside one database transaction, so several processes may write at once and a killed one loses nothing
-acknowledged. The owner of the machine is trusted for time and balances, and nobody for anything else.
+acknowledged.
+The owner of the machine is trusted for time and balances, and nobody for anything else.
 """
 
 import sqlite3

@@ -189,7 +189,7 @@ def _dispute(state: State, number: int, history: History) -> schema.DisputeRepor
         accused=checksum(dispute.accused),
         accuser=checksum(dispute.challenger),
         leaf=dispute.leaf,
-        step=dispute.high - 1 if dispute.place is Place.STEP else None,
+        step=dispute.high if dispute.place is Place.STEP else None,
         node=None,
         operator=None,
         place=dispute.place.value,

@@ -102,7 +102,7 @@ class DisputeReport:
     accused: Annotated[str, "Address of the accused."]
     accuser: Annotated[str, "Address of the challenger."]
     leaf: Annotated[int | None, "First leaf that differs; null when the dispute never came to one."]
-    step: Annotated[int | None, "Inner step that differs, from 0; null outside inner steps or when unknown."]
+    step: Annotated[int | None, "Inner step that differs, from 1; null outside inner steps or when unknown."]
     node: Annotated[int | None, "Node of the program that differs; null when the dispute never came to one."]
     operator: Annotated[str | None, "Operator of that node."]
     place: Annotated[Place, "Program in which the difference lies."]

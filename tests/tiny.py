@@ -1,0 +1,58 @@
+"""The smallest real run: a Llama of some 20,000 parameters on a text that repeats itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.create import Created, create_run
+from trainer.job import parse_job
+
+TEXT = "".join(f"Line {number % 7} of a text that says the same again.\n" for number in range(120))
+JOB: dict[str, Any] = {
+    "title": "tiny",
+    "seed": 1,
+    "model.config.model_type": "llama",
+    "model.config.vocab_size": 256,
+    "model.config.hidden_size": 32,
+    "model.config.intermediate_size": 48,
+    "model.config.num_hidden_layers": 1,
+    "model.config.num_attention_heads": 2,
+    "model.config.num_key_value_heads": 2,
+    "model.config.max_position_embeddings": 32,
+    "model.config.bos_token_id": 0,
+    "model.config.eos_token_id": 0,
+    "data.text": "text.txt",
+    "data.length": 16,
+    "training.rounds": 3,
+    "training.max_steps": 4,
+    "training.leaf_every": 2,
+    "training.batch": 2,
+    "training.warmup": 1,
+    "swarm.workers": 2,
+    "swarm.verifiers": 1,
+    "swarm.min_workers": 2,
+    "swarm.audit_rate": 1.0,
+    "accounts.peers": 3,
+}
+"""The job by dotted key, as TOML writes it."""
+
+
+def job_text(changes: dict[str, Any] | None = None) -> str:
+    """Return the job file with `changes` by dotted key; None leaves a key out."""
+    settings = {**JOB, **(changes or {})}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def write_job(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """Write the text and the job file into `folder` and return the job's path."""
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    path = folder / "job.toml"
+    path.write_text(job_text(changes), encoding="utf-8")
+    return path
+
+
+def make_run(folder: Path, changes: dict[str, Any] | None = None) -> Created:
+    """Make the run `folder`/run, its job beside it."""
+    path = write_job(folder, changes)
+    return create_run(parse_job(path.read_text(encoding="utf-8"), str(path)), folder, folder / "run")

@@ -1,0 +1,137 @@
+"""Making a run: a folder that reads back, or one line and nothing left behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p.blobs import BlobStore
+from p2p.identity import load
+from tests.tiny import TEXT, job_text, write_job
+from trainer.create import Created, create_run
+from trainer.job import parse_job
+from verification.errors import UserError
+from verification.ledger.local import read_genesis, verify_log
+from verification.manifest import cost_of_round
+from verification.program import decode_program, program_digest
+from verification.tensors import decode_bundle, digest_of, tensor_digest
+
+LIMIT = 1 << 24
+FAILURES: dict[str, tuple[dict[str, Any], str]] = {
+    "text too short": ({"data.length": 2000}, "is too short: it needs 17 records of 2000 bytes"),
+    "no held-out records": ({"data.held_out": 0.0}, "is too short"),
+    "missing text": ({"data.text": "none.txt"}, "none.txt: cannot read the training text"),
+    "unknown model": ({"model.config.model_type": "nothing"}, "transformers refuses the model's config"),
+    "no model type": ({"model.config.model_type": None}, "lacks or misnames 'model_type'"),
+    "heads do not divide": ({"model.config.num_attention_heads": 3}, "is not a multiple of the number of attention"),
+    "wrong type in the config": ({"model.config.hidden_size": "wide"}, "expected int, got str"),
+    "no width": ({"model.config.hidden_size": 0}, "transformers refuses the model's config"),
+    "negative width": ({"model.config.hidden_size": -4}, "transformers refuses the model's config"),
+    "vocabulary without all bytes": ({"model.config.vocab_size": 64}, "the model's first step fails"),
+    "operator that draws numbers": ({"model.config.attention_dropout": 0.5}, "draws random numbers"),
+    "operator without an exact form": ({"model.config.hidden_act": "leaky_relu"}, "operator leaky_relu.default has no exact form"),
+    "stall too short": ({"windows.stall": 10}, "stall must be longer than a round's three windows"),
+    "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
+    "no account": ({"accounts.others.0x12": 5}, "'0x12' is no account"),
+    "optimiser that divides by zero": ({"training.beta1": 1.0}, "the model's first step fails"),
+}  # fmt: skip
+
+
+def test_a_run_reads_back(tiny_run: Created) -> None:
+    folder = tiny_run.folder.checked()
+    assert verify_log(folder.ledger) == 1
+    genesis = read_genesis(folder.ledger)
+    assert genesis.manifest == tiny_run.manifest
+    assert genesis.deposit == cost_of_round(genesis.manifest) * 3
+    accounts = {load(folder.keys / f"{name}.key").address for name in tiny_run.keys}
+    assert {address for address, _ in genesis.balances} == accounts
+    assert tiny_run.keys == ("peer-0", "peer-1", "peer-2")
+    assert json.loads(folder.model.read_text())["width"] == 17
+
+
+def test_every_blob_is_what_the_manifest_says(tiny_run: Created) -> None:
+    store, manifest = BlobStore(tiny_run.folder.blobs), tiny_run.manifest
+    for reference in vars(manifest.programs).values():
+        encoded = store.get(reference.blob)
+        assert program_digest(encoded) == reference.digest
+        assert decode_program(encoded).arithmetic == manifest.arithmetic
+    (records,) = decode_bundle(store.get(manifest.data.blob), LIMIT).tensors
+    assert tensor_digest(records) == manifest.data.root
+    assert records.shape == (manifest.data.records, manifest.data.width)
+    assert records.data[:17] == TEXT[:17].encode()
+    assert digest_of(decode_bundle(store.get(manifest.start.blob), LIMIT)) == manifest.start.digest
+
+
+def test_the_same_job_makes_the_same_manifest(tiny_run: Created, tmp_path: Path) -> None:
+    write_job(tmp_path)
+    again = create_run(parse_job(job_text(), "again"), tmp_path, tmp_path / "new" / "deep" / "run")
+    assert again.manifest == tiny_run.manifest
+
+
+def test_a_config_file_is_read_beside_the_job(tiny_run: Created, tmp_path: Path) -> None:
+    write_job(tmp_path)
+    prefix = "model.config."
+    job = parse_job(job_text(), "inline")
+    (tmp_path / "config.json").write_text(json.dumps(job.model.config))
+    changes = {line.split(" = ")[0]: None for line in job_text().splitlines() if line.startswith(prefix)}
+    filed = parse_job(job_text({**changes, "model.config_file": "config.json"}), "filed")
+    assert create_run(filed, tmp_path, tmp_path / "run").manifest == tiny_run.manifest
+    for wrong in ("{", "[1]"):
+        (tmp_path / "config.json").write_text(wrong)
+        with pytest.raises(UserError, match=r"config\.json: "):
+            create_run(filed, tmp_path, tmp_path / "other")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_is_one_line_and_leaves_nothing(failure: str, tmp_path: Path) -> None:
+    changes, expected = FAILURES[failure]
+    write_job(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError) as caught:
+        create_run(parse_job(job_text(changes), "job"), tmp_path, tmp_path / "run")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_out_folder_in_use_is_refused_and_kept(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    job = parse_job(job_text(), "job")
+    with pytest.raises(UserError, match="is not empty: choose another folder"):
+        create_run(job, tmp_path, tmp_path)
+    with pytest.raises(UserError, match="is a file: choose another folder"):
+        create_run(job, tmp_path, tmp_path / "text.txt")
+    with pytest.raises(UserError, match="cannot write there: Not a directory"):
+        create_run(job, tmp_path, tmp_path / "text.txt" / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.toml", "text.txt"]
+
+
+def test_a_folder_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="name a new one with --out"):
+        create_run(parse_job(job_text(), "job"), tmp_path, Path())
+
+
+def test_a_crash_leaves_no_draft_and_an_old_draft_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_job(tmp_path)
+    stale = tmp_path / ".run.draft" / "blobs"
+    stale.mkdir(parents=True)
+    (stale / "half").write_bytes(b"written")
+    job = parse_job(job_text(), "job")
+    crashes = []
+
+    def crash(*_: object) -> None:
+        crashes.append(1)
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.create._genesis", crash)
+        with pytest.raises(RuntimeError, match="a bug"):
+            create_run(job, tmp_path, tmp_path / "run")
+    assert len(crashes) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.toml", "text.txt"]
+    (tmp_path / "run").mkdir()
+    assert create_run(job, tmp_path, tmp_path / "run").folder.checked().path == tmp_path / "run"

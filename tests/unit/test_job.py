@@ -1,0 +1,83 @@
+"""Job files: every mistake is one line that names the file, the key and the mend."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import job_text
+from trainer.job import parse_job, read_job
+from verification.errors import UserError
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"training.epochs": 3}, "training.epochs: is no key of a job file; remove it"),
+    "unknown section": ({"optimiser.rate": 3}, "optimiser: is no key of a job file; remove it"),
+    "text for a number": ({"training.rounds": "3"}, "training.rounds: input should be a valid integer, got '3'"),
+    "fraction for an integer": ({"training.batch": 2.5}, "training.batch: input should be a valid integer"),
+    "boolean for an integer": ({"training.batch": True}, "training.batch: input should be a valid integer"),
+    "number for text": ({"title": 5}, "title: input should be a valid string, got 5"),
+    "list for a section": ({"windows": [1]}, "windows: input should be"),
+    "no rounds": ({"training.rounds": None}, "training.rounds: is missing"),
+    "zero rounds": ({"training.rounds": 0}, "training.rounds: input should be greater than or equal to 1, got 0"),
+    "rounds without end": ({"training.rounds": 10**20}, "training.rounds: input should be less than or equal"),
+    "zero length": ({"data.length": 0}, "data.length: input should be greater"),
+    "share above one": ({"swarm.audit_rate": 1.5}, "swarm.audit_rate: input should be less than or equal to 1"),
+    "negative rate": ({"training.learning_rate": -0.1}, "training.learning_rate: input should be greater than 0"),
+    "rate that is no number": ({"training.learning_rate": float("nan")}, "not TOML"),
+    "negative seed": ({"seed": -1}, "seed: input should be greater"),
+    "text and builtin": ({"data.builtin": "python-reference"}, "data: give either text or builtin"),
+    "neither text nor builtin": ({"data.text": None}, "data: give either text or builtin"),
+    "unknown builtin": ({"data.builtin": "wikipedia"}, "data.builtin: input should be 'python-reference'"),
+    "config twice": ({"model.config_file": "c.json"}, "model: give either config or config_file"),
+    "leaf_every too large": ({"training.leaf_every": 5}, "training.leaf_every: must not exceed max_steps"),
+    "min_workers too large": ({"swarm.min_workers": 3}, "swarm.min_workers: must not exceed workers"),
+    "min_verifiers too large": ({"swarm.min_verifiers": 2}, "swarm.min_verifiers: must not exceed verifiers"),
+    "more workers than can be traced": ({"swarm.workers": 1001}, "swarm.workers: input should be less"),
+    "bond above stake": ({"money.accuser_bond": 2_000_000}, "money.accuser_bond: must not exceed verifier_stake"),
+    "no slash grades": ({"money.slash_grades": []}, "money.slash_grades: needs at least one share"),
+    "balance below stake": ({"accounts.balance": 10}, "accounts.balance: must cover worker_stake"),
+    "several at once": ({"seed": -1, "title": 5}, "(and 1 more)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_key(mistake: str) -> None:
+    changes, expected = MISTAKES[mistake]
+    with pytest.raises(UserError) as caught:
+        parse_job(job_text(changes).replace("NaN", "not-a-number"), "mine.toml")
+    line = str(caught.value)
+    assert line.startswith("mine.toml: ")
+    assert expected in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("section", ["model", "data", "training"])
+def test_a_missing_section_is_named(section: str) -> None:
+    lines = [line for line in job_text().splitlines() if not line.startswith(section + ".")]
+    with pytest.raises(UserError, match=rf"^mine.toml: {section}: is missing$"):
+        parse_job("\n".join(lines), "mine.toml")
+
+
+@pytest.mark.parametrize("text", ["[model", "rounds: 3", "a = 1\na = 2", "\x00"])
+def test_what_is_not_toml_says_so(text: str) -> None:
+    with pytest.raises(UserError, match=r"^mine.toml: not TOML: [^\n]+$"):
+        parse_job(text, "mine.toml")
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, reason in ((tmp_path / "none.toml", "no such job file"), (tmp_path, "cannot be read"),
+                         (binary, "cannot be read as text")):  # fmt: skip
+        with pytest.raises(UserError) as caught:
+            read_job(path)
+        assert str(caught.value).startswith(f"{path}: {reason}")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_good_file_keeps_its_values_and_fills_in_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text(job_text({"windows.commit": 7.5}), encoding="utf-8")
+    job = read_job(path)
+    assert (job.title, job.training.rounds, job.windows.commit) == ("tiny", 3, 7.5)
+    assert (job.training.beta1, job.money.burned_share, job.windows.attest) == (0.9, 0.5, 60)
