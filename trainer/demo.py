@@ -3,6 +3,7 @@
 It trains a model, catches a cheat if there is one, and leaves the model and a report.
 """
 
+import json
 import shutil
 import signal
 import subprocess
@@ -71,7 +72,7 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         seed=settings.seed,
         data='builtin = "python-reference"'
         if settings.text is None
-        else f"text = {str(settings.text.resolve())!r}",
+        else f"text = {json.dumps(str(settings.text.resolve()), ensure_ascii=False)}",
         rounds=settings.rounds,
         workers=settings.workers,
         verifiers=settings.verifiers,

@@ -1,0 +1,52 @@
+"""The demo's job: its audit rate misses a cheat with the promised chance at most, whatever the sizes."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, audit_rate, demo_job
+from trainer.job import parse_job
+
+
+def settings(
+    rounds: int = 12, workers: int = 4, verifiers: int = 2, text: Path | None = None
+) -> DemoSettings:
+    """Return what a user may choose."""
+    return DemoSettings(Path("runs/demo"), "skip-steps", rounds, workers, verifiers, 0, text, False)
+
+
+@given(rounds=st.integers(1, 1000), verifiers=st.integers(1, 16))
+def test_a_cheat_is_missed_with_the_promised_chance_at_most(rounds: int, verifiers: int) -> None:
+    rate = audit_rate(rounds, verifiers)
+    assert 0 < rate <= 1
+    chances = verifiers * (rounds - 1 - CHEAT_FROM)
+    if chances > 0:
+        assert (1 - rate) ** chances <= MISSED_CHANCE
+
+
+@given(rounds=st.integers(5, 999), verifiers=st.integers(1, 16))
+def test_the_rate_is_not_much_higher_than_needed(rounds: int, verifiers: int) -> None:
+    needed = 1 - MISSED_CHANCE ** (1 / (verifiers * (rounds - 1 - CHEAT_FROM)))
+    assert needed <= audit_rate(rounds, verifiers) <= needed + 0.002
+
+
+@given(rounds=st.integers(1, 1000), workers=st.integers(1, 64), verifiers=st.integers(1, 16))
+def test_every_choice_gives_a_job_that_parses(rounds: int, workers: int, verifiers: int) -> None:
+    text, job = demo_job(settings(rounds, workers, verifiers))
+    assert parse_job(text, "again") == job
+    assert (job.training.rounds, job.swarm.workers, job.swarm.verifiers) == (rounds, workers, verifiers)
+    assert job.accounts.peers == workers + verifiers
+    assert job.swarm.audit_rate == pytest.approx(audit_rate(rounds, verifiers))
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.txt", "with space.txt", "quo'te.txt", 'double"quote.txt', "back\\slash.txt"]
+)
+def test_a_text_of_any_name_is_found_again(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    _, job = demo_job(settings(text=path))
+    assert job.data.text is not None
+    assert Path(job.data.text) == path.resolve()
+    assert job.data.builtin is None

@@ -1,0 +1,228 @@
+"""Reports from a run's record: the law's effects and the peers' events, on a simulated run with a cheat in it."""
+
+import dataclasses
+import functools
+import random
+import re
+from typing import Any
+
+import pytest
+
+from tests.simulation.cast import Actor, Verifier, Worker
+from tests.simulation.world import World
+from tests.toy import minimal
+from trainer.cheats import conduct_named
+from verification.effects import DisputeEnded
+from verification.report.build import build_report
+from verification.report.encoding import to_json
+from verification.report.schema import DisputeReport, PeerReport, Report
+from verification.report.words import where
+from verification.signing import checksum
+from verification.state import Stage
+from verification.units import MILLION, Millis
+
+CREATED = Millis(5)
+FIRST_CHEAT = 2
+DIGEST = "ab" * 32
+Logs = dict[str, list[dict[str, Any]]]
+
+
+@functools.cache
+def played(cheat: str) -> World:
+    """Return a finished run in which everyone audits everything and one worker cheats from round 2 on."""
+    actors: list[Actor] = [Worker("cheat", conduct=conduct_named(cheat, FIRST_CHEAT)), Worker("honest")]
+    actors.append(Verifier("verifier"))
+    world = World(minimal(audit_rate=MILLION, rounds=5), actors, random.Random(3))
+    world.run()
+    assert world.state.stage is Stage.ENDED
+    return world
+
+
+def logs(world: World, cheat: str) -> Logs:
+    """Return events such as the peers of that run write."""
+    found: Logs = {}
+    for actor in world.actors:
+        who = {"at": 1, "peer": checksum(actor.address)}
+        played_by_it = cheat if actor.name == "cheat" else "none"
+        found[actor.name] = [
+            {**who, "kind": "started", "role": actor.role, "cheat": played_by_it},
+            {**who, "kind": "computed", "round": 0, "worker": who["peer"], "own": True, "loss": 2.0 + len(found)},
+            {**who, "kind": "traffic", "bytes": {"hint": [10, 1], "blob/list": [4, 4]}},
+            {**who, "kind": "traffic", "bytes": {"hint": [30, 5], "blob/list": [4, 4]}},
+            {**who, "kind": "ended", "round": 5, "digest": DIGEST},
+        ]  # fmt: skip
+    return found
+
+
+def report_of(world: World, events: Logs) -> Report:
+    """Return the report of a run's log."""
+    effects = [(line.at, effect) for line in world.ledger.log for effect in line.effects]
+    return build_report(world.state, effects, events, CREATED)
+
+
+def peer(report: Report, name: str) -> PeerReport:
+    """Return the peer of a name."""
+    (found,) = (entry for entry in report.peers if entry.name == name)
+    return found
+
+
+def guilty(report: Report) -> DisputeReport:
+    """Return the dispute about the first round with a cheat in it; later ones began before it was convicted."""
+    assert {dispute.verdict for dispute in report.disputes} == {"guilty"}
+    (found,) = (dispute for dispute in report.disputes if dispute.round == FIRST_CHEAT)
+    return found
+
+
+def test_a_record_becomes_a_report() -> None:
+    world = played("skip-steps")
+    report = report_of(world, logs(world, "skip-steps"))
+    assert [entry.number for entry in report.rounds] == list(range(5))
+    assert [entry.name for entry in report.peers] == ["cheat", "honest", "verifier"]
+    assert report.created_at_ms == CREATED
+    assert report.run == world.state.run.hex()
+    assert all(entry.opened_ms < entry.closed_ms for entry in report.rounds)
+    assert peer(report, "cheat").status == "excluded"
+    assert peer(report, "cheat").excluded_in_round is not None
+    assert peer(report, "honest").commitments == 5
+    first = report.rounds[0]
+    assert first.loss == 2.5
+    assert {part.loss for part in first.contributions} == {2.0, 3.0}
+
+
+def test_money_adds_up_and_each_peers_part_is_exact() -> None:
+    world = played("skip-steps")
+    report = report_of(world, logs(world, "skip-steps"))
+    money = report.money
+    parts = (money.balances, money.stakes, money.escrow, money.deposit, money.burned)
+    assert sum(parts) == money.total == world.ledger.money
+    cheat, verifier = peer(report, "cheat"), peer(report, "verifier")
+    assert sum(dispute.slashed for dispute in report.disputes) == cheat.slashed > 0
+    assert all(dispute.slashed == dispute.rewarded + dispute.burned for dispute in report.disputes)
+    assert 0 < cheat.stake_start - cheat.stake_end <= cheat.slashed
+    assert sum(dispute.burned for dispute in report.disputes) == money.burned
+    assert verifier.rewards >= sum(dispute.rewarded for dispute in report.disputes)
+    assert (verifier.slashed, peer(report, "honest").slashed) == (0, 0)
+    assert [point.stake for point in cheat.stake_history][-1] == cheat.stake_end
+
+
+def test_the_same_log_gives_the_same_report() -> None:
+    world = played("noise")
+    events = logs(world, "noise")
+    first = report_of(world, events)
+    backwards = dict(reversed(events.items()))
+    assert first == report_of(world, events) == report_of(world, backwards)
+    assert to_json(first) == to_json(report_of(world, backwards))
+    replayed = world.ledger.replay()
+    effects = [(line.at, effect) for line in world.ledger.log for effect in line.effects]
+    assert build_report(replayed, effects, events, CREATED) == first
+
+
+def test_a_step_is_counted_the_same_way_everywhere() -> None:
+    world = played("skip-steps")
+    found = guilty(report_of(world, logs(world, "skip-steps")))
+    (ended,) = (effect for effect in world.seen(DisputeEnded) if effect.round == FIRST_CHEAT)
+    steps = world.state.rounds[FIRST_CHEAT].assignments[ended.accused].steps
+    first_skipped = steps // 2 + 1
+    assert ended.step == found.step == first_skipped
+    assert where(found) == f"inner step {first_skipped}"
+    told = [re.fullmatch(r"contests the state after step (\d+)", move.what) for move in found.moves]
+    assert [int(move[1]) for move in told if move][-1] == first_skipped
+
+
+@pytest.mark.parametrize(
+    ("cheat", "place", "leaf"),
+    [
+        ("skip-steps", "inner step", 2),
+        ("noise", "epilogue", None),
+        ("stale", "prologue", 0),
+        ("wrong-data", "prologue", 0),
+    ],
+)
+def test_a_dispute_tells_where_and_what(cheat: str, place: str, leaf: int | None) -> None:
+    world = played(cheat)
+    found = guilty(report_of(world, logs(world, cheat)))
+    assert (found.place, found.leaf, found.round) == (place, leaf, FIRST_CHEAT)
+    assert (found.step is not None) == (place == "inner step")
+    assert found.claimed_digest != found.computed_digest
+    assert [move.actor for move in found.moves][-1] == "the law"
+    assert [move.at_ms for move in found.moves] == sorted(move.at_ms for move in found.moves)
+
+
+def test_audits_count_for_both_sides() -> None:
+    world = played("skip-steps")
+    report = report_of(world, logs(world, "skip-steps"))
+    audits = [audit for entry in report.rounds for audit in entry.audits]
+    outcomes = [audit.outcome for audit in audits]
+    mismatches = outcomes.count("mismatch")
+    assert mismatches == peer(report, "cheat").audits_failed == len(report.disputes) >= 1
+    passed = peer(report, "cheat").audits_passed + peer(report, "honest").audits_passed
+    assert outcomes.count("pass") == passed
+    assert peer(report, "verifier").audits_done == passed + mismatches
+
+
+def test_traffic_adds_up_over_restarts() -> None:
+    world = played("noise")
+    events = logs(world, "noise")
+    one = events["honest"]
+    events["honest"] = [*one[:4], one[0], *one[2:]]
+    rows = {(row.peer, row.kind): (row.sent, row.received) for row in report_of(world, events).traffic}
+    honest, verifier = (events[name][0]["peer"] for name in ("honest", "verifier"))
+    assert rows[honest, "hint"] == (60, 10)
+    assert rows[verifier, "hint"] == (30, 5)
+
+
+def change(events: Logs, name: str, kind: str, **fields: Any) -> Logs:
+    """Return the logs with one peer's events of a kind changed, or removed where no field is given."""
+    changed = [{**event, **fields} if event["kind"] == kind else event for event in events[name]]
+    kept = changed if fields else [event for event in changed if event["kind"] != kind]
+    return {**events, name: kept}
+
+
+def test_the_result_is_good_only_when_everything_is() -> None:
+    world = played("skip-steps")
+    events = logs(world, "skip-steps")
+    result = report_of(world, events).result
+    assert result.ok
+    assert "caught, proved and slashed the cheat" in result.sentence
+    assert "all 2 honest peers ended on state abababababababab" in result.facts
+    for name in ("honest", "verifier"):
+        assert not report_of(world, change(events, name, "ended", digest="cd" * 32)).result.ok
+        assert not report_of(world, change(events, name, "ended")).result.ok
+    assert report_of(world, change(events, "cheat", "ended")).result.ok
+    innocent = report_of(world, change(events, "cheat", "started", cheat="none")).result
+    assert (innocent.ok, innocent.sentence) == (False, "The run fell short: honest peers lost stake: cheat.")
+    liar = report_of(world, change(events, "honest", "started", cheat="noise")).result
+    assert "honest cheated and was not caught" in liar.facts
+
+
+def test_an_evaluation_that_got_worse_is_no_good_result() -> None:
+    world = played("skip-steps")
+    events = logs(world, "skip-steps")
+    figures = {
+        "loss_before": 5.0,
+        "loss_after": 4.0,
+        "sample_prompt": "",
+        "sample_before": "",
+        "sample_after": "",
+    }
+    entry = {"at": 9, "peer": checksum(world.state.submitter), "kind": "evaluated", **figures}
+    better = report_of(world, {**events, "submitter": [entry]})
+    assert better.result.ok
+    assert better.evaluation is not None
+    assert (better.evaluation.loss_before, better.evaluation.loss_after) == (5.0, 4.0)
+    worse = report_of(world, {**events, "submitter": [{**entry, "loss_after": 5.5}]})
+    assert not worse.result.ok
+
+
+def test_a_run_that_is_still_going_has_a_report() -> None:
+    actors: list[Actor] = [Worker("one"), Worker("two"), Verifier("verifier")]
+    world = World(minimal(audit_rate=MILLION, rounds=5), actors, random.Random(1))
+    assert report_of(world, {}).rounds == ()
+    world.run(until=lambda now: len(now.state.rounds) == 3)
+    report = report_of(world, {})
+    assert len(report.rounds) == 2
+    assert not report.result.ok
+    assert "the run has not ended" in report.result.facts
+    assert {entry.name for entry in report.peers} == {""}
+    assert all(entry.loss is None for entry in report.rounds)
+    assert dataclasses.asdict(report)["evaluation"] is None
