@@ -92,7 +92,7 @@ class BlobStore:
             return self.put_stream(iter(lambda: file.read(CHUNK_BYTES), b""))
 
     def put_stream(self, pieces: Iterable[bytes | memoryview]) -> Digest:
-        """Store the concatenation of `pieces`, hashed as it is written; raises Unavailable and ValueError (too long)."""
+        """Store the concatenation of `pieces`, hashed as written; raises Unavailable and ValueError (too long)."""
         room = None if self.quota is None else self.quota - self.used()
         handle, name = tempfile.mkstemp(dir=self.folder / "partial", prefix="put-")
         draft = Path(name)

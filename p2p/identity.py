@@ -91,7 +91,7 @@ def create(path: Path) -> Identity:
 
 
 def load(path: Path) -> Identity:
-    """Return the identity in a key file; raises UserError, with the mend, when it is missing, open to others or wrong."""
+    """Return the identity in a key file; raises UserError when it is missing, open to others or wrong."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

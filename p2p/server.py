@@ -79,9 +79,8 @@ class Server:
         except Unavailable as error:
             log.info("stream lost: %s", error, extra={"sender": checksum(sender)})
             await drop(stream)
-        except (
-            Exception
-        ):  # the task's outermost edge: what escaped here would end the peer's whole connection
+        except Exception:  # task's edge
+            # What escaped here would end the peer's whole connection.
             log.exception("post office failed", extra={"sender": checksum(sender)})
             await drop(stream)
 
@@ -113,9 +112,8 @@ class Server:
         except Unavailable as error:
             log.info("cannot serve %s: %s", name, error, extra={"sender": checksum(sender)})
             status, body = type(error).__name__, b""
-        except (
-            Exception
-        ):  # the request's outermost edge: a handler's fault must not end the peer's connection
+        except Exception:  # task's edge
+            # A handler's fault must not end the peer's connection.
             log.exception("handler of %s failed", name, extra={"sender": checksum(sender)})
             status, body = FAULT, b""
         self._mail.counters.moved(sender, "in", name, len(data) + PREFIX_BYTES)

@@ -80,7 +80,8 @@ def _guarded(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INet
     async def handle(stream: INetStream) -> None:
         try:
             await handler(stream)
-        except Exception as error:  # noqa: BLE001 - the stream's outermost edge, before py-libp2p's nursery
+        except Exception as error:  # noqa: BLE001 # task's edge
+            # Beyond it is py-libp2p's nursery.
             peer = stream.muxed_conn.peer_id
             log.warning("stream of %s broke libp2p's protocols: %r", peer, error, extra={"peer": str(peer)})
             await drop(stream)

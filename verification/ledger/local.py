@@ -205,18 +205,20 @@ class LocalLedger:
         (SPEC.md 8.5)
         """
         self._connection.execute("BEGIN IMMEDIATE")
+        committed = False
         try:
+            refusal: ProofswarmError | None = None
             try:
                 yield
-            except ProofswarmError:
-                self._connection.execute("COMMIT")
-                raise
+            except ProofswarmError as error:
+                refusal = error
             self._connection.execute("COMMIT")
-        except ProofswarmError:
-            raise
-        except BaseException:
-            self._connection.close()  # rolls back
-            raise
+            committed = True
+            if refusal is not None:
+                raise refusal
+        finally:
+            if not committed:
+                self._connection.close()  # rolls back
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -10,7 +10,7 @@ from verification import effects as done
 from verification.report import schema
 from verification.report.verdict import judge
 from verification.signing import checksum
-from verification.state import Audit, Member, Place, RoundState, Standing, State, total_money
+from verification.state import Audit, Dispute, Member, Place, RoundState, Ruling, Standing, State, total_money
 from verification.units import Address, Millis, Round
 
 Event = Mapping[str, Any]
@@ -194,7 +194,7 @@ def _dispute(state: State, number: int, history: History) -> schema.DisputeRepor
         operator=None,
         place=dispute.place.value,
         verdict=dispute.ruling.value if dispute.ruling is not None else "open",
-        reason=dispute.reason,
+        reason=_reason(state, dispute),
         claimed_digest=dispute.claimed.hex(),
         computed_digest=dispute.computed.hex() if dispute.computed is not None else "",
         slashed=dispute.slashed,
@@ -202,6 +202,19 @@ def _dispute(state: State, number: int, history: History) -> schema.DisputeRepor
         burned=dispute.burned,
         moves=tuple(history.moves[number]),
     )
+
+
+def _reason(state: State, dispute: Dispute) -> str:
+    """Return why a dispute ended so; of several about one fault, only one carries the money."""
+    if dispute.ruling is not Ruling.GUILTY or dispute.slashed:
+        return dispute.reason
+    fault = (dispute.round, dispute.accused, dispute.place, dispute.leaf)
+    for other in state.disputes:
+        if other.slashed and (other.round, other.accused, other.place, other.leaf) == fault:
+            return (
+                f"{dispute.reason}; the money is in dispute {other.number + 1}, shared by all who were right"
+            )
+    return dispute.reason
 
 
 def _traffic(events: Mapping[str, Sequence[Event]]) -> tuple[schema.TrafficReport, ...]:

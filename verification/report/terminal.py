@@ -34,7 +34,8 @@ def summary(report: Report) -> Group:
     settled = figures.convictions(report)
     for dispute in settled[:MAX_NAMED]:
         text = f"{names(dispute.accused)}, round {dispute.round}, shown by {names(dispute.accuser)}: "
-        text += f"{words.amount(dispute.slashed)} slashed; {words.where(dispute)}"
+        text += f"{words.amount(dispute.slashed)} slashed; " if dispute.slashed else "the same fault; "
+        text += words.where(dispute)
         lines.append(_line("convicted", text, "red"))
     if len(settled) > MAX_NAMED:
         lines.append(_line("", f"and {len(settled) - MAX_NAMED} more", "red"))

@@ -110,9 +110,10 @@ def story(dispute: DisputeReport, names: Names) -> Story:
     shown = f"{accuser} challenged the commitment, and both sides narrowed the difference down in {moves}"
     if dispute.moves:
         shown += f" and {duration(dispute.moves[-1].at_ms - dispute.moves[0].at_ms)}"
-    settled = f"{VERDICTS[dispute.verdict].capitalize()}."
+    settled = VERDICTS[dispute.verdict].capitalize()
     if dispute.computed_digest and dispute.verdict in ("guilty", "innocent"):
-        settled = f"The law executed this one node itself, and {VERDICTS[dispute.verdict]}."
+        piece = "program" if dispute.node is None else "node"
+        settled = f"The law executed this one {piece} itself, and {VERDICTS[dispute.verdict]}"
     if dispute.reason.strip():
-        settled += f" {one_line(dispute.reason)}"
-    return Story(wrong, shown + ".", settled)
+        settled += f": {one_line(dispute.reason).rstrip('.')}"
+    return Story(wrong, shown + ".", settled + ".")
