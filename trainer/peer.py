@@ -161,10 +161,15 @@ class Peer:
         linger = trio.current_time() + float("inf")
         while trio.current_time() < linger:
             self._wake = trio.Event()
-            if await self._look_and_act(me) and linger == float("inf"):
+            try:
+                ended = await self._look_and_act(me)
+                if await self._is_over():
+                    return
+            except Unavailable as error:  # another process holds the ledger; the next look may find it free
+                self._log("failed", action="look", reason=str(error))
+                ended = False
+            if ended and linger == float("inf"):
                 linger = trio.current_time() + LINGER_SECONDS
-            if await self._is_over():
-                return
             with trio.move_on_after(POLL_SECONDS):
                 await self._wake.wait()
 
