@@ -32,7 +32,7 @@ def demo(
     text: Annotated[
         Path | None, typer.Option(help="Text to train on instead of the Python reference.")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Delete an earlier demo in the folder first.")] = False,
+    force: Annotated[bool, typer.Option(help="Delete a run in the folder even if it is no demo's.")] = False,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.demo import DemoSettings, run_demo
@@ -58,6 +58,7 @@ def run_create(
     from trainer.job import read_job
 
     created = create_run(read_job(job), job.parent, out, tell=lambda line: typer.echo(line))
+    created.folder.job.write_bytes(job.read_bytes())
     typer.echo(
         f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"
     )

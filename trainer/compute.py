@@ -4,6 +4,7 @@ Started by the node as `python -m trainer.compute`; it ends when its standard in
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -172,7 +173,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Serve on the standard streams; stray prints go to standard error."""
+    """Serve on the standard streams; stray prints go to standard error, and an interrupt is the node's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, sink)

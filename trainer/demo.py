@@ -82,8 +82,10 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
     return text, parse_job(text, "the demo's job")
 
 
-JOB = """# The job of `proofswarm demo`.
-title = "proofswarm demo"
+HEADING = "# The job of `proofswarm demo`.\n"
+JOB = (
+    HEADING
+    + """title = "proofswarm demo"
 seed = {seed}
 
 [model.config]
@@ -121,6 +123,7 @@ audit_rate = {audit_rate}
 [accounts]
 peers = {peers}
 """
+)
 
 
 def run_demo(settings: DemoSettings) -> int:
@@ -138,13 +141,23 @@ def run_demo(settings: DemoSettings) -> int:
     return 0 if report.result.ok else 1
 
 
+def _clear(out: Path, force: bool) -> None:
+    """Delete an earlier demo in `out`, and another run only with `force`; raises UserError for anything else there."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    folder = RunFolder(out)
+    if not folder.ledger.is_file():
+        raise UserError(f"{out} holds something else than a run: choose another folder with --out")
+    is_demo = folder.job.is_file() and folder.job.read_text(encoding="utf-8").startswith(HEADING)
+    if not is_demo and not force:
+        raise UserError(
+            f"{out} holds a run with its keys: choose another folder with --out, or delete it with --force"
+        )
+    shutil.rmtree(out)
+
+
 def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
-    if settings.out.exists() and any(settings.out.iterdir()):
-        if not settings.force and not (settings.out / "ledger.sqlite").is_file():
-            raise UserError(
-                f"{settings.out} holds something else than a run: choose another folder with --out"
-            )
-        shutil.rmtree(settings.out)
+    _clear(settings.out, settings.force)
     text, job = demo_job(settings)
     console.print(
         f"proofswarm demo: {settings.workers} workers, {settings.verifiers} verifiers, {settings.rounds} rounds"

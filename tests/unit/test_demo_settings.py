@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, audit_rate, demo_job
+from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, _clear, audit_rate, demo_job
 from trainer.job import parse_job
+from verification.errors import UserError
 
 
 def settings(
@@ -50,3 +51,24 @@ def test_a_text_of_any_name_is_found_again(name: str, tmp_path: Path) -> None:
     assert job.data.text is not None
     assert Path(job.data.text) == path.resolve()
     assert job.data.builtin is None
+
+
+def test_only_an_earlier_demo_is_replaced_without_being_asked(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _clear(out, force=False)
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(UserError, match="holds something else than a run"):
+            _clear(out, force)
+    (out / "ledger.sqlite").write_text("a run")
+    (out / "job.toml").write_text("title = 'mine'")
+    with pytest.raises(UserError, match="holds a run with its keys"):
+        _clear(out, force=False)
+    (out / "job.toml").write_text(demo_job(settings())[0])
+    _clear(out, force=False)
+    assert not out.exists()
+    out.mkdir()
+    (out / "ledger.sqlite").write_text("a run")
+    _clear(out, force=True)
+    assert not out.exists()

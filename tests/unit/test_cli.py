@@ -1,0 +1,229 @@
+"""The command line: a person's mistake is exit status 2 and exactly one line on standard error."""
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.swarm import ROOT
+from tests.tiny import job_text, write_job
+from trainer import cli
+from trainer.create import Created
+from trainer.folder import RunFolder
+from verification.errors import Unavailable, UserError
+
+Mistake = Callable[[RunFolder], list[str]]
+
+
+@pytest.fixture
+def run(tiny_run: Created, tmp_path: Path) -> RunFolder:
+    """A run of the test's own."""
+    return RunFolder(Path(shutil.copytree(tiny_run.folder.path, tmp_path / "run")))
+
+
+def peer(run: RunFolder, *options: str, key: Path | None = None) -> list[str]:
+    """Return the command line of a worker."""
+    return ["peer", "--run", str(run.path), "--key", str(key or run.keys / "peer-0.key"), *options]
+
+
+def written(path: Path, text: str, mode: int = 0o600) -> Path:
+    """Write a file and return its path."""
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def other_version(run: RunFolder) -> list[str]:
+    """Make the ledger one of a later version."""
+    connection = sqlite3.connect(run.ledger)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    return peer(run)
+
+
+def altered(run: RunFolder) -> list[str]:
+    """Change what the ledger's first entry says."""
+    connection = sqlite3.connect(run.ledger)
+    connection.execute("UPDATE log SET at = at + 1")
+    connection.commit()
+    connection.close()
+    return ["report", str(run.path)]
+
+
+def instead(path: Path, arguments: list[str]) -> list[str]:
+    """Put a file where a folder should be."""
+    path.rename(path.with_name("aside")) if path.exists() else None
+    path.write_text("in the way")
+    return arguments
+
+
+def without(path: Path, arguments: list[str]) -> list[str]:
+    """Remove a file."""
+    path.unlink()
+    return arguments
+
+
+def blob(run: RunFolder) -> Path:
+    """Return the largest published blob."""
+    return max((path for path in run.blobs.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def damaged(run: RunFolder) -> list[str]:
+    """Change a byte of a published blob."""
+    path = blob(run)
+    data = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    return peer(run)
+
+
+def job(run: RunFolder, text: str) -> list[str]:
+    """Make a run from a job file of this text."""
+    write_job(run.path.parent)
+    return ["run", "create", str(written(run.path.parent / "job.toml", text)), "--out", str(run.path / "new")]
+
+
+def demo_on(run: RunFolder, text: str) -> list[str]:
+    """Return the command line of a demo on a text of one's own."""
+    return ["demo", "--out", str(run.path / "new"), "--text", str(run.path / text)]
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "missing run": (lambda r: peer(RunFolder(r.path / "no"), key=r.keys / "peer-0.key"), "holds no run: make one with"),
+    "missing key": (lambda r: peer(r, key=r.path / "no.key"), "no key file"),
+    "key open to others": (lambda r: peer(r, key=written(r.path / "k.key", "x", 0o644)), "run: chmod 600"),
+    "no key at all": (lambda r: peer(r, key=written(r.path / "k.key", "secret")), "not a key file"),
+    "wrong role": (lambda r: peer(r, "--role", "boss"), "unknown role 'boss': choose worker or verifier"),
+    "unknown cheat": (lambda r: peer(r, "--cheat", "fly"), "unknown cheat 'fly': choose one of none, skip-steps"),
+    "no address": (lambda r: peer(r, "--listen", "here"), "not an address to listen on"),
+    "address of others": (lambda r: peer(r, "--listen", "/ip4/192.0.2.1/tcp/0"), "cannot listen there"),
+    "ledger of another version": (other_version, "is a ledger of version 99, this program reads version"),
+    "no ledger": (lambda r: [written(r.ledger, "text"), *peer(r)][1:], "is not a ledger file"),
+    "altered ledger": (altered, "entry 0 does not continue the hash chain"),
+    "peers is a file": (lambda r: instead(r.path / "peers", peer(r)), "cannot write there"),
+    "events is a file": (lambda r: instead(r.events, peer(r)), "cannot write there"),
+    "missing blob": (lambda r: without(blob(r), peer(r)), "copy the run's folder"),
+    "damaged blob": (damaged, "holds it damaged: copy the run's folder again"),
+    "report of nothing": (lambda r: ["report", str(r.keys)], "holds no run"),
+    "missing job": (lambda r: ["run", "create", str(r.path / "no.toml")], "no such job file"),
+    "malformed job": (lambda r: job(r, "[model"), "not TOML"),
+    "wrong key in a job": (lambda r: job(r, job_text({"training.rounds": 0})), "training.rounds"),
+    "unwritable out": (lambda r: instead(r.path / "new", job(r, job_text())), "is a file: choose another folder"),
+    "demo into something else": (lambda r: ["demo", "--out", str(r.keys)], "holds something else than a run"),
+    "demo with an unknown cheat": (lambda r: ["demo", "--cheat", "fly"], "unknown cheat 'fly'"),
+    "demo over a file": (lambda r: ["demo", "--out", str(r.ledger)], "is a file"),
+    "demo over a run": (lambda r: ["demo", "--out", str(r.path)], "holds a run with its keys"),
+    "demo without its text": (lambda r: demo_on(r, "no.txt"), "cannot read the training text"),
+}  # fmt: skip
+
+
+def called(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run the command line in this process and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["proofswarm", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_status_2(
+    mistake: str, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, expected = MISTAKES[mistake]
+    arguments = make(run)
+    capsys.readouterr()
+    assert called(arguments, monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("proofswarm: ")
+    assert expected in line
+
+
+def test_a_created_run_keeps_its_job(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(job(run, job_text()), monkeypatch) == 0
+    assert (run.path / "new" / "job.toml").read_text() == job_text()
+    assert "join it with: proofswarm peer --run" in capsys.readouterr().out
+
+
+def test_every_command_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ([], ["demo"], ["doctor"], ["run"], ["run", "create"], ["peer"], ["report"]):
+        assert called([*command, "--help"], monkeypatch) == 0
+        assert "Usage:" in capsys.readouterr().out
+
+
+def started(run: RunFolder, *options: str) -> "subprocess.Popen[str]":
+    """Start a peer as a user does."""
+    command = [sys.executable, "-m", "trainer.cli", *peer(run, *options)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def assert_one_line(process: "subprocess.Popen[str]", status: int, expected: str) -> None:
+    """The process ends with a status and a single line of complaint."""
+    _, complaint = process.communicate(timeout=100)
+    (line,) = complaint.splitlines()
+    assert expected in line
+    assert process.returncode == status
+
+
+@pytest.mark.slow
+def test_a_taken_port_ends_a_real_peer_with_one_line(run: RunFolder) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = started(run, "--listen", f"/ip4/127.0.0.1/tcp/{port}")
+        assert_one_line(process, 2, f"port {port} is taken; choose another")
+
+
+@pytest.mark.slow
+def test_a_peer_that_the_run_refuses_ends_and_may_try_again(run: RunFolder) -> None:
+    assert_one_line(started(run, "--stake", "5"), 2, "a worker stakes at least 1000000; see --stake")
+    assert_one_line(
+        started(run, "--stake", "999999999"), 2, "the account holds 2000000, the stake is 999999999"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "who", "status", "expected"),
+    [
+        (signal.SIGINT, "both", 130, "interrupted; the same command goes on where this one stopped"),
+        (signal.SIGKILL, "compute", 1, "the compute process ended with status -9; start this peer again"),
+    ],
+)
+def test_a_peer_that_is_broken_off_says_so_in_one_line(
+    run: RunFolder, number: int, who: str, status: int, expected: str
+) -> None:
+    process = started(run)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    while not process.stdout.readline().startswith("measured "):
+        assert process.poll() is None
+    if who == "both":  # as Ctrl-C at a terminal does
+        os.killpg(process.pid, number)
+    else:
+        os.kill(int(first.rsplit("compute=", 1)[1]), number)
+    assert_one_line(process, status, expected)
+
+
+def test_a_group_with_a_bug_in_it_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug, mistake, gone = ZeroDivisionError("bug"), UserError("mend it"), Unavailable("gone")
+    assert cli._decisive(ExceptionGroup("", [gone, ExceptionGroup("", [mistake])])) is mistake
+    both = ExceptionGroup("", [mistake, bug])
+    assert cli._decisive(both) is both
+    monkeypatch.setattr(cli, "app", lambda: (_ for _ in ()).throw(both))
+    with pytest.raises(ExceptionGroup):
+        cli.main()
