@@ -1,5 +1,6 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` and mistakes answer at once."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,9 @@ def peer(
         raise UserError(f"unknown role {role!r}: choose worker or verifier")
     conduct_named(cheat, cheat_from)
     folder = RunFolder(run).checked()
-    config = PeerConfig(folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from)
+    config = PeerConfig(
+        folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, tell=_tell
+    )
     trio.run(run_peer, config)
 
 
@@ -102,6 +105,12 @@ def report(
     from trainer.inspect import print_report, write_report
 
     print_report(write_report(RunFolder(run).checked()))
+
+
+def _tell(line: str) -> None:
+    """Print a line for people; a terminal that has gone away stops no peer."""
+    with contextlib.suppress(OSError):
+        typer.echo(line)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 what only the peer saw (losses, bytes, refusals). Reports are made from both."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,15 +13,35 @@ Event = dict[str, Any]
 outer, state, fetched, said, declined, failed, refused, dropped, traffic, ended, stopped, evaluated."""
 
 
+TOLD = frozenset(
+    {
+        "started",
+        "measured",
+        "computed",
+        "state",
+        "refused",
+        "dropped",
+        "declined",
+        "failed",
+        "ended",
+        "stopped",
+    }
+)
+"""Kinds that a person at a peer's terminal wants to see."""
+
+
 class EventLog:
     """Appends events to a file; a line is written whole and flushed at once."""
 
-    def __init__(self, path: Path, peer: str) -> None:
-        """Append to `path`, created with its folder when missing; a line cut by a crash is ended first."""
+    def __init__(self, path: Path, peer: str, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Append to `path`, created with its folder when missing; a line cut by a crash is ended first.
+
+        `tell` hears one line for people about events of the kinds in `TOLD`.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file: TextIO = path.open("a", encoding="utf-8")
-        self._peer = peer
+        self._peer, self._tell = peer, tell
         if torn:
             self._file.write("\n")
 
@@ -29,6 +49,8 @@ class EventLog:
         """Append one event; `fields` must be JSON values."""
         self._file.write(json.dumps({"at": at, "peer": self._peer, "kind": kind, **fields}) + "\n")
         self._file.flush()
+        if kind in TOLD:
+            self._tell(" ".join([kind, *(f"{name}={value}" for name, value in fields.items())]))
 
     def close(self) -> None:
         """Close the file."""

@@ -6,6 +6,7 @@ background task lives in its nursery; results wake the loop.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ KEEP_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs."""
+    """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
+
+    `tell` hears one line for people about what happens.
+    """
 
     folder: RunFolder
     name: str
@@ -62,6 +66,7 @@ class PeerConfig:
     stake: int | None = None
     cheat: str = "none"
     cheat_from: int = 0
+    tell: Callable[[str], None] = lambda line: None
 
 
 class Peer:
@@ -180,7 +185,7 @@ class Peer:
         for action in wanted:
             if isinstance(action, Say):
                 await self._say(action, heads[id(action)])
-            elif action not in self._running:
+            elif action not in self._running and action not in self._results.done:  # while others were said
                 self._running.add(action)
                 self._nursery.start_soon(self._perform, action)
         return ended
@@ -388,7 +393,7 @@ async def run_peer(config: PeerConfig) -> None:
     genesis = read_genesis(folder.ledger)
     _make_folder(folder.peer(config.name))
     _make_folder(folder.events)
-    events = EventLog(folder.log(config.name), checksum(config.identity.address))
+    events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
     try:
         async with trio.open_nursery() as nursery:
             await Peer(config, genesis, nursery, events).run()
