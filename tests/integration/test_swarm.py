@@ -1,0 +1,322 @@
+"""Whole swarms of real processes on a tiny model: honest, cheated, killed, lied to and stalled."""
+
+import contextlib
+import signal
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from libp2p.abc import INetStream
+from libp2p.exceptions import BaseLibp2pError
+from multiaddr import Multiaddr
+
+from p2p.blobs import chunk_digest, info_digest
+from p2p.envelope import SIGNATURE_BYTES, VERSION, Envelope, first_sequence, seal
+from p2p.exchange import CHUNK, LIST
+from p2p.gossip import Rumours
+from p2p.host import PostOffice
+from p2p.identity import Identity, load
+from p2p.messages import BlobInfo, Chunk, Hints
+from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
+from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, places, swarm
+from tests.tiny import make_run
+from trainer.folder import RunFolder
+from trainer.inspect import make_executor, read_report
+from verification import codec, law, signing
+from verification.digest import ZERO, tagged
+from verification.ledger.local import LocalLedger, read_genesis, system_clock
+from verification.manifest import BundleRef, run_id
+from verification.sampling import leaf_steps
+from verification.state import Phase, Place, Ruling, Stage, Standing
+from verification.statements import (
+    VERIFIER,
+    WORKER,
+    Body,
+    Commit,
+    Join,
+    make_statement,
+    round_of,
+    sign_statement,
+)
+from verification.units import Amount, Count, Digest, Signature
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+STRANGER = Identity(b"\x66" * 32)
+
+
+def made(folder: Path, workers: int, verifiers: int, **changes: Any) -> RunFolder:
+    """Make a run for so many peers; `changes` are job keys with two underscores for the dot."""
+    keys = {name.replace("__", "."): value for name, value in changes.items()}
+    sizes = {"swarm.workers": workers, "swarm.min_workers": workers, "swarm.verifiers": verifiers}
+    sizes |= {"swarm.min_verifiers": verifiers, "accounts.peers": workers + verifiers}
+    return make_run(folder, {**sizes, **keys}).folder
+
+
+def assert_nobody_contradicts_itself(folder: RunFolder, peers: list[PeerProcess]) -> None:
+    """Every place holds one statement, and each is the one in its author's journal."""
+    said = places(folder)
+    assert all(len(datas) == 1 for datas in said.values())
+    on_ledger = {data for datas in said.values() for data in datas}
+    for peer in peers:
+        connection = sqlite3.connect(folder.peer(peer.name) / "said.sqlite")
+        journal = {bytes(data) for (data,) in connection.execute("SELECT data FROM said")}
+        connection.close()
+        own = {
+            data
+            for (author, *_), datas in said.items()
+            for data in datas
+            if signing.checksum(author) == peer.account
+        }
+        assert own
+        assert own <= journal
+        assert journal & on_ledger == own
+
+
+def test_an_honest_swarm_ends_on_one_state(tmp_path: Path) -> None:
+    folder = made(tmp_path, 2, 1)
+    with swarm(folder, [WORKER, WORKER, VERIFIER]) as peers:
+        assert [peer.wait() for peer in peers] == [0, 0, 0]
+        assert len(final_digests(peers)) == 1
+    report = read_report(folder)
+    assert report.result.ok
+    assert (len(report.rounds), report.disputes) == (3, ())
+    assert {audit.outcome for entry in report.rounds for audit in entry.audits} == {"pass"}
+    assert len([audit for entry in report.rounds for audit in entry.audits]) == 6
+    assert not any(peer.events("refused") or peer.events("dropped") for peer in peers)
+    assert_nobody_contradicts_itself(folder, peers)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "place"),
+    [
+        ("skip-steps", Place.STEP),
+        ("noise", Place.EPILOGUE),
+        ("stale", Place.PROLOGUE),
+        ("wrong-data", Place.PROLOGUE),
+    ],
+)
+def test_a_cheat_is_convicted_where_it_cheated(cheat: str, place: Place, tmp_path: Path) -> None:
+    folder = made(tmp_path, 2, 1, swarm__min_workers=1)
+    options = {1: ("--cheat", cheat, "--cheat-from", "1")}
+    with swarm(folder, [WORKER, WORKER, VERIFIER], options) as peers:
+        assert [peer.wait() for peer in peers] == [0, 0, 0]
+        assert len(final_digests([peers[0], peers[2]])) == 1
+    state = final_state(folder)
+    found = next(dispute for dispute in state.disputes if dispute.round == 1)
+    convict = load(folder.keys / "peer-1.key").address
+    assert (found.accused, found.ruling, found.place) == (convict, Ruling.GUILTY, place)
+    assert found.claimed != found.computed
+    assert {dispute.accused for dispute in state.disputes} == {convict}
+    if place is Place.STEP:
+        assert found.high == state.rounds[1].assignments[convict].steps // 2 + 1
+    assert state.members[convict].standing is Standing.EXCLUDED
+    assert state.members[convict].slashed == sum(dispute.slashed for dispute in state.disputes) > 0
+    assert not any(m.slashed for address, m in state.members.items() if address != convict)
+
+
+def test_killed_peers_come_back_and_never_contradict_themselves(tmp_path: Path) -> None:
+    folder = made(tmp_path, 3, 2, training__rounds=5)
+    with swarm(folder, [WORKER] * 3 + [VERIFIER] * 2) as peers:
+        worker, verifier = peers[0], peers[3]
+        worker.wait_line(lambda line: line.startswith("computed round=1"))
+        worker.kill()
+        verifier.wait_line(lambda line: line.startswith("computed round=1"))
+        verifier.kill()
+        worker.restart()
+        verifier.restart()
+        assert [peer.wait() for peer in peers] == [0] * 5
+        assert [peer.kills for peer in peers] == [1, 0, 0, 1, 0]
+        assert [len(peer.events("started")) for peer in peers] == [2, 1, 1, 2, 1]
+        assert len(final_digests(peers)) == 1
+    state = final_state(folder)
+    assert (state.stage, len(state.rounds)) == (Stage.ENDED, 5)
+    assert not any(member.slashed for member in state.members.values())
+    assert not state.disputes
+    assert all(member.standing is Standing.ACTIVE for member in state.members.values())
+    assert_nobody_contradicts_itself(folder, peers)
+
+
+def test_a_stalled_worker_costs_only_its_own_contribution(tmp_path: Path) -> None:
+    windows = {"windows__commit": 8.0, "windows__attest": 5.0, "windows__seal": 5.0}
+    folder = made(tmp_path, 3, 1, swarm__min_workers=2, training__rounds=6, **windows)
+    with swarm(folder, [WORKER] * 3 + [VERIFIER]) as peers:
+        steady, stalled = peers[0], peers[2]
+        stalled.wait_line(lambda line: line.startswith("computed round=0"))
+        seen = len(steady.lines())
+        stalled.signal(signal.SIGSTOP)
+        resting = steady.wait_line(lambda line: line.startswith("state round="), seen)
+        number = int(resting.split()[1].removeprefix("round=")) + 2
+        steady.wait_line(lambda line: line.startswith(f"state round={number} "), seen)
+        before = len(stalled.lines())
+        stalled.signal(signal.SIGCONT)
+        assert [peer.wait() for peer in peers] == [0] * 4
+        assert any(f"worker={stalled.account} own=True" in line for line in stalled.lines()[before:])
+        assert len(final_digests(peers)) == 1
+    state = final_state(folder)
+    address = load(folder.keys / "peer-2.key").address
+    missed = [worked.number for worked in state.rounds if address not in worked.included]
+    assert number - 1 in missed
+    assert all(len(worked.included) >= 2 for worked in state.rounds)
+    assert address in state.rounds[-1].included
+    assert not any(member.slashed for member in state.members.values())
+
+
+def hint(run: Digest, version: int = VERSION, by: Identity = STRANGER, step: int = 0) -> bytes:
+    """Return a signed envelope with no news in it, number `step` of its sender."""
+    now = system_clock()
+    body = codec.encode(Hints(()))
+    if version == VERSION:
+        return seal(by, run, "hint", body, Count(first_sequence(now) + step), now)
+    blank = Signature(bytes(SIGNATURE_BYTES))
+    envelope = Envelope(Count(version), run, "hint", by.address, first_sequence(now), now, body, blank)
+    signed = codec.encode(envelope)[:-SIGNATURE_BYTES]
+    return signed + signing.sign(by.secret, "envelope", signed)
+
+
+def junk(run: Digest) -> dict[str, list[bytes]]:
+    """Return what a hostile client writes on one stream each, by the reason why it is refused."""
+    good, again = hint(run), hint(run, step=1)
+
+    def framed(data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + data
+
+    return {
+        "Oversized": [(1 << 31).to_bytes(4, "big") + b"x"],
+        "Truncated": [framed(good)[:50]],
+        "Malformed": [framed(good[:1] + b"\xcc\x01" + good[2:])],
+        "BadSignature": [framed(good[:-1] + bytes([good[-1] ^ 1]))],
+        "WrongSender": [framed(hint(run, by=Identity(b"\x67" * 32)))],
+        "UnknownVersion": [framed(hint(run, version=VERSION + 1))],
+        "WrongRun": [framed(hint(tagged("another run")))],
+        "Replayed": [framed(again), framed(again)],
+    }
+
+
+async def exhaust(stream: INetStream) -> None:
+    """Read until the other side ends or resets the stream."""
+    with contextlib.suppress(BaseLibp2pError):
+        while await stream.read(65536):
+            pass
+
+
+async def throw_junk(address: PeerAddress, run: Digest) -> list[str]:
+    """Send every kind of junk to a running peer from a host of our own; returns the reasons expected."""
+    host, info = make_host(STRANGER), address.info()
+    sent = []
+    async with host.run([Multiaddr(ANY_LOCAL_PORT)]):
+        await host.connect(info)
+        for reason, pieces in junk(run).items():
+            stream = await host.new_stream(info.peer_id, [PROTOCOL])
+            with contextlib.suppress(BaseLibp2pError):
+                for piece in pieces:
+                    await stream.write(piece)
+                await stream.close_write()
+            await exhaust(stream)
+            sent.append(reason)
+    return sent
+
+
+class Liar:
+    """A member that commits to a blob, and answers questions for its bytes with others."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Take the last worker's key."""
+        manifest = read_genesis(folder.ledger).manifest
+        self.identity = load(folder.keys / "peer-2.key")
+        self.run, self.lies = run_id(manifest), 0
+        self.post = PostOffice(self.identity, self.run, system_clock)
+        self.news = Rumours(self.post, tuple, system_clock)
+        self.ledger = LocalLedger(folder.ledger, make_executor(manifest, _store(folder)))
+        self.info = BlobInfo(Count(1000), (chunk_digest(b"x" * 1000),))
+        self.post.register(LIST, self._list)
+        self.post.register(CHUNK, self._chunk)
+
+    async def _list(self, sender: object, body: bytes) -> bytes:
+        return codec.encode(self.info)
+
+    async def _chunk(self, sender: object, body: bytes) -> bytes:
+        self.lies += 1
+        return codec.encode(Chunk(b"y" * 1000))
+
+    def say(self, body: Body) -> None:
+        """Sign a statement and put it on the ledger."""
+        self.ledger.catch_up()
+        state = self.ledger.state
+        head = law.head_of(state, round_of(body))
+        self.ledger.submit(
+            sign_statement(self.identity.secret, make_statement(state.chain, state.run, head, body))
+        )
+
+    async def commit(self) -> None:
+        """Wait until the first round is open and commit to the blob."""
+        self.ledger.catch_up()
+        while not self.ledger.state.rounds:
+            await self.news.receive()
+            self.ledger.catch_up()
+        current = self.ledger.state.current
+        assert current.phase is Phase.COMMIT
+        steps = leaf_steps(current.assignments[self.identity.address].steps, 2)
+        reference = BundleRef(tagged("nothing"), info_digest(self.info))
+        self.say(
+            Commit(
+                current.number,
+                current.start.digest,
+                tagged("leaves", bytes(steps)),
+                reference,
+                Count(1),
+                ZERO,
+            )
+        )
+
+
+def _store(folder: RunFolder) -> Any:
+    from p2p.blobs import BlobStore
+
+    return BlobStore(folder.blobs)
+
+
+async def test_lies_and_junk_are_refused_counted_and_harm_nobody(tmp_path: Path) -> None:
+    windows = {"windows__commit": 20.0, "windows__attest": 6.0, "windows__seal": 6.0, "swarm__miss_limit": 1}
+    folder = await trio.to_thread.run_sync(
+        lambda: made(tmp_path, 3, 1, swarm__min_workers=2, swarm__audit_rate=0.0, **windows)
+    )
+    liar = Liar(folder)
+    with trio.fail_after(2 * PATIENCE):
+        async with liar.post:
+            liar.say(Join(WORKER, Amount(1_000_000), Count(1), ZERO, liar.post.address.multiaddr))
+            with swarm(folder, [WORKER, WORKER]) as workers:
+                verifier = PeerProcess(folder, "peer-3", VERIFIER)
+                peers = [*workers, verifier]
+                try:
+                    await liar.commit()
+                    started = peers[0].lines("started ")[-1]
+                    address = PeerAddress.parse(started.split("listen=")[1].split()[0])
+                    expected = await throw_junk(address, liar.run)
+                    statuses = [await trio.to_thread.run_sync(peer.wait) for peer in peers]
+                finally:
+                    verifier.stop()
+    assert statuses == [0, 0, 0]
+    assert len(final_digests(peers)) == 1
+    refused = [
+        e["reason"] for e in peers[0].events("refused") if e["sender"] == signing.checksum(STRANGER.address)
+    ]
+    assert sorted(refused) == sorted(expected)
+    assert len(expected) == 8
+    _assert_the_lies_were_noticed(folder, liar, peers)
+
+
+def _assert_the_lies_were_noticed(folder: RunFolder, liar: Liar, peers: list[PeerProcess]) -> None:
+    who = signing.checksum(liar.identity.address)
+    assert liar.lies >= len(peers)
+    for peer in peers:
+        dropped = [event for event in peer.events("dropped") if event["source"] == who]
+        assert {event["reason"] for event in dropped} == {"BadEvidence"}
+        assert any(event["sender"] == who for event in peer.events("refused"))
+    state = final_state(folder)
+    first = state.rounds[0]
+    assert liar.identity.address in first.commits
+    assert liar.identity.address not in first.included
+    assert len(first.included) == 2
+    assert not any(m.slashed for address, m in state.members.items() if address != liar.identity.address)
