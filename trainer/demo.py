@@ -127,7 +127,9 @@ def run_demo(settings: DemoSettings) -> int:
     """Run the demo and return the exit status: 0 only if the report's result is ok. Raises UserError."""
     conduct_named(settings.cheat, CHEAT_FROM)
     if settings.cheat != "none" and settings.rounds < CHEAT_FROM + 2:
-        raise UserError(f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none")
+        raise UserError(
+            f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none"
+        )
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
