@@ -105,8 +105,8 @@ length = 64
 
 [training]
 rounds = {rounds}
-max_steps = 10
-leaf_every = 5
+max_steps = 8
+leaf_every = 4
 batch = 4
 learning_rate = 0.003
 warmup = 2
