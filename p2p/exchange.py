@@ -28,6 +28,8 @@ from verification.units import Address, Count, Digest
 log = logging.getLogger(__name__)
 LIST = Kind("blob/list", 64, MAX_LIST_BYTES)
 CHUNK = Kind("blob/chunk", 64, CHUNK_BYTES + 16)
+LIST_SECONDS = 5.0
+"""Longest wait for a chunk list, which is small and lies ready; sources are asked for it one after the other."""
 LISTS_KEPT = 64
 """Chunk lists that the serving side holds in memory, the longest unused dropped first; at most 1.1 MiB each."""
 
@@ -45,7 +47,8 @@ class Exchange:
     """Fetches blobs into a store and serves what the store holds.
 
     From each source `window` chunks are on the way at a time, over all fetches; one that does not come within
-    `patience` seconds drops the source. Keep `window` below `Grants.asking`.
+    `patience` seconds drops the source, and after `hedge` seconds the other sources are asked for it too: a peer that
+    accepts requests and stands still must not cost everyone its patience. Keep `window` below `Grants.asking`.
     """
 
     def __init__(
@@ -55,10 +58,12 @@ class Exchange:
         *,
         window: int = 4,
         patience: float = 20.0,
+        hedge: float = 1.0,
         on_drop: Callable[[Dropped], None] | None = None,
     ) -> None:
         self._store, self._post = store, post
-        self._window, self._patience, self._on_drop = window, patience, on_drop
+        self._window, self._patience, self._hedge = window, patience, hedge
+        self._on_drop = on_drop
         self._slots: dict[Address, trio.Semaphore] = defaultdict(lambda: trio.Semaphore(window))
         self._locks: dict[Digest, tuple[trio.Lock, int]] = {}
         self._lists: OrderedDict[Digest, BlobInfo] = OrderedDict()
@@ -114,7 +119,8 @@ class _Download:
         self._of, self._blob = exchange, blob
         own = exchange._post.identity.address
         self._live = {source.address: source for source in sources if source.address != own}
-        self._missing = 0
+        self._missing: set[int] = set()
+        self._asked: set[tuple[int, Address]] = set()
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)
 
     async def run(self) -> Path:
@@ -123,23 +129,41 @@ class _Download:
         info = known_info(store, self._blob) or await self._ask_list()
         with await trio.to_thread.run_sync(Partial, store, self._blob, info) as partial:
             missing = await trio.to_thread.run_sync(partial.missing)
-            self._missing = len(missing)
+            self._missing = set(missing)
             for index in missing:
                 self._queue.send_nowait(index)
             if self._missing:
-                async with trio.open_nursery() as nursery:
-                    for source in tuple(self._live.values()):
-                        for _ in range(self._of._window):
-                            nursery.start_soon(self._work, source, partial)
+                await self._gather(partial)
             if self._missing:
-                raise Unavailable(f"no source is left for {self._missing} chunks of blob {self._blob.hex()}")
+                raise Unavailable(
+                    f"no source is left for {len(self._missing)} chunks of blob {self._blob.hex()}"
+                )
             return await trio.to_thread.run_sync(partial.finish)
+
+    async def _gather(self, partial: Partial) -> None:
+        """Let every source work until nothing is missing or no source is left."""
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as workers:
+                nursery.start_soon(self._offer_again)
+                for source in tuple(self._live.values()):
+                    for _ in range(self._of._window):
+                        workers.start_soon(self._work, source, partial, workers.cancel_scope)
+            nursery.cancel_scope.cancel()
+
+    async def _offer_again(self) -> None:
+        """When only chunks on their way are missing, give those that are late to whoever was not asked for them."""
+        while True:
+            await trio.sleep(self._of._hedge)
+            waiting = self._todo.statistics().current_buffer_used
+            for index in sorted(self._missing) if not waiting else ():
+                if any((index, address) not in self._asked for address in self._live):
+                    self._queue.send_nowait(index)
 
     async def _ask_list(self) -> BlobInfo:
         for source in tuple(self._live.values()):
             try:
                 body = await self._of._post.request(
-                    source, LIST, encode(BlobQuery(self._blob)), self._of._patience
+                    source, LIST, encode(BlobQuery(self._blob)), min(self._of._patience, LIST_SECONDS)
                 )
                 return self._checked(source, body)
             except (Unavailable, Violation) as error:
@@ -153,21 +177,24 @@ class _Download:
             self._of._post.refuse(source.address, lie)
             raise
 
-    async def _work(self, source: PeerAddress, partial: Partial) -> None:
+    async def _work(self, source: PeerAddress, partial: Partial, scope: trio.CancelScope) -> None:
         """Fetch chunks from one source until none is missing or the source is dropped."""
         async for index in self._todo:
             if source.address not in self._live:
                 self._queue.send_nowait(index)
                 return
+            if index not in self._missing or (index, source.address) in self._asked:
+                continue
+            self._asked.add((index, source.address))
             try:
                 await self._fetch_chunk(source, partial, index)
             except (Unavailable, Violation) as error:
                 self._queue.send_nowait(index)
                 self._drop(source, error)
                 return
-            self._missing -= 1
+            self._missing.discard(index)
             if not self._missing:
-                self._queue.close()
+                scope.cancel()
 
     async def _fetch_chunk(self, source: PeerAddress, partial: Partial, index: int) -> None:
         query = encode(ChunkQuery(self._blob, Count(index)))

@@ -19,7 +19,7 @@ from trainer.inspect import make_executor
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
 from verification.signing import checksum
 from verification.state import State
-from verification.statements import Statement, open_statement
+from verification.statements import VERIFIER, Statement, open_statement
 from verification.units import Address
 
 ROOT = Path(__file__).parents[1]
@@ -120,12 +120,22 @@ class PeerProcess:
 
 @contextmanager
 def swarm(
-    folder: RunFolder, roles: Sequence[str], options: dict[int, Sequence[str]] | None = None
+    folder: RunFolder,
+    roles: Sequence[str],
+    options: dict[int, Sequence[str]] | None = None,
+    workers_first: bool = False,
 ) -> Iterator[list[PeerProcess]]:
-    """Start a peer per role, peer-0 first, each with its own `options`; end those that are left."""
+    """Start a peer per role, peer-0 first, each with its own `options`; end those that are left.
+
+    With `workers_first` verifiers start when the workers listed before them are ready to join, so that a run that asks
+    for fewer workers does not begin without them.
+    """
     peers: list[PeerProcess] = []
     try:
         for number, role in enumerate(roles):
+            if role == VERIFIER and workers_first:
+                for worker in peers:
+                    worker.wait_line(lambda line: line.startswith("measured "))
             peers.append(PeerProcess(folder, f"peer-{number}", role, *(options or {}).get(number, ())))
         yield peers
     finally:

@@ -22,7 +22,6 @@ TOLD = frozenset(
         "refused",
         "dropped",
         "declined",
-        "failed",
         "ended",
         "stopped",
     }

@@ -161,10 +161,15 @@ class Peer:
         linger = trio.current_time() + float("inf")
         while trio.current_time() < linger:
             self._wake = trio.Event()
-            if await self._look_and_act(me) and linger == float("inf"):
+            try:
+                ended = await self._look_and_act(me)
+                if await self._is_over():
+                    return
+            except Unavailable as error:  # another process holds the ledger; the next look may find it free
+                self._log("failed", action="look", reason=str(error))
+                ended = False
+            if ended and linger == float("inf"):
                 linger = trio.current_time() + LINGER_SECONDS
-            if await self._is_over():
-                return
             with trio.move_on_after(POLL_SECONDS):
                 await self._wake.wait()
 
@@ -210,15 +215,21 @@ class Peer:
             self._refused[place] = self._height
             self._log("declined", statement=kind, reason=f"{type(refusal).__name__}: {refusal}")
             if isinstance(action.body, Join):
-                self._journal.forget(head, action.body)
-                raise UserError(
-                    f"the run does not take this peer as a {self._config.role}: {refusal}; see --stake, --role and "
-                    "the job's [accounts]"
-                ) from refusal
+                await self._turned_away(action.body, head, refusal)
             return
         self._log("said", statement=kind, size=len(data))
         self._rumours.announce(Hint("ledger", head, Count(self._height)))
         self._wake.set()
+
+    async def _turned_away(self, join: Join, head: Digest, refusal: Violation) -> None:
+        """Raise UserError for a Join that no later ledger will admit; one that only came late is said again."""
+        async with self._ledger.state() as state:
+            if law.head_of(state, Round(0)) != head:
+                return
+        self._journal.forget(head, join)
+        raise UserError(
+            f"the run does not take this peer as a {join.role}: {refusal}; see --stake, --role and the job's [accounts]"
+        ) from refusal
 
     async def _perform(self, action: Computed) -> None:
         """Compute or fetch, file the result, wake the loop; what cannot be had now is tried again later."""

@@ -170,6 +170,23 @@ async def test_a_source_that_stalls_is_dropped(tmp_path):
         assert here.reasons() == [(slow.identity.address, "Unavailable")]
 
 
+async def test_a_source_that_stands_still_does_not_cost_its_patience(tmp_path):
+    async with town(tmp_path) as here:
+        stalled = []
+
+        async def stall(index):
+            stalled.append(index)
+            await trio.sleep_forever()
+
+        slow, (honest, _) = await here.odd_source(stall), await here.source()
+        exchange, post, store = await here.fetcher(patience=1000.0, hedge=0.1)
+        await exchange.fetch(BLOB, [slow.address, honest.address])
+        assert store.get(BLOB) == DATA
+        assert 1 <= len(stalled) <= 4
+        assert chunks_from(post, honest) == CHUNKS
+        assert here.dropped == []
+
+
 async def test_a_source_that_dies_midway_is_dropped(tmp_path):
     async with town(tmp_path) as here:
         honest, _ = await here.source()

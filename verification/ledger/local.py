@@ -15,7 +15,7 @@ from pathlib import Path
 from verification import codec, law
 from verification.digest import integer, tagged
 from verification.effects import Effect
-from verification.errors import Malformed, ProofswarmError, UserError, Violation
+from verification.errors import Malformed, ProofswarmError, Unavailable, UserError, Violation
 from verification.executor import Executor
 from verification.manifest import Manifest
 from verification.state import State
@@ -133,7 +133,8 @@ class LocalLedger:
     def submit(self, data: bytes) -> None:
         """Admit a signed statement; one that is in the log already is acknowledged again. (SPEC.md 8.3)
 
-        Raises a Violation when the law refuses it, and then nothing of it is kept.
+        Raises a Violation when the law refuses it, and then nothing of it is kept; Unavailable when another process
+        does not let go of the file.
         """
         self.catch_up()
         with self._transaction():
@@ -144,7 +145,7 @@ class LocalLedger:
             self._append(now, "statement", data)
 
     def tick(self) -> bool:
-        """Let due deadlines pass; returns whether there were any."""
+        """Let due deadlines pass; returns whether there were any. Raises Unavailable as `submit` does."""
         self.catch_up()
         if not self._is_due(self._clock()):
             return False
@@ -204,7 +205,10 @@ class LocalLedger:
         After such a failure memory may hold what the file does not: the handle closes and must be opened again.
         (SPEC.md 8.5)
         """
-        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"{self._path} is locked by another process ({error})") from error
         committed = False
         try:
             refusal: ProofswarmError | None = None
