@@ -53,7 +53,6 @@ class DemoSettings:
     verifiers: int
     seed: int
     text: Path | None
-    force: bool
 
 
 def audit_rate(rounds: int, verifiers: int) -> float:
@@ -82,7 +81,10 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
     return text, parse_job(text, "the demo's job")
 
 
-JOB = """# The job of `proofswarm demo`.
+HEADING = "# The job of `proofswarm demo`."
+JOB = (
+    HEADING
+    + """
 title = "proofswarm demo"
 seed = {seed}
 
@@ -121,6 +123,7 @@ audit_rate = {audit_rate}
 [accounts]
 peers = {peers}
 """
+)
 
 
 def run_demo(settings: DemoSettings) -> int:
@@ -143,12 +146,8 @@ def run_demo(settings: DemoSettings) -> int:
 
 
 def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
-    if settings.out.exists() and any(settings.out.iterdir()):
-        if not settings.force and not (settings.out / "ledger.sqlite").is_file():
-            raise UserError(
-                f"{settings.out} holds something else than a run: choose another folder with --out"
-            )
-        shutil.rmtree(settings.out)
+    if settings.out.is_dir() and any(settings.out.iterdir()):
+        _remove_earlier(RunFolder(settings.out))
     text, job = demo_job(settings)
     console.print(
         f"proofswarm demo: {settings.workers} workers, {settings.verifiers} verifiers, {settings.rounds} rounds"
@@ -162,6 +161,14 @@ def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
         f"is missed with probability below {MISSED_CHANCE:g}"
     )
     return created.folder
+
+
+def _remove_earlier(folder: RunFolder) -> None:
+    """Delete an earlier demo, and nothing else; raises UserError."""
+    is_demo = folder.job.is_file() and folder.job.read_text(encoding="utf-8").startswith(HEADING)
+    if not is_demo:
+        raise UserError(f"{folder.path} holds something else than a demo: choose another folder with --out")
+    shutil.rmtree(folder.path)
 
 
 @contextmanager

@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, audit_rate, demo_job
+from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, audit_rate, demo_job, run_demo
 from trainer.job import parse_job
+from verification.errors import UserError
 
 
 def settings(
     rounds: int = 12, workers: int = 4, verifiers: int = 2, text: Path | None = None
 ) -> DemoSettings:
     """Return what a user may choose."""
-    return DemoSettings(Path("runs/demo"), "skip-steps", rounds, workers, verifiers, 0, text, False)
+    return DemoSettings(Path("runs/demo"), "skip-steps", rounds, workers, verifiers, 0, text)
 
 
 @given(rounds=st.integers(1, 1000), verifiers=st.integers(1, 16))
@@ -50,3 +51,16 @@ def test_a_text_of_any_name_is_found_again(name: str, tmp_path: Path) -> None:
     assert job.data.text is not None
     assert Path(job.data.text) == path.resolve()
     assert job.data.builtin is None
+
+
+def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
+    keepsake = tmp_path / "keepsake.txt"
+    keepsake.write_text("mine")
+    with pytest.raises(UserError, match="holds something else than a demo"):
+        run_demo(DemoSettings(tmp_path, "none", 5, 1, 1, 0, None))
+    assert keepsake.read_text() == "mine"
+
+
+def test_a_cheat_needs_rounds_to_cheat_in(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="take --rounds 5 or more"):
+        run_demo(DemoSettings(tmp_path, "noise", 4, 1, 1, 0, None))
