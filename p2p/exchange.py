@@ -154,10 +154,11 @@ class _Download:
         """When only chunks on their way are missing, give those that are late to whoever was not asked for them."""
         while True:
             await trio.sleep(self._of._hedge)
-            waiting = self._todo.statistics().current_buffer_used
-            for index in sorted(self._missing) if not waiting else ():
+            queue = self._todo.statistics()
+            for index in sorted(self._missing) if not queue.current_buffer_used else ():
                 if any((index, address) not in self._asked for address in self._live):
-                    self._queue.send_nowait(index)
+                    for _ in range(queue.tasks_waiting_receive):  # whoever was asked for it passes
+                        self._queue.send_nowait(index)
 
     async def _ask_list(self) -> BlobInfo:
         for source in tuple(self._live.values()):

@@ -138,7 +138,7 @@ def test_killed_peers_come_back_and_never_contradict_themselves(tmp_path: Path) 
 
 
 def test_a_stalled_worker_costs_only_its_own_contribution(tmp_path: Path) -> None:
-    windows = {"windows__commit": 8.0, "windows__attest": 5.0, "windows__seal": 5.0}
+    windows = {"windows__commit": 6.0, "windows__attest": 7.0, "windows__seal": 5.0}
     folder = made(tmp_path, 3, 1, swarm__min_workers=2, training__rounds=6, **windows)
     with swarm(folder, [WORKER] * 3 + [VERIFIER], workers_first=True) as peers:
         steady, stalled = peers[0], peers[2]
