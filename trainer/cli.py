@@ -21,7 +21,9 @@ CHEATS = "none, skip-steps, noise, stale, wrong-data"
 
 @app.command()
 def demo(
-    out: Out = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the run; an earlier demo there is replaced.")] = Path(
+        "runs/demo"
+    ),
     cheat: Annotated[
         str, typer.Option(help=f"What one worker does from round 3 on: {CHEATS}.")
     ] = "skip-steps",
@@ -32,12 +34,11 @@ def demo(
     text: Annotated[
         Path | None, typer.Option(help="Text to train on instead of the Python reference.")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Delete a run in the folder even if it is no demo's.")] = False,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.demo import DemoSettings, run_demo
 
-    raise typer.Exit(run_demo(DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, force)))
+    raise typer.Exit(run_demo(DemoSettings(out, cheat, rounds, workers, verifiers, seed, text)))
 
 
 @app.command()

@@ -53,7 +53,6 @@ class DemoSettings:
     verifiers: int
     seed: int
     text: Path | None
-    force: bool
 
 
 def audit_rate(rounds: int, verifiers: int) -> float:
@@ -82,10 +81,11 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
     return text, parse_job(text, "the demo's job")
 
 
-HEADING = "# The job of `proofswarm demo`.\n"
+HEADING = "# The job of `proofswarm demo`."
 JOB = (
     HEADING
-    + """title = "proofswarm demo"
+    + """
+title = "proofswarm demo"
 seed = {seed}
 
 [model.config]
@@ -107,8 +107,8 @@ length = 64
 
 [training]
 rounds = {rounds}
-max_steps = 10
-leaf_every = 5
+max_steps = 8
+leaf_every = 4
 batch = 4
 learning_rate = 0.003
 warmup = 2
@@ -129,6 +129,10 @@ peers = {peers}
 def run_demo(settings: DemoSettings) -> int:
     """Run the demo and return the exit status: 0 only if the report's result is ok. Raises UserError."""
     conduct_named(settings.cheat, CHEAT_FROM)
+    if settings.cheat != "none" and settings.rounds < CHEAT_FROM + 2:
+        raise UserError(
+            f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none"
+        )
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
@@ -141,23 +145,9 @@ def run_demo(settings: DemoSettings) -> int:
     return 0 if report.result.ok else 1
 
 
-def _clear(out: Path, force: bool) -> None:
-    """Delete an earlier demo in `out`, and another run only with `force`; raises UserError for anything else there."""
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    folder = RunFolder(out)
-    if not folder.ledger.is_file():
-        raise UserError(f"{out} holds something else than a run: choose another folder with --out")
-    is_demo = folder.job.is_file() and folder.job.read_text(encoding="utf-8").startswith(HEADING)
-    if not is_demo and not force:
-        raise UserError(
-            f"{out} holds a run with its keys: choose another folder with --out, or delete it with --force"
-        )
-    shutil.rmtree(out)
-
-
 def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
-    _clear(settings.out, settings.force)
+    if settings.out.is_dir() and any(settings.out.iterdir()):
+        _remove_earlier(RunFolder(settings.out))
     text, job = demo_job(settings)
     console.print(
         f"proofswarm demo: {settings.workers} workers, {settings.verifiers} verifiers, {settings.rounds} rounds"
@@ -171,6 +161,14 @@ def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
         f"is missed with probability below {MISSED_CHANCE:g}"
     )
     return created.folder
+
+
+def _remove_earlier(folder: RunFolder) -> None:
+    """Delete an earlier demo, and nothing else; raises UserError."""
+    is_demo = folder.job.is_file() and folder.job.read_text(encoding="utf-8").startswith(HEADING)
+    if not is_demo:
+        raise UserError(f"{folder.path} holds something else than a demo: choose another folder with --out")
+    shutil.rmtree(folder.path)
 
 
 @contextmanager

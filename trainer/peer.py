@@ -88,7 +88,7 @@ class Peer:
         self._rumours = Rumours(self._post, self._known_peers, system_clock)
         self._results = actors.Results()
         self._running: set[Computed] = set()
-        self._refused: dict[str, int] = {}
+        self._refused: dict[tuple[str, bytes], int] = {}
         self._peers: dict[Address, PeerAddress] = {}
         self._height = 0
         self._wake = trio.Event()
@@ -204,10 +204,8 @@ class Peer:
 
     async def _say(self, action: Say, head: Digest) -> None:
         """Sign, keep and submit a statement; one that was refused is not tried again before the ledger has moved."""
-        kind, place = (
-            type(action.body).__name__,
-            repr((type(action.body).__name__, codec.encode(action.body)[:256])),
-        )
+        kind = type(action.body).__name__
+        place = (kind, codec.encode(action.body)[:256])
         if self._refused.get(place) == self._height:
             return
         data = await trio.to_thread.run_sync(self._journal.sign, head, action.body)

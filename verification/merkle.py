@@ -5,7 +5,7 @@ The number of leaves is hashed into the root, so a path proves an index in a tre
 
 from collections.abc import Sequence
 
-from verification.digest import integer, tagged
+from verification.digest import integer, prefixed, tagged, tagged_each
 from verification.errors import BadEvidence
 from verification.units import Digest
 
@@ -49,10 +49,15 @@ def verify_path(
     return leaf
 
 
+def single_roots(purpose: str, leaves: Sequence[bytes]) -> list[Digest]:
+    """Return `root(purpose, [leaf])` for each leaf: many trees of one leaf at once."""
+    return tagged_each(purpose + "/root", prefixed(integer(1)), tagged_each(purpose + "/leaf", b"", leaves))
+
+
 def _levels(purpose: str, leaves: Sequence[bytes]) -> list[list[Digest]]:
     if not leaves:
         raise ValueError("a Merkle tree needs a leaf")
-    levels = [[_leaf(purpose, leaf) for leaf in leaves]]
+    levels = [tagged_each(purpose + "/leaf", b"", leaves)]
     while len(levels[-1]) > 1:
         low = levels[-1]
         high = [_node(purpose, low[i], low[i + 1]) for i in range(0, len(low) - 1, 2)]

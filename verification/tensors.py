@@ -58,13 +58,12 @@ def tensor_digest(tensor: Tensor) -> Digest:
     if not data:
         return tagged("tensor", head)
     width = len(data) // rows
-    leaves = [_row(data[i * width : (i + 1) * width], tensor) for i in range(rows)]
-    return tagged("tensor", head, merkle.root("row", leaves))
-
-
-def _row(row: bytes, tensor: Tensor) -> bytes:
+    parts = [data[i * width : (i + 1) * width] for i in range(rows)]
     block = BLOCK * ITEM_BYTES[tensor.dtype]
-    return merkle.root("block", [row[i : i + block] for i in range(0, len(row), block)])
+    if width <= block:
+        return tagged("tensor", head, merkle.root("row", merkle.single_roots("block", parts)))
+    leaves = [merkle.root("block", [row[i : i + block] for i in range(0, width, block)]) for row in parts]
+    return tagged("tensor", head, merkle.root("row", leaves))
 
 
 def _without_negative_zero(tensor: Tensor) -> bytes:

@@ -116,10 +116,10 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "malformed job": (lambda r: job(r, "[model"), "not TOML"),
     "wrong key in a job": (lambda r: job(r, job_text({"training.rounds": 0})), "training.rounds"),
     "unwritable out": (lambda r: instead(r.path / "new", job(r, job_text())), "is a file: choose another folder"),
-    "demo into something else": (lambda r: ["demo", "--out", str(r.keys)], "holds something else than a run"),
+    "demo into something else": (lambda r: ["demo", "--out", str(r.keys)], "holds something else than a demo"),
     "demo with an unknown cheat": (lambda r: ["demo", "--cheat", "fly"], "unknown cheat 'fly'"),
     "demo over a file": (lambda r: ["demo", "--out", str(r.ledger)], "is a file"),
-    "demo over a run": (lambda r: ["demo", "--out", str(r.path)], "holds a run with its keys"),
+    "demo over a run": (lambda r: ["demo", "--out", str(r.path)], "holds something else than a demo"),
     "demo without its text": (lambda r: demo_on(r, "no.txt"), "cannot read the training text"),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, _clear, audit_rate, demo_job
+from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, audit_rate, demo_job, run_demo
 from trainer.job import parse_job
 from verification.errors import UserError
 
@@ -15,7 +15,7 @@ def settings(
     rounds: int = 12, workers: int = 4, verifiers: int = 2, text: Path | None = None
 ) -> DemoSettings:
     """Return what a user may choose."""
-    return DemoSettings(Path("runs/demo"), "skip-steps", rounds, workers, verifiers, 0, text, False)
+    return DemoSettings(Path("runs/demo"), "skip-steps", rounds, workers, verifiers, 0, text)
 
 
 @given(rounds=st.integers(1, 1000), verifiers=st.integers(1, 16))
@@ -53,22 +53,14 @@ def test_a_text_of_any_name_is_found_again(name: str, tmp_path: Path) -> None:
     assert job.data.builtin is None
 
 
-def test_only_an_earlier_demo_is_replaced_without_being_asked(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    _clear(out, force=False)
-    out.mkdir()
-    (out / "thesis.txt").write_text("mine")
-    for force in (False, True):
-        with pytest.raises(UserError, match="holds something else than a run"):
-            _clear(out, force)
-    (out / "ledger.sqlite").write_text("a run")
-    (out / "job.toml").write_text("title = 'mine'")
-    with pytest.raises(UserError, match="holds a run with its keys"):
-        _clear(out, force=False)
-    (out / "job.toml").write_text(demo_job(settings())[0])
-    _clear(out, force=False)
-    assert not out.exists()
-    out.mkdir()
-    (out / "ledger.sqlite").write_text("a run")
-    _clear(out, force=True)
-    assert not out.exists()
+def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
+    keepsake = tmp_path / "keepsake.txt"
+    keepsake.write_text("mine")
+    with pytest.raises(UserError, match="holds something else than a demo"):
+        run_demo(DemoSettings(tmp_path, "none", 5, 1, 1, 0, None))
+    assert keepsake.read_text() == "mine"
+
+
+def test_a_cheat_needs_rounds_to_cheat_in(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="take --rounds 5 or more"):
+        run_demo(DemoSettings(tmp_path, "noise", 4, 1, 1, 0, None))

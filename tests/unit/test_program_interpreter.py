@@ -156,8 +156,9 @@ def test_an_executor_runs_by_digest() -> None:
 
 
 def test_an_exported_model_loads_again(tmp_path: object) -> None:
-    transformers = pytest.importorskip("transformers")
     from pathlib import Path
+
+    import transformers
 
     from tests.unit.program_models import model
     from trainer.models import export_model
