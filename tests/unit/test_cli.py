@@ -1,5 +1,6 @@
 """The command line: a person's mistake is exit status 2 and exactly one line on standard error."""
 
+import functools
 import os
 import shutil
 import signal
@@ -162,17 +163,21 @@ def test_every_command_explains_itself(
 
 
 def started(run: RunFolder, *options: str) -> "subprocess.Popen[str]":
-    """Start a peer as a user does."""
+    """Start a peer as a user does: Ctrl-C reaches it, even where the tests run in the background and ignore it."""
     command = [sys.executable, "-m", "trainer.cli", *peer(run, *options)]
     return subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
 def assert_one_line(process: "subprocess.Popen[str]", status: int, expected: str) -> None:
     """The process ends with a status and a single line of complaint."""
-    _, complaint = process.communicate(timeout=100)
+    try:
+        _, complaint = process.communicate(timeout=100)
+    finally:
+        process.kill()
     (line,) = complaint.splitlines()
     assert expected in line
     assert process.returncode == status
