@@ -138,7 +138,7 @@ def test_killed_peers_come_back_and_never_contradict_themselves(tmp_path: Path) 
 
 
 def test_a_stalled_worker_costs_only_its_own_contribution(tmp_path: Path) -> None:
-    windows = {"windows__commit": 6.0, "windows__attest": 7.0, "windows__seal": 5.0}
+    windows = {"windows__commit": 15.0, "windows__attest": 20.0, "windows__seal": 20.0}
     folder = made(tmp_path, 3, 1, swarm__min_workers=2, training__rounds=6, **windows)
     with swarm(folder, [WORKER] * 3 + [VERIFIER], workers_first=True) as peers:
         steady, stalled = peers[0], peers[2]
@@ -278,7 +278,12 @@ def _store(folder: RunFolder) -> Any:
 
 
 async def test_lies_and_junk_are_refused_counted_and_harm_nobody(tmp_path: Path) -> None:
-    windows = {"windows__commit": 20.0, "windows__attest": 6.0, "windows__seal": 6.0, "swarm__miss_limit": 1}
+    windows = {
+        "windows__commit": 90.0,
+        "windows__attest": 30.0,
+        "windows__seal": 30.0,
+        "swarm__miss_limit": 1,
+    }
     folder = await trio.to_thread.run_sync(
         lambda: made(tmp_path, 3, 1, swarm__min_workers=2, swarm__audit_rate=0.0, **windows)
     )
