@@ -292,6 +292,8 @@ async def test_lies_and_junk_are_refused_counted_and_harm_nobody(tmp_path: Path)
         async with liar.post:
             liar.say(Join(WORKER, Amount(1_000_000), Count(1), ZERO, liar.post.address.multiaddr))
             with swarm(folder, [WORKER, WORKER]) as workers:
+                for worker in workers:  # else the run might begin with the liar and one of them
+                    await trio.to_thread.run_sync(worker.wait_line, lambda line: line.startswith("measured "))
                 verifier = PeerProcess(folder, "peer-3", VERIFIER)
                 peers = [*workers, verifier]
                 try:
