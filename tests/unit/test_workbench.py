@@ -98,6 +98,7 @@ async def test_the_most_urgent_goes_first_and_a_cancelled_one_leaves_no_trace(
             with scope:
                 await ask("given up", URGENT)
 
+        os.kill(compute.pid, signal.SIGSTOP)  # it is busy until everyone has asked
         async with trio.open_nursery() as asking:
             for name, urgency in (
                 ("running", LATER), ("later", LATER), ("normal", NORMAL), ("second normal", NORMAL), ("soon", SOON),
@@ -109,6 +110,8 @@ async def test_the_most_urgent_goes_first_and_a_cancelled_one_leaves_no_trace(
             assert not ended
             scope.cancel()
             asking.start_soon(ask, "urgent", URGENT)
+            await wait_all_tasks_blocked()
+            os.kill(compute.pid, signal.SIGCONT)
         assert ended == ["running", "urgent", "soon", "normal", "second normal", "later"]
         assert steps == [0, 1, 2, 3, 4] * 6
         assert nursery.cancel_scope.cancel_called is False
@@ -141,6 +144,7 @@ async def test_a_process_that_dies_is_told_to_everyone_who_waits(tiny_run: Creat
                 await compute.watch()
             told.append("watch")
 
+        os.kill(compute.pid, signal.SIGSTOP)  # it answers nothing before it dies
         async with trio.open_nursery() as asking:
             asking.start_soon(watch)
             for order in (job(tiny_run), MISSING):
