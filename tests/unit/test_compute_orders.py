@@ -27,6 +27,8 @@ from verification.state import Place
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
 from verification.units import Address, Count, Digest, Round
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1 << 24
 WORKER = Address(b"\x07" * 20)
 STEPS = 4

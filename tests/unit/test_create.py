@@ -17,6 +17,8 @@ from verification.manifest import cost_of_round
 from verification.program import decode_program, program_digest
 from verification.tensors import decode_bundle, digest_of, tensor_digest
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1 << 24
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "text too short": ({"data.length": 2000}, "is too short: it needs 17 records of 2000 bytes"),

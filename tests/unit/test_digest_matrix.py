@@ -14,6 +14,8 @@ from trainer.programs.conversion import bundle_of
 from verification import codec
 from verification.program import encode_program
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MATRIX = list(itertools.product((1, 2), ("default", "avx2", "avx512"), (None, "COMPATIBLE")))
 

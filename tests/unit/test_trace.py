@@ -17,6 +17,8 @@ from trainer.programs.trace import Loss, causal_lm_loss, trace_gradients, trace_
 from verification.errors import UserError
 from verification.program import encode_program, program_digest
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("llama", "gpt2")
 
 
