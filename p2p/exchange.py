@@ -14,7 +14,8 @@ from pathlib import Path
 
 import trio
 
-from p2p.blobs import MAX_LIST_BYTES, BlobStore, check_info
+from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info
+from p2p.errors import Oversized
 from p2p.host import PostOffice
 from p2p.mail import Kind
 from p2p.messages import CHUNK_BYTES, BlobInfo, BlobQuery, Chunk, ChunkQuery
@@ -73,10 +74,11 @@ class Exchange:
         self._post.register(LIST, self._answer_list)
         self._post.register(CHUNK, self._answer_chunk)
 
-    async def fetch(self, blob: Digest, sources: Sequence[PeerAddress]) -> Path:
-        """Return the file of `blob`, from the store or else from `sources`; raises Unavailable when none is left.
+    async def fetch(self, blob: Digest, sources: Sequence[PeerAddress], limit: int = MAX_BLOB_BYTES) -> Path:
+        """Return the file of `blob`, from the store or else from `sources`.
 
         Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt.
+        Raises Unavailable when no source is left, Oversized, before the first chunk, for more than `limit` bytes.
         """
         lock, users = self._locks.get(blob, (trio.Lock(), 0))
         self._locks[blob] = (lock, users + 1)
@@ -84,7 +86,7 @@ class Exchange:
             async with lock:
                 if self._store.has(blob):
                     return self._store.path(blob)
-                return await _Download(self, blob, sources).run()
+                return await _Download(self, blob, sources, limit).run()
         finally:
             lock, users = self._locks.pop(blob)
             if users > 1:
@@ -115,8 +117,8 @@ class Exchange:
 class _Download:
     """One fetch: the sources still trusted, and the chunks still missing."""
 
-    def __init__(self, exchange: Exchange, blob: Digest, sources: Sequence[PeerAddress]) -> None:
-        self._of, self._blob = exchange, blob
+    def __init__(self, exchange: Exchange, blob: Digest, sources: Sequence[PeerAddress], limit: int) -> None:
+        self._of, self._blob, self._limit = exchange, blob, limit
         own = exchange._post.identity.address
         self._live = {source.address: source for source in sources if source.address != own}
         self._missing: set[int] = set()
@@ -124,9 +126,11 @@ class _Download:
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)
 
     async def run(self) -> Path:
-        """Return the finished file; raises Unavailable when no source is left."""
+        """Return the finished file; raises Unavailable when no source is left, Oversized."""
         store = self._of._store
         info = known_info(store, self._blob) or await self._ask_list()
+        if info.size > self._limit:
+            raise Oversized(f"blob {self._blob.hex()} has {info.size} bytes, {self._limit} are expected")
         with await trio.to_thread.run_sync(Partial, store, self._blob, info) as partial:
             missing = await trio.to_thread.run_sync(partial.missing)
             self._missing = set(missing)

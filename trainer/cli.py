@@ -76,6 +76,9 @@ def peer(
     ),
     threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of the compute process.")] = 1,
     stake: Annotated[int | None, typer.Option(min=1, help="Stake; what the role needs by default.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0, help="GiB a program may need; the machine's memory by default.")
+    ] = None,
     cheat: Annotated[str, typer.Option(help=f"For experiments: {CHEATS}.")] = "none",
     cheat_from: Annotated[int, typer.Option(min=0, help="Round in which cheating begins.")] = 3,
 ) -> None:
@@ -85,15 +88,16 @@ def peer(
     from p2p.identity import load
     from trainer.cheats import conduct_named
     from trainer.folder import RunFolder
-    from trainer.peer import PeerConfig, run_peer
+    from trainer.peer import PeerConfig, physical_memory, run_peer
     from verification.statements import VERIFIER, WORKER
 
     if role not in (WORKER, VERIFIER):
         raise UserError(f"unknown role {role!r}: choose worker or verifier")
     conduct_named(cheat, cheat_from)
     folder = RunFolder(run).checked()
+    bytes_allowed = physical_memory() if memory is None else int(memory * 2**30)
     config = PeerConfig(
-        folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, tell=_tell
+        folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
     )
     trio.run(run_peer, config)
 

@@ -22,7 +22,7 @@ from verification.errors import Malformed, ProofswarmError
 from verification.executor import StepFailed
 from verification.manifest import BundleRef, Manifest, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import decode_program, program_digest
+from verification.program import decode_program, outputs_limit, program_digest
 from verification.state import Place
 from verification.statements import MAX_STATEMENT
 from verification.tensors import Bundle, decode_bundle, digest_of
@@ -43,7 +43,7 @@ class Workshop:
         programs = self.manifest.programs
         refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer)
         encoded = {ref.digest: self._program(ref) for ref in refs}
-        self.engine = TorchEngine(encoded)
+        self.engine = TorchEngine(encoded, order.memory)
         for ref in refs:
             self.engine.executor.load(ref.digest)
         self._contribution = decode_program(encoded[programs.epilogue.digest])
@@ -59,7 +59,8 @@ class Workshop:
         began = time.perf_counter()
         self.rounds.digests_after(job, start, (MEASURED_STEPS,))
         seconds = time.perf_counter() - began
-        return orders.Prepared(golden, Count(max(1, int(1000 * MEASURED_STEPS / seconds))))
+        speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
+        return orders.Prepared(golden, speed, Count(outputs_limit(self._contribution)))
 
     def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
         """Compute F, telling each inner step."""

@@ -12,21 +12,25 @@ MICRO = 1_000_000
 
 @dataclass(frozen=True)
 class Prepare:
-    """The first order: load a run. `cheat` is a name of `trainer.cheats`, played from round `cheat_from`."""
+    """The first order: load a run. `cheat` is a name of `trainer.cheats`, played from round `cheat_from`; `memory` in
+    bytes bounds what one program may need."""
 
     manifest: bytes
     store: str
     threads: Count
     cheat: str
     cheat_from: Count
+    memory: Count
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The golden step was reproduced (or not), and the speed in inner steps per 1,000 seconds."""
+    """The golden step was reproduced (or not), the speed in inner steps per 1,000 seconds, and the most bytes that the
+    blob of a contribution may have."""
 
     golden: bool
     speed: Count
+    contribution_limit: Count
 
 
 @dataclass(frozen=True)

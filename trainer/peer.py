@@ -5,15 +5,17 @@ background task lives in its nursery; results wake the loop.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from p2p.blobs import BlobStore
+from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.errors import Oversized
 from p2p.exchange import Dropped, Exchange
 from p2p.gossip import Rumours
 from p2p.host import PostOffice
@@ -29,7 +31,7 @@ from trainer.ledger_port import LedgerPort
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import actors, codec, law
 from verification.actors import Computed, Say, Self
-from verification.errors import Malformed, Unavailable, UserError, Violation
+from verification.errors import Malformed, Refused, Unavailable, UserError, Violation
 from verification.executor import StepFailed
 from verification.ledger.local import Genesis, read_genesis, system_clock
 from verification.manifest import BundleRef, run_id
@@ -50,11 +52,16 @@ KEEP_SECONDS = 60.0
 """A blob younger than this is never pruned: it may not be on the ledger yet."""
 
 
+def physical_memory() -> int:
+    """Return this machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 @dataclass(frozen=True)
 class PeerConfig:
     """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
 
-    `tell` hears one line for people about what happens.
+    `memory` is the most bytes that executing one program may need; `tell` hears one line for people about what happens.
     """
 
     folder: RunFolder
@@ -66,6 +73,7 @@ class PeerConfig:
     stake: int | None = None
     cheat: str = "none"
     cheat_from: int = 0
+    memory: int = field(default_factory=physical_memory)
     tell: Callable[[str], None] = lambda line: None
 
 
@@ -90,7 +98,7 @@ class Peer:
         self._running: set[Computed] = set()
         self._refused: dict[tuple[str, bytes], int] = {}
         self._peers: dict[Address, PeerAddress] = {}
-        self._height = 0
+        self._height = self._contribution_limit = 0
         self._wake = trio.Event()
         self._fetching = trio.CapacityLimiter(8)
 
@@ -126,7 +134,7 @@ class Peer:
         config = self._config
         order = orders.Prepare(
             codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.cheat,
-            Count(config.cheat_from),
+            Count(config.cheat_from), Count(config.memory),
         )  # fmt: skip
         self._log(
             "started",
@@ -135,7 +143,13 @@ class Peer:
             listen=self._post.address.multiaddr,
             compute=self._bench.pid,
         )
-        prepared: orders.Prepared = await self._bench.ask(order, URGENT)
+        try:
+            prepared: orders.Prepared = await self._bench.ask(order, URGENT)
+        except Refused as refusal:
+            raise UserError(
+                f"this peer does not take the run: {refusal}; --memory raises the limit"
+            ) from refusal
+        self._contribution_limit = prepared.contribution_limit
         self._log("measured", golden=prepared.golden, speed=prepared.speed)
         if not prepared.golden:
             raise UserError(
@@ -332,15 +346,21 @@ class Peer:
             ref = state.rounds[action.number].commits[action.worker].contribution
         author = [peer for peer in self._peers.values() if peer.address == action.worker]
         others = [peer for peer in self._peers.values() if peer.address != action.worker]
-        await self._fetch(ref.blob, "contribution", (*author, *others))
+        try:
+            await self._fetch(ref.blob, "contribution", (*author, *others), self._contribution_limit)
+        except Oversized as lie:
+            self._log("failed", action="fetch", reason=str(lie))
+            return False
         checked: orders.Checked = await self._bench.ask(orders.CheckContribution(ref), URGENT)
         return checked.ok
 
-    async def _fetch(self, blob: Digest, what: str, sources: tuple[PeerAddress, ...]) -> None:
+    async def _fetch(
+        self, blob: Digest, what: str, sources: tuple[PeerAddress, ...], limit: int = MAX_BLOB_BYTES
+    ) -> None:
         if self._store.has(blob):
             return
         async with self._fetching:
-            path = await self._exchange.fetch(blob, sources)
+            path = await self._exchange.fetch(blob, sources, limit)
         self._log("fetched", what=what, blob=blob.hex(), size=path.stat().st_size)
 
     def _read_bundle(self, ref: BundleRef) -> Any:

@@ -137,6 +137,13 @@ def size_bytes(value: Sized) -> int:
     return elements(value) * ITEM_BYTES[value.dtype]
 
 
+def outputs_limit(program: Program) -> int:
+    """Return how many bytes the encoded bundle of the program's outputs has at most."""
+    known = values(program)
+    head = 16 + 10 * MAX_DIMENSIONS + 16  # dtype, shape and lengths of one tensor
+    return 16 + sum(head + size_bytes(known[output.source]) for output in program.outputs)
+
+
 VIEWS = frozenset({"view", "permute", "expand", "slice"})
 """Operators whose result may share its input's memory; a view keeps the input alive."""
 

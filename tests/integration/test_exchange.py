@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from p2p.blobs import BlobStore, blob_digest
+from p2p.errors import Oversized
 from p2p.exchange import CHUNK, LIST, Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
@@ -133,6 +134,18 @@ async def test_small_blobs_come_too(tmp_path, size):
         exchange, _, store = await here.fetcher()
         await exchange.fetch(blob, [source.address])
         assert store.get(blob) == bytes(size)
+
+
+async def test_a_blob_over_the_limit_is_refused_before_its_first_chunk(tmp_path):
+    async with town(tmp_path) as here:
+        source, _ = await here.source()
+        exchange, post, store = await here.fetcher()
+        with pytest.raises(Oversized):
+            await exchange.fetch(BLOB, [source.address], limit=len(DATA) - 1)
+        assert chunks_from(post, source) == 0
+        assert not store.has(BLOB)
+        await exchange.fetch(BLOB, [source.address], limit=len(DATA))
+        assert store.has(BLOB)
 
 
 async def test_a_source_that_lies_is_counted_dropped_and_made_up_for(tmp_path):

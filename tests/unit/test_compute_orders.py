@@ -30,6 +30,7 @@ from verification.units import Address, Count, Digest, Round
 pytestmark = pytest.mark.slow
 
 LIMIT = 1 << 24
+MEMORY = Count(1 << 34)
 WORKER = Address(b"\x07" * 20)
 STEPS = 4
 EVERY = tuple(Count(step) for step in range(STEPS + 1))
@@ -48,7 +49,7 @@ def prepare(
 ) -> Workshop:
     """Return a workshop that cheats from round 1 on."""
     encoded = codec.encode(manifest or run.manifest)
-    return Workshop(orders.Prepare(encoded, str(store.folder), Count(1), cheat, Count(1)))
+    return Workshop(orders.Prepare(encoded, str(store.folder), Count(1), cheat, Count(1), MEMORY))
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,14 @@ def test_a_poisoned_contribution_differs_in_its_first_tensor_only(
     assert (poisoned[0].dtype, poisoned[0].shape) == (right[0].dtype, right[0].shape)
 
 
+def test_a_contribution_fits_its_limit_closely(
+    tiny_run: Created, workshop: Workshop, store: BlobStore
+) -> None:
+    """The limit on a fetch admits every contribution, and little more than one."""
+    size = store.path(done(workshop, job(tiny_run)).contribution.blob).stat().st_size
+    assert size <= workshop.measure().contribution_limit < 1.2 * size
+
+
 def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
     tiny_run: Created, workshop: Workshop, store: BlobStore
 ) -> None:
@@ -275,7 +284,9 @@ def answers(*messages: object) -> list[object]:
 def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: BlobStore) -> None:
     missing = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")))
     program = tiny_run.manifest.programs.prologue.digest
-    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0))
+    good = orders.Prepare(
+        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
+    )
     early, prepared, unavailable, evidence, again = answers(
         missing, good, missing, orders.Execute(program, (None,)), orders.Execute(tagged("unknown"), ())
     )
@@ -288,7 +299,9 @@ def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: B
 
 
 def test_a_failed_step_names_its_node(tiny_run: Created, store: BlobStore) -> None:
-    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0))
+    good = orders.Prepare(
+        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
+    )
     bundles = [decode_bundle(store.get(blob), LIMIT) for blob in (tiny_run.manifest.start.blob,)]
     data = decode_bundle(store.get(tiny_run.manifest.data.blob), LIMIT)
     work = tiny_run.manifest.work

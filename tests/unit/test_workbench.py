@@ -45,7 +45,7 @@ def prepare(run: Created, folder: Path) -> orders.Prepare:
     store = folder / "blobs"
     if not store.exists():
         shutil.copytree(run.folder.blobs, store)
-    return orders.Prepare(codec.encode(run.manifest), str(store), Count(1), "none", Count(0))
+    return orders.Prepare(codec.encode(run.manifest), str(store), Count(1), "none", Count(0), Count(1 << 34))
 
 
 def job(run: Created) -> orders.RunJob:
