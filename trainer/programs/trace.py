@@ -21,12 +21,10 @@ from trainer.programs.conversion import bundle_of
 from trainer.programs.lower import Lowering, refuse_random
 from trainer.programs.optimiser import AdamW, Working, adamw_step, compress, outer_step
 from trainer.programs.shapes import FLOAT, INDEX
+from trainer.tasks import Loss
 from verification.errors import UserError
 from verification.program import Program
 from verification.tensors import Bundle
-
-Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-"""(model, int64 tokens [batch, length + 1]) to a 0-d float32 loss."""
 
 _RULES = (lower_math, lower_shape)
 """Imported for the rules that they register."""
@@ -79,12 +77,6 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     return TracedRun(
         _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, sizes.names
     )
-
-
-def causal_lm_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross entropy of tokens[:, 1:] given tokens[:, :-1], for a Hugging Face causal model."""
-    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:

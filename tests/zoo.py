@@ -1,0 +1,146 @@
+"""The models whose training several tests share: tiny, with odd sizes, so that vector bodies have tails.
+
+`NAMES` lists them; `traced(name)` gives a model's programs, `records(name)` and `index(name)` what its prologue takes
+besides the state, `exact_losses` and `native_losses` how it learns by our arithmetic and by PyTorch's.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from trainer.models import build_model
+from trainer.programs.conversion import to_torch
+from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.optimiser import AdamW
+from trainer.programs.trace import TraceConfig, TracedRun, trace_run
+from trainer.tasks import TASKS, Loss
+
+ADAMW = AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=4)
+JOB = TraceConfig(
+    records=24,
+    length=19,
+    batch=8,
+    max_steps=40,
+    slots=3,
+    grid_exponent=12,
+    adamw=ADAMW,
+    outer_lr=0.7,
+    outer_momentum=0.6,
+)
+"""The job of the language models; the others differ in `length`."""
+
+_SIZES = {
+    "vocab_size": 256, "hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 32,
+}  # fmt: skip
+CONFIGS = {
+    "llama": {"model_type": "llama", **_SIZES, "num_key_value_heads": 1},
+    "gpt2": {
+        "model_type": "gpt2", "vocab_size": 256, "n_embd": 36, "n_layer": 2, "n_head": 2, "n_positions": 32,
+        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0,
+    },
+    "qwen2": {"model_type": "qwen2", **_SIZES, "num_key_value_heads": 1},
+    "mistral": {"model_type": "mistral", **_SIZES, "num_key_value_heads": 1, "sliding_window": 8},
+    "bert": {
+        "model_type": "bert", **_SIZES, "vocab_size": 257,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the zoo: its task, and its records' length in bytes without the last one."""
+
+    task: str
+    length: int = JOB.length
+
+
+_ENTRIES = {
+    "llama": Entry("causal-lm"),
+    "gpt2": Entry("causal-lm"),
+    "qwen2": Entry("causal-lm"),
+    "mistral": Entry("causal-lm"),
+    "bert": Entry("masked-lm"),
+}
+NAMES = tuple(_ENTRIES)
+
+
+def model(name: str) -> nn.Module:
+    """A freshly built model, always with the same weights."""
+    return build_model(CONFIGS[name], 1, _ENTRIES[name].task)
+
+
+def loss_of(name: str, module: nn.Module) -> Loss:
+    """The loss that a model is trained on."""
+    return TASKS[_ENTRIES[name].task].loss(module.config)
+
+
+def job(name: str) -> TraceConfig:
+    """The job that a model is traced for."""
+    return replace(JOB, length=_ENTRIES[name].length)
+
+
+@functools.cache
+def traced(name: str, bits: int = 14) -> TracedRun:
+    """The four programs of a model, its products in `bits` bits."""
+    module = model(name)
+    settings = job(name) if bits == 14 else replace(job(name), bits=bits)
+    return trace_run(module, loss_of(name, module), settings)
+
+
+def records(name: str) -> torch.Tensor:
+    """uint8 [records, length + 1]: text that repeats, so it can be learnt."""
+    text = torch.arange(JOB.records * (JOB.length + 1)) * 7 % 23 + 97
+    return text.to(torch.uint8).view(JOB.records, JOB.length + 1)
+
+
+def index(name: str) -> torch.Tensor:
+    """int64 [max_steps, batch]: every record in turn."""
+    return torch.arange(JOB.max_steps * JOB.batch).view(JOB.max_steps, JOB.batch) % JOB.records
+
+
+def working(name: str, bits: int = 14) -> list[torch.Tensor]:
+    """The working bundle that the prologue makes of the start state and the data."""
+    run = traced(name, bits)
+    state = [to_torch(tensor) for tensor in run.start.tensors]
+    return LoadedProgram(run.prologue).run([*state, records(name), index(name)])
+
+
+def exact_losses(name: str, steps: int = JOB.max_steps, bits: int = 14) -> list[float]:
+    """The losses of the first steps by the programs."""
+    inner, state = LoadedProgram(traced(name, bits).inner), working(name, bits)
+    place = [output.name for output in traced(name, bits).inner.outputs].index("loss_sum")
+    losses = []
+    for _ in range(steps):
+        before = state[place].item()
+        state = inner.run(state)
+        losses.append(state[place].item() - before)
+    return losses
+
+
+def native_losses(name: str, steps: int = JOB.max_steps) -> list[float]:
+    """The losses of the first steps by PyTorch's float32 and its own AdamW, on the same batches."""
+    module = model(name)
+    return train_natively(module, loss_of(name, module), records(name)[index(name)[:steps]])
+
+
+def train_natively(module: nn.Module, loss_of: Loss, batches: torch.Tensor) -> list[float]:
+    """The losses of torch's own float32 AdamW on uint8 [steps, batch, width]."""
+    groups = [
+        {"params": [p for p in module.parameters() if p.dim() > 1], "weight_decay": ADAMW.weight_decay},
+        {"params": [p for p in module.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=ADAMW.lr, betas=(ADAMW.beta1, ADAMW.beta2), eps=ADAMW.eps)
+    losses = []
+    for step, batch in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = ADAMW.lr * min(1.0, (step + 1) / ADAMW.warmup)
+        loss = loss_of(module, batch.long())
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
