@@ -5,17 +5,19 @@ besides the state, `exact_losses` and `native_losses` how it learns by our arith
 """
 
 import functools
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from trainer import exact
 from trainer.models import build_model
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.optimiser import AdamW
 from trainer.programs.trace import TraceConfig, TracedRun, trace_run
-from trainer.tasks import TASKS, Loss
+from trainer.tasks import TASKS, Loss, image_loss
 
 ADAMW = AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=4)
 JOB = TraceConfig(
@@ -31,6 +33,7 @@ JOB = TraceConfig(
 )
 """The job of the language models; the others differ in `length`."""
 
+CLASSES = 7
 _SIZES = {
     "vocab_size": 256, "hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 2, "num_attention_heads": 2,
     "max_position_embeddings": 32,
@@ -47,40 +50,64 @@ CONFIGS = {
         "model_type": "bert", **_SIZES, "vocab_size": 257,
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
     },
+    "vit": {
+        "model_type": "vit", "hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": 12, "patch_size": 4, "num_channels": 3, "num_labels": CLASSES,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    },
 }  # fmt: skip
+"""The configs of the Hugging Face models; `convolutional` is a plain module."""
+
+_TASKS = {"bert": "masked-lm", "vit": "image-classification"}
+_IMAGES = {"vit": (3, 12, 12), "convolutional": (1, 11, 13)}
+NAMES = (*CONFIGS, "convolutional")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A model of the zoo: its task, and its records' length in bytes without the last one."""
+class Convolutional(nn.Module):
+    """A classifier of images with the forms of convolution, pooling and normalisation that matter."""
 
-    task: str
-    length: int = JOB.length
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 10, 3, padding=1, bias=False),
+            nn.BatchNorm2d(10, track_running_stats=False),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+            nn.Conv2d(10, 20, 3, padding=1, groups=2),
+            nn.GroupNorm(4, 20),
+            nn.GELU(),
+            nn.Conv2d(20, 24, 3, stride=2, padding=2, dilation=2),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(24, CLASSES),
+        )
 
-
-_ENTRIES = {
-    "llama": Entry("causal-lm"),
-    "gpt2": Entry("causal-lm"),
-    "qwen2": Entry("causal-lm"),
-    "mistral": Entry("causal-lm"),
-    "bert": Entry("masked-lm"),
-}
-NAMES = tuple(_ENTRIES)
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, CLASSES] of float32 [batch, 1, height, width]."""
+        logits: torch.Tensor = self.layers(pixels)
+        return logits
 
 
 def model(name: str) -> nn.Module:
     """A freshly built model, always with the same weights."""
-    return build_model(CONFIGS[name], 1, _ENTRIES[name].task)
+    if name in CONFIGS:
+        return build_model(CONFIGS[name], 1, _TASKS.get(name, "causal-lm"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return Convolutional()
 
 
 def loss_of(name: str, module: nn.Module) -> Loss:
     """The loss that a model is trained on."""
-    return TASKS[_ENTRIES[name].task].loss(module.config)
+    if name in CONFIGS:
+        return TASKS[_TASKS.get(name, "causal-lm")].loss(module.config)
+    return image_loss(_IMAGES[name])
 
 
 def job(name: str) -> TraceConfig:
     """The job that a model is traced for."""
-    return replace(JOB, length=_ENTRIES[name].length)
+    return replace(JOB, length=math.prod(_IMAGES[name])) if name in _IMAGES else JOB
 
 
 @functools.cache
@@ -92,7 +119,15 @@ def traced(name: str, bits: int = 14) -> TracedRun:
 
 
 def records(name: str) -> torch.Tensor:
-    """uint8 [records, length + 1]: text that repeats, so it can be learnt."""
+    """uint8 [records, length + 1]: text that repeats, or noisy images of each class; both can be learnt."""
+    if name in _IMAGES:
+        labels, pixels = torch.arange(JOB.records) % CLASSES, math.prod(_IMAGES[name])
+        classes, noise = (
+            (exact.uniform_bits(b"zoo", stream, count * pixels) & 0xFF).view(count, pixels)
+            for stream, count in (("classes", CLASSES), ("noise", JOB.records))
+        )
+        images = (classes[labels] * 3 + noise) // 4
+        return torch.cat([images, labels[:, None]], 1).to(torch.uint8)
     text = torch.arange(JOB.records * (JOB.length + 1)) * 7 % 23 + 97
     return text.to(torch.uint8).view(JOB.records, JOB.length + 1)
 
