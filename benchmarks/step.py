@@ -25,7 +25,8 @@ from trainer.models import build_model
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.optimiser import AdamW
-from trainer.programs.trace import TraceConfig, causal_lm_loss, trace_run
+from trainer.programs.trace import TraceConfig, trace_run
+from trainer.tasks import causal_lm_loss
 
 MODELS = {"d128": (128, 352, 4), "d192": (192, 512, 2), "d256": (256, 704, 4)}
 BATCH, LENGTH, RECORDS = 4, 64, 64

@@ -15,8 +15,9 @@ from trainer.folder import RunFolder
 from trainer.job import JobFile, MoneySection, WindowsSection
 from trainer.models import build_model
 from trainer.programs.optimiser import AdamW
-from trainer.programs.trace import TraceConfig, TracedRun, causal_lm_loss, trace_run
+from trainer.programs.trace import TraceConfig, TracedRun, trace_run
 from trainer.rounds import Rounds
+from trainer.tasks import causal_lm_loss
 from trainer.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged

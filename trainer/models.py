@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from trainer.programs.conversion import to_torch
+from trainer.tasks import TASKS
 from verification.errors import UserError
 from verification.tensors import Bundle
 
@@ -15,8 +16,8 @@ MAX_REASON = 300
 """Characters of somebody else's error message that ours repeats."""
 
 
-def build_model(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """Return a float32 causal language model for a Hugging Face config with `model_type`, weights drawn from `seed`.
+def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm") -> nn.Module:
+    """Return a float32 model for `task` and a Hugging Face config with `model_type`, weights drawn from `seed`.
 
     Attention is the eager one, whose gradients decompose. Raises UserError for a config that transformers refuses.
     """
@@ -28,7 +29,7 @@ def build_model(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
         parsed = transformers.AutoConfig.for_model(str(config["model_type"]), **settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            build: Any = transformers.AutoModelForCausalLM.from_config
+            build: Any = getattr(transformers, TASKS[task].auto_class).from_config
             model = build(parsed, attn_implementation="eager", dtype=torch.float32)
     except KeyError as error:
         raise UserError(

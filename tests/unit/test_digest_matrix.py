@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.program_models import data, traced
+from tests import zoo
 from trainer.programs.conversion import bundle_of
 from verification import codec
 from verification.program import encode_program
@@ -26,11 +26,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     made = []
     for kind in ("llama", "gpt2"):
         folder = tmp_path_factory.mktemp(kind)
-        run = traced(kind)
+        run = zoo.traced(kind)
         for name in ("prologue", "inner", "epilogue", "outer"):
             (folder / name).write_bytes(encode_program(getattr(run, name)))
         (folder / "start").write_bytes(codec.encode(run.start))
-        (folder / "inputs").write_bytes(codec.encode(bundle_of(data())))
+        (folder / "inputs").write_bytes(codec.encode(bundle_of([zoo.records(kind), zoo.index(kind)])))
         made.append(folder)
     return made
 

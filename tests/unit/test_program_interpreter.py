@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.program_models import data, traced
+from tests import zoo
 from trainer.programs.builder import Builder
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
@@ -75,7 +75,7 @@ def test_wrong_programs_are_refused_before_they_run(program: Program, reason: st
 
 
 def test_memory_and_work_limits_name_a_node() -> None:
-    program = traced("llama").inner
+    program = zoo.traced("llama").inner
     LoadedProgram(program, peak_bytes(program))
     with pytest.raises(Refused, match=r"bytes, limit \d+; its largest value is node \d+"):
         LoadedProgram(program, peak_bytes(program) - 1)
@@ -125,11 +125,11 @@ def test_inputs_of_another_shape_or_dtype_are_bad_evidence() -> None:
 
 def test_every_node_can_be_executed_alone() -> None:
     """What a referee does: any node, on the inputs that the full run had, gives the digest of the full run."""
-    run = traced("gpt2")
+    run = zoo.traced("gpt2")
     encoded = encode_program(run.inner)
     executor = ProgramExecutor({program_digest(encoded): encoded})
     loaded = executor.load(program_digest(encoded))
-    working = LoadedProgram(run.prologue).run([*(to_torch(tensor) for tensor in run.start.tensors), *data()])
+    working = zoo.working("gpt2")
     seen = dict(enumerate([*working, *map(to_torch, run.inner.constants)]))
     loaded.run(working, seen.__setitem__)
     digests = loaded.node_digests(working)
@@ -160,10 +160,9 @@ def test_an_exported_model_loads_again(tmp_path: object) -> None:
 
     import transformers
 
-    from tests.unit.program_models import model
     from trainer.models import export_model
 
-    folder, run, module = Path(str(tmp_path)), traced("gpt2"), model("gpt2")
+    folder, run, module = Path(str(tmp_path)), zoo.traced("gpt2"), zoo.model("gpt2")
     state = bundle_of([to_torch(tensor) + 1.0 for tensor in run.start.tensors])
     export_model(module, run.parameter_names, state, folder)
     again = dict(transformers.AutoModelForCausalLM.from_pretrained(folder).named_parameters())

@@ -7,24 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.program_models import ADAMW, CONFIGS, JOB, data, model, traced
+from tests import zoo
+from tests.zoo import JOB
 from trainer.models import build_model
 from trainer.programs.builder import Builder
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.lower import Lowering
-from trainer.programs.trace import Loss, causal_lm_loss, trace_gradients, trace_run
+from trainer.programs.trace import trace_gradients, trace_run
+from trainer.tasks import causal_lm_loss
 from verification.errors import UserError
 from verification.program import encode_program, program_digest
 
 pytestmark = pytest.mark.slow
 
 KINDS = ("llama", "gpt2")
-
-
-def _start(kind: str) -> list[torch.Tensor]:
-    run = traced(kind)
-    return LoadedProgram(run.prologue).run([*(to_torch(tensor) for tensor in run.start.tensors), *data()])
 
 
 def _gradients(module: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -42,17 +39,17 @@ def _gradients(module: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, l
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tracing_twice_gives_the_same_bytes(kind: str) -> None:
-    again = trace_run(model(kind), causal_lm_loss, JOB)
+    again = trace_run(zoo.model(kind), causal_lm_loss, JOB)
     for name in ("prologue", "inner", "epilogue", "outer"):
-        first, second = (encode_program(getattr(run, name)) for run in (traced(kind), again))
+        first, second = (encode_program(getattr(run, name)) for run in (zoo.traced(kind), again))
         assert program_digest(first) == program_digest(second), name
-    assert again.start == traced(kind).start
+    assert again.start == zoo.traced(kind).start
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradients_are_close_to_float64(kind: str) -> None:
-    module = model(kind)
-    tokens = data()[0][: JOB.batch].long()
+    module = zoo.model(kind)
+    tokens = zoo.records(kind)[: JOB.batch].long()
     loss, gradients = _gradients(module, tokens)
     wide = copy.deepcopy(module).double()
     expected = torch.nn.functional.cross_entropy(
@@ -66,42 +63,9 @@ def test_loss_and_gradients_are_close_to_float64(kind: str) -> None:
         assert error < 1e-2, f"{name}: relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_training_learns_and_follows_torch(kind: str) -> None:
-    inner, working, losses = LoadedProgram(traced(kind).inner), _start(kind), []
-    for _ in range(JOB.max_steps):
-        before = working[-3].item()
-        working = inner.run(working)
-        losses.append(working[-3].item() - before)
-    native = _native_losses(model(kind), causal_lm_loss, JOB.max_steps)
-    assert losses[-1] < losses[0] - 1.0
-    assert max(abs(a - b) for a, b in zip(losses, native, strict=True)) < 0.03
-    assert working[-2].item() == JOB.max_steps
-
-
-def _native_losses(module: nn.Module, loss_of: Loss, steps: int) -> list[float]:
-    """The losses of torch's own float32 AdamW on the same batches."""
-    groups = [
-        {"params": [p for p in module.parameters() if p.dim() > 1], "weight_decay": ADAMW.weight_decay},
-        {"params": [p for p in module.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=ADAMW.lr, betas=(ADAMW.beta1, ADAMW.beta2), eps=ADAMW.eps)
-    records, index = data()
-    losses = []
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = ADAMW.lr * min(1.0, (step + 1) / ADAMW.warmup)
-        loss = loss_of(module, records[index[step]].long())
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        optimiser.step()
-        losses.append(loss.item())
-    return losses
-
-
 def test_epilogue_and_outer_step_are_what_they_say() -> None:
-    run = traced("llama")
-    state, working = [to_torch(tensor) for tensor in run.start.tensors], _start("llama")
+    run = zoo.traced("llama")
+    state, working = [to_torch(tensor) for tensor in run.start.tensors], zoo.working("llama")
     for _ in range(3):
         working = LoadedProgram(run.inner).run(working)
     contribution = LoadedProgram(run.epilogue).run(state + working)
@@ -200,13 +164,16 @@ def test_plain_modules_train(module: nn.Module) -> None:
 
     wrapped = _Wrapped(function, module)
     run = trace_run(wrapped, _mean_loss, JOB)
-    working = LoadedProgram(run.prologue).run([*map(to_torch, run.start.tensors), *data()])
+    working = LoadedProgram(run.prologue).run(
+        [*map(to_torch, run.start.tensors), zoo.records("llama"), zoo.index("llama")]
+    )
     inner, losses = LoadedProgram(run.inner), []
     for _ in range(5):
         before = working[-3].item()
         working = inner.run(working)
         losses.append(working[-3].item() - before)
-    assert losses == pytest.approx(_native_losses(wrapped, _mean_loss, 5), abs=2e-3)
+    batches = zoo.records("llama")[zoo.index("llama")[:5]]
+    assert losses == pytest.approx(zoo.train_natively(wrapped, _mean_loss, batches), abs=2e-3)
 
 
 def test_in_place_operators_on_temporaries_are_traced() -> None:
@@ -221,11 +188,11 @@ def test_in_place_operators_on_temporaries_are_traced() -> None:
 
 def test_dropout_in_a_config_is_refused_and_bad_configs_are_explained() -> None:
     with pytest.raises(UserError, match="dropout"):
-        trace_run(build_model(CONFIGS["gpt2"] | {"resid_pdrop": 0.1}), causal_lm_loss, JOB)
+        trace_run(build_model(zoo.CONFIGS["gpt2"] | {"resid_pdrop": 0.1}), causal_lm_loss, JOB)
     with pytest.raises(UserError, match="model_type"):
         build_model({"vocab_size": 256})
 
 
 def test_gpt2_ties_its_embedding() -> None:
-    assert "lm_head.weight" not in traced("gpt2").parameter_names
-    assert "transformer.wte.weight" in traced("gpt2").parameter_names
+    assert "lm_head.weight" not in zoo.traced("gpt2").parameter_names
+    assert "transformer.wte.weight" in zoo.traced("gpt2").parameter_names

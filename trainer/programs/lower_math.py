@@ -255,18 +255,36 @@ def _log_softmax(low: Lowering, out: Spec, value: Argument, dim: int, half_to_fl
     return b.subtract(away, b.emit("log", total))
 
 
+def _normalised(low: Lowering, x: Value, dims: Sequence[int], eps: float) -> tuple[Value, Value, Value]:
+    """(x less its mean over `dims`, times the reciprocal root of its variance; that mean; that root), dims kept."""
+    b, centre = low.builder, reduce(low, "mean", x, dims, True)
+    away = b.subtract(x, centre)
+    spread = b.emit("rsqrt", b.add(reduce(low, "mean", b.multiply(away, away), dims, True), b.scalar(eps)))
+    return b.multiply(away, spread), centre, spread
+
+
 @rule("native_layer_norm")
 def _layer_norm(
     low: Lowering, out: Any, value: Argument, sizes: list[int], weight: Argument, bias: Argument, eps: float
 ) -> tuple[Value, Value, Value]:
     b, x = low.builder, low.value(value, FLOAT)
-    dims = list(range(len(x.shape) - len(sizes), len(x.shape)))
-    centre = reduce(low, "mean", x, dims, True)
-    away = b.subtract(x, centre)
-    spread = b.emit("rsqrt", b.add(reduce(low, "mean", b.multiply(away, away), dims, True), b.scalar(eps)))
-    result = b.multiply(away, spread)
+    result, centre, spread = _normalised(low, x, range(len(x.shape) - len(sizes), len(x.shape)), eps)
     result = result if weight is None else b.multiply(result, low.value(weight))
     return (result if bias is None else b.add(result, low.value(bias))), centre, spread
+
+
+@rule("native_group_norm")
+def _group_norm(
+    low: Lowering, out: Any, value: Argument, weight: Argument, bias: Argument, batch: int, channels: int,
+    space: int, groups: int, eps: float,
+) -> tuple[Value, Value, Value]:  # fmt: skip
+    b, x = low.builder, low.value(value, FLOAT)
+    grouped = b.view(x, (batch, groups, channels // groups * space))
+    result, centre, spread = _normalised(low, grouped, [2], eps)
+    result, column = b.view(result, x.shape), (channels, *[1] * (len(x.shape) - 2))
+    result = result if weight is None else b.multiply(result, b.view(low.value(weight), column))
+    result = result if bias is None else b.add(result, b.view(low.value(bias), column))
+    return result, b.view(centre, (batch, groups)), b.view(spread, (batch, groups))
 
 
 @rule("mm", "bmm")

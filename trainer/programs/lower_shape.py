@@ -49,6 +49,15 @@ def _expand(low: Lowering, out: Spec, value: Argument, *_: Any, **__: Any) -> Va
     return low.builder.expand(low.value(value), out.shape)
 
 
+@rule("repeat")
+def _repeat(low: Lowering, out: Spec, value: Argument, times: list[int]) -> Value:
+    b, source = low.builder, low.value(value)
+    sizes = [1] * (len(times) - len(source.shape)) + list(source.shape)
+    spread = b.view(source, [part for size in sizes for part in (1, size)])
+    pairs = [part for count, size in zip(times, sizes, strict=True) for part in (count, size)]
+    return b.view(b.expand(spread, pairs), out.shape)
+
+
 def _filler(number: Any) -> Any:
     def lower(low: Lowering, out: Spec, value: Argument, *arguments: Any, **_: Any) -> Value:
         fill = arguments[-1] if number is None else number

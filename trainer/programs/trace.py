@@ -10,25 +10,29 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trainer.programs import lower_math, lower_shape
+from trainer.programs import lower_math, lower_shape, lower_spatial
 from trainer.programs.builder import Builder, Value
 from trainer.programs.conversion import bundle_of
 from trainer.programs.lower import Lowering, refuse_random
 from trainer.programs.optimiser import AdamW, Working, adamw_step, compress, outer_step
 from trainer.programs.shapes import FLOAT, INDEX
+from trainer.tasks import Loss
 from verification.errors import UserError
 from verification.program import Program
 from verification.tensors import Bundle
 
-Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-"""(model, int64 tokens [batch, length + 1]) to a 0-d float32 loss."""
+_DECOMPOSED = (
+    torch.ops.aten.native_batch_norm,
+    torch.ops.aten._native_batch_norm_legit,
+)
+"""Core ATen operators that PyTorch can write in smaller ones too."""
 
-_RULES = (lower_math, lower_shape)
+_RULES = (lower_math, lower_shape, lower_spatial)
 """Imported for the rules that they register."""
 
 
@@ -81,12 +85,6 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     )
 
 
-def causal_lm_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross entropy of tokens[:, 1:] given tokens[:, :-1], for a Hugging Face causal model."""
-    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-
-
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
     """Return the ATen graph (parameters..., int64 tokens [batch, length + 1]) -> (loss, gradients...)."""
     names = [name for name, _ in model.named_parameters()]
@@ -103,11 +101,11 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphM
 
     samples = [parameter.detach().clone() for parameter in model.parameters()]
     tokens = torch.zeros(job.batch, job.length + 1, dtype=torch.int64)
-    graph = _make_graph(step, [*samples, tokens])
+    graph = make_graph(step, [*samples, tokens])
     refuse_random(graph)
     if _mutations(graph):
         _refuse_buffer_changes(graph, model)
-        graph = _make_graph(functionalize(graph, remove="mutations"), [*samples, tokens])
+        graph = make_graph(functionalize(graph, remove="mutations"), [*samples, tokens])
     return graph
 
 
@@ -207,8 +205,8 @@ def _outer(sizes: Sizes) -> Program:
     return b.finish("outer", [*sizes.named("parameter", new), *sizes.named("momentum", moved)])
 
 
-def _make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> fx.GraphModule:
-    table = dict(core_aten_decompositions())
+def make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> fx.GraphModule:
+    table = {**core_aten_decompositions(), **get_decompositions(_DECOMPOSED)}
     # Lowered as one exact sum by row; its decomposition is an index_put behind masks.
     table.pop(torch.ops.aten.embedding_dense_backward.default, None)
     with warnings.catch_warnings():

@@ -1,0 +1,140 @@
+"""Convolution, pooling and padding: values and gradients against float64 PyTorch, in every form that is covered."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainer.programs.builder import Builder
+from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.lower import Lowering
+from trainer.programs.trace import make_graph
+from verification.errors import UserError
+
+Function = Callable[..., torch.Tensor]
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def value_and_gradients(function: Function, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The function's value, and the gradients of its weighted sum."""
+    inputs = [value.detach().requires_grad_() for value in inputs]
+    made = function(*inputs)
+    weights = torch.linspace(-1, 1, made.numel(), dtype=made.dtype).view(made.shape)
+    return [made, *torch.autograd.grad((made * weights).sum(), inputs)]
+
+
+def exactly(function: Function, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The same by our arithmetic."""
+    graph = make_graph(lambda *values: value_and_gradients(function, list(values)), inputs)
+    b = Builder()
+    ports = [b.port(f"x{n}", "float32", value.shape) for n, value in enumerate(inputs)]
+    made = Lowering(b).run(graph, ports)
+    return LoadedProgram(b.finish("inner", [(f"y{n}", value) for n, value in enumerate(made)])).run(inputs)
+
+
+def check(function: Function, *inputs: torch.Tensor, tolerance: float = 5e-4) -> None:
+    expected = value_and_gradients(function, [value.double() for value in inputs])
+    for found, wanted in zip(exactly(function, list(inputs)), expected, strict=True):
+        assert found.shape == wanted.shape
+        assert (found.double() - wanted).norm() <= tolerance * wanted.norm() + 1e-30
+
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, object]]] = {
+    "plain": ((2, 3, 7, 8), (4, 3, 3, 3), {}),
+    "padded": ((2, 3, 7, 8), (4, 3, 3, 3), {"padding": 1}),
+    "same": ((2, 3, 7, 8), (4, 3, 4, 4), {"padding": "same"}),
+    "strided": ((2, 3, 9, 8), (4, 3, 3, 2), {"stride": (2, 3), "padding": (1, 0)}),
+    "dilated": ((2, 3, 9, 9), (4, 3, 3, 3), {"dilation": 2, "padding": 2}),
+    "grouped": ((2, 6, 7, 7), (9, 2, 3, 3), {"groups": 3, "padding": 1}),
+    "depthwise": ((2, 4, 6, 6), (8, 1, 3, 3), {"groups": 4, "stride": 2}),
+    "patches": ((2, 3, 8, 12), (5, 3, 4, 4), {"stride": 4}),
+    "grouped patches": ((2, 4, 8, 12), (6, 2, 4, 4), {"stride": 4, "groups": 2}),
+    "pointwise": ((2, 3, 5, 5), (4, 3, 1, 1), {}),
+    "pointwise strided": ((2, 3, 5, 5), (4, 3, 1, 1), {"stride": 2}),
+    "one image": ((1, 1, 3, 3), (1, 1, 3, 3), {}),
+    "line": ((2, 3, 11), (4, 3, 3), {"stride": 2, "padding": 1}),
+    "volume": ((1, 2, 4, 5, 4), (3, 2, 2, 3, 2), {"padding": 1}),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("biased", [False, True])
+def test_convolutions(name: str, biased: bool) -> None:
+    image, weight, settings = CONVOLUTIONS[name]
+    function = getattr(functional, f"conv{len(image) - 2}d")
+    inputs = [draw(*image), draw(*weight), *([draw(weight[0])] if biased else [])]
+    check(lambda *values: function(*values, **settings), *inputs)
+
+
+POOLS: dict[str, tuple[tuple[int, ...], Function]] = {
+    "max": ((2, 3, 8, 6), lambda x: functional.max_pool2d(x, 2)),
+    "max overlapping": ((2, 3, 9, 7), lambda x: functional.max_pool2d(x, 3, 2, 1)),
+    "max dilated": ((2, 3, 9, 9), lambda x: functional.max_pool2d(x, 2, 1, 0, 2)),
+    "max of a ragged edge": ((2, 3, 7, 7), lambda x: functional.max_pool2d(x, 2, ceil_mode=True)),
+    "max of one image": ((3, 8, 6), lambda x: functional.max_pool2d(x, 2)),
+    "max of a line": ((2, 3, 9), lambda x: functional.max_pool1d(x, 3, 2)),
+    "average": ((2, 3, 8, 6), lambda x: functional.avg_pool2d(x, 2)),
+    "average overlapping": ((2, 3, 9, 7), lambda x: functional.avg_pool2d(x, 3, 2, 1)),
+    "average without edge": (
+        (2, 3, 9, 7),
+        lambda x: functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    ),
+    "average by a number": ((2, 3, 8, 6), lambda x: functional.avg_pool2d(x, 2, divisor_override=3)),
+    "average of a line": ((2, 3, 9), lambda x: functional.avg_pool1d(x, 3, 2)),
+    "adaptive": ((2, 3, 8, 6), lambda x: functional.adaptive_avg_pool2d(x, 1)),
+    "adaptive to tiles": ((2, 3, 8, 6), lambda x: functional.adaptive_avg_pool2d(x, 2)),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pools(name: str) -> None:
+    shape, function = POOLS[name]
+    check(function, draw(*shape), tolerance=1e-6)
+
+
+def test_the_first_of_equal_numbers_takes_the_gradient() -> None:
+    x = torch.tensor([[[[1.0, 1.0, 0.0, -0.0], [1.0, 0.0, 0.0, 0.0]]]])
+    found = exactly(lambda value: functional.max_pool2d(value, 2), [x])
+    wanted = value_and_gradients(lambda value: functional.max_pool2d(value, 2), [x])
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("pads", [(1, 2), (0, 3, 2, 0), (-1, 1, 0, -2)])
+def test_padding(pads: tuple[int, ...]) -> None:
+    check(lambda x: functional.pad(x, pads, value=0.5), draw(2, 5, 6), tolerance=1e-7)
+
+
+NORMS = {
+    "group": nn.GroupNorm(2, 6),
+    "instance": nn.InstanceNorm2d(6, affine=True),
+    "batch": nn.BatchNorm2d(6, track_running_stats=False),
+    "layer": nn.LayerNorm((5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_over_images(name: str) -> None:
+    module = NORMS[name]
+    names = [key for key, _ in module.named_parameters()]
+
+    def function(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = torch.func.functional_call(
+            module, dict(zip(names, parameters, strict=True)), (x,)
+        )
+        return made
+
+    check(function, draw(3, 6, 5, 4), *(draw(*p.shape) + 1.0 for p in module.parameters()), tolerance=3e-6)
+
+
+def test_what_is_not_covered_says_so() -> None:
+    with pytest.raises(UserError, match="transposed convolution"):
+        exactly(lambda x, w: functional.conv_transpose2d(x, w), [draw(1, 2, 4, 4), draw(2, 3, 2, 2)])
+    with pytest.raises(UserError, match="unequal"):
+        exactly(lambda x: functional.adaptive_avg_pool2d(x, 3), [draw(1, 2, 7, 5)])
+    with pytest.raises(UserError, match="ceil_mode"):
+        exactly(lambda x: functional.avg_pool2d(x, 2, ceil_mode=True), [draw(1, 2, 5, 5)])
