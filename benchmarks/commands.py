@@ -53,6 +53,19 @@ def losses(
     report.run_losses(chosen, work, threads, out)
 
 
+@app.command()
+def gpu(
+    models: Annotated[str, typer.Option(help="Models by width, separated by commas.")] = "d512,d768,d2048",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each opponent.")] = 10,
+    device: Annotated[str, typer.Option(help="cuda, cuda:N, or cpu to try the command itself.")] = "cuda",
+    json: Json = None,
+) -> None:
+    """The golden digests on a GPU, and an exact step against native float32 (with and without TF32) and bfloat16."""
+    from benchmarks import report
+
+    raise typer.Exit(report.run_gpu(_names(models), device, steps, json))
+
+
 def _names(text: str) -> list[str]:
     from benchmarks.trainers import MODELS
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.opponent import OPPONENTS, SEED
-from benchmarks.trainers import MODELS, ExactTrainer, data
+from benchmarks.opponent import OPPONENTS
+from benchmarks.trainers import MODELS, SEED, ExactTrainer, data
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -97,6 +97,11 @@ def compare(
     return [_row(opponent, model, threads, tokens) for opponent in opponents]
 
 
+def environment() -> dict[str, str]:
+    """Return what every measured process is started with."""
+    return {**os.environ, **ALLOCATOR, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 def _running(opponents: Sequence[Opponent]) -> list[Opponent]:
     return [opponent for opponent in opponents if not opponent.failure]
 
@@ -111,11 +116,15 @@ def _check_losses(opponents: Sequence[Opponent]) -> None:
 @contextmanager
 def _started(name: str, model: str, threads: int, folder: Path) -> Iterator[Opponent]:
     command = [sys.executable, "-m", "benchmarks.opponent", name, model, str(threads), str(folder)]
-    environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": os.pathsep.join(sys.path)}
     log = folder / f"{name}.log"
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            command,
+            env=environment(),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
         )
         opponent = Opponent(name, process)
         try:
@@ -159,11 +168,12 @@ def summarise(rows: Sequence[Row], threads: int, loss_gap: float | None) -> dict
     }
 
     def over(model: str, others: Sequence[str]) -> float | None:
-        exact = found.get((model, "exact"))
+        exact = exact_row([row for row in rows if row["model"] == model and row["threads"] == threads])
         ratios = [ratio(exact, found[model, name]) for name in others if exact and (model, name) in found]
         return round(max(ratios), 3) if ratios else None
 
-    ours, theirs = found.get(("d512", "exact")), found.get(("d512", "float32"))
+    ours = exact_row([row for row in found.values() if row["model"] == "d512"])
+    theirs = found.get(("d512", "float32"))
     memory = round(ours["step_memory"] / theirs["step_memory"], 3) if ours and theirs else None
     return {
         "exact_over_float32_d512": over("d512", ["float32"]),
@@ -173,6 +183,12 @@ def summarise(rows: Sequence[Row], threads: int, loss_gap: float | None) -> dict
         "memory_over_native": memory,
         "loss_gap_300": loss_gap,
     }
+
+
+def exact_row(rows: Sequence[Row]) -> Row | None:
+    """Return the exact opponent that a peer would run: compiled where that ran, else eager."""
+    ran = [row for row in rows if row["opponent"].startswith("exact-") and "seconds" in row]
+    return max(ran, key=lambda row: row["opponent"] == "exact-compiled", default=None)
 
 
 def ratio(one: Row, other: Row) -> float:

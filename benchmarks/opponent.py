@@ -13,18 +13,19 @@ from typing import Any
 
 import torch
 
-from benchmarks.trainers import MODELS, ExactTrainer, NativeTrainer, Trainer, data
+from benchmarks import golden
+from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Trainer, data
 from trainer.tasks import causal_lm_loss
 
-OPPONENTS = ("float32", "float32-onednn", "float32-compiled", "bfloat16", "exact")
-"""Native as PyTorch comes; with oneDNN's products; compiled, with oneDNN's products; autocast; exact arithmetic."""
-SEED = 0
+NATIVE = ("float32", "float32-onednn", "float32-compiled", "bfloat16")
+"""Native as PyTorch comes; with oneDNN's products; compiled, with oneDNN's products; autocast."""
+OPPONENTS = (*NATIVE, *(f"exact-{mode}" for mode in golden.MODES))
 
 
 def make_trainer(opponent: str, model: str, folder: Path) -> Trainer:
     """Return an opponent; `folder` holds the exact ones' programs (see `benchmarks.exact`)."""
-    if opponent == "exact":
-        return ExactTrainer.load(folder)
+    if opponent not in NATIVE:
+        return ExactTrainer.load(folder, **golden.MODES[opponent.removeprefix("exact-")])
     from benchmarks.onednn import through_onednn
 
     recipe = MODELS[model]
@@ -57,7 +58,7 @@ def main() -> None:
 
 def _import_all(opponent: str) -> None:
     """Import what the opponent needs, so that its memory is what its training takes."""
-    if not opponent.startswith("exact"):
+    if opponent in NATIVE:
         import transformers.models.llama.modeling_llama  # noqa: F401
     if opponent.endswith("compiled"):
         import torch._inductor.compile_fx  # noqa: F401

@@ -1,11 +1,16 @@
-"""Where the time of an exact step goes: seconds by operator, and products by shape."""
+"""Where the time of an exact step goes: seconds by operator, and products by shape.
+
+`python -m benchmarks.profile MODEL THREADS`, which `bench exact --profile` starts under the allocator settings of all.
+"""
 
 import math
+import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.trainers import MODELS, ExactTrainer, data
@@ -83,3 +88,8 @@ def _ranked(shares: dict[str, Share]) -> list[tuple[str, Share]]:
 def _add(share: Share, seconds: float) -> None:
     share.seconds += seconds
     share.nodes += 1
+
+
+if __name__ == "__main__":
+    for table in tables(sys.argv[1], *profile(sys.argv[1], int(sys.argv[2]))):
+        Console().print(table)

@@ -1,5 +1,7 @@
 """What a person sees of the benchmarks: progress, tables and files; the measuring is elsewhere."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,18 +11,19 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.status import Status
 from rich.table import Table
 
-from benchmarks import curves, losses
-from benchmarks.exact import FLOAT32, Row, compare, default_opponents, ratio, summarise
-from benchmarks.profile import profile, tables
+from benchmarks import curves, golden, gpu, losses
+from benchmarks.exact import Row, compare, default_opponents, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, write_record
 from verification.errors import UserError
 
 TITLES = {
-    "float32": "float32, as PyTorch comes",
-    "float32-onednn": "float32, oneDNN products",
-    "float32-compiled": "float32, compiled, oneDNN",
+    "float32": "float32",
+    "float32-onednn": "float32, oneDNN",
+    "float32-compiled": "float32, compiled",
+    "tf32": "float32, TF32",
     "bfloat16": "bfloat16 autocast",
-    "exact": "exact",
+    "exact-eager": "exact, eager",
+    "exact-compiled": "exact, compiled",
 }
 
 
@@ -58,10 +61,36 @@ def show_profile(models: Sequence[str], threads: int) -> None:
     console = Console()
     _print_machine(console)
     for model in models:
-        with console.status(f"profiling {model}"):
-            found = profile(model, threads)
-        for table in tables(model, *found):
-            console.print(table)
+        command = [sys.executable, "-m", "benchmarks.profile", model, str(threads)]
+        subprocess.run(command, env=environment(), check=True)
+
+
+def run_gpu(models: Sequence[str], device: str, steps: int, out: Path | None) -> int:
+    """Compare digests and time steps on a device; return 0 when every digest is the golden one, else 1."""
+    gpu.require(device)
+    console = Console()
+    _print_machine(console)
+    table, digests = Table("golden run", "digest after 20 steps", "", title=f"digests on {device}"), []
+    for mode in golden.MODES:
+        for row in gpu.digests(device, mode):
+            verdict = (
+                "[green]as on CPU[/]" if row["equal"] else f"[red]differs from step {row['first_wrong']}[/]"
+            )
+            table.add_row(f"{row['run']}, {mode}", row["digest"][:32], verdict)
+            digests.append(row)
+    console.print(table)
+    rows: list[Row] = []
+    for model in models:
+        with console.status(f"timing {model}"):
+            found = gpu.compare(model, device, steps)
+        console.print(_table(f"{model} on {device}", found))
+        rows += found
+    summary = gpu.summarise(digests, rows)
+    for name, value in summary.items():
+        console.print(f"{name}: {value}", highlight=False)
+    if out is not None:
+        write_record(out, [*digests, *rows], summary)
+    return 0 if summary["digests_equal"] else 1
 
 
 def run_losses(names: Sequence[str], work: Path, threads: int, out: Path) -> None:
@@ -101,10 +130,8 @@ def run_losses(names: Sequence[str], work: Path, threads: int, out: Path) -> Non
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(
-        "opponent", "step, ms", "exact / it", "tokens/s", "memory, MiB", "of which step", title=title
-    )
-    exact = next((row for row in rows if row["opponent"] == "exact" and "seconds" in row), None)
+    table = Table("opponent", "step, ms", "exact / it", "tokens/s", "peak, MiB", "step, MiB", title=title)
+    exact = exact_row(rows)
     for row in rows:
         name = TITLES[row["opponent"]]
         if "failure" in row:
@@ -113,12 +140,11 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
         low, middle, high = (1000 * value for value in row["quartiles"])
         table.add_row(
             name,
-            f"{middle:.0f} ({low:.0f} to {high:.0f})",
+            f"{middle:.0f} ({low:.0f}-{high:.0f})",
             f"{ratio(exact, row):.2f}" if exact else "",
             f"{row['tokens_per_second']:.0f}",
             f"{row['peak_memory'] / 2**20:.0f}",
             f"{row['step_memory'] / 2**20:.0f}",
-            style="dim" if row["opponent"] in FLOAT32[1:] else None,
         )
     return table
 

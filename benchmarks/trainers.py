@@ -4,7 +4,7 @@ Every trainer starts from the same weights and sees the same tokens in the same 
 by arithmetic alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from verification.program import Program, decode_program, encode_program
 from verification.tensors import decode_bundle
 
 HEAD_WIDTH = 64
+SEED = 0
+"""Of the weights and the order of records where only time is measured."""
 MAX_STATE = 1 << 36
 """Bytes of a working state that `load` reads; it is our own file."""
 
@@ -62,8 +64,10 @@ MODELS = {
     "d256": Recipe(256, 704, 4, 8, 256, 16, ADAMW),
     "d512": Recipe(512, 1408, 4, 8, 256, 16, ADAMW),
     "d768": Recipe(768, 2048, 4, 8, 256, 16, ADAMW),
+    "d2048": Recipe(2048, 5504, 8, 8, 512, 4, ADAMW),
+    "d64": Recipe(64, 176, 2, 2, 32, 16, ADAMW),
 }
-"""The models whose step is timed, by their width: 3, 13 and 29 million parameters."""
+"""The models whose step is timed, by their width: 3, 13 and 29 million parameters, 400 million for GPUs, a toy."""
 
 
 class Trainer(Protocol):
@@ -132,23 +136,29 @@ class NativeTrainer:
 class ExactTrainer:
     """The same training as programs of exact arithmetic."""
 
-    def __init__(self, inner: Program, state: list[torch.Tensor]) -> None:
-        """`state` is a working bundle, as the prologue returns it."""
-        self.inner, self.state = LoadedProgram(inner), state
+    def __init__(
+        self, inner: Program, state: Sequence[torch.Tensor], device: str = "cpu", **options: Any
+    ) -> None:
+        """`state` is a working bundle, as the prologue returns it; `options` go to LoadedProgram."""
+        if device != "cpu":
+            options["device"] = device
+        self.inner, self.state = LoadedProgram(inner, **options), [tensor.to(device) for tensor in state]
         self._ports = [port.name for port in inner.inputs]
         self._loss = self._ports.index("loss_sum")
 
     @classmethod
-    def trace(cls, model: nn.Module, tokens: torch.Tensor, adamw: AdamW, bits: int = 14) -> "ExactTrainer":
+    def trace(
+        cls, model: nn.Module, tokens: torch.Tensor, adamw: AdamW, bits: int = DEFAULT_BITS, **options: Any
+    ) -> "ExactTrainer":
         """Trace `model`; `tokens`: uint8 [steps, batch, length + 1]; `bits`: 14 or 8, the precision of products."""
-        return cls(*_traced(model, tokens, adamw, bits))
+        return cls(*_traced(model, tokens, adamw, bits), **options)
 
     @classmethod
-    def load(cls, folder: Path) -> "ExactTrainer":
+    def load(cls, folder: Path, **options: Any) -> "ExactTrainer":
         """Return what `dump` wrote, without tracing: as a peer begins that fetched a run's programs."""
         inner = decode_program((folder / "inner").read_bytes())
         bundle = decode_bundle((folder / "state").read_bytes(), MAX_STATE)
-        return cls(inner, [to_torch(tensor) for tensor in bundle.tensors])
+        return cls(inner, [to_torch(tensor) for tensor in bundle.tensors], **options)
 
     @staticmethod
     def dump(model: nn.Module, tokens: torch.Tensor, adamw: AdamW, folder: Path) -> None:
@@ -159,7 +169,7 @@ class ExactTrainer:
 
     def step(self) -> float:
         """Do the next step and return its loss."""
-        self.state[self._loss] = torch.zeros(())
+        self.state[self._loss] = torch.zeros_like(self.state[self._loss])
         self.state = self.inner.run(self.state)
         return float(self.state[self._loss])
 
