@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from verification.errors import ProofswarmError, UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 run_app = typer.Typer(no_args_is_help=True, help="Make runs.")
 app.add_typer(run_app, name="run")
+for _entry in entry_points(group="proofswarm.commands"):
+    # Groups of commands from packages that this one must not import, such as the benchmarks.
+    app.add_typer(_entry.load(), name=_entry.name)
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
 INTERRUPTED = 130

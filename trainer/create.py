@@ -159,6 +159,7 @@ def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
         adamw=adamw,
         outer_lr=training.outer_rate,
         outer_momentum=training.outer_momentum,
+        bits=training.precision,
     )
     return trace_run(build_model(config, job.seed), causal_lm_loss, settings)
 

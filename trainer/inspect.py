@@ -1,6 +1,7 @@
 """`report`: fold a run's ledger and events into report.json and report.html, and print it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from trainer.programs.executor import ProgramExecutor
 from verification.errors import UserError
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
 from verification.manifest import Manifest
+from verification.program import Program
 from verification.report.build import build_report
 from verification.report.encoding import to_json
 from verification.report.html import render
@@ -30,15 +32,24 @@ def read_report(folder: RunFolder) -> Report:
     """Return the report of a run; the ledger's chain is checked and every verdict executed again. Raises UserError."""
     verify_log(folder.ledger)
     manifest = read_genesis(folder.ledger).manifest
-    ledger = LocalLedger(folder.ledger, make_executor(manifest, BlobStore(folder.blobs)))
+    executor = make_executor(manifest, BlobStore(folder.blobs))
+    ledger = LocalLedger(folder.ledger, executor)
     try:
         entries = ledger.entries()
         events = {path.stem: list(read_events(path)) for path in sorted(folder.events.glob("*.jsonl"))}
         logs = {name: log for name, log in events.items() if log}
         effects = [(entry.at, effect) for entry in entries for effect in entry.effects]
-        return build_report(ledger.state, effects, logs, entries[0].at)
+        report = build_report(ledger.state, effects, logs, entries[0].at)
+        precision = precision_of(executor.load(manifest.programs.inner.digest).program)
+        return replace(report, parameters=report.parameters | {"precision": precision})
     finally:
         ledger.close()
+
+
+def precision_of(program: Program) -> str:
+    """Return the bits of a program's products, for people: "14 bits"; "none" for a program without products."""
+    bits = {dict(node.attributes)["bits"][0] for node in program.nodes if node.operator == "product"}
+    return " and ".join(f"{number} bits" for number in sorted(bits)) or "none"
 
 
 def write_report(folder: RunFolder) -> Report:

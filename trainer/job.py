@@ -40,7 +40,10 @@ class DataSection(Section):
 
 
 class TrainingSection(Section):
-    """[training]: rounds, inner steps and the two optimizers. `grid` is the contribution's unit, 2**-grid."""
+    """[training]: rounds, inner steps and the two optimizers.
+
+    `grid` is the contribution's unit, 2**-grid; `precision` the bits of a product's operands, sign included.
+    """
 
     rounds: Rounds
     max_steps: Positive = 10
@@ -55,6 +58,7 @@ class TrainingSection(Section):
     outer_rate: Rate = 0.7
     outer_momentum: Share = 0.6
     grid: Annotated[int, Field(ge=0, le=30)] = 12
+    precision: Literal[8, 14] = 14
 
 
 class SwarmSection(Section):

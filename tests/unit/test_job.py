@@ -36,6 +36,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "bond above stake": ({"money.accuser_bond": 2_000_000}, "money.accuser_bond: must not exceed verifier_stake"),
     "no slash grades": ({"money.slash_grades": []}, "money.slash_grades: needs at least one share"),
     "balance below stake": ({"accounts.balance": 10}, "accounts.balance: must cover worker_stake"),
+    "unknown precision": ({"training.precision": 15}, "training.precision: input should be 8 or 14, got 15"),
     "several at once": ({"seed": -1, "title": 5}, "(and 1 more)"),
 }  # fmt: skip
 

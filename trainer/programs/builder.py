@@ -8,7 +8,7 @@ import torch
 from trainer.programs.conversion import from_torch
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.operators import ARITHMETIC, infer
-from trainer.programs.shapes import FLOAT, Spec, broadcast
+from trainer.programs.shapes import DEFAULT_BITS, FLOAT, Spec, broadcast
 from verification.program import VERSION, Node, Output, Port, Program, check_program
 from verification.tensors import Tensor
 from verification.units import Count
@@ -50,8 +50,9 @@ _BROADCASTING = frozenset(
 
 @dataclass
 class Builder:
-    """Collects inputs, constants and nodes; `finish` returns the program."""
+    """Collects inputs, constants and nodes; `finish` returns the program. `bits` is the precision of its products."""
 
+    bits: int = DEFAULT_BITS
     ports: list[Port] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     constants: dict[int, Tensor] = field(default_factory=dict)
@@ -187,20 +188,22 @@ class Builder:
             return value
         return self.emit("slice", value, dim=dim, start=start, stop=stop, step=step)
 
-    def matmul(self, left: Value, right: Value, bits: int = 14) -> Value:
-        """[..., M, K] by [..., K, N], as row exponents, quantised operands and an exact product."""
-        left_integers, left_exponent = self._quantised(left, len(left.shape) - 1, bits)
-        right_integers, right_exponent = self._quantised(right, len(right.shape) - 2, bits)
-        return self.emit("product", left_integers, left_exponent, right_integers, right_exponent, bits=bits)
+    def matmul(self, left: Value, right: Value) -> Value:
+        """[..., M, K] by [..., K, N], as row exponents, operands quantised to `bits` and an exact product."""
+        left_integers, left_exponent = self._quantised(left, len(left.shape) - 1)
+        right_integers, right_exponent = self._quantised(right, len(right.shape) - 2)
+        return self.emit(
+            "product", left_integers, left_exponent, right_integers, right_exponent, bits=self.bits
+        )
 
-    def _quantised(self, value: Value, dim: int, bits: int) -> tuple[Value, Value]:
+    def _quantised(self, value: Value, dim: int) -> tuple[Value, Value]:
         # A permuted tensor is quantised under its permutation, so both directions share the node.
         dims = list(range(len(value.shape)))
         if made := self.made_by(value, "permute"):
             dims, value = list(dict(made[0].attributes)["dims"]), made[1][0]
         dim = dims[dim]
         exponent = self.emit("row_exponent", value, dim=dim)
-        integers = self.emit("quantise", value, exponent, dim=dim, bits=bits)
+        integers = self.emit("quantise", value, exponent, dim=dim, bits=self.bits)
         return self.permute(integers, dims), self.permute(exponent, dims)
 
     def _without_expansions(self, inputs: tuple[Value, ...]) -> tuple[Value, ...]:

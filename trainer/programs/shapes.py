@@ -14,6 +14,9 @@ FLOAT = "float32"
 INDEX = "int64"
 NUMERIC = (FLOAT, INDEX)
 INTEGERS = ("uint8", "int8", "int16", "int32", INDEX)
+PRECISIONS = (8, 14)
+"""Bits, sign included, that an operand of a product may have."""
+DEFAULT_BITS = 14
 
 
 class ShapeError(ValueError):
@@ -227,5 +230,5 @@ def _reduced(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
 
 def _bits(attributes: Attributes) -> int:
     bits = one(attributes, "bits")
-    need(bits in (8, 14), "bits must be 8 or 14")
+    need(bits in PRECISIONS, "bits must be 8 or 14")
     return bits

@@ -20,7 +20,7 @@ from trainer.programs.builder import Builder, Value
 from trainer.programs.conversion import bundle_of
 from trainer.programs.lower import Lowering, refuse_random
 from trainer.programs.optimiser import AdamW, Working, adamw_step, compress, outer_step
-from trainer.programs.shapes import FLOAT, INDEX
+from trainer.programs.shapes import DEFAULT_BITS, FLOAT, INDEX
 from trainer.tasks import Loss
 from verification.errors import UserError
 from verification.program import Program
@@ -43,6 +43,7 @@ class TraceConfig:
     `records` rows of `length` + 1 bytes make a worker's data; a round has `max_steps` inner steps of `batch` rows;
     `slots` contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The outer step is
     Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom).
+    Operands of products are quantised to `bits` bits, 14 or 8.
     """
 
     records: int
@@ -54,6 +55,7 @@ class TraceConfig:
     adamw: AdamW
     outer_lr: float
     outer_momentum: float
+    bits: int = DEFAULT_BITS
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _prologue(sizes: Sizes) -> Program:
 
 
 def _inner(sizes: Sizes, graph: fx.GraphModule) -> Program:
-    b = Builder()
+    b = Builder(bits=sizes.job.bits)
     working = sizes.working(b)
     tokens = b.cast(b.emit("select", working.tokens, working.step), INDEX)
     loss, *gradients = Lowering(b).run(graph, [*working.parameters, tokens])

@@ -1,0 +1,1 @@
+"""Headline figures, one command each; `proofswarm bench` lists them. Nothing imports this package."""

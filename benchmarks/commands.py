@@ -1,0 +1,100 @@
+"""`proofswarm bench`: the figures of the README, one command each. Heavy imports wait inside the commands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from verification.errors import ProofswarmError, UserError
+
+app = typer.Typer(no_args_is_help=True, help="The figures in the README, one command each.")
+
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write machine, rows and summary here.")
+]
+RESULTS = Path(__file__).parent / "results"
+
+
+@app.command()
+def exact(
+    models: Annotated[str, typer.Option(help="Models by width, separated by commas.")] = "d256,d512,d768",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each opponent.")] = 5,
+    quick: Annotated[bool, typer.Option(help="d256 on one thread without the slow opponents.")] = False,
+    profile: Annotated[bool, typer.Option(help="Show where an exact step's time goes instead.")] = False,
+    json: Json = None,
+) -> None:
+    """An exact training step against native float32 and bfloat16: time, tokens per second, memory."""
+    from benchmarks import report
+
+    chosen = ["d256"] if quick else _names(models)
+    counts = [1] if quick else _counts(threads)
+    if profile:
+        report.show_profile(chosen, counts[0])
+    else:
+        report.run_exact(chosen, counts, steps, quick, RESULTS / "losses.json", json)
+
+
+@app.command()
+def losses(
+    trials: Annotated[str, typer.Option(help="Trials, separated by commas.")] = "300 steps,deeper,longer",
+    work: Annotated[
+        Path, typer.Option(help="Folder that keeps finished runs; the command goes on from it.")
+    ] = Path("runs/losses"),
+    threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of a training.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for losses.json and the plots.")] = RESULTS,
+) -> None:
+    """Loss curves of native float32, native bfloat16, exact-14 and exact-8 on the same data and seeds (hours)."""
+    from benchmarks import report
+    from benchmarks.losses import TRIALS
+
+    chosen = _known(trials, list(TRIALS), "trial")
+    report.run_losses(chosen, work, threads, out)
+
+
+@app.command()
+def gpu(
+    models: Annotated[str, typer.Option(help="Models by width, separated by commas.")] = "d512,d768,d2048",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each opponent.")] = 10,
+    device: Annotated[str, typer.Option(help="cuda, cuda:N, or cpu to try the command itself.")] = "cuda",
+    json: Json = None,
+) -> None:
+    """The golden digests on a GPU, and an exact step against native float32 (with and without TF32) and bfloat16."""
+    from benchmarks import report
+
+    raise typer.Exit(report.run_gpu(_names(models), device, steps, json))
+
+
+def _names(text: str) -> list[str]:
+    from benchmarks.trainers import MODELS
+
+    return _known(text, list(MODELS), "model")
+
+
+def _known(text: str, known: list[str], what: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
+    return names
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise UserError(f"--threads: {text!r} is no list of numbers; write for example 1,2")
+    return counts
+
+
+def main() -> None:
+    """Run one command; a person's mistake is one line on standard error and exit status 2."""
+    arguments: dict[str, Any] = {"prog_name": "python -m benchmarks"}
+    try:
+        app(**arguments)
+    except ProofswarmError as error:
+        sys.stderr.write(f"proofswarm: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,169 @@
+"""What a person sees of the benchmarks: progress, tables and files; the measuring is elsewhere."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.status import Status
+from rich.table import Table
+
+from benchmarks import curves, golden, gpu, losses
+from benchmarks.exact import Row, compare, default_opponents, environment, exact_row, ratio, summarise
+from benchmarks.record import machine, write_record
+from verification.errors import UserError
+
+TITLES = {
+    "float32": "float32",
+    "float32-onednn": "float32, oneDNN",
+    "float32-compiled": "float32, compiled",
+    "tf32": "float32, TF32",
+    "bfloat16": "bfloat16 autocast",
+    "exact-eager": "exact, eager",
+    "exact-compiled": "exact, compiled",
+}
+
+
+def run_exact(
+    models: Sequence[str],
+    threads: Sequence[int],
+    steps: int,
+    quick: bool,
+    curves_file: Path,
+    out: Path | None,
+) -> None:
+    """Measure every model on every number of threads, print the tables and write the record."""
+    console, rows = Console(), []
+    _print_machine(console)
+    for count in threads:
+        for model in models:
+            title = f"{model}, {count} thread{'s' if count > 1 else ''}"
+            with console.status(f"{title}: starting") as status:
+
+                def tell(line: str, title: str = title, status: Status = status) -> None:
+                    status.update(f"{title}: {line}")
+
+                found = compare(model, count, steps, default_opponents(quick), tell)
+            console.print(_table(title, found))
+            rows += found
+    summary = summarise(rows, threads[0], losses.known_gap(curves_file))
+    for name, value in summary.items():
+        console.print(f"{name}: {'not measured' if value is None else value}", highlight=False)
+    if out is not None:
+        write_record(out, rows, summary)
+
+
+def show_profile(models: Sequence[str], threads: int) -> None:
+    """Print where an exact step's time goes."""
+    console = Console()
+    _print_machine(console)
+    for model in models:
+        command = [sys.executable, "-m", "benchmarks.profile", model, str(threads)]
+        subprocess.run(command, env=environment(), check=True)
+
+
+def run_gpu(models: Sequence[str], device: str, steps: int, out: Path | None) -> int:
+    """Compare digests and time steps on a device; return 0 when every digest is the golden one, else 1."""
+    gpu.require(device)
+    console = Console()
+    _print_machine(console)
+    table, digests = Table("golden run", "digest after 20 steps", "", title=f"digests on {device}"), []
+    for mode in golden.MODES:
+        for row in gpu.digests(device, mode):
+            verdict = (
+                "[green]as on CPU[/]" if row["equal"] else f"[red]differs from step {row['first_wrong']}[/]"
+            )
+            table.add_row(f"{row['run']}, {mode}", row["digest"][:32], verdict)
+            digests.append(row)
+    console.print(table)
+    rows: list[Row] = []
+    for model in models:
+        with console.status(f"timing {model}"):
+            found = gpu.compare(model, device, steps)
+        console.print(_table(f"{model} on {device}", found))
+        rows += found
+    summary = gpu.summarise(digests, rows)
+    for name, value in summary.items():
+        console.print(f"{name}: {value}", highlight=False)
+    if out is not None:
+        write_record(out, [*digests, *rows], summary)
+    return 0 if summary["digests_equal"] else 1
+
+
+def run_losses(names: Sequence[str], work: Path, threads: int, out: Path) -> None:
+    """Train whatever is not there yet, then write losses.json and the plots."""
+    torch.set_num_threads(threads)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{work}: cannot be made: {error.strerror}; choose another folder with --work"
+        ) from error
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        for name, kind, seed, path in losses.pending(work, names):
+            task = progress.add_task(f"{name}: {kind}, seed {seed}", loss="", total=None)
+
+            def tick(done: int, total: int, loss: float, task: TaskID = task) -> None:
+                progress.update(task, completed=done, total=total, loss=f"{loss:.3f}")
+
+            run = losses.train(name, kind, seed, path, tick)
+            progress.remove_task(task)
+            console.print(
+                f"{name}: {kind}, seed {seed}: held-out loss {run.held_out:.4f}, {run.seconds:.0f} s"
+            )
+    runs = losses.read_runs(work, names)
+    console.print(_loss_table(runs))
+    rows, summary = losses.rows(runs), losses.summarise(runs)
+    write_record(out / "losses.json", rows, summary)
+    for path in curves.draw(runs, out):
+        console.print(f"wrote {path}")
+
+
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table("opponent", "step, ms", "exact / it", "tokens/s", "peak, MiB", "step, MiB", title=title)
+    exact = exact_row(rows)
+    for row in rows:
+        name = TITLES[row["opponent"]]
+        if "failure" in row:
+            table.add_row(name, f"did not run: {row['failure']}", style="dim")
+            continue
+        low, middle, high = (1000 * value for value in row["quartiles"])
+        table.add_row(
+            name,
+            f"{middle:.0f} ({low:.0f}-{high:.0f})",
+            f"{ratio(exact, row):.2f}" if exact else "",
+            f"{row['tokens_per_second']:.0f}",
+            f"{row['peak_memory'] / 2**20:.0f}",
+            f"{row['step_memory'] / 2**20:.0f}",
+        )
+    return table
+
+
+def _loss_table(runs: Sequence[losses.Run]) -> Table:
+    table = Table(
+        "trial", "arithmetic", "seeds", "held-out loss", "over float32", "spread of seeds", title="losses"
+    )
+    for row in losses.rows(runs):
+        gap = "" if row["gap"] is None else f"{row['gap']:+.2%}"
+        mean, spread = f"{row['held_out']:.4f}", f"{row['spread']:.2%}"
+        table.add_row(row["trial"], row["kind"], str(len(row["seeds"])), mean, gap, spread)
+    return table
+
+
+def _print_machine(console: Console) -> None:
+    facts = machine()
+    instructions = " ".join(facts["instructions"]) or "none that matter"
+    console.print(
+        f"{facts['processor']}, {facts['cores']} cores ({instructions}), torch {facts['torch']}",
+        highlight=False,
+    )

@@ -1,0 +1,219 @@
+"""The opponents: one Llama over bytes, one recipe, trained natively and exactly.
+
+Every trainer starts from the same weights and sees the same tokens in the same order, so that losses and times differ
+by arithmetic alone.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainer.models import build_model
+from trainer.programs.conversion import bundle_of, to_torch
+from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.optimiser import AdamW
+from trainer.programs.shapes import DEFAULT_BITS
+from trainer.programs.trace import TraceConfig, trace_run
+from trainer.tasks import causal_lm_loss
+from trainer.text import python_reference, records_of
+from verification import codec
+from verification.program import Program, decode_program, encode_program
+from verification.tensors import decode_bundle
+
+HEAD_WIDTH = 64
+SEED = 0
+"""Of the weights and the order of records where only time is measured."""
+MAX_STATE = 1 << 36
+"""Bytes of a working state that `load` reads; it is our own file."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A Llama over bytes and how it is trained: `steps` batches of `batch` records of `length` tokens."""
+
+    hidden: int
+    inner: int
+    layers: int
+    batch: int
+    length: int
+    steps: int
+    adamw: AdamW
+
+    def model(self, seed: int, attention: str) -> nn.Module:
+        """Return a fresh model in training mode, its weights drawn from `seed`."""
+        heads = max(1, self.hidden // HEAD_WIDTH)
+        config = {
+            "model_type": "llama", "vocab_size": 256, "hidden_size": self.hidden, "intermediate_size": self.inner,
+            "num_hidden_layers": self.layers, "num_attention_heads": heads, "num_key_value_heads": heads,
+            "max_position_embeddings": self.length, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0,
+        }  # fmt: skip
+        model: Any = build_model(config, seed)
+        model.set_attn_implementation(attention)
+        made: nn.Module = model
+        return made
+
+
+ADAMW = AdamW(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=30)
+MODELS = {
+    "d256": Recipe(256, 704, 4, 8, 256, 16, ADAMW),
+    "d512": Recipe(512, 1408, 4, 8, 256, 16, ADAMW),
+    "d768": Recipe(768, 2048, 4, 8, 256, 16, ADAMW),
+    "d2048": Recipe(2048, 5504, 8, 8, 512, 4, ADAMW),
+    "d64": Recipe(64, 176, 2, 2, 32, 16, ADAMW),
+}
+"""The models whose step is timed, by their width: 3, 13 and 29 million parameters, 400 million for GPUs, a toy."""
+
+
+class Trainer(Protocol):
+    """One opponent, ready to train."""
+
+    def step(self) -> float:
+        """Do the next step and return its loss, in nats a byte."""
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Return the float32 parameters as they are now, by name."""
+
+
+class NativeTrainer:
+    """PyTorch's own training: `torch.optim.AdamW`, weight decay on matrices only, linear warm-up."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokens: torch.Tensor,
+        adamw: AdamW,
+        *,
+        autocast: torch.dtype | None = None,
+        fused: bool = False,
+        loss: Callable[[nn.Module, torch.Tensor], torch.Tensor] = causal_lm_loss,
+    ) -> None:
+        """`tokens`: uint8 [steps, batch, length + 1] on the model's device; `autocast`: dtype of products.
+
+        `fused` takes AdamW's fused kernel instead of PyTorch's default one.
+        """
+        self.model, self.tokens, self.adamw = model, tokens, adamw
+        self._loss = loss
+        decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+        plain = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+        groups: Any = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        betas = (adamw.beta1, adamw.beta2)
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            lr=adamw.lr,
+            betas=betas,
+            eps=adamw.eps,
+            weight_decay=adamw.weight_decay,
+            fused=fused or None,
+        )
+        device = tokens.device.type
+        self._context: Any = nullcontext() if autocast is None else torch.autocast(device, autocast)
+        self.done = 0
+
+    def step(self) -> float:
+        """Do the next step and return its loss."""
+        batch = self.tokens[self.done % len(self.tokens)].to(torch.int64)
+        self.done += 1
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.adamw.lr * min(1.0, self.done / max(1, self.adamw.warmup))
+        self.optimiser.zero_grad()
+        with self._context:
+            loss = self._loss(self.model, batch)
+        loss.backward()
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Return the parameters as they are now, by name."""
+        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+
+
+class ExactTrainer:
+    """The same training as programs of exact arithmetic."""
+
+    def __init__(
+        self, inner: Program, state: Sequence[torch.Tensor], device: str = "cpu", **options: Any
+    ) -> None:
+        """`state` is a working bundle, as the prologue returns it; `options` go to LoadedProgram."""
+        if device != "cpu":
+            options["device"] = device
+        self.inner, self.state = LoadedProgram(inner, **options), [tensor.to(device) for tensor in state]
+        self._ports = [port.name for port in inner.inputs]
+        self._loss = self._ports.index("loss_sum")
+
+    @classmethod
+    def trace(
+        cls, model: nn.Module, tokens: torch.Tensor, adamw: AdamW, bits: int = DEFAULT_BITS, **options: Any
+    ) -> "ExactTrainer":
+        """Trace `model`; `tokens`: uint8 [steps, batch, length + 1]; `bits`: 14 or 8, the precision of products."""
+        return cls(*_traced(model, tokens, adamw, bits), **options)
+
+    @classmethod
+    def load(cls, folder: Path, **options: Any) -> "ExactTrainer":
+        """Return what `dump` wrote, without tracing: as a peer begins that fetched a run's programs."""
+        inner = decode_program((folder / "inner").read_bytes())
+        bundle = decode_bundle((folder / "state").read_bytes(), MAX_STATE)
+        return cls(inner, [to_torch(tensor) for tensor in bundle.tensors], **options)
+
+    @staticmethod
+    def dump(model: nn.Module, tokens: torch.Tensor, adamw: AdamW, folder: Path) -> None:
+        """Trace `model` and write its inner step and first working state into `folder`."""
+        inner, state = _traced(model, tokens, adamw, DEFAULT_BITS)
+        (folder / "inner").write_bytes(encode_program(inner))
+        (folder / "state").write_bytes(codec.encode(bundle_of(state)))
+
+    def step(self) -> float:
+        """Do the next step and return its loss."""
+        self.state[self._loss] = torch.zeros_like(self.state[self._loss])
+        self.state = self.inner.run(self.state)
+        return float(self.state[self._loss])
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Return the parameters as they are now, by name."""
+        prefix = "working/parameter/"
+        named = zip(self._ports, self.state, strict=True)
+        return {name.removeprefix(prefix): tensor for name, tensor in named if name.startswith(prefix)}
+
+
+def _traced(
+    model: nn.Module, tokens: torch.Tensor, adamw: AdamW, bits: int
+) -> tuple[Program, list[torch.Tensor]]:
+    """Return the inner step and the first working state."""
+    steps, batch, width = tokens.shape
+    config = TraceConfig(steps * batch, width - 1, batch, steps, 1, 12, adamw, 0.7, 0.6, bits)
+    traced = trace_run(model, causal_lm_loss, config)
+    index = torch.arange(steps * batch).view(steps, batch)
+    start = [*map(to_torch, traced.start.tensors), tokens.reshape(steps * batch, width), index]
+    return traced.inner, LoadedProgram(traced.prologue).run(start)
+
+
+def data(recipe: Recipe, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return batches, uint8 [steps, batch, length + 1], and held-out records, uint8 [n, length + 1].
+
+    Records of the Python language reference in an order drawn from `seed`, each once an epoch.
+    """
+    kept, held_out = map(to_torch, records_of(python_reference(), recipe.length, 0.05))
+    generator = torch.Generator().manual_seed(seed)
+    wanted = recipe.steps * recipe.batch
+    epochs = -(-wanted // len(kept))
+    order = torch.cat([torch.randperm(len(kept), generator=generator) for _ in range(epochs)])[:wanted]
+    return kept[order].view(recipe.steps, recipe.batch, recipe.length + 1), held_out
+
+
+def held_out_loss(model: nn.Module, parameters: dict[str, torch.Tensor], records: torch.Tensor) -> float:
+    """Return the mean cross entropy, nats a byte, over records uint8 [n, length + 1], in native float32 for all."""
+    model.load_state_dict(parameters, strict=False)
+    model.eval()
+    total = 0.0
+    with torch.inference_mode():
+        for part in records.to(torch.int64).split(16):
+            logits = model(input_ids=part[:, :-1]).logits
+            total += float(
+                functional.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
+            )
+    return total / (records.shape[0] * (records.shape[1] - 1))

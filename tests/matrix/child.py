@@ -1,0 +1,26 @@
+"""Run by the matrix in a process of its own: trains golden runs under the settings it was started with.
+
+Prints one line of JSON: the settings that took effect, and each run's digests. Imports neither transformers nor the
+tracer, as an auditor's machine would not.
+"""
+
+import json
+import sys
+
+import torch
+
+from benchmarks import golden
+
+
+def main() -> None:
+    """Train the runs named on the command line, after threads, steps and eager or compiled."""
+    threads, steps, mode, *names = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    digests = {name: golden.train(golden.read(name), int(steps), **golden.MODES[mode]) for name in names}
+    took = {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    loaded = sorted({"transformers", "trainer.programs.trace"} & set(sys.modules))
+    print(json.dumps({"took": took, "digests": digests, "loaded": loaded}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The settings under which training must give the same bits, and the runs under them."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE")
+
+
+class Setting(NamedTuple):
+    """Threads, eager or compiled, and values of `VARIABLES`, None for unset."""
+
+    threads: int
+    mode: str
+    capability: str | None = None
+    onednn: str | None = None
+    mkl: str | None = None
+    openblas: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment under the setting."""
+        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        # Waiting threads must not spin: the machine may be busy.
+        fixed = {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+        chosen = {name: value for name, value in zip(VARIABLES, self[2:], strict=True) if value is not None}
+        return kept | fixed | chosen
+
+    def __str__(self) -> str:
+        return " ".join([f"{self.threads}t", *(str(value or "unset") for value in self[1:])])
+
+
+FULL = [
+    Setting(threads, mode, capability, onednn, mkl)
+    for mode, capability, threads, onednn, mkl in itertools.product(
+        ("eager", "compiled"),
+        ("default", "avx2", "avx512"),
+        (1, 2, 4),
+        (None, "AVX512_CORE", "AVX2", "SSE41"),
+        (None, "COMPATIBLE"),
+    )
+] + [Setting(2, "eager", openblas=core) for core in ("Prescott", "Sandybridge", "Haswell")]
+"""Every combination; and numpy's OpenBLAS, which one backend of the product uses, with kernels of older processors."""
+
+QUICK = [
+    Setting(1, "eager"),
+    Setting(2, "eager", "default", "SSE41", "COMPATIBLE", "Prescott"),
+    Setting(4, "eager", "avx2", "AVX2"),
+    Setting(2, "compiled", "avx512", "AVX512_CORE", "COMPATIBLE"),
+    Setting(1, "compiled", "default", "SSE41", None, "Haswell"),
+]
+"""A few that differ in everything, for every run of the tests."""
+
+
+def run(setting: Setting, names: list[str], steps: int, timeout: float) -> dict[str, Any]:
+    """Return what tests.matrix.child prints under the setting."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.matrix.child",
+        str(setting.threads),
+        str(steps),
+        setting.mode,
+        *names,
+    ]
+    done = subprocess.run(
+        command,
+        env=setting.environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
