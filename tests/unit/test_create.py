@@ -36,7 +36,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no exact form": ({"model.config.model_type": "falcon"}, "has no exact form"),
     "stall too short": ({"windows.stall": 10}, "stall must be longer than a round's three windows"),
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
-    "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong, then convicted"),
+    "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong, then"),
     "no account": ({"accounts.others.0x12": 5}, "'0x12' is no account"),
     "optimiser that divides by zero": ({"training.beta1": 1.0}, "the model's first step fails"),
 }  # fmt: skip
