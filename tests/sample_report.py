@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 
 from verification.report.schema import (
+    AdversaryReport,
     AuditReport,
     ContributionReport,
     DisputeReport,
@@ -58,6 +59,10 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
         disputes=(_dispute(culprit, checkers[0]),) if cheats else (),
         traffic=_traffic(names + checkers),
         money=_money(peers, cheats),
+        economics=(
+            AdversaryReport("one wrong round", "gain <= loss", 800, 91_000, False),
+            AdversaryReport("audits skipped", "gain <= loss", 1_040, 1_000, True),
+        ),
         evaluation=EvaluationReport(
             4.174 if rounds else None,
             max(4.174 - 0.2 * rounds, 1.6) if rounds else None,

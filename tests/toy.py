@@ -14,6 +14,7 @@ from verification.digest import ZERO, tagged
 from verification.errors import BadEvidence, Unavailable
 from verification.executor import StepFailed
 from verification.manifest import (
+    Assumptions,
     BundleRef,
     DataRef,
     Manifest,
@@ -164,7 +165,7 @@ START = Bundle((vector(range(1, WIDTH + 1)), vector([0] * WIDTH)))
 
 
 def minimal(**changes: Any) -> Manifest:
-    """Return a manifest with short windows; `changes` name fields of its work, windows or money."""
+    """Return a manifest with short windows; `changes` name fields of its parts."""
     refs = {function: ProgramRef(digest, digest) for function, digest in DIGESTS.items()}
     parts: dict[str, Any] = {
         "work": WorkRules(
@@ -182,6 +183,7 @@ def minimal(**changes: Any) -> Manifest:
             slash_grades=(PPM(100_000), PPM(500_000), PPM(1_000_000)), burned_share=PPM(500_000),
             excluded_after=Count(1), escrow_rounds=Count(20),
         ),
+        "assumptions": Assumptions(colluding=PPM(0), sabotage=Amount(0)),
     }  # fmt: skip
     for name, part in parts.items():
         known = {field.name for field in dataclasses.fields(part)}

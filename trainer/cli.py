@@ -57,12 +57,15 @@ def doctor() -> None:
 def run_create(
     job: Annotated[Path, typer.Argument(help="Job file (TOML); the README shows one.")],
     out: Out = Path("runs/new"),
+    unsafe_economics: Annotated[
+        bool, typer.Option("--unsafe-economics", help="Allow parameters under which cheating pays.")
+    ] = False,
 ) -> None:
     """Trace a job's model and open the run on a new local ledger."""
     from trainer.create import create_run
     from trainer.job import read_job
 
-    created = create_run(read_job(job), job.parent, out, tell=lambda line: typer.echo(line))
+    created = create_run(read_job(job), job.parent, out, typer.echo, unsafe_economics)
     created.folder.job.write_bytes(job.read_bytes())
     typer.echo(
         f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"

@@ -12,7 +12,7 @@ from p2p.identity import Identity
 from p2p.identity import create as create_key
 from trainer.engine import TorchEngine
 from trainer.folder import RunFolder
-from trainer.job import JobFile, MoneySection, WindowsSection
+from trainer.job import EconomicsSection, JobFile, MoneySection, WindowsSection
 from trainer.models import build_model
 from trainer.programs.optimiser import AdamW
 from trainer.programs.trace import TraceConfig, TracedRun, trace_run
@@ -21,11 +21,13 @@ from trainer.tasks import causal_lm_loss
 from trainer.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged
+from verification.economics import require_sound
 from verification.errors import UserError
 from verification.executor import StepFailed
 from verification.ledger import local
 from verification.manifest import (
     PROTOCOL_VERSION,
+    Assumptions,
     BundleRef,
     DataRef,
     Manifest,
@@ -42,7 +44,7 @@ from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Mil
 
 CHAIN = "local"
 Tell = Callable[[str], None]
-Rules = tuple[WorkRules, Windows, MoneyRules]
+Rules = tuple[WorkRules, Windows, MoneyRules, Assumptions]
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,13 @@ class Created:
     nodes: int
 
 
-def create_run(job: JobFile, base: Path, out: Path, tell: Tell = lambda line: None) -> Created:
+def create_run(
+    job: JobFile, base: Path, out: Path, tell: Tell = lambda line: None, is_toy: bool = False
+) -> Created:
     """Make a run's folder from a job whose relative paths start at `base`.
 
-    Nothing is left behind when it fails. Raises UserError.
+    Refuses parameters under which cheating pays, unless `is_toy`. Nothing is left behind when it fails. Raises
+    UserError.
     """
     _check_out(out)
     rules = _rules(job)
@@ -70,6 +75,8 @@ def create_run(job: JobFile, base: Path, out: Path, tell: Tell = lambda line: No
         folder = RunFolder(draft)
         tell("computing the golden step")
         manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs))
+        if not is_toy:
+            require_sound(manifest)
         keys = _make_keys(job, folder)
         _write_model(folder, config, traced, held_out)
         local.create(folder.ledger, _genesis(job, manifest, folder), local.system_clock())
@@ -193,7 +200,7 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store
 
 def _rules(job: JobFile) -> Rules:
     try:
-        return _work(job), _windows(job.windows), _money(job.money)
+        return _work(job), _windows(job.windows), _money(job.money), _assumptions(job.economics)
     except ValueError as error:
         raise UserError(f"the job's rules do not fit together: {error}") from error
 
@@ -222,6 +229,10 @@ def _money(money: MoneySection) -> MoneyRules:
     amounts = {name: Amount(value) for name, value in money.model_dump().items() if isinstance(value, int)}
     shares = {"slash_grades": tuple(map(_ppm, money.slash_grades)), "burned_share": _ppm(money.burned_share)}
     return MoneyRules(**{**amounts, **shares})  # type: ignore[arg-type]
+
+
+def _assumptions(economics: EconomicsSection) -> Assumptions:
+    return Assumptions(_ppm(economics.colluding), Amount(economics.sabotage))
 
 
 def _ppm(share: float) -> PPM:

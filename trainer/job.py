@@ -86,6 +86,16 @@ class MoneySection(Section):
     escrow_rounds: Positive = 16
 
 
+class EconomicsSection(Section):
+    """[economics]: what is assumed of adversaries; `run create` refuses a run in which cheating would pay.
+
+    `colluding`: share of the verifiers that pass a partner's work. `sabotage`: what a wrong round is worth to someone.
+    """
+
+    colluding: Share = 0.34
+    sabotage: Annotated[int, Field(ge=0, lt=2**62)] = 0
+
+
 class WindowsSection(Section):
     """[windows]: seconds on the ledger's clock."""
 
@@ -118,6 +128,7 @@ class JobFile(Section):
     training: TrainingSection
     swarm: SwarmSection = SwarmSection()
     money: MoneySection = MoneySection()
+    economics: EconomicsSection = EconomicsSection()
     windows: WindowsSection = WindowsSection()
     accounts: AccountsSection = AccountsSection()
 

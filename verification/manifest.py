@@ -125,6 +125,18 @@ class MoneyRules:
 
 
 @dataclass(frozen=True)
+class Assumptions:
+    """What the submitter assumes of adversaries: `verification.economics` says from it what cheating costs.
+
+    `colluding`: share of the verifiers that pass a partner's work; `sabotage`: what a wrong round is worth to someone.
+    No rule of the law reads them; they are here so that everyone computes the same table before it stakes.
+    """
+
+    colluding: PPM
+    sabotage: Amount
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that a run's results depend on, besides the ledger's record and the included contributions.
 
@@ -142,6 +154,7 @@ class Manifest:
     work: WorkRules
     windows: Windows
     money: MoneyRules
+    assumptions: Assumptions
 
     def __post_init__(self) -> None:
         if self.version != PROTOCOL_VERSION:
@@ -153,8 +166,18 @@ def run_id(manifest: Manifest) -> Digest:
     return tagged("manifest", codec.encode(manifest))
 
 
+def reward_of(manifest: Manifest, steps: int) -> Amount:
+    """Return what a worker earns with a round of `steps` inner steps. (SPEC.md 7.2)"""
+    return Amount(steps * manifest.money.reward_per_step)
+
+
+def fee_of(manifest: Manifest, steps: int) -> Amount:
+    """Return what the audit of such a round pays. (SPEC.md 7.3)"""
+    return Amount(steps * manifest.money.fee_per_step)
+
+
 def cost_of_round(manifest: Manifest) -> Amount:
     """Return the most that one round can pay: full work in every slot, audited by every verifier. (SPEC.md 7.1)"""
-    work, money = manifest.work, manifest.money
-    per_step = money.reward_per_step + work.max_verifiers * money.fee_per_step
-    return Amount(work.slots * work.max_steps * per_step)
+    work = manifest.work
+    full = reward_of(manifest, work.max_steps) + work.max_verifiers * fee_of(manifest, work.max_steps)
+    return Amount(work.slots * full)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from verification.effects import Effect, Paid, Slashed
 from verification.errors import Refused
+from verification.manifest import fee_of, reward_of
 from verification.state import Member, Standing, State
 from verification.units import MILLION, Address, Amount, Round
 
@@ -24,14 +25,14 @@ def credit(state: State, address: Address, amount: Amount) -> None:
 
 def escrow_reward(state: State, member: Member, number: Round, steps: int) -> None:
     """Move a round's reward from the deposit into the worker's escrow. (SPEC.md 7.2)"""
-    amount = Amount(steps * state.manifest.money.reward_per_step)
+    amount = reward_of(state.manifest, steps)
     state.deposit = Amount(state.deposit - amount)
     member.escrow[number] = Amount(member.escrow.get(number, 0) + amount)
 
 
 def pay_fee(state: State, member: Member, steps: int) -> list[Effect]:
     """Pay a verifier from the deposit for an audit of `steps` inner steps. (SPEC.md 7.3)"""
-    amount = Amount(steps * state.manifest.money.fee_per_step)
+    amount = fee_of(state.manifest, steps)
     state.deposit = Amount(state.deposit - amount)
     credit(state, member.address, amount)
     member.rewards = Amount(member.rewards + amount)

@@ -11,6 +11,7 @@ from p2p.identity import load
 from tests.tiny import TEXT, job_text, write_job
 from trainer.create import Created, create_run
 from trainer.job import parse_job
+from verification.economics import adversaries
 from verification.errors import UserError
 from verification.ledger.local import read_genesis, verify_log
 from verification.manifest import cost_of_round
@@ -35,6 +36,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no exact form": ({"model.config.model_type": "falcon"}, "has no exact form"),
     "stall too short": ({"windows.stall": 10}, "stall must be longer than a round's three windows"),
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
+    "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong, then"),
     "no account": ({"accounts.others.0x12": 5}, "'0x12' is no account"),
     "optimiser that divides by zero": ({"training.beta1": 1.0}, "the model's first step fails"),
 }  # fmt: skip
@@ -63,6 +65,13 @@ def test_every_blob_is_what_the_manifest_says(tiny_run: Created) -> None:
     assert records.shape == (manifest.data.records, manifest.data.width)
     assert records.data[:17] == TEXT[:17].encode()
     assert digest_of(decode_bundle(store.get(manifest.start.blob), LIMIT)) == manifest.start.digest
+
+
+def test_a_toy_in_which_cheating_pays_must_be_asked_for(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    job = parse_job(job_text({"money.worker_stake": 1000}), "job")
+    made = create_run(job, tmp_path, tmp_path / "run", is_toy=True)
+    assert any(row.pays for row in adversaries(made.manifest))
 
 
 def test_the_same_job_makes_the_same_manifest(tiny_run: Created, tmp_path: Path) -> None:

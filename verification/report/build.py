@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from verification import economics
 from verification import effects as done
 from verification.report import schema
 from verification.report.verdict import judge
@@ -106,6 +107,10 @@ def build_report(
         disputes=tuple(_dispute(state, number, history) for number in range(len(state.disputes))),
         traffic=_traffic(events),
         money=_money(state),
+        economics=tuple(
+            schema.AdversaryReport(row.name, row.how, row.gain, row.loss, row.pays)
+            for row in economics.adversaries(state.manifest)
+        ),
         evaluation=evaluation,
         result=judge(state, peers, events, evaluation),
     )
@@ -265,6 +270,9 @@ def _parameters(state: State) -> dict[str, int | str]:
         "batch": work.batch,
         "records": manifest.data.records,
         "audit rate per verifier": f"{100 * work.audit_rate / 1_000_000:.1f}%",
+        "chance that an honest verifier audits a round": f"{100 * float(economics.audit_chance(manifest)):.1f}%",
+        "verifiers assumed to collude": f"{economics.colluders(manifest)} of {work.min_verifiers}",
+        "a wrong round is worth, by assumption": manifest.assumptions.sabotage,
         "worker stake": money.worker_stake,
         "verifier stake": money.verifier_stake,
         "reward per inner step": money.reward_per_step,

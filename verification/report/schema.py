@@ -139,6 +139,17 @@ class MoneyReport:
 
 
 @dataclass(frozen=True)
+class AdversaryReport:
+    """One way to gain by breaking the rules, under the run's parameters and what its submitter assumed."""
+
+    name: Annotated[str, "The move."]
+    how: Annotated[str, "Inequality that must hold for it not to pay."]
+    gain: Annotated[int, "What it gains, expected, at most."]
+    loss: Annotated[int, "What it costs, expected, at least."]
+    pays: Annotated[bool, "Whether the gain is larger: such a run was made with --unsafe-economics."]
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """The model before and after, on data that no worker trained on."""
 
@@ -173,5 +184,6 @@ class Report:
     disputes: Annotated[tuple[DisputeReport, ...], "Every dispute in the order of opening."]
     traffic: Annotated[tuple[TrafficReport, ...], "Bytes moved, by peer and kind; empty when not recorded."]
     money: Annotated[MoneyReport, "Where the money is at the end."]
+    economics: Annotated[tuple[AdversaryReport, ...], "What breaking the rules would gain and cost."]
     evaluation: Annotated[EvaluationReport | None, "The model before and after; null when not evaluated."]
     result: Annotated[ResultReport, "The result."]

@@ -60,6 +60,8 @@ def tables(report: Report) -> Group:
     parts += _disputes(report, names)
     if report.peers:
         parts += [Text(), _peer_table(report, names)]
+    if report.economics:
+        parts += [Text(), _economics_table(report)]
     if report.traffic:
         parts += [Text(), _traffic_table(report, names)]
     return Group(*parts)
@@ -146,6 +148,19 @@ def _peer_table(report: Report, names: words.Names) -> Table:
         style = "red" if peer.status in ("excluded", "suspended") else ""
         cells = [names(peer.id), peer.role, peer.status, *money, *counts]
         table.add_row(*(_text(cell) for cell in cells), style=style)
+    return table
+
+
+def _economics_table(report: Report) -> Table:
+    table = Table(title="Does cheating pay?", title_justify="left", box=None, padding=(0, 2), pad_edge=False)
+    table.add_column("move")
+    for heading in ("gains", "costs"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row in report.economics:
+        answer = "PAYS" if row.pays else "no"
+        cells = [row.name, words.amount(row.gain), words.amount(row.loss), answer]
+        table.add_row(*(_text(cell) for cell in cells), style="bold red" if row.pays else "")
     return table
 
 

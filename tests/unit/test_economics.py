@@ -1,0 +1,180 @@
+"""What cheating costs: the formulas against plain fractions, every refusal with its numbers and its smallest mend."""
+
+import dataclasses
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.toy import minimal
+from trainer.create import _rules
+from trainer.demo import DemoSettings, demo_job
+from trainer.job import JobFile, read_job
+from verification.economics import (
+    KNOBS,
+    Adversary,
+    adversaries,
+    audit_chance,
+    colluders,
+    detection,
+    needed,
+    require_sound,
+    share_lost,
+    stake_at_risk,
+)
+from verification.errors import UserError
+from verification.manifest import Manifest, reward_of
+from verification.units import MILLION
+
+SOUND = {"fee_per_step": 10, "min_verifiers": 2}
+
+
+def row(manifest: Manifest, start: str) -> Adversary:
+    """Return the one row whose name starts so."""
+    (found,) = [one for one in adversaries(manifest) if one.name.startswith(start)]
+    return found
+
+
+def turned(manifest: Manifest, knob: str, value: int) -> Manifest:
+    """Return the manifest with one parameter changed."""
+    part = KNOBS[knob]
+    rules: Any = dataclasses.replace(getattr(manifest, part), **{knob: value})
+    return dataclasses.replace(manifest, **{part: rules})
+
+
+def test_chance_counts_honest_verifiers_only() -> None:
+    manifest = minimal(min_verifiers=4, audit_rate=500_000, colluding=340_000)
+    assert colluders(manifest) == 1
+    assert audit_chance(manifest) == Fraction(7, 8)
+    assert audit_chance(minimal(min_verifiers=0)) == 0
+    assert detection(Fraction(1, 20), 100) == 1 - Fraction(19, 20) ** 100
+
+
+def test_a_full_time_cheat_at_five_percent_survives_a_hundred_rounds_in_one_of_169() -> None:
+    assert round(1 / (1 - float(detection(Fraction(5, 100), 100)))) == 169
+
+
+def test_at_five_percent_a_first_wrong_round_needs_a_stake_of_19_rounds() -> None:
+    manifest = minimal(
+        audit_rate=50_000, worker_stake=1, slash_grades=(MILLION,), escrow_rounds=1, fee_per_step=10
+    )
+    reward = reward_of(manifest, manifest.work.max_steps)
+    alone = [one for one in range(40 * reward) if one + reward >= 20 * reward]
+    assert alone[0] == 19 * reward
+    assert not row(turned(manifest, "worker_stake", 19 * reward), "one wrong round").pays
+    assert row(turned(manifest, "worker_stake", 19 * reward - 20), "one wrong round").pays
+
+
+def test_the_slash_counts_as_the_law_takes_it() -> None:
+    assert stake_at_risk(minimal()) == 1_000
+    assert stake_at_risk(minimal(excluded_after=3)) == 1_000
+    assert stake_at_risk(minimal(excluded_after=3, slash_grades=(900_000, 500_000))) == 500
+    assert share_lost(minimal()) == 1
+    assert share_lost(minimal(min_verifiers=3, colluding=340_000)) == Fraction(3, 4)
+
+
+manifests = st.builds(
+    lambda rate, verifiers, colluding, stake, escrow, rounds, sabotage, burned: minimal(
+        audit_rate=rate, min_verifiers=verifiers, colluding=colluding, worker_stake=stake, escrow_rounds=escrow,
+        rounds=rounds, sabotage=sabotage, burned_share=burned,
+    ),
+    st.integers(0, MILLION), st.integers(0, 4), st.integers(0, MILLION), st.integers(0, 10**6),
+    st.integers(0, 8), st.integers(1, 30), st.integers(0, 500), st.integers(0, MILLION),
+)  # fmt: skip
+
+
+@given(manifests)
+def test_rows_in_a_row_are_the_exact_inequality_rounded_against_the_run(manifest: Manifest) -> None:
+    q, kept, stake = audit_chance(manifest), share_lost(manifest), stake_at_risk(manifest)
+    reward = reward_of(manifest, manifest.work.max_steps)
+    gain = reward + manifest.assumptions.sabotage
+    exact = {
+        count: count * gain - detection(q, count) * kept * (stake + count * reward)
+        for count in range(1, max(1, min(manifest.money.escrow_rounds, manifest.work.rounds)) + 1)
+    }
+    found = row(manifest, "wrong rounds in a row")
+    assert max(exact.values()) <= found.gain - found.loss <= max(exact.values()) + 3
+    assert row(manifest, "one wrong round").gain - row(manifest, "one wrong round").loss >= exact[1]
+
+
+@given(manifests)
+def test_identities_gain_what_matures_before_they_are_seen(manifest: Manifest) -> None:
+    q, rounds, escrow = audit_chance(manifest), manifest.work.rounds, manifest.money.escrow_rounds
+    reward, at_stake = (
+        reward_of(manifest, manifest.work.max_steps),
+        share_lost(manifest) * stake_at_risk(manifest),
+    )
+
+    def margin(count: int) -> Fraction:
+        paid = sum((1 - q) ** min(number + escrow, count) for number in range(1, count + 1))
+        return reward * paid - at_stake * detection(q, count)
+
+    exact = max(margin(count) for count in range(1, rounds + 1))
+    found = row(manifest, "an identity")
+    assert exact <= found.gain - found.loss <= exact + 3
+
+
+def test_identities_approach_the_closed_form_in_a_long_run() -> None:
+    manifest = minimal(rounds=100_000, audit_rate=50_000, escrow_rounds=16, worker_stake=0)
+    q, reward = Fraction(1, 20), reward_of(manifest, 12)
+    limit = reward * (1 - q) ** 17 / q
+    found = row(manifest, "an identity")
+    assert math.isclose(found.gain, limit, rel_tol=0.02)
+
+
+@given(manifests)
+@settings(max_examples=30)
+def test_needed_is_the_least_value_that_mends(manifest: Manifest) -> None:
+    for knob, part in KNOBS.items():
+        value, now = needed(manifest, knob), getattr(getattr(manifest, part), knob)
+        if value is None:
+            continue
+        assert not any(one.pays for one in adversaries(turned(manifest, knob, value)) if knob in one.knobs)
+        if value > now:
+            less = adversaries(turned(manifest, knob, value - 1))
+            assert any(one.pays for one in less if knob in one.knobs)
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "stake too small": ({"worker_stake": 100}, "one wrong round, at the start", "set money.worker_stake to "),
+    "rate too small": ({"audit_rate": 1_000}, "one wrong round, at the start", "or set swarm.audit_rate to 0.0"),
+    "no verifier": ({"min_verifiers": 0}, "one wrong round, at the start", "set swarm.min_verifiers to 1"),
+    "all collude": ({"colluding": MILLION}, "one wrong round", "change worker_stake and audit_rate"),
+    "sabotage worth more": ({"sabotage": 10**6}, "one wrong round", "set money.worker_stake to "),
+    "nothing burned": ({"burned_share": 0}, "wrong, then convicted by a partner", "set money.burned_share to 0.0"),
+    "audits unpaid": ({"fee_per_step": 8}, "audits skipped", "110 > 96 (q = 0.6400, stake slashed 1000): set"),
+    "bond below an answer": ({"accuser_bond": 20}, "false accusations", "28 > 10 (q"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_run_in_which_cheating_pays_is_refused_with_numbers_and_a_mend(case: str) -> None:
+    changes, name, words = REFUSALS[case]
+    with pytest.raises(UserError) as caught:
+        require_sound(minimal(**{**SOUND, **changes}))
+    line = str(caught.value)
+    assert line.startswith(f"cheating would pay ({name}")
+    assert words in line
+    assert "\n" not in line
+
+
+def test_sound_parameters_pass() -> None:
+    require_sound(minimal(**SOUND))
+    assert not any(one.pays for one in adversaries(minimal(**SOUND)))
+
+
+def manifest_of(job: JobFile) -> Manifest:
+    """Return a manifest with a job's rules."""
+    work, windows, money, assumptions = _rules(job)
+    return dataclasses.replace(minimal(), work=work, windows=windows, money=money, assumptions=assumptions)
+
+
+def test_the_job_in_the_documentation_and_every_demo_are_sound() -> None:
+    require_sound(manifest_of(read_job(Path(__file__).parents[2] / "docs" / "job.toml")))
+    for rounds, workers, verifiers in [(12, 4, 2), (6, 2, 1), (100, 4, 2), (1000, 64, 16)]:
+        _, job = demo_job(DemoSettings(Path("out"), "none", rounds, workers, verifiers, 0, None))
+        require_sound(manifest_of(job))

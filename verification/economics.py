@@ -1,0 +1,224 @@
+"""What breaking the rules costs under a run's parameters, move by move, in integers that favour the adversary.
+
+A worker's cost is unknown to the law. It is taken to be all of its reward: nobody honest works for less than its cost,
+so this is the most that a round without work can save. What a verifier saves is the same work. (SPEC.md 7.11)
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from verification.errors import UserError
+from verification.manifest import Manifest, fee_of, reward_of
+from verification.units import MILLION
+
+FEE_MARGIN = Fraction(13, 10)
+"""A fee over an audit's cost: who audits must earn by it, also when nobody ever cheats."""
+
+KNOBS = {
+    "worker_stake": "money", "fee_per_step": "money", "accuser_bond": "money", "burned_share": "money",
+    "audit_rate": "work", "min_verifiers": "work",
+}  # fmt: skip
+"""The parameters that mend a failing row, with their part of the manifest."""
+
+_ONE = 1 << 64
+_NEGLIGIBLE = 1 << 20
+"""Powers of a chance are fixed-point numbers, since a fraction's digits grow with the exponent; below 2^-44 is none."""
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """One way to gain by breaking the rules; `gain` and `loss` are expected values in the ledger's unit.
+
+    `how` states the inequality that must hold, `knobs` names the parameters that mend it.
+    """
+
+    name: str
+    how: str
+    gain: int
+    loss: int
+    knobs: tuple[str, ...]
+
+    @property
+    def pays(self) -> bool:
+        """Return whether the move pays."""
+        return self.gain > self.loss
+
+
+def colluders(manifest: Manifest) -> int:
+    """Return how many of the verifiers that a run starts with are assumed to collude, rounded down."""
+    return manifest.work.min_verifiers * manifest.assumptions.colluding // MILLION
+
+
+def audit_chance(manifest: Manifest) -> Fraction:
+    """Return q, the chance that at least one honest verifier's secret draw falls on a worker's round."""
+    honest = manifest.work.min_verifiers - colluders(manifest)
+    return 1 - (1 - Fraction(manifest.work.audit_rate, MILLION)) ** honest
+
+
+def detection(chance: Fraction, rounds: int) -> Fraction:
+    """Return 1 - (1 - q) ** m, the chance that m wrong rounds do not all stay unseen."""
+    return 1 - (1 - chance) ** rounds
+
+
+def stake_at_risk(manifest: Manifest) -> int:
+    """Return the least that a conviction before exclusion takes from the least stake. (SPEC.md 7.5)"""
+    rules, left, found = manifest.money, int(manifest.money.worker_stake), []
+    for number in range(min(rules.excluded_after, len(rules.slash_grades))):
+        found.append(left * rules.slash_grades[number] // MILLION)
+        left -= found[-1]
+    return min(found)
+
+
+def share_lost(manifest: Manifest) -> Fraction:
+    """Return the share of a slash that is gone for good when partners are finders beside one honest verifier."""
+    burned = Fraction(manifest.money.burned_share, MILLION)
+    return burned + (1 - burned) / (colluders(manifest) + 1)
+
+
+def adversaries(manifest: Manifest) -> tuple[Adversary, ...]:
+    """Return every move that the parameters must deter. Escrow is what the wrong rounds themselves put there."""
+    return *_cheats(manifest), *_identities(manifest), *_verifiers(manifest)
+
+
+def _cheats(manifest: Manifest) -> Iterator[Adversary]:
+    q, kept, stake = audit_chance(manifest), share_lost(manifest), stake_at_risk(manifest)
+    reward = reward_of(manifest, manifest.work.max_steps)
+    gain = reward + manifest.assumptions.sabotage
+    knobs = ("worker_stake", "audit_rate", "min_verifiers")
+    once = stake + reward
+    yield Adversary(
+        "one wrong round, at the start",
+        "cost saved + sabotage <= q * share lost * (stake slashed + its reward)",
+        gain, int(q * kept * once), knobs,
+    )  # fmt: skip
+    count, loss = _worst_length(manifest, gain)
+    yield Adversary(
+        f"wrong rounds in a row, {count} of them",
+        "m * (cost saved + sabotage) <= (1 - (1 - q)^m) * share lost * (stake slashed + m rewards), m <= escrow_rounds",
+        count * gain, loss, knobs,
+    )  # fmt: skip
+    honest = 1 - Fraction(colluders(manifest), max(1, manifest.work.min_verifiers))
+    last = q + (1 - q) * honest if manifest.work.min_verifiers else q
+    yield Adversary(
+        "the last round wrong",
+        "cost saved + sabotage <= (q + (1 - q) * honest verifiers) * share lost * (stake slashed + its reward)",
+        gain, int(last * kept * once), knobs,
+    )  # fmt: skip
+    yield Adversary(
+        "wrong, then silent or gone",
+        "cost saved + sabotage <= q * (stake slashed + its reward)",
+        gain, int(q * once), knobs,
+    )  # fmt: skip
+    yield Adversary(
+        "wrong, then convicted by a partner",
+        "cost saved + sabotage <= burned share * (stake slashed + its reward)",
+        gain, once * manifest.money.burned_share // MILLION, ("worker_stake", "burned_share"),
+    )  # fmt: skip
+
+
+def _worst_length(manifest: Manifest, gain: int) -> tuple[int, int]:
+    """Return (m, loss) for the number of wrong rounds in a row, all still in escrow, that pays best."""
+    reward = reward_of(manifest, manifest.work.max_steps)
+    kept, stake = share_lost(manifest), stake_at_risk(manifest)
+    missed, survived, worst = _missed(audit_chance(manifest)), _ONE, (1, 0)
+    for count in range(1, min(max(1, manifest.money.escrow_rounds), manifest.work.rounds) + 1):
+        survived = _times(survived, missed)
+        taken = kept.numerator * (stake + count * reward) // kept.denominator
+        loss = (_ONE - survived) * taken // _ONE
+        if count == 1 or count * gain - loss > worst[0] * gain - worst[1]:
+            worst = (count, loss)
+    return worst
+
+
+def _identities(manifest: Manifest) -> Iterator[Adversary]:
+    """Who stakes, computes nothing and hopes that rewards mature: in the long run R (1 - q)^(W + 1) / q per stake."""
+    reward = reward_of(manifest, manifest.work.max_steps)
+    escrow, rounds = manifest.money.escrow_rounds, manifest.work.rounds
+    stake = share_lost(manifest) * stake_at_risk(manifest)
+    missed, survived, matured, worst = _missed(audit_chance(manifest)), _ONE, 0, (1, 0, 0)
+    for count in range(1, rounds + 1):
+        survived = _times(survived, missed)
+        matured += survived if count > escrow else 0
+        gain = -(-reward * (matured + min(count, escrow) * survived) // _ONE)
+        loss = stake.numerator * (_ONE - survived) // (stake.denominator * _ONE)
+        if count == 1 or gain - loss > worst[1] - worst[2]:
+            worst = (count, gain, loss)
+        if survived < _NEGLIGIBLE or missed == _ONE:
+            break
+    if missed == _ONE:
+        worst = (rounds, rounds * reward, 0)
+    yield Adversary(
+        f"an identity without compute, {worst[0]} rounds",
+        "rewards that mature unseen <= chance to be seen * share lost * stake slashed",
+        worst[1], worst[2], ("worker_stake", "audit_rate", "min_verifiers"),
+    )  # fmt: skip
+
+
+def _verifiers(manifest: Manifest) -> Iterator[Adversary]:
+    steps, bond = manifest.work.max_steps, manifest.money.accuser_bond
+    cost, fee = reward_of(manifest, steps), fee_of(manifest, steps)
+    yield Adversary(
+        "audits skipped", "1.3 * cost of an audit <= fee",
+        math.ceil(FEE_MARGIN * cost), fee, ("fee_per_step",),
+    )  # fmt: skip
+    yield Adversary(
+        "audits made up", "cost of an audit <= fee + bond",
+        cost, fee + bond, ("accuser_bond", "fee_per_step"),
+    )  # fmt: skip
+    yield Adversary(
+        "false accusations", "cost to answer (leaf_every steps) <= half a bond",
+        reward_of(manifest, manifest.work.leaf_every), bond // 2, ("accuser_bond",),
+    )  # fmt: skip
+
+
+def needed(manifest: Manifest, knob: str) -> int | None:
+    """Return the least value of a parameter with which no row that it mends pays; None when no value does."""
+    rules = getattr(manifest, KNOBS[knob])
+    limits = {
+        "audit_rate": MILLION, "burned_share": MILLION, "min_verifiers": manifest.work.max_verifiers,
+        "accuser_bond": manifest.money.verifier_stake,
+    }  # fmt: skip
+    low, high = getattr(rules, knob), limits.get(knob, 1 << 60)
+
+    def suffices(value: int) -> bool:
+        turned = replace(manifest, **{KNOBS[knob]: replace(rules, **{knob: value})})
+        return not any(row.pays for row in adversaries(turned) if knob in row.knobs)
+
+    if high < low or not suffices(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle + 1, high)
+    return int(low)
+
+
+def require_sound(manifest: Manifest) -> None:
+    """Raise UserError when a move pays: with its numbers, and with the smallest change of a parameter that mends it."""
+    for row in adversaries(manifest):
+        if not row.pays:
+            continue
+        found = {knob: needed(manifest, knob) for knob in row.knobs}
+        mends = [_setting(knob, value) for knob, value in found.items() if value is not None]
+        mend = " or ".join(mends) or f"change {' and '.join(row.knobs)} together"
+        raise UserError(
+            f"cheating would pay ({row.name}): it needs {row.how}, but {row.gain} > {row.loss} "
+            f"(q = {float(audit_chance(manifest)):.4f}, stake slashed {stake_at_risk(manifest)}): {mend}"
+        )
+
+
+def _setting(knob: str, value: int) -> str:
+    """Return how a job file says a parameter."""
+    table = "money" if KNOBS[knob] == "money" else "swarm"
+    shown = f"{value / MILLION:.6f}".rstrip("0") if knob in ("audit_rate", "burned_share") else str(value)
+    return f"set {table}.{knob} to {shown}"
+
+
+def _missed(chance: Fraction) -> int:
+    return math.ceil((1 - chance) * _ONE)
+
+
+def _times(left: int, right: int) -> int:
+    """Return the product of two fixed-point chances, rounded up."""
+    return -(-left * right // _ONE)
