@@ -2,9 +2,9 @@
 
 import copy
 
-from tests.simulation.cast import Actor, Blobs, Verifier, Worker
-from tests.simulation.memory import MemoryLedger
-from tests.toy import START, minimal
+from simulator.cast import Actor, Blobs, Verifier, Worker
+from simulator.memory import MemoryLedger
+from simulator.toy import START, minimal
 from trainer.cheats import conduct_named
 from verification import law
 from verification.actors import Say, decide

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from simulator.cast import FalseAccuser, Lazy, Verifier, WrongSealer
 from tests.property.arena import Arena, signed
 from tests.property.strategies import of
-from tests.simulation.cast import FalseAccuser, Lazy, Verifier, WrongSealer
 from trainer.cheats import CHEATS
 from verification import law
 from verification.actors import Say, decide

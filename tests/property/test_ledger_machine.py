@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from simulator.cast import Actor, Blobs, Verifier, Worker
+from simulator.toy import START, ToyExecutor, minimal
 from tests.property.arena import signed
-from tests.simulation.cast import Actor, Blobs, Verifier, Worker
-from tests.toy import START, ToyExecutor, minimal
 from verification.actors import Say, decide
 from verification.errors import Violation
 from verification.ledger.local import Genesis, LocalLedger, create, verify_log

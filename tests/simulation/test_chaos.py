@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.simulation.cast import (
+from simulator.cast import (
     AccusingSealer,
     Actor,
     Copier,
@@ -17,8 +17,8 @@ from tests.simulation.cast import (
     Worker,
     WrongSealer,
 )
-from tests.simulation.world import World
-from tests.toy import minimal
+from simulator.toy import minimal
+from simulator.world import World
 from trainer.cheats import CHEATS, conduct_named
 from verification.effects import Slashed
 from verification.state import Stage

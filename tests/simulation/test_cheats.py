@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.cast import Verifier, Worker
-from tests.simulation.world import World
-from tests.toy import minimal
+from simulator.cast import Verifier, Worker
+from simulator.toy import minimal
+from simulator.world import World
 from trainer.cheats import conduct_named
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, RoundSealed, Slashed
 from verification.state import Place, Ruling, Stage, Standing

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from tests.simulation.cast import Actor, NeverOpens, Verifier, Worker
-from tests.simulation.world import World
-from tests.toy import START, minimal, reference
+from simulator.cast import Actor, NeverOpens, Verifier, Worker
+from simulator.toy import START, minimal, reference
+from simulator.world import World
 from trainer.cheats import conduct_named
 from verification.audits import workers_to_open
 from verification.effects import AuditEnded, DisputeEnded, Slashed, StageChanged, StandingChanged

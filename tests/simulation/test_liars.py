@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.simulation.cast import (
+from simulator.cast import (
     AccusingSealer,
     Actor,
     Copier,
@@ -16,8 +16,8 @@ from tests.simulation.cast import (
     Worker,
     WrongSealer,
 )
-from tests.simulation.world import World
-from tests.toy import minimal
+from simulator.toy import minimal
+from simulator.world import World
 from verification.effects import AuditEnded, DisputeEnded, DisputeOpened, Paid, Slashed, StandingChanged
 from verification.state import Audit, Place, Ruling, Stage, Standing
 from verification.units import MILLION

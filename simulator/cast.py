@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.toy import DATA, START, ToyEngine, reference
+from simulator.toy import DATA, START, ToyEngine, reference
 from trainer.rounds import HONEST, Conduct, Job, Rounds
 from verification import actors, signing
 from verification.actors import (

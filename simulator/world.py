@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tests.simulation.cast import Actor, Blobs
-from tests.simulation.memory import MemoryLedger
-from tests.toy import START
+from simulator.cast import Actor, Blobs
+from simulator.memory import MemoryLedger
+from simulator.toy import START
 from verification import law
 from verification.actors import Computed, Results, Say, decide
 from verification.effects import Effect

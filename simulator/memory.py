@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.toy import ToyExecutor
+from simulator.toy import ToyExecutor
 from verification import codec, law
 from verification.effects import Effect
 from verification.errors import Violation
