@@ -1,12 +1,12 @@
-"""Who plays in a simulated run: honest actors, and each way of lying as the one thing it does differently."""
+"""Who plays in a simulated run: the honest decision, a disk, a machine, and how it departs from these."""
 
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulator.toy import DATA, START, ToyEngine, reference
+from simulator.toy import DATA, ToyEngine, reference
 from trainer.rounds import HONEST, Conduct, Job, Rounds
-from verification import actors, signing
+from verification import actors, law, signing
 from verification.actors import (
     Computed,
     FetchContribution,
@@ -19,30 +19,22 @@ from verification.actors import (
     Self,
     Work,
 )
-from verification.digest import tagged
+from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.manifest import BundleRef
 from verification.outer import outer_inputs
 from verification.state import Place, State
-from verification.statements import (
-    VERIFIER,
-    WORKER,
-    Body,
-    ChallengeSeal,
-    Link,
-    Opening,
-    Point,
-    Reveal,
-    Verdict,
-)
+from verification.statements import VERIFIER, WORKER, Body, make_statement, round_of, sign_statement
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 
 @dataclass
 class Blobs:
-    """What has been computed or sent, by content: everyone may fetch it."""
+    """What has been computed or sent, by content: everyone may fetch it. `memo` holds results of pure functions:
+    what one honest peer computes, all do."""
 
     bundles: dict[Digest, Bundle] = field(default_factory=dict)
+    memo: dict[object, Any] = field(default_factory=dict)
 
     def put(self, bundle: Bundle) -> BundleRef:
         """Keep a bundle under its digest and its address."""
@@ -52,12 +44,17 @@ class Blobs:
 
 
 class Actor:
-    """An honest peer: `compute` performs what `decide` asks for. Liars override one thing each and count it."""
+    """A peer: `decide` says what it does, `compute` performs what must be computed.
+
+    `journal` is its disk: what it has signed, by place. It is honest without behaviours and with the honest conduct.
+    """
 
     role = VERIFIER
 
-    def __init__(self, name: str, speed: int = 100, stake: int = 0, conduct: Conduct = HONEST) -> None:
-        """A peer whose key follows from its name."""
+    def __init__(
+        self, name: str, *behaviours: Behaviour, speed: int = 100, stake: int = 0, conduct: Conduct = HONEST
+    ) -> None:
+        """A peer whose key follows from its name. `conduct` is how it trains, `behaviours` what else it does."""
         self.name = name
         self.secret = hashlib.sha256(name.encode()).digest()
         least = 10_000 if self.role == WORKER else 5_000
@@ -70,23 +67,54 @@ class Actor:
             f"/toy/{name}",
             Millis(0),
         )
+        self.behaviours = behaviours
         self.conduct = conduct
         self.results = Results()
         self.journal: dict[tuple[int, str, Digest], bytes] = {}
-        self.faults = 0
+        self.crashes = 0
         self.is_up = True
+        self.skew = 0
+        """Milliseconds by which its clock is ahead of the ledger's."""
 
     @property
     def address(self) -> Address:
         """Return the account."""
         return self.me.address
 
-    def wants_to_say(self, body: Body) -> bool:
-        """Return whether the peer says what an honest one would."""
-        return True
+    @property
+    def is_honest(self) -> bool:
+        """Return whether it follows the protocol."""
+        return not self.behaviours and self.conduct is HONEST
 
-    def compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
-        """Return the result of an action; None when it cannot be had now."""
+    @property
+    def faults(self) -> int:
+        """Return how often its behaviours departed from the honest one."""
+        return sum(behaviour.faults for behaviour in self.behaviours)
+
+    def decide(self, state: State, now: Millis) -> list[Act]:
+        """Return what the peer does at its own time `now`."""
+        return decide_as(self.behaviours, View(state, self.me, self.results, now))
+
+    def sign(self, state: State, body: Body) -> bytes:
+        """Return the statement as it is written down: signed once per place, the same after a restart."""
+        head = law.head_of(state, round_of(body))
+        statement = make_statement(state.chain, state.run, head, body)
+        place = (statement.round, statement.slot, head)
+        if place not in self.journal:
+            self.journal[place] = sign_statement(self.secret, statement)
+        return self.journal[place]
+
+    def forge(self, state: State, body: Body) -> bytes:
+        """Return a statement signed afresh, past the journal."""
+        head = law.head_of(state, round_of(body))
+        return sign_statement(self.secret, make_statement(state.chain, state.run, head, body))
+
+    def compute(self, action: Computed, state: State, blobs: Blobs, now: Millis) -> Any:
+        """Return what the peer takes for the result of an action; None when it cannot be had now."""
+        view = View(state, self.me, self.results, now)
+        return result_as(self.behaviours, view, action, lambda: self._compute(action, state, blobs))
+
+    def _compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
         match action:
             case FetchState(number):
                 return True if actors.state_before(state, number).digest in blobs.bundles else None
@@ -95,23 +123,41 @@ class Actor:
                 bundle = blobs.bundles.get(commit.contribution.blob)
                 return True if bundle is not None and reference(bundle) == commit.contribution else None
             case RunRound(number, worker):
-                return self.run(state, number, worker, blobs)
+                return self._run(state, number, worker, blobs)
             case RunOuter(number):
-                return blobs.put(self._rounds(state).next_state(self._outer_inputs(state, number, blobs)))
+                return self._run_outer(state, number, blobs)
             case ListStates(number, worker, steps):
                 start = blobs.bundles[state.rounds[number].start.digest]
-                conduct = self.conduct if worker == self.address else HONEST
-                return self._rounds(state).digests_after(job_of(state, number, worker), start, steps, conduct)
-        return self.inputs_of(action, state, blobs)
+                recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
+                conduct = HONEST if recomputes else self._conduct_for(worker)
+                return _rounds(state).digests_after(job_of(state, number, worker), start, steps, conduct)
+        return self._inputs_of(action, state, blobs)
 
-    def run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
+    def _conduct_for(self, worker: Address) -> Conduct:
+        return self.conduct if worker == self.address else HONEST
+
+    def _run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
         """Compute F as oneself or as an auditor."""
+        job, conduct = job_of(state, number, worker), self._conduct_for(worker)
+        if conduct is HONEST and job in blobs.memo:
+            known: Work = blobs.memo[job]
+            return known
         start = blobs.bundles[state.rounds[number].start.digest]
-        conduct = self.conduct if worker == self.address else HONEST
-        outcome = self._rounds(state).run(job_of(state, number, worker), start, conduct)
-        return Work(outcome.digests, blobs.put(outcome.contribution), Count(0))
+        outcome = _rounds(state).run(job, start, conduct)
+        work = Work(outcome.digests, blobs.put(outcome.contribution), Count(0))
+        if conduct is HONEST:
+            blobs.memo[job] = work
+        return work
 
-    def inputs_of(self, action: GatherInputs, state: State, blobs: Blobs) -> tuple[Bundle, ...]:
+    def _run_outer(self, state: State, number: Round, blobs: Blobs) -> BundleRef:
+        worked = state.rounds[number]
+        key = ("outer", number, worked.included)
+        if key not in blobs.memo:
+            blobs.memo[key] = blobs.put(_rounds(state).next_state(self._outer_inputs(state, number, blobs)))
+        ref: BundleRef = blobs.memo[key]
+        return ref
+
+    def _inputs_of(self, action: GatherInputs, state: State, blobs: Blobs) -> tuple[Bundle, ...]:
         """Return the input bundles of a disputed execution."""
         worked = state.rounds[action.number]
         start = blobs.bundles[worked.start.digest]
@@ -120,13 +166,10 @@ class Actor:
                 blobs.bundles[worked.commits[worker].contribution.digest] for worker in worked.included
             )
         job = job_of(state, action.number, action.accused)
-        return self._rounds(state).inputs_of(job, start, action.place, action.step)
-
-    def _rounds(self, state: State) -> Rounds:
-        return Rounds(ToyEngine(), state.manifest, DATA)
+        return _rounds(state).inputs_of(job, start, action.place, action.step)
 
     def _outer_inputs(self, state: State, number: Round, blobs: Blobs) -> list[Any]:
-        start, *parts = self.inputs_of(GatherInputs(number, self.address, Place.OUTER, 0), state, blobs)
+        start, *parts = self._inputs_of(GatherInputs(number, self.address, Place.OUTER, 0), state, blobs)
         worked = state.rounds[number]
         entries = {
             worked.assignments[worker].slot: (worked.assignments[worker].steps, part)
@@ -135,126 +178,33 @@ class Actor:
         return outer_inputs(state.manifest.work.slots, start, entries)
 
 
+class Verifier(Actor):
+    """A verifier."""
+
+
+class Worker(Actor):
+    """A worker."""
+
+    role = WORKER
+
+
+def _rounds(state: State) -> Rounds:
+    return Rounds(ToyEngine(), state.manifest, DATA)
+
+
 def job_of(state: State, number: Round, worker: Address) -> Job:
     """Return the job of a worker's round."""
     worked = state.rounds[number]
     return Job(number, worker, worked.beacon, worked.assignments[worker].steps)
 
 
-class Verifier(Actor):
-    """An honest verifier."""
-
-
-class Worker(Actor):
-    """A worker; `conduct` is its cheat."""
-
-    role = WORKER
-
-
-class FalseAccuser(Verifier):
-    """Claims another digest at one leaf (or another contribution) of every round it audits."""
-
-    leaf: int | None = 1
-
-    def run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
-        """Alter the true result."""
-        self.faults += 1
-        work = super().run(state, number, worker, blobs)
-        false = tagged("false", self.address)
-        if self.leaf is None:
-            return Work(work.digests, BundleRef(false, false), work.norm)
-        digests = list(work.digests)
-        digests[min(self.leaf, len(digests) - 1)] = false
-        return Work(tuple(digests), work.contribution, work.norm)
-
-
-class Lazy(Verifier):
-    """Computes nothing: audits with invented digests, and cannot bring any input when it comes to a dispute."""
-
-    def run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
-        """Invent the result."""
-        self.faults += 1
-        false = tagged("false", self.address)
-        return Work((false,) * 4, BundleRef(false, false), Count(0))
-
-    def wants_to_say(self, body: Body) -> bool:
-        """Stay out of disputes."""
-        return not isinstance(body, Point)
-
-    def inputs_of(self, action: GatherInputs, state: State, blobs: Blobs) -> tuple[Bundle, ...]:
-        """Have nothing that opens the agreed digest."""
-        if action.place is Place.OUTER:
-            return super().inputs_of(action, state, blobs)
-        return (START, START) if action.place is not Place.STEP else (START,)
-
-
-class Copier(Verifier):
-    """Commits blindly to nothing and, once the worker has opened, reveals what it opened."""
-
-    def wants_to_say(self, body: Body) -> bool:
-        """Forget the empty result once it is committed to, and reveal nothing but a copy."""
-        empty = isinstance(body, Reveal) and not body.digests
-        if empty or isinstance(body, Verdict):
-            self.results.done.pop(RunRound(body.work, body.worker), None)
-        return not empty
-
-    def compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
-        """Copy an opening as soon as there is one; the blind was made without it."""
-        if not isinstance(action, RunRound):
-            return super().compute(action, state, blobs)
-        self.faults += 1
-        opening = state.rounds[action.number].openings.get(action.worker)
-        commit = state.rounds[action.number].commits[action.worker]
-        return Work(opening.digests if opening else (), commit.contribution, Count(0))
-
-
-class Mute(Actor):
-    """Never says statements of one kind."""
-
-    kinds: tuple[type, ...] = ()
-
-    def wants_to_say(self, body: Body) -> bool:
-        """Swallow the statement and count it."""
-        if isinstance(body, self.kinds):
-            self.faults += 1
-            return False
-        return True
-
-
-class NeverOpens(Mute, Worker):
-    """A worker that commits but does not open."""
-
-    kinds = (Opening,)
-
-
-class NeverReveals(Mute, Verifier):
-    """A verifier that gives blind verdicts and leaves them closed."""
-
-    kinds = (Reveal,)
-
-
-class NeverLinks(Mute, Verifier):
-    """A verifier that hides which duties were its own."""
-
-    kinds = (Link,)
-
-
-class WrongSealer(Mute, Verifier):
-    """Signs another next state than the contributions give, in one round, and keeps still about the others' states."""
-
-    at = 1
-    kinds = (ChallengeSeal,)
-
-    def compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
-        """Alter the outer step's result."""
-        result = super().compute(action, state, blobs)
-        if action == RunOuter(Round(self.at)):
-            self.faults += 1
-            return BundleRef(tagged("wrong", result.digest), result.blob)
-        return result
-
-
-class AccusingSealer(WrongSealer):
-    """Also contests everyone who sealed the right state."""
-
-    kinds = ()
+def steps_of(state: State, action: Computed) -> int:
+    """Return the inner steps that an action costs; fetching and the outer step count as none."""
+    match action:
+        case RunRound(number, worker):
+            return state.rounds[number].assignments[worker].steps
+        case ListStates(_, _, steps):
+            return steps[-1]
+        case GatherInputs():
+            return action.step
+    return 0

@@ -16,7 +16,10 @@ app.add_typer(run_app, name="run")
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
 INTERRUPTED = 130
-CHEATS = "none, skip-steps, noise, stale, wrong-data"
+CHEATS = (
+    "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
+    "learning-rate, low-precision, one-bit, backdoor, other-end"
+)
 
 
 @app.command()
