@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulator.toy import DATA, ToyEngine, reference
+from simulator.toy import CONTRIBUTION, DATA, ToyEngine, reference
 from trainer.rounds import HONEST, Conduct, Job, Rounds
 from verification import actors, law, signing
 from verification.actors import (
@@ -121,7 +121,9 @@ class Actor:
             case FetchContribution(number, worker):
                 commit = state.rounds[number].commits[worker]
                 bundle = blobs.bundles.get(commit.contribution.blob)
-                return True if bundle is not None and reference(bundle) == commit.contribution else None
+                if bundle is None or reference(bundle) != commit.contribution:
+                    return None
+                return [(part.dtype, part.shape) for part in bundle.tensors] == CONTRIBUTION
             case RunRound(number, worker):
                 return self._run(state, number, worker, blobs)
             case RunOuter(number):
