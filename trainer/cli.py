@@ -20,7 +20,10 @@ for _entry in entry_points(group="proofswarm.commands"):
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
 INTERRUPTED = 130
-CHEATS = "none, skip-steps, noise, stale, wrong-data"
+CHEATS = (
+    "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
+    "learning-rate, low-precision, one-bit, backdoor, other-end"
+)
 
 
 @app.command()

@@ -67,9 +67,17 @@ class Conduct:
         """Return the working state after inner step `number` (from 1)."""
         return advance(working)
 
+    def disturb(self, job: Job, number: int) -> "Disturbance | None":
+        """Return what is made of inner step `number` (0: of the gathered start); None leaves it as it is."""
+        return None
+
     def contribution(self, job: Job, bundle: Bundle) -> Bundle:
         """Return the contribution that is committed and sent."""
         return bundle
+
+
+Disturbance = Callable[[Bundle, Bundle], Bundle]
+"""(working state before, after) to the one that the worker goes on with."""
 
 
 HONEST = Conduct()
@@ -156,11 +164,18 @@ class Rounds:
         index = conduct.index(job, record_index(self._manifest, job.beacon, job.worker, job.steps))
         inputs = [conduct.start(job, start), self._data, self._engine.load(Bundle((index,)))]
         working = self._engine.run(self._manifest.programs.prologue.digest, inputs)
+        if (change := conduct.disturb(job, 0)) is not None:
+            gathered = self._engine.dump(working)
+            working = self._engine.load(change(gathered, gathered))
         yield 0, working
 
         def advance(state: Handle) -> Handle:
             return self._engine.run(self._manifest.programs.inner.digest, [state])
 
         for number in range(1, job.steps + 1):
+            change = conduct.disturb(job, number)
+            before = None if change is None else self._engine.dump(working)
             working = conduct.step(job, number, working, advance)
+            if change is not None and before is not None:
+                working = self._engine.load(change(before, self._engine.dump(working)))
             yield number, working

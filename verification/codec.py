@@ -58,11 +58,18 @@ def unpack(data: bytes, limit: int = MAX_MESSAGE) -> Any:
 
 
 def _to_plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return tuple(_to_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
+    names = _field_names(typing.cast(Any, type(value)))
+    if names is not None:
+        return tuple([_to_plain(getattr(value, name)) for name in names])
     if isinstance(value, tuple | list):
         return tuple(_to_plain(item) for item in value)
     return value
+
+
+@functools.cache
+def _field_names(kind: Any) -> tuple[str, ...] | None:
+    """Return a dataclass's fields in declared order; None for any other type."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toy import ToyExecutor, minimal
+from simulator.toy import ToyExecutor, minimal
 from verification import law, signing
 from verification.digest import ZERO
 from verification.errors import UserError

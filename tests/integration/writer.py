@@ -4,7 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from tests.toy import ToyExecutor
+from simulator.toy import ToyExecutor
 from verification import law
 from verification.digest import ZERO
 from verification.ledger.local import LocalLedger

@@ -2,30 +2,22 @@
 
 import copy
 
-from tests.simulation.cast import Actor, Blobs, Verifier, Worker
-from tests.simulation.memory import MemoryLedger
-from tests.toy import START, minimal
+from simulator.cast import Actor, Blobs, Verifier, Worker
+from simulator.memory import MemoryLedger
+from simulator.toy import START, minimal
 from trainer.cheats import conduct_named
 from verification import law
-from verification.actors import Say, decide
+from verification.actors import Say
+from verification.adversaries import Forge, Throw
 from verification.effects import Slashed
 from verification.errors import Violation
 from verification.ledger.local import Genesis
 from verification.manifest import cost_of_round
 from verification.state import Phase, Stage, State, total_money
-from verification.statements import Body, make_statement, round_of, sign_statement
 from verification.units import Address, Amount, Millis
 
 STEP = 40
 """Milliseconds after which honest peers act again: less than a quarter of the shortest window."""
-
-
-def signed(state: State, actor: Actor, body: Body) -> bytes:
-    """Return the statement as the actor's journal has it: signed once per place."""
-    head = law.head_of(state, round_of(body))
-    statement = make_statement(state.chain, state.run, head, body)
-    place = (statement.round, statement.slot, head)
-    return actor.journal.setdefault(place, sign_statement(actor.secret, statement))
 
 
 class Arena:
@@ -67,13 +59,13 @@ class Arena:
         return len(self.ledger.log) > length
 
     def act(self, actor: Actor) -> bool:
-        """Let an actor do once what `decide` says; returns whether anything came of it."""
-        for action in decide(self.state, actor.me, actor.results, Millis(self.now)):
+        """Let an actor do once what it wants; returns whether anything came of it."""
+        for action in actor.decide(self.state, Millis(self.now)):
             if isinstance(action, Say):
-                if actor.wants_to_say(action.body) and self.submit(signed(self.state, actor, action.body)):
+                if self.submit(actor.sign(self.state, action.body)):
                     return True
-            else:
-                result = actor.compute(action, self.state, self.blobs)
+            elif not isinstance(action, Forge | Throw):
+                result = actor.compute(action, self.state, self.blobs, Millis(self.now))
                 if result is not None:
                     actor.results.done[action] = result
                     return True

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.toy import minimal
 from tests.property.strategies import bodies, of
-from tests.toy import minimal
 from verification import codec, signing, statements
 from verification.digest import ZERO
 from verification.errors import BadSignature, Malformed, Violation

@@ -7,15 +7,23 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.property.arena import Arena, signed
+from simulator.cast import Verifier
+from tests.property.arena import Arena
 from tests.property.strategies import of
-from tests.simulation.cast import FalseAccuser, Lazy, Verifier, WrongSealer
 from trainer.cheats import CHEATS
 from verification import law
 from verification.actors import Say, decide
+from verification.adversaries import FalseAccuser, Invent, Mute, WrongSeal
 from verification.digest import ZERO, tagged
 from verification.state import Stage
-from verification.statements import KINDS, Contradiction, make_statement, round_of, sign_statement
+from verification.statements import (
+    KINDS,
+    ChallengeSeal,
+    Contradiction,
+    make_statement,
+    round_of,
+    sign_statement,
+)
 from verification.tensors import Bundle
 from verification.units import Address, Digest, Millis, Round
 
@@ -33,10 +41,8 @@ class LawMachine(RuleBasedStateMachine):
     )
     def sit_down(self, cheat: str, leaf: int | None, who: int) -> None:
         """Choose how the two others lie when they do compute."""
-        accuser = (Verifier, FalseAccuser, Lazy, WrongSealer)[who]("bad-v")
-        if isinstance(accuser, FalseAccuser):
-            accuser.leaf = leaf
-        self.arena = Arena(cheat, accuser)
+        lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)]][who]
+        self.arena = Arena(cheat, Verifier("bad-v", *lies))
         for actor in [*self.arena.honest, *self.arena.others]:
             self.arena.act(actor)
 
@@ -61,7 +67,7 @@ class LawMachine(RuleBasedStateMachine):
             a for a in decide(arena.state, actor.me, actor.results, Millis(arena.now)) if isinstance(a, Say)
         ]
         if says:
-            arena.submit(signed(arena.state, actor, altered(data.draw, says[choice % len(says)].body)))
+            arena.submit(actor.sign(arena.state, altered(data.draw, says[choice % len(says)].body)))
 
     @rule(who=st.integers(0, 2), kind=kinds, data=st.data())
     def someone_invents_a_statement(self, who: int, kind: str, data: st.DataObject) -> None:
@@ -98,7 +104,7 @@ class LawMachine(RuleBasedStateMachine):
             statement = make_statement(arena.state.chain, arena.state.run, head, other)
             second = sign_statement(arena.others[who].secret, statement) if statement.slot == slot else data
             sender = [*arena.honest, *arena.others, arena.stranger][reporter]
-            arena.submit(signed(arena.state, sender, Contradiction(data, second)))
+            arena.submit(sender.sign(arena.state, Contradiction(data, second)))
 
     @invariant()
     def nothing_is_lost_and_no_honest_peer_pays(self) -> None:

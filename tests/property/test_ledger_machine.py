@@ -7,9 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.property.arena import signed
-from tests.simulation.cast import Actor, Blobs, Verifier, Worker
-from tests.toy import START, ToyExecutor, minimal
+from simulator.cast import Actor, Blobs, Verifier, Worker
+from simulator.toy import START, ToyExecutor, minimal
 from verification.actors import Say, decide
 from verification.errors import Violation
 from verification.ledger.local import Genesis, LocalLedger, create, verify_log
@@ -50,10 +49,10 @@ class LedgerMachine(RuleBasedStateMachine):
         for _ in range(times):
             for action in decide(ledger.state, actor.me, actor.results, Millis(self.now)):
                 if not isinstance(action, Say):
-                    result = actor.compute(action, ledger.state, self.blobs)
+                    result = actor.compute(action, ledger.state, self.blobs, Millis(self.now))
                     actor.results.done.update({action: result} if result is not None else {})
                     continue
-                data = signed(ledger.state, actor, action.body)
+                data = actor.sign(ledger.state, action.body)
                 try:
                     ledger.submit(data)
                 except Violation:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.toy import minimal
+from simulator.toy import minimal
 from verification import money
 from verification.digest import ZERO, integer, tagged
 from verification.errors import BadEvidence

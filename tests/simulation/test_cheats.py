@@ -5,19 +5,30 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.cast import Verifier, Worker
-from tests.simulation.world import World
-from tests.toy import minimal
-from trainer.cheats import conduct_named
+from simulator.cast import Verifier, Worker
+from simulator.invariants import Invariants
+from simulator.toy import minimal
+from simulator.world import World
+from trainer.cheats import CHEATS, conduct_named
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, RoundSealed, Slashed
 from verification.state import Place, Ruling, Stage, Standing
 from verification.units import MILLION
 
 CASES = [
-    ("skip-steps", Place.STEP),
-    ("noise", Place.EPILOGUE),
-    ("stale", Place.PROLOGUE),
-    ("wrong-data", Place.PROLOGUE),
+    ("skip-steps", Place.STEP, 7),
+    ("noise", Place.EPILOGUE, None),
+    ("stale", Place.PROLOGUE, None),
+    ("wrong-data", Place.PROLOGUE, None),
+    ("wrong-order", Place.PROLOGUE, None),
+    ("half-batch", Place.PROLOGUE, None),
+    ("flip-labels", Place.PROLOGUE, None),
+    ("tail-step", Place.STEP, 12),
+    ("zero-update", Place.STEP, 1),
+    ("learning-rate", Place.STEP, 1),
+    ("low-precision", Place.STEP, 1),
+    ("one-bit", Place.STEP, 1),
+    ("backdoor", Place.STEP, 6),
+    ("other-end", Place.EPILOGUE, None),
 ]
 
 
@@ -25,8 +36,9 @@ def played(name: str, seed: int, **changes: Any) -> tuple[World, Worker, list[Ve
     """Return a finished run in which one worker cheats from round 2 on and everyone audits everything."""
     cheat = Worker("cheat", conduct=conduct_named(name, 2))
     verifiers = [Verifier(f"v{i}") for i in range(2)]
-    manifest = minimal(**{"audit_rate": MILLION, "rounds": 6, **changes})
-    world = World(manifest, [cheat, Worker("w0"), Worker("w1", speed=70), *verifiers], random.Random(seed))
+    manifest = minimal(**{"audit_rate": MILLION, "rounds": 9, **changes})
+    honest = [Worker("w0"), Worker("w1", speed=70), *verifiers]
+    world = World(manifest, [cheat, *honest], random.Random(seed), check=Invariants(honest))
     world.run()
     assert world.state.stage is Stage.ENDED
     assert len(world.state.rounds) == world.state.manifest.work.rounds
@@ -41,14 +53,18 @@ def escrow_before(world: World, cheat: Worker, slashed: Slashed) -> int:
     return sum(world.state.rounds[number].assignments[cheat.address].steps * 7 for number in included)
 
 
-@pytest.mark.parametrize(("name", "place"), CASES)
-@pytest.mark.parametrize("seed", range(3))
-def test_cheat_is_convicted_where_it_cheated(name: str, place: Place, seed: int) -> None:
+def test_every_cheat_has_its_case() -> None:
+    assert {name for name, *_ in CASES} == CHEATS.keys() - {"none"}
+
+
+@pytest.mark.parametrize(("name", "place", "step"), CASES)
+@pytest.mark.parametrize("seed", range(2))
+def test_cheat_is_convicted_where_it_cheated(name: str, place: Place, step: int | None, seed: int) -> None:
     world, cheat, verifiers = played(name, seed)
     ended = [e for e in world.seen(DisputeEnded) if e.round == 2]
     assert {e.challenger for e in ended} == {v.address for v in verifiers}
     assert {(e.ruling, e.accused, e.place) for e in ended} == {(Ruling.GUILTY, cheat.address, place)}
-    assert {e.step for e in ended} == {7 if place is Place.STEP else None}
+    assert {e.step for e in ended} == {step}
     slashed = world.seen(Slashed)[0]
     taken = 1_000 + escrow_before(world, cheat, slashed)
     share = taken // 2 // 2

@@ -4,16 +4,17 @@ import random
 
 import pytest
 
-from tests.simulation.cast import Actor, NeverOpens, Verifier, Worker
-from tests.simulation.world import World
-from tests.toy import START, minimal, reference
+from simulator.cast import Actor, Verifier, Worker
+from simulator.toy import START, minimal, reference
+from simulator.world import World
 from trainer.cheats import conduct_named
+from verification.adversaries import Mute
 from verification.audits import workers_to_open
 from verification.effects import AuditEnded, DisputeEnded, Slashed, StageChanged, StandingChanged
 from verification.errors import Refused
 from verification.law import head_of
 from verification.state import Audit, Phase, Ruling, Stage, Standing, Turn, Watch
-from verification.statements import Commit, make_statement, sign_statement
+from verification.statements import Commit, Opening, make_statement, sign_statement
 from verification.tensors import digest_of
 from verification.units import MILLION, Count, Digest, Millis, Round
 
@@ -35,7 +36,7 @@ def owes_opening(world: World, actor: Actor) -> bool:
 
 
 def test_worker_that_never_opens_is_suspended_then_convicted() -> None:
-    silent = NeverOpens("silent")
+    silent = Worker("silent", Mute(Opening))
     world = World(minimal(audit_rate=MILLION), [silent, *cast()], random.Random(1))
     world.run()
     assert silent.faults > 0
@@ -67,7 +68,7 @@ def test_worker_that_opens_late_is_restored_and_loses_nothing(seed: int) -> None
     world = World(minimal(audit_rate=MILLION), actors, random.Random(seed))
     world.crash_when(actors[0], lambda world: owes_opening(world, actors[0]), 1_500)
     world.run()
-    assert actors[0].faults == 1
+    assert actors[0].crashes == 1
     assert "suspended" in standings(world, actors[0])
     assert standings(world, actors[0])[-1] == "active"
     assert not world.seen(Slashed)
@@ -88,12 +89,12 @@ def test_silent_challenger_decides_nothing_and_another_verifier_is_drawn(name: s
     for verifier in verifiers:
         world.crash_when(
             verifier,
-            lambda world, me=verifier: challenges(world, me) and not any(v.faults for v in verifiers),
+            lambda world, me=verifier: challenges(world, me) and not any(v.crashes for v in verifiers),
             None,
         )
     world.run()
-    (dead,) = [v for v in verifiers if v.faults]
-    (other,) = [v for v in verifiers if not v.faults]
+    (dead,) = [v for v in verifiers if v.crashes]
+    (other,) = [v for v in verifiers if not v.crashes]
     ended = world.seen(DisputeEnded)
     assert [(e.challenger, e.ruling) for e in ended] == [
         (dead.address, Ruling.VOID),
@@ -119,7 +120,7 @@ def test_lost_audit_is_drawn_again_and_the_loser_is_restored(seed: int) -> None:
     audits = world.seen(AuditEnded)
     lost = {(a.work, a.worker) for a in audits if a.outcome is Audit.LOST}
     passed = {(a.work, a.worker): a.verifier for a in audits if a.outcome is Audit.PASSED}
-    assert bool(lost) == bool(verifiers[0].faults)
+    assert bool(lost) == bool(verifiers[0].crashes)
     assert all(passed[key] == verifiers[1].address for key in lost)
     assert not world.seen(Slashed)
     assert all(world.gain(actor) == world.member(actor).rewards for actor in world.actors)
@@ -133,7 +134,7 @@ def test_crashes_for_some_rounds_cost_time_and_no_stake(seed: int) -> None:
     for actor in (actors[0], actors[3]):
         world.crash(actor, start := rng.randint(100, 900), start + rng.randint(500, 3_000))
     world.run()
-    assert [actor.faults for actor in actors] == [1, 0, 0, 1, 0, 0]
+    assert [actor.crashes for actor in actors] == [1, 0, 0, 1, 0, 0]
     assert len(world.state.rounds) == 8
     assert not world.seen(Slashed)
     assert all(world.gain(actor) == world.member(actor).rewards for actor in actors)
@@ -145,7 +146,7 @@ def test_dead_majority_drains_the_run_and_everything_unlocks() -> None:
     for actor in actors[:3]:
         world.crash_when(actor, lambda world: len(world.state.rounds) == 2, 40_000)
     world.run()
-    assert [actor.faults for actor in actors] == [1, 1, 1, 0, 0]
+    assert [actor.crashes for actor in actors] == [1, 1, 1, 0, 0]
     assert [(change.stage, change.reason) for change in world.seen(StageChanged)][1:] == [
         (Stage.DRAINING, "no round closed for too long"),
         (Stage.ENDED, "everything is settled"),
@@ -171,9 +172,9 @@ def test_run_that_never_gathers_ends_and_pays_back() -> None:
 def test_member_that_went_away_comes_back_with_an_announcement() -> None:
     actors = cast(4, 2)
     world = World(minimal(rounds=12, audit_rate=0), actors, random.Random(2))
-    world.crash(actors[0], 500, 3_500)
+    world.crash_when(actors[0], lambda world: len(world.state.rounds) == 3, 3_000)
     world.run()
-    assert actors[0].faults == 1
+    assert actors[0].crashes == 1
     assert standings(world, actors[0])[:2] == ["away", "active"]
     assert not world.seen(Slashed)
     assert world.member(actors[0]).standing is Standing.ACTIVE

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from tests.simulation.cast import Verifier, Worker
-from tests.simulation.world import SUBMITTER, World
-from tests.toy import minimal
+from simulator.cast import Verifier, Worker
+from simulator.toy import minimal
+from simulator.world import SUBMITTER, World
 from verification.actors import FetchState
 from verification.effects import AuditEnded, DisputeOpened, RoundOpened, Slashed, StandingChanged
 from verification.state import Audit, Stage

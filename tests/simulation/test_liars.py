@@ -4,29 +4,22 @@ import random
 
 import pytest
 
-from tests.simulation.cast import (
-    AccusingSealer,
-    Actor,
-    Copier,
-    FalseAccuser,
-    Lazy,
-    NeverLinks,
-    NeverReveals,
-    Verifier,
-    Worker,
-    WrongSealer,
-)
-from tests.simulation.world import World
-from tests.toy import minimal
+from simulator.cast import Actor, Verifier, Worker
+from simulator.invariants import Invariants
+from simulator.toy import minimal
+from simulator.world import World
+from verification.adversaries import CopyVerdict, FalseAccuser, Invent, Mute, WrongSeal
 from verification.effects import AuditEnded, DisputeEnded, DisputeOpened, Paid, Slashed, StandingChanged
 from verification.state import Audit, Place, Ruling, Stage, Standing
+from verification.statements import ChallengeSeal, Link, Reveal
 from verification.units import MILLION
 
 
 def played(liar: Actor, seed: int, **changes: int) -> World:
     """Return a finished run of two honest workers, one honest verifier and a liar."""
     actors = [Worker("w0"), Worker("w1", speed=60), Verifier("v0"), liar]
-    world = World(minimal(audit_rate=MILLION, **changes), actors, random.Random(seed))
+    manifest = minimal(audit_rate=MILLION, **changes)
+    world = World(manifest, actors, random.Random(seed), check=Invariants(actors[:3]))
     world.run()
     assert world.state.stage is Stage.ENDED
     assert liar.faults > 0
@@ -45,8 +38,7 @@ def bonds(world: World, actor: Actor) -> int:
 
 @pytest.mark.parametrize(("leaf", "place"), [(0, Place.PROLOGUE), (1, Place.STEP), (None, Place.EPILOGUE)])
 def test_wrong_accuser_pays_its_bond_and_half_goes_to_the_accused(leaf: int | None, place: Place) -> None:
-    liar = FalseAccuser("liar")
-    liar.leaf = leaf
+    liar = Verifier("liar", FalseAccuser(leaf))
     world = played(liar, 1)
     ended = world.seen(DisputeEnded)
     assert {(e.ruling, e.place, e.challenger) for e in ended} == {(Ruling.INNOCENT, place, liar.address)}
@@ -60,7 +52,7 @@ def test_wrong_accuser_pays_its_bond_and_half_goes_to_the_accused(leaf: int | No
 
 
 def test_lazy_verifier_cannot_bring_the_inputs_of_what_it_invented() -> None:
-    liar = Lazy("liar")
+    liar = Verifier("liar", Invent())
     world = played(liar, 2)
     assert {e.ruling for e in world.seen(DisputeEnded)} == {Ruling.VOID}
     lost = min(5_000, 1_000 * len(world.seen(DisputeOpened)))
@@ -72,7 +64,7 @@ def test_lazy_verifier_cannot_bring_the_inputs_of_what_it_invented() -> None:
 
 
 def test_copier_cannot_open_its_blind_with_what_it_copied() -> None:
-    liar = Copier("liar")
+    liar = Verifier("liar", CopyVerdict())
     world = played(liar, 3)
     assert any(said.startswith("liar: the reveal does not open") for said in world.refused)
     assert not world.seen(DisputeOpened)
@@ -80,9 +72,9 @@ def test_copier_cannot_open_its_blind_with_what_it_copied() -> None:
     assert world.member(liar).standing is Standing.EXCLUDED
 
 
-@pytest.mark.parametrize("kind", [NeverReveals, NeverLinks])
-def test_silence_about_a_verdict_costs_a_bond_and_its_audits_are_drawn_again(kind: type[Actor]) -> None:
-    liar = kind("liar")
+@pytest.mark.parametrize("kind", [Reveal, Link])
+def test_silence_about_a_verdict_costs_a_bond_and_its_audits_are_drawn_again(kind: type) -> None:
+    liar = Verifier("liar", Mute(kind))
     world = played(liar, 4)
     changes = [c for c in world.seen(StandingChanged) if c.address == liar.address]
     assert [c.standing for c in changes] == ["suspended", "excluded"]
@@ -96,7 +88,7 @@ def test_silence_about_a_verdict_costs_a_bond_and_its_audits_are_drawn_again(kin
 
 
 def test_a_sealer_that_contests_the_right_state_pays_for_that_too() -> None:
-    liar = AccusingSealer("liar")
+    liar = Verifier("liar", WrongSeal())
     world = played(liar, 5)
     rulings = {(e.ruling, e.challenger == liar.address) for e in world.seen(DisputeEnded)}
     assert rulings == {(Ruling.GUILTY, False), (Ruling.INNOCENT, True)}
@@ -105,7 +97,7 @@ def test_a_sealer_that_contests_the_right_state_pays_for_that_too() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_sealer_is_convicted_over_the_outer_step(seed: int) -> None:
-    liar = WrongSealer("liar")
+    liar = Verifier("liar", WrongSeal(), Mute(ChallengeSeal))
     world = played(liar, seed)
     (ended,) = {(e.ruling, e.place, e.round) for e in world.seen(DisputeEnded)}
     assert ended == (Ruling.GUILTY, Place.OUTER, 1)

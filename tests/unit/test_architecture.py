@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("benchmarks", "trainer", "p2p", "verification")
+PACKAGES = ("benchmarks", "simulator", "trainer", "p2p", "verification")
 MAX_FUNCTION, MAX_MODULE, MAX_PARAMETERS = 80, 600, 8
 MAX_TEXT_BYTES = 2_000_000
 BAD_NAMES = {"utils", "common", "manager", "node", "helpers"}

@@ -166,6 +166,16 @@ def differences(workshop: Workshop, order: orders.RunJob) -> tuple[list[int], li
         ("noise", [], [], True),
         ("stale", [0, 1, 2, 3, 4], [0, 1, 2], True),
         ("wrong-data", [0, 1, 2, 3, 4], [0, 1, 2], True),
+        ("wrong-order", [0, 1, 2, 3, 4], [0, 1, 2], True),
+        ("half-batch", [0, 1, 2, 3, 4], [0, 1, 2], True),
+        ("flip-labels", [0, 1, 2, 3, 4], [0, 1, 2], True),
+        ("tail-step", [4], [2], True),
+        ("zero-update", [1, 2, 3, 4], [1, 2], True),
+        ("learning-rate", [1, 2, 3, 4], [1, 2], True),
+        ("low-precision", [1, 2, 3, 4], [1, 2], True),
+        ("one-bit", [1, 2, 3, 4], [1, 2], False),  # too small for the grid, not for a leaf
+        ("backdoor", [2, 3, 4], [1, 2], True),
+        ("other-end", [], [], True),
     ],
 )
 def test_a_cheat_differs_exactly_where_it_must(

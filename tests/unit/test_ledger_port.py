@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from p2p.identity import load
-from tests.toy import ToyExecutor
+from simulator.toy import ToyExecutor
 from trainer.create import Created
 from verification import law
 from verification.digest import ZERO

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.cast import Actor, Verifier, Worker
-from tests.simulation.world import World
-from tests.toy import minimal
+from simulator.cast import Actor, Verifier, Worker
+from simulator.toy import minimal
+from simulator.world import World
 from trainer.cheats import conduct_named
 from verification.effects import DisputeEnded
 from verification.report.build import build_report

@@ -161,6 +161,9 @@ DATA = Bundle(
         ),
     )
 )
+CONTRIBUTION = [("int64", (WIDTH,)), ("int64", (1,)), ("int64", (1,))]
+"""dtype and shape of what the outer step takes from a worker."""
+
 START = Bundle((vector(range(1, WIDTH + 1)), vector([0] * WIDTH)))
 
 

@@ -1,0 +1,212 @@
+"""Who plays in a simulated run: the honest decision, a disk, a machine, and how it departs from these."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulator.toy import CONTRIBUTION, DATA, ToyEngine, reference
+from trainer.rounds import HONEST, Conduct, Job, Rounds
+from verification import actors, law, signing
+from verification.actors import (
+    Computed,
+    FetchContribution,
+    FetchState,
+    GatherInputs,
+    ListStates,
+    Results,
+    RunOuter,
+    RunRound,
+    Self,
+    Work,
+)
+from verification.adversaries import Act, Behaviour, View, decide_as, result_as
+from verification.manifest import BundleRef
+from verification.outer import outer_inputs
+from verification.state import Place, State
+from verification.statements import VERIFIER, WORKER, Body, make_statement, round_of, sign_statement
+from verification.tensors import Bundle
+from verification.units import Address, Amount, Count, Digest, Millis, Round
+
+
+@dataclass
+class Blobs:
+    """What has been computed or sent, by content: everyone may fetch it. `memo` holds results of pure functions:
+    what one honest peer computes, all do."""
+
+    bundles: dict[Digest, Bundle] = field(default_factory=dict)
+    memo: dict[object, Any] = field(default_factory=dict)
+
+    def put(self, bundle: Bundle) -> BundleRef:
+        """Keep a bundle under its digest and its address."""
+        ref = reference(bundle)
+        self.bundles[ref.digest] = self.bundles[ref.blob] = bundle
+        return ref
+
+
+class Actor:
+    """A peer: `decide` says what it does, `compute` performs what must be computed.
+
+    `journal` is its disk: what it has signed, by place. It is honest without behaviours and with the honest conduct.
+    """
+
+    role = VERIFIER
+
+    def __init__(
+        self, name: str, *behaviours: Behaviour, speed: int = 100, stake: int = 0, conduct: Conduct = HONEST
+    ) -> None:
+        """A peer whose key follows from its name. `conduct` is how it trains, `behaviours` what else it does."""
+        self.name = name
+        self.secret = hashlib.sha256(name.encode()).digest()
+        least = 10_000 if self.role == WORKER else 5_000
+        self.me = Self(
+            signing.address_of(self.secret),
+            self.secret,
+            self.role,
+            Amount(stake or least),
+            speed,
+            f"/toy/{name}",
+            Millis(0),
+        )
+        self.behaviours = behaviours
+        self.conduct = conduct
+        self.results = Results()
+        self.journal: dict[tuple[int, str, Digest], bytes] = {}
+        self.crashes = 0
+        self.is_up = True
+        self.skew = 0
+        """Milliseconds by which its clock is ahead of the ledger's."""
+
+    @property
+    def address(self) -> Address:
+        """Return the account."""
+        return self.me.address
+
+    @property
+    def is_honest(self) -> bool:
+        """Return whether it follows the protocol."""
+        return not self.behaviours and self.conduct is HONEST
+
+    @property
+    def faults(self) -> int:
+        """Return how often its behaviours departed from the honest one."""
+        return sum(behaviour.faults for behaviour in self.behaviours)
+
+    def decide(self, state: State, now: Millis) -> list[Act]:
+        """Return what the peer does at its own time `now`."""
+        return decide_as(self.behaviours, View(state, self.me, self.results, now))
+
+    def sign(self, state: State, body: Body) -> bytes:
+        """Return the statement as it is written down: signed once per place, the same after a restart."""
+        head = law.head_of(state, round_of(body))
+        statement = make_statement(state.chain, state.run, head, body)
+        place = (statement.round, statement.slot, head)
+        if place not in self.journal:
+            self.journal[place] = sign_statement(self.secret, statement)
+        return self.journal[place]
+
+    def forge(self, state: State, body: Body) -> bytes:
+        """Return a statement signed afresh, past the journal."""
+        head = law.head_of(state, round_of(body))
+        return sign_statement(self.secret, make_statement(state.chain, state.run, head, body))
+
+    def compute(self, action: Computed, state: State, blobs: Blobs, now: Millis) -> Any:
+        """Return what the peer takes for the result of an action; None when it cannot be had now."""
+        view = View(state, self.me, self.results, now)
+        return result_as(self.behaviours, view, action, lambda: self._compute(action, state, blobs))
+
+    def _compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
+        match action:
+            case FetchState(number):
+                return True if actors.state_before(state, number).digest in blobs.bundles else None
+            case FetchContribution(number, worker):
+                commit = state.rounds[number].commits[worker]
+                bundle = blobs.bundles.get(commit.contribution.blob)
+                if bundle is None or reference(bundle) != commit.contribution:
+                    return None
+                return [(part.dtype, part.shape) for part in bundle.tensors] == CONTRIBUTION
+            case RunRound(number, worker):
+                return self._run(state, number, worker, blobs)
+            case RunOuter(number):
+                return self._run_outer(state, number, blobs)
+            case ListStates(number, worker, steps):
+                start = blobs.bundles[state.rounds[number].start.digest]
+                recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
+                conduct = HONEST if recomputes else self._conduct_for(worker)
+                return _rounds(state).digests_after(job_of(state, number, worker), start, steps, conduct)
+        return self._inputs_of(action, state, blobs)
+
+    def _conduct_for(self, worker: Address) -> Conduct:
+        return self.conduct if worker == self.address else HONEST
+
+    def _run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
+        """Compute F as oneself or as an auditor."""
+        job, conduct = job_of(state, number, worker), self._conduct_for(worker)
+        if conduct is HONEST and job in blobs.memo:
+            known: Work = blobs.memo[job]
+            return known
+        start = blobs.bundles[state.rounds[number].start.digest]
+        outcome = _rounds(state).run(job, start, conduct)
+        work = Work(outcome.digests, blobs.put(outcome.contribution), Count(0))
+        if conduct is HONEST:
+            blobs.memo[job] = work
+        return work
+
+    def _run_outer(self, state: State, number: Round, blobs: Blobs) -> BundleRef:
+        worked = state.rounds[number]
+        key = ("outer", number, worked.included)
+        if key not in blobs.memo:
+            blobs.memo[key] = blobs.put(_rounds(state).next_state(self._outer_inputs(state, number, blobs)))
+        ref: BundleRef = blobs.memo[key]
+        return ref
+
+    def _inputs_of(self, action: GatherInputs, state: State, blobs: Blobs) -> tuple[Bundle, ...]:
+        """Return the input bundles of a disputed execution."""
+        worked = state.rounds[action.number]
+        start = blobs.bundles[worked.start.digest]
+        if action.place is Place.OUTER:
+            return start, *(
+                blobs.bundles[worked.commits[worker].contribution.digest] for worker in worked.included
+            )
+        job = job_of(state, action.number, action.accused)
+        return _rounds(state).inputs_of(job, start, action.place, action.step)
+
+    def _outer_inputs(self, state: State, number: Round, blobs: Blobs) -> list[Any]:
+        start, *parts = self._inputs_of(GatherInputs(number, self.address, Place.OUTER, 0), state, blobs)
+        worked = state.rounds[number]
+        entries = {
+            worked.assignments[worker].slot: (worked.assignments[worker].steps, part)
+            for worker, part in zip(worked.included, parts, strict=True)
+        }
+        return outer_inputs(state.manifest.work.slots, start, entries)
+
+
+class Verifier(Actor):
+    """A verifier."""
+
+
+class Worker(Actor):
+    """A worker."""
+
+    role = WORKER
+
+
+def _rounds(state: State) -> Rounds:
+    return Rounds(ToyEngine(), state.manifest, DATA)
+
+
+def job_of(state: State, number: Round, worker: Address) -> Job:
+    """Return the job of a worker's round."""
+    worked = state.rounds[number]
+    return Job(number, worker, worked.beacon, worked.assignments[worker].steps)
+
+
+def steps_of(state: State, action: Computed) -> int:
+    """Return the inner steps that an action costs; fetching and the outer step count as none."""
+    match action:
+        case RunRound(number, worker):
+            return state.rounds[number].assignments[worker].steps
+        case ListStates(_, _, steps):
+            return steps[-1]
+        case GatherInputs():
+            return action.step
+    return 0

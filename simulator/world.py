@@ -1,0 +1,319 @@
+"""A deterministic world: one queue of events, one ledger, actors with disks and machines, and the network between.
+
+Every delay, loss and repetition is drawn from one seeded generator, so a seed is a whole history.
+"""
+
+import copy
+import dataclasses
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from simulator.cast import Actor, Blobs, steps_of
+from simulator.memory import MemoryLedger
+from simulator.network import CALM, Network
+from simulator.toy import START
+from verification import law
+from verification.actors import Computed, FetchContribution, FetchState, Results, RunOuter, Say
+from verification.adversaries import Act, Forge, Throw
+from verification.effects import Effect
+from verification.errors import Refused, Violation
+from verification.ledger.local import Genesis
+from verification.manifest import Manifest, cost_of_round
+from verification.state import Member, Stage, Standing, State
+from verification.statements import Contradiction, open_statement
+from verification.units import MILLION, Address, Amount, Millis
+
+E = TypeVar("E", bound=Effect)
+SUBMITTER = Address(b"submitter".ljust(20, b"\0"))
+FUNDS = Amount(50_000)
+
+
+class World:
+    """Actors around one ledger. `check`, if given, looks at the world after every admitted entry."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        actors: Sequence[Actor],
+        rng: random.Random,
+        network: Network = CALM,
+        check: Callable[["World"], None] | None = None,
+    ) -> None:
+        """Found the run with as much money for each actor as it stakes and 40,000 more, and wake everyone."""
+        self.deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
+        balances = tuple((actor.address, funds_of(actor)) for actor in actors)
+        genesis = Genesis(manifest, "toy", SUBMITTER, balances, self.deposit)
+        self.ledger = MemoryLedger(genesis, Millis(0), is_checked=check is not None)
+        self.actors = list(actors)
+        self.blobs = Blobs()
+        self.blobs.put(START)
+        self.now = 0
+        self.events = 0
+        self.refused: Counter[str] = Counter()
+        self.traffic: Counter[str] = Counter()
+        self._rng, self._network, self._check = rng, network, check
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._busy: set[tuple[int, object]] = set()
+        self._awake: set[int] = set()
+        self._in_vain: dict[tuple[int, Say], int] = {}
+        self._free_at: dict[int, int] = {}
+        self._deaf: dict[int, State] = {}
+        self._dumb: set[int] = set()
+        self._alarm: int | None = None
+        self._pulse: object = None
+        self._reported: set[object] = set()
+        self._set_alarm()
+        for actor in actors:
+            self._wake(actor)
+
+    @property
+    def state(self) -> State:
+        """Return the ledger's state."""
+        return self.ledger.state
+
+    def member(self, actor: Actor) -> Member:
+        """Return an actor's membership."""
+        return self.state.members[actor.address]
+
+    def gain(self, actor: Actor) -> int:
+        """Return what an actor has more than at the start, its stake included."""
+        return self.state.balances[actor.address] + self.member(actor).stake - funds_of(actor)
+
+    def seen(self, kind: type[E]) -> list[E]:
+        """Return the effects of one kind, oldest first."""
+        return [effect for effect in self.ledger.effects if isinstance(effect, kind)]
+
+    def at(self, when: int, action: Callable[[], None]) -> None:
+        """Do something at a time."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (when, self._sequence, action))
+
+    def run(self, until: Callable[["World"], bool] | None = None, limit: int = 200_000) -> None:
+        """Go on until `until` holds (by default: the run has ended and every stake is withdrawn)."""
+        done = until or World.is_settled
+        while not done(self):
+            self.now, _, action = heapq.heappop(self._heap)
+            assert self.now <= limit, f"the world does not come to an end: {self.state.stage} at {self.now}"
+            self.events += 1
+            action()
+
+    def is_settled(self) -> bool:
+        """Return whether the run has ended and every living member has its stake back."""
+        if self.state.stage is not Stage.ENDED:
+            return False
+        alive = {actor.address for actor in self.actors if actor.is_up and id(actor) not in self._dumb}
+        return not any(member.stake for address, member in self.state.members.items() if address in alive)
+
+    def crash(self, actor: Actor, start: int, end: int | None) -> None:
+        """Kill an actor at `start`; from `end` on it is back with its journal and nothing else."""
+
+        def down() -> None:
+            actor.is_up = False
+            actor.crashes += 1
+            self._busy = {entry for entry in self._busy if entry[0] != id(actor)}
+
+        def up() -> None:
+            actor.is_up, actor.results = True, Results()
+            actor.me = dataclasses.replace(actor.me, started=Millis(self.now))
+            self._free_at[id(actor)] = self.now
+            self._wake(actor)
+
+        self.at(start, down)
+        if end is not None:
+            self.at(end, up)
+
+    def crash_when(self, actor: Actor, condition: Callable[["World"], bool], duration: int | None) -> None:
+        """Kill an actor as soon as a condition holds, for `duration` milliseconds or for good."""
+
+        def look() -> None:
+            if condition(self):
+                self.crash(actor, self.now, None if duration is None else self.now + duration)
+            else:
+                self.at(self.now + 1, look)
+
+        self.at(self.now, look)
+
+    def cut_off(self, actor: Actor, start: int, end: int, speaks: bool = False) -> None:
+        """Let an actor see nothing new of the ledger from `start` to `end`; what it says arrives only if `speaks`."""
+
+        def down() -> None:
+            self._deaf[id(actor)] = copy.deepcopy(self.state)
+            if not speaks:
+                self._dumb.add(id(actor))
+
+        def up() -> None:
+            self._deaf.pop(id(actor), None)
+            self._dumb.discard(id(actor))
+            self._wake(actor)
+
+        self.at(start, down)
+        self.at(end, up)
+
+    def partition(self, side: Sequence[Actor], start: int, end: int) -> None:
+        """Cut everyone on `side` off from the ledger for a while."""
+        for actor in side:
+            self.cut_off(actor, start, end)
+
+    def _after(self, bounds: tuple[int, int]) -> int:
+        return self.now + self._rng.randint(*bounds)
+
+    def _happens(self, share: int) -> bool:
+        return share > 0 and self._rng.randrange(MILLION) < share
+
+    def _wake(self, actor: Actor) -> None:
+        if id(actor) not in self._awake:
+            self._awake.add(id(actor))
+            self.at(self._after(self._network.notice), partial(self._look, actor))
+
+    def _look(self, actor: Actor) -> None:
+        """Let an actor decide and start what it wants; look again later."""
+        self._awake.discard(id(actor))
+        if not actor.is_up:
+            return
+        view = self._deaf.get(id(actor), self.state)
+        for act in actor.decide(view, Millis(max(0, self.now + actor.skew))):
+            self._perform(actor, act, view)
+        if self.state.stage is not Stage.ENDED or not self.is_settled():
+            self.at(self.now + self._network.poll, partial(self._wake, actor))
+
+    def _perform(self, actor: Actor, act: Act, view: State) -> None:
+        match act:
+            case Say(body):
+                if self._in_vain.get((id(actor), act)) != len(self.ledger.log):
+                    self._start_saying(actor, act, actor.sign(view, body))
+            case Forge(body):
+                self._transmit(actor, actor.forge(view, body), None)
+            case Throw(data):
+                self._transmit(actor, data, None)
+            case _:
+                self._start_computing(actor, act, view)
+
+    def _start_saying(self, actor: Actor, act: Say, data: bytes) -> None:
+        entry = (id(actor), act)
+        if entry not in self._busy:
+            self._busy.add(entry)
+            self._transmit(actor, data, act)
+
+    def _transmit(self, actor: Actor, data: bytes, act: Say | None) -> None:
+        """Put bytes on their way: they may get lost, arrive twice, and overtake each other."""
+        self.traffic["sent"] += 1
+        if id(actor) in self._dumb or self._happens(self._network.lost):
+            self.traffic["lost"] += 1
+            self.at(self.now + self._network.resend, partial(self._acknowledge, actor, act))
+            return
+        if self._happens(self._network.doubled):
+            self.traffic["doubled"] += 1
+            self.at(self._after(self._network.latency), partial(self._arrive, actor, data, None))
+        self.at(self._after(self._network.latency), partial(self._arrive, actor, data, act))
+
+    def _acknowledge(self, actor: Actor, act: Say | None) -> None:
+        """End the wait for an answer: the actor may go on, or say the same again."""
+        if act is not None:
+            self._busy.discard((id(actor), act))
+            self._wake(actor)
+
+    def _arrive(self, actor: Actor, data: bytes, act: Say | None) -> None:
+        """Let the ledger admit or refuse what arrives, at its own time."""
+        try:
+            is_new = self.ledger.submit(data, Millis(self.now))
+        except Violation as violation:
+            self.refused[f"{actor.name}: {violation}"] += 1
+            if act is not None:
+                self._in_vain[id(actor), act] = len(self.ledger.log)
+            if isinstance(violation, Refused):
+                self._overhear(data)
+        else:
+            self.traffic["repeated"] += not is_new
+            if is_new:
+                self._moved()
+        self._acknowledge(actor, act)
+
+    def _moved(self) -> None:
+        """After an entry: check, set the alarm, and wake everyone if there may be something to do."""
+        if self._check is not None:
+            self._check(self)
+        self._set_alarm()
+        pulse = pulse_of(self.state)
+        if pulse != self._pulse:
+            self._pulse = pulse
+            for actor in self.actors:
+                if id(actor) not in self._deaf:
+                    self._wake(actor)
+
+    def _set_alarm(self) -> None:
+        deadline = law.next_deadline(self.state)
+        if deadline is not None and deadline != self._alarm:
+            self._alarm = deadline
+            self.at(max(self.now, deadline), self._ring)
+
+    def _ring(self) -> None:
+        """Let the deadlines that have come pass."""
+        self._alarm = None
+        if self.ledger.tick(Millis(self.now)):
+            self._moved()
+        else:
+            self._set_alarm()
+
+    def _start_computing(self, actor: Actor, action: Computed, view: State) -> None:
+        """One machine computes one thing after another, as fast as it is; fetches take no machine."""
+        entry = (id(actor), action)
+        if entry in self._busy:
+            return
+        self._busy.add(entry)
+        if isinstance(action, FetchState | FetchContribution | RunOuter):
+            ready = self._after(self._network.fetch)
+        else:
+            begins = max(self.now, self._free_at.get(id(actor), 0))
+            ready = begins + 1 + steps_of(view, action) * self._network.step * 100 // actor.me.speed
+            self._free_at[id(actor)] = ready
+        self.at(ready, partial(self._finish, actor, action, actor.results))
+
+    def _finish(self, actor: Actor, action: Computed, results: Results) -> None:
+        if actor.results is not results or not actor.is_up:
+            return
+        self._busy.discard((id(actor), action))
+        view = self._deaf.get(id(actor), self.state)
+        result = actor.compute(action, view, self.blobs, Millis(max(0, self.now + actor.skew)))
+        if result is not None:
+            actor.results.done[action] = result
+            self._wake(actor)
+
+    def _overhear(self, data: bytes) -> None:
+        """Statements are public: an honest member that holds two for one place reports them. (SPEC.md 6.9)"""
+        author, statement, _ = open_statement(data)
+        place = (author, statement.round, statement.slot, statement.head)
+        if place not in self.state.said or place in self._reported or law.is_known(self.state, data):
+            return
+        for line in self.ledger.log:
+            if line.kind != "statement":
+                continue
+            other, first, _ = open_statement(line.data)
+            if (other, first.round, first.slot, first.head) == place:
+                self._report(Contradiction(line.data, data), place)
+                return
+
+    def _report(self, body: Contradiction, place: object) -> None:
+        for actor in self.actors:
+            member = self.state.members.get(actor.address)
+            if actor.is_honest and actor.is_up and member is not None and member.standing is Standing.ACTIVE:
+                self._reported.add(place)
+                self._start_saying(actor, Say(body), actor.sign(self.state, body))
+                return
+
+
+def funds_of(actor: Actor) -> Amount:
+    """Return an actor's first balance: 50,000, or what it stakes and 40,000."""
+    return Amount(max(FUNDS, actor.me.stake + 40_000))
+
+
+def pulse_of(state: State) -> object:
+    """Return what, when it changes, gives honest peers something to do; what it misses, their polls find."""
+    current = state.rounds[-1] if state.rounds else None
+    sessions = tuple((number, session.watch) for number, session in sorted(state.sessions.items())[-4:])
+    disputes = tuple((dispute.number, dispute.level, dispute.turn) for dispute in state.open_disputes())
+    return state.stage, len(state.rounds), current and current.phase, sessions, disputes
