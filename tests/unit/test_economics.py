@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.toy import minimal
+from simulator.toy import minimal
 from trainer.create import _rules
 from trainer.demo import DemoSettings, demo_job
 from trainer.job import JobFile, read_job
