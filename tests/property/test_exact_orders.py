@@ -1,38 +1,81 @@
 """No order of accumulation shows: products and sums under permutations, against exact integers."""
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from random import Random
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.exact import BACKENDS, exact_mean, exact_sum, product, quantise, row_exponent, scatter_sum
+from trainer.exact import (
+    exact_mean,
+    exact_sum,
+    integer_product,
+    product,
+    quantise,
+    row_exponent,
+    scatter_sum,
+    uniform_bits,
+)
+from trainer.exact.backends import REFERENCE
+from trainer.exact.choice import serving
 
-TOP = 8191
-ENTRY = st.one_of(st.sampled_from([TOP, -TOP, 0, 1, -1, 64, -65]), st.integers(-TOP, TOP))
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
 
+Case = tuple[int, list[list[int]], list[list[int]], list[int], int]
+
 
 @st.composite
-def operands(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], list[int]]:
+def operands(draw: st.DrawFn) -> Case:
+    """Bits, both operands, an order of K, and a place to cut K."""
+    bits = draw(st.sampled_from([8, 14, 15]))
+    top = 2 ** (bits - 1) - 1
+    entry = st.one_of(st.sampled_from([top, -top, 0, 1, -1, 64, -65]), st.integers(-top, top))
     m, k, n = draw(st.integers(1, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 3))
-    a = draw(st.lists(st.lists(ENTRY, min_size=k, max_size=k), min_size=m, max_size=m))
-    b = draw(st.lists(st.lists(ENTRY, min_size=n, max_size=n), min_size=k, max_size=k))
-    return a, b, draw(st.permutations(range(k)))
+    a = draw(st.lists(st.lists(entry, min_size=k, max_size=k), min_size=m, max_size=m))
+    b = draw(st.lists(st.lists(entry, min_size=n, max_size=n), min_size=k, max_size=k))
+    return bits, a, b, draw(st.permutations(range(k))), draw(st.integers(0, k))
+
+
+@pytest.fixture(autouse=True)
+def restored_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @FAST
-@given(operands())
-def test_integer_products_in_any_order(case: tuple[list[list[int]], list[list[int]], list[int]]) -> None:
-    a, b, order = case
+@given(operands(), st.integers(1, 4))
+def test_integer_products_in_any_order_blocks_and_threads(case: Case, threads: int) -> None:
+    bits, a, b, order, cut = case
     wanted = [[sum(x * b[k][j] for k, x in enumerate(row)) for j in range(len(b[0]))] for row in a]
     qa, qb = torch.tensor(a, dtype=torch.int16), torch.tensor(b, dtype=torch.int16)
-    for backend in BACKENDS.values():
-        assert backend(qa, qb).tolist() == wanted
-        assert backend(qa[:, order], qb[order]).tolist() == wanted
+    torch.set_num_threads(threads)
+    for name in (*serving(qa.device, bits, len(b)), REFERENCE):
+        assert integer_product(qa, qb, bits, name).tolist() == wanted
+        assert integer_product(qa[:, order], qb[order], bits, name).tolist() == wanted
+        parts = [integer_product(qa[:, k], qb[k], bits, name) for k in (slice(cut), slice(cut, None))]
+        assert (parts[0] + parts[1]).tolist() == wanted
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 150), st.integers(1, 300), st.integers(1, 150), st.integers(1, 3), st.sampled_from([8, 14])
+)
+def test_large_products_agree_under_any_thread_count(m: int, k: int, n: int, batch: int, bits: int) -> None:
+    top = 2 ** (bits - 1) - 1
+    words = uniform_bits(b"orders", f"{m} {k} {n} {batch}", batch * k * (m + n)) >> 16
+    values = (words % (2 * top + 1) - top).to(torch.int16)
+    qa, qb = values[: batch * m * k].view(batch, m, k), values[batch * m * k :].view(batch, k, n)
+    wanted = torch.matmul(qa.to(torch.int64), qb.to(torch.int64))
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        for name in serving(qa.device, bits, k):
+            assert torch.equal(integer_product(qa, qb, bits, name).to(torch.int64), wanted)
 
 
 @FAST

@@ -1,6 +1,8 @@
-"""Exact products against Python's integers, and the certificate of backends."""
+"""Exact products against Python's integers, the certificate of backends, and the choice between them."""
 
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,21 +11,33 @@ from torch import Tensor
 from trainer.exact import (
     BACKENDS,
     BackendFault,
-    IntegerProduct,
     certify,
+    choice,
+    chosen_backends,
+    compiled,
+    force_backend,
+    forced_backend,
+    integer_product,
     normal_f32,
     product,
     quantise,
     row_exponent,
-    select_backend,
-    selected_backend,
+    uniform_bits,
+    verdict,
 )
+from trainer.exact.backends import REFERENCE, TRUSTED, Backend, int8_matmul, slices
 
-TOP = 8191
+TOP = {8: 127, 14: 8191, 15: 16383}
+CPU = torch.device("cpu")
 
 
 def zeros(rows: int, columns: int) -> tuple[Tensor, Tensor]:
     return torch.zeros(rows, 1, dtype=torch.int16), torch.zeros(1, columns, dtype=torch.int16)
+
+
+def integers(seed: str, shape: tuple[int, ...], bits: int) -> Tensor:
+    words = uniform_bits(b"product", seed, torch.Size(shape).numel())
+    return ((words >> 16) % (2 * TOP[bits] + 1) - TOP[bits]).to(torch.int16).view(shape)
 
 
 def rounded(value: Fraction) -> float:
@@ -40,55 +54,216 @@ def rounded(value: Fraction) -> float:
     return float(result) if abs(result) < 2**128 else float("inf") * (1 if result > 0 else -1)
 
 
+@pytest.fixture
+def fresh_choice() -> Iterator[None]:
+    """No verdict and no choice from before, nor left behind."""
+    choice.forget_choices()
+    yield
+    force_backend(None)
+    choice.forget_choices()
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_passes_its_certificate(name: str) -> None:
+    if refusal := BACKENDS[name].refusal(CPU, 8, 1):
+        pytest.skip(refusal)
+    if name == "int8" and verdict(name):
+        pytest.skip(
+            "this machine's int8 kernel saturates; test_exact_isa shows that the certificate finds it"
+        )
     certify(name)
 
 
-def saturating(qa: Tensor, qb: Tensor) -> Tensor:
-    return torch.matmul(qa.to(torch.float64), qb.to(torch.float64)).clamp_(-(2.0**31), 2.0**31 - 1)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_the_short_certificate_is_part_of_the_full_one(name: str) -> None:
+    if not BACKENDS[name].refusal(CPU, 8, 1):
+        certify(name, full=False)
+        assert verdict(name) == ""
 
 
-def single(qa: Tensor, qb: Tensor) -> Tensor:
-    return torch.matmul(qa.to(torch.float32), qb.to(torch.float32)).to(torch.float64)
+def wrong(change: Callable[[Tensor], Tensor]) -> Backend:
+    """A backend that spoils exact integers."""
+    return Backend(
+        lambda device, bits, depth: "",
+        lambda right, bits: lambda left: change(BACKENDS[TRUSTED].against(right, bits)(left)),
+    )
 
 
-@pytest.mark.parametrize("faulty", [saturating, single])
-def test_faulty_backends_are_refused(faulty: IntegerProduct, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "faulty", faulty)
+def saturating_pairs(right: Tensor, bits: int) -> Callable[[Tensor], Tensor]:
+    """What int8 kernels do without VNNI: the sum of two neighbouring products is kept in 16 bits."""
+
+    def multiply(left: Tensor) -> Tensor:
+        total = torch.zeros(left.shape[0], left.shape[1], right.shape[2], dtype=torch.float64)
+        for k in range(0, left.shape[2], 2):
+            pair = torch.matmul(left[..., k : k + 2].to(torch.float64), right[:, k : k + 2].to(torch.float64))
+            total += pair.clamp_(-(2.0**15), 2.0**15 - 1) if bits > 8 else pair.clamp_(-32000, 32000)
+        return total
+
+    return multiply
+
+
+def one_off(total: Tensor) -> Tensor:
+    total = total.clone()
+    total[..., -1:, -1:] += 1
+    return total
+
+
+FAULTY = {
+    "int32 overflows": wrong(lambda total: total.to(torch.int32).to(torch.float64)),
+    "float32 rounds": wrong(lambda total: total.to(torch.float32).to(torch.float64)),
+    "int32 saturates": wrong(lambda total: total.clamp(-(2.0**31), 2.0**31 - 1)),
+    "one element is off": wrong(one_off),
+    "wrong dtype": wrong(lambda total: total.to(torch.float32)),
+    "pairs saturate": Backend(lambda device, bits, depth: "", saturating_pairs),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+@pytest.mark.parametrize("full", [True, False])
+def test_faulty_backends_are_refused(fault: str, full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKENDS, "faulty", FAULTY[fault])
+    with pytest.raises(BackendFault, match="backend faulty is wrong on"):
+        certify("faulty", full=full)
     with pytest.raises(BackendFault):
-        select_backend("faulty")
-    assert selected_backend() == "float64"
+        force_backend("faulty")
+    assert forced_backend() is None
 
 
-def test_selected_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_rounds_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(left: Tensor, right: Tensor, left_scale: Tensor, right_scale: Tensor, bits: int) -> Tensor:
+        exact = BACKENDS[TRUSTED].against(right, bits)(left)
+        return exact.to(torch.float32) * left_scale[..., None].float() * right_scale[:, None].float()
+
+    whole = BACKENDS[TRUSTED]
+    monkeypatch.setitem(BACKENDS, "faulty", Backend(whole.refusal, whole.against, twice))
+    with pytest.raises(BackendFault, match="rounds wrongly"):
+        certify("faulty")
+
+
+def test_a_backend_that_serves_nothing_says_why() -> None:
+    with pytest.raises(BackendFault, match="numpy64: runs on the CPU only"):
+        certify("numpy64", "meta")
+    with pytest.raises(KeyError):
+        certify("no such backend")
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_selection_passes_over_a_saturating_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First in the table and fast, but wrong: the product is right all the same, and nothing measures it."""
+    faulty = {"faulty": FAULTY["pairs saturate"], TRUSTED: BACKENDS[TRUSTED]}
+    monkeypatch.setattr(choice, "BACKENDS", faulty)
+    monkeypatch.setitem(BACKENDS, "faulty", FAULTY["pairs saturate"])
+    for size in (8, 100):
+        full = torch.full((size, size), TOP[14], dtype=torch.int16)
+        assert (integer_product(full, full, 14) == size * TOP[14] ** 2).all()
+    assert "wrong on" in verdict("faulty")
+    assert set(chosen_backends().values()) == {TRUSTED}
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_a_backend_that_is_wrong_on_one_shape_only_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No certificate knows every shape: candidates are compared on the operands that they are measured on."""
+
+    def sly(right: Tensor, bits: int) -> Callable[[Tensor], Tensor]:
+        whole = BACKENDS[TRUSTED].against(right, bits)
+        return lambda left: whole(left) + (1 if left.shape[1] == 77 else 0)
+
+    monkeypatch.setitem(BACKENDS, "sly", Backend(lambda device, bits, depth: "", sly))
+    a, b = integers("a", (77, 90), 14), integers("b", (90, 91), 14)
+    assert torch.equal(integer_product(a, b), integer_product(a, b, backend=REFERENCE))
+    assert "disagrees with float64" in verdict("sly")
+    assert "sly" not in chosen_backends().values()
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_the_choice_is_made_once_per_class_of_shapes() -> None:
+    for rows in (65, 100, 128, 129):
+        product(
+            integers("a", (rows, 80), 14), zeros(rows, 60)[0], integers("b", (80, 60), 14), zeros(rows, 60)[1]
+        )
+    places = chosen_backends()
+    assert sorted(place.rows for place in places) == [7, 8]
+    assert all((place.bits, place.depth, place.columns, place.batch) == (14, 7, 6, 0) for place in places)
+    assert all(verdict(name) == "" for name in places.values())
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_a_forced_backend_runs_wherever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def counting(qa: Tensor, qb: Tensor) -> Tensor:
-        calls.append(1)
-        return BACKENDS["int64"](qa, qb)
+    def counting(right: Tensor, bits: int) -> Callable[[Tensor], Tensor]:
+        calls.append(bits)
+        return BACKENDS[REFERENCE].against(right, bits)
 
-    monkeypatch.setitem(BACKENDS, "counting", counting)
-    try:
-        select_backend("counting")
-        assert selected_backend() == "counting"
-        calls.clear()
-        q = torch.ones(2, 2, dtype=torch.int16)
-        product(q, *zeros(2, 2)[:1], q, zeros(2, 2)[1])
-        assert calls
-    finally:
-        select_backend("float64")
+    monkeypatch.setitem(
+        BACKENDS, "counting", Backend(lambda device, bits, depth: "no" if bits == 8 else "", counting)
+    )
+    force_backend("counting")
+    assert forced_backend() == "counting"
+    calls.clear()
+    one = torch.ones(2, 2, dtype=torch.int16)
+    for bits in (14, 8):
+        assert (
+            product(one, zeros(2, 2)[0], one, zeros(2, 2)[1], bits).tolist()
+            == [[2 * 4.0 ** (1 - bits)] * 2] * 2
+        )
+    assert calls == [14]
+    assert not chosen_backends()
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_an_unknown_name_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_forced", "fastest")
+    one = torch.ones(2, 2, dtype=torch.int16)
+    with pytest.raises(BackendFault, match="PROOFSWARM_PRODUCT names no backend: 'fastest'"):
+        integer_product(one, one)
 
 
 @pytest.mark.parametrize("depth", [1, 3, 1000, 65536])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_full_magnitude(depth: int, sign: int) -> None:
-    a = torch.full((3, depth), TOP, dtype=torch.int16)
-    b = torch.full((depth, 5), sign * TOP, dtype=torch.int16)
-    wanted = rounded(Fraction(sign * depth * TOP * TOP, 2**26))
-    for backend in BACKENDS.values():
-        found = product(a, zeros(3, 5)[0], b, zeros(3, 5)[1], backend=backend)
+@pytest.mark.parametrize("bits", TOP)
+def test_full_magnitude(depth: int, sign: int, bits: int) -> None:
+    a = torch.full((3, depth), TOP[bits], dtype=torch.int16)
+    b = torch.full((depth, 5), sign * TOP[bits], dtype=torch.int16)
+    wanted = rounded(Fraction(sign * depth * TOP[bits] ** 2, 2 ** (2 * bits - 2)))
+    for name in choice.serving(CPU, bits, depth):
+        found = product(a, zeros(3, 5)[0], b, zeros(3, 5)[1], bits, name)
         assert found.dtype == torch.float32 and found.tolist() == [[wanted] * 5] * 3
+
+
+def test_every_limit_is_the_last_exact_depth() -> None:
+    """Refusals follow from the number types, not from habit: one product more could overflow."""
+    refuses = {name: BACKENDS[name].refusal for name in BACKENDS}
+    for bits, depth in ((8, 2**18), (14, 2**18)):
+        assert refuses["int8"](CPU, bits, depth) and refuses["int8-slices"](CPU, bits, depth)
+    assert not refuses["int8"](CPU, 14, 2**17 - 1)
+    assert 2**14 * (2**17 - 1) < 2**31 <= 2**14 * 2**17
+    assert "7-bit" in refuses["int8"](CPU, 15, 4)
+    assert refuses["float32"](CPU, 14, 1000) and not refuses["float32"](CPU, 8, 2000)
+    assert not refuses[TRUSTED](CPU, 16, 2**22) and refuses[TRUSTED](CPU, 16, 2**24)
+    for bits in range(2, 17):
+        flush, top = compiled.flush_pairs(bits), 2 ** (bits - 1) - 1
+        assert flush * 2 * top**2 + 2**16 <= 2**31 < (flush + 1) * 2 * top**2 + 2**16
+    assert "pair" in compiled.refusal(CPU, 16, 1)
+    # Every run of pairs moves at most 2^15 to the upper sum.
+    assert "upper" in compiled.refusal(CPU, 14, 2 * compiled.flush_pairs(14) * 2**16)
+
+
+def test_slices_hold_every_number_and_never_saturate() -> None:
+    q = torch.arange(-8191, 8192, dtype=torch.int16)
+    high, low = slices(q)
+    assert torch.equal(high.to(torch.int32) * 128 + low, q.to(torch.int32))
+    for part in (high, low):
+        assert part.dtype == torch.int8 and int(part.min()) >= -64 and int(part.max()) <= 64
+    both = high.to(torch.int16) + low
+    assert int(both.min()) >= -128 and int(both.max()) <= 127
+
+
+def test_int8_products_have_the_right_shape_when_empty() -> None:
+    for batch, m, k, n in ((0, 2, 3, 4), (2, 0, 3, 4), (2, 3, 0, 4), (2, 3, 4, 0), (2, 3, 4, 5)):
+        left, right = torch.ones(batch, m, k, dtype=torch.int8), torch.ones(batch, k, n, dtype=torch.int8)
+        found = int8_matmul(left, right)
+        assert found.shape == (batch, m, n) and found.dtype == torch.int32 and (found == k).all()
 
 
 @pytest.mark.parametrize("ea", [-148, -70, -20, 0, 64, 128])
@@ -96,40 +271,61 @@ def test_full_magnitude(depth: int, sign: int) -> None:
 def test_one_rounding_over_all_scales(ea: int, eb: int) -> None:
     a = torch.tensor([[8191, 8190, -5, 1]], dtype=torch.int16)
     b = torch.tensor([[8191, -8191, 1], [8191, 8190, -1], [3, 7, 1], [1, 0, 5]], dtype=torch.int16)
-    found = product(a, torch.tensor([[ea]]), b, torch.tensor([[eb] * 3]))
-    for column in range(3):
-        total = sum(int(a[0, k]) * int(b[k, column]) for k in range(4))
-        assert found[0, column].item() == rounded(Fraction(total) * Fraction(2) ** (ea + eb - 26))
+    for name in choice.serving(CPU, 14, 4):
+        found = product(a, torch.tensor([[ea]]), b, torch.tensor([[eb] * 3]), backend=name)
+        for column in range(3):
+            total = sum(int(a[0, k]) * int(b[k, column]) for k in range(4))
+            assert found[0, column].item() == rounded(Fraction(total) * Fraction(2) ** (ea + eb - 26))
 
 
-def test_batches_broadcast_and_layouts_agree() -> None:
+@pytest.mark.parametrize("name", BACKENDS)
+def test_batches_broadcast_and_layouts_agree(name: str) -> None:
+    if BACKENDS[name].refusal(CPU, 14, 33) or verdict(name):
+        pytest.skip("cannot serve here")
     x, y = normal_f32(b"p", "x", (2, 3, 17, 33)), normal_f32(b"p", "y", (33, 21))
     ex, ey = row_exponent(x, -1), row_exponent(y, -2)
     qx, qy = quantise(x, ex, -1), quantise(y, ey, -2)
-    whole = product(qx, ex, qy, ey)
+    whole = product(qx, ex, qy, ey, backend=REFERENCE)
     for i in range(2):
         for j in range(3):
-            assert torch.equal(whole[i, j], product(qx[i, j], ex[i, j], qy, ey))
-    assert torch.equal(whole, product(qx, ex, qy.t().contiguous().t(), ey))
-    assert torch.equal(whole, product(qx, ex, qy.expand(2, 3, 33, 21), ey))
-    assert torch.equal(whole, product(qx, ex, qy, ey, backend=BACKENDS["int64"]))
+            assert torch.equal(whole[i, j], product(qx[i, j], ex[i, j], qy, ey, backend=name))
+    for left in (qx, qx.mT.contiguous().mT, qx.permute(1, 0, 2, 3).contiguous().permute(1, 0, 2, 3)):
+        for right in (qy, qy.t().contiguous().t(), qy.expand(2, 3, 33, 21), qy[None]):
+            exponent = ey if right.dim() < 3 else ey[None]
+            assert torch.equal(whole, product(left, ex, right, exponent, backend=name))
+    assert torch.equal(whole.mT, product(qy.mT, ey.mT, qx.mT, ex.mT, backend=name))
     relative = (whole - torch.matmul(x, y)).norm() / whole.norm()
     assert relative < 1e-3
 
 
-def test_tall_products_in_blocks_equal_their_rows() -> None:
-    x, y = normal_f32(b"p", "tall", (900, 40)), normal_f32(b"p", "wide", (40, 600))
+@pytest.mark.parametrize("name", BACKENDS)
+def test_tall_products_in_blocks_equal_their_rows(name: str) -> None:
+    if BACKENDS[name].refusal(CPU, 14, 40) or verdict(name):
+        pytest.skip("cannot serve here")
+    x, y = normal_f32(b"p", "tall", (3000, 40)), normal_f32(b"p", "wide", (40, 600))
     ex, ey = row_exponent(x, -1), row_exponent(y, -2)
     qx, qy = quantise(x, ex, -1), quantise(y, ey, -2)
-    whole = product(qx, ex, qy, ey)
-    assert torch.equal(whole[123:130], product(qx[123:130], ex[123:130], qy, ey))
+    whole = product(qx, ex, qy, ey, backend=name)
+    assert torch.equal(whole[1723:1730], product(qx[1723:1730], ex[1723:1730], qy, ey, backend=REFERENCE))
+    batch = product(qx.view(30, 100, 40), ex.view(30, 100, 1), qy[None], ey[None], backend=name)
+    assert torch.equal(whole.view(30, 100, 600), batch)
 
 
 def test_empty_dimensions() -> None:
-    for m, k, n in ((0, 4, 3), (2, 0, 3), (2, 4, 0)):
-        ea, eb = zeros(m, n)
-        found = product(torch.ones(m, k, dtype=torch.int16), ea, torch.ones(k, n, dtype=torch.int16), eb)
-        assert found.shape == (m, n) and not found.any()
+    for name in choice.serving(CPU, 14, 4):
+        for m, k, n in ((0, 4, 3), (2, 0, 3), (2, 4, 0)):
+            ea, eb = zeros(m, n)
+            a, b = torch.ones(m, k, dtype=torch.int16), torch.ones(k, n, dtype=torch.int16)
+            found = product(a, ea, b, eb, backend=name)
+            assert found.shape == (m, n) and not found.any()
+
+
+def test_integer_products_are_the_products_before_scaling() -> None:
+    a, b = integers("a", (2, 70, 90), 14), integers("b", (2, 90, 50), 14)
+    wanted = torch.matmul(a.to(torch.int64), b.to(torch.int64))
+    for name in (*choice.serving(CPU, 14, 90), None):
+        found = integer_product(a, b, 14, name)
+        assert found.dtype == torch.float64 and torch.equal(found.to(torch.int64), wanted)
 
 
 def test_sums_that_float64_cannot_hold_are_refused() -> None:
@@ -139,3 +335,25 @@ def test_sums_that_float64_cannot_hold_are_refused() -> None:
         product(a, zeros(1, 1)[0], b, zeros(1, 1)[1], bits=16)
     with pytest.raises(TypeError):
         product(a.to(torch.int32), zeros(1, 1)[0], b, zeros(1, 1)[1])
+
+
+def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiled._built.cache_clear()
+    try:
+        assert "no C compiler" in compiled.refusal(CPU, 14, 10)
+        (tmp_path / "cc").write_text('#!/bin/sh\necho broken >&2\ntest "$1" = --version\n')
+        (tmp_path / "cc").chmod(0o755)
+        compiled._built.cache_clear()
+        assert compiled.refusal(CPU, 14, 10) == "cc fails: broken"
+    finally:
+        compiled._built.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA device")
+@pytest.mark.parametrize("name", ["float64", "int8", "int8-slices", "float32"])
+def test_certificates_on_cuda(name: str) -> None:
+    certify(name, "cuda:0")

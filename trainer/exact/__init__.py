@@ -1,6 +1,9 @@
 """Arithmetic whose results do not depend on the machine: see each module."""
 
+from trainer.exact.backends import BACKENDS
+from trainer.exact.certificate import certify
 from trainer.exact.checks import require_finite, require_subnormals
+from trainer.exact.choice import chosen_backends, force_backend, forced_backend, verdict
 from trainer.exact.errors import BackendFault, NonFinite
 from trainer.exact.functions import (
     cos,
@@ -16,7 +19,7 @@ from trainer.exact.functions import (
     tanh,
 )
 from trainer.exact.powers import pow
-from trainer.exact.product import BACKENDS, IntegerProduct, certify, product, select_backend, selected_backend
+from trainer.exact.product import integer_product, product
 from trainer.exact.quantise import quantise, row_exponent
 from trainer.exact.rng import keep_mask, normal_f32, uniform_bits, uniform_f32
 from trainer.exact.sums import exact_mean, exact_sum, scatter_sum
@@ -24,15 +27,18 @@ from trainer.exact.sums import exact_mean, exact_sum, scatter_sum
 __all__ = [
     "BACKENDS",
     "BackendFault",
-    "IntegerProduct",
     "NonFinite",
     "certify",
+    "chosen_backends",
     "cos",
     "divide",
     "erf",
     "exact_mean",
     "exact_sum",
     "exp",
+    "force_backend",
+    "forced_backend",
+    "integer_product",
     "keep_mask",
     "log",
     "normal_f32",
@@ -45,12 +51,11 @@ __all__ = [
     "row_exponent",
     "rsqrt",
     "scatter_sum",
-    "select_backend",
-    "selected_backend",
     "sigmoid",
     "sin",
     "sqrt",
     "tanh",
     "uniform_bits",
     "uniform_f32",
+    "verdict",
 ]

@@ -1,103 +1,100 @@
 """Exact integer matrix products, scaled and rounded once.
 
-Every partial sum is an integer that float64 represents, so that any order of accumulation, any
-vector width, any library and fused multiply-add all give the same number. A backend is any
-function that computes that integer; which one runs is a choice of speed only, and each proves
-itself on golden vectors before use.
+Every partial sum is an integer that the kernel's number type represents, so that any order of accumulation, any vector
+width, any library and fused multiply-add all give the same number. `backends` holds the ways to compute that integer,
+`certificate` proves each on this machine, `choice` takes the fastest; none of it can change a bit.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from trainer.exact.blocks import tiles
-from trainer.exact.errors import BackendFault
-from trainer.exact.golden import cases, reference
+from trainer.exact.backends import BACKENDS, Backend
+from trainer.exact.blocks import block_elements
+from trainer.exact.choice import choose
 from trainer.exact.scale import power_of_two64
 
-IntegerProduct = Callable[[Tensor, Tensor], Tensor]
-"""int16 [..., M, K] and int16 [..., K, N] to a new float64 [..., M, N] that holds exact integers."""
-
 EXACT_LIMIT = 2**53
-CERTIFIED_BITS = (14, 15)
-
-
-def _float64(qa: Tensor, qb: Tensor) -> Tensor:
-    return torch.matmul(qa.to(torch.float64), qb.to(torch.float64))
-
-
-def _int64(qa: Tensor, qb: Tensor) -> Tensor:
-    return torch.matmul(qa.to(torch.int64), qb.to(torch.int64)).to(torch.float64)
-
-
-BACKENDS: dict[str, IntegerProduct] = {"float64": _float64, "int64": _int64}
-
-_selected = "float64"
-
-
-def certify(name: str, device: str = "cpu") -> None:
-    """Run a backend over the golden operands and compare every integer.
-
-    Raises KeyError for an unknown name, BackendFault naming the first wrong case.
-    """
-    backend = BACKENDS[name]
-    for bits in CERTIFIED_BITS:
-        for case, qa, qb in cases(bits, torch.device(device)):
-            expected, found = reference(qa, qb), backend(qa, qb)
-            if found.dtype != torch.float64 or not torch.equal(found, expected):
-                raise BackendFault(f"backend {name} is wrong on {bits}-bit case: {case}")
-
-
-def select_backend(name: str, device: str = "cpu") -> None:
-    """Certify the backend of that name and use it for every later `product`.
-
-    Called once at start, if at all: without it `float64` runs. Raises as `certify` does.
-    """
-    global _selected
-    certify(name, device)
-    _selected = name
-
-
-def selected_backend() -> str:
-    """The name of the backend in use."""
-    return _selected
+BLOCKS = 8
+"""Blocks of `block_elements` that one step of an unfused product takes: enough rows to make its kernels efficient."""
 
 
 def product(
-    qa: Tensor, ea: Tensor, qb: Tensor, eb: Tensor, bits: int = 14, backend: IntegerProduct | None = None
+    qa: Tensor, ea: Tensor, qb: Tensor, eb: Tensor, bits: int = 14, backend: str | None = None
 ) -> Tensor:
     """The exact sum over K of qa * qb, times 2^(ea+eb-2(bits-1)), rounded once to float32.
 
     qa: int16 [..., M, K]; ea: integers [..., M, 1]; qb: int16 [..., K, N]; eb: integers [..., 1, N],
     as `row_exponent` and `quantise` return them for dim -1 and dim -2; leading dimensions broadcast.
-    Returns float32 [..., M, N], +-inf where the sum exceeds float32. `backend` overrides the choice.
-    Raises TypeError for other dtypes, ValueError when K and bits allow a sum that float64 does not
-    represent exactly.
+    Returns float32 [..., M, N], +-inf where the sum exceeds float32. `backend` names one of `BACKENDS`, else the
+    fastest certified one runs. Raises TypeError for other dtypes, ValueError when K and bits allow a sum that float64
+    does not represent exactly, KeyError for an unknown backend.
     """
+    left, right, shape = _matrices(qa, qb, bits)
+    batch = () if qb.dim() == 2 else shape[:-2]
+    left_scale = _scale(ea, bits).expand(*shape[:-1], 1).reshape(left.shape[:2]).contiguous()
+    right_scale = (
+        _scale(eb, bits).expand(*batch, 1, shape[-1]).reshape(right.shape[0], shape[-1]).contiguous()
+    )
+
+    def run(name: str) -> Tensor:
+        chosen = BACKENDS[name]
+        if chosen.rounded is not None:
+            return chosen.rounded(left, right, left_scale, right_scale, bits)
+        return _in_blocks(chosen, left, right, left_scale, right_scale, bits)
+
+    return run(backend or choose(left, right, bits, run)).view(shape)
+
+
+def integer_product(qa: Tensor, qb: Tensor, bits: int = 14, backend: str | None = None) -> Tensor:
+    """The exact sum over K of qa * qb as float64 [..., M, N]; arguments and errors as for `product`."""
+    left, right, shape = _matrices(qa, qb, bits)
+
+    def run(name: str) -> Tensor:
+        return BACKENDS[name].against(right, bits)(left)
+
+    return run(backend or choose(left, right, bits, run)).view(shape)
+
+
+def _matrices(qa: Tensor, qb: Tensor, bits: int) -> tuple[Tensor, Tensor, torch.Size]:
+    """Both operands with one batch dimension, [B, M, K] and [B, K, N], and the shape of the result."""
     if qa.dtype != torch.int16 or qb.dtype != torch.int16:
         raise TypeError(f"expected int16 operands, not {qa.dtype} and {qb.dtype}")
-    depth = qa.shape[-1]
+    (rows, depth), columns = qa.shape[-2:], qb.shape[-1]
     if depth * (2 ** (bits - 1) - 1) ** 2 >= EXACT_LIMIT:
         raise ValueError(f"sums of {depth} products of {bits}-bit integers may exceed 2^53")
-    total = (backend or BACKENDS[_selected])(qa, qb)
-    return _scale_and_round(total, ea, eb, bits)
-
-
-def _scale_and_round(total: Tensor, ea: Tensor, eb: Tensor, bits: int) -> Tensor:
-    """|total| < 2^53 and both scales lie in 2^-163..2^127: float64 neither rounds nor underflows."""
-    shape = total.shape
-    batch, (rows, columns) = shape[:-2], shape[-2:]
-    count = math.prod(batch)
-    left = _scale(ea, bits).expand(*batch, rows, 1).reshape(count, rows, 1)
-    right = _scale(eb, bits).expand(*batch, 1, columns).reshape(count, 1, columns)
-    exact = total.reshape(count, rows, columns)
-    result = torch.empty(exact.shape, dtype=torch.float32, device=total.device)
-    for a, b in tiles(count, rows, columns, total.device):
-        result[a, b] = exact[a, b].mul_(left[a, b]).mul_(right[a])
-    return result.view(shape)
+    if qb.dim() == 2:
+        # A batch times one matrix is one taller product.
+        return qa.reshape(1, math.prod(qa.shape[:-1]), depth), qb.unsqueeze(0), torch.Size((*qa.shape[:-1], columns))
+    batch = torch.broadcast_shapes(qa.shape[:-2], qb.shape[:-2])
+    left = qa.expand(*batch, rows, depth).reshape(math.prod(batch), rows, depth)
+    right = qb.expand(*batch, depth, columns).reshape(math.prod(batch), depth, columns)
+    return left, right, torch.Size((*batch, rows, columns))
 
 
 def _scale(exponent: Tensor, bits: int) -> Tensor:
     return power_of_two64(exponent.to(torch.int64) - (bits - 1))
+
+
+def _in_blocks(
+    backend: Backend, left: Tensor, right: Tensor, left_scale: Tensor, right_scale: Tensor, bits: int
+) -> Tensor:
+    """Multiply, scale and round a block of matrices or rows at a time, so that the float64 sums stay in cache.
+
+    |total| < 2^53 and both scales lie in 2^-163..2^127: float64 neither rounds nor underflows.
+    """
+    (batch, rows, depth), columns = left.shape, right.shape[2]
+    result = torch.empty(batch, rows, columns, dtype=torch.float32, device=left.device)
+    room = BLOCKS * block_elements(left.device)
+    along = max(1, min(rows, room // max(1, depth, columns)))
+    across = max(1, room // max(1, along * max(depth, columns), depth * columns))
+    for first in range(0, batch, across):
+        entries = slice(first, first + across)
+        multiply = backend.against(right[entries], bits)
+        for second in range(0, rows, along):
+            block = slice(second, second + along)
+            total = multiply(left[entries, block])
+            total.mul_(left_scale[entries, block, None]).mul_(right_scale[entries, None])
+            result[entries, block] = total
+    return result

@@ -1,0 +1,65 @@
+"""The certificate of a product backend: it reproduces golden integers, or it is not used.
+
+The short form runs when a process first needs a device, in a fraction of a second; it holds the cases that saturating,
+overflowing and rounding kernels get wrong. The full form is for tests and `doctor`.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from trainer.exact import golden
+from trainer.exact.backends import BACKENDS, Backend
+from trainer.exact.errors import BackendFault
+from trainer.exact.scale import power_of_two64
+
+SHORT_BITS = (8, 14)
+FULL_BITS = (8, 14, 15)
+
+
+def certify(name: str, device: str = "cpu", full: bool = True) -> None:
+    """Run a backend over the golden operands and compare every integer.
+
+    Raises KeyError for an unknown name; BackendFault naming the first wrong case, or saying why the backend serves
+    no case on this device.
+    """
+    backend, where = BACKENDS[name], torch.device(device)
+    served = 0
+    for bits in FULL_BITS if full else SHORT_BITS:
+        if backend.refusal(where, bits, 1):
+            continue
+        for case, left, right, expected in _known(bits, where, full):
+            if backend.refusal(where, bits, left.shape[-1]):
+                continue
+            served += 1
+            _compare(name, backend, f"{bits}-bit case {case}", bits, (left, right, expected))
+    if not served:
+        raise BackendFault(f"backend {name}: {backend.refusal(where, FULL_BITS[0], 1)}")
+
+
+Known = tuple[str, Tensor, Tensor, Tensor]
+
+
+@cache
+def _known(bits: int, device: torch.device, full: bool) -> tuple[Known, ...]:
+    return tuple(
+        (case, left, right, golden.reference(left, right))
+        for case, left, right in golden.cases(bits, device, full)
+    )
+
+
+def _compare(name: str, backend: Backend, case: str, bits: int, known: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Both ways out of a backend: the integers themselves, and scaled by other powers of two per row and column."""
+    left, right, expected = known
+    found = backend.against(right, bits)(left)
+    if found.dtype != torch.float64 or not torch.equal(found, expected):
+        raise BackendFault(f"backend {name} is wrong on {case}")
+    if backend.rounded is not None:
+        # Every exponent that a scale may have: sums that overflow, and sums that round to subnormal numbers.
+        rows, columns = (torch.arange(n, device=left.device) * 29 % 291 - 163 for n in expected.shape[1:])
+        left_scale, right_scale = (power_of_two64(n).repeat(expected.shape[0], 1) for n in (rows, columns))
+        wanted = (expected * left_scale[..., None] * right_scale[:, None]).to(torch.float32)
+        scaled = backend.rounded(left, right, left_scale, right_scale, bits)
+        if scaled.dtype != torch.float32 or not torch.equal(scaled, wanted):
+            raise BackendFault(f"backend {name} rounds wrongly on {case}")
