@@ -24,10 +24,10 @@ JOB = TraceConfig(
     records=24,
     length=19,
     batch=8,
-    max_steps=40,
+    max_steps=20,
     slots=3,
     grid_exponent=12,
-    adamw=ADAMW,
+    optimiser=ADAMW,
     outer_lr=0.7,
     outer_momentum=0.6,
 )
@@ -139,15 +139,23 @@ def index(name: str) -> torch.Tensor:
 
 def working(name: str, bits: int = 14) -> list[torch.Tensor]:
     """The working bundle that the prologue makes of the start state and the data."""
-    run = traced(name, bits)
+    return _begun(traced(name, bits), name)
+
+
+def _begun(run: TracedRun, name: str) -> list[torch.Tensor]:
     state = [to_torch(tensor) for tensor in run.start.tensors]
     return LoadedProgram(run.prologue).run([*state, records(name), index(name)])
 
 
 def exact_losses(name: str, steps: int = JOB.max_steps, bits: int = 14) -> list[float]:
     """The losses of the first steps by the programs."""
-    inner, state = LoadedProgram(traced(name, bits).inner), working(name, bits)
-    place = [output.name for output in traced(name, bits).inner.outputs].index("loss_sum")
+    return losses_of(traced(name, bits), name, steps)
+
+
+def losses_of(run: TracedRun, name: str, steps: int) -> list[float]:
+    """The losses of the first steps of a run on a model's records."""
+    inner, state = LoadedProgram(run.inner), _begun(run, name)
+    place = [output.name for output in run.inner.outputs].index("loss_sum")
     losses = []
     for _ in range(steps):
         before = state[place].item()

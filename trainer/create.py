@@ -12,12 +12,13 @@ from p2p.identity import Identity
 from p2p.identity import create as create_key
 from trainer.engine import TorchEngine
 from trainer.folder import RunFolder
-from trainer.job import EconomicsSection, JobFile, MoneySection, WindowsSection
+from trainer.images import read_images
+from trainer.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
 from trainer.models import build_model
-from trainer.programs.optimiser import AdamW
+from trainer.programs.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.trace import TraceConfig, TracedRun, trace_run
 from trainer.rounds import Rounds
-from trainer.tasks import causal_lm_loss
+from trainer.tasks import TASKS
 from trainer.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged
@@ -78,7 +79,7 @@ def create_run(
         if not is_toy:
             require_sound(manifest)
         keys = _make_keys(job, folder)
-        _write_model(folder, config, traced, held_out)
+        _write_model(folder, job.model.task, config, traced, held_out)
         local.create(folder.ledger, _genesis(job, manifest, folder), local.system_clock())
     return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
 
@@ -142,33 +143,39 @@ def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
 
 
 def _records(job: JobFile, base: Path) -> tuple[Tensor, Tensor]:
+    if job.data.images is not None:
+        return read_images(base / job.data.images, job.data.held_out)
     data = python_reference() if job.data.text is None else read_text(base / job.data.text)
     return records_of(data, job.data.length, job.data.held_out)
 
 
 def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
     training = job.training
-    adamw = AdamW(
-        lr=training.learning_rate,
-        beta1=training.beta1,
-        beta2=training.beta2,
-        eps=training.epsilon,
-        weight_decay=training.weight_decay,
-        warmup=training.warmup,
-    )
     settings = TraceConfig(
         records=train.shape[0],
-        length=job.data.length,
+        length=train.shape[1] - 1,
         batch=training.batch,
         max_steps=training.max_steps,
         slots=job.swarm.workers,
         grid_exponent=training.grid,
-        adamw=adamw,
+        optimiser=_optimiser(training),
         outer_lr=training.outer_rate,
         outer_momentum=training.outer_momentum,
         bits=training.precision,
     )
-    return trace_run(build_model(config, job.seed), causal_lm_loss, settings)
+    model = build_model(config, job.seed, job.model.task)
+    return trace_run(model, TASKS[job.model.task].loss(model.config), settings)
+
+
+def _optimiser(training: TrainingSection) -> Optimiser:
+    lr, decay, warmup = training.learning_rate, training.weight_decay, training.warmup
+    momentum, nesterov = training.momentum, training.nesterov
+    if training.optimiser == "sgd":
+        return SGD(lr, 0.9 if momentum is None else momentum, bool(nesterov), decay, warmup)
+    adamw = AdamW(lr, training.beta1, training.beta2, training.epsilon, decay, warmup)
+    if training.optimiser == "adamw":
+        return adamw
+    return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
 
 
 def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:
@@ -267,8 +274,11 @@ def _address(text: str) -> Address:
     return Address(address)
 
 
-def _write_model(folder: RunFolder, config: dict[str, Any], traced: TracedRun, held_out: Tensor) -> None:
+def _write_model(
+    folder: RunFolder, task: str, config: dict[str, Any], traced: TracedRun, held_out: Tensor
+) -> None:
     """Write what exporting and judging the model needs; none of it is part of the run's identity."""
-    facts = {"config": config, "parameter_names": list(traced.parameter_names), "width": held_out.shape[1]}
+    names, width = list(traced.parameter_names), held_out.shape[1]
+    facts = {"task": task, "config": config, "parameter_names": names, "width": width}
     folder.model.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     (folder.path / "held_out.bin").write_bytes(held_out.data)

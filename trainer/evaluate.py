@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from trainer.folder import RunFolder
 from trainer.models import build_model, export_model
 from trainer.programs.conversion import to_torch
+from trainer.tasks import TASKS, Loss, causal_lm_loss
 from verification.tensors import Bundle
 
 PROMPT = "The statement "
@@ -23,6 +23,7 @@ TEMPERATURE = 0.7
 class ModelFacts:
     """What `run create` keeps about the model (model.json)."""
 
+    task: str
     config: dict[str, Any]
     parameter_names: tuple[str, ...]
     width: int
@@ -31,30 +32,29 @@ class ModelFacts:
     def read(cls, folder: RunFolder) -> "ModelFacts":
         """Return the facts in a run's folder."""
         facts = json.loads(folder.model.read_text(encoding="utf-8"))
-        return cls(facts["config"], tuple(facts["parameter_names"]), facts["width"])
+        return cls(facts["task"], facts["config"], tuple(facts["parameter_names"]), facts["width"])
 
 
 def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dict[str, Any]:
     """Write the trained model to `model/` and return held-out losses and samples of the first and the last state."""
     facts = ModelFacts.read(folder)
     held_out = _held_out(folder.path / "held_out.bin", facts.width)
-    model = build_model(facts.config)
-    figures: dict[str, Any] = {"sample_prompt": PROMPT}
+    model = build_model(facts.config, task=facts.task)
+    loss, writes = TASKS[facts.task].loss(model.config), facts.task == "causal-lm"
+    figures: dict[str, Any] = {"sample_prompt": PROMPT if writes else ""}
     for name, state in (("before", before), ("after", after)):
         _load(model, facts.parameter_names, state)
-        figures[f"loss_{name}"] = held_out_loss(model, held_out)
-        figures[f"sample_{name}"] = continue_text(model, PROMPT)
+        figures[f"loss_{name}"] = held_out_loss(model, held_out, loss)
+        figures[f"sample_{name}"] = continue_text(model, PROMPT) if writes else ""
     export_model(model.train(), facts.parameter_names, after, folder.path / "model")
     return figures
 
 
-def held_out_loss(model: torch.nn.Module, records: torch.Tensor) -> float:
-    """Return the mean cross-entropy in nats a byte over records, int64 [n, width]."""
+def held_out_loss(model: torch.nn.Module, records: torch.Tensor, loss: Loss = causal_lm_loss) -> float:
+    """Return the mean loss over records, int64 [n, width]; for text in nats a byte."""
     model.eval()
     with torch.inference_mode():
-        logits = model(input_ids=records[:, :-1]).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1), records[:, 1:].flatten())
-    return float(loss)
+        return float(loss(model, records))
 
 
 def continue_text(model: torch.nn.Module, prompt: str) -> str:

@@ -24,17 +24,22 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """[model]: a Hugging Face config, inline or as a JSON file."""
+    """[model]: a Hugging Face config, inline or as a JSON file, and the task, which names the loss."""
 
+    task: Literal["causal-lm", "masked-lm", "image-classification"] = "causal-lm"
     config: dict[str, Any] = {}
     config_file: str | None = None
 
 
 class DataSection(Section):
-    """[data]: a text file (one stream of bytes) or the Python language reference inside CPython."""
+    """[data]: a text file (one stream of bytes), the Python language reference inside CPython, or images.
+
+    `images` is a .safetensors file of uint8 `images` [n, channels, height, width] and uint8 `labels` [n].
+    """
 
     text: str | None = None
     builtin: Literal["python-reference"] | None = None
+    images: str | None = None
     length: Positive = 64
     held_out: Share = 0.05
 
@@ -43,17 +48,23 @@ class TrainingSection(Section):
     """[training]: rounds, inner steps and the two optimizers.
 
     `grid` is the contribution's unit, 2**-grid; `precision` the bits of a product's operands, sign included.
+
+    `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
+    for adamw and muon, which leaves embeddings, head and vectors to AdamW.
     """
 
     rounds: Rounds
     max_steps: Positive = 10
     leaf_every: Positive = 5
     batch: Positive = 8
+    optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: Rate = 3e-3
     warmup: Positive = 3
     beta1: Share = 0.9
     beta2: Share = 0.99
     epsilon: Rate = 1e-8
+    momentum: Share | None = None
+    nesterov: bool | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=10)] = 0.01
     outer_rate: Rate = 0.7
     outer_momentum: Share = 0.6
@@ -168,13 +179,41 @@ def _first_problem(error: ValidationError) -> str:
     return f"{key}: {message}{more}"
 
 
+_OPTIMISER_KEYS = {
+    "adamw": {"beta1", "beta2", "epsilon"},
+    "sgd": {"momentum", "nesterov"},
+    "muon": {"beta1", "beta2", "epsilon", "momentum", "nesterov"},
+}
+"""The keys of [training] that only some optimizers know."""
+
+
+def _optimiser_checks(training: TrainingSection) -> list[tuple[bool, str]]:
+    known = _OPTIMISER_KEYS[training.optimiser]
+    strange = (_OPTIMISER_KEYS["muon"] - known) & training.model_fields_set
+    return [
+        (False, f"training.{key}: is nothing to {training.optimiser}; remove it") for key in sorted(strange)
+    ]
+
+
+def _sources(task: str) -> str:
+    return "data.images" if task == "image-classification" else "data.text or data.builtin"
+
+
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
         (
             bool(job.model.config) != (job.model.config_file is not None),
             "model: give either config or config_file",
         ),
-        ((job.data.text is None) != (job.data.builtin is None), "data: give either text or builtin"),
+        (
+            sum(source is not None for source in (job.data.text, job.data.builtin, job.data.images)) == 1,
+            "data: give one of text, builtin and images",
+        ),
+        (
+            (job.data.images is not None) == (job.model.task == "image-classification"),
+            f"data: the task {job.model.task} needs {_sources(job.model.task)}",
+        ),
+        *_optimiser_checks(job.training),
         (job.training.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
         (job.swarm.min_workers <= job.swarm.workers, "swarm.min_workers: must not exceed workers"),
         (job.swarm.min_verifiers <= job.swarm.verifiers, "swarm.min_verifiers: must not exceed verifiers"),

@@ -43,7 +43,7 @@ def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm
 
 
 def export_model(model: nn.Module, parameter_names: Sequence[str], state: Bundle, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and a byte tokenizer of a trained state into `folder`.
+    """Write `config.json`, `model.safetensors` and, for a model of text, a byte tokenizer into `folder`.
 
     `state` begins with one tensor per name, in order; what follows (momentum) is left out. Changes the model's
     parameters to the state's. Raises UserError when a tensor does not fit its parameter.
@@ -59,7 +59,8 @@ def export_model(model: nn.Module, parameter_names: Sequence[str], state: Bundle
     folder.mkdir(parents=True, exist_ok=True)
     saver: Any = model
     saver.save_pretrained(folder, safe_serialization=True)
-    byte_tokenizer().save_pretrained(folder)
+    if hasattr(model.config, "vocab_size"):
+        byte_tokenizer().save_pretrained(folder)
 
 
 def byte_tokenizer() -> Any:

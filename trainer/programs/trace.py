@@ -7,6 +7,7 @@ outer step, compression) is built from operators directly. The same model and co
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -19,7 +20,15 @@ from trainer.programs import lower_math, lower_shape, lower_spatial
 from trainer.programs.builder import Builder, Value
 from trainer.programs.conversion import bundle_of
 from trainer.programs.lower import Lowering, refuse_random
-from trainer.programs.optimiser import AdamW, Working, adamw_step, compress, outer_step
+from trainer.programs.optimiser import (
+    Gradients,
+    Optimiser,
+    Parameter,
+    Slot,
+    Working,
+    compress,
+    outer_step,
+)
 from trainer.programs.shapes import DEFAULT_BITS, FLOAT, INDEX
 from trainer.tasks import Loss
 from verification.errors import UserError
@@ -52,7 +61,7 @@ class TraceConfig:
     max_steps: int
     slots: int
     grid_exponent: int
-    adamw: AdamW
+    optimiser: Optimiser
     outer_lr: float
     outer_momentum: float
     bits: int = DEFAULT_BITS
@@ -80,11 +89,25 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     named = dict(model.named_parameters())
     parameters = [parameter.detach().clone() for parameter in named.values()]
     graph = trace_gradients(model, loss, job)
-    sizes = Sizes(tuple(named), tuple(tuple(parameter.shape) for parameter in parameters), job)
+    hidden = hidden_matrices(model)
+    sizes = Sizes(tuple(Parameter(name, tuple(p.shape), name in hidden) for name, p in named.items()), job)
     start = bundle_of(parameters + [torch.zeros_like(parameter) for parameter in parameters])
     return TracedRun(
-        _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, sizes.names
+        _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, tuple(named)
     )
+
+
+def hidden_matrices(model: nn.Module) -> set[str]:
+    """Return the names of the matrices between hidden layers: 2-D, of no embedding, and not the head.
+
+    The head is what a Hugging Face model calls its output embeddings, or else the last linear layer.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    given: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    head = [given] if given is not None else linear[-1:]
+    outside = [*head, *(module for module in model.modules() if isinstance(module, nn.Embedding))]
+    apart = {id(module.weight) for module in outside}
+    return {name for name, p in model.named_parameters() if p.dim() == 2 and id(p) not in apart}
 
 
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
@@ -125,11 +148,15 @@ class _LossModule(nn.Module):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the four programs share: the parameters' names and shapes, and the job."""
+    """What the four programs share: the parameters and the job."""
 
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    parameters: tuple[Parameter, ...]
     job: TraceConfig
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The optimiser's state."""
+        return self.job.optimiser.slots(self.parameters)
 
     def state(self, builder: Builder, prefix: str = "") -> tuple[list[Value], list[Value]]:
         """Declare a state bundle: (parameters, outer momentum)."""
@@ -137,17 +164,14 @@ class Sizes:
 
     def tensors(self, builder: Builder, kind: str, dtype: str = FLOAT) -> list[Value]:
         """Declare one input per parameter."""
-        return [builder.port(f"{kind}/{n}", dtype, s) for n, s in zip(self.names, self.shapes, strict=True)]
+        return [builder.port(f"{kind}/{p.name}", dtype, p.shape) for p in self.parameters]
 
     def working(self, builder: Builder) -> Working:
         """Declare a working bundle."""
         job = self.job
         return Working(
             self.tensors(builder, "working/parameter"),
-            self.tensors(builder, "working/m"),
-            self.tensors(builder, "working/v"),
-            builder.port("beta1_power", FLOAT, ()),
-            builder.port("beta2_power", FLOAT, ()),
+            [builder.port(slot.name, FLOAT, slot.shape) for slot in self.slots],
             builder.port("loss_sum", FLOAT, ()),
             builder.port("step", INDEX, ()),
             builder.port("tokens", "uint8", (job.max_steps, job.batch, job.length + 1)),
@@ -155,14 +179,13 @@ class Sizes:
 
     def named(self, kind: str, values: list[Value]) -> list[tuple[str, Value]]:
         """Pair one output per parameter with its name."""
-        return [(f"{kind}/{name}", value) for name, value in zip(self.names, values, strict=True)]
+        return [(f"{kind}/{p.name}", value) for p, value in zip(self.parameters, values, strict=True)]
 
     def working_outputs(self, working: Working) -> list[tuple[str, Value]]:
         """The working bundle as outputs, in the order in which `working` declares it."""
-        tensors = [("parameter", working.parameters), ("m", working.m), ("v", working.v)]
-        scalars = ("beta1_power", "beta2_power", "loss_sum", "step", "tokens")
-        named = [pair for kind, values in tensors for pair in self.named(f"working/{kind}", values)]
-        return named + [(name, getattr(working, name)) for name in scalars]
+        state = [(slot.name, value) for slot, value in zip(self.slots, working.state, strict=True)]
+        ending = [(name, getattr(working, name)) for name in ("loss_sum", "step", "tokens")]
+        return [*self.named("working/parameter", working.parameters), *state, *ending]
 
 
 def _prologue(sizes: Sizes) -> Program:
@@ -170,19 +193,22 @@ def _prologue(sizes: Sizes) -> Program:
     parameters, _ = sizes.state(b)
     data = b.port("data", "uint8", (job.records, job.length + 1))
     index = b.port("index", INDEX, (job.max_steps, job.batch))
-    zeros = [b.expand(b.scalar(0.0), shape) for shape in sizes.shapes]
-    one, zero = b.scalar(1.0), b.scalar(0.0)
+    state = [b.expand(b.scalar(slot.start), slot.shape) for slot in sizes.slots]
     tokens = b.emit("gather", data, index)
-    working = Working(parameters, zeros, zeros, one, one, zero, b.scalar(0, INDEX), tokens)
+    working = Working(parameters, state, b.scalar(0.0), b.scalar(0, INDEX), tokens)
     return b.finish("prologue", sizes.working_outputs(working))
 
 
 def _inner(sizes: Sizes, graph: fx.GraphModule) -> Program:
     b = Builder(bits=sizes.job.bits)
-    working = sizes.working(b)
-    tokens = b.cast(b.emit("select", working.tokens, working.step), INDEX)
-    loss, *gradients = Lowering(b).run(graph, [*working.parameters, tokens])
-    return b.finish("inner", sizes.working_outputs(adamw_step(b, working, gradients, loss, sizes.job.adamw)))
+    old = sizes.working(b)
+    tokens = b.cast(b.emit("select", old.tokens, old.step), INDEX)
+    loss, *gradients = Lowering(b).run(graph, [*old.parameters, tokens])
+    now = Gradients(old.parameters, gradients, old.step)
+    parameters, state = sizes.job.optimiser.update(b, sizes.parameters, now, old.state)
+    step = b.add(old.step, b.scalar(1, INDEX))
+    new = Working(parameters, state, b.add(old.loss_sum, loss), step, old.tokens)
+    return b.finish("inner", sizes.working_outputs(new))
 
 
 def _epilogue(sizes: Sizes) -> Program:
