@@ -42,9 +42,14 @@ class World:
         rng: random.Random,
         network: Network = CALM,
         check: Callable[["World"], None] | None = None,
+        funded: int | None = None,
     ) -> None:
-        """Found the run with as much money for each actor as it stakes and 40,000 more, and wake everyone."""
-        self.deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
+        """Found the run with as much money for each actor as it stakes and 40,000 more, and wake everyone.
+
+        The deposit is good for all rounds at their worst, or for `funded`.
+        """
+        rounds = manifest.work.rounds if funded is None else funded
+        self.deposit = Amount(cost_of_round(manifest) * rounds)
         balances = tuple((actor.address, funds_of(actor)) for actor in actors)
         genesis = Genesis(manifest, "toy", SUBMITTER, balances, self.deposit)
         self.ledger = MemoryLedger(genesis, Millis(0), is_checked=check is not None)

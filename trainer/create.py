@@ -233,7 +233,8 @@ def _windows(windows: WindowsSection) -> Windows:
 
 
 def _money(money: MoneySection) -> MoneyRules:
-    amounts = {name: Amount(value) for name, value in money.model_dump().items() if isinstance(value, int)}
+    rules = money.model_dump(exclude={"funded_rounds"})
+    amounts = {name: Amount(value) for name, value in rules.items() if isinstance(value, int)}
     shares = {"slash_grades": tuple(map(_ppm, money.slash_grades)), "burned_share": _ppm(money.burned_share)}
     return MoneyRules(**{**amounts, **shares})  # type: ignore[arg-type]
 
@@ -260,7 +261,8 @@ def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> local.Genes
     submitter = identities.pop("submitter").address
     balances = {identity.address: Amount(job.accounts.balance) for identity in identities.values()}
     balances |= {_address(text): Amount(amount) for text, amount in job.accounts.others.items()}
-    deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
+    funded = min(job.money.funded_rounds or manifest.work.rounds, manifest.work.rounds)
+    deposit = Amount(cost_of_round(manifest) * funded)
     return local.Genesis(manifest, CHAIN, submitter, tuple(sorted(balances.items())), deposit)
 
 

@@ -84,7 +84,11 @@ class SwarmSection(Section):
 
 
 class MoneySection(Section):
-    """[money]: integers in the ledger's unit."""
+    """[money]: integers in the ledger's unit.
+
+    `funded_rounds`: for how many rounds' worst case the deposit is; all of them by default. Rounds mostly cost less,
+    so a smaller deposit lasts longer; the run ends when it cannot pay another round.
+    """
 
     worker_stake: Positive = 1_000_000
     verifier_stake: Positive = 1_000_000
@@ -95,6 +99,7 @@ class MoneySection(Section):
     burned_share: Share = 0.5
     excluded_after: Positive = 1
     escrow_rounds: Positive = 16
+    funded_rounds: Positive | None = None
 
 
 class EconomicsSection(Section):

@@ -307,6 +307,7 @@ def duties(state: State, session: Session, me: Self) -> list[Duty]:
     for worker in worked.commits if worked else ():
         if is_private_duty(session.beacon, link, worker, state.manifest.work.audit_rate):
             mine.add(Duty(session.number, worker, me.address))
+    mine = {duty for duty in mine if (duty.work, duty.worker) not in state.convicted}
     return sorted(mine, key=lambda duty: (duty.work, duty.worker))
 
 

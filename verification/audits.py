@@ -7,7 +7,7 @@ from verification.errors import BadEvidence, Refused
 from verification.membership import active, get_member, settle_debt, suspend
 from verification.rounds import get_round
 from verification.sampling import draw_verifier, earlier_link, is_private_duty, leaf_steps
-from verification.state import Audit, Duty, Session, State, Watch
+from verification.state import Audit, Duty, Place, Ruling, Session, State, Watch
 from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
 from verification.units import Address, Digest, Millis, Round
 
@@ -28,20 +28,20 @@ def salted_root(run: Digest, number: Round, digests: tuple[Digest, ...], salts: 
 
 
 def open_session(state: State, number: Round, now: Millis) -> None:
-    """Draw a round's audits; what was lost before, and everyone's last round, go to named verifiers. (SPEC.md 5.4)"""
+    """Draw a round's audits; those to be drawn again go to verifiers who never had them. (SPEC.md 5.4)"""
     verifiers = tuple(member.address for member in active(state, VERIFIER, number))
     public = set()
     for work, worker in sorted(state.redraws):
-        losers = state.losers[work, worker]
-        verifier = draw_verifier(state.beacon, work, worker, [v for v in verifiers if v not in losers])
+        had = {
+            key[0]
+            for session in state.sessions.values()
+            for key in session.audits
+            if key[1:] == (work, worker)
+        }
+        verifier = draw_verifier(state.beacon, work, worker, [v for v in verifiers if v not in had])
         if verifier is not None:
             public.add(Duty(work, worker, verifier))
             state.redraws.remove((work, worker))
-    if number + 1 == state.manifest.work.rounds:
-        for worker in state.rounds[number].commits:
-            verifier = draw_verifier(state.beacon, number, worker, verifiers)
-            if verifier is not None:
-                public.add(Duty(number, worker, verifier))
     deadline = Millis(now + state.manifest.windows.verdict)
     state.sessions[number] = Session(number, state.beacon, deadline, verifiers, frozenset(public))
 
@@ -66,6 +66,8 @@ def process_verdict(state: State, sender: Address, body: Verdict) -> None:
     public = Duty(body.work, body.worker, sender) in session.public
     if body.work != body.round and not public:
         raise Refused("only a named verifier audits an earlier round")
+    if (body.work, body.worker) in state.convicted:
+        raise Refused("the worker is convicted of that round: nothing is left to find")
     if (sender, body.work, body.worker) in session.verdicts:
         raise Refused("the sender has given this verdict already")
     session.verdicts[sender, body.work, body.worker] = body.blind
@@ -202,18 +204,20 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
     effects: list[Effect] = []
     if key not in _duties(state, session) and verifier in session.links:
         outcome = Audit.VOID
-    elif reveal is None or verifier not in session.links:
-        outcome = Audit.LOST
-        disputes.redraw(state, work, worker, verifier)
-        if key in session.verdicts and reveal is None:
-            effects += suspend(state, state.members[verifier], reveal_debt(key), now)
     elif (work, worker) in state.convicted:
         outcome = Audit.VOID
+        if reveal is not None and verifier in session.links and _was_right(state, reveal):
+            effects += money.pay_fee(state, verifier, work, worker)
+    elif reveal is None or verifier not in session.links:
+        outcome = Audit.LOST
+        disputes.redraw(state, work, worker)
+        if key in session.verdicts and reveal is None:
+            effects += suspend(state, state.members[verifier], reveal_debt(key), now)
     elif opening is None:
         outcome = Audit.WAITING
     elif _agree(state, opening, reveal):
         outcome = Audit.PASSED
-        effects += money.pay_fee(state, state.members[verifier], state.rounds[work].assignments[worker].steps)
+        effects += money.pay_fee(state, verifier, work, worker)
     else:
         outcome = Audit.MISMATCH
         effects += disputes.open_from_audit(state, verifier, opening, reveal, now)
@@ -223,7 +227,7 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
 
 
 def end_waiting(state: State, work: Round, worker: Address) -> list[Effect]:
-    """Close the audits of a worker that never opened: it has been convicted, they decide nothing. (SPEC.md 5.9)"""
+    """Close and pay the audits of a worker that never opened: convicted already, they decide nothing. (SPEC.md 5.9)"""
     effects: list[Effect] = []
     for _, session in sorted(state.sessions.items()):
         for key, outcome in sorted(session.audits.items()):
@@ -231,7 +235,22 @@ def end_waiting(state: State, work: Round, worker: Address) -> list[Effect]:
                 session.audits[key] = Audit.VOID
                 drawn = "public" if Duty(work, worker, key[0]) in session.public else "private"
                 effects.append(AuditEnded(session.number, work, worker, key[0], Audit.VOID, drawn))
+                effects += money.pay_fee(state, key[0], work, worker)
     return effects
+
+
+def _was_right(state: State, reveal: Reveal) -> bool:
+    """Return whether a verdict found the difference of which the worker has been convicted. (SPEC.md 7.3)"""
+    opening = state.rounds[reveal.work].openings.get(reveal.worker)
+    guilty = (reveal.work, reveal.worker, Ruling.GUILTY)
+    found = [
+        d for d in state.disputes if (d.round, d.accused, d.ruling) == guilty and d.place is not Place.OUTER
+    ]
+    if opening is None or not found:
+        return True  # convicted for silence, which no verifier could foresee
+    pairs = zip(opening.digests, reveal.digests, strict=False)
+    first = next((place for place, (claimed, own) in enumerate(pairs) if claimed != own), None)
+    return first == found[0].leaf and not _agree(state, opening, reveal)
 
 
 def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:

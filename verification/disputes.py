@@ -126,10 +126,13 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
         state.redraws.discard((dispute.round, dispute.accused))
     member = state.members[dispute.accused]
     finders = [other.challenger for other in siblings]
+    fees = [] if dispute.place is Place.OUTER else siblings
     slashed = money.slash(state, member, finders, f"{dispute.place.value} of round {dispute.round}: {reason}")
     dispute.slashed = Amount(slashed.stake + slashed.escrow)
     dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
     effects: list[Effect] = [slashed]
+    for audit in fees:
+        effects += money.pay_fee(state, audit.challenger, audit.round, audit.accused)
     for other in about:
         is_right = other in siblings
         if is_right:
@@ -154,12 +157,10 @@ def void(state: State, dispute: Dispute, reason: str) -> list[Effect]:
     return _fail(state, dispute, Ruling.VOID, reason)
 
 
-def redraw(state: State, work: Round, worker: Address, loser: Address) -> None:
-    """Put an audit back into the draw for anyone but those who ever lost it. (SPEC.md 5.9)"""
-    if (work, worker) in state.convicted:
-        return
-    state.redraws.add((work, worker))
-    state.losers[work, worker] = state.losers.get((work, worker), frozenset()) | {loser}
+def redraw(state: State, work: Round, worker: Address) -> None:
+    """Put an audit back into the draw for anyone who never had it. (SPEC.md 5.9)"""
+    if (work, worker) not in state.convicted:
+        state.redraws.add((work, worker))
 
 
 def mover(dispute: Dispute) -> Address:
@@ -285,7 +286,7 @@ def _fail(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[E
     if challenger.stake < state.manifest.money.accuser_bond:
         effects += exclude(challenger, "its stake no longer covers a wrong accusation")
     if dispute.place is not Place.OUTER:
-        redraw(state, dispute.round, dispute.accused, dispute.challenger)
+        redraw(state, dispute.round, dispute.accused)
     return [*effects, *_end(dispute, ruling, reason)]
 
 

@@ -50,10 +50,10 @@ def found(
     deposit: Amount,
     now: Millis,
 ) -> State:
-    """Return the state of a new run; raises Refused when the deposit cannot pay every round. (SPEC.md 3.1, 7.1)"""
-    needed = cost_of_round(manifest) * manifest.work.rounds
+    """Return the state of a new run; raises Refused when the deposit cannot pay one round. (SPEC.md 3.1, 7.1)"""
+    needed = cost_of_round(manifest)
     if deposit < needed:
-        raise Refused(f"the deposit of {deposit} does not cover the run's worst case of {needed}")
+        raise Refused(f"the deposit of {deposit} does not cover a round's worst case of {needed}")
     return State(
         manifest, run_id(manifest), chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now,
         beacon=tagged("first-beacon", run_id(manifest), manifest.seed),

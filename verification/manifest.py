@@ -176,8 +176,11 @@ def fee_of(manifest: Manifest, steps: int) -> Amount:
     return Amount(steps * manifest.money.fee_per_step)
 
 
+def cost_of_work(manifest: Manifest, steps: int) -> Amount:
+    """Return the most that a worker's round can cost: its reward, and a fee for every verifier. (SPEC.md 7.1)"""
+    return Amount(reward_of(manifest, steps) + manifest.work.max_verifiers * fee_of(manifest, steps))
+
+
 def cost_of_round(manifest: Manifest) -> Amount:
-    """Return the most that one round can pay: full work in every slot, audited by every verifier. (SPEC.md 7.1)"""
-    work = manifest.work
-    full = reward_of(manifest, work.max_steps) + work.max_verifiers * fee_of(manifest, work.max_steps)
-    return Amount(work.slots * full)
+    """Return the most that one round can cost: full work in every slot. (SPEC.md 7.1)"""
+    return Amount(manifest.work.slots * cost_of_work(manifest, manifest.work.max_steps))

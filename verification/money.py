@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from verification.effects import Effect, Paid, Slashed
 from verification.errors import Refused
-from verification.manifest import fee_of, reward_of
-from verification.state import Member, Standing, State
+from verification.manifest import cost_of_work, fee_of, reward_of
+from verification.state import Member, Phase, RoundState, Standing, State, open_questions
 from verification.units import MILLION, Address, Amount, Round
 
 
@@ -23,30 +23,62 @@ def credit(state: State, address: Address, amount: Amount) -> None:
     state.balances[address] = Amount(state.balances.get(address, 0) + amount)
 
 
+def set_aside(state: State, opened: RoundState) -> bool:
+    """Move a round's worst case from the deposit into its reserve; returns whether there is as much. (SPEC.md 7.1)"""
+    steps = [assignment.steps for assignment in opened.assignments.values()]
+    needed = sum(cost_of_work(state.manifest, count) for count in steps)
+    if state.deposit < needed:
+        return False
+    state.deposit, opened.reserve = Amount(state.deposit - needed), Amount(needed)
+    return True
+
+
+def release_reserves(state: State) -> None:
+    """Give back to the deposit what rounds that nothing can be paid for any more did not need. (SPEC.md 7.1)
+
+    The newest round keeps its reserve: should it be the last, its audits are drawn again for everyone.
+    """
+    open_rounds = {number for number, _ in open_questions(state)}
+    for worked in state.rounds[:-1]:
+        if worked.reserve and worked.phase is Phase.SEALED and worked.number not in open_rounds:
+            state.deposit = Amount(state.deposit + worked.reserve)
+            worked.reserve = Amount(0)
+
+
 def escrow_reward(state: State, member: Member, number: Round, steps: int) -> None:
-    """Move a round's reward from the deposit into the worker's escrow. (SPEC.md 7.2)"""
-    amount = reward_of(state.manifest, steps)
-    state.deposit = Amount(state.deposit - amount)
+    """Move a round's reward from its reserve into the worker's escrow. (SPEC.md 7.2)"""
+    amount = _draw(state.rounds[number], reward_of(state.manifest, steps))
     member.escrow[number] = Amount(member.escrow.get(number, 0) + amount)
 
 
-def pay_fee(state: State, member: Member, steps: int) -> list[Effect]:
-    """Pay a verifier from the deposit for an audit of `steps` inner steps. (SPEC.md 7.3)"""
-    amount = fee_of(state.manifest, steps)
-    state.deposit = Amount(state.deposit - amount)
+def pay_fee(state: State, verifier: Address, work: Round, worker: Address) -> list[Effect]:
+    """Pay a verifier from the round's reserve for having audited a worker. (SPEC.md 7.3)"""
+    member, worked = state.members[verifier], state.rounds[work]
+    amount = _draw(worked, fee_of(state.manifest, worked.assignments[worker].steps))
     credit(state, member.address, amount)
     member.rewards = Amount(member.rewards + amount)
     return [Paid(member.address, amount, "fee")]
 
 
+def _draw(worked: RoundState, amount: Amount) -> Amount:
+    assert worked.reserve >= amount  # the reserve is the round's worst case
+    worked.reserve = Amount(worked.reserve - amount)
+    return amount
+
+
 def release_escrow(state: State, before: Round) -> list[Effect]:
-    """Pay out rewards of rounds before `before` to members that nothing is held against. (SPEC.md 7.4)"""
+    """Pay out rewards of rounds before `before` that are settled, to members that nothing is held against.
+
+    (SPEC.md 7.4)
+    """
     accused = {dispute.accused for dispute in state.open_disputes()}
+    questions = open_questions(state)
     effects: list[Effect] = []
     for member in state.members.values():
         if member.address in accused or member.standing is Standing.SUSPENDED:
             continue
-        for number in [number for number in member.escrow if number < before]:
+        mature = [n for n in member.escrow if n < before and (n, member.address) not in questions]
+        for number in mature:
             amount = member.escrow.pop(number)
             credit(state, member.address, amount)
             member.rewards = Amount(member.rewards + amount)
@@ -104,8 +136,11 @@ def charge_silent(state: State, member: Member, reason: str) -> list[Effect]:
 
 
 def refund_deposit(state: State) -> list[Effect]:
-    """Give what is left of the deposit back to the submitter. (SPEC.md 7.8)"""
-    amount, state.deposit = state.deposit, Amount(0)
+    """Give what is left of the deposit and of all reserves back to the submitter. (SPEC.md 7.8)"""
+    amount = Amount(state.deposit + sum(worked.reserve for worked in state.rounds))
+    state.deposit = Amount(0)
+    for worked in state.rounds:
+        worked.reserve = Amount(0)
     credit(state, state.submitter, amount)
     return [Paid(state.submitter, amount, "refund")]
 

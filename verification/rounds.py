@@ -28,9 +28,10 @@ def can_gather(state: State) -> bool:
 
 
 def open_round(state: State, now: Millis) -> list[Effect]:
-    """Open the next round on the newest sealed state. (SPEC.md 4.1)"""
+    """Open the next round on the newest sealed state, or drain when it could not be paid. (SPEC.md 4.1)"""
     number = Round(len(state.rounds))
     effects = money.release_escrow(state, Round(number - state.manifest.money.escrow_rounds))
+    money.release_reserves(state)
     start = state.rounds[-1].sealed if state.rounds else state.manifest.start
     assert start is not None  # a next round opens only after the last one sealed
     speeds = {member.address: member.speed for member in active(state, WORKER, number)}
@@ -44,6 +45,8 @@ def open_round(state: State, now: Millis) -> list[Effect]:
         members={member.address: member.stake for member in active(state, None, number)},
         assignments=assign(state.manifest, state.beacon, speeds),
     )
+    if not money.set_aside(state, opened):
+        return [*effects, *drain(state, now, "the deposit cannot pay another round")]
     state.rounds.append(opened)
     state.active_at = now
     return [*effects, RoundOpened(number, start, tuple(opened.assignments.items()))]
@@ -128,8 +131,11 @@ def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
 
 
 def drain(state: State, now: Millis, reason: str) -> list[Effect]:
-    """Open no more rounds; audits and disputes run out. (SPEC.md 4.8)"""
+    """Open no more rounds; audits and disputes run out, and everyone's last round is audited. (SPEC.md 4.8, 5.4)"""
     state.stage = Stage.DRAINING
+    last = next((worked for worked in reversed(state.rounds) if worked.phase is Phase.SEALED), None)
+    if last is not None:
+        state.redraws |= {(last.number, worker) for worker in last.commits} - state.convicted
     return [StageChanged(state.stage, now, reason)]
 
 

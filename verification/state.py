@@ -118,7 +118,10 @@ class Assignment:
 
 @dataclass
 class RoundState:
-    """One round. `beacon` drew its assignments; `members` is the bonded stake that decides it."""
+    """One round. `beacon` drew its assignments; `members` is the bonded stake that decides it.
+
+    `reserve` is what the deposit set aside for it and has not been paid yet.
+    """
 
     number: Round
     start: BundleRef
@@ -129,6 +132,7 @@ class RoundState:
     members: dict[Address, Amount]
     assignments: dict[Address, Assignment]
     phase: Phase = Phase.COMMIT
+    reserve: Amount = NOTHING
     commits: dict[Address, Commit] = field(default_factory=dict)
     attests: dict[Address, frozenset[Address]] = field(default_factory=dict)
     included: tuple[Address, ...] = ()
@@ -195,8 +199,8 @@ class Dispute:
 class State:
     """Everything the ledger knows about a run.
 
-    `redraws` holds the worker-rounds whose audit is drawn again, `losers` who has lost one and is not drawn for it
-    again, `convicted` the worker-rounds that have been paid for. Sets are iterated in sorted order only.
+    `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for. Sets are
+    iterated in sorted order only.
     """
 
     manifest: Manifest
@@ -216,7 +220,6 @@ class State:
     sessions: dict[Round, Session] = field(default_factory=dict)
     disputes: list[Dispute] = field(default_factory=list)
     redraws: set[tuple[Round, Address]] = field(default_factory=set)
-    losers: dict[tuple[Round, Address], frozenset[Address]] = field(default_factory=dict)
     convicted: set[tuple[Round, Address]] = field(default_factory=set)
     fresh_links: list[Digest] = field(default_factory=list)
     said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
@@ -234,4 +237,17 @@ class State:
 def total_money(state: State) -> int:
     """Return all money there is; constant over a run's life. (SPEC.md 7.10)"""
     held = sum(member.stake + sum(member.escrow.values()) for member in state.members.values())
-    return sum(state.balances.values()) + held + state.deposit + state.burned
+    reserved = sum(worked.reserve for worked in state.rounds)
+    return sum(state.balances.values()) + held + reserved + state.deposit + state.burned
+
+
+def open_questions(state: State) -> set[tuple[Round, Address]]:
+    """Return the rounds of a peer that an audit or a dispute may still decide: nothing about them is final."""
+    questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()} | state.redraws
+    for session in state.sessions.values():
+        if session.watch is not Watch.DONE:
+            committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
+            questions |= {(session.number, worker) for worker in committed}
+            questions |= {(duty.work, duty.worker) for duty in session.public}
+        questions |= {key[1:] for key, outcome in session.audits.items() if outcome is Audit.WAITING}
+    return questions

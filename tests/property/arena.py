@@ -23,14 +23,17 @@ STEP = 40
 class Arena:
     """A run of three rounds; `submit` checks that a refused statement changes nothing."""
 
-    def __init__(self, cheat: str, accuser: Actor) -> None:
-        """Found the run with two honest workers, two honest verifiers and two others that hold less than half."""
+    def __init__(self, cheat: str, accuser: Actor, funded: int = 3) -> None:
+        """Found the run with two honest workers, two honest verifiers and two others that hold less than half.
+
+        The deposit is good for `funded` rounds at their worst.
+        """
         self.honest: list[Actor] = [Worker("w0"), Worker("w1", speed=70), Verifier("v0"), Verifier("v1")]
         self.others: list[Actor] = [Worker("bad-w", conduct=conduct_named(cheat, 0)), accuser]
         self.awake: list[Actor] = []
         self.stranger = Worker("stranger")
         manifest = minimal(rounds=3, audit_rate=700_000)
-        deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
+        deposit = Amount(cost_of_round(manifest) * funded)
         balances = tuple((a.address, Amount(50_000)) for a in [*self.honest, *self.others])
         genesis = Genesis(manifest, "toy", Address(b"submitter".ljust(20, b"\0")), balances, deposit)
         self.ledger = MemoryLedger(genesis, Millis(0))
@@ -94,6 +97,7 @@ class Arena:
         honest = {actor.address for actor in self.honest}
         assert not [e for e in self.ledger.effects if isinstance(e, Slashed) and e.address in honest]
         stakes = [member.stake for member in self.state.members.values()]
-        assert min(self.state.deposit, *self.state.balances.values(), *stakes) >= 0
+        reserves = [worked.reserve for worked in self.state.rounds]
+        assert min(self.state.deposit, *self.state.balances.values(), *stakes, *reserves) >= 0
         deadline = law.next_deadline(self.state)
         assert deadline is None or deadline > self.state.now

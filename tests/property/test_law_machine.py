@@ -37,12 +37,15 @@ class LawMachine(RuleBasedStateMachine):
     arena: Arena
 
     @initialize(
-        cheat=st.sampled_from(sorted(CHEATS)), leaf=st.sampled_from([None, 0, 1, 3]), who=st.integers(0, 3)
+        cheat=st.sampled_from(sorted(CHEATS)),
+        leaf=st.sampled_from([None, 0, 1, 3]),
+        who=st.integers(0, 3),
+        funded=st.sampled_from([3, 1]),
     )
-    def sit_down(self, cheat: str, leaf: int | None, who: int) -> None:
+    def sit_down(self, cheat: str, leaf: int | None, who: int, funded: int) -> None:
         """Choose how the two others lie when they do compute."""
         lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)]][who]
-        self.arena = Arena(cheat, Verifier("bad-v", *lies))
+        self.arena = Arena(cheat, Verifier("bad-v", *lies), funded)
         for actor in [*self.arena.honest, *self.arena.others]:
             self.arena.act(actor)
 
@@ -121,6 +124,7 @@ class LawMachine(RuleBasedStateMachine):
         state = self.arena.state
         assert state.stage is Stage.ENDED
         assert state.deposit == 0
+        assert not any(worked.reserve for worked in state.rounds)
         assert not any(member.escrow or member.owes for member in state.members.values())
 
     def _invented(self, draw: Any, kind: type) -> Any:

@@ -1,6 +1,7 @@
 """Narrowing, sampling and money as plain functions."""
 
 import copy
+import dataclasses
 import itertools
 import random
 
@@ -13,6 +14,7 @@ from verification import money
 from verification.digest import ZERO, integer, tagged
 from verification.errors import BadEvidence
 from verification.law import found
+from verification.manifest import cost_of_round
 from verification.narrowing import lists_needed, narrow, positions, verify_list
 from verification.sampling import (
     assign,
@@ -25,7 +27,7 @@ from verification.sampling import (
     next_beacon,
     record_index,
 )
-from verification.state import Member, State, total_money
+from verification.state import Assignment, Member, RoundState, State, total_money
 from verification.statements import MAX_ENTRIES
 from verification.units import MILLION, PPM, Address, Amount, Digest, Millis, Round
 
@@ -150,7 +152,12 @@ def test_draws_do_not_depend_on_order(candidates: list[Address], rng: random.Ran
 
 def purse(stakes: list[int], escrow: list[int]) -> State:
     """Return a state that holds money and nothing else."""
-    state = found(minimal(), "toy", Address(b"s" * 20), {}, Amount(10**6), Millis(0))
+    manifest = minimal()
+    state = found(manifest, "toy", Address(b"s" * 20), {}, Amount(10**6), Millis(0))
+    work = {Address(bytes([place]) * 20): Assignment(place, 12) for place in range(len(stakes))}
+    opened = RoundState(Round(0), manifest.start, ZERO, ZERO, Millis(0), Millis(1), {}, work)
+    assert money.set_aside(state, opened)
+    state.rounds.append(opened)
     for place, stake in enumerate(stakes):
         address = Address(bytes([place]) * 20)
         kept = {Round(number): Amount(amount) for number, amount in enumerate(escrow)}
@@ -186,8 +193,8 @@ def test_every_other_movement_conserves_money(stakes: list[int]) -> None:
     for member in list(state.members.values()):
         money.charge_accuser(state, member, Address(b"accused".ljust(20)), "reason")
         money.charge_silent(state, member, "reason")
-        money.escrow_reward(state, member, Round(9), 12)
-        money.pay_fee(state, member, 12)
+        money.escrow_reward(state, member, Round(0), 12)
+        money.pay_fee(state, member.address, Round(0), member.address)
         money.release_escrow(state, Round(1))
         money.withdraw_stake(state, member)
         assert total_money(state) == total
@@ -197,3 +204,21 @@ def test_every_other_movement_conserves_money(stakes: list[int]) -> None:
     assert state == before
     money.refund_deposit(state)
     assert total_money(state) == total
+    assert not state.rounds[0].reserve
+
+
+@given(amounts, st.integers(0, 4))
+def test_a_reserve_pays_its_worst_case_to_the_unit_and_no_more(stakes: list[int], verifiers: int) -> None:
+    state = purse(stakes, [])
+    (opened,) = state.rounds
+    for address, assignment in opened.assignments.items():
+        money.escrow_reward(state, state.members[address], Round(0), assignment.steps)
+        for _ in range(state.manifest.work.max_verifiers):
+            money.pay_fee(state, address, Round(0), address)
+    assert opened.reserve == 0
+    poor = found(minimal(), "toy", Address(b"s" * 20), {}, Amount(cost_of_round(minimal())), Millis(0))
+    poor.deposit = Amount(poor.deposit * verifiers // 5)
+    assert not money.set_aside(
+        poor, dataclasses.replace(opened, assignments=dict.fromkeys(range(4), Assignment(0, 12)))
+    )
+    assert poor.deposit == cost_of_round(minimal()) * verifiers // 5

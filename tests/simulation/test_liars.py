@@ -73,7 +73,7 @@ def test_copier_cannot_open_its_blind_with_what_it_copied() -> None:
 
 
 @pytest.mark.parametrize("kind", [Reveal, Link])
-def test_silence_about_a_verdict_costs_a_bond_and_its_audits_are_drawn_again(kind: type) -> None:
+def test_silence_about_a_verdict_costs_a_bond_and_decides_nothing(kind: type) -> None:
     liar = Verifier("liar", Mute(kind))
     world = played(liar, 4)
     changes = [c for c in world.seen(StandingChanged) if c.address == liar.address]
@@ -83,8 +83,21 @@ def test_silence_about_a_verdict_costs_a_bond_and_its_audits_are_drawn_again(kin
     lost = {(a.work, a.worker) for a in audits if a.verifier == liar.address}
     assert lost
     assert {a.outcome for a in audits if a.verifier == liar.address} == {Audit.LOST}
-    again = {(a.work, a.worker) for a in audits if a.drawn == "public" and a.verifier != liar.address}
-    assert lost <= again
+    passed = {(a.work, a.worker) for a in audits if a.outcome is Audit.PASSED and a.verifier != liar.address}
+    assert lost <= passed
+
+
+def test_lost_audits_go_to_someone_who_has_not_had_them_yet() -> None:
+    actors = [Worker("w0"), Worker("w1"), Verifier("v0"), Verifier("v1"), Verifier("liar", Mute(Reveal))]
+    world = World(minimal(audit_rate=300_000, rounds=8), actors, random.Random(0))
+    world.run()
+    audits = world.seen(AuditEnded)
+    lost = {(a.work, a.worker) for a in audits if a.outcome is Audit.LOST}
+    assert lost
+    for work, worker in lost:
+        had = [a.verifier for a in audits if (a.work, a.worker) == (work, worker)]
+        assert len(had) == len(set(had))
+        assert any((a.work, a.worker, a.outcome) == (work, worker, Audit.PASSED) for a in audits)
 
 
 def test_a_sealer_that_contests_the_right_state_pays_for_that_too() -> None:

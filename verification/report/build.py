@@ -148,14 +148,19 @@ def _round(
         closed_ms=history.closed[worked.number],
         contributions=contributions,
         audits=tuple(
-            _audit(audit) for key, audit in sorted(history.audits.items()) if audit.work == worked.number
+            _audit(audit, history)
+            for key, audit in sorted(history.audits.items())
+            if audit.work == worked.number
         ),
     )
 
 
-def _audit(audit: done.AuditEnded) -> schema.AuditReport:
+def _audit(audit: done.AuditEnded, history: History) -> schema.AuditReport:
     drawn: schema.Drawn = "private" if audit.drawn == "private" else "public"
-    if audit.session != audit.work:
+    place = (audit.work, audit.worker)
+    undecided = (Audit.LOST, Audit.MISMATCH)
+    earlier = [a for k, a in history.audits.items() if k[0] < audit.session and k[1:3] == place]
+    if any(other.outcome in undecided for other in earlier):
         drawn = "redraw"
     return schema.AuditReport(
         checksum(audit.verifier), checksum(audit.worker), drawn, OUTCOMES[audit.outcome]
@@ -244,7 +249,7 @@ def _money(state: State) -> schema.MoneyReport:
         balances=sum(state.balances.values()),
         stakes=sum(member.stake for member in members),
         escrow=sum(sum(member.escrow.values()) for member in members),
-        deposit=state.deposit,
+        deposit=state.deposit + sum(worked.reserve for worked in state.rounds),
         burned=state.burned,
         total=total_money(state),
     )

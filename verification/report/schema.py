@@ -133,7 +133,7 @@ class MoneyReport:
     balances: Annotated[int, "Sum of free balances."]
     stakes: Annotated[int, "Sum of stakes."]
     escrow: Annotated[int, "Rewards whose window has not closed."]
-    deposit: Annotated[int, "What is left of the submitter's deposit."]
+    deposit: Annotated[int, "What is left of the submitter's deposit, the rounds' reserves included."]
     burned: Annotated[int, "All that was destroyed."]
     total: Annotated[int, "All that ever entered the ledger."]
 
