@@ -107,7 +107,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _overhead(rows: Sequence[dict[str, Any]]) -> float:
     trained: int = sum(row["trained_steps"] for row in rows)
-    return sum(row["audited_steps"] for row in rows) / trained
+    audited: int = sum(row["audited_steps"] for row in rows)
+    return audited / trained
 
 
 def _table(rows: Sequence[dict[str, Any]], colluding: int) -> Table:
