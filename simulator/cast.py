@@ -42,6 +42,16 @@ class Blobs:
         self.bundles[ref.digest] = self.bundles[ref.blob] = bundle
         return ref
 
+    def holds(self, ref: BundleRef) -> bool | None:
+        """Return whether a contribution has the shape that the outer step takes; None when it cannot be had."""
+        if ref not in self.memo:
+            bundle = self.bundles.get(ref.blob)
+            if bundle is None or reference(bundle) != ref:
+                return None
+            self.memo[ref] = [(part.dtype, part.shape) for part in bundle.tensors] == CONTRIBUTION
+        fits: bool = self.memo[ref]
+        return fits
+
 
 class Actor:
     """A peer: `decide` says what it does, `compute` performs what must be computed.
@@ -119,11 +129,7 @@ class Actor:
             case FetchState(number):
                 return True if actors.state_before(state, number).digest in blobs.bundles else None
             case FetchContribution(number, worker):
-                commit = state.rounds[number].commits[worker]
-                bundle = blobs.bundles.get(commit.contribution.blob)
-                if bundle is None or reference(bundle) != commit.contribution:
-                    return None
-                return [(part.dtype, part.shape) for part in bundle.tensors] == CONTRIBUTION
+                return blobs.holds(state.rounds[number].commits[worker].contribution)
             case RunRound(number, worker):
                 return self._run(state, number, worker, blobs)
             case RunOuter(number):

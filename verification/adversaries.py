@@ -135,6 +135,30 @@ class Mute(Behaviour):
         return isinstance(act, Say) and isinstance(act.body, self._kinds) and self._when(act.body)
 
 
+class Withhold(Behaviour):
+    """Opens no round from `first` on that anyone but an accomplice has a verdict about."""
+
+    def __init__(self, first: int = 0, accomplices: frozenset[Address] = frozenset()) -> None:
+        """`accomplices` are verifiers; whose verdicts are in is public, only what they say is not."""
+        super().__init__()
+        self._first, self._accomplices = first, accomplices
+
+    def act(self, view: View, wanted: list[Act]) -> list[Act]:
+        """Swallow those openings."""
+        me, kept = view.me.address, []
+        for act in wanted:
+            if isinstance(act, Say) and isinstance(act.body, Opening) and act.body.round >= self._first:
+                place = (act.body.round, me)
+                asked = {
+                    v for s in view.state.sessions.values() for v, *work in s.verdicts if tuple(work) == place
+                }
+                if asked - self._accomplices:
+                    self.faults += 1
+                    continue
+            kept.append(act)
+        return kept
+
+
 class FalseAccuser(Behaviour):
     """Claims another digest at one leaf, or another contribution (`leaf` None), of every round it audits."""
 
@@ -294,9 +318,18 @@ class WrongBytes(Behaviour):
 class CopyWork(Behaviour):
     """A worker that computes nothing: it commits to what another committed to (and opened) in the round before."""
 
+    def __init__(self, first: int = 0) -> None:
+        """Copy from round `first` on."""
+        super().__init__()
+        self._first = first
+
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
         """Copy where there is something to copy, else commit to the start state."""
-        if not isinstance(action, RunRound) or action.worker != view.me.address:
+        if (
+            not isinstance(action, RunRound)
+            or action.worker != view.me.address
+            or action.number < self._first
+        ):
             return compute()
         self.faults += 1
         state, number = view.state, action.number
@@ -536,7 +569,7 @@ def _other(body: Body) -> Body:
 
 
 BEHAVIOURS: dict[str, Callable[[], list[Behaviour]]] = {
-    "withhold-opening": lambda: [Mute(Opening)],
+    "withhold-opening": lambda: [Withhold()],
     "never-commit": lambda: [Mute(Commit)],
     "wrong-bytes": lambda: [WrongBytes()],
     "copy-work": lambda: [CopyWork()],
