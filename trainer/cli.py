@@ -49,11 +49,15 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
-    """Is this machine bit-exact, and how fast?"""
+def doctor(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
+    ] = None,
+) -> None:
+    """Is this machine bit-exact, and how fast? Exits with 1 when it must not stake."""
     from trainer.doctor import examine
 
-    raise typer.Exit(examine())
+    raise typer.Exit(examine(json_file))
 
 
 @run_app.command("create")

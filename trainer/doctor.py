@@ -1,10 +1,10 @@
-"""`doctor`: is this machine bit-exact, per backend, and how fast?"""
+"""`doctor`: is this machine bit-exact, with which product backends, how fast, and what would it be paid for?"""
 
+import json
 import platform
-import statistics
-import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib import resources
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -12,35 +12,67 @@ from rich.table import Table
 
 from trainer import exact
 from trainer.engine import TorchEngine
-from trainer.exact.product import BACKENDS
 from trainer.programs.conversion import to_torch
-from verification.program import Port, decode_program, program_digest
+from trainer.speeds import BITS, SHAPES, Speeds, median_seconds, native_speeds, product_speeds
+from verification.errors import UserError
+from verification.program import Port, decode_program, program_digest, work_units
 from verification.tensors import Tensor
 
 GOLDEN_STEP = "afa0dbe2644c4e41e8261574406266857260ba022d74ce983487f8ae2b6fbe5f"
 """Digest of the golden step's outputs; part of the arithmetic version, the same on every machine."""
-SHAPES = ((512, 128, 352), (2048, 512, 2048))
-REPEATS = 5
 
 
-def examine() -> int:
-    """Print the examination; return 0 when this machine may train, else 1."""
+@dataclass(frozen=True)
+class GoldenStep:
+    """The golden step on this machine: its digest, the one it must have, median seconds, and its work units."""
+
+    digest: str
+    expected: str
+    seconds: float
+    work_units: int
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether this machine may stake."""
+        return self.digest == self.expected
+
+
+def examine(json_file: Path | None = None) -> int:
+    """Print the examination, write it as JSON if asked; return 0 when this machine may train, else 1.
+
+    Raises UserError when the file cannot be written.
+    """
     console = Console()
-    machine = platform.processor() or platform.machine()
-    software = f"torch {torch.__version__}, vector code {torch.backends.cpu.get_cpu_capability()}"
-    console.print(f"{machine}, {software}, {torch.get_num_threads()} threads", highlight=False)
-    console.print(_backends())
-    digest, seconds = golden_step()
-    fits = digest == GOLDEN_STEP
-    verdict = "[green]reproduced[/]" if fits else f"[red]NOT reproduced[/], got {digest}"
-    console.print(f"golden step: {verdict} in {1000 * seconds:.0f} ms", highlight=False)
-    if not fits:
-        console.print("this machine must not stake: its results would be convicted", style="red")
-    return 0 if fits else 1
+    facts = machine()
+    console.print(", ".join(str(fact) for fact in facts.values()), highlight=False)
+    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    speeds: list[Speeds] = []
+    for device in devices:
+        native = native_speeds(device)
+        speeds += native
+        for bits in BITS:
+            found = product_speeds(device, bits)
+            speeds += found
+            console.print(_table(device, bits, found, native))
+    golden = golden_step()
+    _tell(console, golden)
+    if json_file is not None:
+        _write(json_file, facts, speeds, golden)
+    return 0 if golden.reproduced else 1
 
 
-def golden_step() -> tuple[str, float]:
-    """Return the digest of a frozen Llama step on inputs from the integer generator, and its median seconds."""
+def machine() -> dict[str, str | int]:
+    """What the speeds depend on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "torch": f"torch {torch.__version__}",
+        "vector_code": f"vector code {torch.backends.cpu.get_cpu_capability()}",
+        "threads": f"{torch.get_num_threads()} threads",
+    }
+
+
+def golden_step() -> GoldenStep:
+    """Run a frozen Llama step on inputs from the integer generator."""
     encoded = resources.files("trainer.golden").joinpath("step.msgpack").read_bytes()
     program = decode_program(encoded)
     engine = TorchEngine({program_digest(encoded): encoded})
@@ -49,7 +81,8 @@ def golden_step() -> tuple[str, float]:
     def step() -> list[torch.Tensor]:
         return engine.run(program_digest(encoded), [inputs])
 
-    return engine.digest(step()).hex(), _seconds(step)
+    digest = engine.digest(step()).hex()
+    return GoldenStep(digest, GOLDEN_STEP, median_seconds(step), work_units(program))
 
 
 def _golden_input(number: int, port: Port) -> torch.Tensor:
@@ -70,52 +103,48 @@ def _width(dtype: str) -> int:
     return {"float32": 4, "int64": 8}[dtype]
 
 
-def _backends() -> Table:
-    """Certify every product backend and time it; whoever fails says why."""
-    table = Table(
-        "backend", "certified", *(f"{m}x{k}x{n}" for m, k, n in SHAPES), title="exact products, GFLOP/s"
-    )
-    for name in BACKENDS:
-        try:
-            exact.certify(name)
-        except exact.BackendFault as fault:
-            table.add_row(name, f"[red]no[/]: {fault}", *("" for _ in SHAPES))
-            continue
-        speeds = [
-            _speed(name, shape) if name != "int64" or shape == SHAPES[0] else "reference only"
-            for shape in SHAPES
-        ]
-        table.add_row(name, "[green]yes[/]", *speeds)
-    table.add_row("float32 (native, not exact)", "", *(_native(shape) for shape in SHAPES), style="dim")
+def _table(device: str, bits: int, found: list[Speeds], native: list[Speeds]) -> Table:
+    title = f"{bits}-bit exact products on {device}, scaled and rounded: GFLOP/s by shape (* chosen there)"
+    table = Table("backend", "certified", *SHAPES, title=title)
+    for speeds in found:
+        certified = f"[red]no[/]: {speeds.refused}" if speeds.refused else "[green]yes[/]"
+        table.add_row(speeds.name, certified, *(_cell(speeds, shape) for shape in SHAPES))
+    table.add_section()
+    for speeds in native:
+        table.add_row(speeds.name, "not exact", *(_cell(speeds, shape) for shape in SHAPES), style="dim")
     return table
 
 
-def _speed(backend: str, shape: tuple[int, int, int]) -> str:
-    left, right = _operands(shape)
-    ea, eb = exact.row_exponent(left, -1), exact.row_exponent(right, -2)
-    qa, qb = exact.quantise(left, ea, -1), exact.quantise(right, eb, -2)
-    return _rate(shape, lambda: exact.product(qa, ea, qb, eb, backend=BACKENDS[backend]))
+def _cell(speeds: Speeds, shape: str) -> str:
+    if shape not in speeds.gflops:
+        return "" if speeds.refused or not speeds.bits else "too slow"
+    return f"{speeds.gflops[shape]:.0f}" + ("*" if shape in speeds.chosen else "")
 
 
-def _native(shape: tuple[int, int, int]) -> str:
-    left, right = _operands(shape)
-    return _rate(shape, lambda: torch.mm(left, right))
+def _tell(console: Console, golden: GoldenStep) -> None:
+    verdict = "[green]reproduced[/]" if golden.reproduced else f"[red]NOT reproduced[/], got {golden.digest}"
+    rate = golden.work_units / golden.seconds
+    console.print(f"golden step: {verdict} in {1000 * golden.seconds:.0f} ms", highlight=False)
+    if golden.reproduced:
+        console.print(
+            f"paid for: {rate:.2e} work units a second (the golden step's {golden.work_units:.2e}; a work unit is about"
+            " one operation on one element)",
+            highlight=False,
+        )
+    else:
+        console.print("this machine must not stake: its results would be convicted", style="red")
 
 
-def _operands(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    m, k, n = shape
-    return exact.normal_f32(b"doctor", "left", (m, k)), exact.normal_f32(b"doctor", "right", (k, n))
-
-
-def _rate(shape: tuple[int, int, int], run: Callable[[], object]) -> str:
-    m, k, n = shape
-    return f"{2 * m * k * n / _seconds(run) / 1e9:.0f}"
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def _write(file: Path, facts: dict[str, str | int], speeds: list[Speeds], golden: GoldenStep) -> None:
+    record = {
+        "machine": facts,
+        "products": [asdict(row) for row in speeds],
+        "golden": asdict(golden) | {"reproduced": golden.reproduced},
+        "work_units_per_second": golden.work_units / golden.seconds if golden.reproduced else 0.0,
+    }
+    try:
+        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot write the examination: {error.strerror}; choose another file"
+        ) from error

@@ -1,5 +1,6 @@
 """Exact products against Python's integers, the certificate of backends, and the choice between them."""
 
+import ctypes
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer import native
 from trainer.exact import (
     BACKENDS,
     BackendFault,
@@ -22,10 +24,12 @@ from trainer.exact import (
     product,
     quantise,
     row_exponent,
+    scaled,
     uniform_bits,
     verdict,
 )
 from trainer.exact.backends import REFERENCE, TRUSTED, Backend, int8_matmul, slices
+from trainer.native import CannotCompile
 
 TOP = {8: 127, 14: 8191, 15: 16383}
 CPU = torch.device("cpu")
@@ -243,10 +247,11 @@ def test_every_limit_is_the_last_exact_depth() -> None:
     assert not refuses[TRUSTED](CPU, 16, 2**22) and refuses[TRUSTED](CPU, 16, 2**24)
     for bits in range(2, 17):
         flush, top = compiled.flush_pairs(bits), 2 ** (bits - 1) - 1
-        assert flush * 2 * top**2 + 2**16 <= 2**31 < (flush + 1) * 2 * top**2 + 2**16
-    assert "pair" in compiled.refusal(CPU, 16, 1)
+        assert flush >= 1 and flush * 2 * top**2 + 2**16 <= 2**31 < (flush + 1) * 2 * top**2 + 2**16
     # Every run of pairs moves at most 2^15 to the upper sum.
-    assert "upper" in compiled.refusal(CPU, 14, 2 * compiled.flush_pairs(14) * 2**16)
+    longest = 2 * compiled.flush_pairs(14) * (2**16 - 1)
+    assert not compiled.refusal(CPU, 14, longest)
+    assert "upper" in compiled.refusal(CPU, 14, longest + 1)
 
 
 def test_slices_hold_every_number_and_never_saturate() -> None:
@@ -325,6 +330,8 @@ def test_integer_products_are_the_products_before_scaling() -> None:
     wanted = torch.matmul(a.to(torch.int64), b.to(torch.int64))
     for name in (*choice.serving(CPU, 14, 90), None):
         found = integer_product(a, b, 14, name)
+        ea, eb = integers("ea", (2, 70, 1), 8), integers("eb", (2, 1, 50), 8)
+        assert torch.equal(scaled(found, ea, eb, 14), product(a, ea, b, eb, 14, name))
         assert found.dtype == torch.float64 and torch.equal(found.to(torch.int64), wanted)
 
 
@@ -337,19 +344,49 @@ def test_sums_that_float64_cannot_hold_are_refused() -> None:
         product(a.to(torch.int32), zeros(1, 1)[0], b, zeros(1, 1)[1])
 
 
-def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CC", "cc")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    compiled._built.cache_clear()
+def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(source: str) -> None:
+        raise CannotCompile("no C compiler was found")
+
+    monkeypatch.setattr(compiled, "build", build)
+    compiled._library.cache_clear()
     try:
-        assert "no C compiler" in compiled.refusal(CPU, 14, 10)
-        (tmp_path / "cc").write_text('#!/bin/sh\necho broken >&2\ntest "$1" = --version\n')
-        (tmp_path / "cc").chmod(0o755)
-        compiled._built.cache_clear()
-        assert compiled.refusal(CPU, 14, 10) == "cc fails: broken"
+        assert compiled.refusal(CPU, 14, 10) == "no C compiler was found"
+        assert "int16" not in choice.serving(CPU, 14, 10)
+        with pytest.raises(CannotCompile):
+            integer_product(*(torch.ones(2, 2, dtype=torch.int16),) * 2, backend="int16")
     finally:
-        compiled._built.cache_clear()
+        compiled._library.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_compiled_product_on_other_processors(
+    wide: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without AVX2, and with the tiles of AVX-512 in plain C: machines that this one is not."""
+    if native.compiler() is None:
+        pytest.skip("no C compiler")
+    flags = tuple("-O2" if flag == "-march=native" else flag for flag in native.FLAGS)
+    assert flags != native.FLAGS
+    monkeypatch.setattr(native, "FLAGS", flags)
+    built = []
+
+    def build(source: str) -> ctypes.CDLL:
+        changed = source.replace("#if defined(__AVX512BW__)\nenum", "#if 1\nenum")
+        assert changed != source
+        built.append(wide)
+        return native.build(changed if wide else source, tmp_path)
+
+    monkeypatch.setattr(compiled, "build", build)
+    compiled._library.cache_clear()
+    try:
+        certify("int16", full=False)
+        a, b = integers("a", (3, 50, 300), 14), integers("b", (3, 300, 70), 14)
+        assert torch.equal(integer_product(a, b, 14, "int16"), integer_product(a, b, 14, REFERENCE))
+        assert built == [wide]
+    finally:
+        compiled._library.cache_clear()
 
 
 @pytest.mark.gpu

@@ -19,7 +19,7 @@ from trainer.exact.functions import (
     tanh,
 )
 from trainer.exact.powers import pow
-from trainer.exact.product import integer_product, product
+from trainer.exact.product import integer_product, product, scaled
 from trainer.exact.quantise import quantise, row_exponent
 from trainer.exact.rng import keep_mask, normal_f32, uniform_bits, uniform_f32
 from trainer.exact.sums import exact_mean, exact_sum, scatter_sum
@@ -50,6 +50,7 @@ __all__ = [
     "require_subnormals",
     "row_exponent",
     "rsqrt",
+    "scaled",
     "scatter_sum",
     "sigmoid",
     "sin",

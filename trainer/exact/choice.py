@@ -113,7 +113,7 @@ def choose(left: Tensor, right: Tensor, bits: int, run: Run) -> str:
     name = _chosen.get(place)
     # Depths of one class may lie on both sides of a backend's limit.
     if name is None or BACKENDS[name].refusal(device, bits, depth):
-        names = [n for n in _quick(device, bits) if _serves(n, device, bits, depth)]
+        names = [n for n in candidates(device, bits) if _serves(n, device, bits, depth)]
         name = _chosen[place] = _fastest(names, run, device, place)
     return name
 
@@ -132,7 +132,7 @@ def _serves(name: str, device: torch.device, bits: int, depth: int) -> bool:
     return not BACKENDS[name].refusal(device, bits, depth) and not verdict(name, str(device))
 
 
-def _quick(device: torch.device, bits: int) -> list[str]:
+def candidates(device: torch.device, bits: int) -> list[str]:
     """Backends worth measuring: those that a sample does not show to be hopeless. One without int8 instructions may be
     a hundred times slower, and would hold up the first step of a run for minutes."""
     key = (str(device), bits, torch.get_num_threads())

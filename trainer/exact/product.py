@@ -57,6 +57,11 @@ def integer_product(qa: Tensor, qb: Tensor, bits: int = 14, backend: str | None 
     return run(backend or choose(left, right, bits, run)).view(shape)
 
 
+def scaled(total: Tensor, ea: Tensor, eb: Tensor, bits: int = 14) -> Tensor:
+    """What `product` makes of its integers: float64 [..., M, N] from `integer_product`, rounded once to float32."""
+    return (total * _scale(ea, bits)).mul_(_scale(eb, bits)).to(torch.float32)
+
+
 def _matrices(qa: Tensor, qb: Tensor, bits: int) -> tuple[Tensor, Tensor, torch.Size]:
     """Both operands with one batch dimension, [B, M, K] and [B, K, N], and the shape of the result."""
     if qa.dtype != torch.int16 or qb.dtype != torch.int16:
@@ -66,7 +71,11 @@ def _matrices(qa: Tensor, qb: Tensor, bits: int) -> tuple[Tensor, Tensor, torch.
         raise ValueError(f"sums of {depth} products of {bits}-bit integers may exceed 2^53")
     if qb.dim() == 2:
         # A batch times one matrix is one taller product.
-        return qa.reshape(1, math.prod(qa.shape[:-1]), depth), qb.unsqueeze(0), torch.Size((*qa.shape[:-1], columns))
+        return (
+            qa.reshape(1, math.prod(qa.shape[:-1]), depth),
+            qb.unsqueeze(0),
+            torch.Size((*qa.shape[:-1], columns)),
+        )
     batch = torch.broadcast_shapes(qa.shape[:-2], qb.shape[:-2])
     left = qa.expand(*batch, rows, depth).reshape(math.prod(batch), rows, depth)
     right = qb.expand(*batch, depth, columns).reshape(math.prod(batch), depth, columns)

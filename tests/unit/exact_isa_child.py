@@ -1,0 +1,61 @@
+"""Run by test_exact_isa in a process of its own: verdicts of all backends, and a digest of every product they make."""
+
+import hashlib
+import json
+import sys
+
+import torch
+
+from trainer.exact import BACKENDS, product, uniform_bits
+from trainer.exact.backends import int8_matmul
+from trainer.exact.choice import chosen_backends, force_backend, serving, verdict
+
+SHAPES = ((0, 97, 130, 65), (0, 64, 1100, 70), (6, 33, 64, 48))
+CPU = torch.device("cpu")
+
+
+def operands(bits: int, batch: int, m: int, k: int, n: int) -> tuple[torch.Tensor, ...]:
+    """Integers of which a third are at full magnitude, and exponents."""
+    top, count = 2 ** (bits - 1) - 1, max(batch, 1) * k * (m + n)
+    words = uniform_bits(b"isa", f"{bits} {m} {k} {n}", count) >> 8
+    values = (words % (3 * top) - top).clamp(-top, top).to(torch.int16)
+    lead = (batch,) if batch else ()
+    left, right = (
+        values[: max(batch, 1) * m * k].view(*lead, m, k),
+        values[max(batch, 1) * m * k :].view(*lead, k, n),
+    )
+    return left, torch.arange(m).view(m, 1) % 9 - 4, right, torch.arange(n) % 7 - 3
+
+
+def digests() -> dict[str, str]:
+    """One digest over all products of the choice, and one per certified backend."""
+    found = {}
+    for name in (None, *BACKENDS):
+        state, served = hashlib.sha256(), False
+        for bits in (8, 14):
+            for shape in SHAPES:
+                left, ea, right, eb = operands(bits, *shape)
+                if name is None or name in (*serving(CPU, bits, left.shape[-1]), "int64"):
+                    result = product(left, ea, right, eb.view(1, -1), bits, name)
+                    state.update(result.numpy().tobytes())
+                    served = True
+                else:
+                    state.update(product(left, ea, right, eb.view(1, -1), bits, "int64").numpy().tobytes())
+        if served:
+            found[name or "chosen"] = state.hexdigest()
+    return found
+
+
+def saturates() -> bool:
+    """The plain fact about this process's kernel: is one full-range int8 product wrong?"""
+    full = torch.full((1, 64, 64), 127, dtype=torch.int8)
+    return bool((int8_matmul(full, full) != 64 * 127 * 127).any())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]))
+    verdicts = {name: verdict(name) for name in BACKENDS}
+    made = digests()
+    force_backend(None)
+    chosen = sorted(set(chosen_backends().values()))
+    print(json.dumps({"verdicts": verdicts, "digests": made, "chosen": chosen, "saturates": saturates()}))
