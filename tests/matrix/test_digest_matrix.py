@@ -74,7 +74,7 @@ def _libraries(setting: Setting) -> str:
         (Setting(1, "eager", mkl="COMPATIBLE"), "CNR:COMPATIBLE"),
         (Setting(1, "eager"), "CNR:OFF"),
         (Setting(1, "eager", capability="default"), "capability DEFAULT"),
-        (Setting(1, "eager", openblas="Sandybridge"), "openblas ['SandyBridge']"),
+        (Setting(1, "eager", openblas="Sandybridge"), "openblas ['Sandybridge']"),
     ],
     ids=str,
 )
