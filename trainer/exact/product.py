@@ -66,7 +66,11 @@ def _matrices(qa: Tensor, qb: Tensor, bits: int) -> tuple[Tensor, Tensor, torch.
         raise ValueError(f"sums of {depth} products of {bits}-bit integers may exceed 2^53")
     if qb.dim() == 2:
         # A batch times one matrix is one taller product.
-        return qa.reshape(1, math.prod(qa.shape[:-1]), depth), qb.unsqueeze(0), torch.Size((*qa.shape[:-1], columns))
+        return (
+            qa.reshape(1, math.prod(qa.shape[:-1]), depth),
+            qb.unsqueeze(0),
+            torch.Size((*qa.shape[:-1], columns)),
+        )
     batch = torch.broadcast_shapes(qa.shape[:-2], qb.shape[:-2])
     left = qa.expand(*batch, rows, depth).reshape(math.prod(batch), rows, depth)
     right = qb.expand(*batch, depth, columns).reshape(math.prod(batch), depth, columns)
