@@ -17,10 +17,10 @@ PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
 FAST_TESTS = $(wildcard tests/unit tests/property tests/simulation tests/contract)
 
 .DEFAULT_GOAL := help
-.PHONY: help install requirements demo test check format docs clean
+.PHONY: help install requirements demo test test-matrix test-gpu golden check format docs clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP)  ## build .venv; does nothing when setup.cfg and constraints.txt have not changed
 
@@ -51,6 +51,16 @@ demo: install  ## a whole swarm on this machine: trains, catches a cheat, writes
 
 test: install  ## every test
 	$(PYTEST)
+
+test-matrix: install  ## every setting of the digest matrix: threads, vector widths, library modes; about half an hour
+	$(PYTEST) -v --dist load -m matrix tests/matrix
+
+test-gpu: install  ## on a machine with an NVIDIA GPU: golden digests, then step times into runs/gpu.json
+	$(BIN)/python -m pytest -v -s -m gpu tests/gpu
+	$(BIN)/proofswarm bench gpu --json runs/gpu.json
+
+golden: install  ## trace the golden runs again and write their digests; needed when an operator or model changes
+	$(BIN)/python -m tests.make_golden
 
 check: install  ## format, lint, types, imports and the fast tests; under a minute
 	$(BIN)/ruff format --check -q .

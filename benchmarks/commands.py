@@ -21,15 +21,16 @@ def exact(
     models: Annotated[str, typer.Option(help="Models by width, separated by commas.")] = "d256,d512,d768",
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each opponent.")] = 5,
-    quick: Annotated[bool, typer.Option(help="d256 on one thread without the slow opponents.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Leave out the opponents that take minutes to start or step.")
+    ] = False,
     profile: Annotated[bool, typer.Option(help="Show where an exact step's time goes instead.")] = False,
     json: Json = None,
 ) -> None:
     """An exact training step against native float32 and bfloat16: time, tokens per second, memory."""
     from benchmarks import report
 
-    chosen = ["d256"] if quick else _names(models)
-    counts = [1] if quick else _counts(threads)
+    chosen, counts = _names(models), _counts(threads)
     if profile:
         report.show_profile(chosen, counts[0])
     else:

@@ -6,7 +6,6 @@ Native float32 is timed with TF32 off (IEEE products) and on; exact arithmetic u
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,15 +26,14 @@ def require(device: str) -> None:
         )
 
 
-def digests(device: str, mode: str) -> Iterator[dict[str, Any]]:
+def digests(device: str) -> Iterator[dict[str, Any]]:
     """Yield per golden run whether the device reaches its digests, and the first place where it does not."""
     for name, expected in golden.expected().items():
         began = time.perf_counter()
-        found = golden.train(golden.read(name), device=device, **golden.MODES[mode])
+        found = golden.train(golden.read(name), device=device)
         wrong = [place for place, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]]
         yield {
             "run": name,
-            "mode": mode,
             "equal": not wrong,
             "first_wrong": wrong[0] if wrong else None,
             "digest": found[golden.STEPS],
@@ -70,14 +68,13 @@ def _opponents(recipe: Recipe, device: str) -> dict[str, Callable[[], Trainer]]:
         model = recipe.model(SEED, "sdpa").to(device)
         return NativeTrainer(model, batches.to(device), recipe.adamw, autocast=autocast, fused=True)
 
-    def exact(mode: str) -> ExactTrainer:
-        model = recipe.model(SEED, "eager")
-        return ExactTrainer.trace(model, batches, recipe.adamw, device=device, **golden.MODES[mode])
+    def exact() -> ExactTrainer:
+        return ExactTrainer.trace(recipe.model(SEED, "eager"), batches, recipe.adamw, device=device)
 
     found: dict[str, Callable[[], Trainer]] = {"float32": native, "bfloat16": lambda: native(torch.bfloat16)}
     if device != "cpu":
         found["tf32"] = native
-    return found | {f"exact-{mode}": partial(exact, mode) for mode in golden.MODES}
+    return found | {"exact-eager": exact}
 
 
 def _timed(name: str, trainer: Trainer, device: str) -> tuple[float, int]:

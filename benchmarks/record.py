@@ -23,7 +23,7 @@ def write_record(path: Path, rows: list[dict[str, Any]], summary: dict[str, Any]
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
-        "command": " ".join(["proofswarm", "bench", *sys.argv[1:]]).replace("bench bench", "bench"),
+        "command": " ".join(["proofswarm bench", *(word for word in sys.argv[1:] if word != "bench")]),
         "rows": rows,
         "summary": summary,
     }

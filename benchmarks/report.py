@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.status import Status
 from rich.table import Table
 
-from benchmarks import curves, golden, gpu, losses
+from benchmarks import curves, gpu, losses
 from benchmarks.exact import Row, compare, default_opponents, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, write_record
 from verification.errors import UserError
@@ -71,13 +71,10 @@ def run_gpu(models: Sequence[str], device: str, steps: int, out: Path | None) ->
     console = Console()
     _print_machine(console)
     table, digests = Table("golden run", "digest after 20 steps", "", title=f"digests on {device}"), []
-    for mode in golden.MODES:
-        for row in gpu.digests(device, mode):
-            verdict = (
-                "[green]as on CPU[/]" if row["equal"] else f"[red]differs from step {row['first_wrong']}[/]"
-            )
-            table.add_row(f"{row['run']}, {mode}", row["digest"][:32], verdict)
-            digests.append(row)
+    for row in gpu.digests(device):
+        verdict = "[green]as on CPU[/]" if row["equal"] else f"[red]differs from step {row['first_wrong']}[/]"
+        table.add_row(row["run"], row["digest"][:32], verdict)
+        digests.append(row)
     console.print(table)
     rows: list[Row] = []
     for model in models:

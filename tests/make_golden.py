@@ -1,25 +1,40 @@
 """`python -m tests.make_golden`: traces the zoo and writes the golden runs. Needed when operators or models change."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 from benchmarks import golden
 from tests import zoo
+from trainer import exact
 from trainer.programs.conversion import bundle_of
+from trainer.programs.optimiser import SGD, Muon
+from trainer.programs.trace import trace_run
 
-RUNS = {**{name: (name, 14) for name in zoo.NAMES}, "llama-8": ("llama", 8)}
-"""Golden run to model of the zoo and precision in bits."""
+REFERENCE = "int64"
+"""The product's backend that needs no library's word: integers added one by one."""
+
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in zoo.NAMES},
+    "llama-8": ("llama", {"bits": 8}),
+    "llama-sgd": ("llama", {"optimiser": SGD(0.3, 0.9, True, 0.0, 4)}),
+    "llama-muon": ("llama", {"optimiser": Muon(zoo.ADAMW)}),
+}
+"""Golden run to model of the zoo, and what its job changes."""
 
 
 def make(name: str) -> golden.Golden:
     """Return a golden run as this machine traces it."""
-    model, bits = RUNS[name]
-    run = zoo.traced(model, bits)
+    model, changes = RUNS[name]
+    module = zoo.model(model)
+    run = trace_run(module, zoo.loss_of(model, module), replace(zoo.job(model), **changes))
     data = bundle_of([zoo.records(model), zoo.index(model)])
     return golden.Golden(run.prologue, run.inner, run.epilogue, run.outer, data)
 
 
 def main() -> None:
-    """Write every golden run and the digests that it reaches here."""
+    """Write every golden run and the digests that it reaches here, by the reference."""
+    exact.force_backend(REFERENCE)
     digests = {}
     for name in RUNS:
         made = make(name)

@@ -100,4 +100,4 @@ def _start(port: Port) -> torch.Tensor:
 
 
 def _digest(tensors: list[torch.Tensor]) -> str:
-    return digest_of(bundle_of([tensor.cpu() for tensor in tensors])).hex()
+    return digest_of(bundle_of(tensors)).hex()

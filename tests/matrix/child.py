@@ -10,6 +10,7 @@ import sys
 import torch
 
 from benchmarks import golden
+from trainer import exact
 
 
 def main() -> None:
@@ -17,7 +18,13 @@ def main() -> None:
     threads, steps, mode, *names = sys.argv[1:]
     torch.set_num_threads(int(threads))
     digests = {name: golden.train(golden.read(name), int(steps), **golden.MODES[mode]) for name in names}
-    took = {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    product = exact.forced_backend()
+    refused = exact.verdict(product) if product else ""
+    took = {
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "refused": refused,
+    }
     loaded = sorted({"transformers", "trainer.programs.trace"} & set(sys.modules))
     print(json.dumps({"took": took, "digests": digests, "loaded": loaded}))
 

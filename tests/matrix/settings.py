@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainer.exact.backends import BACKENDS
+from trainer.exact.choice import FORCE
+
 ROOT = Path(__file__).parents[2]
-VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE")
+VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)
 
 
 class Setting(NamedTuple):
@@ -21,6 +24,7 @@ class Setting(NamedTuple):
     onednn: str | None = None
     mkl: str | None = None
     openblas: str | None = None
+    product: str | None = None
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment under the setting."""
@@ -43,8 +47,19 @@ FULL = [
         (None, "AVX512_CORE", "AVX2", "SSE41"),
         (None, "COMPATIBLE"),
     )
-] + [Setting(2, "eager", openblas=core) for core in ("Prescott", "Sandybridge", "Haswell")]
-"""Every combination; and numpy's OpenBLAS, which one backend of the product uses, with kernels of older processors."""
+]
+"""Every combination."""
+
+LIBRARIES = [
+    *(Setting(2, "eager", openblas=core) for core in ("Prescott", "Sandybridge", "Haswell")),
+    *(Setting(threads, "eager", product=name) for name in BACKENDS for threads in (1, 2)),
+    *(
+        Setting(1, "eager", onednn=isa, product=name)
+        for isa in ("AVX2", "SSE41")
+        for name in ("int8", "int8-slices")
+    ),
+]
+"""Beside them numpy's OpenBLAS with kernels of older processors, and every backend of the product for all its work."""
 
 QUICK = [
     Setting(1, "eager"),

@@ -28,11 +28,11 @@ def test_every_product_of_the_program_has_the_precision(bits: int) -> None:
 
 def test_fewer_bits_change_the_losses_a_little() -> None:
     """At 8 bits the model takes other steps than at 14, and learns all the same."""
-    losses = {bits: zoo.exact_losses("llama", 12, bits) for bits in (8, 14)}
+    losses = {bits: zoo.exact_losses("llama", 8, bits) for bits in (8, 14)}
     assert losses[8] != losses[14]
     assert losses[8][0] == pytest.approx(losses[14][0], rel=0.01)
     for found in losses.values():
-        assert found[-1] < found[0] - 0.5
+        assert found[-1] < found[0] - 0.2
 
 
 def test_the_report_shows_the_precision(tiny_run: Created) -> None:

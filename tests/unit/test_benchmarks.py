@@ -1,0 +1,152 @@
+"""The benchmarks: figures are computed from rows as they say, opponents do the same work, mistakes are one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import exact, golden, gpu, losses
+from benchmarks.losses import Run
+from benchmarks.opponent import OPPONENTS
+from trainer import cli
+from verification.errors import UserError
+
+SUMMARY = (
+    "exact_over_float32_d512",
+    "exact_over_float32_d256",
+    "exact_over_best_float32_d512",
+    "exact_over_bfloat16_d512",
+    "memory_over_native",
+    "loss_gap_300",
+)
+
+
+def row(model: str, opponent: str, seconds: list[float], memory: int = 100) -> exact.Row:
+    """A measured opponent on one thread."""
+    return {"model": model, "threads": 1, "opponent": opponent, "seconds": seconds, "step_memory": memory}
+
+
+def test_the_summary_compares_with_each_and_with_the_best() -> None:
+    rows = [
+        row("d512", "float32", [4.0, 4.0, 8.0]),
+        row("d512", "float32-onednn", [2.0, 2.0, 2.0]),
+        row("d512", "float32-compiled", [2.5, 2.5, 2.5]),
+        row("d512", "bfloat16", [1.0, 1.0]),
+        row("d512", "exact-eager", [6.0, 6.0, 6.0], 150),
+        row("d512", "exact-compiled", [3.0, 3.0, 3.0], 120),
+        row("d256", "float32", [1.0, 2.0]),
+        row("d256", "exact-eager", [1.0, 2.0]),
+        {"model": "d256", "threads": 1, "opponent": "exact-compiled", "failure": "no compiler"},
+    ]
+    assert exact.summarise(rows, 1, 0.003) == dict(
+        zip(SUMMARY, (0.75, 1.0, 1.5, 3.0, 1.2, 0.003), strict=True)
+    )
+    assert exact.summarise(rows, 2, None) == dict.fromkeys(SUMMARY)
+
+
+def test_a_ratio_is_the_median_over_rounds() -> None:
+    """A round in which the machine was slow for both changes nothing."""
+    assert exact.ratio(row("d256", "a", [2.0, 20.0, 2.2]), row("d256", "b", [1.0, 10.0, 1.0])) == 2.0
+
+
+def test_quartiles_of_few_steps() -> None:
+    assert exact.quartiles([3.0]) == (3.0, 3.0, 3.0)
+    assert exact.quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+
+
+def run(kind: str, seed: int, held_out: float) -> Run:
+    """A finished run of the main trial."""
+    return Run(losses.MAIN, kind, seed, 5_000_000, 1.0, [2.0, 1.0], 1.0, held_out)
+
+
+def test_the_gap_is_over_the_seeds_that_both_have() -> None:
+    runs = [run("float32", seed, 2.0 + seed / 10) for seed in range(3)]
+    runs += [run("exact-14", seed, 2.02 + seed / 10) for seed in range(3)] + [run("bfloat16", 1, 2.1)]
+    summary = losses.summarise(runs)
+    assert summary["loss_gap_300"] == pytest.approx(0.02 / 2.1)
+    assert summary["bfloat16_gap"] == pytest.approx(0.0)
+    assert summary["exact_8_gap"] is None
+    assert summary["float32_spread_over_seeds"] == pytest.approx(0.2 / 2.1)
+
+
+def test_finished_runs_are_not_pending(tmp_path: Path) -> None:
+    wanted = list(losses.pending(tmp_path, [losses.MAIN]))
+    trial = losses.TRIALS[losses.MAIN]
+    assert len(wanted) == len(trial.kinds) * len(trial.seeds)
+    _, kind, seed, path = wanted[0]
+    path.write_text(json.dumps(vars(run(kind, seed, 1.5))))
+    assert list(losses.pending(tmp_path, [losses.MAIN])) == wanted[1:]
+    assert losses.read_runs(tmp_path, [losses.MAIN]) == [run(kind, seed, 1.5)]
+
+
+def test_main_trial_is_what_the_issue_of_precision_needs() -> None:
+    trial = losses.TRIALS[losses.MAIN]
+    assert (trial.recipe.steps, trial.seeds) == (300, (0, 1, 2))
+    parameters = sum(parameter.numel() for parameter in trial.recipe.model(0, "sdpa").parameters())
+    assert parameters >= 5_000_000
+
+
+def test_the_gpu_summary_needs_every_digest() -> None:
+    rows = [row("d512", "float32", [2.0]), row("d512", "tf32", [1.0]), row("d512", "exact-eager", [3.0])]
+    assert gpu.summarise([{"equal": True}, {"equal": False}], rows) == {
+        "digests_equal": False,
+        "exact_over_float32_d512": 1.5,
+        "exact_over_tf32_d512": 3.0,
+    }
+    with pytest.raises(UserError, match="sees no NVIDIA GPU"):
+        gpu.require("cuda:7")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["exact", "--models", "d255"], "unknown model 'd255': choose from d256, d512"),
+        (["exact", "--threads", "one"], "--threads: 'one' is no list of numbers"),
+        (["losses", "--trials", "none"], "unknown trial 'none'"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], expected: str) -> None:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("proofswarm: ") and expected in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_command_line_has_the_benchmarks() -> None:
+    """They come in by an entry point: the trainer does not import them."""
+    assert "bench" in [group.name for group in cli.app.registered_groups]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_opponents_alternate_and_leave_a_record(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "exact",
+        "--models",
+        "d64",
+        "--threads",
+        "1",
+        "--steps",
+        "2",
+    ]
+    command.append("--quick")
+    done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record: dict[str, Any] = json.loads(out.read_text())
+    assert set(record) == {"machine", "date", "commit", "command", "rows", "summary"}
+    assert tuple(record["summary"]) == SUMMARY
+    wanted = [name for name in OPPONENTS if name in exact.default_opponents(quick=True)]
+    assert [row["opponent"] for row in record["rows"]] == wanted
+    assert {f"exact-{mode}" for mode in golden.MODES} & set(wanted)
+    for measured in record["rows"]:
+        assert len(measured["seconds"]) == 2, measured
+        assert measured["step_memory"] > 0
+    first = [measured["first_loss"] for measured in record["rows"]]
+    assert max(first) / min(first) < 1 + exact.LOSS_TOLERANCE
