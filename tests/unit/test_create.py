@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from p2p.blobs import BlobStore
 from p2p.identity import load
@@ -146,3 +148,87 @@ def test_a_crash_leaves_no_draft_and_an_old_draft_is_replaced(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.toml", "text.txt"]
     (tmp_path / "run").mkdir()
     assert create_run(job, tmp_path, tmp_path / "run").folder.checked().path == tmp_path / "run"
+
+
+VIT = {
+    "model.task": "image-classification",
+    "model.config.model_type": "vit",
+    "model.config.hidden_dropout_prob": 0.0,
+    "model.config.attention_probs_dropout_prob": 0.0,
+    "model.config.image_size": 6,
+    "model.config.patch_size": 3,
+    "model.config.num_channels": 1,
+    "model.config.num_labels": 3,
+    "data.text": None,
+    "data.images": "images.safetensors",
+    "data.held_out": 0.25,
+    "training.optimiser": "muon",
+    **{
+        f"model.config.{key}": None
+        for key in ("vocab_size", "num_key_value_heads", "max_position_embeddings")
+    },
+    **{f"model.config.{key}": None for key in ("bos_token_id", "eos_token_id")},
+}
+
+
+def _write_images(folder: Path, **changes: Any) -> None:
+    images = (torch.arange(40 * 36) * 37 % 251).view(40, 1, 6, 6).to(torch.uint8)
+    tensors = {"images": images, "labels": (torch.arange(40) % 3).to(torch.uint8), **changes}
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if tensor is not None},
+        folder / "images.safetensors",
+    )
+
+
+def _create(folder: Path, changes: dict[str, Any]) -> Created:
+    job = parse_job(write_job(folder, changes).read_text(), "job.toml")
+    return create_run(job, folder, folder / "run")
+
+
+def test_a_run_of_images_with_muon(tmp_path: Path) -> None:
+    _write_images(tmp_path)
+    made = _create(tmp_path, VIT)
+    assert (made.manifest.data.records, made.manifest.data.width) == (30, 37)
+    facts = json.loads(made.folder.model.read_text())
+    assert (facts["task"], facts["width"]) == ("image-classification", 37)
+    inner = decode_program(BlobStore(made.folder.blobs).get(made.manifest.programs.inner.blob))
+    names = {port.name for port in inner.inputs}
+    assert "working/momentum/vit.layers.0.mlp.fc1.weight" in names
+    assert "working/v/classifier.weight" in names
+
+
+def test_a_masked_language_model_with_sgd(tmp_path: Path) -> None:
+    bert = {
+        "model.task": "masked-lm",
+        "model.config.model_type": "bert",
+        "model.config.vocab_size": 257,
+        "model.config.hidden_dropout_prob": 0.0,
+        "model.config.attention_probs_dropout_prob": 0.0,
+        "model.config.num_key_value_heads": None,
+        "training.optimiser": "sgd",
+        "training.momentum": 0.8,
+    }
+    made = _create(tmp_path, bert)
+    inner = decode_program(BlobStore(made.folder.blobs).get(made.manifest.programs.inner.blob))
+    assert not any(port.name.startswith("working/v/") for port in inner.inputs)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="vocab_size 257"):
+        _create(tmp_path / "other", bert | {"model.config.vocab_size": 256})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"images": None}, "needs uint8 tensors images"),
+        ({"labels": torch.zeros(39, dtype=torch.uint8)}, "needs uint8 tensors images"),
+        ({"labels": torch.zeros(40)}, "needs uint8 tensors images"),
+        ({"images": torch.zeros(40, 1, 5, 6, dtype=torch.uint8)}, "but images of"),
+    ],
+)
+def test_images_that_do_not_fit_are_explained(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    _write_images(tmp_path, **changes)
+    with pytest.raises(UserError, match=reason):
+        _create(tmp_path, VIT)
+    (tmp_path / "images.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="no readable"):
+        _create(tmp_path, VIT)

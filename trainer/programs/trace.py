@@ -128,10 +128,8 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphM
     tokens = torch.zeros(job.batch, job.length + 1, dtype=torch.int64)
     graph = make_graph(step, [*samples, tokens])
     refuse_random(graph)
-    if _mutations(graph):
-        _refuse_buffer_changes(graph, model)
-        graph = make_graph(functionalize(graph, remove="mutations"), [*samples, tokens])
-    return graph
+    _refuse_buffer_changes(graph, model)
+    return without_mutations(graph, [*samples, tokens])
 
 
 class _LossModule(nn.Module):
@@ -234,6 +232,7 @@ def _outer(sizes: Sizes) -> Program:
 
 
 def make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> fx.GraphModule:
+    """Return the ATen graph of a function, decomposed as far as the lowerings expect. Raises UserError."""
     table = {**core_aten_decompositions(), **get_decompositions(_DECOMPOSED)}
     # Lowered as one exact sum by row; its decomposition is an index_put behind masks.
     table.pop(torch.ops.aten.embedding_dense_backward.default, None)
@@ -254,6 +253,11 @@ def make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> 
             # The model's own forward failed, or a shape in it depends on data: torch says both as RuntimeError.
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"the model cannot be traced: {reason}; it must run on fixed shapes") from error
+
+
+def without_mutations(graph: fx.GraphModule, samples: list[torch.Tensor]) -> fx.GraphModule:
+    """Return the graph with its in-place operators replaced by the others, traced again if it has any."""
+    return make_graph(functionalize(graph, remove="mutations"), samples) if _mutations(graph) else graph
 
 
 def _mutations(graph: fx.GraphModule) -> list[fx.Node]:
@@ -283,7 +287,8 @@ def _check_model(model: nn.Module) -> None:
             and module.track_running_stats
         ):
             raise UserError(
-                f"module {name!r} ({type(module).__name__}) changes its buffers while training; use LayerNorm"
+                f"module {name!r} ({type(module).__name__}) changes its buffers while training; "
+                "set track_running_stats=False, or use GroupNorm or LayerNorm"
             )
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             raise UserError(

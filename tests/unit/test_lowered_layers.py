@@ -1,19 +1,13 @@
-"""Convolution, pooling and padding: values and gradients against float64 PyTorch, in every form that is covered."""
-
-from collections.abc import Callable
+"""Convolution, pooling, padding, norms and attention: values and gradients against float64 PyTorch, form by form."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer.programs.builder import Builder
-from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.lower import Lowering
-from trainer.programs.trace import make_graph
+from tests.lowered import Function, lowered
 from verification.errors import UserError
-
-Function = Callable[..., torch.Tensor]
+from verification.executor import StepFailed
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -30,11 +24,7 @@ def value_and_gradients(function: Function, inputs: list[torch.Tensor]) -> list[
 
 def exactly(function: Function, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     """The same by our arithmetic."""
-    graph = make_graph(lambda *values: value_and_gradients(function, list(values)), inputs)
-    b = Builder()
-    ports = [b.port(f"x{n}", "float32", value.shape) for n, value in enumerate(inputs)]
-    made = Lowering(b).run(graph, ports)
-    return LoadedProgram(b.finish("inner", [(f"y{n}", value) for n, value in enumerate(made)])).run(inputs)
+    return lowered(lambda *values: value_and_gradients(function, list(values)), *inputs)
 
 
 def check(function: Function, *inputs: torch.Tensor, tolerance: float = 5e-4) -> None:
@@ -138,3 +128,31 @@ def test_what_is_not_covered_says_so() -> None:
         exactly(lambda x: functional.adaptive_avg_pool2d(x, 3), [draw(1, 2, 7, 5)])
     with pytest.raises(UserError, match="ceil_mode"):
         exactly(lambda x: functional.avg_pool2d(x, 2, ceil_mode=True), [draw(1, 2, 5, 5)])
+
+
+MASK = torch.arange(6)[:, None] >= torch.arange(6) - 1
+ATTENTION: dict[str, dict[str, object]] = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "mask of booleans": {"attn_mask": MASK},
+    "mask of numbers": {"attn_mask": torch.where(MASK, 0.0, -torch.inf)},
+    "scaled": {"scale": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_fused_attention_is_decomposed(name: str) -> None:
+    def attend(*values: torch.Tensor) -> torch.Tensor:
+        options = dict(ATTENTION[name])
+        if isinstance(mask := options.get("attn_mask"), torch.Tensor) and mask.is_floating_point():
+            options["attn_mask"] = mask.to(values[0].dtype)
+        return functional.scaled_dot_product_attention(*values, **options)  # type: ignore[arg-type]
+
+    check(attend, draw(2, 3, 6, 8), draw(2, 3, 6, 8) + 0.1, draw(2, 3, 6, 8) - 0.2, tolerance=1e-3)
+
+
+def test_a_row_that_sees_nothing_ends_the_step() -> None:
+    """PyTorch makes it zeros; here its maximum is -inf, and -inf - -inf reaches a sum."""
+    mask = MASK & (torch.arange(6)[:, None] != 3)
+    with pytest.raises(StepFailed):
+        exactly(lambda q: functional.scaled_dot_product_attention(q, q, q, mask), [draw(2, 3, 6, 8)])
