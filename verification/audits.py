@@ -1,15 +1,26 @@
 """Audits: private duty by hash-chain links, blind verdicts, one opening for all, reveals. (SPEC.md 5)"""
 
+from collections.abc import Mapping, Sequence
+
 from verification import disputes, merkle, money
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, Effect
 from verification.errors import BadEvidence, Refused
 from verification.membership import active, get_member, settle_debt, suspend
 from verification.rounds import get_round
-from verification.sampling import draw_verifier, earlier_link, is_private_duty, leaf_steps
-from verification.state import Audit, Duty, Place, Ruling, Session, State, Watch
+from verification.sampling import (
+    SLACK,
+    draw_verifier,
+    duty_rates,
+    earlier_link,
+    is_private_duty,
+    leaf_steps,
+    limited_speeds,
+    time_for,
+)
+from verification.state import Audit, Duty, Member, Place, Ruling, Session, State, Watch
 from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
-from verification.units import Address, Digest, Millis, Round
+from verification.units import MILLION, PPM, Address, Digest, Millis, Round
 
 AuditKey = tuple[Address, Round, Address]
 """(verifier, work round, worker)"""
@@ -29,7 +40,8 @@ def salted_root(run: Digest, number: Round, digests: tuple[Digest, ...], salts: 
 
 def open_session(state: State, number: Round, now: Millis) -> None:
     """Draw a round's audits; those to be drawn again go to verifiers who never had them. (SPEC.md 5.4)"""
-    verifiers = tuple(member.address for member in active(state, VERIFIER, number))
+    members = active(state, VERIFIER, number)
+    verifiers = [member.address for member in members]
     public = set()
     for work, worker in sorted(state.redraws):
         had = {
@@ -42,8 +54,24 @@ def open_session(state: State, number: Round, now: Millis) -> None:
         if verifier is not None:
             public.add(Duty(work, worker, verifier))
             state.redraws.remove((work, worker))
-    deadline = Millis(now + state.manifest.windows.verdict)
-    state.sessions[number] = Session(number, state.beacon, deadline, verifiers, frozenset(public))
+    rates = duty_rates(state.manifest, members)
+    deadline = Millis(now + _verdict_window(state, number, members, rates, public))
+    state.sessions[number] = Session(number, state.beacon, deadline, rates, frozenset(public))
+
+
+def _verdict_window(
+    state: State, number: Round, members: Sequence[Member], rates: Mapping[Address, PPM], public: set[Duty]
+) -> int:
+    """Return the window, lengthened where a verifier's expected audits over its speed ask for more. (SPEC.md 4.10)"""
+    worked = state.rounds[number] if number < len(state.rounds) else None
+    whole = sum(worked.assignments[worker].steps for worker in worked.commits) if worked else 0
+    windows, speeds = [int(state.manifest.windows.verdict)], limited_speeds(members)
+    for verifier, rate in rates.items():
+        named = [d for d in public if d.verifier == verifier]
+        steps = sum(state.rounds[duty.work].assignments[duty.worker].steps for duty in named)
+        expected = steps + -(-rate * whole // MILLION)
+        windows.append(SLACK * time_for(expected, speeds[verifier]))
+    return max(windows)
 
 
 def get_session(state: State, number: Round) -> Session:
@@ -192,7 +220,7 @@ def _duties(state: State, session: Session) -> set[AuditKey]:
     worked = state.rounds[session.number] if session.number < len(state.rounds) else None
     for verifier, link in session.links.items():
         for worker in worked.commits if worked else ():
-            if is_private_duty(session.beacon, link, worker, state.manifest.work.audit_rate):
+            if is_private_duty(session.beacon, link, worker, session.rates[verifier]):
                 due.add((verifier, session.number, worker))
     return due
 

@@ -55,9 +55,8 @@ def found(
     if deposit < needed:
         raise Refused(f"the deposit of {deposit} does not cover a round's worst case of {needed}")
     return State(
-        manifest, run_id(manifest), chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now,
-        beacon=tagged("first-beacon", run_id(manifest), manifest.seed),
-    )  # fmt: skip
+        manifest, run_id(manifest), chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now
+    )
 
 
 def head_of(state: State, number: Round) -> Digest:

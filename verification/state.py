@@ -6,7 +6,7 @@ from enum import Enum
 from verification.digest import ZERO
 from verification.manifest import BundleRef, Manifest
 from verification.statements import Commit, Opening, Reveal
-from verification.units import NOTHING, Address, Amount, Digest, Millis, Round
+from verification.units import NOTHING, PPM, Address, Amount, Digest, Millis, Round
 
 
 class Stage(Enum):
@@ -83,7 +83,10 @@ class Audit(Enum):
 
 @dataclass
 class Member:
-    """A staked participant. `escrow` maps a round to its reward until it matures, `owes` a debt to its beginning."""
+    """A staked participant. `escrow` maps a round to its reward until it matures, `owes` a debt to its beginning.
+
+    `capacity` is how many inner steps the rounds that it has delivered so far warrant.
+    """
 
     address: Address
     role: str
@@ -92,6 +95,7 @@ class Member:
     tip: Digest
     endpoint: str
     joined: Round
+    capacity: int = 0
     links: int = 0
     escrow: dict[Round, Amount] = field(default_factory=dict)
     standing: Standing = Standing.ACTIVE
@@ -153,12 +157,15 @@ class Duty:
 
 @dataclass
 class Session:
-    """The audits drawn by the beacon of round `number`. Verdict keys are (verifier, work round, worker)."""
+    """The audits drawn by the beacon of round `number`. Verdict keys are (verifier, work round, worker).
+
+    `rates` gives each verifier's chance to audit a worker's round.
+    """
 
     number: Round
     beacon: Digest
     deadline: Millis
-    verifiers: tuple[Address, ...]
+    rates: dict[Address, PPM]
     public: frozenset[Duty]
     watch: Watch = Watch.VERDICT
     verdicts: dict[tuple[Address, Round, Address], Digest] = field(default_factory=dict)
@@ -166,6 +173,11 @@ class Session:
     reveals: dict[tuple[Address, Round, Address], Reveal] = field(default_factory=dict)
     links: dict[Address, Digest] = field(default_factory=dict)
     audits: dict[tuple[Address, Round, Address], Audit] = field(default_factory=dict)
+
+    @property
+    def verifiers(self) -> tuple[Address, ...]:
+        """Return who may audit in this session, in address order."""
+        return tuple(self.rates)
 
 
 @dataclass
