@@ -6,7 +6,7 @@ from verification import disputes, merkle, money
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, Effect
 from verification.errors import BadEvidence, Refused
-from verification.membership import active, get_member, settle_debt, suspend
+from verification.membership import active, get_member, mark_away, settle_debt, suspend
 from verification.rounds import get_round
 from verification.sampling import (
     SLACK,
@@ -18,12 +18,9 @@ from verification.sampling import (
     limited_speeds,
     time_for,
 )
-from verification.state import Audit, Duty, Member, Place, Ruling, Session, State, Watch
+from verification.state import Audit, AuditKey, Duty, Member, Place, Ruling, Session, Standing, State, Watch
 from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
 from verification.units import MILLION, PPM, Address, Digest, Millis, Round
-
-AuditKey = tuple[Address, Round, Address]
-"""(verifier, work round, worker)"""
 
 
 def blind_of(run: Digest, verifier: Address, session: Round, body: Reveal) -> Digest:
@@ -147,7 +144,7 @@ def process_reveal(state: State, sender: Address, body: Reveal) -> list[Effect]:
     return []
 
 
-def process_link(state: State, sender: Address, body: Link) -> list[Effect]:
+def process_link(state: State, sender: Address, body: Link, now: Millis) -> list[Effect]:
     """Take a verifier's link; it shows which duties were its own, and every link before it. (SPEC.md 5.2)"""
     session = get_session(state, body.round)
     if sender not in session.verifiers or sender in session.links:
@@ -166,6 +163,10 @@ def process_link(state: State, sender: Address, body: Link) -> list[Effect]:
         if earlier <= body.round and sender in missing.verifiers and sender not in missing.links:
             missing.links[sender] = earlier_link(body.link, body.round - earlier)
             effects += settle_debt(state, member, link_debt(earlier))
+            if missing.watch is Watch.DONE and member.standing is not Standing.EXCLUDED:
+                late = [key for key in sorted(_duties(state, missing)) if key[0] == sender]
+                for key in (key for key in late if key not in missing.audits):
+                    effects += _judge(state, missing, key, now)
     return effects
 
 
@@ -201,7 +202,37 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
             effects += suspend(state, state.members[verifier], link_debt(session.number), now)
     for key in sorted({*session.verdicts, *_duties(state, session)}):
         effects += _judge(state, session, key, now)
+    return [*effects, *_count_idle(state, session)]
+
+
+def _count_idle(state: State, session: Session) -> list[Effect]:
+    """Set away who left duties undone in too many sessions in a row: it slows down everyone. (SPEC.md 3.8)"""
+    effects: list[Effect] = []
+    for verifier in session.verifiers:
+        member = state.members[verifier]
+        undone = [
+            k
+            for k, o in session.audits.items()
+            if k[0] == verifier and o is Audit.LOST and k not in session.verdicts
+        ]
+        member.idle = member.idle + 1 if undone else 0
+        if member.idle >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
+            member.idle = 0
+            effects += mark_away(
+                member, f"left its audits of {state.manifest.work.miss_limit} sessions undone"
+            )
     return effects
+
+
+def next_accusation(state: State, now: Millis) -> list[Effect] | None:
+    """Judge a queued accusation once its bond is free, or its word worth nothing; None without one. (SPEC.md 6.2)"""
+    for number, key in sorted(state.queued):
+        member = state.members[key[0]]
+        decided = key[1:] in state.convicted or member.standing is Standing.EXCLUDED
+        if decided or disputes.can_pay_bond(state, member):
+            state.queued.remove((number, key))
+            return _judge(state, state.sessions[number], key, now)
+    return None
 
 
 def is_session_answered(state: State, session: Session) -> bool:
@@ -241,11 +272,21 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
         disputes.redraw(state, work, worker)
         if key in session.verdicts and reveal is None:
             effects += suspend(state, state.members[verifier], reveal_debt(key), now)
+        elif key not in session.verdicts and verifier in session.finished:
+            effects += disputes.charge_idle(
+                state, state.members[verifier], f"said that it had audited round {work}"
+            )
     elif opening is None:
         outcome = Audit.WAITING
     elif _agree(state, opening, reveal):
         outcome = Audit.PASSED
         effects += money.pay_fee(state, verifier, work, worker)
+    elif state.members[verifier].standing is Standing.EXCLUDED:
+        outcome = Audit.LOST
+        disputes.redraw(state, work, worker)
+    elif not disputes.can_pay_bond(state, state.members[verifier]):
+        outcome = Audit.WAITING
+        state.queued.add((session.number, key))
     else:
         outcome = Audit.MISMATCH
         effects += disputes.open_from_audit(state, verifier, opening, reveal, now)

@@ -138,7 +138,7 @@ HANDLERS: dict[type, Handler] = {
     Finished: lambda state, sender, body, now, executor: audits.process_finished(state, sender, body),
     Opening: lambda state, sender, body, now, executor: audits.process_opening(state, sender, body, now),
     Reveal: lambda state, sender, body, now, executor: audits.process_reveal(state, sender, body),
-    Link: lambda state, sender, body, now, executor: audits.process_link(state, sender, body),
+    Link: lambda state, sender, body, now, executor: audits.process_link(state, sender, body, now),
     ChallengeSeal: lambda state, sender, body, now, executor: disputes.process_challenge_seal(
         state, sender, body, now
     ),
@@ -182,7 +182,15 @@ def _run_transitions(state: State, now: Millis) -> list[Effect]:
 
 def _next_transition(state: State, now: Millis) -> list[Effect] | None:
     """Run the first transition that is due and return its effects; None when there is none."""
-    for transition in (_move_stage, _move_round, _move_session, _move_disputes, _move_silent, _move_end):
+    for transition in (
+        _move_stage,
+        _move_round,
+        _move_session,
+        _move_disputes,
+        _move_silent,
+        audits.next_accusation,
+        _move_end,
+    ):
         effects = transition(state, now)
         if effects is not None:
             return effects

@@ -94,10 +94,10 @@ def exclude(member: Member, reason: str) -> list[Effect]:
     return [StandingChanged(member.address, member.standing.value, reason)]
 
 
-def mark_away(member: Member) -> list[Effect]:
-    """Take a member that missed too many rounds out of the denominator. (SPEC.md 3.8)"""
+def mark_away(member: Member, reason: str) -> list[Effect]:
+    """Take a member that missed too much out of the denominator. (SPEC.md 3.8)"""
     member.standing = Standing.AWAY
-    return [StandingChanged(member.address, member.standing.value, f"missed {member.missed} rounds")]
+    return [StandingChanged(member.address, member.standing.value, reason)]
 
 
 def _count(state: State, role: str) -> int:

@@ -190,5 +190,5 @@ def _count_absent(state: State, current: RoundState) -> list[Effect]:
         if address in current.assignments:
             _warrant(state, current, member)
         if member.missed >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
-            effects += mark_away(member)
+            effects += mark_away(member, f"missed {member.missed} rounds")
     return effects

@@ -8,6 +8,9 @@ from verification.manifest import BundleRef, Manifest
 from verification.statements import Commit, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Digest, Millis, Round
 
+AuditKey = tuple[Address, Round, Address]
+"""(verifier, work round, worker)"""
+
 
 class Stage(Enum):
     """Where a run stands."""
@@ -85,7 +88,8 @@ class Audit(Enum):
 class Member:
     """A staked participant. `escrow` maps a round to its reward until it matures, `owes` a debt to its beginning.
 
-    `capacity` is how many inner steps the rounds that it has delivered so far warrant.
+    `capacity` is how many inner steps the rounds that it has delivered so far warrant, `idle` in how many sessions in a
+    row a verifier left a duty undone.
     """
 
     address: Address
@@ -96,6 +100,7 @@ class Member:
     endpoint: str
     joined: Round
     capacity: int = 0
+    idle: int = 0
     links: int = 0
     escrow: dict[Round, Amount] = field(default_factory=dict)
     standing: Standing = Standing.ACTIVE
@@ -179,6 +184,10 @@ class Session:
         """Return who may audit in this session, in address order."""
         return tuple(self.rates)
 
+    def verifiers_without_link(self) -> list[Address]:
+        """Return whose duties are not known yet."""
+        return [verifier for verifier in self.rates if verifier not in self.links]
+
 
 @dataclass
 class Dispute:
@@ -211,8 +220,8 @@ class Dispute:
 class State:
     """Everything the ledger knows about a run.
 
-    `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for. Sets are
-    iterated in sorted order only.
+    `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for, `queued`
+    the accusations (session, audit) that wait until a bond is free. Sets are iterated in sorted order only.
     """
 
     manifest: Manifest
@@ -233,6 +242,7 @@ class State:
     disputes: list[Dispute] = field(default_factory=list)
     redraws: set[tuple[Round, Address]] = field(default_factory=set)
     convicted: set[tuple[Round, Address]] = field(default_factory=set)
+    queued: set[tuple[Round, AuditKey]] = field(default_factory=set)
     fresh_links: list[Digest] = field(default_factory=list)
     said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
 
@@ -257,7 +267,10 @@ def open_questions(state: State) -> set[tuple[Round, Address]]:
     """Return the rounds of a peer that an audit or a dispute may still decide: nothing about them is final."""
     questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()} | state.redraws
     for session in state.sessions.values():
-        if session.watch is not Watch.DONE:
+        hidden = session.verifiers_without_link()
+        if session.watch is not Watch.DONE or any(
+            state.members[v].standing is not Standing.EXCLUDED for v in hidden
+        ):
             committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
             questions |= {(session.number, worker) for worker in committed}
             questions |= {(duty.work, duty.worker) for duty in session.public}

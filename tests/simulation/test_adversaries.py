@@ -193,12 +193,16 @@ def test_a_griefing_challenger_pays_for_every_accusation_and_delays_nothing_for_
     assert max(sealed) < world.state.manifest.windows.silence  # rounds do not wait for disputes
 
 
-def test_a_verifier_that_skips_its_duties_is_seen_and_earns_no_fee() -> None:
+def test_a_verifier_that_says_it_is_finished_with_duties_undone_pays_a_bond_for_each() -> None:
     skipper = Verifier("skipper", SkipDuties())
     world = played([skipper])
     assert skipper.faults > 0
     assert outcomes(world, skipper) == {Audit.LOST}
     assert world.member(skipper).rewards == 0
+    slashed = [s for s in world.seen(Slashed) if s.address == skipper.address]
+    assert {s.reason.split(" round")[0] for s in slashed} == {"said that it had audited"}
+    assert [(s.stake, s.burned) for s in slashed] == [(1_000, 1_000)] * 5
+    assert world.member(skipper).standing is Standing.EXCLUDED
     again = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.verifier == skipper.address}
     passed = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.outcome is Audit.PASSED}
     assert again <= passed
