@@ -27,6 +27,9 @@ from verification.statements import VERIFIER, WORKER, Body, make_statement, roun
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
+SPEED = 10_000
+"""The toy's unit of speed: an actor of speed 100 does an inner step in a millisecond."""
+
 
 @dataclass
 class Blobs:
@@ -73,7 +76,7 @@ class Actor:
             self.secret,
             self.role,
             Amount(stake or least),
-            speed,
+            speed * SPEED,
             f"/toy/{name}",
             Millis(0),
         )

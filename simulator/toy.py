@@ -23,6 +23,7 @@ from verification.manifest import (
     Programs,
     Windows,
     WorkRules,
+    WorkUnits,
 )
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import PPM, Amount, Count, Digest, Millis
@@ -195,6 +196,7 @@ def minimal(**changes: Any) -> Manifest:
     return Manifest(
         version=Count(1), arithmetic="toy/1", title="toy", seed=ZERO,
         programs=Programs(refs[prologue], refs[inner], refs[epilogue], refs[outer]),
+        units=WorkUnits(Count(5), Count(10), Count(5)),
         data=DataRef(tensor_digest(DATA.tensors[0]), ZERO, Count(RECORDS), Count(RECORD)),
         start=reference(START), golden=ZERO, **parts,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from simulator.cast import Actor, Blobs, steps_of
+from simulator.cast import SPEED, Actor, Blobs, steps_of
 from simulator.memory import MemoryLedger
 from simulator.network import CALM, Network
 from simulator.toy import START
@@ -274,7 +274,7 @@ class World:
             ready = self._after(self._network.fetch)
         else:
             begins = max(self.now, self._free_at.get(id(actor), 0))
-            ready = begins + 1 + steps_of(view, action) * self._network.step * 100 // actor.me.speed
+            ready = begins + 1 + steps_of(view, action) * self._network.step * 100 * SPEED // actor.me.speed
             self._free_at[id(actor)] = ready
         self.at(ready, partial(self._finish, actor, action, actor.results))
 

@@ -22,7 +22,7 @@ from verification.errors import Malformed, ProofswarmError
 from verification.executor import StepFailed
 from verification.manifest import BundleRef, Manifest, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import decode_program, outputs_limit, program_digest
+from verification.program import decode_program, outputs_limit, program_digest, require_work_units
 from verification.state import Place
 from verification.statements import MAX_STATEMENT
 from verification.tensors import Bundle, decode_bundle, digest_of
@@ -46,6 +46,9 @@ class Workshop:
         self.engine = TorchEngine(encoded, order.memory)
         for ref in refs:
             self.engine.executor.load(ref.digest)
+        for name, units in vars(self.manifest.units).items():
+            ref = getattr(programs, name)
+            require_work_units(self.engine.executor.load(ref.digest).program, units)
         self._contribution = decode_program(encoded[programs.epilogue.digest])
         data = decode_bundle(self.store.get(self.manifest.data.blob), MAX_STATEMENT)
         self.rounds = Rounds(self.engine, self.manifest, data)

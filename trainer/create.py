@@ -37,9 +37,10 @@ from verification.manifest import (
     Programs,
     Windows,
     WorkRules,
+    WorkUnits,
     cost_of_round,
 )
-from verification.program import Program, encode_program, program_digest
+from verification.program import Program, encode_program, program_digest, work_units
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
 
@@ -192,9 +193,10 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store
     start = BundleRef(digest_of(traced.start), store.put(codec.encode(traced.start)))
     records, width = train.shape
     reference = DataRef(tensor_digest(train), store.put(codec.encode(data)), records, width)
+    units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
     manifest = Manifest(
         Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
-        programs, reference, start, ZERO, *rules,
+        programs, units, reference, start, ZERO, *rules,
     )  # fmt: skip
     try:
         golden = Rounds(TorchEngine(encoded), manifest, data).golden(traced.start)

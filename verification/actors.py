@@ -303,9 +303,10 @@ def duties(state: State, session: Session, me: Self) -> list[Duty]:
     """Return the audits of a session that are this verifier's: drawn by its own link, or given to it in public."""
     mine = {duty for duty in session.public if duty.verifier == me.address}
     worked = state.rounds[session.number] if session.number < len(state.rounds) else None
+    rate = session.rates[me.address]
     link = me.link(state, session.number)
     for worker in worked.commits if worked else ():
-        if is_private_duty(session.beacon, link, worker, state.manifest.work.audit_rate):
+        if is_private_duty(session.beacon, link, worker, rate):
             mine.add(Duty(session.number, worker, me.address))
     mine = {duty for duty in mine if (duty.work, duty.worker) not in state.convicted}
     return sorted(mine, key=lambda duty: (duty.work, duty.worker))

@@ -497,8 +497,11 @@ class Grind(Behaviour):
             current = view.state.current
             if set(current.assignments) - set(current.commits) > {view.me.address}:
                 continue
-            others = [tagged("commit", worker, commit.leaves) for worker, commit in current.commits.items()]
-            mine = tagged("commit", view.me.address, act.body.leaves)
+            others = [
+                tagged("commit", worker, commit.contribution.digest)
+                for worker, commit in current.commits.items()
+            ]
+            mine = tagged("commit", view.me.address, act.body.contribution.digest)
             suited = [
                 self._suits(view.state, next_beacon(view.state.beacon, view.state.fresh_links, commits))
                 for commits in ([*others, mine], others)

@@ -1,18 +1,26 @@
 """Audits: private duty by hash-chain links, blind verdicts, one opening for all, reveals. (SPEC.md 5)"""
 
+from collections.abc import Mapping, Sequence
+
 from verification import disputes, merkle, money
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, Effect
 from verification.errors import BadEvidence, Refused
-from verification.membership import active, get_member, settle_debt, suspend
+from verification.membership import active, get_member, mark_away, settle_debt, suspend
 from verification.rounds import get_round
-from verification.sampling import draw_verifier, earlier_link, is_private_duty, leaf_steps
-from verification.state import Audit, Duty, Place, Ruling, Session, State, Watch
+from verification.sampling import (
+    SLACK,
+    draw_verifier,
+    duty_rates,
+    earlier_link,
+    is_private_duty,
+    leaf_steps,
+    limited_speeds,
+    time_for,
+)
+from verification.state import Audit, AuditKey, Duty, Member, Place, Ruling, Session, Standing, State, Watch
 from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
-from verification.units import Address, Digest, Millis, Round
-
-AuditKey = tuple[Address, Round, Address]
-"""(verifier, work round, worker)"""
+from verification.units import MILLION, PPM, Address, Digest, Millis, Round
 
 
 def blind_of(run: Digest, verifier: Address, session: Round, body: Reveal) -> Digest:
@@ -29,7 +37,8 @@ def salted_root(run: Digest, number: Round, digests: tuple[Digest, ...], salts: 
 
 def open_session(state: State, number: Round, now: Millis) -> None:
     """Draw a round's audits; those to be drawn again go to verifiers who never had them. (SPEC.md 5.4)"""
-    verifiers = tuple(member.address for member in active(state, VERIFIER, number))
+    members = active(state, VERIFIER, number)
+    verifiers = [member.address for member in members]
     public = set()
     for work, worker in sorted(state.redraws):
         had = {
@@ -42,8 +51,24 @@ def open_session(state: State, number: Round, now: Millis) -> None:
         if verifier is not None:
             public.add(Duty(work, worker, verifier))
             state.redraws.remove((work, worker))
-    deadline = Millis(now + state.manifest.windows.verdict)
-    state.sessions[number] = Session(number, state.beacon, deadline, verifiers, frozenset(public))
+    rates = duty_rates(state.manifest, members)
+    deadline = Millis(now + _verdict_window(state, number, members, rates, public))
+    state.sessions[number] = Session(number, state.beacon, deadline, rates, frozenset(public))
+
+
+def _verdict_window(
+    state: State, number: Round, members: Sequence[Member], rates: Mapping[Address, PPM], public: set[Duty]
+) -> int:
+    """Return the window, lengthened where a verifier's expected audits over its speed ask for more. (SPEC.md 4.10)"""
+    worked = state.rounds[number] if number < len(state.rounds) else None
+    whole = sum(worked.assignments[worker].steps for worker in worked.commits) if worked else 0
+    windows, speeds = [int(state.manifest.windows.verdict)], limited_speeds(members)
+    for verifier, rate in rates.items():
+        named = [d for d in public if d.verifier == verifier]
+        steps = sum(state.rounds[duty.work].assignments[duty.worker].steps for duty in named)
+        expected = steps + -(-rate * whole // MILLION)
+        windows.append(SLACK * time_for(expected, speeds[verifier]))
+    return max(windows)
 
 
 def get_session(state: State, number: Round) -> Session:
@@ -119,7 +144,7 @@ def process_reveal(state: State, sender: Address, body: Reveal) -> list[Effect]:
     return []
 
 
-def process_link(state: State, sender: Address, body: Link) -> list[Effect]:
+def process_link(state: State, sender: Address, body: Link, now: Millis) -> list[Effect]:
     """Take a verifier's link; it shows which duties were its own, and every link before it. (SPEC.md 5.2)"""
     session = get_session(state, body.round)
     if sender not in session.verifiers or sender in session.links:
@@ -138,6 +163,10 @@ def process_link(state: State, sender: Address, body: Link) -> list[Effect]:
         if earlier <= body.round and sender in missing.verifiers and sender not in missing.links:
             missing.links[sender] = earlier_link(body.link, body.round - earlier)
             effects += settle_debt(state, member, link_debt(earlier))
+            if missing.watch is Watch.DONE and member.standing is not Standing.EXCLUDED:
+                late = [key for key in sorted(_duties(state, missing)) if key[0] == sender]
+                for key in (key for key in late if key not in missing.audits):
+                    effects += _judge(state, missing, key, now)
     return effects
 
 
@@ -173,7 +202,37 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
             effects += suspend(state, state.members[verifier], link_debt(session.number), now)
     for key in sorted({*session.verdicts, *_duties(state, session)}):
         effects += _judge(state, session, key, now)
+    return [*effects, *_count_idle(state, session)]
+
+
+def _count_idle(state: State, session: Session) -> list[Effect]:
+    """Set away who left duties undone in too many sessions in a row: it slows down everyone. (SPEC.md 3.8)"""
+    effects: list[Effect] = []
+    for verifier in session.verifiers:
+        member = state.members[verifier]
+        undone = [
+            k
+            for k, o in session.audits.items()
+            if k[0] == verifier and o is Audit.LOST and k not in session.verdicts
+        ]
+        member.idle = member.idle + 1 if undone else 0
+        if member.idle >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
+            member.idle = 0
+            effects += mark_away(
+                member, f"left its audits of {state.manifest.work.miss_limit} sessions undone"
+            )
     return effects
+
+
+def next_accusation(state: State, now: Millis) -> list[Effect] | None:
+    """Judge a queued accusation once its bond is free, or its word worth nothing; None without one. (SPEC.md 6.2)"""
+    for number, key in sorted(state.queued):
+        member = state.members[key[0]]
+        decided = key[1:] in state.convicted or member.standing is Standing.EXCLUDED
+        if decided or disputes.can_pay_bond(state, member):
+            state.queued.remove((number, key))
+            return _judge(state, state.sessions[number], key, now)
+    return None
 
 
 def is_session_answered(state: State, session: Session) -> bool:
@@ -192,7 +251,7 @@ def _duties(state: State, session: Session) -> set[AuditKey]:
     worked = state.rounds[session.number] if session.number < len(state.rounds) else None
     for verifier, link in session.links.items():
         for worker in worked.commits if worked else ():
-            if is_private_duty(session.beacon, link, worker, state.manifest.work.audit_rate):
+            if is_private_duty(session.beacon, link, worker, session.rates[verifier]):
                 due.add((verifier, session.number, worker))
     return due
 
@@ -213,11 +272,21 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
         disputes.redraw(state, work, worker)
         if key in session.verdicts and reveal is None:
             effects += suspend(state, state.members[verifier], reveal_debt(key), now)
+        elif key not in session.verdicts and verifier in session.finished:
+            effects += disputes.charge_idle(
+                state, state.members[verifier], f"said that it had audited round {work}"
+            )
     elif opening is None:
         outcome = Audit.WAITING
     elif _agree(state, opening, reveal):
         outcome = Audit.PASSED
         effects += money.pay_fee(state, verifier, work, worker)
+    elif state.members[verifier].standing is Standing.EXCLUDED:
+        outcome = Audit.LOST
+        disputes.redraw(state, work, worker)
+    elif not disputes.can_pay_bond(state, state.members[verifier]):
+        outcome = Audit.WAITING
+        state.queued.add((session.number, key))
     else:
         outcome = Audit.MISMATCH
         effects += disputes.open_from_audit(state, verifier, opening, reveal, now)

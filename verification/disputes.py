@@ -148,6 +148,14 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
     return effects
 
 
+def charge_idle(state: State, verifier: Member, reason: str) -> list[Effect]:
+    """Take the bond of a verifier that signed that it was finished, with a duty undone. (SPEC.md 7.7)"""
+    effects: list[Effect] = list(money.charge_silent(state, verifier, reason))
+    if verifier.stake < state.manifest.money.accuser_bond:
+        effects += exclude(verifier, "its stake no longer covers a wrong accusation")
+    return effects
+
+
 def _fault(dispute: Dispute) -> tuple[Round, Address, bool]:
     return dispute.round, dispute.accused, dispute.place is Place.OUTER
 

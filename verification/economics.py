@@ -160,8 +160,8 @@ def _verifiers(manifest: Manifest) -> Iterator[Adversary]:
     steps, bond = manifest.work.max_steps, manifest.money.accuser_bond
     cost, fee = reward_of(manifest, steps), fee_of(manifest, steps)
     yield Adversary(
-        "audits skipped", "1.3 * cost of an audit <= fee",
-        math.ceil(FEE_MARGIN * cost), fee, ("fee_per_step",),
+        "audits skipped, an inner step", "1.3 * cost of an audit <= fee",
+        math.ceil(FEE_MARGIN * manifest.money.reward_per_step), manifest.money.fee_per_step, ("fee_per_step",),
     )  # fmt: skip
     yield Adversary(
         "audits made up", "cost of an audit <= fee + bond",

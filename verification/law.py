@@ -55,9 +55,8 @@ def found(
     if deposit < needed:
         raise Refused(f"the deposit of {deposit} does not cover a round's worst case of {needed}")
     return State(
-        manifest, run_id(manifest), chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now,
-        beacon=tagged("first-beacon", run_id(manifest), manifest.seed),
-    )  # fmt: skip
+        manifest, run_id(manifest), chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now
+    )
 
 
 def head_of(state: State, number: Round) -> Digest:
@@ -139,7 +138,7 @@ HANDLERS: dict[type, Handler] = {
     Finished: lambda state, sender, body, now, executor: audits.process_finished(state, sender, body),
     Opening: lambda state, sender, body, now, executor: audits.process_opening(state, sender, body, now),
     Reveal: lambda state, sender, body, now, executor: audits.process_reveal(state, sender, body),
-    Link: lambda state, sender, body, now, executor: audits.process_link(state, sender, body),
+    Link: lambda state, sender, body, now, executor: audits.process_link(state, sender, body, now),
     ChallengeSeal: lambda state, sender, body, now, executor: disputes.process_challenge_seal(
         state, sender, body, now
     ),
@@ -183,7 +182,15 @@ def _run_transitions(state: State, now: Millis) -> list[Effect]:
 
 def _next_transition(state: State, now: Millis) -> list[Effect] | None:
     """Run the first transition that is due and return its effects; None when there is none."""
-    for transition in (_move_stage, _move_round, _move_session, _move_disputes, _move_silent, _move_end):
+    for transition in (
+        _move_stage,
+        _move_round,
+        _move_session,
+        _move_disputes,
+        _move_silent,
+        audits.next_accusation,
+        _move_end,
+    ):
         effects = transition(state, now)
         if effects is not None:
             return effects

@@ -53,6 +53,22 @@ class DataRef:
 
 
 @dataclass(frozen=True)
+class WorkUnits:
+    """What one execution of a worker's programs costs, as `verification.program.work_units` counts it.
+
+    A peer counts the programs that it loads itself and does not stake on a manifest that says otherwise. (SPEC.md 7.2)
+    """
+
+    prologue: Count
+    inner: Count
+    epilogue: Count
+
+    def __post_init__(self) -> None:
+        if self.inner < 1:
+            raise ValueError("an inner step costs at least one work unit")
+
+
+@dataclass(frozen=True)
 class WorkRules:
     """How much a worker does in a round: at most `max_steps` inner steps, a leaf after every `leaf_every`."""
 
@@ -148,6 +164,7 @@ class Manifest:
     title: str
     seed: Digest
     programs: Programs
+    units: WorkUnits
     data: DataRef
     start: BundleRef
     golden: Digest
@@ -167,13 +184,24 @@ def run_id(manifest: Manifest) -> Digest:
 
 
 def reward_of(manifest: Manifest, steps: int) -> Amount:
-    """Return what a worker earns with a round of `steps` inner steps. (SPEC.md 7.2)"""
-    return Amount(steps * manifest.money.reward_per_step)
+    """Return what a worker earns with a round of `steps` inner steps: by its work units. (SPEC.md 7.2)"""
+    return _pay(manifest, manifest.money.reward_per_step, steps)
 
 
 def fee_of(manifest: Manifest, steps: int) -> Amount:
     """Return what the audit of such a round pays. (SPEC.md 7.3)"""
-    return Amount(steps * manifest.money.fee_per_step)
+    return _pay(manifest, manifest.money.fee_per_step, steps)
+
+
+def _pay(manifest: Manifest, per_step: int, steps: int) -> Amount:
+    units = manifest.units
+    return Amount(per_step * (units.prologue + steps * units.inner + units.epilogue) // units.inner)
+
+
+def least_stake(manifest: Manifest) -> Amount:
+    """Return what a worker must stake to be given one leaf's work; `worker_stake` is for `max_steps`. (SPEC.md 3.4)"""
+    work = manifest.work
+    return Amount(-(-manifest.money.worker_stake * work.leaf_every // work.max_steps))
 
 
 def cost_of_work(manifest: Manifest, steps: int) -> Amount:

@@ -2,6 +2,7 @@
 
 from verification.effects import Effect, MemberJoined, StandingChanged
 from verification.errors import Refused
+from verification.manifest import least_stake
 from verification.money import pay_stake, withdraw_stake
 from verification.state import Member, Phase, Stage, Standing, State
 from verification.statements import VERIFIER, WORKER, Announce, Join, Withdraw
@@ -34,15 +35,16 @@ def process_join(state: State, sender: Address, body: Join) -> list[Effect]:
     if state.stage not in (Stage.GATHERING, Stage.RUNNING):
         raise Refused("the run takes no more members")
     money = state.manifest.money
-    least = money.worker_stake if body.role == WORKER else money.verifier_stake
+    least = least_stake(state.manifest) if body.role == WORKER else money.verifier_stake
     if body.stake < least:
         raise Refused(f"a {body.role} stakes at least {least}")
     if body.role == VERIFIER and _count(state, VERIFIER) >= state.manifest.work.max_verifiers:
         raise Refused("the run has all the verifiers that its deposit can pay")
     pay_stake(state, sender, body.stake)
     state.members[sender] = Member(
-        sender, body.role, body.stake, body.speed, body.tip, body.endpoint, _counts_after(state)
-    )
+        sender, body.role, body.stake, body.speed, body.tip, body.endpoint, _counts_after(state),
+        capacity=state.manifest.work.leaf_every,
+    )  # fmt: skip
     return [MemberJoined(sender, body.role, body.stake)]
 
 
@@ -92,10 +94,10 @@ def exclude(member: Member, reason: str) -> list[Effect]:
     return [StandingChanged(member.address, member.standing.value, reason)]
 
 
-def mark_away(member: Member) -> list[Effect]:
-    """Take a member that missed too many rounds out of the denominator. (SPEC.md 3.8)"""
+def mark_away(member: Member, reason: str) -> list[Effect]:
+    """Take a member that missed too much out of the denominator. (SPEC.md 3.8)"""
     member.standing = Standing.AWAY
-    return [StandingChanged(member.address, member.standing.value, f"missed {member.missed} rounds")]
+    return [StandingChanged(member.address, member.standing.value, reason)]
 
 
 def _count(state: State, role: str) -> int:

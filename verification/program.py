@@ -162,6 +162,12 @@ def work_units(program: Program) -> int:
     return sum(node_work(node, [known[source] for source in node.inputs]) for node in program.nodes)
 
 
+def require_work_units(program: Program, declared: int) -> None:
+    """Raise Malformed unless the program costs as many work units as a manifest pays it for. (SPEC.md 7.2)"""
+    if (units := work_units(program)) != declared:
+        raise Malformed(f"the {program.role} program costs {units} work units, the manifest says {declared}")
+
+
 def node_work(node: Node, inputs: Sequence[Sized]) -> int:
     """Return the work units of one node; see `work_units`."""
     if node.operator in VIEWS:

@@ -1,13 +1,15 @@
 """A round: open, commit, close, seal. (SPEC.md 4)"""
 
+from collections.abc import Mapping, Sequence
+
 from verification import money
 from verification.digest import tagged
 from verification.effects import Effect, RoundClosed, RoundOpened, RoundSealed, StageChanged
 from verification.errors import Refused
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
-from verification.sampling import assign, next_beacon
-from verification.state import Phase, RoundState, Stage, Standing, State
+from verification.sampling import SLACK, assign, limited_speeds, next_beacon, time_for
+from verification.state import Assignment, Member, Phase, RoundState, Stage, Standing, State
 from verification.statements import WORKER, Attest, Commit, Seal
 from verification.units import Address, Millis, Round
 
@@ -30,26 +32,39 @@ def can_gather(state: State) -> bool:
 def open_round(state: State, now: Millis) -> list[Effect]:
     """Open the next round on the newest sealed state, or drain when it could not be paid. (SPEC.md 4.1)"""
     number = Round(len(state.rounds))
+    if not state.rounds:
+        state.beacon = tagged("first-beacon", state.run, state.head)
     effects = money.release_escrow(state, Round(number - state.manifest.money.escrow_rounds))
     money.release_reserves(state)
     start = state.rounds[-1].sealed if state.rounds else state.manifest.start
     assert start is not None  # a next round opens only after the last one sealed
-    speeds = {member.address: member.speed for member in active(state, WORKER, number)}
+    workers = active(state, WORKER, number)
+    assignments = assign(state.manifest, state.beacon, workers)
+    deadline = Millis(now + _commit_window(state.manifest, workers, assignments))
     opened = RoundState(
         number=number,
         start=start,
         beacon=state.beacon,
         head=state.head,
         opened_at=now,
-        deadline=Millis(now + state.manifest.windows.commit),
+        deadline=deadline,
         members={member.address: member.stake for member in active(state, None, number)},
-        assignments=assign(state.manifest, state.beacon, speeds),
+        assignments=assignments,
     )
     if not money.set_aside(state, opened):
         return [*effects, *drain(state, now, "the deposit cannot pay another round")]
     state.rounds.append(opened)
-    state.active_at = now
+    state.active_at = Millis(deadline - state.manifest.windows.commit)
     return [*effects, RoundOpened(number, start, tuple(opened.assignments.items()))]
+
+
+def _commit_window(
+    manifest: Manifest, workers: Sequence[Member], assignments: Mapping[Address, Assignment]
+) -> int:
+    """Return the window, lengthened where someone's assigned work over its speed asks for more. (SPEC.md 4.10)"""
+    speeds = limited_speeds([member for member in workers if member.address in assignments])
+    times = [SLACK * time_for(work.steps, speeds[worker]) for worker, work in assignments.items()]
+    return max([manifest.windows.commit, *times])
 
 
 def process_commit(state: State, sender: Address, body: Commit, now: Millis) -> list[Effect]:
@@ -107,7 +122,9 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
         if 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held)
         > total
     )
-    commitments = [tagged("commit", worker, commit.leaves) for worker, commit in current.commits.items()]
+    commitments = [
+        tagged("commit", worker, commit.contribution.digest) for worker, commit in current.commits.items()
+    ]
     state.beacon = next_beacon(state.beacon, state.fresh_links, commitments)
     state.fresh_links = []
     current.phase = Phase.SEAL
@@ -153,6 +170,15 @@ def sealed_state(current: RoundState) -> BundleRef | None:
     return next((ref for ref, stake in backing.items() if 2 * stake > total), None)
 
 
+def _warrant(state: State, current: RoundState, member: Member) -> None:
+    """Let a worker's share double with a round delivered in time, and halve with one that it missed. (SPEC.md 4.1)"""
+    work, steps = state.manifest.work, current.assignments[member.address].steps
+    if member.address in current.included:
+        member.capacity = min(work.max_steps, max(member.capacity, 2 * steps))
+    elif member.address not in current.commits:
+        member.capacity = max(work.leaf_every, steps // 2)
+
+
 def _count_absent(state: State, current: RoundState) -> list[Effect]:
     effects: list[Effect] = []
     for address in current.members:
@@ -161,6 +187,8 @@ def _count_absent(state: State, current: RoundState) -> list[Effect]:
             address in current.assignments and address not in current.commits
         )
         member.missed = member.missed + 1 if absent else 0
+        if address in current.assignments:
+            _warrant(state, current, member)
         if member.missed >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
-            effects += mark_away(member)
+            effects += mark_away(member, f"missed {member.missed} rounds")
     return effects

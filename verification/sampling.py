@@ -1,13 +1,19 @@
 """Draws from the public beacon and from a verifier's secret hash chain. Integers only; all of it pure. (SPEC.md 5)"""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from verification.digest import integer, tagged
 from verification.manifest import Manifest
-from verification.state import Assignment
+from verification.state import Assignment, Member
 from verification.tensors import Tensor
 from verification.units import MILLION, PPM, Address, Count, Digest, Round
+
+SPREAD = 4
+"""How far from the median a claimed speed counts (SPEC.md 4.10)."""
+
+SLACK = 2
+"""A deadline is at least so many times the time that the assigned work takes at the claimed speed (SPEC.md 4.10)."""
 
 
 def next_beacon(previous: Digest, links: Sequence[Digest], commitments: Sequence[Digest]) -> Digest:
@@ -47,21 +53,67 @@ def draw_verifier(
     return sorted(candidates)[ticket % len(candidates)]
 
 
-def assign(manifest: Manifest, beacon: Digest, speeds: Mapping[Address, int]) -> dict[Address, Assignment]:
+def assign(manifest: Manifest, beacon: Digest, workers: Sequence[Member]) -> dict[Address, Assignment]:
     """Return the round's assignments: inner steps follow speed, in whole leaves, the fastest does `max_steps`.
 
-    When there are more workers than slots the beacon picks. (SPEC.md 4.1)
+    Nobody gets more than its stake and its delivered rounds warrant; whose stake warrants no leaf gets nothing. When
+    there are more workers than slots the beacon picks. (SPEC.md 4.1)
     """
     work = manifest.work
-    drawn = sorted(speeds, key=lambda worker: tagged("slot", beacon, worker))[: work.slots]
-    fastest = max((speeds[worker] for worker in drawn), default=1)
-    whole = work.max_steps // work.leaf_every
+    able = [member for member in workers if _most_leaves(manifest, member)]
+    drawn = sorted(able, key=lambda member: tagged("slot", beacon, member.address))[: work.slots]
+    speeds = limited_speeds(drawn)
+    fastest, whole = max(speeds.values(), default=1), work.max_steps // work.leaf_every
+    assignments = {}
+    for slot, member in enumerate(sorted(drawn, key=lambda member: member.address)):
+        wanted = max(1, (2 * whole * speeds[member.address] + fastest) // (2 * fastest))
+        leaves = min(wanted, _most_leaves(manifest, member))
+        assignments[member.address] = Assignment(slot, work.leaf_every * leaves)
+    return assignments
+
+
+def _most_leaves(manifest: Manifest, member: Member) -> int:
+    work = manifest.work
+    by_stake = work.max_steps * member.stake // max(1, manifest.money.worker_stake)
+    return min(work.max_steps, by_stake, member.capacity) // work.leaf_every
+
+
+def limited_speeds(members: Sequence[Member]) -> dict[Address, int]:
+    """Return the claimed speeds, none above `SPREAD` times the stake-weighted median or that much below it.
+
+    A claim costs nothing, so less than half of the stake can move nobody's share by more than that. (SPEC.md 4.10)
+    """
+    median = weighted_median([(member.speed, member.stake) for member in members])
+    low, high = max(1, median // SPREAD), median * SPREAD
+    return {member.address: min(max(member.speed, low), high) for member in members}
+
+
+def weighted_median(pairs: Sequence[tuple[int, int]]) -> int:
+    """Return the least value that, with those below it, has at least half of the weight; 0 for no pairs."""
+    total, below = sum(weight for _, weight in pairs), 0
+    for value, weight in sorted(pairs):
+        below += weight
+        if 2 * below >= total:
+            return value
+    return 0
+
+
+def duty_rates(manifest: Manifest, verifiers: Sequence[Member]) -> dict[Address, PPM]:
+    """Return each verifier's chance to audit a worker's round: `audit_rate`, up to twice that for a faster one.
+
+    The median's is `audit_rate`, and a claim about oneself never lowers another's chance. (SPEC.md 5.3)
+    """
+    rate = manifest.work.audit_rate
+    median = max(1, weighted_median([(member.speed, member.stake) for member in verifiers]))
     return {
-        worker: Assignment(
-            slot, work.leaf_every * max(1, (2 * whole * speeds[worker] + fastest) // (2 * fastest))
-        )
-        for slot, worker in enumerate(sorted(drawn))
+        member.address: PPM(min(MILLION, rate * min(max(member.speed, median), 2 * median) // median))
+        for member in verifiers
     }
+
+
+def time_for(steps: int, speed: int) -> int:
+    """Return how many milliseconds so many inner steps take at a speed in steps per 1,000 seconds. (SPEC.md 4.10)"""
+    return -(-steps * 1_000_000 // speed)
 
 
 def record_index(manifest: Manifest, beacon: Digest, worker: Address, steps: int) -> Tensor:

@@ -6,7 +6,10 @@ from enum import Enum
 from verification.digest import ZERO
 from verification.manifest import BundleRef, Manifest
 from verification.statements import Commit, Opening, Reveal
-from verification.units import NOTHING, Address, Amount, Digest, Millis, Round
+from verification.units import NOTHING, PPM, Address, Amount, Digest, Millis, Round
+
+AuditKey = tuple[Address, Round, Address]
+"""(verifier, work round, worker)"""
 
 
 class Stage(Enum):
@@ -83,7 +86,11 @@ class Audit(Enum):
 
 @dataclass
 class Member:
-    """A staked participant. `escrow` maps a round to its reward until it matures, `owes` a debt to its beginning."""
+    """A staked participant. `escrow` maps a round to its reward until it matures, `owes` a debt to its beginning.
+
+    `capacity` is how many inner steps the rounds that it has delivered so far warrant, `idle` in how many sessions in a
+    row a verifier left a duty undone.
+    """
 
     address: Address
     role: str
@@ -92,6 +99,8 @@ class Member:
     tip: Digest
     endpoint: str
     joined: Round
+    capacity: int = 0
+    idle: int = 0
     links: int = 0
     escrow: dict[Round, Amount] = field(default_factory=dict)
     standing: Standing = Standing.ACTIVE
@@ -153,12 +162,15 @@ class Duty:
 
 @dataclass
 class Session:
-    """The audits drawn by the beacon of round `number`. Verdict keys are (verifier, work round, worker)."""
+    """The audits drawn by the beacon of round `number`. Verdict keys are (verifier, work round, worker).
+
+    `rates` gives each verifier's chance to audit a worker's round.
+    """
 
     number: Round
     beacon: Digest
     deadline: Millis
-    verifiers: tuple[Address, ...]
+    rates: dict[Address, PPM]
     public: frozenset[Duty]
     watch: Watch = Watch.VERDICT
     verdicts: dict[tuple[Address, Round, Address], Digest] = field(default_factory=dict)
@@ -166,6 +178,15 @@ class Session:
     reveals: dict[tuple[Address, Round, Address], Reveal] = field(default_factory=dict)
     links: dict[Address, Digest] = field(default_factory=dict)
     audits: dict[tuple[Address, Round, Address], Audit] = field(default_factory=dict)
+
+    @property
+    def verifiers(self) -> tuple[Address, ...]:
+        """Return who may audit in this session, in address order."""
+        return tuple(self.rates)
+
+    def verifiers_without_link(self) -> list[Address]:
+        """Return whose duties are not known yet."""
+        return [verifier for verifier in self.rates if verifier not in self.links]
 
 
 @dataclass
@@ -199,8 +220,8 @@ class Dispute:
 class State:
     """Everything the ledger knows about a run.
 
-    `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for. Sets are
-    iterated in sorted order only.
+    `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for, `queued`
+    the accusations (session, audit) that wait until a bond is free. Sets are iterated in sorted order only.
     """
 
     manifest: Manifest
@@ -221,6 +242,7 @@ class State:
     disputes: list[Dispute] = field(default_factory=list)
     redraws: set[tuple[Round, Address]] = field(default_factory=set)
     convicted: set[tuple[Round, Address]] = field(default_factory=set)
+    queued: set[tuple[Round, AuditKey]] = field(default_factory=set)
     fresh_links: list[Digest] = field(default_factory=list)
     said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
 
@@ -245,7 +267,10 @@ def open_questions(state: State) -> set[tuple[Round, Address]]:
     """Return the rounds of a peer that an audit or a dispute may still decide: nothing about them is final."""
     questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()} | state.redraws
     for session in state.sessions.values():
-        if session.watch is not Watch.DONE:
+        hidden = session.verifiers_without_link()
+        if session.watch is not Watch.DONE or any(
+            state.members[v].standing is not Standing.EXCLUDED for v in hidden
+        ):
             committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
             questions |= {(session.number, worker) for worker in committed}
             questions |= {(duty.work, duty.worker) for duty in session.public}

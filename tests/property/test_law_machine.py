@@ -13,7 +13,7 @@ from tests.property.strategies import of
 from trainer.cheats import CHEATS
 from verification import law
 from verification.actors import Say, decide
-from verification.adversaries import FalseAccuser, Invent, Mute, WrongSeal
+from verification.adversaries import FalseAccuser, Invent, Mute, SkipDuties, WrongSeal
 from verification.digest import ZERO, tagged
 from verification.state import Stage
 from verification.statements import (
@@ -39,12 +39,12 @@ class LawMachine(RuleBasedStateMachine):
     @initialize(
         cheat=st.sampled_from(sorted(CHEATS)),
         leaf=st.sampled_from([None, 0, 1, 3]),
-        who=st.integers(0, 3),
+        who=st.integers(0, 4),
         funded=st.sampled_from([3, 1]),
     )
     def sit_down(self, cheat: str, leaf: int | None, who: int, funded: int) -> None:
         """Choose how the two others lie when they do compute."""
-        lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)]][who]
+        lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)], [SkipDuties()]][who]
         self.arena = Arena(cheat, Verifier("bad-v", *lies), funded)
         for actor in [*self.arena.honest, *self.arena.others]:
             self.arena.act(actor)

@@ -17,15 +17,18 @@ from verification.law import found
 from verification.manifest import cost_of_round
 from verification.narrowing import lists_needed, narrow, positions, verify_list
 from verification.sampling import (
+    SPREAD,
     assign,
     chain_link,
     chain_tip,
     draw_verifier,
+    duty_rates,
     earlier_link,
     is_private_duty,
     leaf_steps,
     next_beacon,
     record_index,
+    weighted_median,
 )
 from verification.state import Assignment, Member, RoundState, State, total_money
 from verification.statements import MAX_ENTRIES
@@ -88,25 +91,71 @@ def test_private_duties_come_at_the_rate(seed: int, rate: int) -> None:
     assert abs(drawn - 2_000 * rate / MILLION) <= spread
 
 
-speeds = st.dictionaries(st.binary(min_size=20, max_size=20), st.integers(1, 2**53), max_size=9)
+@st.composite
+def crowds(draw: st.DrawFn) -> list[Member]:
+    """Return workers of any speed, stake and record."""
+    addresses = draw(st.lists(st.binary(min_size=20, max_size=20), unique=True, max_size=9))
+    return [
+        Member(
+            address, "worker", Amount(draw(st.integers(0, 20_000))), draw(st.integers(1, 2**53)), ZERO, "",
+            Round(0), capacity=draw(st.integers(0, 50)),
+        )
+        for address in addresses
+    ]  # fmt: skip
 
 
-@given(speeds, st.binary(min_size=32, max_size=32), st.integers(1, 40), st.data())
+@given(crowds(), st.binary(min_size=32, max_size=32), st.integers(1, 40), st.data())
 def test_assignments_stay_within_the_work_rules(
-    known: dict[Address, int], beacon: Digest, most: int, data: st.DataObject
+    known: list[Member], beacon: Digest, most: int, data: st.DataObject
 ) -> None:
     every = data.draw(st.integers(1, most))
     manifest = minimal(max_steps=most, leaf_every=every, slots=data.draw(st.integers(2, 6)))
     given_work = assign(manifest, beacon, known)
-    assert len(given_work) == min(len(known), manifest.work.slots)
+    by_address = {member.address: member for member in known}
+    able = [m for m in known if m.capacity >= every and most * m.stake >= every * 10_000]
+    assert len(given_work) == min(len(able), manifest.work.slots)
     assert sorted(work.slot for work in given_work.values()) == list(range(len(given_work)))
-    for work in given_work.values():
-        assert every <= work.steps <= most
+    for address, work in given_work.items():
+        member = by_address[address]
+        assert every <= work.steps <= min(most, member.capacity)
+        assert work.steps * 10_000 <= most * member.stake
         assert work.steps % every == 0
-    if given_work:
-        fastest = max(given_work, key=lambda worker: known[worker])
-        assert given_work[fastest].steps == most // every * every
-    assert assign(manifest, beacon, dict(reversed(known.items()))) == given_work
+    assert assign(manifest, beacon, known[::-1]) == given_work
+
+
+@given(crowds())
+def test_the_fastest_does_all_it_may_and_no_claim_moves_others_far(known: list[Member]) -> None:
+    rich = [dataclasses.replace(m, stake=Amount(10_000), capacity=96) for m in known]
+    manifest = minimal(max_steps=96, leaf_every=1, slots=12)
+    given_work = assign(manifest, ZERO, rich)
+    if rich:
+        fastest = max(rich, key=lambda member: member.speed)
+        assert given_work[fastest.address].steps == 96
+    liar = dataclasses.replace(purse_member(), speed=2**53, capacity=96)
+    with_liar = assign(manifest, ZERO, [*rich, liar])
+    half = sorted(rich, key=lambda member: member.speed)[len(rich) // 2 :]
+    if len(rich) > 1:
+        assert all(with_liar[member.address].steps >= 96 // SPREAD for member in half)
+
+
+@given(crowds(), st.integers(0, MILLION))
+def test_a_verifier_s_speed_raises_its_own_rate_and_lowers_nobody_s(known: list[Member], rate: int) -> None:
+    manifest = minimal(audit_rate=rate)
+    rates = duty_rates(manifest, known)
+    assert all(min(MILLION, rate) <= one <= min(MILLION, 2 * rate) for one in rates.values())
+    for place, member in enumerate(known):
+        faster = [*known[:place], dataclasses.replace(member, speed=2**53), *known[place + 1 :]]
+        assert duty_rates(manifest, faster)[member.address] >= rates[member.address]
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), st.integers(1, 100)), max_size=9))
+def test_the_median_lies_between_the_honest_when_they_hold_more_than_half(
+    pairs: list[tuple[int, int]],
+) -> None:
+    honest = sum(stake for _, stake in pairs)
+    for claim in (1, 2**53):
+        median = weighted_median([*pairs, (claim, honest - 1)]) if honest > 1 else 0
+        assert not median or min(value for value, _ in pairs) <= median <= max(value for value, _ in pairs)
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 12))
@@ -163,6 +212,11 @@ def purse(stakes: list[int], escrow: list[int]) -> State:
         kept = {Round(number): Amount(amount) for number, amount in enumerate(escrow)}
         state.members[address] = Member(address, "worker", Amount(stake), 1, ZERO, "", Round(0), escrow=kept)
     return state
+
+
+def purse_member() -> Member:
+    """Return a worker with a full stake."""
+    return Member(Address(b"liar" * 5), "worker", Amount(10_000), 1, ZERO, "", Round(0))
 
 
 amounts = st.lists(st.integers(0, 10**12), min_size=1, max_size=5)

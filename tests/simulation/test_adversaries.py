@@ -193,12 +193,16 @@ def test_a_griefing_challenger_pays_for_every_accusation_and_delays_nothing_for_
     assert max(sealed) < world.state.manifest.windows.silence  # rounds do not wait for disputes
 
 
-def test_a_verifier_that_skips_its_duties_is_seen_and_earns_no_fee() -> None:
+def test_a_verifier_that_says_it_is_finished_with_duties_undone_pays_a_bond_for_each() -> None:
     skipper = Verifier("skipper", SkipDuties())
     world = played([skipper])
     assert skipper.faults > 0
     assert outcomes(world, skipper) == {Audit.LOST}
     assert world.member(skipper).rewards == 0
+    slashed = [s for s in world.seen(Slashed) if s.address == skipper.address]
+    assert {s.reason.split(" round")[0] for s in slashed} == {"said that it had audited"}
+    assert [(s.stake, s.burned) for s in slashed] == [(1_000, 1_000)] * 5
+    assert world.member(skipper).standing is Standing.EXCLUDED
     again = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.verifier == skipper.address}
     passed = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.outcome is Audit.PASSED}
     assert again <= passed
@@ -213,7 +217,7 @@ def test_a_verifier_that_invents_duties_is_paid_for_none_of_them() -> None:
     steps = [
         world.state.rounds[a.work].assignments[a.worker].steps for a in audits if a.outcome is Audit.PASSED
     ]
-    assert fees(world, eager) == sum(steps) * world.state.manifest.money.fee_per_step
+    assert fees(world, eager) == sum(3 + 3 * count for count in steps)
 
 
 @pytest.mark.parametrize("role", [Worker, Verifier])
@@ -293,15 +297,15 @@ def test_many_identities_on_one_machine_earn_what_the_machine_earns() -> None:
     alone = played([one], rounds=4)
     many = [Worker(f"sybil{i}", speed=25) for i in range(4)]
     together = played(many, rounds=4, max_steps=16)
-    steps = sum(
+    steps = [
         worked.assignments[worker.address].steps
         for worked in together.state.rounds
         for worker in many
         if worker.address in worked.included
-    )
-    assert sum(together.gain(worker) for worker in many) == 7 * steps
-    assert steps == 4 * 4 * 4
-    assert alone.gain(one) == 7 * 4 * 12
+    ]
+    assert sum(together.gain(worker) for worker in many) == sum(7 + 7 * count for count in steps)
+    assert steps == [4] * 16
+    assert alone.gain(one) == sum(7 + 7 * count for count in (4, 8, 12, 12))
 
 
 def test_identities_without_a_machine_lose_more_than_they_earn() -> None:
@@ -321,8 +325,10 @@ def test_challenging_oneself_recovers_half_at_most() -> None:
     assert 2 * back <= taken
 
 
-def test_the_last_to_commit_chooses_between_two_beacons_and_pays_a_round_for_it() -> None:
-    """Withholding moves who is drawn in public (last round, lost audits), never a private duty. (SPEC.md 10)"""
+def test_the_last_to_commit_may_withhold_for_a_round_s_pay_and_does_not_choose_who_audits_the_last_round() -> (
+    None
+):
+    """The last round's auditors are drawn from links that are shown after its verdicts. (SPEC.md 5.1)"""
     rounds = 4
     drawn: list[tuple[bool, int]] = []
 
@@ -333,7 +339,7 @@ def test_the_last_to_commit_chooses_between_two_beacons_and_pays_a_round_for_it(
         given = draw_verifier(beacon, Round(rounds - 1), Worker("cheat").address, verifiers)
         return given == Verifier("bribed").address
 
-    for seed in range(12):
+    for seed in range(20):
         bribed, cheat, grind = Verifier("bribed"), Worker("cheat"), Grind(suits)
         accomplice = Worker("accomplice", grind)
         honest = [Worker("w0"), Worker("w1"), Worker("w2"), cheat, Verifier("v0"), bribed]
@@ -343,5 +349,5 @@ def test_the_last_to_commit_chooses_between_two_beacons_and_pays_a_round_for_it(
         paid_rounds = sum(accomplice.address in worked.included for worked in world.state.rounds)
         assert paid_rounds == rounds - bool(grind.faults)
         assert not world.seen(Slashed)
-    assert any(faults for _, faults in drawn)
-    assert all(got for got, faults in drawn if faults)
+    assert sum(bool(faults) for _, faults in drawn) >= 2
+    assert not all(got for got, faults in drawn if faults)

@@ -32,9 +32,13 @@ CASES = [
 ]
 
 
+FIRST = 3
+"""By then every worker's share has grown to whole rounds."""
+
+
 def played(name: str, seed: int, **changes: Any) -> tuple[World, Worker, list[Verifier]]:
-    """Return a finished run in which one worker cheats from round 2 on and everyone audits everything."""
-    cheat = Worker("cheat", conduct=conduct_named(name, 2))
+    """Return a finished run in which one worker cheats from round 3 on and everyone audits everything."""
+    cheat = Worker("cheat", conduct=conduct_named(name, FIRST))
     verifiers = [Verifier(f"v{i}") for i in range(2)]
     manifest = minimal(**{"audit_rate": MILLION, "rounds": 9, **changes})
     honest = [Worker("w0"), Worker("w1", speed=70), *verifiers]
@@ -50,7 +54,7 @@ def escrow_before(world: World, cheat: Worker, slashed: Slashed) -> int:
     effects: list[Effect] = world.ledger.effects
     sealed = [e.number for e in effects[: effects.index(slashed)] if isinstance(e, RoundSealed)]
     included = [number for number in sealed if cheat.address in world.state.rounds[number].included]
-    return sum(world.state.rounds[number].assignments[cheat.address].steps * 7 for number in included)
+    return sum(world.state.rounds[number].assignments[cheat.address].steps * 7 + 7 for number in included)
 
 
 def test_every_cheat_has_its_case() -> None:
@@ -61,13 +65,13 @@ def test_every_cheat_has_its_case() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_cheat_is_convicted_where_it_cheated(name: str, place: Place, step: int | None, seed: int) -> None:
     world, cheat, verifiers = played(name, seed)
-    ended = [e for e in world.seen(DisputeEnded) if e.round == 2]
+    ended = [e for e in world.seen(DisputeEnded) if e.round == FIRST]
     assert {e.challenger for e in ended} == {v.address for v in verifiers}
     assert {(e.ruling, e.accused, e.place) for e in ended} == {(Ruling.GUILTY, cheat.address, place)}
     assert {e.step for e in ended} == {step}
     slashed = world.seen(Slashed)[0]
     taken = 1_000 + escrow_before(world, cheat, slashed)
-    share = taken // 2 // 2
+    share = (taken - taken // 2) // 2
     assert (slashed.address, slashed.stake + slashed.escrow) == (cheat.address, taken)
     assert (slashed.rewarded, slashed.burned) == (2 * share, taken - 2 * share)
     assert world.member(cheat).standing is Standing.EXCLUDED
@@ -86,7 +90,7 @@ def test_nobody_but_the_cheat_pays(seed: int) -> None:
 def test_two_challengers_share_and_one_list_serves_both() -> None:
     world, _, verifiers = played("skip-steps", 1)
     slashed = world.seen(Slashed)[0]
-    first = [e for e in world.seen(DisputeOpened) if e.round == 2]
+    first = [e for e in world.seen(DisputeOpened) if e.round == FIRST]
     assert [e.challenger for e in first] == sorted(v.address for v in verifiers)
     listed = [e for e in world.seen(DisputeMoved) if e.what.startswith("listed") and e.number in (0, 1)]
     assert len(listed) == 1
@@ -102,15 +106,15 @@ def test_second_conviction_takes_half_of_the_stake_and_excludes() -> None:
 
 
 def test_a_worker_pays_once_for_a_round_and_earns_nothing_for_it() -> None:
-    world, cheat, _ = played("wrong-data", 0, excluded_after=10, rounds=5)
+    world, cheat, _ = played("wrong-data", 0, excluded_after=10, rounds=6)
     reasons = [slashed.reason for slashed in world.seen(Slashed)]
     assert len(reasons) == 3
-    assert all(f"round {number}:" in reason for number, reason in zip((2, 3, 4), reasons, strict=True))
+    assert all(f"round {number}:" in reason for number, reason in zip((3, 4, 5), reasons, strict=True))
     assert not world.member(cheat).escrow
 
 
 def test_a_long_interval_is_narrowed_list_by_list_to_the_first_wrong_step() -> None:
-    world, cheat, _ = played("skip-steps", 3, max_steps=200, leaf_every=200, rounds=3)
+    world, cheat, _ = played("skip-steps", 3, max_steps=200, leaf_every=200, rounds=4)
     (ended, *_) = world.seen(DisputeEnded)
     assert (ended.accused, ended.step, ended.ruling) == (cheat.address, 101, Ruling.GUILTY)
     moves = [e.what for e in world.seen(DisputeMoved) if e.number == ended.number or e.actor == cheat.address]

@@ -42,7 +42,11 @@ def test_worker_that_never_opens_is_suspended_then_convicted() -> None:
     assert silent.faults > 0
     assert standings(world, silent) == ["suspended", "excluded"]
     first, *_ = world.seen(Slashed)
-    escrow = sum(84 for r in world.state.rounds if silent.address in r.included)
+    escrow = sum(
+        7 + 7 * r.assignments[silent.address].steps
+        for r in world.state.rounds
+        if silent.address in r.included
+    )
     assert (first.address, first.stake, first.rewarded, first.burned) == (
         silent.address,
         1000,

@@ -30,7 +30,7 @@ def test_honest_run_ends_on_one_state_and_pays_everything_back(seed: int) -> Non
     assert {audit.outcome for audit in audits} == {Audit.PASSED}
     assert {audit.worker for audit in audits if audit.work == 4} == {w.address for w in workers}
     steps = {
-        w: sum(r.assignments[w.address].steps for r in state.rounds if w.address in r.included)
+        w: sum(r.assignments[w.address].steps + 1 for r in state.rounds if w.address in r.included)
         for w in workers
     }
     assert all(world.gain(worker) == 7 * steps[worker] for worker in workers)

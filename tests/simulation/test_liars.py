@@ -110,10 +110,10 @@ def test_a_sealer_that_contests_the_right_state_pays_for_that_too() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_sealer_is_convicted_over_the_outer_step(seed: int) -> None:
-    liar = Verifier("liar", WrongSeal(), Mute(ChallengeSeal))
+    liar = Verifier("liar", WrongSeal(at=2), Mute(ChallengeSeal))
     world = played(liar, seed)
     (ended,) = {(e.ruling, e.place, e.round) for e in world.seen(DisputeEnded)}
-    assert ended == (Ruling.GUILTY, Place.OUTER, 1)
+    assert ended == (Ruling.GUILTY, Place.OUTER, 2)
     (slashed,) = world.seen(Slashed)
     challengers = len(world.seen(DisputeEnded))
     rewarded = 250 // challengers * challengers

@@ -5,14 +5,23 @@ import random
 import pytest
 
 from simulator.cast import Verifier, Worker
+from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import SUBMITTER, World
 from trainer.cheats import conduct_named
-from verification.adversaries import Mute
-from verification.effects import AuditEnded, DisputeEnded, Paid, RoundOpened, StageChanged
+from verification.adversaries import FalseAccuser, Late, Mute
+from verification.effects import (
+    AuditEnded,
+    DisputeEnded,
+    Paid,
+    RoundOpened,
+    Slashed,
+    StageChanged,
+    StandingChanged,
+)
 from verification.manifest import cost_of_work, fee_of
 from verification.state import Audit, Ruling, Stage, Standing
-from verification.statements import Opening
+from verification.statements import Finished, Link, Opening, Verdict
 from verification.units import MILLION
 
 
@@ -77,6 +86,64 @@ def test_every_finder_gets_its_fee_beside_its_share(name: str) -> None:
         audits = [a for a in world.seen(AuditEnded) if a.verifier == verifier.address]
         done = [a for a in audits if a.outcome in (Audit.PASSED, Audit.MISMATCH)]
         assert len(fees(world, verifier)) == len(done)
+
+
+def test_accusations_wait_until_the_stake_covers_them_and_end_with_it() -> None:
+    liar = Verifier("liar", FalseAccuser())
+    actors = [*(Worker(f"w{i}") for i in range(4)), Verifier("v0"), liar]
+    manifest = minimal(audit_rate=MILLION, accuser_bond=5_000)
+    world = World(manifest, actors, random.Random(2), check=Invariants(actors[:5]))
+    world.run()
+    mine = [e for e in world.seen(DisputeEnded) if e.challenger == liar.address]
+    assert [e.ruling for e in mine] == [Ruling.INNOCENT]
+    outcomes = [a.outcome for a in world.seen(AuditEnded) if a.verifier == liar.address]
+    assert outcomes.count(Audit.MISMATCH) == 1
+    assert outcomes.count(Audit.LOST) >= 3
+    assert not world.state.queued
+
+
+@pytest.mark.parametrize("name", ["noise", "skip-steps"])
+def test_a_lone_verifier_with_one_bond_convicts_every_cheat_one_after_the_other(name: str) -> None:
+    cheats = [Worker(f"cheat{i}", conduct=conduct_named(name, 3)) for i in range(3)]
+    honest = [*(Worker(f"w{i}", stake=40_000) for i in range(2)), Verifier("v0")]
+    manifest = minimal(audit_rate=MILLION, accuser_bond=5_000, slots=5, min_workers=5)
+    world = World(manifest, [*cheats, *honest], random.Random(4), check=Invariants(honest))
+    world.run()
+    guilty = [e.accused for e in world.seen(DisputeEnded) if (e.round, e.ruling) == (3, Ruling.GUILTY)]
+    assert sorted(guilty) == sorted(cheat.address for cheat in cheats)
+    assert all(world.member(cheat).standing is Standing.EXCLUDED for cheat in cheats)
+
+
+def test_a_verifier_that_leaves_duties_undone_in_silence_goes_away_and_pays_nothing() -> None:
+    lazy = Verifier("lazy", Mute(Verdict, Finished))
+    honest = [*(Worker(f"w{i}") for i in range(3)), Verifier("v0")]
+    world = World(
+        minimal(audit_rate=MILLION, rounds=8), [*honest, lazy], random.Random(3), check=Invariants(honest)
+    )
+    world.run()
+    changes = [c for c in world.seen(StandingChanged) if c.address == lazy.address]
+    assert changes[0].reason == "left its audits of 2 sessions undone"
+    assert not world.seen(Slashed)
+    assert not fees(world, lazy)
+    passed = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.outcome is Audit.PASSED}
+    assert {(a.work, a.worker) for a in world.seen(AuditEnded) if a.outcome is Audit.LOST} <= passed
+
+
+def test_duties_hidden_behind_a_late_link_are_drawn_again() -> None:
+    late = Verifier("late", Mute(Verdict), Late(Link, 1_500))
+    honest = [*(Worker(f"w{i}") for i in range(3)), Verifier("v0")]
+    world = World(
+        minimal(audit_rate=300_000, rounds=8), [*honest, late], random.Random(8), check=Invariants(honest)
+    )
+    world.run()
+    lost = {
+        (a.work, a.worker)
+        for a in world.seen(AuditEnded)
+        if (a.verifier, a.outcome) == (late.address, Audit.LOST)
+    }
+    assert lost
+    audited = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.verifier != late.address}
+    assert lost <= audited
 
 
 def test_auditors_of_a_worker_that_never_opened_are_paid_their_fee() -> None:

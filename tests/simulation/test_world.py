@@ -104,9 +104,9 @@ def test_work_takes_a_slow_machine_longer() -> None:
         slow = Worker("slow", speed=speed)
         world = World(minimal(max_steps=40), [slow, Worker("w0"), Verifier("v0")], random.Random(1), network)
         world.run(
-            until=lambda world: bool(world.state.rounds) and slow.address in world.state.rounds[0].commits
+            until=lambda world: len(world.state.rounds) == 5 and slow.address in world.state.current.commits
         )
-        return world.now
+        return world.now - world.state.current.opened_at
 
     assert abs(commit_time(100) - commit_time(50)) < 100
     assert commit_time(100) > 40 * 20

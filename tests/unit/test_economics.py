@@ -146,8 +146,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "all collude": ({"colluding": MILLION}, "one wrong round", "change worker_stake and audit_rate"),
     "sabotage worth more": ({"sabotage": 10**6}, "one wrong round", "set money.worker_stake to "),
     "nothing burned": ({"burned_share": 0}, "wrong, then convicted by a partner", "set money.burned_share to 0.0"),
-    "audits unpaid": ({"fee_per_step": 8}, "audits skipped", "110 > 96 (q = 0.6400, stake slashed 1000): set"),
-    "bond below an answer": ({"accuser_bond": 20}, "false accusations", "28 > 10 (q"),
+    "audits unpaid": ({"fee_per_step": 8}, "audits skipped, an inner step", "10 > 8 (q = 0.6400, stake"),
+    "bond below an answer": ({"accuser_bond": 20}, "false accusations", "35 > 10 (q"),
 }  # fmt: skip
 
 
