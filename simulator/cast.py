@@ -80,6 +80,7 @@ class Actor:
             f"/toy/{name}",
             Millis(0),
         )
+        self.address = self.me.address
         self.behaviours = behaviours
         self.conduct = conduct
         self.results = Results()
@@ -88,11 +89,6 @@ class Actor:
         self.is_up = True
         self.skew = 0
         """Milliseconds by which its clock is ahead of the ledger's."""
-
-    @property
-    def address(self) -> Address:
-        """Return the account."""
-        return self.me.address
 
     @property
     def is_honest(self) -> bool:

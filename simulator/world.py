@@ -111,8 +111,12 @@ class World:
         """Return whether the run has ended and every living member has its stake back."""
         if self.state.stage is not Stage.ENDED:
             return False
-        alive = {actor.address for actor in self.actors if actor.is_up and id(actor) not in self._dumb}
-        return not any(member.stake for address, member in self.state.members.items() if address in alive)
+        members = self.state.members
+        return not any(
+            members[actor.address].stake
+            for actor in self.actors
+            if actor.is_up and id(actor) not in self._dumb and actor.address in members
+        )
 
     def crash(self, actor: Actor, start: int, end: int | None) -> None:
         """Kill an actor at `start`; from `end` on it is back with its journal and nothing else."""

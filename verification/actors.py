@@ -363,6 +363,8 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
     }
     for worked in state.rounds[-RECENT_ROUNDS:]:
         own = worked.seals.get(me.address)
+        if len(worked.backing) < 2:
+            continue  # nobody sealed anything else
         for accused, ref in sorted(worked.seals.items()):
             if own is None or ref.digest == own.digest or (worked.number, accused) in contested:
                 continue

@@ -4,7 +4,7 @@
 Whoever drives the law appends what it admitted to a log; folding the log gives the same state anywhere. (SPEC.md 3.3)
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from verification import audits, codec, disputes, membership, rounds
@@ -15,7 +15,7 @@ from verification.errors import Refused
 from verification.executor import Executor
 from verification.manifest import Manifest, cost_of_round, run_id
 from verification.sampling import next_beacon
-from verification.state import Member, Phase, Session, Stage, Standing, State, Watch
+from verification.state import Member, Phase, RoundState, Session, Stage, Standing, State, Watch
 from verification.statements import (
     Announce,
     Answer,
@@ -105,7 +105,8 @@ def next_deadline(state: State) -> Millis | None:
         times.append(session.deadline)
     times += [ends for d in state.open_disputes() if (ends := disputes.clock_ends(state, d)) is not None]
     silence = state.manifest.windows.silence
-    times += [since + silence for m in state.members.values() if (since := m.suspended_at) is not None]
+    debtors = (state.members[address] for address in state.debtors)
+    times += [since + silence for m in debtors if (since := m.suspended_at) is not None]
     return Millis(min(times)) if times and state.stage is not Stage.ENDED else None
 
 
@@ -216,19 +217,23 @@ def _move_round(state: State, now: Millis) -> list[Effect] | None:
         # A round without workers waits its window out, so that those who come back find rounds left to train.
         is_done = bool(current.assignments) and current.commits.keys() == current.assignments.keys()
         return rounds.close_commits(state, current, now) if is_late or is_done else None
-    if current.phase is Phase.ATTEST:
-        everyone = current.attests.keys() >= _present(state, current.members)
-        if rounds.has_attested_majority(current) and (is_late or everyone):
-            effects = rounds.close_round(state, current, now)
-            audits.open_session(state, current.number, now)
-            return effects
+    if current.phase is Phase.ATTEST and rounds.has_attested_majority(current):
+        if not is_late and not _have_all_attested(state, current):
+            return None
+        effects = rounds.close_round(state, current, now)
+        audits.open_session(state, current.number, now)
+        return effects
     if current.phase is Phase.SEAL and rounds.sealed_state(current) is not None:
         return rounds.seal_round(state, current, now)
     return None
 
 
-def _present(state: State, members: Iterable[Address]) -> set[Address]:
-    return {address for address in members if state.members[address].standing is Standing.ACTIVE}
+def _have_all_attested(state: State, current: RoundState) -> bool:
+    return not any(
+        state.members[address].standing is Standing.ACTIVE
+        for address in current.members
+        if address not in current.attests
+    )
 
 
 def _oldest_session(state: State) -> Session | None:
@@ -259,8 +264,8 @@ def _move_disputes(state: State, now: Millis) -> list[Effect] | None:
 
 def _move_silent(state: State, now: Millis) -> list[Effect] | None:
     """Convict who stayed silent to the end of its time; its disputes end with it. (SPEC.md 6.8)"""
-    for _, member in sorted(state.members.items()):
-        ends = Millis(now - state.manifest.windows.silence)
+    ends = Millis(now - state.manifest.windows.silence)
+    for member in [state.members[address] for address in sorted(state.debtors)]:
         overdue = sorted(owed for owed, since in member.owes.items() if since <= ends)
         if overdue:
             return _convict_silent(state, member, overdue)
@@ -271,6 +276,8 @@ def _convict_silent(state: State, member: Member, overdue: Sequence[str]) -> lis
     """Take what a lie in the same place would have cost: silence must never be cheaper."""
     for owed in overdue:
         del member.owes[owed]
+    if not member.owes:
+        state.debtors.discard(member.address)
     effects = membership.exclude(member, f"stayed silent about {overdue[0]}")
     for dispute in state.open_disputes():
         if dispute.ruling is not None or disputes.debt_of(dispute) not in overdue:
@@ -297,7 +304,7 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
     """End the run once nothing about it is open; draw what was lost again as long as someone can. (SPEC.md 4.9)"""
     if state.stage is not Stage.DRAINING or _oldest_session(state) or state.open_disputes():
         return None
-    if any(member.owes for member in state.members.values()):
+    if state.debtors:
         return None
     # Numbered past the run's rounds: a round that stalled before it closed has commits, but no audits are due on them.
     number = Round(max(state.manifest.work.rounds, max(state.sessions, default=-1) + 1))

@@ -38,9 +38,10 @@ def process_join(state: State, sender: Address, body: Join) -> list[Effect]:
     least = least_stake(state.manifest) if body.role == WORKER else money.verifier_stake
     if body.stake < least:
         raise Refused(f"a {body.role} stakes at least {least}")
-    if body.role == VERIFIER and _count(state, VERIFIER) >= state.manifest.work.max_verifiers:
+    if body.role == VERIFIER and state.joined.get(VERIFIER, 0) >= state.manifest.work.max_verifiers:
         raise Refused("the run has all the verifiers that its deposit can pay")
     pay_stake(state, sender, body.stake)
+    state.joined[body.role] = state.joined.get(body.role, 0) + 1
     state.members[sender] = Member(
         sender, body.role, body.stake, body.speed, body.tip, body.endpoint, _counts_after(state),
         capacity=state.manifest.work.leaf_every,
@@ -71,6 +72,7 @@ def process_withdraw(state: State, sender: Address, body: Withdraw) -> list[Effe
 def suspend(state: State, member: Member, owed: str, now: Millis) -> list[Effect]:
     """Freeze a silent party: no work, stake and escrow locked, until it gives what it owes. (SPEC.md 3.6)"""
     member.owes.setdefault(owed, now)
+    state.debtors.add(member.address)
     if member.standing in (Standing.SUSPENDED, Standing.EXCLUDED):
         return []
     member.standing = Standing.SUSPENDED
@@ -80,6 +82,8 @@ def suspend(state: State, member: Member, owed: str, now: Millis) -> list[Effect
 def settle_debt(state: State, member: Member, owed: str) -> list[Effect]:
     """Cross off what a suspended party has now given; with nothing owed it is active again."""
     member.owes.pop(owed, None)
+    if not member.owes:
+        state.debtors.discard(member.address)
     if member.owes or member.standing is not Standing.SUSPENDED:
         return []
     member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
@@ -98,10 +102,6 @@ def mark_away(member: Member, reason: str) -> list[Effect]:
     """Take a member that missed too much out of the denominator. (SPEC.md 3.8)"""
     member.standing = Standing.AWAY
     return [StandingChanged(member.address, member.standing.value, reason)]
-
-
-def _count(state: State, role: str) -> int:
-    return sum(member.role == role for member in state.members.values())
 
 
 def _counts_after(state: State) -> Round:

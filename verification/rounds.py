@@ -10,7 +10,7 @@ from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
 from verification.sampling import SLACK, assign, limited_speeds, next_beacon, time_for
 from verification.state import Assignment, Member, Phase, RoundState, Stage, Standing, State
-from verification.statements import WORKER, Attest, Commit, Seal
+from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
 from verification.units import Address, Millis, Round
 
 
@@ -25,6 +25,8 @@ def can_gather(state: State) -> bool:
     """Return whether enough members have joined for a round to make sense."""
     work = state.manifest.work
     number = Round(len(state.rounds))
+    if state.joined.get(WORKER, 0) < work.min_workers or state.joined.get(VERIFIER, 0) < work.min_verifiers:
+        return False
     workers = len(active(state, WORKER, number))
     return workers >= work.min_workers and len(active(state, None, number)) - workers >= work.min_verifiers
 
@@ -92,6 +94,7 @@ def process_attest(state: State, sender: Address, body: Attest, now: Millis) -> 
     if len(set(body.held)) != len(body.held) or not set(body.held) <= set(current.commits):
         raise Refused("the attestation names a worker that did not commit, or one twice")
     current.attests[sender] = frozenset(body.held)
+    current.attested += current.members[sender]
     return []
 
 
@@ -103,6 +106,7 @@ def process_seal(state: State, sender: Address, body: Seal, now: Millis) -> list
     if sender not in current.members or sender in current.seals:
         raise Refused("the sender is no member of this round or has sealed already")
     current.seals[sender] = body.state
+    current.backing[body.state] = current.backing.get(body.state, 0) + current.members[sender]
     return []
 
 
@@ -115,12 +119,11 @@ def close_commits(state: State, current: RoundState, now: Millis) -> list[Effect
 
 def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     """Decide by stake which contributions count, and draw the round's beacon. (SPEC.md 4.6, 5.1)"""
-    total = sum(current.members.values())
     current.included = tuple(
         worker
         for worker in sorted(current.commits, key=lambda worker: current.assignments[worker].slot)
         if 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held)
-        > total
+        > current.stake
     )
     commitments = [
         tagged("commit", worker, commit.contribution.digest) for worker, commit in current.commits.items()
@@ -158,16 +161,12 @@ def drain(state: State, now: Millis, reason: str) -> list[Effect]:
 
 def has_attested_majority(current: RoundState) -> bool:
     """Return whether attesters hold more than half of the round's stake."""
-    return 2 * sum(current.members[member] for member in current.attests) > sum(current.members.values())
+    return 2 * current.attested > current.stake
 
 
 def sealed_state(current: RoundState) -> BundleRef | None:
     """Return the next state that more than half of the round's stake signed, if there is one."""
-    backing: dict[BundleRef, int] = {}
-    for member, ref in current.seals.items():
-        backing[ref] = backing.get(ref, 0) + current.members[member]
-    total = sum(current.members.values())
-    return next((ref for ref, stake in backing.items() if 2 * stake > total), None)
+    return next((ref for ref, stake in current.backing.items() if 2 * stake > current.stake), None)
 
 
 def _warrant(state: State, current: RoundState, member: Member) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from verification.digest import ZERO
 from verification.manifest import BundleRef, Manifest
@@ -129,7 +130,9 @@ class Assignment:
 class RoundState:
     """One round. `beacon` drew its assignments; `members` is the bonded stake that decides it.
 
-    `reserve` is what the deposit set aside for it and has not been paid yet.
+    `reserve` is what the deposit set aside for it and has not been paid yet; `attested` is the stake of those who
+    attested, `backing` the stake behind each sealed state: kept, so that a statement takes the same time however many
+    members there are.
     """
 
     number: Round
@@ -145,10 +148,17 @@ class RoundState:
     commits: dict[Address, Commit] = field(default_factory=dict)
     attests: dict[Address, frozenset[Address]] = field(default_factory=dict)
     included: tuple[Address, ...] = ()
+    attested: int = 0
     seals: dict[Address, BundleRef] = field(default_factory=dict)
+    backing: dict[BundleRef, int] = field(default_factory=dict)
     sealed: BundleRef | None = None
     openings: dict[Address, Opening] = field(default_factory=dict)
     lists: dict[tuple[Address, int, int], tuple[Digest, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def stake(self) -> int:
+        """The round's whole bonded stake; fixed when it opens."""
+        return sum(self.members.values())
 
 
 @dataclass(frozen=True)
@@ -221,7 +231,8 @@ class State:
     """Everything the ledger knows about a run.
 
     `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for, `queued`
-    the accusations (session, audit) that wait until a bond is free. Sets are iterated in sorted order only.
+    the accusations (session, audit) that wait until a bond is free, `debtors` the members that owe something, `joined`
+    how many ever joined in each role. Sets are iterated in sorted order only.
     """
 
     manifest: Manifest
@@ -237,6 +248,8 @@ class State:
     burned: Amount = NOTHING
     beacon: Digest = ZERO
     members: dict[Address, Member] = field(default_factory=dict)
+    joined: dict[str, int] = field(default_factory=dict)
+    debtors: set[Address] = field(default_factory=set)
     rounds: list[RoundState] = field(default_factory=list)
     sessions: dict[Round, Session] = field(default_factory=dict)
     disputes: list[Dispute] = field(default_factory=list)
