@@ -156,3 +156,30 @@ def test_a_row_that_sees_nothing_ends_the_step() -> None:
     mask = MASK & (torch.arange(6)[:, None] != 3)
     with pytest.raises(StepFailed):
         exactly(lambda q: functional.scaled_dot_product_attention(q, q, q, mask), [draw(2, 3, 6, 8)])
+
+
+ROWS, COLUMNS = torch.tensor([[0, -1], [2, 2]]), torch.tensor([1, 3])
+PLACES: dict[str, Function] = {
+    "one index": lambda x: x[ROWS],
+    "two indices": lambda x: x[ROWS, COLUMNS],
+    "inner indices": lambda x: x[:, ROWS, COLUMNS],
+    "last index": lambda x: x[..., COLUMNS],
+    "select": lambda x: x.index_select(1, COLUMNS),
+    "sum into places": lambda x: (
+        torch.zeros_like(x).index_put((ROWS, COLUMNS), x[:2, :2, :], accumulate=True) + x
+    ),
+    "largest": lambda x: x.max(1)[0],
+    "place of the largest": lambda x: x * x.argmax(1, keepdim=True),
+    "flipped": lambda x: x.flip(0, -1),
+    "repeated": lambda x: x.repeat(2, 1, 3),
+    "rolled": lambda x: x.roll(1, 1),
+    "masked": lambda x: x.masked_fill(x > 0.5, -2.0),
+    "norm": lambda x: x.norm(dim=-1),
+    "direction": lambda x: functional.normalize(x, dim=1),
+    "cosine": lambda x: functional.cosine_similarity(x, x.flip(0), dim=-1),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_indexing_and_places(name: str) -> None:
+    check(PLACES[name], draw(4, 5, 6), tolerance=3e-6)

@@ -115,17 +115,43 @@ def _refusal(module: nn.Module) -> str:
     return message
 
 
-def _with_bessel(value: torch.Tensor) -> torch.Tensor:
-    return torch.special.bessel_j0(value.detach()) + value
+class _Bessel(nn.Module):
+    """Calls an operator that has no exact form."""
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(value.detach()) + value
 
 
-LINE = _with_bessel.__code__.co_firstlineno + 1
+class _ByFrequency(nn.Module):
+    """Calls an operator whose gradient has no exact form: what fails is a node of the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(4, 8))
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return value + torch.nn.functional.embedding(
+            value[..., 0].long() * 0, self.table, scale_grad_by_freq=True
+        )
 
 
-def test_an_operator_without_an_exact_form_is_refused_with_its_line() -> None:
-    message = _refusal(_Wrapped(_with_bessel))
-    assert "bessel_j0" in message
-    assert re.search(rf"called at test_trace.py:{LINE} in ", message)
+@pytest.mark.parametrize(
+    ("module", "line", "reason"),
+    [
+        (_Bessel(), 1, r"special_bessel_j0\.default has no exact form \(called at test_trace\.py:{}"),
+        (
+            _ByFrequency(),
+            2,
+            r"embedding_dense_backward.* \(in a gradient, near test_trace\.py:{}",
+        ),
+    ],
+)
+def test_an_operator_without_an_exact_form_is_refused_with_its_line(
+    module: nn.Module, line: int, reason: str
+) -> None:
+    message = _refusal(_Wrapped(lambda value: value, module))
+    first = type(module).forward.__code__.co_firstlineno
+    assert re.search(reason.format(first + line), message), message
 
 
 def test_state_and_randomness_inside_a_model_are_refused_by_name() -> None:

@@ -153,11 +153,29 @@ def _admitted(constant: torch.Tensor) -> torch.Tensor:
 
 
 def _where(node: fx.Node) -> str:
-    """Return ' (called at file:line in function)' for the user's line, or the innermost one that is known."""
+    """Return ' (called at file:line in function)', or for an operator of the backward pass a line near it.
+
+    The line is the user's own where one is known; PyTorch keeps those of the methods named `forward`.
+    """
+    line = _user_line(node)
+    if line:
+        return f" (called at {line})"
+    seen, waiting = {node}, [node]
+    for earlier in waiting:
+        if line := _user_line(earlier):
+            return f" (in a gradient, near {line})"
+        fresh = [source for source in earlier.all_input_nodes if source not in seen]
+        seen.update(fresh)
+        waiting += fresh
+    return ""
+
+
+def _user_line(node: fx.Node) -> str:
+    """Return 'file:line in function' for the user's line in a node's stack, or the innermost that is known."""
     frames = re.findall(r'File "([^"<]+)", line (\d+), in (\S+)', node.stack_trace or "")
     frames = [frame for frame in frames if not re.search(r"/torch/|/trainer/programs/", frame[0])]
     if not frames:
         return ""
     user = [frame for frame in frames if "/transformers/" not in frame[0]]
     file, line, function = (user or frames)[-1]
-    return f" (called at {file.rsplit('/', 1)[-1]}:{line} in {function})"
+    return f"{file.rsplit('/', 1)[-1]}:{line} in {function}"

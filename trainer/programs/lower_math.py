@@ -213,6 +213,40 @@ def _max(low: Lowering, out: Spec, value: Argument) -> Value:
     return reduce(low, "amax", low.value(value), None, False)
 
 
+@rule("max.dim", "argmax")
+def _max_place(
+    low: Lowering, out: Any, value: Argument, dim: int | None = None, keepdim: bool = False
+) -> Value | tuple[Value, Value]:
+    """The largest number along `dim`, and the first place that has it, as in PyTorch."""
+    b, x = low.builder, low.value(value)
+    if dim is None:
+        x, dim, keepdim = b.view(x, (math.prod(x.shape),)), 0, False
+    place = positive(dim, len(x.shape))
+    count = [x.shape[place] if other == place else 1 for other in range(len(x.shape))]
+    ranks = b.constant(torch.arange(x.shape[place], 0, -1).view(count))
+    largest = reduce(low, "amax", x, [place], True)
+    rank = b.emit("where", b.emit("equal", x, largest), ranks, b.scalar(0, INDEX))
+    index = b.subtract(b.scalar(x.shape[place], INDEX), reduce(low, "amax", rank, [place], keepdim))
+    if isinstance(out, Spec):
+        return b.view(index, out.shape)
+    return b.view(largest, index.shape), index
+
+
+@rule("linalg_vector_norm")
+def _vector_norm(
+    low: Lowering,
+    out: Spec,
+    value: Argument,
+    order: float = 2,
+    dims: Any = None,
+    keepdim: bool = False,
+    **_: Any,
+) -> Value:
+    cover(order == 2, "only the norm of order 2")
+    b, x = low.builder, low.value(value, FLOAT)
+    return b.emit("sqrt", reduce(low, "sum", b.multiply(x, x), dims, keepdim))
+
+
 def _moments(low: Lowering, value: Value, dims: Any, correction: float, keepdim: bool) -> tuple[Value, Value]:
     """(variance, mean): variance over `dims`, divided by count - correction."""
     b, rank = low.builder, len(value.shape)

@@ -186,17 +186,31 @@ def _embedding_backward(
     return b.emit("scatter_sum", where, value, rows=rows)
 
 
+def _joined(low: Lowering, shape: tuple[int, ...], indices: list[Argument]) -> tuple[int, int, Value]:
+    """(first indexed dimension, number of them, one index into these dimensions taken as one)."""
+    b = low.builder
+    places = [place for place, index in enumerate(indices) if index is not None]
+    first, count = places[0], len(places)
+    cover(places == list(range(first, first + count)), "indices of dimensions that are not neighbours")
+    joined: Value | None = None
+    for place in places:
+        index = low.value(indices[place])
+        cover(index.dtype != "bool", "a mask gives a shape that depends on data")
+        index = _wrapped(low, b.cast(index, INDEX), shape[place])
+        size = b.scalar(shape[place], INDEX)
+        joined = index if joined is None else b.add(b.multiply(joined, size), index)
+    assert joined is not None
+    return first, count, joined
+
+
 @rule("index.Tensor")
 def _index(low: Lowering, out: Spec, value: Argument, indices: list[Argument]) -> Value:
     b, source = low.builder, low.value(value)
-    places = [place for place, index in enumerate(indices) if index is not None]
-    cover(len(places) == 1, "only one index tensor")
-    place, index = places[0], low.value(indices[places[0]])
-    cover(index.dtype != "bool", "a mask gives a shape that depends on data")
+    place, count, index = _joined(low, source.shape, indices)
+    size = math.prod(source.shape[place : place + count])
+    source = b.view(source, (*source.shape[:place], size, *source.shape[place + count :]))
     order = [place, *(dim for dim in range(len(source.shape)) if dim != place)]
-    rows = b.emit(
-        "gather", b.permute(source, order), _wrapped(low, b.cast(index, INDEX), source.shape[place])
-    )
+    rows = b.emit("gather", b.permute(source, order), index)
     rank = len(index.shape)
     # The index's dimensions come first now; they belong where the indexed dimension was.
     back = [*range(rank, rank + place), *range(rank), *range(rank + place, len(rows.shape))]
@@ -213,14 +227,28 @@ def _index_put(
     accumulate: bool = False,
 ) -> Value:
     b, old = low.builder, low.value(value)
-    cover(
-        accumulate and len(indices) == 1 and out.dtype == FLOAT,
-        "only sums by one index of the first dimension",
+    cover(accumulate and out.dtype == FLOAT, "only sums of float32")
+    place, count, index = _joined(low, out.shape, indices)
+    before, inside, after = out.shape[:place], out.shape[place : place + count], out.shape[place + count :]
+    spread = b.expand(low.value(source, FLOAT), (*before, *index.shape, *after))
+    rank = len(index.shape)
+    order = [*range(place, place + rank), *range(place), *range(place + rank, len(spread.shape))]
+    total = b.emit("scatter_sum", index, b.permute(spread, order), rows=math.prod(inside))
+    total = b.view(total, (*inside, *before, *after))
+    total = b.permute(
+        total, [*range(count, count + place), *range(count), *range(count + place, len(out.shape))]
     )
-    index = _wrapped(low, low.value(indices[0], INDEX), out.shape[0])
-    shape = (*index.shape, *out.shape[1:])
-    total = b.emit("scatter_sum", index, b.expand(low.value(source, FLOAT), shape), rows=out.shape[0])
     return total if _is_zero(low, old) else b.add(old, total)
+
+
+@rule("flip")
+def _flip(low: Lowering, out: Spec, value: Argument, dims: list[int]) -> Value:
+    made = low.value(value)
+    for dim in dims:
+        place = positive(dim, len(out.shape))
+        reverse = torch.arange(out.shape[place] - 1, -1, -1)
+        made = _index(low, out, made, [None] * place + [reverse])
+    return made
 
 
 @rule("index_select")
