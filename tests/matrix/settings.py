@@ -14,6 +14,8 @@ from trainer.exact.choice import FORCE
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)
+WIDTHS = ("DEFAULT", "AVX2", "AVX512")
+"""What PyTorch calls its vector widths, the narrowest first."""
 
 
 class Setting(NamedTuple):
