@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import golden
 from trainer.exact.backends import BACKENDS
 from trainer.exact.choice import FORCE
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)
+WIDTHS = ("DEFAULT", "AVX2", "AVX512")
+"""What PyTorch calls its vector widths, the narrowest first."""
 
 
 class Setting(NamedTuple):
@@ -41,7 +44,7 @@ class Setting(NamedTuple):
 FULL = [
     Setting(threads, mode, capability, onednn, mkl)
     for mode, capability, threads, onednn, mkl in itertools.product(
-        ("eager", "compiled"),
+        golden.MODES,
         ("default", "avx2", "avx512"),
         (1, 2, 4),
         (None, "AVX512_CORE", "AVX2", "SSE41"),
@@ -61,13 +64,14 @@ LIBRARIES = [
 ]
 """Beside them numpy's OpenBLAS with kernels of older processors, and every backend of the product for all its work."""
 
-QUICK = [
+_VARIED = [
     Setting(1, "eager"),
     Setting(2, "eager", "default", "SSE41", "COMPATIBLE", "Prescott"),
     Setting(4, "eager", "avx2", "AVX2"),
     Setting(2, "compiled", "avx512", "AVX512_CORE", "COMPATIBLE"),
     Setting(1, "compiled", "default", "SSE41", None, "Haswell"),
 ]
+QUICK = [setting for setting in _VARIED if setting.mode in golden.MODES]
 """A few that differ in everything, for every run of the tests."""
 
 
