@@ -24,7 +24,7 @@ from verification.report.terminal import tables
 def make_executor(manifest: Manifest, store: BlobStore) -> ProgramExecutor:
     """Return the exact interpreter over a run's programs, for a reader of its ledger."""
     programs = manifest.programs
-    refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer)
+    refs = programs.all()
     return ProgramExecutor({ref.digest: store.get(ref.blob) for ref in refs})
 
 

@@ -37,6 +37,10 @@ class Programs:
     epilogue: ProgramRef
     outer: ProgramRef
 
+    def all(self) -> tuple[ProgramRef, ...]:
+        """Return the four in the order in which they run."""
+        return self.prologue, self.inner, self.epilogue, self.outer
+
 
 @dataclass(frozen=True)
 class DataRef:
