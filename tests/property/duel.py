@@ -75,6 +75,7 @@ class Duel:
             FIRST, manifest.start, self.state.beacon, ZERO, Millis(0), Millis(0), {},
             {ACCUSED: Assignment(0, steps)}, phase=Phase.SEALED,
         )  # fmt: skip
+        worked.reserve, self.state.deposit = self.state.deposit, Amount(0)
         self.state.rounds.append(worked)
         self.rounds = Rounds(ToyEngine(), manifest, DATA)
         self.job = Job(FIRST, ACCUSED, worked.beacon, steps)
