@@ -86,6 +86,8 @@ class Actor:
         self.address = self.me.address
         self.behaviours = behaviours
         self.conduct = conduct
+        self.engine = ToyEngine()
+        """What its own work runs on; a broken one makes a cheat of it."""
         self.results = Results()
         self.journal: dict[tuple[int, str, Digest], bytes] = {}
         self.crashes = 0
@@ -139,9 +141,12 @@ class Actor:
             case ListStates(number, worker, steps):
                 start = blobs.bundles[state.rounds[number].start.digest]
                 conduct = self._conduct_in_disputes(worker)
-                return _rounds(state).digests_after(job_of(state, number, worker), start, steps, conduct)
+                rounds = _rounds(state, self._engine_for(worker))
+                return rounds.digests_after(job_of(state, number, worker), start, steps, conduct)
             case TraceProgram():
-                return reexecution.trace(ToyEngine(), self._disputed(state, action, blobs))
+                return reexecution.trace(
+                    self._engine_for(action.worker), self._disputed(state, action, blobs)
+                )
             case OpenNode(execution, node, trail):
                 return reexecution.open_node(
                     ToyEngine(), self._disputed(state, execution, blobs), node, trail
@@ -165,7 +170,11 @@ class Actor:
             job_of(state, execution.number, execution.worker),
             self._conduct_in_disputes(execution.worker),
         )
-        return _rounds(state).disputed(job, start, execution.place, execution.step, conduct)
+        rounds = _rounds(state, self._engine_for(execution.worker))
+        return rounds.disputed(job, start, execution.place, execution.step, conduct)
+
+    def _engine_for(self, worker: Address) -> ToyEngine:
+        return self.engine if worker == self.address else ToyEngine()
 
     def _conduct_for(self, worker: Address) -> Conduct:
         return self.conduct if worker == self.address else HONEST
@@ -173,17 +182,19 @@ class Actor:
     def _run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
         """Compute F as oneself or as an auditor."""
         job, conduct = job_of(state, number, worker), self._conduct_for(worker)
-        if conduct is HONEST and job in blobs.memo:
+        is_sound = type(self._engine_for(worker)) is ToyEngine
+        if is_sound and conduct is HONEST and job in blobs.memo:
             known: Work = blobs.memo[job]
             return known
         start = blobs.bundles[state.rounds[number].start.digest]
-        outcome = _rounds(state).run(job, start, conduct)
+        engine = self._engine_for(worker)
+        outcome = _rounds(state, engine).run(job, start, conduct)
         if outcome.contribution is None:
             assert outcome.failed is not None
             work = Work(outcome.digests, BundleRef(outcome.failed, outcome.failed), Count(0), True)
         else:
             work = Work(outcome.digests, blobs.put(outcome.contribution), Count(0))
-        if conduct is HONEST:
+        if is_sound and conduct is HONEST:
             blobs.memo[job] = work
         return work
 
@@ -216,8 +227,8 @@ class Worker(Actor):
     role = WORKER
 
 
-def _rounds(state: State) -> Rounds:
-    return Rounds(ToyEngine(), state.manifest, DATA)
+def _rounds(state: State, engine: ToyEngine | None = None) -> Rounds:
+    return Rounds(engine or ToyEngine(), state.manifest, DATA)
 
 
 def job_of(state: State, number: Round, worker: Address) -> Job:

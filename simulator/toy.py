@@ -318,15 +318,35 @@ class ToyEngine:
             raise BadEvidence("the inputs do not fit the program's ports")
         values += program.constants
         for number, node in enumerate(program.nodes, first_node(program)):
-            made = self.executor.execute_node(ARITHMETIC, number, node, [values[i] for i in node.inputs])
+            made = self.execute(program, number, node, [values[i] for i in node.inputs])
             if tap is not None:
                 tap(number, made)
             values.append(made)
         return tuple(values[output.source] for output in program.outputs)
 
+    def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Execute one node."""
+        return self.executor.execute_node(ARITHMETIC, number, node, inputs)
+
     def loss(self, contribution: tuple[Tensor, ...]) -> float:
         """Return the toy's loss."""
         return float(numbers(contribution[2])[0])
+
+
+class BrokenEngine(ToyEngine):
+    """A machine that gets one node of one program wrong every time, and goes on from there."""
+
+    def __init__(self, role: str, place: int) -> None:
+        """`place` counts the nodes of the program with that role."""
+        super().__init__()
+        self._role, self._place = role, place
+
+    def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Flip the lowest bit of the result."""
+        made = super().execute(program, number, node, inputs)
+        if (program.role, number - first_node(program)) != (self._role, self._place):
+            return made
+        return Tensor(made.dtype, made.shape, bytes([made.data[0] ^ 1]) + made.data[1:])
 
 
 def reference(bundle: Bundle) -> BundleRef:

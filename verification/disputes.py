@@ -1,6 +1,5 @@
 """Disputes: lists that fold, points, one node's inputs, one execution, a ruling. Nobody votes. (SPEC.md 6)"""
 
-from dataclasses import replace
 from functools import partial
 
 from verification import money, narrowing, referee
@@ -114,7 +113,7 @@ def _listed(
         return narrowing.answer_fault(dispute.claimed, body) or Listed(body.entries)
     if isinstance(body, Trace):
         digest = program_of(state.manifest, dispute.place)
-        trace = narrowing.open_trace(digest, executor.program(digest), dispute.claimed, body)
+        trace = narrowing.open_trace(digest, head_of(executor.program(digest)), dispute.claimed, body)
         return trace if isinstance(trace, str) else Listed(body.entries, trace)
     assert dispute.trace is not None
     return narrowing.nodes_fault(dispute.trace, body) or Listed(body.entries, dispute.trace)
@@ -146,7 +145,7 @@ def process_point(
 def _point_into_trace(dispute: Dispute, trace: Tracing, index: int, executor: Executor) -> str:
     low, high = narrowing.segments(trace.low, trace.high)[index]
     dispute.trail += ((trace.low, trace.high, dispute.entries),)
-    dispute.trace = replace(trace, low=low, high=high, top=dispute.entries[index])
+    dispute.trace = narrowing.enter(trace, dispute.entries, low)
     if trace.high - trace.low > MAX_ENTRIES:
         return f"contests nodes {trace.first + low} to {trace.first + high - 1}"
     dispute.claimed = dispute.entries[index]
@@ -239,13 +238,7 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
 
 def program_of(manifest: Manifest, place: Place) -> Digest:
     """Return the digest of the program that runs at a place."""
-    programs = manifest.programs
-    return {
-        Place.PROLOGUE: programs.prologue,
-        Place.STEP: programs.inner,
-        Place.EPILOGUE: programs.epilogue,
-        Place.OUTER: programs.outer,
-    }[place].digest
+    return manifest.programs.at(place.value).digest
 
 
 def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:

@@ -6,13 +6,13 @@ nodes are the leaves of a tree (`verification.merkle`), and a list holds the inn
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from verification import merkle
 from verification.digest import ZERO
 from verification.errors import BadEvidence
 from verification.executor import failed
-from verification.program import Program, first_node
+from verification.program import ProgramHead
 from verification.statements import MAX_ENTRIES, Answer, NodeList, Trace
 from verification.tensors import bundle_digest
 from verification.units import Digest
@@ -106,10 +106,18 @@ def fold(low: int, high: int, entries: Sequence[Digest]) -> Digest:
     return (merkle.subtree if is_leaves else merkle.fold)("trace", entries)
 
 
-def open_trace(digest: Digest, program: Program, claimed: Digest, trace: Trace) -> Tracing | str:
+def enter(tracing: Tracing, entries: Sequence[Digest], leaf: int) -> Tracing:
+    """Return the trace narrowed to the segment of a list that holds a leaf; raises BadEvidence when none does."""
+    for (low, high), entry in zip(segments(tracing.low, tracing.high), entries, strict=False):
+        if low <= leaf < high:
+            return replace(tracing, low=low, high=high, top=entry)
+    raise BadEvidence("the lists do not reach the node")
+
+
+def open_trace(digest: Digest, head: ProgramHead, claimed: Digest, trace: Trace) -> Tracing | str:
     """Return the trace of a claimed value, or what is wrong with it. (SPEC.md 6.4)"""
-    first, length = first_node(program), len(program.nodes)
-    sources = tuple(int(output.source) for output in program.outputs)
+    first, length = head.first, int(head.nodes)
+    sources = tuple(int(output.source) for output in head.outputs)
     outputs = trace.outputs
     if trace.failed is not None:
         if outputs or not first <= trace.failed < first + length or failed(digest, trace.failed) != claimed:

@@ -151,25 +151,33 @@ def decode_program(data: bytes, limit: int = MAX_PROGRAM) -> Program:
 
 def check_program(program: Program) -> None:
     """Check everything that needs no knowledge of operators; raises Malformed (see `decode_program`)."""
-    if program.version != VERSION:
-        raise Malformed(f"unknown program version {program.version!r}")
-    for place, port in enumerate(program.inputs):
+    check_head(head_of(program))
+    for number, node in enumerate(program.nodes, first_node(program)):
+        check_node(number, node)
+
+
+def check_head(head: ProgramHead) -> None:
+    """Check the part of a program that is not its constants and nodes; raises Malformed."""
+    if head.version != VERSION:
+        raise Malformed(f"unknown program version {head.version!r}")
+    for place, port in enumerate(head.inputs):
         _check_sized(f"input {place}", port)
-    first = first_node(program)
-    for place, node in enumerate(program.nodes):
-        number = first + place
-        _check_sized(f"node {number}", node)
-        if any(source >= number for source in node.inputs):
-            raise Malformed(f"node {number} refers to a value that is not before it")
-        names = [name for name, _ in node.attributes]
-        if names != sorted(set(names)):
-            raise Malformed(f"node {number} has attributes out of order or twice")
-    if not program.outputs:
+    if not head.outputs:
         raise Malformed("a program needs an output")
-    if any(output.source >= first + len(program.nodes) for output in program.outputs):
+    if any(output.source >= head.first + head.nodes for output in head.outputs):
         raise Malformed("an output refers to a value that does not exist")
-    _check_unique("input", [port.name for port in program.inputs])
-    _check_unique("output", [output.name for output in program.outputs])
+    _check_unique("input", [port.name for port in head.inputs])
+    _check_unique("output", [output.name for output in head.outputs])
+
+
+def check_node(number: int, node: Node) -> None:
+    """Check one node by itself; raises Malformed."""
+    _check_sized(f"node {number}", node)
+    if any(source >= number for source in node.inputs):
+        raise Malformed(f"node {number} refers to a value that is not before it")
+    names = [name for name, _ in node.attributes]
+    if names != sorted(set(names)):
+        raise Malformed(f"node {number} has attributes out of order or twice")
 
 
 def first_node(program: Program) -> int:

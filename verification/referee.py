@@ -89,6 +89,19 @@ def port_of(place: Place, head: ProgramHead, number: int) -> Port:
     return Port(Home.CONTRIBUTION, index, contribution_width(width), slot)
 
 
+def is_public(place: Place, head: ProgramHead, source: int) -> bool:
+    """Return whether a value comes from the ledger's record and from nothing that the accused itself has signed.
+
+    The start state of a worker's round is named in its commitment; what an outer step reads is not. (SPEC.md 6.11)
+    """
+    if source >= len(head.inputs):
+        return False
+    home = port_of(place, head, source).home
+    return home in (Home.INDEX, Home.WEIGHTS, Home.CONTRIBUTION) or (
+        home is Home.START and place is Place.OUTER
+    )
+
+
 def is_brought(execution: Execution, head: ProgramHead, source: int) -> bool:
     """Return whether a value must be opened: a node's result, or a port that the law does not make itself."""
     return source >= head.first or (source < len(head.inputs) and _made(execution, head, source) is None)

@@ -27,10 +27,10 @@ jobs = st.builds(
 )
 messages = st.one_of(
     jobs,
-    st.builds(orders.Prepare, st.binary(max_size=99), st.text(max_size=9), counts, st.text(max_size=9), counts),
     st.builds(orders.ListSteps, jobs, st.lists(counts, max_size=5).map(tuple)),
-    *(of(kind) for kind in (orders.JobDone, orders.TraceNodes, orders.NodesTraced, orders.OpenInputs, orders.Opened)),
-    *(of(kind) for kind in (orders.ProveValue, orders.Proved, orders.ExecuteNode, orders.Executed)),
+    *(of(kind) for kind in (orders.Prepare, orders.JobDone, orders.TraceNodes, orders.NodesTraced)),
+    *(of(kind) for kind in (orders.OpenInputs, orders.Opened, orders.ProveValue, orders.Proved)),
+    *(of(kind) for kind in (orders.ExecuteNode, orders.Executed)),
     st.builds(orders.Failed, st.text(max_size=9), st.text(max_size=99), st.integers(-1, 10**6)),
 )  # fmt: skip
 SCHEMAS = orders.ORDERS | orders.REPLIES

@@ -121,7 +121,7 @@ def referees(workshop: Workshop, run: Created, order: orders.Execution, agreed: 
     head, results = head_of(program), traced.results
     trail = whole(results)
     trace = Trace(Round(1), order.place, order.step, traced.failed, traced.outputs, trail[0][2])
-    tracing = open_trace(agreed.program, program, bundle_digest(traced.outputs), trace)
+    tracing = open_trace(agreed.program, head, bundle_digest(traced.outputs), trace)
     assert isinstance(tracing, Tracing)
     judged = []
     for leaf, node in enumerate(program.nodes):
