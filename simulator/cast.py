@@ -5,18 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.toy import CONTRIBUTION, DATA, ToyEngine, reference
-from trainer.rounds import HONEST, Conduct, Job, Rounds
+from trainer import reexecution
+from trainer.rounds import HONEST, Conduct, Disputed, Job, Rounds
 from verification import actors, law, signing
 from verification.actors import (
     Computed,
     FetchContribution,
     FetchState,
-    GatherInputs,
     ListStates,
+    OpenNode,
+    OpenValue,
     Results,
     RunOuter,
     RunRound,
     Self,
+    TraceProgram,
     Work,
 )
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
@@ -83,6 +86,8 @@ class Actor:
         self.address = self.me.address
         self.behaviours = behaviours
         self.conduct = conduct
+        self.engine = ToyEngine()
+        """What its own work runs on; a broken one makes a cheat of it."""
         self.results = Results()
         self.journal: dict[tuple[int, str, Digest], bytes] = {}
         self.crashes = 0
@@ -135,10 +140,41 @@ class Actor:
                 return self._run_outer(state, number, blobs)
             case ListStates(number, worker, steps):
                 start = blobs.bundles[state.rounds[number].start.digest]
-                recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
-                conduct = HONEST if recomputes else self._conduct_for(worker)
-                return _rounds(state).digests_after(job_of(state, number, worker), start, steps, conduct)
-        return self._inputs_of(action, state, blobs)
+                conduct = self._conduct_in_disputes(worker)
+                rounds = _rounds(state, self._engine_for(worker))
+                return rounds.digests_after(job_of(state, number, worker), start, steps, conduct)
+            case TraceProgram():
+                return reexecution.trace(
+                    self._engine_for(action.worker), self._disputed(state, action, blobs)
+                )
+            case OpenNode(execution, node, trail):
+                return reexecution.open_node(
+                    ToyEngine(), self._disputed(state, execution, blobs), node, trail
+                )
+            case OpenValue(execution, value, trail):
+                return reexecution.open_value(
+                    ToyEngine(), self._disputed(state, execution, blobs), value, trail
+                )
+
+    def _conduct_in_disputes(self, worker: Address) -> Conduct:
+        recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
+        return HONEST if recomputes else self._conduct_for(worker)
+
+    def _disputed(self, state: State, execution: TraceProgram, blobs: Blobs) -> Disputed:
+        worked = state.rounds[execution.number]
+        if execution.place is Place.OUTER:
+            slots = [worked.assignments[worker].slot for worker in worked.included]
+            return _rounds(state).disputed_outer(self._outer_inputs(state, execution.number, blobs), slots)
+        start = blobs.bundles[worked.start.digest]
+        job, conduct = (
+            job_of(state, execution.number, execution.worker),
+            self._conduct_in_disputes(execution.worker),
+        )
+        rounds = _rounds(state, self._engine_for(execution.worker))
+        return rounds.disputed(job, start, execution.place, execution.step, conduct)
+
+    def _engine_for(self, worker: Address) -> ToyEngine:
+        return self.engine if worker == self.address else ToyEngine()
 
     def _conduct_for(self, worker: Address) -> Conduct:
         return self.conduct if worker == self.address else HONEST
@@ -146,13 +182,19 @@ class Actor:
     def _run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
         """Compute F as oneself or as an auditor."""
         job, conduct = job_of(state, number, worker), self._conduct_for(worker)
-        if conduct is HONEST and job in blobs.memo:
+        is_sound = type(self._engine_for(worker)) is ToyEngine
+        if is_sound and conduct is HONEST and job in blobs.memo:
             known: Work = blobs.memo[job]
             return known
         start = blobs.bundles[state.rounds[number].start.digest]
-        outcome = _rounds(state).run(job, start, conduct)
-        work = Work(outcome.digests, blobs.put(outcome.contribution), Count(0))
-        if conduct is HONEST:
+        engine = self._engine_for(worker)
+        outcome = _rounds(state, engine).run(job, start, conduct)
+        if outcome.contribution is None:
+            assert outcome.failed is not None
+            work = Work(outcome.digests, BundleRef(outcome.failed, outcome.failed), Count(0), True)
+        else:
+            work = Work(outcome.digests, blobs.put(outcome.contribution), Count(0))
+        if is_sound and conduct is HONEST:
             blobs.memo[job] = work
         return work
 
@@ -164,20 +206,10 @@ class Actor:
         ref: BundleRef = blobs.memo[key]
         return ref
 
-    def _inputs_of(self, action: GatherInputs, state: State, blobs: Blobs) -> tuple[Bundle, ...]:
-        """Return the input bundles of a disputed execution."""
-        worked = state.rounds[action.number]
-        start = blobs.bundles[worked.start.digest]
-        if action.place is Place.OUTER:
-            return start, *(
-                blobs.bundles[worked.commits[worker].contribution.digest] for worker in worked.included
-            )
-        job = job_of(state, action.number, action.accused)
-        return _rounds(state).inputs_of(job, start, action.place, action.step)
-
     def _outer_inputs(self, state: State, number: Round, blobs: Blobs) -> list[Any]:
-        start, *parts = self._inputs_of(GatherInputs(number, self.address, Place.OUTER, 0), state, blobs)
         worked = state.rounds[number]
+        start = blobs.bundles[worked.start.digest]
+        parts = [blobs.bundles[worked.commits[worker].contribution.digest] for worker in worked.included]
         entries = {
             worked.assignments[worker].slot: (worked.assignments[worker].steps, part)
             for worker, part in zip(worked.included, parts, strict=True)
@@ -195,8 +227,8 @@ class Worker(Actor):
     role = WORKER
 
 
-def _rounds(state: State) -> Rounds:
-    return Rounds(ToyEngine(), state.manifest, DATA)
+def _rounds(state: State, engine: ToyEngine | None = None) -> Rounds:
+    return Rounds(engine or ToyEngine(), state.manifest, DATA)
 
 
 def job_of(state: State, number: Round, worker: Address) -> Job:
@@ -212,6 +244,14 @@ def steps_of(state: State, action: Computed) -> int:
             return state.rounds[number].assignments[worker].steps
         case ListStates(_, _, steps):
             return steps[-1]
-        case GatherInputs():
-            return action.step
+        case TraceProgram(number, worker, place, step):
+            return _steps_before(state, number, worker, place, step)
+        case OpenNode(execution) | OpenValue(execution):
+            return steps_of(state, execution)
     return 0
+
+
+def _steps_before(state: State, number: Round, worker: Address, place: Place, step: int) -> int:
+    if place is Place.EPILOGUE:
+        return state.rounds[number].assignments[worker].steps
+    return step

@@ -1,4 +1,4 @@
-"""Training as four tiny pure functions over integers: everything the law needs, and nothing that takes time.
+"""Training as four tiny programs over integers: everything the law needs, and nothing that takes time.
 
 State: [param int64[WIDTH], momentum int64[WIDTH]]. Working state: [param, counter int64[2], tokens uint8[steps * n]],
 where the counter holds the steps done and n, the tokens of a step.
@@ -6,12 +6,15 @@ Contribution: [delta int64[WIDTH], norm int64[1], loss int64[1]].
 """
 
 import dataclasses
+import functools
+import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from verification import codec
 from verification.digest import ZERO, tagged
-from verification.errors import BadEvidence, Unavailable
+from verification.errors import BadEvidence, Refused, Unavailable
 from verification.executor import StepFailed
 from verification.manifest import (
     Assumptions,
@@ -25,13 +28,24 @@ from verification.manifest import (
     WorkRules,
     WorkUnits,
 )
-from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
+from verification.program import (
+    VERSION,
+    Attributes,
+    Node,
+    Output,
+    Port,
+    Program,
+    check_program,
+    digest_of_program,
+    first_node,
+)
+from verification.tensors import Bundle, Tensor, bundle_digest, digest_of, tensor_digest
 from verification.units import PPM, Amount, Count, Digest, Millis
 
 WIDTH = 4
 RECORDS, RECORD = 40, 5
 PRIME = 2**31 - 1
-Inputs = Sequence[Tensor | None]
+ARITHMETIC = "toy/1"
 
 
 def vector(values: Sequence[int], shape: tuple[int, ...] | None = None) -> Tensor:
@@ -40,84 +54,228 @@ def vector(values: Sequence[int], shape: tuple[int, ...] | None = None) -> Tenso
     return Tensor("int64", tuple(Count(size) for size in shape or (len(values),)), body)
 
 
-def numbers(tensor: Tensor | None) -> list[int]:
-    """Return the integers of an int64 tensor; a missing one counts as zeros."""
-    if tensor is None:
-        return [0] * WIDTH
+def numbers(tensor: Tensor) -> list[int]:
+    """Return the integers of a tensor of int64 or uint8."""
     data = tensor.data
+    if tensor.dtype == "uint8":
+        return list(data)
     return [int.from_bytes(data[i : i + 8], "little", signed=True) for i in range(0, len(data), 8)]
 
 
-def prologue(inputs: Inputs) -> Bundle:
-    """Gather the assigned records: (param, momentum, data, index) -> (param, counter, tokens)."""
-    param, _, data, index = inputs
-    assert param is not None
-    assert data is not None
-    assert index is not None
-    rows = [data.data[i * RECORD : (i + 1) * RECORD] for i in numbers(index)]
-    tokens = b"".join(rows)
-    return Bundle(
-        (param, vector([0, index.shape[1] * RECORD]), Tensor("uint8", (Count(len(tokens)),), tokens))
-    )
-
-
-def inner(inputs: Inputs) -> Bundle:
-    """One step of something that no two records do alike."""
-    param, counter, tokens = inputs
-    assert tokens is not None
-    done, width = numbers(counter)
-    row = tokens.data[done * width % len(tokens.data) :][:width]
-    seen = sum((place + 1) * token for place, token in enumerate(row))
-    if numbers(param)[0] == PRIME:
+def gather(table: Tensor, index: Tensor) -> bytes:
+    """Rows by number; a number outside fails."""
+    width = math.prod(table.shape[1:])
+    places = numbers(index)
+    if not all(0 <= place < table.shape[0] for place in places):
         raise StepFailed(0)
-    moved = [(31 * value + seen + place) % PRIME for place, value in enumerate(numbers(param))]
-    return Bundle((vector(moved), vector([done + 1, width]), tokens))
+    return b"".join(table.data[place * width : (place + 1) * width] for place in places)
 
 
-def epilogue(inputs: Inputs) -> Bundle:
-    """(param, momentum, working state) -> (pseudo-gradient, norm, loss)."""
-    start, _, param, counter, _ = inputs
-    delta = [old - new for old, new in zip(numbers(start), numbers(param), strict=True)]
-    return Bundle(
-        (vector(delta), vector([sum(abs(d) for d in delta)]), vector([delta[0] % 100 + numbers(counter)[0]]))
-    )
+def row(tokens: Tensor, counter: Tensor) -> bytes:
+    """The tokens of the step that the counter stands at."""
+    done, width = numbers(counter)
+    return tokens.data[done * width % len(tokens.data) :][:width]
 
 
-def outer(inputs: Inputs) -> Bundle:
-    """(param, momentum, a contribution per slot, weights) -> next state."""
-    param, momentum, *rest, weights = inputs
-    parts = [(weight, numbers(rest[3 * slot])) for slot, weight in enumerate(numbers(weights))]
-    total = max(1, sum(weight for weight, _ in parts))
-    mean = [sum(weight * delta[i] for weight, delta in parts) // total for i in range(WIDTH)]
-    speed = [old // 2 + step for old, step in zip(numbers(momentum), mean, strict=True)]
-    return Bundle(
-        (vector([(p - s) % PRIME for p, s in zip(numbers(param), speed, strict=True)]), vector(speed))
-    )
+def elementwise(combine: Callable[[int, int], int]) -> Callable[..., bytes]:
+    """Return the operator on two vectors, or a vector and one number, modulo 2**64; a divisor of zero fails."""
+
+    def run(left: Tensor, right: Tensor) -> bytes:
+        a, b = numbers(left), numbers(right)
+        try:
+            made = [combine(x, y) for x, y in zip(a, b * len(a) if len(b) == 1 else b, strict=True)]
+        except ZeroDivisionError:
+            raise StepFailed(0) from None
+        return vector([(value + 2**63) % 2**64 - 2**63 for value in made]).data
+
+    return run
 
 
-PORTS: dict[Callable[[Inputs], Bundle], int | None] = {prologue: 4, inner: 3, epilogue: 5, outer: None}
-PROGRAMS: dict[Digest, Callable[[Inputs], Bundle]] = {
-    tagged("toy", function.__name__.encode()): function for function in PORTS
+def scale(left: Tensor, right: Tensor) -> bytes:
+    """A product that fails on PRIME, which no honest state holds unless the run starts there."""
+    if PRIME in numbers(left):
+        raise StepFailed(0)
+    return elementwise(operator.mul)(left, right)
+
+
+def weigh(tokens: Tensor) -> bytes:
+    """The sum of tokens by place."""
+    return vector([sum((place + 1) * token for place, token in enumerate(tokens.data))]).data
+
+
+OPERATORS: dict[str, Callable[..., bytes]] = {
+    "gather": gather,
+    "view": lambda value: value.data,
+    "row": row,
+    "weigh": weigh,
+    "add": elementwise(operator.add),
+    "subtract": elementwise(operator.sub),
+    "multiply": elementwise(operator.mul),
+    "scale": scale,
+    "remainder": elementwise(operator.mod),
+    "quotient": elementwise(operator.floordiv),
+    "pick": lambda value, slot: vector([numbers(value)[numbers(slot)[0]]]).data,
+    "size": lambda value: vector([sum(map(abs, numbers(value)))]).data,
+    "total": lambda value: vector([max(1, sum(numbers(value)))]).data,
 }
-DIGESTS = {function: digest for digest, function in PROGRAMS.items()}
+
+
+class Draft:
+    """A program in the making; values are names until it is finished."""
+
+    def __init__(self, role: str) -> None:
+        """Start with nothing."""
+        self.role = role
+        self.ports: list[Port] = []
+        self.constants: dict[str, Tensor] = {}
+        self.nodes: list[tuple[str, str, tuple[str, ...], str, tuple[int, ...]]] = []
+
+    def port(self, name: str, shape: tuple[int, ...], dtype: str = "int64") -> str:
+        """Declare an input."""
+        self.ports.append(Port(name, dtype, tuple(map(Count, shape))))
+        return name
+
+    def constant(self, *values: int) -> str:
+        """Return a constant vector."""
+        name = f"constant {values}"
+        self.constants[name] = vector(values)
+        return name
+
+    def emit(self, kind: str, *inputs: str, shape: tuple[int, ...] = (WIDTH,), dtype: str = "int64") -> str:
+        """Add a node."""
+        name = f"node {len(self.nodes)}"
+        self.nodes.append((name, kind, inputs, dtype, shape))
+        return name
+
+    def finish(self, **outputs: str) -> Program:
+        """Return the program."""
+        names = [port.name for port in self.ports] + list(self.constants) + [node[0] for node in self.nodes]
+        number = {name: Count(place) for place, name in enumerate(names)}
+        attributes: Attributes = ()
+        program = Program(
+            VERSION,
+            ARITHMETIC,
+            self.role,
+            tuple(self.ports),
+            tuple(self.constants.values()),
+            tuple(
+                Node(kind, tuple(number[i] for i in inputs), attributes, dtype, tuple(map(Count, shape)))
+                for _, kind, inputs, dtype, shape in self.nodes
+            ),
+            tuple(Output(name, number[value]) for name, value in outputs.items()),
+        )
+        check_program(program)
+        return program
+
+
+def prologue(max_steps: int, batch: int) -> Program:
+    """(param, momentum, data, index) -> (param, counter, tokens): gather the assigned records."""
+    d = Draft("prologue")
+    param, _ = d.port("param", (WIDTH,)), d.port("momentum", (WIDTH,))
+    data = d.port("data", (RECORDS, RECORD), "uint8")
+    index = d.port("index", (max_steps, batch))
+    rows = d.emit("gather", data, index, shape=(max_steps, batch, RECORD), dtype="uint8")
+    tokens = d.emit("view", rows, shape=(max_steps * batch * RECORD,), dtype="uint8")
+    return d.finish(param=param, counter=d.constant(0, batch * RECORD), tokens=tokens)
+
+
+def inner(max_steps: int, batch: int, chain: int = 0) -> Program:
+    """(param, counter, tokens) -> the same a step later: something that no two records do alike.
+
+    `chain` adds nodes that change nothing, so that traces get long.
+    """
+    d = Draft("inner")
+    param, counter = d.port("param", (WIDTH,)), d.port("counter", (2,))
+    tokens = d.port("tokens", (max_steps * batch * RECORD,), "uint8")
+    seen = d.emit("weigh", d.emit("row", tokens, counter, shape=(batch * RECORD,), dtype="uint8"), shape=(1,))
+    moved = d.emit("add", d.emit("scale", param, d.constant(31)), seen)
+    moved = d.emit("add", moved, d.constant(*range(WIDTH)))
+    for _ in range(chain):
+        moved = d.emit("add", moved, d.constant(0))
+    moved = d.emit("remainder", moved, d.constant(PRIME))
+    counter = d.emit("add", counter, d.constant(1, 0), shape=(2,))
+    return d.finish(param=moved, counter=counter, tokens=tokens)
+
+
+def epilogue(max_steps: int, batch: int) -> Program:
+    """(param, momentum, working state) -> (pseudo-gradient, norm, loss)."""
+    d = Draft("epilogue")
+    start, _, param = d.port("start", (WIDTH,)), d.port("momentum", (WIDTH,)), d.port("param", (WIDTH,))
+    counter = d.port("counter", (2,))
+    d.port("tokens", (max_steps * batch * RECORD,), "uint8")
+    delta = d.emit("subtract", start, param)
+    first = d.emit("remainder", d.emit("pick", delta, d.constant(0), shape=(1,)), d.constant(100), shape=(1,))
+    done = d.emit("pick", counter, d.constant(0), shape=(1,))
+    norm, loss = d.emit("size", delta, shape=(1,)), d.emit("add", first, done, shape=(1,))
+    return d.finish(delta=delta, norm=norm, loss=loss)
+
+
+def outer(slots: int) -> Program:
+    """(param, momentum, a contribution per slot, weights) -> next state."""
+    d = Draft("outer")
+    param, momentum = d.port("param", (WIDTH,)), d.port("momentum", (WIDTH,))
+    deltas = []
+    for slot in range(slots):
+        deltas.append(d.port(f"delta{slot}", (WIDTH,)))
+        d.port(f"norm{slot}", (1,))
+        d.port(f"loss{slot}", (1,))
+    weights = d.port("weights", (slots,))
+    summed = d.constant(0, 0, 0, 0)
+    for slot, delta in enumerate(deltas):
+        weight = d.emit("pick", weights, d.constant(slot), shape=(1,))
+        summed = d.emit("add", summed, d.emit("multiply", delta, weight))
+    mean = d.emit("quotient", summed, d.emit("total", weights, shape=(1,)))
+    speed = d.emit("add", d.emit("quotient", momentum, d.constant(2)), mean)
+    moved = d.emit("remainder", d.emit("subtract", param, speed), d.constant(PRIME))
+    return d.finish(param=moved, momentum=speed)
+
+
+PROGRAMS: dict[Digest, Program] = {}
+"""Every program that has been made, by its digest."""
+
+
+@functools.cache
+def programs(max_steps: int, batch: int, slots: int, chain: int = 0) -> Programs:
+    """Return references to the four programs for some sizes; executors know them from then on."""
+
+    def known(program: Program) -> ProgramRef:
+        digest = digest_of_program(program)
+        PROGRAMS[digest] = program
+        return ProgramRef(digest, digest)
+
+    return Programs(
+        known(prologue(max_steps, batch)),
+        known(inner(max_steps, batch, chain)),
+        known(epilogue(max_steps, batch)),
+        known(outer(slots)),
+    )
 
 
 class ToyExecutor:
-    """Runs the toy programs; counts what it ran."""
+    """Knows the toy programs and executes their nodes; counts what it executed."""
 
     def __init__(self) -> None:
         """Start with a count of nothing."""
         self.executed = 0
 
-    def execute(self, program: Digest, inputs: Inputs) -> Bundle:
-        """Run a program by its digest."""
-        function = PROGRAMS.get(program)
-        if function is None:
+    def program(self, digest: Digest) -> Program:
+        """Return a program by its digest."""
+        if digest not in PROGRAMS:
             raise Unavailable("no such program")
+        return PROGRAMS[digest]
+
+    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Run one operator."""
+        if arithmetic != ARITHMETIC:
+            raise Unavailable("no such arithmetic")
         self.executed += 1
-        if PORTS[function] not in (None, len(inputs)):
-            raise BadEvidence("the inputs do not fit the program's ports")
-        return function(inputs)
+        try:
+            data = OPERATORS[node.operator](*inputs)
+            return Tensor(node.dtype, node.shape, data)
+        except StepFailed:
+            raise StepFailed(number, "the toy fails") from None
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise Refused(f"node {number} does not take these inputs") from error
 
 
 class ToyEngine:
@@ -137,15 +295,58 @@ class ToyEngine:
 
     def digest(self, handle: tuple[Tensor, ...]) -> Digest:
         """Return the bundle's digest."""
-        return digest_of(Bundle(handle))
+        return bundle_digest(self.digests(handle))
 
-    def run(self, program: Digest, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
-        """Execute on the concatenated inputs."""
-        return self.executor.execute(program, [tensor for part in inputs for tensor in part]).tensors
+    def digests(self, handle: tuple[Tensor, ...]) -> list[Digest]:
+        """Return the digest of each tensor."""
+        return [tensor_digest(tensor) for tensor in handle]
+
+    def program(self, digest: Digest) -> Program:
+        """Return a program."""
+        return self.executor.program(digest)
+
+    def run(
+        self, digest: Digest, inputs: Sequence[Any], tap: Callable[[int, Any], None] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Execute on the concatenated inputs; `tap` hears every node's number and result."""
+        program = self.program(digest)
+        values = [
+            vector([0] * math.prod(port.shape), tuple(port.shape)) if tensor is None else tensor
+            for port, tensor in zip(program.inputs, (t for part in inputs for t in part), strict=True)
+        ]
+        if [(t.dtype, t.shape) for t in values] != [(p.dtype, p.shape) for p in program.inputs]:
+            raise BadEvidence("the inputs do not fit the program's ports")
+        values += program.constants
+        for number, node in enumerate(program.nodes, first_node(program)):
+            made = self.execute(program, number, node, [values[i] for i in node.inputs])
+            if tap is not None:
+                tap(number, made)
+            values.append(made)
+        return tuple(values[output.source] for output in program.outputs)
+
+    def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Execute one node."""
+        return self.executor.execute_node(ARITHMETIC, number, node, inputs)
 
     def loss(self, contribution: tuple[Tensor, ...]) -> float:
         """Return the toy's loss."""
         return float(numbers(contribution[2])[0])
+
+
+class BrokenEngine(ToyEngine):
+    """A machine that gets one node of one program wrong every time, and goes on from there."""
+
+    def __init__(self, role: str, place: int) -> None:
+        """`place` counts the nodes of the program with that role."""
+        super().__init__()
+        self._role, self._place = role, place
+
+    def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Flip the lowest bit of the result."""
+        made = super().execute(program, number, node, inputs)
+        if (program.role, number - first_node(program)) != (self._role, self._place):
+            return made
+        return Tensor(made.dtype, made.shape, bytes([made.data[0] ^ 1]) + made.data[1:])
 
 
 def reference(bundle: Bundle) -> BundleRef:
@@ -169,8 +370,8 @@ START = Bundle((vector(range(1, WIDTH + 1)), vector([0] * WIDTH)))
 
 
 def minimal(**changes: Any) -> Manifest:
-    """Return a manifest with short windows; `changes` name fields of its parts."""
-    refs = {function: ProgramRef(digest, digest) for function, digest in DIGESTS.items()}
+    """Return a manifest with short windows; `changes` name fields of its parts, or `chain` (see `inner`)."""
+    chain = changes.pop("chain", 0)
     parts: dict[str, Any] = {
         "work": WorkRules(
             rounds=Count(5), max_steps=Count(12), leaf_every=Count(4), batch=Count(2), slots=Count(4),
@@ -194,8 +395,8 @@ def minimal(**changes: Any) -> Manifest:
         parts[name] = dataclasses.replace(part, **{key: changes.pop(key) for key in known & changes.keys()})
     assert not changes, f"no such fields: {changes}"
     return Manifest(
-        version=Count(1), arithmetic="toy/1", title="toy", seed=ZERO,
-        programs=Programs(refs[prologue], refs[inner], refs[epilogue], refs[outer]),
+        version=Count(1), arithmetic=ARITHMETIC, title="toy", seed=ZERO,
+        programs=programs(parts["work"].max_steps, parts["work"].batch, parts["work"].slots, chain),
         units=WorkUnits(Count(5), Count(10), Count(5)),
         data=DataRef(tensor_digest(DATA.tensors[0]), ZERO, Count(RECORDS), Count(RECORD)),
         start=reference(START), golden=ZERO, **parts,

@@ -159,6 +159,7 @@ def _dispute(culprit: str, checker: str) -> DisputeReport:
         leaf=2,
         step=12,
         node=1207,
+        near="working/parameter/layers.1.mlp.up_proj.weight",
         operator="product",
         place="inner step",
         verdict="guilty",

@@ -127,6 +127,16 @@ def report(
     print_report(write_report(RunFolder(run).checked()))
 
 
+@app.command()
+def verify(
+    evidence: Annotated[Path, typer.Argument(help="A file of a run's evidence folder.")],
+) -> None:
+    """Check a conviction offline: signed words, the one node, its inputs. Status 0 if it holds, else 1."""
+    from trainer.evidence import check_file
+
+    raise typer.Exit(check_file(evidence))
+
+
 def _tell(line: str) -> None:
     """Print a line for people; a terminal that has gone away stops no peer."""
     with contextlib.suppress(OSError):

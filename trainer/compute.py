@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import torch
 
 from p2p.blobs import BlobStore
-from trainer import cheats, frames, orders
+from trainer import cheats, frames, orders, reexecution
 from trainer.engine import TorchEngine
-from trainer.rounds import HONEST, Job, Rounds
+from trainer.rounds import HONEST, Disputed, Job, Rounds
 from verification import codec
 from verification.errors import Malformed, ProofswarmError
 from verification.executor import StepFailed
@@ -25,7 +25,7 @@ from verification.outer import outer_inputs
 from verification.program import decode_program, outputs_limit, program_digest, require_work_units
 from verification.state import Place
 from verification.statements import MAX_STATEMENT
-from verification.tensors import Bundle, decode_bundle, digest_of
+from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
 from verification.units import Count, Digest, Round
 
 MEASURED_STEPS = 3
@@ -41,7 +41,7 @@ class Workshop:
         self.manifest = codec.decode(Manifest, order.manifest)
         self.store = BlobStore(Path(order.store))
         programs = self.manifest.programs
-        refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer)
+        refs = programs.all()
         encoded = {ref.digest: self._program(ref) for ref in refs}
         self.engine = TorchEngine(encoded, order.memory)
         for ref in refs:
@@ -73,9 +73,13 @@ class Workshop:
             self._conduct(order),
             lambda n: reply(orders.StepDone(Count(n))),
         )
+        if outcome.contribution is None:
+            assert outcome.failed is not None
+            nothing = BundleRef(outcome.failed, outcome.failed)
+            return orders.JobDone(outcome.digests, nothing, Count(0), 0, True)
         ref = self._keep(outcome.contribution)
         norm = int.from_bytes(outcome.contribution.tensors[-2].data, "little")
-        return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO))
+        return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO), False)
 
     def list_steps(self, order: orders.ListSteps) -> orders.Listed:
         """Compute the digests of a dispute's list."""
@@ -85,19 +89,25 @@ class Workshop:
         )
         return orders.Listed(digests)
 
-    def make_inputs(self, order: orders.MakeInputs) -> orders.Inputs:
-        """Make the inputs of a disputed execution."""
-        job = order.job
-        bundles = self.rounds.inputs_of(_job(job), self._bundle(job.start), Place(order.place), order.step)
-        return orders.Inputs(bundles)
+    def trace_nodes(self, order: orders.TraceNodes) -> orders.NodesTraced:
+        """Execute and digest every node's result."""
+        traced = reexecution.trace(self.engine, self._disputed(order.execution))
+        failed = None if traced.failed is None else Count(traced.failed)
+        return orders.NodesTraced(failed, traced.outputs, traced.results)
+
+    def open_inputs(self, order: orders.OpenInputs) -> orders.Opened:
+        """Bring a disputed node's inputs."""
+        disputed = self._disputed(order.execution)
+        return orders.Opened(reexecution.open_node(self.engine, disputed, order.node, order.trail))
+
+    def prove_value(self, order: orders.ProveValue) -> orders.Proved:
+        """Prove the digest of a disputed output's source."""
+        disputed = self._disputed(order.execution)
+        return orders.Proved(*reexecution.open_value(self.engine, disputed, order.value, order.trail))
 
     def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
         """Compute and keep the next state."""
-        entries = {
-            int(entry.slot): (int(entry.steps), self._bundle(entry.contribution)) for entry in order.slots
-        }
-        inputs = outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries)
-        return orders.Made(self._keep(self.rounds.next_state(inputs)))
+        return orders.Made(self._keep(self.rounds.next_state(self._outer_inputs(order))))
 
     def check_contribution(self, order: orders.CheckContribution) -> orders.Checked:
         """Check that a fetched blob decodes to the committed contribution, shaped as the epilogue's outputs."""
@@ -109,9 +119,26 @@ class Workshop:
             self.engine.executor.fits_outputs(self.manifest.programs.epilogue.digest, bundle)
         )
 
-    def execute(self, order: orders.Execute) -> orders.Executed:
-        """Run a program for the law."""
-        return orders.Executed(self.engine.executor.execute(order.program, order.inputs))
+    def execute_node(self, order: orders.ExecuteNode) -> orders.Executed:
+        """Run a node for the law."""
+        executor = self.engine.executor
+        return orders.Executed(
+            executor.execute_node(order.arithmetic, order.number, order.node, order.inputs)
+        )
+
+    def _disputed(self, execution: orders.Execution) -> Disputed:
+        if execution.outer is not None:
+            slots = [int(entry.slot) for entry in execution.outer.slots]
+            return self.rounds.disputed_outer(self._outer_inputs(execution.outer), slots)
+        order = execution.job
+        if order is None:
+            raise Malformed("an execution needs a job or an outer step")
+        start, conduct = self._bundle(order.start), self._conduct(order)
+        return self.rounds.disputed(_job(order), start, Place(execution.place), execution.step, conduct)
+
+    def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
+        entries = {int(e.slot): (int(e.steps), self._bundle(e.contribution)) for e in order.slots}
+        return outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries)
 
     def _program(self, ref: ProgramRef) -> bytes:
         encoded = self.store.get(ref.blob)
@@ -142,14 +169,18 @@ def _answer(workshop: Workshop, message: object, reply: Reply) -> object:
             return workshop.run_job(message, reply)
         case orders.ListSteps():
             return workshop.list_steps(message)
-        case orders.MakeInputs():
-            return workshop.make_inputs(message)
+        case orders.TraceNodes():
+            return workshop.trace_nodes(message)
+        case orders.OpenInputs():
+            return workshop.open_inputs(message)
+        case orders.ProveValue():
+            return workshop.prove_value(message)
         case orders.RunOuterStep():
             return workshop.run_outer(message)
         case orders.CheckContribution():
             return workshop.check_contribution(message)
-        case orders.Execute():
-            return workshop.execute(message)
+        case orders.ExecuteNode():
+            return workshop.execute_node(message)
     raise Malformed(f"no order {type(message).__name__}")
 
 

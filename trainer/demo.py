@@ -279,3 +279,5 @@ def _print_places(console: Console, folder: RunFolder) -> None:
         ("model", "the model"),
     ):
         console.print(f"  {folder.path / path}  {what}", highlight=False)
+    for proof in sorted(folder.evidence.glob("*.evidence"))[:1]:
+        console.print(f"  {proof}  the proof: check it with 'proofswarm verify {proof}'", highlight=False)

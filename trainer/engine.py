@@ -7,6 +7,8 @@ import torch
 
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
+from trainer.programs.interpreter import Tap
+from verification.program import Program
 from verification.tensors import Bundle, bundle_digest, tensor_digest
 from verification.units import Digest
 
@@ -35,10 +37,20 @@ class TorchEngine:
         self._digests = {id(tensor): (tensor, fresh[id(tensor)]) for tensor in handle}
         return bundle_digest([fresh[id(tensor)] for tensor in handle])
 
-    def run(self, program: Digest, inputs: Sequence[Sequence[torch.Tensor | None]]) -> Tensors:
+    def digests(self, handle: Tensors) -> list[Digest]:
+        """Return the digest of each torch tensor."""
+        return [self._digest_of(tensor) for tensor in handle]
+
+    def program(self, digest: Digest) -> Program:
+        """Return a checked program; raises what `ProgramExecutor.load` raises."""
+        return self.executor.program(digest)
+
+    def run(
+        self, digest: Digest, inputs: Sequence[Sequence[torch.Tensor | None]], tap: Tap | None = None
+    ) -> Tensors:
         """Execute a program on the concatenated inputs; None stands for zeros. Raises StepFailed, BadEvidence."""
-        loaded = self.executor.load(program)
-        return loaded.run(self.executor.filled(program, [tensor for part in inputs for tensor in part]))
+        loaded = self.executor.load(digest)
+        return loaded.run(self.executor.filled(digest, [tensor for part in inputs for tensor in part]), tap)
 
     def loss(self, contribution: Tensors) -> float:
         """Return the last tensor of a contribution: the round's mean training loss."""

@@ -17,6 +17,7 @@ class RunFolder:
     keys/NAME.key      one key per account
     peers/NAME/        a peer's store and signed statements
     events/NAME.jsonl  a peer's record
+    evidence/          a file for each conviction, which `proofswarm verify` checks
     """
 
     path: Path
@@ -50,6 +51,11 @@ class RunFolder:
     def events(self) -> Path:
         """The folder of event logs."""
         return self.path / "events"
+
+    @property
+    def evidence(self) -> Path:
+        """The folder of convictions."""
+        return self.path / "evidence"
 
     def peer(self, name: str) -> Path:
         """The folder of one peer's own files."""

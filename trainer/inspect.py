@@ -10,7 +10,9 @@ from p2p.blobs import BlobStore
 from trainer.events import read_events
 from trainer.folder import RunFolder
 from trainer.programs.executor import ProgramExecutor
+from verification.convictions import convictions
 from verification.errors import UserError
+from verification.evidence import pack
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
 from verification.manifest import Manifest
 from verification.program import Program
@@ -24,12 +26,17 @@ from verification.report.terminal import tables
 def make_executor(manifest: Manifest, store: BlobStore) -> ProgramExecutor:
     """Return the exact interpreter over a run's programs, for a reader of its ledger."""
     programs = manifest.programs
-    refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer)
+    refs = programs.all()
     return ProgramExecutor({ref.digest: store.get(ref.blob) for ref in refs})
 
 
 def read_report(folder: RunFolder) -> Report:
     """Return the report of a run; the ledger's chain is checked and every verdict executed again. Raises UserError."""
+    return _read(folder)[0]
+
+
+def _read(folder: RunFolder) -> tuple[Report, dict[str, bytes]]:
+    """Return the report of a run and a file of evidence for each conviction, by name."""
     verify_log(folder.ledger)
     manifest = read_genesis(folder.ledger).manifest
     executor = make_executor(manifest, BlobStore(folder.blobs))
@@ -41,7 +48,10 @@ def read_report(folder: RunFolder) -> Report:
         effects = [(entry.at, effect) for entry in entries for effect in entry.effects]
         report = build_report(ledger.state, effects, logs, entries[0].at)
         precision = precision_of(executor.load(manifest.programs.inner.digest).program)
-        return replace(report, parameters=report.parameters | {"precision": precision})
+        statements = [entry.data for entry in entries if entry.kind == "statement"]
+        found = convictions(ledger.state, statements, [effect for _, effect in effects], executor.program)
+        evidence = {name: pack(conviction) for name, conviction in found.items()}
+        return replace(report, parameters=report.parameters | {"precision": precision}), evidence
     finally:
         ledger.close()
 
@@ -53,10 +63,12 @@ def precision_of(program: Program) -> str:
 
 
 def write_report(folder: RunFolder) -> Report:
-    """Write report.json and report.html into the run's folder and return the report."""
-    report = read_report(folder)
-    _write(folder.path / "report.json", json.dumps(to_json(report), indent=1) + "\n")
-    _write(folder.path / "report.html", render(report))
+    """Write report.json, report.html and the evidence into the run's folder and return the report."""
+    report, evidence = _read(folder)
+    _write(folder.path / "report.json", (json.dumps(to_json(report), indent=1) + "\n").encode())
+    _write(folder.path / "report.html", render(report).encode())
+    for name, data in evidence.items():
+        _write(folder.evidence / f"{name}.evidence", data)
     return report
 
 
@@ -65,10 +77,11 @@ def print_report(report: Report) -> None:
     Console().print(tables(report))
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(text, encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        draft.write_bytes(data)
         draft.replace(path)
     except OSError as error:
         raise UserError(

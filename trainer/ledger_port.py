@@ -6,41 +6,62 @@ from pathlib import Path
 
 import trio
 
+from p2p.blobs import BlobStore
 from trainer import orders
 from trainer.workbench import URGENT, Workbench
+from verification.errors import Malformed, Unavailable
+from verification.executor import Executor
 from verification.ledger.local import Entry, LocalLedger
+from verification.manifest import Manifest
+from verification.program import Node, Program, decode_program, digest_of_program
 from verification.state import State
-from verification.tensors import Bundle, Tensor
-from verification.units import Digest
+from verification.tensors import Tensor
+from verification.units import Count, Digest
 
 
 class RemoteExecutor:
-    """The law's executor in the node: asks the compute process. Called from the ledger's worker thread."""
+    """The law's executor in the node: reads programs itself, and has their nodes executed by the compute process.
 
-    def __init__(self, bench: Workbench) -> None:
-        """Execute on `bench`."""
-        self._bench = bench
+    Called from the ledger's worker thread.
+    """
 
-    def execute(self, program: Digest, inputs: Sequence[Tensor | None]) -> Bundle:
-        """Return the program's outputs; raises what `Executor.execute` raises."""
-        order = orders.Execute(program, tuple(inputs))
+    def __init__(self, bench: Workbench, store: BlobStore, manifest: Manifest) -> None:
+        """Execute on `bench`; programs lie in `store`."""
+        self._bench, self._store = bench, store
+        self._blobs = {ref.digest: ref.blob for ref in manifest.programs.all()}
+        self._programs: dict[Digest, Program] = {}
+
+    def program(self, digest: Digest) -> Program:
+        """Return a program of the run; raises Unavailable for another, Malformed for bytes that are not it."""
+        if digest not in self._programs:
+            if digest not in self._blobs:
+                raise Unavailable(f"the run has no program {digest.hex()}")
+            program = decode_program(self._store.get(self._blobs[digest]))
+            if digest_of_program(program) != digest:
+                raise Malformed("a program's blob has another digest than the manifest says")
+            self._programs[digest] = program
+        return self._programs[digest]
+
+    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Return what a node makes; raises what `Executor.execute_node` raises."""
+        order = orders.ExecuteNode(arithmetic, Count(number), node, tuple(inputs))
         reply = trio.from_thread.run(self._bench.ask, order, URGENT)
-        outputs: Bundle = reply.outputs
-        return outputs
+        result: Tensor = reply.result
+        return result
 
 
 class LedgerPort:
     """One ledger behind a lock. Whoever looks at the state holds the lock, since the thread changes it in place."""
 
-    def __init__(self, path: Path, bench: Workbench) -> None:
+    def __init__(self, path: Path, executor: Executor) -> None:
         """`open` must be awaited before anything else."""
-        self._path, self._bench = path, bench
+        self._path, self._executor = path, executor
         self._lock = trio.Lock()
         self._ledger: LocalLedger
 
     async def open(self) -> None:
         """Fold the ledger's log; raises UserError."""
-        self._ledger = await trio.to_thread.run_sync(LocalLedger, self._path, RemoteExecutor(self._bench))
+        self._ledger = await trio.to_thread.run_sync(LocalLedger, self._path, self._executor)
 
     async def refresh(self) -> list[Entry]:
         """Fold what is new, let due deadlines pass, and return the new entries."""

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from verification.manifest import BundleRef
-from verification.tensors import Bundle, Tensor
+from verification.program import Node
+from verification.statements import NodeInput
+from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
 MICRO = 1_000_000
@@ -47,12 +49,13 @@ class RunJob:
 
 @dataclass(frozen=True)
 class JobDone:
-    """F's result; the contribution is in the store."""
+    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure."""
 
     digests: tuple[Digest, ...]
     contribution: BundleRef
     norm: Count
     loss: int
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -75,22 +78,6 @@ class Listed:
     """The digests, in order."""
 
     digests: tuple[Digest, ...]
-
-
-@dataclass(frozen=True)
-class MakeInputs:
-    """Make the input bundles of a disputed execution of a job."""
-
-    job: RunJob
-    place: str
-    step: Count
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Input bundles with their bytes."""
-
-    bundles: tuple[Bundle, ...]
 
 
 @dataclass(frozen=True)
@@ -132,18 +119,83 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Execute:
-    """The law's executor: run a program on tensors; None stands for zeros."""
+class Execution:
+    """One disputed execution: of a worker's `job`, or of the `outer` step; `step` numbers an inner step, else 0."""
 
-    program: Digest
-    inputs: tuple[Tensor | None, ...]
+    job: RunJob | None
+    outer: RunOuterStep | None
+    place: str
+    step: Count
+
+
+Trail = tuple[tuple[Count, Count, tuple[Digest, ...]], ...]
+"""Lists of an accused's trace: (low, high, entries), from the whole one down."""
+
+
+@dataclass(frozen=True)
+class TraceNodes:
+    """Compute the digests of all node results of an execution."""
+
+    execution: Execution
+
+
+@dataclass(frozen=True)
+class NodesTraced:
+    """The digests, and the node at which the execution failed."""
+
+    failed: Count | None
+    outputs: tuple[Digest, ...]
+    results: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class OpenInputs:
+    """Bring a node's inputs with their paths."""
+
+    execution: Execution
+    node: Count
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The inputs that evidence must bring."""
+
+    inputs: tuple[NodeInput, ...]
+
+
+@dataclass(frozen=True)
+class ProveValue:
+    """Prove the digest of a value of an execution."""
+
+    execution: Execution
+    value: Count
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class Proved:
+    """The digest and its path."""
+
+    digest: Digest
+    path: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class ExecuteNode:
+    """The law's executor: run a node on its inputs."""
+
+    arithmetic: str
+    number: Count
+    node: Node
+    inputs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Executed:
-    """The program's outputs."""
+    """What the node made."""
 
-    outputs: Bundle
+    result: Tensor
 
 
 @dataclass(frozen=True)
@@ -156,8 +208,24 @@ class Failed:
 
 
 ORDERS = {
-    k.__name__: k for k in (Prepare, RunJob, ListSteps, MakeInputs, RunOuterStep, CheckContribution, Execute)
-}
+    k.__name__: k
+    for k in (
+        Prepare, RunJob, ListSteps, RunOuterStep, CheckContribution, TraceNodes, OpenInputs, ProveValue, ExecuteNode,
+    )
+}  # fmt: skip
 REPLIES = {
-    k.__name__: k for k in (Prepared, JobDone, StepDone, Listed, Inputs, Made, Checked, Executed, Failed)
+    k.__name__: k
+    for k in (
+        Prepared,
+        JobDone,
+        StepDone,
+        Listed,
+        Made,
+        Checked,
+        NodesTraced,
+        Opened,
+        Proved,
+        Executed,
+        Failed,
+    )
 }

@@ -27,7 +27,7 @@ from trainer import orders
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.journal import Journal
-from trainer.ledger_port import LedgerPort
+from trainer.ledger_port import LedgerPort, RemoteExecutor
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import actors, codec, law
 from verification.actors import Computed, Say, Self
@@ -86,7 +86,9 @@ class Peer:
         self._config, self._manifest, self._nursery, self._events = config, genesis.manifest, nursery, events
         self._store = BlobStore(own / "blobs")
         self._bench = Workbench(nursery)
-        self._ledger = LedgerPort(config.folder.ledger, self._bench)
+        self._ledger = LedgerPort(
+            config.folder.ledger, RemoteExecutor(self._bench, self._store, genesis.manifest)
+        )
         run = run_id(genesis.manifest)
         self._journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
         self._post = PostOffice(
@@ -121,8 +123,11 @@ class Peer:
         """Copy what the submitter published beside the ledger; raises UserError for what is not there whole."""
         source = BlobStore(self._config.folder.blobs)
         programs = self._manifest.programs
-        refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer, self._manifest.data)
-        for blob in (*(ref.blob for ref in refs), self._manifest.start.blob):
+        for blob in (
+            *(ref.blob for ref in programs.all()),
+            self._manifest.data.blob,
+            self._manifest.start.blob,
+        ):
             if self._store.has(blob):
                 continue
             if not source.has(blob) or self._store.put_file(source.path(blob)) != blob:
@@ -270,8 +275,16 @@ class Peer:
                 job = await self._job(action.number, action.worker)
                 order = orders.ListSteps(job, tuple(map(Count, action.steps)))
                 return (await self._bench.ask(order, SOON)).digests
-            case actors.GatherInputs():
-                return await self._gather(action)
+            case actors.TraceProgram():
+                traced = await self._bench.ask(orders.TraceNodes(await self._execution(action)), SOON)
+                return actors.Traced(traced.failed, traced.outputs, traced.results)
+            case actors.OpenNode(execution, node, trail):
+                opening = orders.OpenInputs(await self._execution(execution), Count(node), _counted(trail))
+                return (await self._bench.ask(opening, SOON)).inputs
+            case actors.OpenValue(execution, value, trail):
+                proving = orders.ProveValue(await self._execution(execution), Count(value), _counted(trail))
+                proved = await self._bench.ask(proving, SOON)
+                return proved.digest, proved.path
 
     async def _run_round(self, action: actors.RunRound) -> actors.Work:
         job = await self._job(action.number, action.worker)
@@ -281,11 +294,16 @@ class Peer:
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
             loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=system_clock() - began,
         )  # fmt: skip
-        return actors.Work(done.digests, done.contribution, done.norm)
+        return actors.Work(done.digests, done.contribution, done.norm, done.failed)
 
     async def _run_outer(self, action: actors.RunOuter) -> BundleRef:
+        made: orders.Made = await self._bench.ask(await self._outer_step(action.number), URGENT)
+        self._log("outer", round=action.number, digest=made.ref.digest.hex())
+        return made.ref
+
+    async def _outer_step(self, number: Round) -> orders.RunOuterStep:
         async with self._ledger.state() as state:
-            worked = state.rounds[action.number]
+            worked = state.rounds[number]
             slots = tuple(
                 orders.Slot(
                     Count(worked.assignments[w].slot),
@@ -294,21 +312,15 @@ class Peer:
                 )
                 for w in worked.included
             )
-            start = worked.start
-        made: orders.Made = await self._bench.ask(orders.RunOuterStep(start, slots), URGENT)
-        self._log("outer", round=action.number, digest=made.ref.digest.hex())
-        return made.ref
+            return orders.RunOuterStep(worked.start, slots)
 
-    async def _gather(self, action: actors.GatherInputs) -> Any:
-        """Make a dispute's inputs: from compute, or for the outer step from the contributions in the store."""
-        if action.place is not Place.OUTER:
-            job = await self._job(action.number, action.accused)
-            order = orders.MakeInputs(job, action.place.value, Count(action.step))
-            return (await self._bench.ask(order, SOON)).bundles
-        async with self._ledger.state() as state:
-            worked = state.rounds[action.number]
-            refs = [worked.start, *(worked.commits[w].contribution for w in worked.included)]
-        return tuple([await trio.to_thread.run_sync(self._read_bundle, ref) for ref in refs])
+    async def _execution(self, action: actors.TraceProgram) -> orders.Execution:
+        """Return the order that names a disputed execution."""
+        if action.place is Place.OUTER:
+            outer = await self._outer_step(action.number)
+            return orders.Execution(None, outer, action.place.value, Count(0))
+        job = await self._job(action.number, action.worker)
+        return orders.Execution(job, None, action.place.value, Count(action.step))
 
     async def _job(self, number: Round, worker: Address) -> orders.RunJob:
         async with self._ledger.state() as state:
@@ -337,8 +349,7 @@ class Peer:
             needed = actors.needed_rounds(state)
             keep = {ref.blob for number in needed for ref in actors.blobs_of_round(state, number)}
         programs = self._manifest.programs
-        refs = (programs.prologue, programs.inner, programs.epilogue, programs.outer, self._manifest.data)
-        keep |= {ref.blob for ref in refs}
+        keep |= {self._manifest.data.blob, *(ref.blob for ref in programs.all())}
         await trio.to_thread.run_sync(self._store.prune, keep, time.time() - KEEP_SECONDS)
 
     async def _fetch_contribution(self, action: actors.FetchContribution) -> bool:
@@ -414,6 +425,10 @@ class Peer:
 
     def _log(self, kind: str, **fields: Any) -> None:
         self._events.write(system_clock(), kind, **fields)
+
+
+def _counted(trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]) -> orders.Trail:
+    return tuple((Count(low), Count(high), entries) for low, high, entries in trail)
 
 
 async def run_peer(config: PeerConfig) -> None:

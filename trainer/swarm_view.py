@@ -96,6 +96,7 @@ class SwarmView:
                 self._tell(f"{self._name(effect.challenger)} disputes {self._name(effect.accused)}: {where}")
             case done.DisputeEnded():
                 where = f"inner step {effect.step}" if effect.step is not None else effect.place.value
+                where = where if effect.node is None else f"node {effect.node} ({effect.operator}) in {where}"
                 ruling = f"{effect.ruling.value}: {where} of round {effect.round}"
                 self._tell(f"the law finds {self._name(effect.accused)} {ruling}")
             case done.Slashed():

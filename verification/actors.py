@@ -7,13 +7,14 @@ statements simply computes again and says the same. (SPEC.md 9)
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from verification import audits, disputes
 from verification.audits import blind_of
 from verification.digest import ZERO, integer, keyed
 from verification.manifest import BundleRef
-from verification.narrowing import positions
+from verification.narrowing import Tracing, entries_of, first_difference, positions
 from verification.sampling import chain_link, chain_tip, is_private_duty
 from verification.state import (
     Audit,
@@ -43,14 +44,16 @@ from verification.statements import (
     Finished,
     Join,
     Link,
+    Mismatch,
+    NodeList,
     Opening,
     Point,
     Reveal,
     Seal,
+    Trace,
     Verdict,
     Withdraw,
 )
-from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 RECENT_ROUNDS = 2
@@ -59,11 +62,15 @@ RECENT_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Work:
-    """What F gives for one worker's round: a state digest per leaf, the contribution, its squared norm."""
+    """What F gives for one worker's round: a state digest per leaf, the contribution, its squared norm.
+
+    A round that fails is audited like any other and not committed to; one digest stands for what it did not make.
+    """
 
     digests: tuple[Digest, ...]
     contribution: BundleRef
     norm: Count
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,16 +123,51 @@ class ListStates:
 
 
 @dataclass(frozen=True)
-class GatherInputs:
-    """Make the input bundles of a dispute's execution; `step` counts the inner steps before it. Result: Bundles."""
+class TraceProgram:
+    """Compute the digests of all node results of one execution in `worker`'s round, or of the outer step.
+
+    `step` numbers the inner step, 0 for the other programs. Result: Traced.
+    """
 
     number: Round
-    accused: Address
+    worker: Address
     place: Place
     step: int
 
 
-Computed = FetchState | FetchContribution | RunRound | RunOuter | ListStates | GatherInputs
+@dataclass(frozen=True)
+class Traced:
+    """One execution, by digest: outputs and node results in the program's order.
+
+    A failed one has no outputs; its results end in the digest that stands for the failure at node `failed`.
+    """
+
+    failed: int | None
+    outputs: tuple[Digest, ...]
+    results: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class OpenNode:
+    """Bring a node's inputs with paths in the accused's trace, of which `trail` holds lists. Result: NodeInputs."""
+
+    execution: TraceProgram
+    node: int
+    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
+
+
+@dataclass(frozen=True)
+class OpenValue:
+    """Prove the digest of a value, likewise. Result: (digest, path)."""
+
+    execution: TraceProgram
+    value: int
+    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
+
+
+Computed = (
+    FetchState | FetchContribution | RunRound | RunOuter | ListStates | TraceProgram | OpenNode | OpenValue
+)
 Action = Say | Computed
 
 
@@ -222,6 +264,8 @@ def _train(state: State, me: Self, results: Results) -> Iterator[Action]:
     work = results.work(current.number, me.address)
     if work is None:
         yield from _run(state, results, current.number, me.address)
+        return
+    if work.failed:
         return
     salts = tuple(me.salt(current.number, leaf) for leaf in range(len(work.digests)))
     leaves = audits.salted_root(state.run, current.number, work.digests, salts)
@@ -355,7 +399,7 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
     """Make the moves that disputes wait for, and contest a wrongly sealed state. (SPEC.md 9.5)"""
     for dispute in state.open_disputes():
         if disputes.mover(dispute) == me.address:
-            yield from _move(state, dispute, results)
+            yield from moves_in(state, dispute, results)
     contested = {
         (d.round, d.accused)
         for d in state.disputes
@@ -372,27 +416,70 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
                 yield Say(ChallengeSeal(worked.number, accused))
 
 
-def _move(state: State, dispute: Dispute, results: Results) -> Iterator[Action]:
-    action: Computed
-    if dispute.turn is Turn.EVIDENCE:
-        step = dispute.low if dispute.place in (Place.STEP, Place.EPILOGUE) else 0
-        action = GatherInputs(dispute.round, dispute.accused, dispute.place, step)
-        if action in results.done:
-            bundles: tuple[Bundle, ...] = results.done[action]
-            yield Say(Evidence(Count(dispute.number), bundles))
-            return
+def moves_in(state: State, dispute: Dispute, results: Results) -> Iterator[Action]:
+    """Make one move; a computation it needs comes first, and the round's start state before that."""
+    if dispute.trace is None and dispute.high - dispute.low > 1:
+        steps = positions(dispute.low, dispute.high)
+        action: Computed = ListStates(dispute.round, dispute.accused, steps)
+        move = partial(_list_or_point, dispute)
     else:
-        action = ListStates(dispute.round, dispute.accused, positions(dispute.low, dispute.high))
-        if action in results.done:
-            own: tuple[Digest, ...] = results.done[action]
-            level = Count(dispute.level)
-            if dispute.turn is Turn.LIST:
-                yield Say(Answer(Count(dispute.number), level, own))
-            else:
-                index = next((i for i, entry in enumerate(dispute.entries) if entry != own[i]), len(own) - 1)
-                yield Say(Point(Count(dispute.number), level, Count(index)))
-            return
-    yield action if FetchState(dispute.round) in results.done else FetchState(dispute.round)
+        action = TraceProgram(dispute.round, dispute.accused, dispute.place, disputes.step_of(dispute))
+        move = partial(_trace_or_point, dispute, action, results)
+    if action in results.done:
+        yield move(results.done[action])
+    else:
+        yield action if FetchState(dispute.round) in results.done else FetchState(dispute.round)
+
+
+def _list_or_point(dispute: Dispute, own: tuple[Digest, ...]) -> Action:
+    """List states, or name the first that differs; a challenger that finds none can only name the last."""
+    if dispute.turn is Turn.LIST:
+        return Say(Answer(dispute.round, Count(dispute.low), Count(dispute.high), own))
+    index = next((i for i, entry in enumerate(dispute.entries) if entry != own[i]), len(own) - 1)
+    return Say(Point(Count(dispute.number), Count(dispute.level), Count(index)))
+
+
+def _trace_or_point(dispute: Dispute, execution: TraceProgram, done: Results, own: Traced) -> Action:
+    """Open the execution or a segment of it; contest the first result or output that differs; bring its inputs."""
+    if dispute.turn is Turn.LIST:
+        return Say(_node_list(dispute, execution, own))
+    assert dispute.trace is not None
+    number = Count(dispute.number)
+    if dispute.turn is Turn.EVIDENCE:
+        assert dispute.node is not None
+        opening = OpenNode(execution, dispute.node, dispute.trail)
+        return Say(Evidence(number, done.done[opening])) if opening in done.done else opening
+    # Where one's own execution fails, everything from there on differs: even the digest of that very failure, when the
+    # accused goes on after it.
+    ends_alike = own.failed is None or own.failed == dispute.trace.failed
+    results = own.results if ends_alike else own.results[:-1]
+    index = first_difference(dispute.trace, dispute.entries, results)
+    output = _first_output(dispute.trace, own) if index is None else None
+    if output is not None and dispute.trace.is_whole:
+        whole = ((dispute.trace.low, dispute.trace.high, dispute.entries),)
+        value = OpenValue(execution, dispute.trace.sources[output], whole)
+        if value not in done.done:
+            return value
+        return Say(Mismatch(number, Count(output), *done.done[value]))
+    last = len(dispute.entries) - 1
+    return Say(Point(number, Count(dispute.level), Count(last if index is None else index)))
+
+
+def _first_output(trace: Tracing, own: Traced) -> int | None:
+    """Return the first output of a trace that its own nodes do not give; None without one."""
+    mine = own.outputs if trace.failed is None else own.results[trace.failed - trace.first :][:1]
+    pairs = enumerate(zip(trace.outputs, mine, strict=True))
+    return next((place for place, (claimed, right) in pairs if claimed != right), None)
+
+
+def _node_list(dispute: Dispute, execution: TraceProgram, own: Traced) -> Trace | NodeList:
+    place, step = execution.place.value, Count(execution.step)
+    if dispute.trace is None:
+        entries = entries_of(own.results, 0, len(own.results))
+        failed = None if own.failed is None else Count(own.failed)
+        return Trace(dispute.round, place, step, failed, own.outputs, entries)
+    low, high = dispute.trace.low, dispute.trace.high
+    return NodeList(dispute.round, place, step, Count(low), Count(high), entries_of(own.results, low, high))
 
 
 def state_before(state: State, number: Round) -> BundleRef:

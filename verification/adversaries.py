@@ -16,13 +16,15 @@ from verification.actors import (
     Action,
     Computed,
     FetchState,
-    GatherInputs,
     ListStates,
+    OpenNode,
     Results,
     RunOuter,
     RunRound,
     Say,
     Self,
+    Traced,
+    TraceProgram,
     Work,
 )
 from verification.audits import blind_of
@@ -44,11 +46,11 @@ from verification.statements import (
     Point,
     Reveal,
     Seal,
+    Trace,
     Verdict,
     Withdraw,
     round_of,
 )
-from verification.tensors import Bundle
 from verification.units import Address, Count, Digest, Millis, Round
 
 
@@ -184,14 +186,13 @@ class FalseAccuser(Behaviour):
 class Invent(Behaviour):
     """A lazy verifier: audits by invented digests, computes nothing, has no inputs to show in a dispute."""
 
-    def act(self, view: View, wanted: list[Act]) -> list[Act]:
-        """Stay out of the disputes that follow."""
-        return [a for a in wanted if not (isinstance(a, Say) and isinstance(a.body, Point))]
-
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
-        """Invent an audit's result, and inputs that open nothing."""
-        if isinstance(action, GatherInputs) and action.place is not Place.OUTER:
-            return tuple(Bundle(bundle.tensors[:1]) for bundle in compute())
+        """Invent an audit's result, the results of nodes, and inputs that open nothing."""
+        execution = action.execution if isinstance(action, OpenNode) else action
+        if isinstance(execution, TraceProgram) and execution.place is not Place.OUTER:
+            if isinstance(action, OpenNode):
+                return ()
+            return Traced(None, (), (tagged("false", view.me.address),) * 4)
         if not _is_others_round(view, action):
             return compute()
         self.faults += 1
@@ -526,7 +527,8 @@ class Vandal(Behaviour):
             Opening(number, (noise,), (noise,)),
             Link(number, noise),
             Reveal(number, number, view.me.address, (), noise, noise),
-            Answer(Count(place % 3), Count(0), (noise,)),
+            Answer(number, Count(0), Count(4), (noise,)),
+            Trace(number, Place.STEP.value, Count(1), None, (noise,), (noise,)),
             Evidence(Count(place % 3), ()),
             Attest(number, (view.me.address, view.me.address)),
         ]

@@ -1,19 +1,36 @@
-"""Disputes: lists that fold, a point, the inputs' bytes, one execution, a ruling. Nobody votes. (SPEC.md 6)"""
+"""Disputes: lists that fold, points, one node's inputs, one execution, a ruling. Nobody votes. (SPEC.md 6)"""
 
-from collections.abc import Sequence
+from functools import partial
 
-from verification import executor as execution
-from verification import money, narrowing
+from verification import money, narrowing, referee
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect
 from verification.errors import BadEvidence, Refused
-from verification.executor import Executor
+from verification.executor import Executor, failed
+from verification.manifest import Manifest
 from verification.membership import exclude, get_member, settle_debt
-from verification.outer import outer_inputs
+from verification.narrowing import Tracing
+from verification.program import Program, head_of, place_of
+from verification.referee import Execution
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
-from verification.state import Dispute, Member, Place, Ruling, State, Turn
-from verification.statements import Answer, ChallengeSeal, Evidence, Opening, Point, Reveal
-from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
+from verification.state import Dispute, Listed, Member, Place, Ruling, State, Turn
+from verification.statements import (
+    MAX_ENTRIES,
+    Answer,
+    ChallengeSeal,
+    Evidence,
+    Mismatch,
+    NodeList,
+    Opening,
+    Point,
+    Reveal,
+    Trace,
+    answer_slot,
+    nodes_slot,
+    slot_of,
+    trace_slot,
+)
+from verification.tensors import Tensor
 from verification.units import Address, Amount, Digest, Millis, Round
 
 
@@ -65,53 +82,163 @@ def can_pay_bond(state: State, member: Member) -> bool:
     return member.stake >= (running + 1) * state.manifest.money.accuser_bond
 
 
-def process_answer(state: State, sender: Address, body: Answer, now: Millis) -> list[Effect]:
-    """Take the accused's list; it must have the interval's length and fold to what it replaces. (SPEC.md 6.3)"""
-    dispute = _get_dispute(state, body.dispute, Turn.LIST)
-    if sender != dispute.accused or body.level != dispute.level:
-        raise Refused("the dispute waits for another party or list")
-    entries = narrowing.verify_list(dispute.low, dispute.high, dispute.claimed, body.entries)
-    state.rounds[dispute.round].lists[sender, dispute.low, dispute.high] = entries
-    effects: list[Effect] = [DisputeMoved(dispute.number, sender, f"listed {len(entries)} state digests")]
-    for other in state.open_disputes():
-        effects += _reuse_list(state, other, now)
+def process_list(
+    state: State, sender: Address, body: Answer | Trace | NodeList, now: Millis, executor: Executor
+) -> list[Effect]:
+    """Take the list that disputes with its author wait for; one that is wrong in itself convicts. (SPEC.md 6.3, 6.4)
+
+    An honest peer is never refused here and cannot be made to sign a wrong list, so there is nothing to wait for.
+    """
+    slot = slot_of(body)
+    about = [d for d in state.open_disputes() if (d.round, d.accused) == (body.round, sender)]
+    waiting = [d for d in about if d.turn is Turn.LIST and awaited(d) == slot]
+    if not waiting:
+        raise Refused("no dispute waits for this list of the sender's")
+    listed = _listed(state, waiting[0], body, executor)
+    if isinstance(listed, str):
+        return convict(state, waiting[0], listed)
+    state.rounds[body.round].lists[sender, slot] = listed
+    what = "state digests" if isinstance(body, Answer) else "digests of nodes"
+    effects: list[Effect] = [DisputeMoved(waiting[0].number, sender, f"listed {len(body.entries)} {what}")]
+    for dispute in waiting:
+        effects += _reuse_list(state, dispute, now)
     return effects
 
 
-def process_point(state: State, sender: Address, body: Point, now: Millis) -> list[Effect]:
-    """Narrow the dispute to the first entry that the challenger disagrees with. (SPEC.md 6.4)"""
+def _listed(
+    state: State, dispute: Dispute, body: Answer | Trace | NodeList, executor: Executor
+) -> Listed | str:
+    """Return a list that folds, or what is wrong with it."""
+    if isinstance(body, Answer):
+        return narrowing.answer_fault(dispute.claimed, body) or Listed(body.entries)
+    if isinstance(body, Trace):
+        digest = program_of(state.manifest, dispute.place)
+        trace = narrowing.open_trace(digest, head_of(executor.program(digest)), dispute.claimed, body)
+        return trace if isinstance(trace, str) else Listed(body.entries, trace)
+    assert dispute.trace is not None
+    return narrowing.nodes_fault(dispute.trace, body) or Listed(body.entries, dispute.trace)
+
+
+def process_point(
+    state: State, sender: Address, body: Point, now: Millis, executor: Executor
+) -> list[Effect]:
+    """Narrow the dispute to the first entry that the challenger disagrees with. (SPEC.md 6.3, 6.4)"""
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
     if sender != dispute.challenger or body.level != dispute.level:
         raise Refused("the dispute waits for another party or list")
-    part = narrowing.narrow(dispute.low, dispute.high, dispute.agreed, dispute.entries, body.index)
+    if not body.index < len(dispute.entries):
+        raise BadEvidence("the index lies outside the list")
     effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
     _spend_clock(dispute, sender, now)
-    dispute.low, dispute.high, dispute.agreed, dispute.claimed = part
+    if dispute.trace is None:
+        part = narrowing.narrow(dispute.low, dispute.high, dispute.agreed, dispute.entries, body.index)
+        dispute.low, dispute.high, dispute.agreed, dispute.claimed = part
+        what = f"contests the state after step {dispute.high}"
+    else:
+        what = _point_into_trace(dispute, dispute.trace, body.index, executor)
     dispute.level, dispute.entries = dispute.level + 1, ()
-    dispute.turn = Turn.EVIDENCE if dispute.high - dispute.low == 1 else Turn.LIST
-    moved = DisputeMoved(dispute.number, sender, f"contests the state after step {dispute.high}")
+    dispute.turn = Turn.LIST if dispute.node is None else Turn.EVIDENCE
+    moved = DisputeMoved(dispute.number, sender, what)
     return [*effects, moved, *_reuse_list(state, dispute, now)]
+
+
+def _point_into_trace(dispute: Dispute, trace: Tracing, index: int, executor: Executor) -> str:
+    low, high = narrowing.segments(trace.low, trace.high)[index]
+    dispute.trail += ((trace.low, trace.high, dispute.entries),)
+    dispute.trace = narrowing.enter(trace, dispute.entries, low)
+    if trace.high - trace.low > MAX_ENTRIES:
+        return f"contests nodes {trace.first + low} to {trace.first + high - 1}"
+    dispute.claimed = dispute.entries[index]
+    _arrive(dispute, trace.first + low, executor)
+    return f"contests node {dispute.node}, {dispute.operator}"
+
+
+def _arrive(dispute: Dispute, number: int, executor: Executor) -> None:
+    """Note at which node a dispute has arrived, and what people call it."""
+    assert dispute.trace is not None
+    program = executor.program(dispute.trace.program)
+    if number >= dispute.trace.first:
+        node = program.nodes[number - dispute.trace.first]
+        dispute.node, dispute.operator = number, f"{node.operator} {node.dtype}{list(map(int, node.shape))}"
+    dispute.near = place_of(program, number)
+
+
+def process_mismatch(
+    state: State, sender: Address, body: Mismatch, now: Millis, executor: Executor
+) -> list[Effect]:
+    """Convict an accused whose trace has right nodes and other outputs than these give. (SPEC.md 6.5)"""
+    dispute = _get_dispute(state, body.dispute, Turn.POINT)
+    if sender != dispute.challenger or dispute.trace is None or not dispute.trace.is_whole:
+        raise Refused("the dispute waits for another party or move")
+    trace, program = dispute.trace, executor.program(dispute.trace.program)
+    constants = partial(_constant, program)
+    computed = referee.judge_output(execution_of(state, dispute), head_of(program), trace, constants, body)
+    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
+    _spend_clock(dispute, sender, now)
+    dispute.computed, dispute.claimed = computed, trace.outputs[body.output]
+    _arrive(dispute, trace.sources[body.output], executor)
+    moved = DisputeMoved(dispute.number, sender, f"shows that output {body.output} is not what it should be")
+    return [*effects, moved, *convict(state, dispute, "an output is not what its own trace gives")]
 
 
 def process_evidence(
     state: State, sender: Address, body: Evidence, now: Millis, executor: Executor
 ) -> list[Effect]:
-    """Check the inputs against agreed digests, execute once, rule. (SPEC.md 6.5)"""
+    """Check the disputed node's inputs against what is agreed, execute it, rule. (SPEC.md 6.5)"""
     dispute = _get_dispute(state, body.dispute, Turn.EVIDENCE)
     if sender != dispute.challenger:
         raise Refused("the dispute waits for another party")
-    program, inputs = _inputs(state, dispute, body.bundles)
-    dispute.computed = execution.outcome(executor, program, inputs)
+    assert dispute.trace is not None
+    assert dispute.node is not None
+    trace, program = dispute.trace, executor.program(dispute.trace.program)
+    node = program.nodes[dispute.node - trace.first]
+    computed = referee.judge_node(
+        executor, execution_of(state, dispute), head_of(program), trace, dispute.node, node,
+        partial(_constant, program), body.inputs,
+    )  # fmt: skip
     effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
     _spend_clock(dispute, sender, now)
-    moved = DisputeMoved(dispute.number, sender, f"brought the inputs of the {dispute.place.value}")
-    if dispute.computed == dispute.claimed:
+    dispute.computed = computed
+    moved = DisputeMoved(dispute.number, sender, f"brought the inputs of node {dispute.node}")
+    goes_on = computed == failed(trace.program, dispute.node) and trace.failed != dispute.node
+    if computed == dispute.claimed and goes_on:
+        return [*effects, moved, *convict(state, dispute, "its trace goes on after a node that fails")]
+    if computed == dispute.claimed:
         return [*effects, moved, *_acquit(state, dispute, "the law computes what the accused claimed")]
     return [
         *effects,
         moved,
         *convict(state, dispute, "the law computes another value than the accused claimed"),
     ]
+
+
+def _constant(program: Program, number: int) -> Tensor:
+    return program.constants[number - len(program.inputs)]
+
+
+def execution_of(state: State, dispute: Dispute) -> Execution:
+    """Return what fixes the inputs of an execution: public inputs and what both sides agree on. (SPEC.md 6.5)"""
+    worked, manifest = state.rounds[dispute.round], state.manifest
+    program = program_of(manifest, dispute.place)
+    index, slots = None, {}
+    if dispute.place is Place.PROLOGUE:
+        steps = worked.assignments[dispute.accused].steps
+        index = record_index(manifest, worked.beacon, dispute.accused, steps)
+    if dispute.place is Place.OUTER:
+        slots = {
+            worked.assignments[worker].slot: (
+                worked.assignments[worker].steps, worked.commits[worker].contribution.digest
+            )
+            for worker in worked.included
+        }  # fmt: skip
+    return Execution(
+        dispute.place, program, worked.start.digest, dispute.agreed, manifest.data.root, index, slots
+    )
+
+
+def program_of(manifest: Manifest, place: Place) -> Digest:
+    """Return the digest of the program that runs at a place."""
+    return manifest.programs.at(place.value).digest
 
 
 def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
@@ -138,6 +265,7 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
         if is_right:
             other.low, other.high, other.agreed = dispute.low, dispute.high, dispute.agreed
             other.claimed, other.computed = dispute.claimed, dispute.computed
+            other.node, other.operator, other.near = dispute.node, dispute.operator, dispute.near
         effects += _end(
             other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted"))
         )
@@ -202,10 +330,9 @@ def _open(
 ) -> list[Effect]:
     low, high = interval
     clock = state.manifest.windows.clock
-    turn = Turn.LIST if high - low > 1 else Turn.EVIDENCE
     dispute = Dispute(
         len(state.disputes), number, accused, challenger, place, leaf, low, high, *values,
-        turn=turn, since=now, clocks={accused: clock, challenger: clock},
+        turn=Turn.LIST, since=now, clocks={accused: clock, challenger: clock},
     )  # fmt: skip
     state.disputes.append(dispute)
     return [
@@ -223,62 +350,39 @@ def _get_dispute(state: State, number: int, turn: Turn) -> Dispute:
     return dispute
 
 
+def awaited(dispute: Dispute) -> str:
+    """Return the slot of the list that a dispute waits for: of states, a trace, or of its nodes. (SPEC.md 6.3, 6.4)"""
+    step = step_of(dispute)
+    if dispute.trace is not None:
+        return nodes_slot(dispute.place.value, step, dispute.trace.low, dispute.trace.high)
+    if dispute.high - dispute.low > 1:
+        return answer_slot(dispute.low, dispute.high)
+    return trace_slot(dispute.place.value, step)
+
+
+def step_of(dispute: Dispute) -> int:
+    """Return the number of the inner step in dispute, 0 for the other programs."""
+    return dispute.high if dispute.place is Place.STEP else 0
+
+
 def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:
     """Lists are posted once, for all challengers: take one that any dispute has drawn out. (SPEC.md 6.3)
 
     A list that is taken pays the debt of its author: nothing else could, once the dispute has moved on.
     """
-    entries = state.rounds[dispute.round].lists.get((dispute.accused, dispute.low, dispute.high))
-    if dispute.turn is not Turn.LIST or entries is None or entries[-1] != dispute.claimed:
+    if dispute.turn is not Turn.LIST:
+        return []
+    listed = state.rounds[dispute.round].lists.get((dispute.accused, awaited(dispute)))
+    if listed is None:
         return []
     _spend_clock(dispute, dispute.accused, now)
-    dispute.entries, dispute.turn = entries, Turn.POINT
+    dispute.entries, dispute.trace, dispute.turn = listed.entries, listed.trace, Turn.POINT
     return settle_debt(state, state.members[dispute.accused], debt_of(dispute))
 
 
 def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
     dispute.clocks[party] = max(0, dispute.clocks[party] - (now - dispute.since))
     dispute.since = now
-
-
-def _inputs(state: State, dispute: Dispute, bundles: Sequence[Bundle]) -> tuple[Digest, list[Tensor | None]]:
-    """Return the disputed program and its inputs, each bundle checked against the digest it must open."""
-    worked, manifest = state.rounds[dispute.round], state.manifest
-    programs = manifest.programs
-    if dispute.place is Place.PROLOGUE:
-        opened = _verify(bundles, [worked.start.digest, None])
-        (data,) = _verify_data(state, bundles[1])
-        steps = worked.assignments[dispute.accused].steps
-        index = record_index(manifest, worked.beacon, dispute.accused, steps)
-        return programs.prologue.digest, [*opened[0].tensors, data, index]
-    if dispute.place is Place.STEP:
-        (working,) = _verify(bundles, [dispute.agreed])
-        return programs.inner.digest, list(working.tensors)
-    if dispute.place is Place.EPILOGUE:
-        start, working = _verify(bundles, [worked.start.digest, dispute.agreed])
-        return programs.epilogue.digest, [*start.tensors, *working.tensors]
-    digests = [worked.commits[worker].contribution.digest for worker in worked.included]
-    start, *contributions = _verify(bundles, [worked.start.digest, *digests])
-    entries = {
-        worked.assignments[worker].slot: (worked.assignments[worker].steps, contribution)
-        for worker, contribution in zip(worked.included, contributions, strict=True)
-    }
-    return programs.outer.digest, outer_inputs(manifest.work.slots, start, entries)
-
-
-def _verify(bundles: Sequence[Bundle], digests: Sequence[Digest | None]) -> list[Bundle]:
-    if len(bundles) != len(digests):
-        raise BadEvidence(f"this execution has {len(digests)} inputs")
-    for bundle, digest in zip(bundles, digests, strict=True):
-        if not bundle.tensors or (digest is not None and digest_of(bundle) != digest):
-            raise BadEvidence("an input does not open the agreed digest")
-    return list(bundles)
-
-
-def _verify_data(state: State, bundle: Bundle) -> tuple[Tensor, ...]:
-    if len(bundle.tensors) != 1 or tensor_digest(bundle.tensors[0]) != state.manifest.data.root:
-        raise BadEvidence("the data do not open the data root")
-    return bundle.tensors
 
 
 def _acquit(state: State, dispute: Dispute, reason: str) -> list[Effect]:
@@ -303,13 +407,7 @@ def _end(dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
     step = dispute.high if dispute.place is Place.STEP else None
     return [
         DisputeEnded(
-            dispute.number,
-            dispute.round,
-            dispute.accused,
-            dispute.challenger,
-            dispute.place,
-            step,
-            ruling,
-            reason,
+            dispute.number, dispute.round, dispute.accused, dispute.challenger, dispute.place, step,
+            dispute.node, dispute.operator, ruling, reason,
         )
-    ]
+    ]  # fmt: skip

@@ -77,7 +77,7 @@ class DisputeMoved:
 
 @dataclass(frozen=True)
 class DisputeEnded:
-    """The ruling with the reason and the place it rests on; `step` is set for a disputed inner step."""
+    """The ruling, its reason and its place; `step` is set for an inner step, `node` once it is known."""
 
     number: int
     round: Round
@@ -85,6 +85,8 @@ class DisputeEnded:
     challenger: Address
     place: Place
     step: int | None
+    node: int | None
+    operator: str
     ruling: Ruling
     reason: str
 

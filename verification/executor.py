@@ -1,11 +1,14 @@
-"""The one door through which training enters the law: execute a program on tensors. (SPEC.md 6.5)"""
+"""The one door through which training enters the law: execute a node on tensors. (SPEC.md 6.5)"""
 
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from verification.digest import integer, tagged
 from verification.errors import ProofswarmError
-from verification.tensors import Bundle, Tensor, digest_of
+from verification.program import Node, Program
+from verification.tensors import Tensor, tensor_digest
 from verification.units import Digest
 
 
@@ -18,20 +21,38 @@ class StepFailed(ProofswarmError):
 
 
 class Executor(Protocol):
-    """Runs programs by digest; the same inputs give the same bytes everywhere."""
+    """Knows programs by digest and executes nodes; the same inputs give the same bytes everywhere."""
 
-    def execute(self, program: Digest, inputs: Sequence[Tensor | None]) -> Bundle:
-        """Return the program's outputs; None stands for zeros of the port's shape.
+    def program(self, digest: Digest) -> Program:
+        """Return a checked program; raises Unavailable when its bytes are not at hand, Malformed when they are none."""
+        ...
 
-        Raises StepFailed, BadEvidence when inputs do not fit the program's ports, Unavailable when the program's
-        bytes are not at hand.
+    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Return what node `number` makes of its inputs under a version of the arithmetic.
+
+        Raises StepFailed with that number; a Violation for inputs that the operator does not take or that no honest
+        execution can hold (a quantised integer over its bits), since their result would differ between machines;
+        Unavailable for an unknown arithmetic.
         """
         ...
 
 
-def outcome(executor: Executor, program: Digest, inputs: Sequence[Tensor | None]) -> Digest:
-    """Return the digest of what the program gives, or the digest that stands for its failure."""
+def failed(program: Digest, number: int) -> Digest:
+    """Return the digest that stands for a program's failure at a node. (SPEC.md 6.5)"""
+    return tagged("failed", program, integer(number))
+
+
+def result_of(
+    executor: Executor, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor], is_output: bool
+) -> Digest | None:
+    """Return the digest of a node's result; None when it fails, as outputs with NaN or infinity do. (SPEC.md 6.5)"""
     try:
-        return digest_of(executor.execute(program, inputs))
-    except StepFailed as failure:
-        return tagged("failed", program, integer(failure.node))
+        made = executor.execute_node(arithmetic, number, node, inputs)
+    except StepFailed:
+        return None
+    return None if is_output and not is_finite(made) else tensor_digest(made)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity."""
+    return tensor.dtype != "float32" or bool(np.isfinite(np.frombuffer(tensor.data, dtype="<f4")).all())

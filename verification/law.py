@@ -28,11 +28,14 @@ from verification.statements import (
     Finished,
     Join,
     Link,
+    Mismatch,
+    NodeList,
     Opening,
     Point,
     Reveal,
     Seal,
     Statement,
+    Trace,
     Verdict,
     Withdraw,
     open_statement,
@@ -143,8 +146,11 @@ HANDLERS: dict[type, Handler] = {
     ChallengeSeal: lambda state, sender, body, now, executor: disputes.process_challenge_seal(
         state, sender, body, now
     ),
-    Answer: lambda state, sender, body, now, executor: disputes.process_answer(state, sender, body, now),
-    Point: lambda state, sender, body, now, executor: disputes.process_point(state, sender, body, now),
+    Answer: disputes.process_list,
+    Trace: disputes.process_list,
+    NodeList: disputes.process_list,
+    Point: disputes.process_point,
+    Mismatch: disputes.process_mismatch,
     Evidence: disputes.process_evidence,
     Contradiction: lambda state, sender, body, now, executor: process_contradiction(state, sender, body),
 }

@@ -37,6 +37,15 @@ class Programs:
     epilogue: ProgramRef
     outer: ProgramRef
 
+    def all(self) -> tuple[ProgramRef, ...]:
+        """Return the four in the order in which they run."""
+        return self.prologue, self.inner, self.epilogue, self.outer
+
+    def at(self, place: str) -> ProgramRef:
+        """Return the program that runs at a place of a dispute, a value of `state.Place`."""
+        places = ("prologue", "inner step", "epilogue", "outer step")
+        return self.all()[places.index(place)]
+
 
 @dataclass(frozen=True)
 class DataRef:

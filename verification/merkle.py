@@ -12,25 +12,63 @@ from verification.units import Digest
 
 def root(purpose: str, leaves: Sequence[bytes]) -> Digest:
     """Return the root over `leaves` (any bytes); raises ValueError for no leaves."""
-    return _crown(purpose, len(leaves), _levels(purpose, leaves)[-1][0])
+    return crown(purpose, len(leaves), subtree(purpose, leaves))
+
+
+def subtree(purpose: str, leaves: Sequence[bytes]) -> Digest:
+    """Return the top over `leaves` without their number: an inner node of a larger tree that they stand in."""
+    return _levels(purpose, tagged_each(purpose + "/leaf", b"", leaves))[-1][0]
+
+
+def fold(purpose: str, nodes: Sequence[Digest]) -> Digest:
+    """Return the top over neighbouring inner nodes of one height; the last may stand for fewer leaves."""
+    return _levels(purpose, nodes)[-1][0]
+
+
+def crown(purpose: str, count: int, top: Digest) -> Digest:
+    """Return the root of a tree from its top and its number of leaves."""
+    return tagged(purpose + "/root", integer(count), top)
 
 
 def path(purpose: str, leaves: Sequence[bytes], index: int) -> tuple[Digest, ...]:
     """Return the siblings from leaf `index` to the top, lowest first; raises IndexError."""
-    if not 0 <= index < len(leaves):
-        raise IndexError(index)
-    siblings = []
-    for level in _levels(purpose, leaves)[:-1]:
-        if index ^ 1 < len(level):
-            siblings.append(level[index ^ 1])
-        index //= 2
-    return tuple(siblings)
+    return paths(purpose, leaves, [index])[0]
+
+
+def paths(purpose: str, leaves: Sequence[bytes], indices: Sequence[int]) -> tuple[tuple[Digest, ...], ...]:
+    """Return the path of each of some leaves; raises IndexError."""
+    return paths_above(purpose, tagged_each(purpose + "/leaf", b"", leaves), indices)
+
+
+def paths_above(
+    purpose: str, nodes: Sequence[Digest], indices: Sequence[int]
+) -> tuple[tuple[Digest, ...], ...]:
+    """Return, for some of neighbouring inner nodes of one height, the siblings from there to the top over them."""
+    levels = _levels(purpose, nodes)[:-1] if nodes else []
+    found = []
+    for index in indices:
+        if not 0 <= index < len(nodes):
+            raise IndexError(index)
+        siblings = []
+        for level in levels:
+            if index ^ 1 < len(level):
+                siblings.append(level[index ^ 1])
+            index //= 2
+        found.append(tuple(siblings))
+    return tuple(found)
 
 
 def verify_path(
     purpose: str, expected: Digest, leaf: bytes, index: int, count: int, siblings: Sequence[Digest]
 ) -> bytes:
     """Return `leaf` when the path proves it at `index` of `count` leaves under `expected`; raises BadEvidence."""
+    if root_of_path(purpose, leaf, index, count, siblings) != expected:
+        raise BadEvidence("path does not lead to the root")
+    return leaf
+
+
+def root_of_path(purpose: str, leaf: bytes, index: int, count: int, siblings: Sequence[Digest]) -> Digest:
+    """Return the root that a path leads to; raises BadEvidence when it has the wrong length for its place."""
     if not 0 <= index < count:
         raise BadEvidence(f"index {index} is outside a tree of {count} leaves")
     node, width, rest = _leaf(purpose, leaf), count, list(siblings)
@@ -44,9 +82,7 @@ def verify_path(
         index, width = index // 2, (width + 1) // 2
     if rest:
         raise BadEvidence("path is too long")
-    if _crown(purpose, count, node) != expected:
-        raise BadEvidence("path does not lead to the root")
-    return leaf
+    return crown(purpose, count, node)
 
 
 def single_roots(purpose: str, leaves: Sequence[bytes]) -> list[Digest]:
@@ -54,10 +90,10 @@ def single_roots(purpose: str, leaves: Sequence[bytes]) -> list[Digest]:
     return tagged_each(purpose + "/root", prefixed(integer(1)), tagged_each(purpose + "/leaf", b"", leaves))
 
 
-def _levels(purpose: str, leaves: Sequence[bytes]) -> list[list[Digest]]:
-    if not leaves:
+def _levels(purpose: str, nodes: Sequence[Digest]) -> list[list[Digest]]:
+    if not nodes:
         raise ValueError("a Merkle tree needs a leaf")
-    levels = [tagged_each(purpose + "/leaf", b"", leaves)]
+    levels = [list(nodes)]
     while len(levels[-1]) > 1:
         low = levels[-1]
         high = [_node(purpose, low[i], low[i + 1]) for i in range(0, len(low) - 1, 2)]
@@ -71,7 +107,3 @@ def _leaf(purpose: str, leaf: bytes) -> Digest:
 
 def _node(purpose: str, left: Digest, right: Digest) -> Digest:
     return tagged(purpose + "/node", left, right)
-
-
-def _crown(purpose: str, count: int, top: Digest) -> Digest:
-    return tagged(purpose + "/root", integer(count), top)

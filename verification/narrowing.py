@@ -1,17 +1,53 @@
-"""How an interval of states is narrowed to one execution, 64 digests at a time. (SPEC.md 6.3)
+"""How a dispute is narrowed, 64 digests at a time: from inner steps to one execution, then to one node. (SPEC.md 6.3)
 
-Works on any numbered sequence of values (inner steps here, nodes later): value `low` is agreed, value `high` disputed.
+States are listed at steps of an interval whose start is agreed and whose end is disputed. The results of an execution's
+nodes are the leaves of a tree (`verification.merkle`), and a list holds the inner nodes that cut a segment of it into
+64: equal entries mean that every leaf below is equal, so everything before the first difference is agreed.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from verification import merkle
+from verification.digest import ZERO
 from verification.errors import BadEvidence
-from verification.statements import MAX_ENTRIES
+from verification.executor import failed
+from verification.program import ProgramHead
+from verification.statements import MAX_ENTRIES, Answer, NodeList, Trace
+from verification.tensors import bundle_digest
 from verification.units import Digest
+
+Interval = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """An accused's trace of one execution, as far as it has been narrowed.
+
+    `length` node results, from value number `first` on, are the leaves under `root`; the disputed segment is
+    low <= leaf < high, whose top is `top`. `outputs` are the digests of the values with the numbers `sources`. A trace
+    that ends in a failure names its node as `failed`, and the digest that stands for it is its only output.
+    """
+
+    program: Digest
+    first: int
+    length: int
+    root: Digest
+    top: Digest
+    low: int
+    high: int
+    outputs: tuple[Digest, ...]
+    sources: tuple[int, ...]
+    failed: int | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether nothing has been pointed at yet."""
+        return (self.low, self.high) == (0, self.length)
 
 
 def positions(low: int, high: int) -> tuple[int, ...]:
-    """Return the numbers whose digests a list for (low, high] must hold; the last is always `high`."""
+    """Return the steps whose digests a list for (low, high] must hold; the last is always `high`."""
     length = high - low
     if length < 1:
         raise ValueError("an interval needs a step")
@@ -19,13 +55,13 @@ def positions(low: int, high: int) -> tuple[int, ...]:
     return tuple(low + (index + 1) * length // count for index in range(count))
 
 
-def verify_list(low: int, high: int, claimed: Digest, entries: Sequence[Digest]) -> tuple[Digest, ...]:
-    """Return the list when it has the interval's length and folds to the value it replaces; raises BadEvidence."""
-    if len(entries) != len(positions(low, high)):
-        raise BadEvidence("the list does not have the interval's length")
-    if entries[-1] != claimed:
-        raise BadEvidence("the list does not fold to the value it replaces")
-    return tuple(entries)
+def answer_fault(claimed: Digest, answer: Answer) -> str:
+    """Return what is wrong with a list of states, nothing when it folds to the value it replaces. (SPEC.md 6.3)"""
+    if len(answer.entries) != len(positions(answer.low, answer.high)):
+        return "its list of states does not have the interval's length"
+    if answer.entries[-1] != claimed:
+        return "its list of states does not end in the value it replaces"
+    return ""
 
 
 def narrow(
@@ -41,9 +77,79 @@ def narrow(
 
 
 def lists_needed(length: int) -> int:
-    """Return how many lists narrow an interval of `length` steps to one: the bound of a dispute's moves."""
+    """Return how many lists narrow `length` steps, or nodes, to one: the bound of a dispute's moves. (SPEC.md 6.10)"""
     count = 0
     while length > 1:
         length = -(-length // MAX_ENTRIES)
         count += 1
     return count
+
+
+def segments(low: int, high: int) -> list[Interval]:
+    """Return the segments into which a list cuts the leaves low..high-1: of a power of 64 leaves but for the last."""
+    width = 1
+    while width * MAX_ENTRIES < high - low:
+        width *= MAX_ENTRIES
+    return [(start, min(start + width, high)) for start in range(low, high, width)]
+
+
+def entries_of(leaves: Sequence[Digest], low: int, high: int) -> tuple[Digest, ...]:
+    """Return the list for a segment of all node results: results themselves, or tops of smaller segments."""
+    if high - low <= MAX_ENTRIES:
+        return tuple(leaves[low:high])
+    return tuple(merkle.subtree("trace", leaves[start:end]) for start, end in segments(low, high))
+
+
+def fold(low: int, high: int, entries: Sequence[Digest]) -> Digest:
+    """Return the top of the segment that a list of the right length cuts."""
+    is_leaves = high - low <= MAX_ENTRIES
+    return (merkle.subtree if is_leaves else merkle.fold)("trace", entries)
+
+
+def enter(tracing: Tracing, entries: Sequence[Digest], leaf: int) -> Tracing:
+    """Return the trace narrowed to the segment of a list that holds a leaf; raises BadEvidence when none does."""
+    for (low, high), entry in zip(segments(tracing.low, tracing.high), entries, strict=False):
+        if low <= leaf < high:
+            return replace(tracing, low=low, high=high, top=entry)
+    raise BadEvidence("the lists do not reach the node")
+
+
+def open_trace(digest: Digest, head: ProgramHead, claimed: Digest, trace: Trace) -> Tracing | str:
+    """Return the trace of a claimed value, or what is wrong with it. (SPEC.md 6.4)"""
+    first, length = head.first, int(head.nodes)
+    sources = tuple(int(output.source) for output in head.outputs)
+    outputs = trace.outputs
+    if trace.failed is not None:
+        if outputs or not first <= trace.failed < first + length or failed(digest, trace.failed) != claimed:
+            return "its trace ends in another failure than it claimed"
+        length, sources, outputs = trace.failed - first + 1, (trace.failed,), (claimed,)
+    elif len(outputs) != len(sources) or bundle_digest(outputs) != claimed:
+        return "the outputs of its trace do not fold to the value it claimed"
+    if len(trace.entries) != len(segments(0, length)):
+        return "its trace does not have the program's length"
+    top = fold(0, length, trace.entries) if length else ZERO
+    root = merkle.crown("trace", length, top)
+    return Tracing(digest, first, length, root, top, 0, length, outputs, sources, trace.failed)
+
+
+def nodes_fault(tracing: Tracing, nodes: NodeList) -> str:
+    """Return what is wrong with a list of nodes, nothing when it folds to the entry it replaces. (SPEC.md 6.4)"""
+    if len(nodes.entries) != len(segments(tracing.low, tracing.high)):
+        return "its list of nodes does not have the segment's length"
+    if fold(tracing.low, tracing.high, nodes.entries) != tracing.top:
+        return "its list of nodes does not fold to the entry it replaces"
+    return ""
+
+
+def first_difference(tracing: Tracing, listed: Sequence[Digest], leaves: Sequence[Digest]) -> int | None:
+    """Return the index of the first listed entry that one's own node results do not give; None without one.
+
+    Own results may end early, in a failure: what reaches past them differs.
+    """
+    is_leaves = tracing.high - tracing.low <= MAX_ENTRIES
+    for index, (start, end) in enumerate(segments(tracing.low, tracing.high)):
+        if end > len(leaves):
+            return index
+        if listed[index] != (leaves[start] if is_leaves else merkle.subtree("trace", leaves[start:end])):
+            return index
+    return None

@@ -14,14 +14,14 @@ def outer_inputs(slots: int, start: Bundle, entries: Mapping[int, tuple[int, Bun
     width = contribution_width(len(start.tensors))
     empty: tuple[Tensor | None, ...] = (None,) * width
     parts = [entries[slot][1].tensors if slot in entries else empty for slot in range(slots)]
-    weights = b"".join(
-        (entries[slot][0] if slot in entries else 0).to_bytes(8, "little") for slot in range(slots)
-    )
-    return [
-        *start.tensors,
-        *(tensor for part in parts for tensor in part),
-        Tensor("int64", (Count(slots),), weights),
-    ]
+    weights = weights_of(slots, {slot: steps for slot, (steps, _) in entries.items()})
+    return [*start.tensors, *(tensor for part in parts for tensor in part), weights]
+
+
+def weights_of(slots: int, steps: Mapping[int, int]) -> Tensor:
+    """Return the outer step's weights, int64 [slots]: a slot's inner steps, 0 for an empty one."""
+    body = b"".join(steps.get(slot, 0).to_bytes(8, "little") for slot in range(slots))
+    return Tensor("int64", (Count(slots),), body)
 
 
 def contribution_width(state_tensors: int) -> int:

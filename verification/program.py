@@ -1,4 +1,4 @@
-"""Programs: training as a document. A flat list of numbered nodes over inputs and constants; no torch. (SPEC.md 3)
+"""Programs: training as a document. A flat list of numbered nodes over inputs and constants; no torch. (SPEC.md 2.5)
 
 A value's number counts inputs first, then constants, then nodes; a node refers to lower numbers only, so a program has
 no cycles and its order is its order of execution. Attributes are integers; a float travels as a 0-d float32 constant.
@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verification import codec
+from verification import codec, merkle
 from verification.digest import tagged
 from verification.errors import Malformed, Refused
-from verification.tensors import ITEM_BYTES, MAX_DIMENSIONS, Tensor
+from verification.tensors import ITEM_BYTES, MAX_DIMENSIONS, Tensor, tensor_digest
 from verification.units import Count, Digest
 
 VERSION = "program/1"
@@ -69,6 +69,24 @@ class Program:
     outputs: tuple[Output, ...]
 
 
+@dataclass(frozen=True)
+class ProgramHead:
+    """All of a program but its constants and nodes, of which it gives the numbers: what a digest opens to first."""
+
+    version: str
+    arithmetic: str
+    role: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Output, ...]
+    constants: Count
+    nodes: Count
+
+    @property
+    def first(self) -> int:
+        """The number of the program's first node."""
+        return len(self.inputs) + self.constants
+
+
 Sized = Port | Tensor | Node
 """What a value's number points at; all have `dtype` and `shape`."""
 
@@ -79,8 +97,45 @@ def encode_program(program: Program) -> bytes:
 
 
 def program_digest(encoded: bytes) -> Digest:
-    """Return the digest of an encoded program."""
-    return tagged("program", encoded)
+    """Return the digest of an encoded program, whatever it says; raises Malformed for bytes that are none."""
+    return digest_of_program(codec.decode(Program, encoded, MAX_PROGRAM))
+
+
+def digest_of_program(program: Program) -> Digest:
+    """Return the digest of a program: it opens by head, constant and node. (SPEC.md 2.5)"""
+    return digest_of_parts(head_of(program), *roots_of(program))
+
+
+def head_of(program: Program) -> ProgramHead:
+    """Return the head of a program."""
+    counts = Count(len(program.constants)), Count(len(program.nodes))
+    return ProgramHead(
+        program.version, program.arithmetic, program.role, program.inputs, program.outputs, *counts
+    )
+
+
+def roots_of(program: Program) -> tuple[bytes, bytes]:
+    """Return the roots over the constants' digests and over the encoded nodes; no bytes where there are none."""
+    constants, nodes = constant_leaves(program), node_leaves(program)
+    return (
+        merkle.root("constant", constants) if constants else b"",
+        merkle.root("node", nodes) if nodes else b"",
+    )
+
+
+def constant_leaves(program: Program) -> list[Digest]:
+    """Return the leaves of the tree over a program's constants."""
+    return [tensor_digest(constant) for constant in program.constants]
+
+
+def node_leaves(program: Program) -> list[bytes]:
+    """Return the leaves of the tree over a program's nodes."""
+    return [codec.encode(node) for node in program.nodes]
+
+
+def digest_of_parts(head: ProgramHead, constants: bytes, nodes: bytes) -> Digest:
+    """Return the digest of a program from its head and its two roots. (SPEC.md 2.5)"""
+    return tagged("program", codec.encode(head), constants, nodes)
 
 
 def decode_program(data: bytes, limit: int = MAX_PROGRAM) -> Program:
@@ -96,30 +151,57 @@ def decode_program(data: bytes, limit: int = MAX_PROGRAM) -> Program:
 
 def check_program(program: Program) -> None:
     """Check everything that needs no knowledge of operators; raises Malformed (see `decode_program`)."""
-    if program.version != VERSION:
-        raise Malformed(f"unknown program version {program.version!r}")
-    for place, port in enumerate(program.inputs):
+    check_head(head_of(program))
+    for number, node in enumerate(program.nodes, first_node(program)):
+        check_node(number, node)
+
+
+def check_head(head: ProgramHead) -> None:
+    """Check the part of a program that is not its constants and nodes; raises Malformed."""
+    if head.version != VERSION:
+        raise Malformed(f"unknown program version {head.version!r}")
+    for place, port in enumerate(head.inputs):
         _check_sized(f"input {place}", port)
-    first = first_node(program)
-    for place, node in enumerate(program.nodes):
-        number = first + place
-        _check_sized(f"node {number}", node)
-        if any(source >= number for source in node.inputs):
-            raise Malformed(f"node {number} refers to a value that is not before it")
-        names = [name for name, _ in node.attributes]
-        if names != sorted(set(names)):
-            raise Malformed(f"node {number} has attributes out of order or twice")
-    if not program.outputs:
+    if not head.outputs:
         raise Malformed("a program needs an output")
-    if any(output.source >= first + len(program.nodes) for output in program.outputs):
+    if any(output.source >= head.first + head.nodes for output in head.outputs):
         raise Malformed("an output refers to a value that does not exist")
-    _check_unique("input", [port.name for port in program.inputs])
-    _check_unique("output", [output.name for output in program.outputs])
+    _check_unique("input", [port.name for port in head.inputs])
+    _check_unique("output", [output.name for output in head.outputs])
+
+
+def check_node(number: int, node: Node) -> None:
+    """Check one node by itself; raises Malformed."""
+    _check_sized(f"node {number}", node)
+    if any(source >= number for source in node.inputs):
+        raise Malformed(f"node {number} refers to a value that is not before it")
+    names = [name for name, _ in node.attributes]
+    if names != sorted(set(names)):
+        raise Malformed(f"node {number} has attributes out of order or twice")
 
 
 def first_node(program: Program) -> int:
     """Return the number of the program's first node."""
     return len(program.inputs) + len(program.constants)
+
+
+def place_of(program: Program, number: int) -> str:
+    """Return for people where a node stands: the nearest port or output, in references, that bears a name.
+
+    Parameters come first at equal distance, since their names tell the layer.
+    """
+    named = {int(output.source): output.name for output in reversed(program.outputs)}
+    named |= {place: port.name for place, port in enumerate(program.inputs)}
+    first, seen, border = first_node(program), {number}, [number]
+    while border:
+        names = [named[value] for value in border if value in named]
+        if names:
+            return min(names, key=lambda name: ("parameter/" not in name, names.index(name)))
+        nodes = [program.nodes[value - first] for value in border if value >= first]
+        reached = dict.fromkeys(int(source) for node in nodes for source in node.inputs)
+        border = [value for value in reached if value not in seen]
+        seen.update(border)
+    return ""
 
 
 def values(program: Program) -> Sequence[Sized]:

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from verification.digest import ZERO
 from verification.manifest import BundleRef, Manifest
+from verification.narrowing import Tracing
 from verification.statements import Commit, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Digest, Millis, Round
 
@@ -126,6 +127,14 @@ class Assignment:
     steps: int
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A list that an accused has posted, and the trace it narrows; posted once, for all challengers."""
+
+    entries: tuple[Digest, ...]
+    trace: Tracing | None = None
+
+
 @dataclass
 class RoundState:
     """One round. `beacon` drew its assignments; `members` is the bonded stake that decides it.
@@ -153,7 +162,7 @@ class RoundState:
     backing: dict[BundleRef, int] = field(default_factory=dict)
     sealed: BundleRef | None = None
     openings: dict[Address, Opening] = field(default_factory=dict)
-    lists: dict[tuple[Address, int, int], tuple[Digest, ...]] = field(default_factory=dict)
+    lists: dict[tuple[Address, str], Listed] = field(default_factory=dict)
 
     @cached_property
     def stake(self) -> int:
@@ -201,7 +210,12 @@ class Session:
 
 @dataclass
 class Dispute:
-    """A claim of `accused` that `challenger` contests: value `low` is agreed, value `high` is not."""
+    """A claim of `accused` that `challenger` contests: value `low` is agreed, value `high` is not.
+
+    Once one execution is left the accused has opened its `trace`, and `trail` holds the lists of it that have been
+    pointed into, from the whole one down. `node` is the value number at which the dispute has arrived, `operator` and
+    `near` say for people what and where that is.
+    """
 
     number: int
     round: Round
@@ -218,6 +232,11 @@ class Dispute:
     clocks: dict[Address, int]
     level: int = 0
     entries: tuple[Digest, ...] = ()
+    trace: Tracing | None = None
+    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...] = ()
+    node: int | None = None
+    operator: str = ""
+    near: str = ""
     computed: Digest | None = None
     ruling: Ruling | None = None
     reason: str = ""

@@ -9,7 +9,7 @@ from verification import codec, signing
 from verification.digest import tagged
 from verification.errors import Malformed
 from verification.manifest import BundleRef
-from verification.tensors import Bundle
+from verification.tensors import Tensor
 from verification.units import Address, Amount, Count, Digest, Round, Signature
 
 MAX_STATEMENT = 1 << 28
@@ -134,16 +134,45 @@ class ChallengeSeal:
 
 @dataclass(frozen=True)
 class Answer:
-    """The accused lists the disputed interval's state digests, at most 64; `level` counts the lists of a dispute."""
+    """The accused lists its state digests after steps low+1..high of its round, at most 64 of them. (SPEC.md 6.3)"""
 
-    dispute: Count
-    level: Count
+    round: Round
+    low: Count
+    high: Count
+    entries: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The accused opens one execution: its outputs' digests and the first list of its nodes' results. (SPEC.md 6.4)
+
+    `place` is a value of `state.Place`; `step` numbers the inner step that it is, else it is 0. An execution that
+    failed has no outputs and names the node.
+    """
+
+    round: Round
+    place: str
+    step: Count
+    failed: Count | None
+    outputs: tuple[Digest, ...]
+    entries: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class NodeList:
+    """The accused lists a segment of a trace: results number low..high-1, or the tops of 64ths of it. (SPEC.md 6.4)"""
+
+    round: Round
+    place: str
+    step: Count
+    low: Count
+    high: Count
     entries: tuple[Digest, ...]
 
 
 @dataclass(frozen=True)
 class Point:
-    """The challenger names the first entry it disagrees with."""
+    """The challenger names the first entry it disagrees with; `level` counts the points of a dispute."""
 
     dispute: Count
     level: Count
@@ -151,11 +180,39 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """The challenger brings the inputs of the one disputed execution, as bytes that open agreed digests."""
+class Mismatch:
+    """The challenger shows that an output of a trace is not the value it claims to be. (SPEC.md 6.5)
+
+    `path` proves `digest` in the trace (a node's result) or in the agreed bundle (an input); it is empty for what the
+    law has itself.
+    """
 
     dispute: Count
-    bundles: tuple[Bundle, ...]
+    output: Count
+    digest: Digest
+    path: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class NodeInput:
+    """One input of a disputed node, opened: `path` proves its digest in the trace or in the agreed bundle.
+
+    Of a gather's table only the rows that the index selects may be here, ascending: `total` is then the number of all
+    rows, and `rows` holds the path of each.
+    """
+
+    tensor: Tensor
+    path: tuple[Digest, ...]
+    total: Count
+    rows: tuple[tuple[Digest, ...], ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The challenger brings the disputed node's inputs: each once, in the node's order, but for what the law has."""
+
+    dispute: Count
+    inputs: tuple[NodeInput, ...]
 
 
 @dataclass(frozen=True)
@@ -175,14 +232,14 @@ class Withdraw:
 
 Body = (
     Join | Announce | Commit | Attest | Seal | Verdict | Finished | Opening | Reveal | Link
-    | ChallengeSeal | Answer | Point | Evidence | Contradiction | Withdraw
+    | ChallengeSeal | Answer | Trace | NodeList | Point | Mismatch | Evidence | Contradiction | Withdraw
 )  # fmt: skip
 
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         Join, Announce, Commit, Attest, Seal, Verdict, Finished, Opening, Reveal, Link,
-        ChallengeSeal, Answer, Point, Evidence, Contradiction, Withdraw,
+        ChallengeSeal, Answer, Trace, NodeList, Point, Mismatch, Evidence, Contradiction, Withdraw,
     )
 }  # fmt: skip
 
@@ -215,15 +272,36 @@ def slot_of(body: Body) -> str:
             return f"{type(body).__name__}/{body.work}/{body.worker.hex()}"
         case ChallengeSeal():
             return f"ChallengeSeal/{body.accused.hex()}"
-        case Answer() | Point():
-            return f"{type(body).__name__}/{body.dispute}/{body.level}"
-        case Evidence():
-            return f"Evidence/{body.dispute}"
+        case Answer():
+            return answer_slot(body.low, body.high)
+        case Trace():
+            return trace_slot(body.place, body.step)
+        case NodeList():
+            return nodes_slot(body.place, body.step, body.low, body.high)
+        case Point():
+            return f"Point/{body.dispute}/{body.level}"
+        case Mismatch() | Evidence():
+            return f"{type(body).__name__}/{body.dispute}"
         case Announce() | Withdraw():
             return f"{type(body).__name__}/{body.sequence}"
         case Contradiction():
             return f"Contradiction/{tagged('contradiction', body.first, body.second).hex()}"
     return type(body).__name__
+
+
+def answer_slot(low: int, high: int) -> str:
+    """Return the place of a list of states: one per interval, whoever asks for it."""
+    return f"Answer/{low}/{high}"
+
+
+def trace_slot(place: str, step: int) -> str:
+    """Return the place of a trace: one per execution."""
+    return f"Trace/{place}/{step}"
+
+
+def nodes_slot(place: str, step: int, low: int, high: int) -> str:
+    """Return the place of a list of nodes: one per segment of an execution."""
+    return f"NodeList/{place}/{step}/{low}/{high}"
 
 
 def round_of(body: Body) -> Round:

@@ -13,7 +13,7 @@ import numpy as np
 
 from verification import codec, merkle
 from verification.digest import integer, tagged
-from verification.errors import Malformed
+from verification.errors import BadEvidence, Malformed
 from verification.units import Count, Digest
 
 BLOCK = 1024
@@ -38,6 +38,8 @@ class Tensor:
             raise ValueError(f"more than {MAX_DIMENSIONS} dimensions")
         if len(self.data) != math.prod(self.shape) * ITEM_BYTES[self.dtype]:
             raise ValueError("data does not have the length that dtype and shape give")
+        if self.dtype == "bool" and self.data.translate(None, b"\0\1"):
+            raise ValueError("a bool is a byte 0 or 1")
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,43 @@ def tensor_digest(tensor: Tensor) -> Digest:
 
     (SPEC.md 2.2)
     """
+    if not tensor.data:
+        return tagged("tensor", _head(tensor.dtype, tensor.shape))
+    return tagged("tensor", _head(tensor.dtype, tensor.shape), merkle.root("row", row_leaves(tensor)))
+
+
+def row_leaves(tensor: Tensor) -> list[Digest]:
+    """Return the leaf of each row of a tensor that is not empty: the root over its blocks."""
     data = _without_negative_zero(tensor)
     rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
-    head = codec.encode((tensor.dtype, tensor.shape))
-    if not data:
-        return tagged("tensor", head)
     width = len(data) // rows
     parts = [data[i * width : (i + 1) * width] for i in range(rows)]
     block = BLOCK * ITEM_BYTES[tensor.dtype]
     if width <= block:
-        return tagged("tensor", head, merkle.root("row", merkle.single_roots("block", parts)))
-    leaves = [merkle.root("block", [row[i : i + block] for i in range(0, width, block)]) for row in parts]
-    return tagged("tensor", head, merkle.root("row", leaves))
+        return merkle.single_roots("block", parts)
+    return [merkle.root("block", [row[i : i + block] for i in range(0, width, block)]) for row in parts]
+
+
+def digest_of_rows(
+    some: Tensor, places: Sequence[int], total: int, paths: Sequence[Sequence[Digest]]
+) -> Digest:
+    """Return the digest of a tensor of `total` rows that has the rows of `some` at `places`.
+
+    `paths` lead from each row to the root over all; raises BadEvidence when they do not lead to one. (SPEC.md 2.2)
+    """
+    if len(some.shape) < 2 or not some.data or not len(places) == some.shape[0] == len(paths) > 0:
+        raise BadEvidence("rows, their places and their paths do not go together")
+    roots = {
+        merkle.root_of_path("row", leaf, place, total, path)
+        for leaf, place, path in zip(row_leaves(some), places, paths, strict=True)
+    }
+    if len(roots) != 1:
+        raise BadEvidence("the rows do not belong to one tensor")
+    return tagged("tensor", _head(some.dtype, (Count(total), *some.shape[1:])), roots.pop())
+
+
+def _head(dtype: str, shape: tuple[Count, ...]) -> bytes:
+    return codec.encode((dtype, shape))
 
 
 def _without_negative_zero(tensor: Tensor) -> bytes:
@@ -76,7 +103,17 @@ def _without_negative_zero(tensor: Tensor) -> bytes:
 
 def bundle_digest(tensor_digests: Sequence[Digest]) -> Digest:
     """Return the digest of a bundle from the digests of its tensors, in order; raises ValueError for none."""
-    return tagged("bundle", integer(len(tensor_digests)), merkle.root("bundle", tensor_digests))
+    return bundle_of_root(len(tensor_digests), merkle.root("bundle", tensor_digests))
+
+
+def bundle_of_root(count: int, root: Digest) -> Digest:
+    """Return the digest of a bundle of `count` tensors from the root over their digests. (SPEC.md 2.3)"""
+    return tagged("bundle", integer(count), root)
+
+
+def row_paths(tensor: Tensor, places: Sequence[int]) -> tuple[tuple[Digest, ...], ...]:
+    """Return the path of each of some rows of a tensor of two dimensions or more. (SPEC.md 2.2)"""
+    return merkle.paths("row", row_leaves(tensor), places)
 
 
 def digest_of(bundle: Bundle) -> Digest:

@@ -25,9 +25,9 @@ def tensors(draw: st.DrawFn, dtype: str | None = None) -> Tensor:
     count = ITEM_BYTES[chosen]
     for size in shape:
         count *= size
-    return Tensor(
-        chosen, tuple(Count(size) for size in shape), draw(st.binary(min_size=count, max_size=count))
-    )
+    data = draw(st.binary(min_size=count, max_size=count))
+    body = bytes(byte & 1 for byte in data) if chosen == "bool" else data
+    return Tensor(chosen, tuple(Count(size) for size in shape), body)
 
 
 bundles = st.lists(tensors(), min_size=1, max_size=3).map(lambda parts: Bundle(tuple(parts)))
@@ -41,6 +41,10 @@ def of(schema: Any) -> st.SearchStrategy[Any]:
         return st.integers(0, INTEGERS[schema])
     if schema is Bundle:
         return bundles
+    if schema is Tensor:
+        return tensors()
+    if schema in (bool, type(None)):
+        return st.booleans() if schema is bool else st.none()
     if schema is statements.Join:
         parts = (
             st.sampled_from(["worker", "verifier"]),
@@ -54,7 +58,12 @@ def of(schema: Any) -> st.SearchStrategy[Any]:
         fields = [of(hints[field.name]) for field in dataclasses.fields(schema)]
         return st.builds(typing.cast(Any, schema), *fields)
     if get_origin(schema) is tuple:
-        return st.lists(of(get_args(schema)[0]), max_size=3).map(tuple)
+        first, *rest = get_args(schema)
+        if rest == [Ellipsis]:
+            return st.lists(of(first), max_size=3).map(tuple)
+        return st.tuples(of(first), *map(of, rest))
+    if schema is type(None):
+        return st.none()
     if get_origin(schema) in (types.UnionType, typing.Union):
         return st.one_of(*(of(part) for part in get_args(schema)))
     return {bytes: st.binary(max_size=40), str: st.text(max_size=20), int: st.integers(-(2**63), 2**63 - 1)}[

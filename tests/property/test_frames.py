@@ -6,19 +6,16 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.property.strategies import of
 from trainer import frames, orders
 from verification import codec
 from verification.errors import Malformed
 from verification.manifest import BundleRef
-from verification.tensors import Bundle, Tensor
 from verification.units import Address, Count, Digest, Round
 
 digests = st.binary(min_size=32, max_size=32).map(Digest)
 counts = st.integers(0, 2**53).map(Count)
 references = st.builds(BundleRef, digests, digests)
-tensors = st.lists(st.integers(0, 255), max_size=40).map(
-    lambda data: Tensor("uint8", (Count(len(data)),), bytes(data))
-)
 jobs = st.builds(
     orders.RunJob,
     number=st.integers(0, 2**31).map(Round),
@@ -30,12 +27,10 @@ jobs = st.builds(
 )
 messages = st.one_of(
     jobs,
-    st.builds(orders.Prepare, st.binary(max_size=99), st.text(max_size=9), counts, st.text(max_size=9), counts),
-    st.builds(orders.JobDone, st.lists(digests, max_size=5).map(tuple), references, counts, st.integers(-9, 9**9)),
     st.builds(orders.ListSteps, jobs, st.lists(counts, max_size=5).map(tuple)),
-    st.builds(orders.MakeInputs, jobs, st.text(max_size=9), counts),
-    st.builds(orders.Inputs, st.lists(st.builds(Bundle, st.tuples(tensors, tensors)), max_size=3).map(tuple)),
-    st.builds(orders.Execute, digests, st.lists(st.none() | tensors, max_size=4).map(tuple)),
+    *(of(kind) for kind in (orders.Prepare, orders.JobDone, orders.TraceNodes, orders.NodesTraced)),
+    *(of(kind) for kind in (orders.OpenInputs, orders.Opened, orders.ProveValue, orders.Proved)),
+    *(of(kind) for kind in (orders.ExecuteNode, orders.Executed)),
     st.builds(orders.Failed, st.text(max_size=9), st.text(max_size=99), st.integers(-1, 10**6)),
 )  # fmt: skip
 SCHEMAS = orders.ORDERS | orders.REPLIES

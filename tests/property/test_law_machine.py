@@ -20,11 +20,11 @@ from verification.statements import (
     KINDS,
     ChallengeSeal,
     Contradiction,
+    NodeInput,
     make_statement,
     round_of,
     sign_statement,
 )
-from verification.tensors import Bundle
 from verification.units import Address, Digest, Millis, Round
 
 WRONG = tagged("wrong")
@@ -153,7 +153,9 @@ class LawMachine(RuleBasedStateMachine):
 def altered(draw: Any, body: Any, fixed: Digest | None = None) -> Any:
     """Return the body with one digest (or list of them) changed, where it has one."""
     hints = KINDS_HINTS[type(body)]
-    names = [name for name, hint in hints.items() if hint in (Digest, tuple[Digest, ...], tuple[Bundle, ...])]
+    names = [
+        name for name, hint in hints.items() if hint in (Digest, tuple[Digest, ...], tuple[NodeInput, ...])
+    ]
     if not names:
         return body
     name = names[0] if fixed is not None else draw(st.sampled_from(names))
@@ -163,7 +165,8 @@ def altered(draw: Any, body: Any, fixed: Digest | None = None) -> Any:
     if not value or fixed is not None:
         return dataclasses.replace(body, **{name: ()})
     place = draw(st.integers(0, len(value) - 1))
-    changed = WRONG if hints[name] == tuple[Digest, ...] else Bundle(value[place].tensors[::-1])
+    is_digests = hints[name] == tuple[Digest, ...]
+    changed = WRONG if is_digests else dataclasses.replace(value[place], path=(WRONG,))
     return dataclasses.replace(body, **{name: (*value[:place], changed, *value[place + 1 :])})
 
 

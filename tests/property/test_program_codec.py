@@ -32,7 +32,8 @@ ATTRIBUTES = st.dictionaries(
 def tensors(draw: st.DrawFn) -> Tensor:
     dtype, shape = draw(DTYPES), draw(SHAPES)
     size = math.prod(shape) * ITEM_BYTES[dtype]
-    return Tensor(dtype, shape, draw(st.binary(min_size=size, max_size=size)))
+    data = draw(st.binary(min_size=size, max_size=size))
+    return Tensor(dtype, shape, bytes(byte & 1 for byte in data) if dtype == "bool" else data)
 
 
 @st.composite

@@ -15,7 +15,7 @@ from verification.digest import ZERO, integer, tagged
 from verification.errors import BadEvidence
 from verification.law import found
 from verification.manifest import cost_of_round
-from verification.narrowing import lists_needed, narrow, positions, verify_list
+from verification.narrowing import answer_fault, lists_needed, narrow, positions
 from verification.sampling import (
     SPREAD,
     assign,
@@ -31,8 +31,8 @@ from verification.sampling import (
     weighted_median,
 )
 from verification.state import Assignment, Member, RoundState, State, total_money
-from verification.statements import MAX_ENTRIES
-from verification.units import MILLION, PPM, Address, Amount, Digest, Millis, Round
+from verification.statements import MAX_ENTRIES, Answer
+from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis, Round
 
 
 def value(number: int, is_wrong: bool) -> Digest:
@@ -49,7 +49,8 @@ def test_narrowing_finds_the_first_wrong_step_within_its_bound(
     agreed, claimed, lists, state = value(low, False), value(high, True), 0, (low, high)
     while state[1] - state[0] > 1:
         places = positions(*state)
-        entries = verify_list(*state, claimed, [value(place, place >= wrong) for place in places])
+        entries = tuple(value(place, place >= wrong) for place in places)
+        assert answer_fault(claimed, Answer(Round(0), Count(state[0]), Count(state[1]), entries)) == ""
         index = next(i for i, place in enumerate(places) if entries[i] != value(place, False))
         *state, agreed, claimed = narrow(*state, agreed, entries, index)
         lists += 1
@@ -74,12 +75,13 @@ def test_any_point_inside_a_list_shrinks_the_interval_and_none_outside_is_taken(
 
 
 @given(st.integers(2, 500), st.integers(0, 63))
-def test_lists_that_do_not_fold_are_refused(length: int, place: int) -> None:
-    entries = [value(place, True) for place in positions(0, length)]
-    with pytest.raises(BadEvidence, match="fold"):
-        verify_list(0, length, ZERO, entries)
-    with pytest.raises(BadEvidence, match="length"):
-        verify_list(0, length, entries[-1], entries[1:])
+def test_lists_that_do_not_fold_are_found_out(length: int, place: int) -> None:
+    entries = tuple(value(place, True) for place in positions(0, length))
+    answer = Answer(Round(0), Count(0), Count(length), entries)
+    assert answer_fault(entries[-1], answer) == ""
+    assert "does not end in the value" in answer_fault(ZERO, answer)
+    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=entries[1:]))
+    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=()))
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0, 50_000, 300_000, MILLION]))

@@ -92,8 +92,8 @@ def test_two_challengers_share_and_one_list_serves_both() -> None:
     slashed = world.seen(Slashed)[0]
     first = [e for e in world.seen(DisputeOpened) if e.round == FIRST]
     assert [e.challenger for e in first] == sorted(v.address for v in verifiers)
-    listed = [e for e in world.seen(DisputeMoved) if e.what.startswith("listed") and e.number in (0, 1)]
-    assert len(listed) == 1
+    listed = [e.what for e in world.seen(DisputeMoved) if e.what.startswith("listed") and e.number in (0, 1)]
+    assert listed == ["listed 4 state digests", "listed 7 digests of nodes"]
     rewards = [world.member(v).rewards for v in verifiers]
     assert min(rewards) >= slashed.rewarded // 2
 
@@ -118,5 +118,9 @@ def test_a_long_interval_is_narrowed_list_by_list_to_the_first_wrong_step() -> N
     (ended, *_) = world.seen(DisputeEnded)
     assert (ended.accused, ended.step, ended.ruling) == (cheat.address, 101, Ruling.GUILTY)
     moves = [e.what for e in world.seen(DisputeMoved) if e.number == ended.number or e.actor == cheat.address]
-    assert [move.split()[0] for move in moves].count("listed") == 2
+    assert [move.split(" ", 2)[2] for move in moves if move.startswith("listed")] == [
+        "state digests",
+        "state digests",
+        "digests of nodes",
+    ]
     assert world.state.disputes[ended.number].computed != world.state.disputes[ended.number].claimed

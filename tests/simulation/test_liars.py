@@ -58,9 +58,8 @@ def test_lazy_verifier_cannot_bring_the_inputs_of_what_it_invented() -> None:
     lost = min(5_000, 1_000 * len(world.seen(DisputeOpened)))
     assert world.gain(liar) == -lost
     assert sum(count for said, count in world.refused.items() if said.startswith("liar")) > 0
-    assert ("excluded", "stayed silent about dispute/0") in [
-        (change.standing, change.reason) for change in world.seen(StandingChanged)
-    ]
+    excluded = [change.reason for change in world.seen(StandingChanged) if change.standing == "excluded"]
+    assert any(reason.startswith("stayed silent about dispute/") for reason in excluded)
 
 
 def test_copier_cannot_open_its_blind_with_what_it_copied() -> None:

@@ -16,15 +16,19 @@ from trainer.create import Created, create_run
 from trainer.engine import TorchEngine
 from trainer.job import parse_job
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.operators import ARITHMETIC
 from verification import codec
 from verification.digest import tagged
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable
 from verification.manifest import BundleRef, Manifest, ProgramRef
+from verification.narrowing import Tracing, entries_of, open_trace, segments
 from verification.outer import outer_inputs
-from verification.program import decode_program, encode_program, first_node, program_digest
+from verification.program import Node, decode_program, encode_program, first_node, head_of, program_digest
+from verification.referee import Execution, judge_node
 from verification.sampling import leaf_steps, record_index
 from verification.state import Place
-from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
+from verification.statements import Trace
+from verification.tensors import Bundle, Tensor, bundle_digest, decode_bundle, digest_of
 from verification.units import Address, Count, Digest, Round
 
 pytestmark = pytest.mark.slow
@@ -105,30 +109,81 @@ def test_listed_steps_equal_the_leaves(tiny_run: Created, workshop: Workshop) ->
     assert tuple(every[step] for step in leaves) == done(workshop, job(tiny_run)).digests
 
 
-def execute(workshop: Workshop, program: ProgramRef, *inputs: Tensor | None) -> Digest:
-    """Return the digest of what a program gives."""
-    return digest_of(workshop.execute(orders.Execute(program.digest, inputs)).outputs)
+def execution(run: Created, place: Place, step: int = 0) -> orders.Execution:
+    """Return the order that names an execution of the job."""
+    return orders.Execution(job(run), None, place.value, Count(step))
 
 
-def made(workshop: Workshop, run: Created, place: Place, step: int = 0) -> tuple[Bundle, ...]:
-    """Return the inputs of one execution."""
-    return workshop.make_inputs(orders.MakeInputs(job(run), place.value, Count(step))).bundles
+def referees(workshop: Workshop, run: Created, order: orders.Execution, agreed: Execution) -> list[bool]:
+    """Trace an execution, bring the inputs of some nodes and of every gather; return the law's judgements."""
+    traced = workshop.trace_nodes(orders.TraceNodes(order))
+    program = workshop.engine.program(agreed.program)
+    head, results = head_of(program), traced.results
+    trail = whole(results)
+    trace = Trace(Round(1), order.place, order.step, traced.failed, traced.outputs, trail[0][2])
+    tracing = open_trace(agreed.program, head, bundle_digest(traced.outputs), trace)
+    assert isinstance(tracing, Tracing)
+    judged = []
+    for leaf, node in enumerate(program.nodes):
+        if leaf % 31 and node.operator != "gather":
+            continue
+        number = head.first + leaf
+        inputs = workshop.open_inputs(orders.OpenInputs(order, Count(number), trail)).inputs
+        small = [opened.total for opened in inputs if opened.total]
+        assert bool(small) == (node.operator == "gather")
+        args = agreed, head, tracing, number, node, lambda n: program.constants[n - len(head.inputs)], inputs
+        judged.append(judge_node(workshop.engine.executor, *args) == results[leaf])
+    return judged
 
 
-def test_made_inputs_reproduce_every_claim(tiny_run: Created, workshop: Workshop) -> None:
+def whole(results: tuple[Digest, ...]) -> orders.Trail:
+    """Return the first list of a trace, and the lists below it that reach its last leaf."""
+    low, high, found = 0, len(results), []
+    while True:
+        found.append((Count(low), Count(high), entries_of(results, low, high)))
+        if high - low <= 64:
+            return tuple(found)
+        low, high = segments(low, high)[-1]
+
+
+def test_every_node_of_a_round_can_be_refereed(tiny_run: Created, workshop: Workshop) -> None:
+    """What a challenger brings opens what is agreed, and the law makes of it what the round made."""
     manifest, order = tiny_run.manifest, job(tiny_run)
-    every, result = listed(workshop, order), done(workshop, order)
-    start, data = made(workshop, tiny_run, Place.PROLOGUE)
+    programs, every = manifest.programs, listed(workshop, order)
+    start, data = manifest.start.digest, manifest.data.root
     index = record_index(manifest, order.beacon, WORKER, STEPS)
-    prologue = execute(workshop, manifest.programs.prologue, *start.tensors, *data.tensors, index)
-    assert prologue == every[0]
-    for step in range(STEPS):
-        (working,) = made(workshop, tiny_run, Place.STEP, step)
-        assert digest_of(working) == every[step]
-        assert execute(workshop, manifest.programs.inner, *working.tensors) == every[step + 1]
-    start, working = made(workshop, tiny_run, Place.EPILOGUE, STEPS)
-    claimed = execute(workshop, manifest.programs.epilogue, *start.tensors, *working.tensors)
-    assert claimed == result.contribution.digest
+    prologue = Execution(Place.PROLOGUE, programs.prologue.digest, start, None, data, index)
+    assert all(referees(workshop, tiny_run, execution(tiny_run, Place.PROLOGUE), prologue))
+    step = Execution(Place.STEP, programs.inner.digest, start, every[1])
+    assert all(referees(workshop, tiny_run, execution(tiny_run, Place.STEP, 2), step))
+    epilogue = Execution(Place.EPILOGUE, programs.epilogue.digest, start, every[STEPS])
+    assert all(referees(workshop, tiny_run, execution(tiny_run, Place.EPILOGUE), epilogue))
+
+
+def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, workshop: Workshop) -> None:
+    """With one slot filled and one empty, whose zeros the law makes itself."""
+    part = done(workshop, job(tiny_run)).contribution
+    start, programs = tiny_run.manifest.start, tiny_run.manifest.programs
+    slots = {1: (STEPS, part.digest)}
+    outer = orders.RunOuterStep(start, (orders.Slot(Count(1), Count(STEPS), part),))
+    agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots)
+    order = orders.Execution(None, outer, Place.OUTER.value, Count(0))
+    judged = referees(workshop, tiny_run, order, agreed)
+    assert judged
+    assert all(judged)
+
+
+def test_traces_end_in_what_the_round_claims(tiny_run: Created, workshop: Workshop) -> None:
+    every = listed(workshop, job(tiny_run))
+
+    def traced(place: Place, step: int = 0) -> Digest:
+        return bundle_digest(
+            workshop.trace_nodes(orders.TraceNodes(execution(tiny_run, place, step))).outputs
+        )
+
+    assert traced(Place.PROLOGUE) == every[0]
+    assert [traced(Place.STEP, step) for step in range(1, STEPS + 1)] == list(every[1:])
+    assert traced(Place.EPILOGUE) == done(workshop, job(tiny_run)).contribution.digest
 
 
 def test_the_outer_step_equals_the_laws(tiny_run: Created, workshop: Workshop, store: BlobStore) -> None:
@@ -142,7 +197,7 @@ def test_the_outer_step_equals_the_laws(tiny_run: Created, workshop: Workshop, s
     bundles = {slot: decode_bundle(store.get(ref.blob), LIMIT) for slot, ref in parts.items()}
     start = decode_bundle(store.get(tiny_run.manifest.start.blob), LIMIT)
     inputs = outer_inputs(2, start, {slot: (STEPS - slot, bundle) for slot, bundle in bundles.items()})
-    assert execute(workshop, tiny_run.manifest.programs.outer, *inputs) == forth.digest
+    assert digest_of(workshop.rounds.next_state(inputs)) == forth.digest
 
 
 def differences(workshop: Workshop, order: orders.RunJob) -> tuple[list[int], list[int], bool]:
@@ -293,36 +348,34 @@ def answers(*messages: object) -> list[object]:
 
 def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: BlobStore) -> None:
     missing = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")))
-    program = tiny_run.manifest.programs.prologue.digest
     good = orders.Prepare(
         codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
     )
-    early, prepared, unavailable, evidence, again = answers(
-        missing, good, missing, orders.Execute(program, (None,)), orders.Execute(tagged("unknown"), ())
+    node = Node("add", (), (), "float32", ())
+    early, prepared, unavailable, refused, again = answers(
+        missing,
+        good,
+        missing,
+        orders.ExecuteNode(ARITHMETIC, Count(3), node, ()),
+        orders.ExecuteNode("exact-0/1", Count(3), node, ()),
     )
     assert early == orders.Failed("Malformed", "the first order must be Prepare", -1)
     assert isinstance(prepared, orders.Prepared)
     assert prepared.golden
-    for reply, kind in ((unavailable, "Unavailable"), (evidence, "BadEvidence"), (again, "BadEvidence")):
+    for reply, kind in ((unavailable, "Unavailable"), (refused, "Malformed"), (again, "Unavailable")):
         assert isinstance(reply, orders.Failed)
         assert (reply.kind, reply.node) == (kind, -1)
 
 
-def test_a_failed_step_names_its_node(tiny_run: Created, store: BlobStore) -> None:
+def test_a_failed_node_is_named(tiny_run: Created, store: BlobStore) -> None:
     good = orders.Prepare(
         codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
     )
-    bundles = [decode_bundle(store.get(blob), LIMIT) for blob in (tiny_run.manifest.start.blob,)]
-    data = decode_bundle(store.get(tiny_run.manifest.data.blob), LIMIT)
-    work = tiny_run.manifest.work
-    far = Tensor(
-        "int64", (work.max_steps, work.batch), (10**6).to_bytes(8, "little") * work.max_steps * work.batch
-    )
-    inputs = (*bundles[0].tensors, *data.tensors, far)
-    _, failed = answers(good, orders.Execute(tiny_run.manifest.programs.prologue.digest, inputs))
+    node = Node("divide", (Count(0), Count(1)), (), "float32", (Count(1),))
+    zero = Tensor("float32", (Count(1),), bytes(4))
+    _, failed = answers(good, orders.ExecuteNode(ARITHMETIC, Count(17), node, (zero, zero)))
     assert isinstance(failed, orders.Failed)
-    assert failed.kind == "StepFailed"
-    assert failed.node >= len(inputs)
+    assert (failed.kind, failed.node) == ("StepFailed", 17)
 
 
 def test_a_model_of_other_sizes_is_another_run(tiny_run: Created, tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ import pytest
 import torch
 
 from tests import zoo
+from trainer import exact
+from trainer.engine import TorchEngine
 from trainer.programs.builder import Builder
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import LoadedProgram, StepFailed
-from verification.errors import BadEvidence, Malformed, Refused
+from trainer.programs.operators import ARITHMETIC
+from trainer.reexecution import trace
+from trainer.rounds import Disputed
+from verification.errors import BadEvidence, Malformed, Refused, Unavailable
 from verification.program import (
     Node,
     Output,
@@ -23,7 +28,8 @@ from verification.program import (
     program_digest,
     require_affordable,
 )
-from verification.tensors import tensor_digest
+from verification.state import Place
+from verification.tensors import Tensor, tensor_digest
 from verification.units import Count, Digest
 
 
@@ -127,30 +133,65 @@ def test_every_node_can_be_executed_alone() -> None:
     """What a referee does: any node, on the inputs that the full run had, gives the digest of the full run."""
     run = zoo.traced("gpt2")
     encoded = encode_program(run.inner)
-    executor = ProgramExecutor({program_digest(encoded): encoded})
-    loaded = executor.load(program_digest(encoded))
+    engine = TorchEngine({program_digest(encoded): encoded})
+    executor, first = engine.executor, first_node(run.inner)
     working = zoo.working("gpt2")
     seen = dict(enumerate([*working, *map(to_torch, run.inner.constants)]))
-    loaded.run(working, seen.__setitem__)
-    digests = loaded.node_digests(working)
+    engine.run(program_digest(encoded), [working], seen.__setitem__)
+    traces = trace(engine, Disputed(Place.STEP, program_digest(encoded), working))
+    assert len(traces.results) == len(run.inner.nodes)
     for place in range(0, len(run.inner.nodes), 29):
-        node, number = run.inner.nodes[place], first_node(run.inner) + place
+        node = run.inner.nodes[place]
         inputs = [from_torch(seen[source]) for source in node.inputs]
-        assert tensor_digest(executor.execute_node(program_digest(encoded), number, inputs)) == digests[place]
+        made = executor.execute_node(ARITHMETIC, first + place, node, inputs)
+        assert tensor_digest(made) == traces.results[place]
 
 
-def test_an_executor_runs_by_digest() -> None:
+def operands(bits: int = 14) -> tuple[list[Tensor], Node, Node]:
+    """Return the inputs of a product node, that node, and the quantise node before it."""
+    left = torch.arange(6.0).reshape(2, 3) - 2.5
+    e, f = exact.row_exponent(left, -1), exact.row_exponent(left.T, -2)
+    q, r = exact.quantise(left, e, -1, bits), exact.quantise(left.T, f, -2, bits)
+    attributes = (("bits", (bits,)),)
+    product = Node("product", tuple(map(Count, range(4))), attributes, "float32", (Count(2), Count(2)))
+    quantise = Node(
+        "quantise", (Count(0), Count(1)), (("bits", (bits,)), ("dim", (1,))), "int16", (Count(2), Count(3))
+    )
+    return [from_torch(value) for value in (q, e, r, f, left)], product, quantise
+
+
+def test_a_referee_refuses_operands_that_no_program_makes() -> None:
+    """Kernels differ outside a quantised tensor's range, so two liars must not bring the law to execute there."""
+    (q, e, r, f, value), product, quantise = operands()
+    executor = ProgramExecutor({})
+
+    def run(node: Node, *inputs: Tensor) -> Tensor:
+        return executor.execute_node(ARITHMETIC, 7, node, inputs)
+
+    assert run(product, q, e, r, f).shape == (2, 2)
+    assert run(quantise, value, e) == q
+    big = Tensor("int16", q.shape, (8192).to_bytes(2, "little") * 6)
+    far = Tensor("int16", e.shape, (129).to_bytes(2, "little") * 2)
+    near = Tensor("int16", e.shape, (1).to_bytes(2, "little") * 2)
+    for node, inputs in (
+        (product, (big, e, r, f)),
+        (product, (q, far, r, f)),
+        (quantise, (value, near)),
+    ):
+        with pytest.raises(BadEvidence, match=f"node 7 .{node.operator}"):
+            run(node, *inputs)
+    with pytest.raises(Malformed, match="node 7"):
+        run(product, q, e, f, r)
+    with pytest.raises(Unavailable, match="not 'exact-99/1'"):
+        executor.execute_node("exact-99/1", 7, product, [q, e, r, f])
+
+
+def test_an_executor_knows_programs_by_digest() -> None:
     encoded = encode_program(small())
     executor = ProgramExecutor({program_digest(encoded): encoded}, memory_limit=1 << 20)
-    inputs = [from_torch(torch.ones(4)), from_torch(torch.full((4,), 4.0))]
-    expected = bundle_of([torch.full((4,), 1.25), torch.ones(4)])
-    assert executor.execute(program_digest(encoded), inputs) == expected
+    assert executor.program(program_digest(encoded)) == small()
     with pytest.raises(BadEvidence, match="unknown program"):
-        executor.execute(Digest(bytes(32)), inputs)
-    with pytest.raises(BadEvidence, match="input 1 must be"):
-        executor.execute(program_digest(encoded), [inputs[0], from_torch(torch.ones(5))])
-    with pytest.raises(BadEvidence, match="no node"):
-        executor.execute_node(program_digest(encoded), 0, inputs)
+        executor.program(Digest(bytes(32)))
     with pytest.raises(BadEvidence, match="another digest"):
         ProgramExecutor({Digest(bytes(32)): encoded})
 

@@ -49,6 +49,7 @@ def test_a_dispute_that_never_narrowed_claims_nothing_more() -> None:
         step=None,
         node=None,
         operator=None,
+        near=None,
         place="epilogue",
         verdict="void",
         reason="",

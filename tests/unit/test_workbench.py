@@ -11,16 +11,17 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from p2p.blobs import BlobStore
 from trainer import orders
 from trainer.create import Created
+from trainer.programs.operators import ARITHMETIC
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import codec
 from verification.digest import tagged
-from verification.errors import BadEvidence, Malformed, Unavailable
+from verification.errors import Malformed, Unavailable
 from verification.executor import StepFailed
 from verification.manifest import BundleRef
-from verification.tensors import Tensor, decode_bundle
+from verification.program import Node
+from verification.tensors import Tensor
 from verification.units import Address, Count, Round
 
 pytestmark = pytest.mark.slow
@@ -53,14 +54,11 @@ def job(run: Created) -> orders.RunJob:
     return orders.RunJob(Round(0), Address(bytes(20)), tagged("beacon"), Count(4), run.manifest.start, True)
 
 
-def far_index(run: Created) -> orders.Execute:
-    """Return an execution that ends in its first gather: every index lies outside the data."""
-    store, work = BlobStore(run.folder.blobs), run.manifest.work
-    start = decode_bundle(store.get(run.manifest.start.blob), LIMIT)
-    data = decode_bundle(store.get(run.manifest.data.blob), LIMIT)
-    far = (10**6).to_bytes(8, "little") * work.max_steps * work.batch
-    index = Tensor("int64", (work.max_steps, work.batch), far)
-    return orders.Execute(run.manifest.programs.prologue.digest, (*start.tensors, *data.tensors, index))
+def division(count: int) -> orders.ExecuteNode:
+    """Return the execution of a division of zero by zero, on so many of its two inputs."""
+    node = Node("divide", (Count(0), Count(1)), (), "float32", (Count(1),))
+    zero = Tensor("float32", (Count(1),), bytes(4))
+    return orders.ExecuteNode(ARITHMETIC, Count(17), node, (zero,) * count)
 
 
 async def test_errors_cross_over_as_themselves_and_harm_nothing(tiny_run: Created, tmp_path: Path) -> None:
@@ -70,11 +68,11 @@ async def test_errors_cross_over_as_themselves_and_harm_nothing(tiny_run: Create
         assert (await compute.ask(prepare(tiny_run, tmp_path), NORMAL)).golden
         with pytest.raises(Unavailable, match="is not in the store"):
             await compute.ask(MISSING, NORMAL)
-        with pytest.raises(BadEvidence, match="inputs, not 0"):
-            await compute.ask(orders.Execute(tiny_run.manifest.programs.inner.digest, ()), NORMAL)
+        with pytest.raises(Malformed, match=r"node 17 \(divide\): divide takes 2 inputs"):
+            await compute.ask(division(1), NORMAL)
         with pytest.raises(StepFailed) as failed:
-            await compute.ask(far_index(tiny_run), NORMAL)
-        assert failed.value.node > 0
+            await compute.ask(division(2), NORMAL)
+        assert failed.value.node == 17
         assert (await compute.ask(job(tiny_run), NORMAL)).norm > 0
 
 

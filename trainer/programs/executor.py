@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from trainer.programs.conversion import bundle_of, from_torch, to_torch
-from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.conversion import from_torch, to_torch
+from trainer.programs.interpreter import LoadedProgram, run_node
 from trainer.programs.kernels import TORCH_DTYPES
-from verification.errors import BadEvidence
-from verification.program import MAX_PROGRAM, decode_program, program_digest, values
+from trainer.programs.operators import ARITHMETIC
+from verification.errors import BadEvidence, Unavailable
+from verification.program import MAX_PROGRAM, Node, Program, decode_program, program_digest, values
 from verification.tensors import Bundle, Tensor
 from verification.units import Digest
 
@@ -37,14 +38,9 @@ class ProgramExecutor:
             self._loaded[program] = LoadedProgram(decoded, self._memory_limit)
         return self._loaded[program]
 
-    def execute(self, program: Digest, inputs: Sequence[Tensor | None]) -> Bundle:
-        """Return the program's outputs on `inputs`; None stands for zeros of the port's shape.
-
-        Raises BadEvidence when an input has not its port's dtype and shape, StepFailed when the arithmetic ends the
-        step, and what `load` raises.
-        """
-        tensors = [None if tensor is None else to_torch(tensor) for tensor in inputs]
-        return bundle_of(self.load(program).run(self.filled(program, tensors)))
+    def program(self, digest: Digest) -> Program:
+        """Return the checked program; raises as `load`."""
+        return self.load(digest).program
 
     def filled(self, program: Digest, inputs: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
         """Return `inputs` with every None replaced by zeros of its port; raises BadEvidence for a wrong number."""
@@ -63,6 +59,12 @@ class ProgramExecutor:
         ]
         return [(tensor.dtype, tuple(tensor.shape)) for tensor in bundle.tensors] == expected
 
-    def execute_node(self, program: Digest, number: int, inputs: Sequence[Tensor]) -> Tensor:
-        """Return what node `number` makes of `inputs`: one step of a dispute. Raises as `execute`."""
-        return from_torch(self.load(program).run_node(number, [to_torch(tensor) for tensor in inputs]))
+    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Return what a node makes of its inputs: one step of a dispute. (SPEC.md 6.5)
+
+        Raises Unavailable for an arithmetic that this version does not have, Malformed and BadEvidence as `run_node`,
+        StepFailed when the arithmetic ends the step.
+        """
+        if arithmetic != ARITHMETIC:
+            raise Unavailable(f"this version executes arithmetic {ARITHMETIC!r}, not {arithmetic!r}")
+        return from_torch(run_node(number, node, [to_torch(tensor) for tensor in inputs]))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from trainer import exact
-from trainer.programs.conversion import from_torch, to_torch
+from trainer.programs.conversion import to_torch
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.operators import ARITHMETIC, bind
 from trainer.programs.shapes import Spec
@@ -20,11 +20,12 @@ from verification.program import (
     require_affordable,
     values,
 )
-from verification.tensors import tensor_digest
-from verification.units import Digest
 
 Tap = Callable[[int, torch.Tensor], None]
 """Called with a node's number and what it made."""
+
+LOWEST_EXPONENT, HIGHEST_EXPONENT = -148, 128
+"""What `exact.row_exponent` gives."""
 
 
 class LoadedProgram:
@@ -50,12 +51,13 @@ class LoadedProgram:
         self._constants = [to_torch(constant) for constant in program.constants]
         self._ports = specs[: len(program.inputs)]
         self._steps = _plan(program, kernels)
+        self._output_names = {int(output.source): output.name for output in program.outputs}
 
     def run(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
         """Return the outputs in their order; inputs are not changed, and an output may be one of them.
 
         Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a node's number when the
-        arithmetic ends the step.
+        arithmetic ends the step: an operator's own rule, or a node that is an output and holds NaN or infinity.
         """
         self.check_inputs(inputs)
         known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(self._steps)]
@@ -63,6 +65,8 @@ class LoadedProgram:
         try:
             for kernel, sources, ending in self._steps:
                 made = kernel(*[known[source] for source in sources])
+                if number in self._output_names:
+                    _require_finite_output(self._output_names[number], made)
                 known[number] = made
                 if tap is not None:
                     tap(number, made)
@@ -71,47 +75,55 @@ class LoadedProgram:
                 number += 1
         except (exact.NonFinite, KernelFailed) as error:
             raise StepFailed(number, str(error)) from error
-        return self._outputs(known)
-
-    def run_node(self, number: int, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return what node `number` makes of the given inputs: all that a referee executes.
-
-        Raises BadEvidence for inputs of another dtype or shape than the program gives, or a number that is no node;
-        StepFailed when the arithmetic ends the step.
-        """
-        if not self.first <= number < self.first + len(self._steps):
-            raise BadEvidence(f"value {number} is no node of the program")
-        kernel, sources, _ = self._steps[number - self.first]
-        known = values(self.program)
-        _check_tensors(
-            "input of the node", [Spec(known[s].dtype, tuple(known[s].shape)) for s in sources], inputs
-        )
-        try:
-            return kernel(*inputs)
-        except (exact.NonFinite, KernelFailed) as error:
-            raise StepFailed(number, str(error)) from error
-
-    def node_digests(self, inputs: Sequence[torch.Tensor]) -> list[Digest]:
-        """Return the digest of every node's tensor, in order: what a dispute posts. Raises as `run`."""
-        digests: list[Digest] = []
-        self.run(inputs, lambda number, made: digests.append(tensor_digest(from_torch(made))))
-        return digests
+        return [_present(known[output.source]).contiguous() for output in self.program.outputs]
 
     def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
         _check_tensors("input", self._ports, inputs)
 
-    def _outputs(self, known: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
-        results = []
-        for output in self.program.outputs:
-            result = known[output.source]
-            assert result is not None
-            try:
-                exact.require_finite(result)
-            except exact.NonFinite as error:
-                raise StepFailed(output.source, f"output {output.name!r} holds NaN or infinity") from error
-            results.append(result.contiguous())
-        return results
+
+def run_node(number: int, node: Node, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return what a node makes of the given inputs: all that a referee executes.
+
+    Raises Malformed for inputs that the operator does not take, BadEvidence for integers that no quantised tensor
+    holds (a whole program cannot make them, so only liars agree on them), StepFailed when the arithmetic ends the step.
+    """
+    kernel = bind(number, node, [Spec(DTYPE_NAMES[value.dtype], tuple(value.shape)) for value in inputs])
+    _check_operands(number, node, inputs)
+    try:
+        return kernel(*inputs)
+    except (exact.NonFinite, KernelFailed) as error:
+        raise StepFailed(number, str(error)) from error
+
+
+def _check_operands(number: int, node: Node, inputs: Sequence[torch.Tensor]) -> None:
+    """Check on the numbers what `_check_integers` checks on a whole program."""
+    attributes = dict(node.attributes)
+    if node.operator == "quantise":
+        try:
+            is_own = torch.equal(exact.row_exponent(inputs[0], attributes["dim"][0]), inputs[1])
+        except exact.NonFinite:
+            is_own = False
+        if not is_own:
+            raise BadEvidence(f"node {number} (quantise): the exponents are not the tensor's own")
+    if node.operator == "product":
+        limit = 2 ** (attributes["bits"][0] - 1) - 1
+        for place, (low, high) in enumerate(((-limit, limit), (LOWEST_EXPONENT, HIGHEST_EXPONENT)) * 2):
+            values = inputs[place]
+            if values.numel() and not low <= int(values.min()) <= int(values.max()) <= high:
+                raise BadEvidence(f"node {number} (product): input {place} is outside {low}..{high}")
+
+
+def _require_finite_output(name: str, made: torch.Tensor) -> None:
+    try:
+        exact.require_finite(made)
+    except exact.NonFinite as error:
+        raise KernelFailed(f"output {name!r} holds NaN or infinity") from error
+
+
+def _present(value: torch.Tensor | None) -> torch.Tensor:
+    assert value is not None
+    return value
 
 
 def _plan(

@@ -93,10 +93,11 @@ def where(dispute: DisputeReport) -> str:
         place = f"inner step {dispute.step}"
     else:
         place = f"the {dispute.place}"
+    near = f" at {one_line(dispute.near)}" if dispute.near else ""
     if dispute.node is None:
-        return place
+        return place + near
     operator = f" ({one_line(dispute.operator)})" if dispute.operator else ""
-    return f"{place}, node {dispute.node}{operator}"
+    return f"{place}, node {dispute.node}{operator}{near}"
 
 
 def story(dispute: DisputeReport, names: Names) -> Story:
@@ -112,8 +113,10 @@ def story(dispute: DisputeReport, names: Names) -> Story:
         shown += f" and {duration(dispute.moves[-1].at_ms - dispute.moves[0].at_ms)}"
     settled = VERDICTS[dispute.verdict].capitalize()
     if dispute.computed_digest and dispute.verdict in ("guilty", "innocent"):
-        piece = "program" if dispute.node is None else "node"
-        settled = f"The law executed this one {piece} itself, and {VERDICTS[dispute.verdict]}"
+        if dispute.reason.startswith("an output"):
+            settled = f"The accused's own list of nodes decided, and {VERDICTS[dispute.verdict]}"
+        else:
+            settled = f"The law executed this one node itself, and {VERDICTS[dispute.verdict]}"
     if dispute.reason.strip():
         settled += f": {one_line(dispute.reason).rstrip('.')}"
     return Story(wrong, shown + ".", settled + ".")

@@ -1,0 +1,201 @@
+"""One dispute over toy programs, played move by move through the law: an accused of any kind against a challenger.
+
+The rest of a run is left out: a round is open, its worker has opened its leaves, and a verifier has revealed others.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from simulator.toy import DATA, START, ToyEngine, ToyExecutor, minimal, reference, vector
+from trainer import reexecution
+from trainer.rounds import Disputed, Job, Rounds
+from verification import disputes, law
+from verification.actors import (
+    FetchState,
+    ListStates,
+    OpenNode,
+    OpenValue,
+    Results,
+    Say,
+    Traced,
+    TraceProgram,
+    moves_in,
+)
+from verification.digest import ZERO, integer, tagged
+from verification.executor import failed
+from verification.manifest import BundleRef
+from verification.narrowing import lists_needed, positions
+from verification.sampling import leaf_steps
+from verification.state import Assignment, Dispute, Member, Phase, Place, RoundState, State, Turn, total_money
+from verification.statements import VERIFIER, WORKER, Body, Commit, Opening, Reveal
+from verification.tensors import Bundle, bundle_digest, digest_of
+from verification.units import Address, Amount, Count, Digest, Millis, Round
+
+ACCUSED, CHALLENGER = Address(b"accused".ljust(20)), Address(b"challenger".ljust(20))
+FIRST = Round(0)
+DEPOSIT = Amount(40_000)
+MONEY = DEPOSIT + 20_000
+
+
+@dataclass(frozen=True)
+class Lie:
+    """What an accused claims of one execution, and answers from: results and outputs of its nodes, or a failure."""
+
+    place: Place
+    step: int
+    program: Digest
+    results: tuple[Digest, ...]
+    outputs: tuple[Digest, ...]
+    failed: int | None = None
+
+    @property
+    def claim(self) -> Digest:
+        """Return the value that the lie stands for."""
+        return bundle_digest(self.outputs) if self.failed is None else failed(self.program, self.failed)
+
+    def state(self, step: int, true: Digest) -> Digest:
+        """Return the claimed state after a step: right before the lie, and something after it."""
+        if self.place is Place.EPILOGUE or step < self.step:
+            return true
+        return self.claim if step == self.step else tagged("invented", self.claim, integer(step))
+
+
+class Duel:
+    """A dispute in progress; `moves` counts what was admitted."""
+
+    def __init__(self, steps: int, chain: int = 0, first: int = 1, leaf_every: int = 0) -> None:
+        """Open a round of `steps` from a state whose first parameter is `first`."""
+        manifest = minimal(max_steps=steps, leaf_every=leaf_every or steps, batch=1, chain=chain)
+        self.start = Bundle((vector([first, 2, 3, 4]), START.tensors[1]))
+        manifest = replace(manifest, start=reference(self.start))
+        self.state: State = law.found(manifest, "toy", Address(b"s" * 20), {}, DEPOSIT, Millis(0))
+        for address, role in ((ACCUSED, WORKER), (CHALLENGER, VERIFIER)):
+            self.state.members[address] = Member(address, role, Amount(10_000), 1, ZERO, "", Round(-1))
+        worked = RoundState(
+            FIRST, manifest.start, self.state.beacon, ZERO, Millis(0), Millis(0), {},
+            {ACCUSED: Assignment(0, steps)}, phase=Phase.SEALED,
+        )  # fmt: skip
+        worked.reserve, self.state.deposit = self.state.deposit, Amount(0)
+        self.state.rounds.append(worked)
+        self.rounds = Rounds(ToyEngine(), manifest, DATA)
+        self.job = Job(FIRST, ACCUSED, worked.beacon, steps)
+        self.true = self.rounds.run(self.job, self.start)
+        self.states = self.rounds.digests_after(self.job, self.start, tuple(range(steps + 1)))
+        self.executor = ToyExecutor()
+        self.moves = 0
+
+    @property
+    def dispute(self) -> Dispute:
+        """Return the one dispute."""
+        return self.state.disputes[0]
+
+    def execution(self, place: Place, step: int) -> Disputed:
+        """Return an execution of the honest round."""
+        return self.rounds.disputed(self.job, self.start, place, step)
+
+    def truth(self, place: Place, step: int) -> Lie:
+        """Return what an honest worker would say of an execution."""
+        disputed = self.execution(place, step)
+        traced = reexecution.trace(ToyEngine(), disputed)
+        return Lie(place, step, disputed.program, traced.results, traced.outputs, traced.failed)
+
+    def open(self, lie: Lie, seen: Lie | None = None) -> None:
+        """Let the worker open what it claims and the verifier reveal the truth, or `seen`."""
+        end = digest_of(self.true.contribution) if self.true.contribution else self.true.failed
+        assert end is not None
+        leaves = leaf_steps(self.job.steps, self.state.manifest.work.leaf_every)
+
+        def side(claim: Lie | None) -> tuple[tuple[Digest, ...], Digest]:
+            own = claim.claim if claim is not None and claim.place is Place.EPILOGUE else end
+            states = [
+                self.states[leaf] if claim is None else claim.state(leaf, self.states[leaf])
+                for leaf in leaves
+            ]
+            return tuple(states), own
+
+        (claimed, contribution), (found, other) = side(lie), side(seen)
+        ref = BundleRef(contribution, contribution)
+        start = digest_of(self.start)
+        self.state.rounds[0].commits[ACCUSED] = Commit(FIRST, start, ZERO, ref, Count(0), ZERO)
+        opening = Opening(FIRST, claimed, (ZERO,) * len(claimed))
+        reveal = Reveal(FIRST, FIRST, ACCUSED, found, other, ZERO)
+        disputes.open_from_audit(self.state, CHALLENGER, opening, reveal, Millis(0))
+
+    def say(self, sender: Address, body: Body) -> None:
+        """Make a move and check what holds after every one."""
+        law.HANDLERS[type(body)](self.state, sender, body, Millis(1), self.executor)
+        self.moves += 1
+        self.check()
+
+    def check(self) -> None:
+        """Check the invariants of a dispute."""
+        dispute = self.dispute
+        # Whatever is said, nobody makes money.
+        assert total_money(self.state) == MONEY
+        # What is disputed only shrinks, so the game ends: a list and a point for each level, and one last move.
+        assert 0 <= dispute.low <= dispute.high <= self.job.steps
+        assert self.moves <= self.bound
+        # The law executes one node and no more, however long the round was.
+        assert self.executor.executed <= 1
+        # A ruling closes the dispute.
+        assert (dispute.ruling is None) == (dispute.turn is not Turn.CLOSED)
+
+    @property
+    def bound(self) -> int:
+        """Return how many moves a dispute takes at most. (SPEC.md 6.10)"""
+        programs = vars(self.state.manifest.programs).values()
+        nodes = max(len(self.executor.program(ref.digest).nodes) for ref in programs)
+        return 2 * lists_needed(self.job.steps) + 2 * max(1, lists_needed(nodes)) + 1
+
+    def accused_says(self, lie: Lie) -> Body:
+        """Return the list that the dispute waits for, made from a lie (or the truth)."""
+        results, dispute = Results(), self.dispute
+        results.done[FetchState(FIRST)] = True
+        if dispute.trace is None and dispute.high - dispute.low > 1:
+            steps = positions(dispute.low, dispute.high)
+            own = tuple(lie.state(step, self.states[step]) for step in steps)
+            results.done[ListStates(FIRST, ACCUSED, steps)] = own
+        else:
+            execution = TraceProgram(FIRST, ACCUSED, dispute.place, disputes.step_of(dispute))
+            outputs = lie.outputs if lie.failed is None else ()
+            results.done[execution] = Traced(lie.failed, outputs, lie.results)
+        (action,) = moves_in(self.state, dispute, results)
+        assert isinstance(action, Say)
+        return action.body
+
+    def challenger_says(self, seen: Lie | None = None) -> Body:
+        """Return what an honest challenger says next, computing what it needs; one that saw `seen` believes that."""
+        results = Results()
+        results.done[FetchState(FIRST)] = True
+        if seen is not None:
+            execution = TraceProgram(FIRST, ACCUSED, seen.place, seen.step if seen.place is Place.STEP else 0)
+            results.done[execution] = Traced(seen.failed, seen.outputs, seen.results)
+        while True:
+            (action,) = moves_in(self.state, self.dispute, results)
+            if isinstance(action, Say):
+                return action.body
+            results.done[action] = self._compute(action)
+
+    def play(self, lie: Lie) -> Dispute:
+        """Play to the end: an accused that answers from `lie` against an honest challenger."""
+        while self.dispute.ruling is None:
+            if self.dispute.turn is Turn.LIST:
+                self.say(ACCUSED, self.accused_says(lie))
+            else:
+                self.say(CHALLENGER, self.challenger_says())
+        return self.dispute
+
+    def _compute(self, action: Any) -> Any:
+        engine = ToyEngine()
+        match action:
+            case TraceProgram(place=place, step=step):
+                return reexecution.trace(engine, self.execution(place, step))
+            case OpenNode(execution, node, trail):
+                return reexecution.open_node(
+                    engine, self.execution(execution.place, execution.step), node, trail
+                )
+            case OpenValue(execution, value, trail):
+                return reexecution.open_value(
+                    engine, self.execution(execution.place, execution.step), value, trail
+                )
+        return self.rounds.digests_after(self.job, self.start, action.steps)

@@ -1,0 +1,266 @@
+"""Disputes down to one node: any lie about an execution is convicted at its first wrong node, within the bound."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.toy import PRIME
+from tests.property.duel import ACCUSED, CHALLENGER, Duel, Lie
+from verification.digest import tagged
+from verification.errors import Violation
+from verification.executor import failed
+from verification.narrowing import entries_of, first_difference, lists_needed
+from verification.program import first_node
+from verification.state import Place, Ruling, Turn
+from verification.statements import Answer, Evidence, Mismatch, NodeList, Point, Trace
+from verification.units import Count, Digest
+
+WRONG = tagged("wrong")
+WORKED = [Place.PROLOGUE, Place.STEP, Place.EPILOGUE]
+places = st.sampled_from(WORKED)
+
+
+def wrong(number: int) -> Digest:
+    """Return a digest that nothing true has."""
+    return tagged("wrong", bytes([number % 251]))
+
+
+def with_results(duel: Duel, truth: Lie, altered: set[int]) -> Lie:
+    """Return a lie whose results differ at some nodes, and its outputs where these nodes are outputs.
+
+    Where none is, the first output is false: a lie that nobody could see is none.
+    """
+    program = duel.executor.program(truth.program)
+    results = [wrong(place) if place in altered else value for place, value in enumerate(truth.results)]
+    first = first_node(program)
+    outputs = [
+        results[output.source - first] if output.source >= first else value
+        for output, value in zip(program.outputs, truth.outputs, strict=True)
+    ]
+    if tuple(outputs) == truth.outputs:
+        outputs[0] = WRONG
+    return dataclasses.replace(truth, results=tuple(results), outputs=tuple(outputs))
+
+
+@given(places, st.sampled_from([(1, 60), (2, 200), (3, 0), (70, 0)]), st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_lie_is_convicted_at_its_first_wrong_node(
+    place: Place, sizes: tuple[int, int], data: st.DataObject
+) -> None:
+    """A cheat may alter any results and any outputs; what is wrong first is named, and nothing else decides."""
+    steps, chain = sizes
+    duel = Duel(steps, chain)
+    step = data.draw(st.integers(1, steps)) if place is Place.STEP else 0
+    truth = duel.truth(place, step)
+    altered = data.draw(st.sets(st.integers(0, len(truth.results) - 1), max_size=3))
+    lie = with_results(duel, truth, altered)
+    extra = data.draw(st.sets(st.integers(0, len(lie.outputs) - 1), max_size=2))
+    outputs = [wrong(200 + i) if i in extra else value for i, value in enumerate(lie.outputs)]
+    lie = dataclasses.replace(lie, outputs=tuple(outputs))
+    duel.open(lie)
+    dispute = duel.play(lie)
+    assert (dispute.ruling, dispute.place) == (Ruling.GUILTY, place)
+    assert place is not Place.STEP or dispute.high == step
+    assert dispute.computed is not None
+    assert dispute.computed != dispute.claimed
+    first = first_node(duel.executor.program(truth.program))
+    if altered:
+        assert dispute.node == first + min(altered)
+        assert dispute.computed == truth.results[min(altered)]
+    assert duel.executor.executed == bool(altered)
+
+
+@given(places, st.integers(0, 90), st.booleans(), st.sampled_from([0, 90]), st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_failure_that_is_none_is_convicted(
+    place: Place, number: int, is_shown: bool, chain: int, data: st.DataObject
+) -> None:
+    """The cheat may list the failure itself, or answer honestly one level down."""
+    duel = Duel(3, chain)
+    step = data.draw(st.integers(1, 3)) if place is Place.STEP else 0
+    truth = duel.truth(place, step)
+    at = number % len(truth.results)
+    node = first_node(duel.executor.program(truth.program)) + at
+    last = failed(truth.program, node) if is_shown else truth.results[at]
+    lie = dataclasses.replace(truth, results=(*truth.results[:at], last), failed=node)
+    duel.open(lie)
+    dispute = duel.play(lie)
+    assert (dispute.ruling, dispute.node, dispute.computed) == (Ruling.GUILTY, node, truth.results[at])
+
+
+@given(st.sampled_from([0, 80]), st.sampled_from(["garbage", "failure"]), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_a_failure_that_is_hidden_is_convicted(chain: int, leaf: str, is_first: bool) -> None:
+    """The true execution fails; the cheat goes on, with garbage in its place or even with the failure's own digest."""
+    duel = Duel(2, chain, first=PRIME)
+    truth = duel.truth(Place.STEP, 1)
+    assert truth.failed is not None
+    assert duel.true.failed == truth.claim
+    program = duel.executor.program(truth.program)
+    results = [wrong(i) for i in range(len(program.nodes))]
+    results[: len(truth.results)] = truth.results
+    if leaf == "garbage":
+        results[truth.failed - first_node(program)] = WRONG
+    outputs = (results[-2], results[-1], wrong(9))
+    lie = dataclasses.replace(truth, results=tuple(results), outputs=outputs, failed=None)
+    duel.open(lie)
+    dispute = duel.play(lie)
+    assert (dispute.ruling, dispute.node) == (Ruling.GUILTY, truth.failed)
+    assert dispute.computed == truth.claim
+    assert ("goes on" in dispute.reason) == (leaf == "failure")
+
+
+@pytest.mark.parametrize("place", WORKED)
+@pytest.mark.parametrize("chain", [0, 100])
+def test_a_challenger_that_saw_something_else_loses_against_the_truth(place: Place, chain: int) -> None:
+    """Only its own bond is at stake, and the audit is drawn again: a lost challenge finalises nothing."""
+    duel = Duel(1, chain)
+    truth = duel.truth(place, 1 if place is Place.STEP else 0)
+    seen = with_results(duel, truth, {len(truth.results) // 2})
+    duel.open(truth, seen)
+    while duel.dispute.ruling is None:
+        if duel.dispute.turn is Turn.LIST:
+            duel.say(ACCUSED, duel.accused_says(truth))
+        else:
+            duel.say(CHALLENGER, duel.challenger_says(seen))
+    assert duel.dispute.ruling is Ruling.INNOCENT
+    assert duel.state.members[ACCUSED].stake == 10_000
+    assert duel.state.members[CHALLENGER].stake == 9_000
+    assert (0, ACCUSED) in duel.state.redraws
+
+
+def _damaged(body: Any, draw: Callable[..., Any]) -> Any:
+    """Return a challenger's move with one part of it altered."""
+    match body:
+        case Point():
+            return dataclasses.replace(body, index=draw(st.integers(0, 70)))
+        case Mismatch():
+            field = draw(st.sampled_from(["output", "digest", "path"]))
+            value = {"output": draw(st.integers(0, 9)), "digest": WRONG, "path": (*body.path, WRONG)}[field]
+            return dataclasses.replace(body, **{field: value})
+        case Evidence() if body.inputs:
+            place = draw(st.integers(0, len(body.inputs) - 1))
+            old = body.inputs[place]
+            data = bytearray(old.tensor.data)
+            data[draw(st.integers(0, len(data) - 1))] ^= 1
+            changed = draw(
+                st.sampled_from(
+                    [
+                        dataclasses.replace(old, tensor=dataclasses.replace(old.tensor, data=bytes(data))),
+                        dataclasses.replace(old, path=(*old.path, WRONG)),
+                        dataclasses.replace(old, total=Count(old.total + 1)),
+                        dataclasses.replace(old, rows=old.rows[1:] if old.rows else ((WRONG,),)),
+                    ]
+                )
+            )
+            inputs = [*body.inputs]
+            inputs[place] = changed
+            return dataclasses.replace(body, inputs=tuple(inputs))
+    return dataclasses.replace(body, dispute=Count(7))
+
+
+@given(places, st.sampled_from([0, 70]), st.data())
+@settings(max_examples=40, deadline=None)
+def test_an_honest_accused_never_loses_to_any_challenger(
+    place: Place, chain: int, data: st.DataObject
+) -> None:
+    """The challenger points anywhere and damages what it brings: refused moves change nothing, admitted ones acquit."""
+    duel = Duel(2, chain, leaf_every=1)
+    truth = duel.truth(place, data.draw(st.integers(1, 2)) if place is Place.STEP else 0)
+    seen = with_results(duel, truth, {data.draw(st.integers(0, len(truth.results) - 1))})
+    duel.open(truth, seen)
+    for _ in range(duel.bound + 4):
+        if duel.dispute.ruling is not None:
+            break
+        if duel.dispute.turn is Turn.LIST:
+            duel.say(ACCUSED, duel.accused_says(truth))
+            continue
+        body = duel.challenger_says(seen)
+        try:
+            duel.say(CHALLENGER, _damaged(body, data.draw) if data.draw(st.booleans()) else body)
+        except Violation:
+            duel.check()
+    assert duel.dispute.ruling in (None, Ruling.INNOCENT)
+    assert duel.state.members[ACCUSED].stake == 10_000
+
+
+@given(st.sampled_from(["length", "fold", "outputs", "failure", "empty", "late"]), st.sampled_from([70]))
+@settings(max_examples=12, deadline=None)
+def test_a_list_that_is_wrong_in_itself_convicts_its_author_at_once(how: str, chain: int) -> None:
+    duel = Duel(70, chain)
+    truth = duel.truth(Place.STEP, 33)
+    lie = with_results(duel, truth, {chain - 3})
+    duel.open(lie)
+    reasons = {"length": "length", "fold": "value it replaces", "empty": "length", "outputs": "outputs"}
+    reasons |= {"failure": "another failure", "late": "fold to the entry"}
+    kinds = {"outputs": Trace, "failure": Trace, "late": NodeList}
+    while duel.dispute.ruling is None:
+        body: Any = duel.accused_says(lie) if duel.dispute.turn is Turn.LIST else duel.challenger_says()
+        if isinstance(body, kinds.get(how, Answer)):
+            body = _broken(body, how)
+        duel.say(ACCUSED if isinstance(body, Answer | Trace | NodeList) else CHALLENGER, body)
+    assert duel.dispute.ruling is Ruling.GUILTY
+    assert reasons[how] in duel.dispute.reason
+    assert duel.executor.executed == 0
+    assert duel.state.members[CHALLENGER].rewards > 0
+
+
+def _broken(body: Any, how: str) -> Any:
+    match how:
+        case "length":
+            return dataclasses.replace(body, entries=body.entries[1:])
+        case "empty":
+            return dataclasses.replace(body, entries=())
+        case "outputs":
+            return dataclasses.replace(body, outputs=(*body.outputs[:-1], WRONG))
+        case "failure":
+            return dataclasses.replace(body, failed=Count(3), outputs=())
+    return dataclasses.replace(body, entries=(*body.entries[:-1], WRONG))
+
+
+def test_a_list_for_another_place_is_refused_and_convicts_nobody() -> None:
+    duel = Duel(70)
+    lie = with_results(duel, duel.truth(Place.STEP, 33), {0})
+    duel.open(lie)
+    body = duel.accused_says(lie)
+    assert isinstance(body, Answer)
+    others: list[Any] = [dataclasses.replace(body, high=Count(3)), dataclasses.replace(body, round=9)]
+    others.append(Trace(body.round, "inner step", Count(33), None, (WRONG,), (WRONG,)))
+    for other in others:
+        with pytest.raises(Violation):
+            duel.say(ACCUSED, other)
+    with pytest.raises(Violation):
+        duel.say(CHALLENGER, body)
+    assert duel.dispute.ruling is None
+
+
+@given(st.integers(1, 9_000), st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_trace_of_any_length_narrows_to_its_first_wrong_leaf(length: int, data: st.DataObject) -> None:
+    from verification.narrowing import Tracing, fold, nodes_fault, segments
+
+    leaves = [tagged("leaf", i.to_bytes(4, "big")) for i in range(length)]
+    place = data.draw(st.integers(0, length - 1))
+    other = [*leaves[:place], *(wrong(i) for i in range(place, length))]
+    top = fold(0, length, entries_of(other, 0, length))
+    tracing = Tracing(WRONG, 0, length, WRONG, top, 0, length, (), (), None)
+    lists = 0
+    while True:
+        entries = entries_of(other, tracing.low, tracing.high)
+        nodes = NodeList(0, "", Count(0), Count(tracing.low), Count(tracing.high), entries)  # type: ignore[arg-type]
+        assert nodes_fault(tracing, nodes) == ""
+        assert "fold" in nodes_fault(tracing, dataclasses.replace(nodes, entries=(WRONG, *entries[1:])))
+        index = first_difference(tracing, entries, leaves)
+        assert index is not None
+        low, high = segments(tracing.low, tracing.high)[index]
+        lists += 1
+        if tracing.high - tracing.low <= 64:
+            assert low == place
+            break
+        tracing = dataclasses.replace(tracing, low=low, high=high, top=entries[index])
+    assert lists == max(1, lists_needed(length))
+    assert first_difference(tracing, leaves[tracing.low : tracing.high], leaves) is None

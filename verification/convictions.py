@@ -1,0 +1,205 @@
+"""From the ledger's log to one file of evidence for each conviction. (SPEC.md 6.11)
+
+Pure: whoever reads the log passes its statements and effects.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from verification import merkle, narrowing
+from verification.disputes import program_of, step_of
+from verification.effects import Effect, Slashed
+from verification.evidence import Conviction, Included, ProgramPart, PublicRecord
+from verification.program import Program, constant_leaves, head_of, node_leaves, roots_of
+from verification.referee import is_public
+from verification.sampling import leaf_steps
+from verification.state import Dispute, Place, Ruling, State
+from verification.statements import (
+    MAX_ENTRIES,
+    Body,
+    Contradiction,
+    Evidence,
+    Mismatch,
+    answer_slot,
+    nodes_slot,
+    open_statement,
+    trace_slot,
+)
+from verification.units import Address, Count, Digest, Round
+
+Programs = Callable[[Digest], Program]
+SILENT = "the accused stayed silent"
+
+
+@dataclass(frozen=True)
+class Log:
+    """All statements of a run by (author, round, slot), as signed bytes and as what they say."""
+
+    said: Mapping[tuple[Address, Round, str], tuple[bytes, Body]]
+
+    @classmethod
+    def read(cls, statements: Iterable[bytes]) -> "Log":
+        """Return the log of admitted statements; raises a Violation for bytes that are none."""
+        said = {}
+        for data in statements:
+            author, statement, body = open_statement(data)
+            said[author, statement.round, statement.slot] = (data, body)
+        return cls(said)
+
+    def signed(self, author: Address, number: Round, slot: str) -> bytes | None:
+        """Return what an author signed in a place."""
+        found = self.said.get((author, number, slot))
+        return None if found is None else found[0]
+
+    def body(self, author: Address, slot: str) -> Body | None:
+        """Return what an author said in a place that belongs to no round."""
+        found = self.said.get((author, Round(0), slot))
+        return None if found is None else found[1]
+
+
+def convictions(
+    state: State, statements: Iterable[bytes], effects: Iterable[Effect], programs: Programs
+) -> dict[str, Conviction]:
+    """Return every conviction of a run by a name for its file; disputes go by their number in the report."""
+    log = Log.read(statements)
+    found: dict[str, Conviction] = {}
+    seen = set()
+    for dispute in sorted(state.disputes, key=lambda dispute: (_ended(log, dispute) is None, dispute.number)):
+        fault = (dispute.round, dispute.accused, dispute.place, dispute.leaf)
+        if dispute.ruling is Ruling.GUILTY and fault not in seen:
+            seen.add(fault)
+            found[f"dispute-{dispute.number + 1}"] = _of_dispute(state, log, dispute, programs)
+    said = [body for _, body in log.said.values() if isinstance(body, Contradiction)]
+    for number, body in enumerate(said, 1):
+        author, statement, _ = open_statement(body.first)
+        found[f"contradiction-{number}"] = _plain(
+            state, "contradiction", author, statement.round, (body.first, body.second)
+        )
+    silent = [e for e in effects if isinstance(e, Slashed) and e.reason.startswith("did not open its leaves")]
+    for number, effect in enumerate(silent, 1):
+        of_round = Round(int(effect.reason.rsplit(" ", 1)[1]))
+        commit = log.signed(effect.address, of_round, "Commit")
+        assert commit is not None
+        owed = f"the opening of its leaves of round {of_round}"
+        found[f"silence-{number}"] = _plain(state, "silence", effect.address, of_round, (commit,), owed)
+    return found
+
+
+def _plain(
+    state: State, kind: str, accused: Address, number: Round, statements: tuple[bytes, ...], owed: str = ""
+) -> Conviction:
+    empty = (None, None, (), None, None)
+    return Conviction(state.manifest, kind, accused, number, "", None, statements, *empty, owed)
+
+
+def _ended(log: Log, dispute: Dispute) -> Mismatch | Evidence | None:
+    """Return the statement with which the challenger ended a dispute, if it was its own."""
+    for kind in (Mismatch, Evidence):
+        body = log.body(dispute.challenger, f"{kind.__name__}/{dispute.number}")
+        if isinstance(body, kind):
+            return body
+    return None
+
+
+def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) -> Conviction:
+    end = _ended(log, dispute)
+    claim = _claim(log, dispute)
+    if dispute.reason == SILENT:
+        owed = f"its next list in dispute {dispute.number + 1}"
+        return _plain(state, "silence", dispute.accused, dispute.round, claim, owed)
+    program = programs(program_of(state.manifest, dispute.place))
+    node = None
+    if isinstance(end, Mismatch) and dispute.trace is not None:
+        node = dispute.trace.sources[end.output]
+    elif isinstance(end, Evidence):
+        node = dispute.node
+    kind = "output" if isinstance(end, Mismatch) else "node" if isinstance(end, Evidence) else "list"
+    uses = [] if node is None else _used(program, node, kind == "node")
+    return Conviction(
+        state.manifest, kind, dispute.accused, dispute.round, dispute.place.value,
+        None if dispute.leaf is None else Count(dispute.leaf), (*claim, *_lists(state, log, dispute, node)),
+        _part(program, node, uses), None if node is None else Count(node),
+        end.inputs if isinstance(end, Evidence) else (), end if isinstance(end, Mismatch) else None,
+        _record(state, log, dispute, program, uses), "",
+    )  # fmt: skip
+
+
+def _claim(log: Log, dispute: Dispute) -> tuple[bytes, ...]:
+    slots = ("Seal",) if dispute.place is Place.OUTER else ("Commit", "Opening")
+    return tuple(
+        data for slot in slots if (data := log.signed(dispute.accused, dispute.round, slot)) is not None
+    )
+
+
+def _lists(state: State, log: Log, dispute: Dispute, node: int | None) -> list[bytes]:
+    """Return the accused's lists from its claim down to where the dispute ended."""
+    found: list[bytes] = []
+
+    def add(slot: str) -> bool:
+        data = log.signed(dispute.accused, dispute.round, slot)
+        found.extend([data] if data is not None else [])
+        return data is not None
+
+    low, high = dispute.low, dispute.high
+    if dispute.place is Place.STEP and dispute.leaf is not None:
+        every = state.manifest.work.leaf_every
+        steps = state.rounds[dispute.round].assignments[dispute.accused].steps
+        low, high = leaf_steps(steps, every)[dispute.leaf - 1 : dispute.leaf + 1]
+    while high - low > 1:
+        if not add(answer_slot(low, high)) or (low, high) == (dispute.low, dispute.high):
+            return found
+        ends = narrowing.positions(low, high)
+        index = next(i for i, end in enumerate(ends) if end >= dispute.high)
+        low, high = (low if index == 0 else ends[index - 1]), ends[index]
+    place, step = dispute.place.value, step_of(dispute)
+    if not add(trace_slot(place, step)) or dispute.trace is None:
+        return found
+    leaf = dispute.trace.low if node is None else node - dispute.trace.first
+    if isinstance(_ended(log, dispute), Mismatch):
+        return found
+    low, high = 0, dispute.trace.length
+    while high - low > MAX_ENTRIES:
+        low, high = next(part for part in narrowing.segments(low, high) if part[0] <= leaf < part[1])
+        if not add(nodes_slot(place, step, low, high)):
+            return found
+    return found
+
+
+def _used(program: Program, node: int, is_executed: bool) -> list[int]:
+    """Return the values that a finding rests on: an executed node's inputs, or an output's source itself."""
+    head = head_of(program)
+    return list(map(int, program.nodes[node - head.first].inputs)) if is_executed else [node]
+
+
+def _part(program: Program, node: int | None, uses: list[int]) -> ProgramPart:
+    head, (constants_root, nodes_root) = head_of(program), roots_of(program)
+    nodes, constants = node_leaves(program), constant_leaves(program)
+    shown = [] if node is None or node < head.first else [node]
+    used = [value for value in dict.fromkeys(uses) if len(head.inputs) <= value < head.first]
+    return ProgramPart(
+        head, constants_root, nodes_root,
+        tuple(
+            (Count(n), program.nodes[n - head.first], merkle.path("node", nodes, n - head.first)) for n in shown
+        ),
+        tuple(
+            (Count(n), program.constants[place], merkle.path("constant", constants, place))
+            for n in used for place in [n - len(head.inputs)]
+        ),
+    )  # fmt: skip
+
+
+def _record(
+    state: State, log: Log, dispute: Dispute, program: Program, uses: list[int]
+) -> PublicRecord | None:
+    """Return what must be taken from the ledger: for the record index, and for an outer step."""
+    worked, head = state.rounds[dispute.round], head_of(program)
+    if not any(is_public(dispute.place, head, value) for value in uses):
+        return None
+    if dispute.place is Place.PROLOGUE:
+        return PublicRecord(worked.beacon, worked.start.digest, ())
+    included = []
+    for worker in worked.included:
+        data, assigned = log.signed(worker, dispute.round, "Commit"), worked.assignments[worker]
+        assert data is not None
+        included.append(Included(Count(assigned.slot), Count(assigned.steps), data))
+    return PublicRecord(worked.beacon, worked.start.digest, tuple(included))

@@ -1,0 +1,152 @@
+"""A conviction as a file that anyone checks offline: the accused's own signed words, one node, its inputs' bytes.
+
+What the accused signed fixes its claim, its lists and its trace; the manifest's identity fixes the program, of which
+the file carries the head and the node with their paths. So a wrong node or a contradiction needs no trust in anyone.
+Only what the ledger fixed (the beacon behind the record index, what an outer step was computed from) is taken from its
+record, whose head the accused signed over. `verification.retrial` follows the lists. (SPEC.md 6.11)
+"""
+
+from dataclasses import dataclass
+
+from verification import codec
+from verification.digest import tagged
+from verification.errors import BadEvidence, Malformed
+from verification.manifest import Manifest, run_id
+from verification.program import (
+    Node,
+    ProgramHead,
+)
+from verification.statements import (
+    MAX_STATEMENT,
+    Mismatch,
+    NodeInput,
+)
+from verification.tensors import Tensor
+from verification.units import Address, Count, Digest, Round
+
+FORMAT = "proofswarm evidence/1"
+MAX_EVIDENCE = MAX_STATEMENT + (1 << 24)
+"""Bytes of the largest file: one node's inputs, and what stands around them."""
+
+
+@dataclass(frozen=True)
+class ProgramPart:
+    """A program's head and roots, and of its nodes and constants those that are used, each with its path."""
+
+    head: ProgramHead
+    constants_root: bytes
+    nodes_root: bytes
+    nodes: tuple[tuple[Count, Node, tuple[Digest, ...]], ...]
+    constants: tuple[tuple[Count, Tensor, tuple[Digest, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Included:
+    """A contribution that entered an outer step: its slot, its weight, and its worker's signed commitment."""
+
+    slot: Count
+    steps: Count
+    commitment: bytes
+
+
+@dataclass(frozen=True)
+class PublicRecord:
+    """What the ledger fixed before the accused spoke: nothing in the file proves it but the head it was signed over."""
+
+    beacon: Digest
+    start: Digest
+    included: tuple[Included, ...]
+
+
+@dataclass(frozen=True)
+class Conviction:
+    """The file's body. `statements` are the accused's, in the order in which they narrow its claim down.
+
+    `kind` is "node" (with `inputs`), "output" (with `mismatch`), "list", "contradiction" or "silence" (about what was
+    `owed`). `place` is a value of `Place`, `leaf` the leaf that was disputed.
+    """
+
+    manifest: Manifest
+    kind: str
+    accused: Address
+    round: Round
+    place: str
+    leaf: Count | None
+    statements: tuple[bytes, ...]
+    program: ProgramPart | None
+    node: Count | None
+    inputs: tuple[NodeInput, ...]
+    mismatch: Mismatch | None
+    record: PublicRecord | None
+    owed: str
+
+
+@dataclass(frozen=True)
+class File:
+    """The file: its format, the encoded body, and a digest so that damage of any bit is seen at once."""
+
+    format: str
+    body: bytes
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a file proves. `step` numbers an inner step, `names` are the node's ports and outputs, `trust` is what was
+    not proven by the file itself."""
+
+    kind: str
+    accused: Address
+    run: Digest
+    round: Round
+    place: str
+    step: int | None
+    node: int | None
+    operator: str
+    names: tuple[str, ...]
+    reason: str
+    claimed: Digest | None
+    computed: Digest | None
+    trust: tuple[str, ...]
+
+
+def pack(conviction: Conviction) -> bytes:
+    """Return the file's bytes."""
+    body = codec.encode(conviction)
+    return codec.encode(File(FORMAT, body, tagged("evidence", body)))
+
+
+def unpack(data: bytes) -> Conviction:
+    """Return the conviction that a file holds; raises Malformed for any other bytes, BadEvidence for damaged ones."""
+    file = codec.decode(File, data, MAX_EVIDENCE)
+    if file.format != FORMAT:
+        raise Malformed("the file is no evidence that this version reads")
+    if tagged("evidence", file.body) != file.digest:
+        raise BadEvidence("the file has been altered or damaged: its digest is another")
+    return codec.decode(Conviction, file.body, MAX_EVIDENCE)
+
+
+def found(
+    conviction: Conviction, reason: str, number: Round, place: str, step: int | None = None,
+    values: tuple[Digest | None, Digest | None] = (None, None), trust: tuple[str, ...] = (),
+) -> Finding:  # fmt: skip
+    node, operator, names = _named(conviction)
+    return Finding(
+        conviction.kind, conviction.accused, run_id(conviction.manifest), number, place, step, node, operator, names,
+        reason, *values, trust,
+    )  # fmt: skip
+
+
+def _named(conviction: Conviction) -> tuple[int | None, str, tuple[str, ...]]:
+    """Return a node's number, what it makes, and the names of the ports and outputs that it touches."""
+    if conviction.node is None or conviction.program is None:
+        return None, "", ()
+    head, number = conviction.program.head, int(conviction.node)
+    outputs = [output.name for output in head.outputs if output.source == number]
+    if number < head.first:
+        ports = [head.inputs[number].name] if number < len(head.inputs) else []
+        return None, "", (*ports, *outputs)
+    (node,) = (node for place, node, _ in conviction.program.nodes if place == number)
+    ports = [head.inputs[source].name for source in node.inputs if source < len(head.inputs)]
+    operator = f"{node.operator} {node.dtype}{list(map(int, node.shape))}"
+    return number, operator, tuple(dict.fromkeys([*ports, *outputs]))

@@ -1,0 +1,351 @@
+"""A conviction tried again from its file alone: from the accused's claim down its own lists to what is wrong.
+
+The same rules as `verification.disputes`, over signed statements instead of a ledger. (SPEC.md 6.11)
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from verification import codec, merkle, narrowing, referee
+from verification.audits import salted_root
+from verification.digest import ZERO
+from verification.errors import BadEvidence
+from verification.evidence import Conviction, Finding, Included, ProgramPart, found, unpack
+from verification.executor import Executor, failed
+from verification.manifest import run_id
+from verification.narrowing import Tracing
+from verification.program import (
+    Node,
+    ProgramHead,
+    check_head,
+    check_node,
+    digest_of_parts,
+    node_work,
+    size_bytes,
+)
+from verification.referee import Execution
+from verification.sampling import leaf_steps, record_index
+from verification.state import Place
+from verification.statements import (
+    MAX_ENTRIES,
+    Answer,
+    Body,
+    Commit,
+    Mismatch,
+    NodeList,
+    Opening,
+    Seal,
+    Statement,
+    Trace,
+    open_statement,
+)
+from verification.tensors import Tensor, tensor_digest
+from verification.units import Digest, Round
+
+B = TypeVar("B")
+MAX_WORK = 1 << 40
+"""Work units of the dearest node that a file may ask its reader to execute."""
+
+MAX_RESULT = 1 << 31
+"""Bytes of the largest tensor that such a node may make."""
+
+
+def verify(data: bytes, executor: Executor) -> Finding:
+    """Return what a file proves; raises a Violation when it proves nothing, Unavailable for another arithmetic.
+
+    (SPEC.md 6.11)
+    """
+    conviction = unpack(data)
+    spoken = [_spoken(conviction, data) for data in conviction.statements]
+    if not spoken:
+        raise BadEvidence("the file holds no statement of the accused")
+    if conviction.kind == "contradiction":
+        return _contradiction(conviction, [statement for statement, _ in spoken])
+    bodies = [body for statement, body in spoken]
+    heads = {statement.head for statement, _ in spoken}
+    if len(heads) != 1 or {statement.round for statement, _ in spoken} != {conviction.round}:
+        raise BadEvidence("the statements do not belong to one round")
+    if conviction.kind == "silence":
+        return _silence(conviction, heads.pop())
+    return _Walk(conviction, bodies, heads.pop()).finding(executor)
+
+
+def _spoken(conviction: Conviction, data: bytes) -> tuple[Statement, Body]:
+    author, statement, body = open_statement(data)
+    if author != conviction.accused or statement.run != run_id(conviction.manifest):
+        raise BadEvidence("a statement is another peer's or another run's")
+    return statement, body
+
+
+def _contradiction(conviction: Conviction, statements: Sequence[Statement]) -> Finding:
+    if len(statements) != 2:
+        raise BadEvidence("a contradiction has two statements")
+    first, second = statements
+    if _place(first) != _place(second) or first == second:
+        raise BadEvidence("the statements do not differ in one place")
+    reason = f"said two different things in slot {first.slot}"
+    return found(conviction, reason, first.round, "")
+
+
+def _place(statement: Statement) -> tuple[str, Digest, Round, str, Digest]:
+    return statement.chain, statement.run, statement.round, statement.slot, statement.head
+
+
+def _silence(conviction: Conviction, head: Digest) -> Finding:
+    trust = (
+        f"the ledger's clock and log: that {conviction.owed} was due and did not come before its time ran out",
+        f"the ledger's head {head.hex()}, which the accused signed over",
+    )
+    return found(conviction, f"stayed silent about {conviction.owed}", conviction.round, "", trust=trust)
+
+
+class _Walk:
+    """The dispute once more, without a ledger: from the accused's claim down its own lists to what is wrong."""
+
+    def __init__(self, conviction: Conviction, bodies: Sequence[Body], head: Digest) -> None:
+        """`bodies` are what the accused said, `head` the ledger's that it signed over."""
+        self._case, self._head = conviction, head
+        self._place = _known_place(conviction.place)
+        self._lists = list(bodies)
+        self._low = self._high = 0
+        self._trace: Tracing | None = None
+        self._entries: tuple[Digest, ...] = ()
+        self._is_leaf = False
+        self._start = ZERO
+        self._agreed: Digest | None = None
+        self._claimed: Digest
+        self._steps = 0
+        self._trust: list[str] = []
+        self._claim()
+
+    def finding(self, executor: Executor) -> Finding:
+        """Return what is wrong; raises BadEvidence when nothing is."""
+        fault = self._narrow()
+        case = self._case
+        if fault:
+            if case.kind != "list":
+                raise BadEvidence("a list of the accused does not fold, but the file is about something else")
+            return self._found(fault)
+        if self._trace is None or case.program is None or case.kind == "list":
+            raise BadEvidence("the statements of the accused are in order")
+        trace, head = self._trace, case.program.head
+        if case.kind == "output" and case.mismatch is not None:
+            return self._judge_output(head, trace, case.mismatch)
+        if case.kind == "node" and case.node is not None:
+            return self._judge_node(executor, head, trace, int(case.node))
+        raise BadEvidence("the file does not say what is wrong")
+
+    def _judge_output(self, head: ProgramHead, trace: Tracing, shown: Mismatch) -> Finding:
+        if not shown.output < len(trace.outputs):
+            raise BadEvidence("the trace has no such output")
+        source = trace.sources[shown.output]
+        self._require_node(source)
+        computed = referee.judge_output(self._execution(head, [source]), head, trace, self._constant, shown)
+        return self._found("an output is not what its own trace gives", trace.outputs[shown.output], computed)
+
+    def _judge_node(self, executor: Executor, head: ProgramHead, trace: Tracing, number: int) -> Finding:
+        if not self._is_leaf:
+            raise BadEvidence("the lists of the accused do not end at the node")
+        node = self._require_node(number)
+        inputs = [opened.tensor for opened in self._case.inputs]
+        if node_work(node, inputs) > MAX_WORK or size_bytes(node) > MAX_RESULT:
+            raise BadEvidence(f"node {number} is too large to check")
+        execution = self._execution(head, [int(source) for source in node.inputs])
+        claimed, opened = trace.top, self._case.inputs
+        computed = referee.judge_node(
+            executor, execution, head, trace, number, node, self._constant, opened
+        )  # fmt: skip
+        goes_on = computed == failed(trace.program, number) and trace.failed != number
+        if computed == claimed and not goes_on:
+            raise BadEvidence("the node gives what the accused claimed")
+        reason = "its trace goes on after a node that fails" if goes_on and computed == claimed else ""
+        return self._found(
+            reason or "the node gives another value than the accused claimed", claimed, computed
+        )
+
+    def _claim(self) -> None:
+        """Read the claim from a commitment and its opening, or from a seal."""
+        case = self._case
+        if self._place is Place.OUTER:
+            seal = self._next(Seal)
+            self._claimed = seal.state.digest
+            return
+        commit, opening = self._next(Commit), self._next(Opening)
+        run = run_id(case.manifest)
+        if len(opening.salts) != len(opening.digests):
+            raise BadEvidence("the opening has not one salt for each leaf")
+        if salted_root(run, case.round, opening.digests, opening.salts) != commit.leaves:
+            raise BadEvidence("the opening does not lead to the committed root")
+        every = case.manifest.work.leaf_every
+        self._steps = (len(opening.digests) - 1) * every
+        ends = leaf_steps(self._steps, every)
+        self._start = commit.start
+        if self._place is Place.PROLOGUE:
+            self._agreed, self._claimed = commit.start, opening.digests[0]
+        elif self._place is Place.EPILOGUE:
+            self._agreed, self._claimed = opening.digests[-1], commit.contribution.digest
+            self._low = self._high = self._steps
+        else:
+            if case.leaf is None or not 1 <= case.leaf < len(ends):
+                raise BadEvidence("the opening has no such leaf")
+            self._low, self._high = ends[case.leaf - 1], ends[case.leaf]
+            self._agreed, self._claimed = opening.digests[case.leaf - 1], opening.digests[case.leaf]
+
+    def _next(self, kind: type[B]) -> B:
+        body = self._lists.pop(0) if self._lists else None
+        if not isinstance(body, kind):
+            raise BadEvidence(f"the statements lack a {kind.__name__}")
+        return body
+
+    def _narrow(self) -> str:
+        """Follow the lists; return what is wrong with the last one, if anything is."""
+        while self._lists:
+            body = self._lists.pop(0)
+            fault = self._take(body)
+            if fault:
+                if self._lists:
+                    raise BadEvidence("a list that does not fold is followed by others")
+                return fault
+        if self._trace is not None and self._case.kind == "node" and self._case.node is not None:
+            self._enter_trace(int(self._case.node) - self._trace.first)
+        return ""
+
+    def _take(self, body: Body) -> str:
+        case = self._case
+        if isinstance(body, Answer) and self._trace is None:
+            if (body.low, body.high) != (self._low, self._high) or self._high - self._low < 2:
+                raise BadEvidence("a list of states is about another interval")
+            return narrowing.answer_fault(self._claimed, body) or self._enter_states(body)
+        part = case.program
+        if part is None:
+            raise BadEvidence("the file lacks the program")
+        if isinstance(body, Trace) and self._trace is None:
+            step = self._high if self._place is Place.STEP else 0
+            if (body.place, body.step) != (case.place, step) or self._high - self._low > 1:
+                raise BadEvidence("a trace is about another execution")
+            opened = narrowing.open_trace(self._program(part), part.head, self._claimed, body)
+            if isinstance(opened, str):
+                return opened
+            self._trace, self._entries = opened, body.entries
+            return ""
+        return self._take_nodes(body)
+
+    def _take_nodes(self, body: Body) -> str:
+        if not isinstance(body, NodeList) or self._trace is None:
+            raise BadEvidence("a statement of the accused belongs to no dispute")
+        self._enter_trace(int(body.low))
+        trace = self._trace
+        step = self._high if self._place is Place.STEP else 0
+        place = (body.place, body.step, body.low, body.high)
+        if place != (self._case.place, step, trace.low, trace.high) or self._is_leaf:
+            raise BadEvidence("a list of nodes is about another segment")
+        fault = narrowing.nodes_fault(trace, body)
+        if not fault:
+            self._entries = body.entries
+        return fault
+
+    def _enter_states(self, body: Answer) -> str:
+        """Go on with the part of the list that the next statement is about."""
+        following = self._lists[0] if self._lists else None
+        if isinstance(following, Answer):
+            wanted = (int(following.low), int(following.high))
+        elif isinstance(following, Trace):
+            wanted = (int(following.step) - 1, int(following.step))
+        else:
+            raise BadEvidence("the lists of states lead nowhere")
+        ends = narrowing.positions(self._low, self._high)
+        if wanted[1] not in ends:
+            raise BadEvidence("a statement is about a part that no list has")
+        part = narrowing.narrow(
+            self._low, self._high, self._agreed or self._claimed, body.entries, ends.index(wanted[1])
+        )
+        self._low, self._high, self._agreed, self._claimed = part
+        if (self._low, self._high) != wanted:
+            raise BadEvidence("a statement is about a part that no list has")
+        return ""
+
+    def _enter_trace(self, leaf: int) -> None:
+        """Go on with the entry of the last list that holds a leaf."""
+        assert self._trace is not None
+        self._is_leaf = self._trace.high - self._trace.low <= MAX_ENTRIES
+        self._trace = narrowing.enter(self._trace, self._entries, leaf)
+
+    def _program(self, part: ProgramPart) -> Digest:
+        """Return the program's digest, which must be the manifest's for this place."""
+        check_head(part.head)
+        if max(map(size_bytes, part.head.inputs), default=0) > MAX_RESULT:
+            raise BadEvidence("the program's inputs are too large to check")
+        digest = digest_of_parts(part.head, part.constants_root, part.nodes_root)
+        if digest != self._case.manifest.programs.at(self._place.value).digest:
+            raise BadEvidence("the program is not the run's")
+        return digest
+
+    def _require_node(self, number: int) -> Node:
+        """Return a node of the program, checked by its path. Ports and constants need none."""
+        part = self._case.program
+        assert part is not None
+        if self._case.node != number:
+            raise BadEvidence("the file names another node than its statements")
+        if number < part.head.first:
+            return Node("", (), (), "bool", ())
+        for place, node, path in part.nodes:
+            if place == number:
+                index, count = number - part.head.first, part.head.nodes
+                merkle.verify_path("node", Digest(part.nodes_root), codec.encode(node), index, count, path)
+                check_node(number, node)
+                return node
+        raise BadEvidence("the file lacks the node")
+
+    def _constant(self, number: int) -> Tensor:
+        part = self._case.program
+        assert part is not None
+        for place, tensor, path in part.constants:
+            if place == number:
+                index, count = number - len(part.head.inputs), part.head.constants
+                root = Digest(part.constants_root)
+                merkle.verify_path("constant", root, tensor_digest(tensor), index, count, path)
+                return tensor
+        raise BadEvidence("the file lacks a constant of the node")
+
+    def _execution(self, head: ProgramHead, uses: Sequence[int]) -> Execution:
+        """Return what fixes the values used; what comes from the ledger's record is noted as taken on trust."""
+        case, manifest, record = self._case, self._case.manifest, self._case.record
+        program, data = manifest.programs.at(self._place.value).digest, manifest.data.root
+        is_needed = any(referee.is_public(self._place, head, source) for source in uses)
+        if is_needed != (record is not None):
+            raise BadEvidence(
+                "the file lacks the ledger's record of the round, or has one that nothing rests on"
+            )
+        if record is None:
+            return Execution(self._place, program, self._start, self._agreed, data)
+        under = f"under its head {self._head.hex()}, which the accused signed over"
+        if self._place is Place.PROLOGUE:
+            work = manifest.work
+            if self._steps > work.max_steps or 8 * work.max_steps * work.batch > MAX_RESULT:
+                raise BadEvidence("the record index is too large to check")
+            self._trust.append(f"the ledger's beacon of round {case.round} {under}")
+            index = record_index(manifest, record.beacon, case.accused, self._steps)
+            return Execution(self._place, program, self._start, self._agreed, data, index)
+        what = "start state, who was included, their steps"
+        self._trust.append(f"the ledger's record of round {case.round} ({what}) {under}")
+        slots = {int(entry.slot): (int(entry.steps), self._committed(entry)) for entry in record.included}
+        return Execution(self._place, program, record.start, None, data, None, slots)
+
+    def _committed(self, entry: Included) -> Digest:
+        _, statement, body = open_statement(entry.commitment)
+        here = (run_id(self._case.manifest), self._case.round, self._head)
+        if (statement.run, statement.round, statement.head) != here or not isinstance(body, Commit):
+            raise BadEvidence("an included commitment belongs to another round")
+        return body.contribution.digest
+
+    def _found(self, reason: str, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
+        step = self._high if self._place is Place.STEP else None
+        values, trust = (claimed, computed), tuple(self._trust)
+        return found(self._case, reason, self._case.round, self._place.value, step, values, trust)
+
+
+def _known_place(name: str) -> Place:
+    try:
+        return Place(name)
+    except ValueError:
+        raise BadEvidence("the file names no place that a dispute can be about") from None
