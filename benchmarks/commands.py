@@ -67,6 +67,31 @@ def gpu(
     raise typer.Exit(report.run_gpu(_names(models), device, steps, json))
 
 
+@app.command()
+def detection(
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of 12 cheats for each cell.")] = 10,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw detection over rounds here, as SVG.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """How soon each cheat is caught by the real law in simulation, beside 1-(1-q)^rounds (ten minutes)."""
+    from benchmarks import detection
+
+    detection.run(runs, json, plot)
+
+
+@app.command()
+def scale(
+    peers: Annotated[str, typer.Option(help="Numbers of peers, separated by commas.")] = "100,1000,10000",
+    json: Json = None,
+) -> None:
+    """What a peer costs the ledger as their number grows, and which kind of statement grows fastest."""
+    from benchmarks import scale
+
+    scale.run(_counts(peers, "--peers"), json)
+
+
 def _names(text: str) -> list[str]:
     from benchmarks.trainers import MODELS
 
@@ -81,13 +106,13 @@ def _known(text: str, known: list[str], what: str) -> list[str]:
     return names
 
 
-def _counts(text: str) -> list[int]:
+def _counts(text: str, option: str = "--threads") -> list[int]:
     try:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise UserError(f"--threads: {text!r} is no list of numbers; write for example 1,2")
+        raise UserError(f"{option}: {text!r} is no list of numbers; write for example 1,2")
     return counts
 
 

@@ -1,6 +1,6 @@
 """How soon each cheat is caught by the real law in simulation, beside 1-(1-q)^rounds.
 
-    python -m benchmarks.detection [--json FILE] [--plot FILE]
+    proofswarm bench detection [--json FILE] [--plot FILE]
 
 The seed was fixed before the first run and is never changed; the same command gives the same figures anywhere.
 """
@@ -8,13 +8,13 @@ The seed was fixed before the first run and is never changed; the same command g
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from benchmarks.record import write_record
 from simulator.detection import ADVERSARIES, VERIFIERS, Cell, Setting, play
 from verification.errors import UserError
 from verification.units import MILLION, PPM
@@ -32,18 +32,8 @@ TYPICAL = PPM(50_000)
 """The rate at which the summary gives the overhead, with nobody colluding."""
 
 
-def main(
-    runs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of 12 cheats for each cell.")] = 10,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write machine, rows and summary here.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw detection over rounds here, as SVG.")
-    ] = None,
-) -> None:
-    """Every adversary at every audit rate: detection, rounds until caught, honest peers harmed, overhead."""
-    from benchmarks.record import write_record
-
+def run(runs: int, json: Path | None, plot: Path | None) -> None:
+    """Play every adversary at every audit rate, print the tables, write the record and the plot."""
     console = Console()
     cells = measure(settings(), runs, console)
     error = (1 - CONFIDENCE) / len(cells)
@@ -166,7 +156,3 @@ def _curves(
         weights = sum(row["cheats"] for row in group)
         found = [sum(r["cheats"] * r["curve"][i] for r in group) / weights for i in range(ROUNDS)]
         yield colour, rate, found, group[0]["expected_curve"]
-
-
-if __name__ == "__main__":
-    typer.run(main)

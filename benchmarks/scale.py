@@ -1,6 +1,6 @@
 """What a peer costs the ledger at 100, 1,000 and 10,000 peers, and which kind of statement grows fastest.
 
-    python -m benchmarks.scale [--peers 100,1000,10000] [--json FILE]
+    proofswarm bench scale [--peers 100,1000,10000] [--json FILE]
 
 Times are processor seconds of one core. The fold is the law alone: what everyone who reads the log must do.
 """
@@ -8,12 +8,12 @@ Times are processor seconds of one core. The fold is the law alone: what everyon
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.record import write_record
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
 from verification.errors import UserError
 
@@ -21,17 +21,12 @@ SEED = 20_261_122
 MOST_KINDS = 6
 
 
-def main(
-    peers: Annotated[str, typer.Option(help="Numbers of peers, separated by commas.")] = "100,1000,10000",
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write machine, rows and summary here.")
-    ] = None,
-) -> None:
-    """Entries a second, and the cost of a peer, as their number grows."""
-    from benchmarks.record import write_record
-
+def run(peers: Sequence[int], json: Path | None) -> None:
+    """Play and fold a run of each size, print the table and write the record."""
+    if min(peers) < 2 * VERIFIERS:
+        raise UserError(f"--peers: a run needs {2 * VERIFIERS} peers at least; write for example 100,1000")
     console, rows = Console(), []
-    for number in _numbers(peers):
+    for number in sorted(set(peers)):
         with console.status(f"{number} peers"):
             rows.append(measure(number))
         console.print(
@@ -100,19 +95,3 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         growth = f"{_growth(rows, kind):.2f}" if len(rows) > 1 else ""
         table.add_row(f"s in {kind}", *(f"{row['seconds_by_kind'].get(kind, 0):.2f}" for row in rows), growth)
     return table
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        numbers = []
-    if not numbers or numbers[0] < 2 * VERIFIERS:
-        raise UserError(
-            f"--peers: {text!r} is no list of numbers from {2 * VERIFIERS}; write for example 100,1000"
-        )
-    return numbers
-
-
-if __name__ == "__main__":
-    typer.run(main)
