@@ -9,6 +9,8 @@ import torch
 
 from tests.ulp.points import DIGITS, TINY, between, worst
 from trainer import exact
+from trainer.exact import cores
+from trainer.exact.rng import uniform_bits
 
 
 def test_pow_with_tensor_exponent() -> None:
@@ -91,3 +93,17 @@ def test_divide_by_tensor_broadcasts_and_by_zero_is_infinite() -> None:
     x = torch.tensor([[1.0], [-2.0]])
     assert torch.equal(exact.divide(x, torch.tensor([3.0, 7.0])), x / torch.tensor([3.0, 7.0]))
     assert exact.divide(x, -0.0).tolist() == [[INF], [-INF]]
+
+
+def test_square_roots_are_ieee() -> None:
+    """Python's own is the processor's; torch's comes from MKL on x86 and misses the nearest number now and then."""
+    x = (
+        (uniform_bits(b"functions", "sqrt", 5000) & 0x7FFFFFFF)
+        .remainder(0x7F800000)
+        .to(torch.int32)
+        .view(torch.float32)
+    )
+    wide = x.to(torch.float64)
+    nearest = torch.tensor([math.sqrt(value) for value in wide.tolist()], dtype=torch.float64)
+    assert torch.equal(cores.sqrt(wide.clone()), nearest)
+    assert torch.equal(exact.sqrt(x), nearest.to(torch.float32))

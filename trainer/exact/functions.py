@@ -124,7 +124,7 @@ def sqrt(x: Tensor) -> Tensor:
 
     def kernel(source: Tensor, target: Tensor, work: list[Tensor]) -> None:
         work[0].copy_(source)
-        target.copy_(work[0].sqrt_())
+        target.copy_(cores.sqrt(work[0]))
 
     return map_float32(x, kernel, 1)
 
@@ -136,7 +136,8 @@ def rsqrt(x: Tensor) -> Tensor:
     def kernel(source: Tensor, target: Tensor, work: list[Tensor]) -> None:
         t = work[0]
         # -0.0 + 0.0 is +0.0, so both zeros give +inf.
-        t.copy_(source).add_(0.0).sqrt_()
+        t.copy_(source).add_(0.0)
+        cores.sqrt(t)
         target.copy_(torch.div(one, t, out=t))
 
     return map_float32(x, kernel, 1)

@@ -38,7 +38,7 @@ def _repeated(x: Tensor, twice: int, negative: bool) -> Tensor:
         base, power = work
         base.copy_(source).add_(0.0)
         if half:
-            torch.sqrt(base, out=power)
+            cores.sqrt(power.copy_(base))
         else:
             power.fill_(1.0)
         rest = whole

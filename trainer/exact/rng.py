@@ -86,7 +86,7 @@ def normal_f32(seed: bytes, stream: str, shape: tuple[int, ...], std: float = 1.
         u = (fractions[:, 0] + 1).to(torch.float64) * 2.0**-53
         angle = fractions[:, 1].to(torch.float64).mul_(2.0**-53).mul_(2.0 * math.pi)
         a, b, c, d = (torch.empty_like(u) for _ in range(4))
-        radius = cores.log(u, a, b, c).mul_(-2.0).sqrt_()
+        radius = cores.sqrt(cores.log(u, a, b, c).mul_(-2.0))
         cosine = cores.sine(angle, a, b, d, quarter=True)
         result[start : start + size] = radius.mul_(cosine).mul_(std)
     return result.view(shape)
