@@ -43,7 +43,7 @@ class Workshop:
         programs = self.manifest.programs
         refs = programs.all()
         encoded = {ref.digest: self._program(ref) for ref in refs}
-        self.engine = TorchEngine(encoded, order.memory)
+        self.engine = TorchEngine(encoded, order.memory, compiled="auto")
         for ref in refs:
             self.engine.executor.load(ref.digest)
         for name, units in vars(self.manifest.units).items():

@@ -1,7 +1,7 @@
 """The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds`."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 
@@ -18,9 +18,16 @@ Tensors = list[torch.Tensor]
 class TorchEngine:
     """Runs programs on lists of torch tensors; the digest of a tensor that did not change is not computed again."""
 
-    def __init__(self, programs: Mapping[Digest, bytes], memory_limit: int | None = None) -> None:
-        """`programs` holds encoded programs by digest; `memory_limit` is in bytes."""
-        self.executor = ProgramExecutor(programs, memory_limit)
+    def __init__(
+        self,
+        programs: Mapping[Digest, bytes],
+        memory_limit: int | None = None,
+        *,
+        device: str = "cpu",
+        compiled: bool | Literal["auto"] = False,
+    ) -> None:
+        """`programs` holds encoded programs by digest; the rest is as in `LoadedProgram`."""
+        self.executor = ProgramExecutor(programs, memory_limit, device=device, compiled=compiled)
         self._digests: dict[int, tuple[torch.Tensor, Digest]] = {}
 
     def load(self, bundle: Bundle) -> Tensors:

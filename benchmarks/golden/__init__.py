@@ -23,8 +23,8 @@ from verification.tensors import Bundle, digest_of
 
 FOLDER = Path(__file__).parent
 STEPS = 20
-MODES: dict[str, dict[str, Any]] = {"eager": {}}
-"""Options of LoadedProgram by the name of a way to execute; every one gives the same bits."""
+MODES: dict[str, dict[str, Any]] = {"eager": {}, "compiled": {"compiled": True}}
+"""Options of LoadedProgram by the name of a way to execute on a CPU; every one gives the same bits."""
 MAX_FILE = 1 << 26
 START_SEED = b"proofswarm golden start"
 START_STD = 0.05

@@ -1,6 +1,7 @@
 """Executing programs named by digest on the law's tensors: what the law's `Executor` calls."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 
@@ -18,14 +19,24 @@ class ProgramExecutor:
     """Holds encoded programs by digest and loads each on its first use.
 
     Raises BadEvidence when the bytes under a digest have another digest. `memory_limit` in bytes; None for any.
+    `device` and `compiled` are those of `LoadedProgram`.
     """
 
-    def __init__(self, programs: Mapping[Digest, bytes], memory_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        programs: Mapping[Digest, bytes],
+        memory_limit: int | None = None,
+        *,
+        device: str = "cpu",
+        compiled: bool | Literal["auto"] = False,
+    ) -> None:
         for digest, encoded in programs.items():
             if program_digest(encoded) != digest:
                 raise BadEvidence(f"the bytes of program {digest.hex()} have another digest")
         self._encoded = dict(programs)
         self._memory_limit = memory_limit
+        self._device: str = device
+        self._compiled: bool | Literal["auto"] = compiled
         self._loaded: dict[Digest, LoadedProgram] = {}
 
     def load(self, program: Digest) -> LoadedProgram:
@@ -35,7 +46,9 @@ class ProgramExecutor:
             if encoded is None:
                 raise BadEvidence(f"unknown program {program.hex()}")
             decoded = decode_program(encoded, MAX_PROGRAM)
-            self._loaded[program] = LoadedProgram(decoded, self._memory_limit)
+            self._loaded[program] = LoadedProgram(
+                decoded, self._memory_limit, device=self._device, compiled=self._compiled
+            )
         return self._loaded[program]
 
     def program(self, digest: Digest) -> Program:

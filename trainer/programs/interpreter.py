@@ -1,10 +1,19 @@
-"""The interpreter: checks a program once, then executes its nodes in order and frees each value after its last use."""
+"""The interpreter: checks a program once, then executes its nodes in order and frees each value after its last use.
 
+Two ways of executing give the same bits: node by node on the operators' own kernels, which is the reference, and on
+compiled loops.
+"""
+
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 
-from trainer import exact
+from trainer import exact, native
+from trainer.native import CannotCompile
+from trainer.programs import compiled as compilation
+from trainer.programs.compiled import CheckFailed, CompiledProgram, Differs
 from trainer.programs.conversion import to_torch
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.operators import ARITHMETIC, bind
@@ -29,18 +38,30 @@ LOWEST_EXPONENT, HIGHEST_EXPONENT = -148, 128
 
 
 class LoadedProgram:
-    """A checked program, ready to run; holds its constants as tensors.
+    """A checked program, ready to run; holds its constants as tensors on `device`.
+
+    `compiled`: False runs node by node; True runs on compiled loops and raises CannotCompile (a UserError) where there
+    is no compiler; "auto" compiles what is worth it (`compilation.worthwhile`) if it can. The first run on compiled
+    loops compares every loop with the nodes' own kernels; on a difference the loops are dropped with a warning.
 
     Raises Malformed (unknown operator, wrong shape, dtype or attribute, unknown arithmetic) or Refused (more memory
     than `memory_limit` bytes, None: any) with the node's number, before anything runs.
     """
 
-    def __init__(self, program: Program, memory_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        memory_limit: int | None = None,
+        *,
+        device: str = "cpu",
+        compiled: bool | Literal["auto"] = False,
+    ) -> None:
         check_program(program)
         if program.arithmetic != ARITHMETIC:
             raise Malformed(f"unknown arithmetic {program.arithmetic!r}; this version knows {ARITHMETIC!r}")
         self.program = program
         self.first = first_node(program)
+        self.device = torch.device(device)
         specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
         _check_integers(program)
         kernels = [
@@ -48,18 +69,66 @@ class LoadedProgram:
             for place, node in enumerate(program.nodes)
         ]
         require_affordable(program, memory_limit)
-        self._constants = [to_torch(constant) for constant in program.constants]
+        self._constants = [to_torch(constant).to(self.device) for constant in program.constants]
         self._ports = specs[: len(program.inputs)]
         self._steps = _plan(program, kernels)
         self._output_names = {int(output.source): output.name for output in program.outputs}
+        self._compiled = self._compile(kernels, compiled)
+        self._certified = False
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether runs use compiled loops."""
+        return self._compiled is not None
 
     def run(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
         """Return the outputs in their order; inputs are not changed, and an output may be one of them.
 
-        Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a node's number when the
-        arithmetic ends the step: an operator's own rule, or a node that is an output and holds NaN or infinity.
+        Inputs elsewhere are copied to the program's device, where the outputs are. With a `tap` every node runs by
+        itself. Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a node's number
+        when the arithmetic ends the step: an operator's own rule, or a node that is an output and holds NaN or infinity.
         """
         self.check_inputs(inputs)
+        inputs = [tensor.to(self.device) for tensor in inputs]
+        if self._compiled is not None and tap is None and (made := self._run_compiled(inputs)) is not None:
+            return made
+        return self._run_nodes(inputs, tap)
+
+    def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
+        """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
+        _check_tensors("input", self._ports, inputs)
+
+    def _compile(self, kernels: Sequence[Kernel], compiled: bool | Literal["auto"]) -> CompiledProgram | None:
+        wanted = compilation.worthwhile(self.program) if compiled == "auto" else compiled
+        if self.device.type != "cpu" or not wanted:
+            if compiled is True:
+                raise CannotCompile(f"programs on {self.device} are not compiled; leave `compiled` off")
+            return None
+        try:
+            return CompiledProgram(self.program, kernels, self._constants)
+        except CannotCompile as error:
+            if compiled is True:
+                raise
+            if native.compiler() is not None:
+                warnings.warn(f"running node by node: {error}", RuntimeWarning, stacklevel=3)
+            return None
+
+    def _run_compiled(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+        """Return the outputs, or None when the nodes must run by themselves: to say where a step ends, or for ever."""
+        assert self._compiled is not None
+        try:
+            made = self._compiled.run(inputs, check=not self._certified)
+        except CheckFailed:
+            return None
+        except Differs as error:
+            self._compiled = None
+            text = f"running node by node: compiled loops are not exact on this machine, first {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+            return None
+        self._certified = True
+        return made
+
+    def _run_nodes(self, inputs: Sequence[torch.Tensor], tap: Tap | None) -> list[torch.Tensor]:
         known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(self._steps)]
         number = self.first
         try:
@@ -76,10 +145,6 @@ class LoadedProgram:
         except (exact.NonFinite, KernelFailed) as error:
             raise StepFailed(number, str(error)) from error
         return [_present(known[output.source]).contiguous() for output in self.program.outputs]
-
-    def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
-        """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
-        _check_tensors("input", self._ports, inputs)
 
 
 def run_node(number: int, node: Node, inputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 
 from trainer import exact
-from trainer.programs import quantising
 from trainer.programs.shapes import Attributes, Spec, one
 
 Kernel = Callable[..., torch.Tensor]
@@ -47,7 +46,7 @@ def sqrt(value: torch.Tensor) -> torch.Tensor:
     """IEEE square root of float32; a negative value ends the step, for the sign of a NaN differs between machines."""
     if bool((value < 0).any()):
         raise KernelFailed("square root of a negative number")
-    return value.sqrt()
+    return exact.sqrt(value)
 
 
 def power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
@@ -132,13 +131,13 @@ def amax(attributes: Attributes, declared: Spec) -> Kernel:
 def row_exponent(attributes: Attributes, declared: Spec) -> Kernel:
     """Exponent of the power of two that scales each row along `dim`."""
     dim = one(attributes, "dim")
-    return lambda value: quantising.row_exponent(value, dim)
+    return lambda value: exact.row_exponent(value, dim)
 
 
 def quantise(attributes: Attributes, declared: Spec) -> Kernel:
     """Integers of `bits` bits along `dim`."""
     dim, bits = one(attributes, "dim"), one(attributes, "bits")
-    return lambda value, exponent: quantising.quantise(value, exponent, dim, bits)
+    return lambda value, exponent: exact.quantise(value, exponent, dim, bits)
 
 
 def product(attributes: Attributes, declared: Spec) -> Kernel:

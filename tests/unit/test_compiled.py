@@ -1,0 +1,382 @@
+"""Compiled loops against the operators' own kernels: the same bits, the same errors, and never a wrong number."""
+
+import itertools
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import golden
+from tests import zoo
+from trainer import exact, native
+from trainer.programs import compiled, emit, fusion
+from trainer.programs.builder import Builder, Value
+from trainer.programs.compiled import CheckFailed, CompiledProgram
+from trainer.programs.conversion import to_torch
+from trainer.programs.interpreter import LoadedProgram, StepFailed
+from trainer.programs.operators import OPERATORS
+from verification.errors import UserError
+from verification.program import Program, first_node
+
+pytestmark = pytest.mark.skipif(native.compiler() is None, reason="this machine has no C compiler")
+
+UNARY = (
+    "negate",
+    "absolute",
+    "sign",
+    "round",
+    "floor",
+    "exp",
+    "tanh",
+    "erf",
+    "sigmoid",
+    "sin",
+    "cos",
+    "log",
+    "rsqrt",
+)
+BINARY = ("add", "subtract", "multiply", "maximum", "minimum")
+COMPARED = ("less", "less_equal", "equal")
+REDUCED = ("sum", "mean", "amax")
+SPECIAL = [
+    0.0,
+    -0.0,
+    1e-45,
+    -1e-45,
+    1.17e-38,
+    1e-30,
+    0.5,
+    1.5,
+    2.5,
+    -2.5,
+    1.0,
+    3e38,
+    -3e38,
+    87.0,
+    -103.0,
+    1e6,
+    -1e6,
+]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Tests leave the number of threads as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def both(program: Program, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Run on compiled loops, each checked against the nodes' kernels, and node by node; they must be equal."""
+    loaded = LoadedProgram(program, compiled=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = loaded.run(inputs)
+    again = loaded.run(inputs)
+    assert loaded.is_compiled
+    expected = LoadedProgram(program).run(inputs)
+    for one, two, three in zip(made, again, expected, strict=True):
+        assert (one.dtype, one.shape) == (three.dtype, three.shape)
+        assert torch.equal(one, three)
+        assert torch.equal(two, three)
+    return made
+
+
+def bounded(b: Builder, value: Value) -> Value:
+    """A float value with NaN, infinities and what is beyond 1e30 replaced by 7: outputs and sums must be finite."""
+    limit = b.scalar(1e30)
+    inside = b.emit("less", b.emit("absolute", value), limit)
+    return b.emit("where", inside, value, b.expand(b.scalar(7.0), value.shape))
+
+
+def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Special float32 numbers among random ones of many magnitudes."""
+    generator = torch.Generator().manual_seed(seed + math.prod(shape))
+    scale = torch.exp2(torch.randint(-40, 20, shape, generator=generator).float())
+    values = (torch.randn(shape, generator=generator) * scale).flatten()
+    count = min(len(SPECIAL), values.numel())
+    values[torch.randperm(values.numel(), generator=generator)[:count]] = torch.tensor(SPECIAL[:count])
+    return values.view(shape)
+
+
+def test_every_elementwise_operator_and_reduction() -> None:
+    b = Builder()
+    x, y = b.port("x", "float32", (5, 67)), b.port("y", "float32", (1, 67))
+    outputs: list[Value] = [bounded(b, b.emit(name, x)) for name in UNARY]
+    outputs += [bounded(b, b.emit(name, x, y)) for name in BINARY]
+    outputs += [b.emit(name, x, y) for name in COMPARED]
+    positive = b.add(b.emit("absolute", bounded(b, x)), b.scalar(1e-3))
+    outputs += [b.emit("sqrt", positive), bounded(b, b.divide(x, positive))]
+    less, equal = b.emit("less", x, y), b.emit("equal", x, x)
+    outputs += [b.emit("not", less), b.emit("and", less, equal), b.emit("or", less, equal)]
+    whole = b.port("whole", "int64", (5, 67))
+    outputs += [b.emit(name, whole) for name in ("negate", "absolute", "sign")]
+    outputs += [b.emit(name, whole, whole) for name in (*BINARY, *COMPARED)]
+    outputs += [b.cast(whole, dtype) for dtype in ("float32", "bool", "int8")] + [b.cast(less, "float32")]
+    outputs += [b.emit("sum", whole, dims=[1], keepdim=0), b.emit("sum", less, dims=[0], keepdim=1)]
+    dims = ([0], [1], [0, 1])
+    outputs += [
+        b.emit(name, bounded(b, x), dims=which, keepdim=keep)
+        for name, which, keep in itertools.product(REDUCED, dims, (0, 1))
+    ]
+    for bits, dim in itertools.product((8, 14), (0, 1)):
+        exponent = b.emit("row_exponent", x, dim=dim)
+        outputs += [exponent, b.emit("quantise", x, exponent, dim=dim, bits=bits)]
+    program = b.finish("inner", [(f"y{place}", value) for place, value in enumerate(dict.fromkeys(outputs))])
+    integers = torch.randint(-(2**62), 2**62, (5, 67), generator=torch.Generator().manual_seed(1))
+    both(program, [numbers(5, 67), numbers(1, 67, seed=9), integers])
+
+
+def test_what_runs_in_loops_is_on_the_allowlist() -> None:
+    assert set(OPERATORS) > fusion.ELEMENTWISE | fusion.REDUCTIONS
+    # What loops leave out runs on its own kernel; a new operator is right from the start, and listed here.
+    apart = {"power", "concatenate", "select", "gather", "take_along", "scatter_sum", "product"}
+    views = {"view", "expand", "permute", "slice"}
+    assert set(OPERATORS) - fusion.ELEMENTWISE - fusion.REDUCTIONS == apart | views
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Some thirty nodes: chains, broadcasts, reductions, views of views, products, several outputs."""
+    b = Builder()
+    rows, columns = draw(st.sampled_from([(6, 8), (4, 33), (1, 12), (12, 1), (64, 16)]))
+    known = [b.port("x", "float32", (rows, columns)), b.port("y", "float32", (rows, columns))]
+    for _ in range(draw(st.integers(8, 16))):
+        value = draw(st.sampled_from(known))
+        kind = draw(
+            st.sampled_from(["unary", "binary", "row", "column", "view", "permute", "slice", "product"])
+        )
+        known.append(bounded(b, _grown(draw, b, known, value, kind)))
+    chosen = dict.fromkeys([known[-1], known[-2], draw(st.sampled_from(known[2:]))])
+    return b.finish("inner", [(f"y{place}", value) for place, value in enumerate(chosen)])
+
+
+def _grown(draw: st.DrawFn, b: Builder, known: list[Value], value: Value, kind: str) -> Value:
+    rank = len(value.shape)
+    match kind:
+        case "unary":
+            return b.emit(draw(st.sampled_from(UNARY)), value)
+        case "binary":
+            others = [other for other in known if other.shape == value.shape]
+            return b.emit(draw(st.sampled_from(BINARY)), value, draw(st.sampled_from(others)))
+        case "row" | "column":
+            dims = [rank - 1] if kind == "row" else [0]
+            made = b.emit(draw(st.sampled_from(REDUCED)), value, dims=dims, keepdim=1)
+            return b.emit("subtract", value, made)
+        case "view":
+            half = 2 if math.prod(value.shape) % 2 == 0 else 1
+            return b.view(value, (half, math.prod(value.shape) // half))
+        case "permute":
+            return b.permute(value, draw(st.permutations(range(rank))))
+        case "slice":
+            dim = draw(st.integers(0, rank - 1))
+            return b.slice(value, dim, 0, max(1, value.shape[dim] - 1))
+    turned = b.permute(value, [*range(rank - 2), rank - 1, rank - 2])
+    return b.matmul(value, turned)
+
+
+@given(programs(), st.integers(1, 2))
+@settings(max_examples=8)
+@pytest.mark.slow
+def test_random_programs(program: Program, count: int) -> None:
+    torch.set_num_threads(count)
+    inputs = [numbers(*map(int, port.shape), seed=place) for place, port in enumerate(program.inputs)]
+    both(program, [inputs[0].clamp(-1e18, 1e18), inputs[1].clamp(-1e18, 1e18)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "gpt2", "convolutional"])
+def test_a_models_training(name: str) -> None:
+    """Three steps of a golden run, one thread and two, against the digests that the nodes' kernels made."""
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            digests = golden.train(golden.read(name), 3, compiled=True)
+        assert digests[:4] == golden.expected()[name][:4]
+
+
+def test_most_of_a_model_runs_in_few_loops() -> None:
+    """A guard of the fusion itself: a Llama step's nodes come down to products, a few moves and as many loops."""
+    program = zoo.traced("llama").inner
+    steps = fusion.plan(program).steps
+    alone = [step.node.operator for step in steps if isinstance(step, fusion.Step)]
+    assert set(alone) <= {"product", "concatenate", "select", "gather", "take_along", "scatter_sum"}
+    assert 4 * (len(steps) - alone.count("product")) < 2 * len(program.nodes)
+
+
+def test_buffers_that_live_together_lie_apart() -> None:
+    program = zoo.traced("llama").inner
+    loaded = LoadedProgram(program, compiled=True)._compiled
+    assert loaded is not None
+    last: dict[int, int] = {}
+    first: dict[int, int] = {}
+    for place, work in enumerate(loaded._plan.steps):
+        for number in (*work.makes, *work.reads):
+            first.setdefault(number, place)
+            last[number] = place
+    held = [
+        (number, start, start + loaded._sizes[number] * loaded._dtypes[number].itemsize)
+        for number, start in loaded._places.items()
+    ]
+    for (one, a, b), (two, c, d) in itertools.combinations(held, 2):
+        together = first[one] <= last[two] and first[two] <= last[one]
+        assert not together or b <= c or d <= a
+    assert max(stop for _, _, stop in held) <= loaded.arena_bytes
+
+
+def ratio() -> Program:
+    """x, y -> (x + y) / y, its square root's sum, and x."""
+    b = Builder()
+    x, y = b.port("x", "float32", (4,)), b.port("y", "float32", (4,))
+    made = b.divide(b.add(x, y), y)
+    return b.finish("inner", [("ratio", made), ("x", x), ("sum", b.emit("sum", made, dims=[0], keepdim=0))])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "reason"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0], "division by zero"),
+        ([3e38, 1.0, 1.0, 1.0], [1e-3, 1.0, 1.0, 1.0], "infinity or a NaN"),
+    ],
+)
+def test_a_step_that_ends_says_where_as_without_loops(x: list[float], y: list[float], reason: str) -> None:
+    inputs = [torch.tensor(x), torch.tensor(y)]
+    with pytest.raises(StepFailed, match=reason) as expected:
+        LoadedProgram(ratio()).run(inputs)
+    loaded = LoadedProgram(ratio(), compiled=True)
+    loaded.run([torch.ones(4), torch.ones(4)])
+    with pytest.raises(StepFailed, match=reason) as caught:
+        loaded.run(inputs)
+    assert (caught.value.node, str(caught.value)) == (expected.value.node, str(expected.value))
+    assert loaded.is_compiled
+    assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
+
+
+def test_an_output_that_is_not_finite_is_seen() -> None:
+    b = Builder()
+    x = b.port("x", "float32", (3,))
+    program = b.finish("inner", [("y", b.multiply(x, x))])
+    loaded = LoadedProgram(program, compiled=True)
+    loaded.run([torch.ones(3)])
+    for bad in (3e38, math.inf, math.nan):
+        with pytest.raises(StepFailed, match="output 'y' holds NaN or infinity"):
+            loaded.run([torch.tensor([1.0, bad, 1.0])])
+
+
+def test_a_wrong_loop_is_dropped_and_the_result_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(emit._PLAIN, "add", "{0} + {1} + 0x1p-20f")
+    loaded = LoadedProgram(ratio(), compiled=True)
+    x, y = torch.arange(4.0), torch.full((4,), 2.0)
+    first = first_node(ratio())
+    with pytest.warns(RuntimeWarning, match=rf"not exact on this machine, first node {first + 1} \(divide\)"):
+        made = loaded.run([x, y])
+    assert torch.equal(made[0], (x + y) / y)
+    assert not loaded.is_compiled
+
+
+def test_a_tap_hears_every_node() -> None:
+    loaded, heard = LoadedProgram(ratio(), compiled=True), []
+    loaded.run([torch.ones(4), torch.ones(4)], lambda number, made: heard.append(number))
+    assert heard == list(range(first_node(ratio()), first_node(ratio()) + len(ratio().nodes)))
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(compiled, "WORTHWHILE", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = LoadedProgram(ratio(), compiled="auto")
+    assert not loaded.is_compiled
+    assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
+    with pytest.raises(UserError, match="install gcc or clang"):
+        LoadedProgram(ratio(), compiled=True)
+
+
+def test_a_compiler_that_fails_is_said_once_and_costs_only_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emit, "prelude", lambda: "this is no C")
+    monkeypatch.setattr(compiled, "WORTHWHILE", 0)
+    with pytest.warns(RuntimeWarning, match="running node by node: the C compiler"):
+        loaded = LoadedProgram(ratio(), compiled="auto")
+    assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
+
+
+def test_small_programs_are_not_worth_it() -> None:
+    assert not LoadedProgram(zoo.traced("llama").inner, compiled="auto").is_compiled
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file where the folder should be: no permission bits, which root would not feel."""
+    (tmp_path / "taken").write_text("")
+    library = native.build("int seven(void) { return 7; }", tmp_path / "taken" / "kernels")
+    assert library.seven() == 7
+
+
+def test_a_library_is_built_once(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert native.build("int eight(void) { return 8; }", tmp_path).eight() == 8
+    (library,) = tmp_path.iterdir()
+    native.build("int nine(void) { return 9; }", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert library.stat().st_mode & 0o002 == 0
+
+
+def test_loading_loops_leaves_subnormals_alone() -> None:
+    """Start-up code of -ffast-math would flush them in the thread that loads, and in those that it starts."""
+    torch.set_num_threads(2)
+    b = Builder()
+    x = b.port("x", "float32", (1 << 17,))
+    program = b.finish("inner", [("y", b.multiply(x, b.scalar(0.5)))])
+    tiny = torch.full((1 << 17,), 2.0**-148)
+    (made,) = LoadedProgram(program, compiled=True).run([tiny])
+    assert made.eq(2.0**-149).all()
+    exact.require_subnormals()
+    failed: list[str] = []
+
+    def check() -> None:
+        try:
+            exact.require_subnormals()
+        except RuntimeError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    thread.join()
+    assert failed == []
+    assert (tiny * 0.5).eq(2.0**-149).all()
+
+
+def test_the_check_of_the_first_run_sees_every_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+    original = CompiledProgram._compare
+
+    def counted(self: CompiledProgram, work: Any) -> None:
+        compared.append(work)
+        original(self, work)
+
+    monkeypatch.setattr(CompiledProgram, "_compare", counted)
+    run = zoo.traced("llama")
+    working = LoadedProgram(run.prologue).run(
+        [*map(to_torch, run.start.tensors), zoo.records("llama"), zoo.index("llama")]
+    )
+    loaded = LoadedProgram(run.inner, compiled=True)
+    loaded.run(working)
+    assert len(compared) == len(fusion.plan(run.inner).steps)
+    loaded.run(working)
+    assert len(compared) == len(fusion.plan(run.inner).steps)
+
+
+def test_a_failed_check_leaves_no_tensor_behind() -> None:
+    loaded = LoadedProgram(ratio(), compiled=True)
+    assert loaded._compiled is not None
+    with pytest.raises(CheckFailed):
+        loaded._compiled.run([torch.ones(4), torch.zeros(4)])
+    assert set(loaded._compiled._held) == set(loaded._compiled._constants)
