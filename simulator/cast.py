@@ -148,13 +148,13 @@ class Actor:
                     self._engine_for(action.worker), self._disputed(state, action, blobs)
                 )
             case OpenNode(execution, node, trail):
-                return reexecution.open_node(
-                    ToyEngine(), self._disputed(state, execution, blobs), node, trail
-                )
+                disputed = self._disputed(state, execution, blobs)
+                results = reexecution.trace(ToyEngine(), disputed).results
+                return reexecution.open_node(ToyEngine(), disputed, results, node, trail)
             case OpenValue(execution, value, trail):
-                return reexecution.open_value(
-                    ToyEngine(), self._disputed(state, execution, blobs), value, trail
-                )
+                disputed = self._disputed(state, execution, blobs)
+                results = reexecution.trace(ToyEngine(), disputed).results
+                return reexecution.open_value(ToyEngine(), disputed, results, value, trail)
 
     def _conduct_in_disputes(self, worker: Address) -> Conduct:
         recomputes = any(behaviour.recomputes for behaviour in self.behaviours)

@@ -18,6 +18,7 @@ from trainer import cheats, frames, orders, reexecution
 from trainer.engine import TorchEngine
 from trainer.rounds import HONEST, Disputed, Job, Rounds
 from verification import codec
+from verification.actors import Traced
 from verification.errors import Malformed, ProofswarmError
 from verification.executor import StepFailed
 from verification.manifest import BundleRef, Manifest, ProgramRef
@@ -52,6 +53,7 @@ class Workshop:
         self._contribution = decode_program(encoded[programs.epilogue.digest])
         data = decode_bundle(self.store.get(self.manifest.data.blob), MAX_STATEMENT)
         self.rounds = Rounds(self.engine, self.manifest, data)
+        self._traced: tuple[orders.Execution, Traced] | None = None
         self.conduct = cheats.conduct_named(order.cheat, order.cheat_from)
 
     def measure(self) -> orders.Prepared:
@@ -91,19 +93,29 @@ class Workshop:
 
     def trace_nodes(self, order: orders.TraceNodes) -> orders.NodesTraced:
         """Execute and digest every node's result."""
-        traced = reexecution.trace(self.engine, self._disputed(order.execution))
+        traced = self._trace(order.execution, self._disputed(order.execution))
         failed = None if traced.failed is None else Count(traced.failed)
         return orders.NodesTraced(failed, traced.outputs, traced.results)
+
+    def _trace(self, execution: orders.Execution, disputed: Disputed) -> Traced:
+        """Return the trace of an execution; the last one is kept, for its node is opened next."""
+        if self._traced is None or self._traced[0] != execution:
+            self._traced = execution, reexecution.trace(self.engine, disputed)
+        return self._traced[1]
 
     def open_inputs(self, order: orders.OpenInputs) -> orders.Opened:
         """Bring a disputed node's inputs."""
         disputed = self._disputed(order.execution)
-        return orders.Opened(reexecution.open_node(self.engine, disputed, order.node, order.trail))
+        results = self._trace(order.execution, disputed).results
+        return orders.Opened(reexecution.open_node(self.engine, disputed, results, order.node, order.trail))
 
     def prove_value(self, order: orders.ProveValue) -> orders.Proved:
         """Prove the digest of a disputed output's source."""
         disputed = self._disputed(order.execution)
-        return orders.Proved(*reexecution.open_value(self.engine, disputed, order.value, order.trail))
+        results = self._trace(order.execution, disputed).results
+        return orders.Proved(
+            *reexecution.open_value(self.engine, disputed, results, order.value, order.trail)
+        )
 
     def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
         """Compute and keep the next state."""

@@ -4,6 +4,7 @@ Written over an `Engine` like `trainer.rounds`. An accused that cheats opens the
 and the outputs that it claimed: a cheat that answers honestly one level down. (SPEC.md 6.4)
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from verification.openings import Listed, Values, open_inputs, prove
 from verification.program import Program, first_node, head_of, size_bytes
 from verification.referee import Home, port_of
 from verification.statements import NodeInput
-from verification.tensors import Bundle, Tensor
+from verification.tensors import Tensor, tensor_digest
 from verification.units import Digest
 
 
@@ -37,26 +38,28 @@ def trace(engine: Engine, disputed: Disputed) -> Traced:
 
 
 def open_node(
-    engine: Engine, disputed: Disputed, number: int, trail: Sequence[Listed]
+    engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[Listed]
 ) -> tuple[NodeInput, ...]:
-    """Return the evidence for a node. (SPEC.md 6.5)"""
+    """Return the evidence for a node; `results` are the digests that `trace` gave. (SPEC.md 6.5)"""
     program = engine.program(disputed.program)
     node = program.nodes[number - first_node(program)]
-    values = _values(engine, disputed, program, [*map(int, node.inputs)])
+    values = _values(engine, disputed, results, [*map(int, node.inputs)])
     sources = [s for s in dict.fromkeys(map(int, node.inputs)) if _is_brought(disputed, program, s)]
     return open_inputs(disputed.place, head_of(program), trail, values, node, sources)
 
 
 def open_value(
-    engine: Engine, disputed: Disputed, number: int, trail: Sequence[Listed]
+    engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[Listed]
 ) -> tuple[Digest, tuple[Digest, ...]]:
     """Return the digest of a value and the path that proves it. (SPEC.md 6.5)"""
     program = engine.program(disputed.program)
-    first = first_node(program)
-    values = _values(engine, disputed, program, [number])
-    digest = values.results[number - first] if number >= first else engine.digests(
-        engine.load(Bundle((values.tensor(number),)))
-    )[0]  # fmt: skip
+    first, values = first_node(program), _values(engine, disputed, results, [])
+    if number >= first:
+        digest = results[number - first]
+    elif number < len(program.inputs) and disputed.inputs[number] is not None:
+        digest = values.port(number)
+    else:
+        digest = tensor_digest(values.tensor(number))
     if not _is_brought(disputed, program, number):
         return digest, ()
     return digest, prove(disputed.place, head_of(program), trail, values, number)
@@ -70,21 +73,26 @@ def _is_brought(disputed: Disputed, program: Program, number: int) -> bool:
     return port.home not in (Home.INDEX, Home.WEIGHTS) and not absent
 
 
-def _values(engine: Engine, disputed: Disputed, program: Program, wanted: Sequence[int]) -> Values:
-    """Execute once and keep the wanted values and every node's digest."""
-    results: list[Digest] = []
-    kept: dict[int, Tensor] = {}
+class _Enough(Exception):
+    """Everything that was wanted of an execution is there."""
+
+
+def _values(engine: Engine, disputed: Disputed, results: Sequence[Digest], wanted: Sequence[int]) -> Values:
+    """Execute as far as the wanted nodes, and keep their results."""
+    program = engine.program(disputed.program)
     count, first = len(program.inputs), first_node(program)
+    missing, kept = {number for number in wanted if number >= first}, {}
 
     def tap(number: int, value: Any) -> None:
-        results.extend(engine.digests([value]))
-        if number in wanted:
+        if number in missing:
             kept[number] = engine.dump([value]).tensors[0]
+            missing.remove(number)
+        if not missing:
+            raise _Enough
 
-    try:
-        engine.run(disputed.program, [disputed.inputs], tap)
-    except StepFailed as failure:
-        results.append(failed(disputed.program, failure.node))
+    if missing:
+        with contextlib.suppress(_Enough):
+            engine.run(disputed.program, [disputed.inputs], tap)
 
     def tensor(number: int) -> Tensor:
         if number >= first:

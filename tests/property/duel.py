@@ -191,11 +191,11 @@ class Duel:
             case TraceProgram(place=place, step=step):
                 return reexecution.trace(engine, self.execution(place, step))
             case OpenNode(execution, node, trail):
-                return reexecution.open_node(
-                    engine, self.execution(execution.place, execution.step), node, trail
-                )
+                disputed = self.execution(execution.place, execution.step)
+                results = reexecution.trace(engine, disputed).results
+                return reexecution.open_node(engine, disputed, results, node, trail)
             case OpenValue(execution, value, trail):
-                return reexecution.open_value(
-                    engine, self.execution(execution.place, execution.step), value, trail
-                )
+                disputed = self.execution(execution.place, execution.step)
+                results = reexecution.trace(engine, disputed).results
+                return reexecution.open_value(engine, disputed, results, value, trail)
         return self.rounds.digests_after(self.job, self.start, action.steps)

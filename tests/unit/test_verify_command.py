@@ -22,7 +22,7 @@ def checked(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("skip-steps", ["inner step 7", "node ", "an output is not", "trusts  nothing"]),
+        ("skip-steps", ["inner step", "node ", "an output is not", "trusts  nothing"]),
         ("equivocate", ["round 1", "two different things in slot Commit", "trusts  nothing"]),
         (
             "withhold",
