@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulator.toy import CONTRIBUTION, DATA, ToyEngine, reference
+from simulator.toy import CONTRIBUTION, DATA, ToyEngine, norm_of, numbers, reference
 from trainer import reexecution
 from trainer.rounds import HONEST, Conduct, Disputed, Job, Rounds
 from verification import actors, law, signing
@@ -24,9 +24,9 @@ from verification.actors import (
 )
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.manifest import BundleRef
-from verification.outer import outer_inputs
+from verification.outer import mixture, outer_inputs
 from verification.state import Place, State
-from verification.statements import VERIFIER, WORKER, Body, make_statement, round_of, sign_statement
+from verification.statements import VERIFIER, WORKER, Body, Commit, make_statement, round_of, sign_statement
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
@@ -48,15 +48,19 @@ class Blobs:
         self.bundles[ref.digest] = self.bundles[ref.blob] = bundle
         return ref
 
-    def holds(self, ref: BundleRef) -> bool | None:
-        """Return whether a contribution has the shape that the outer step takes; None when it cannot be had."""
+    def holds(self, commit: Commit) -> bool | None:
+        """Return whether a contribution has the outer step's shape and its commitment's norm; None without it."""
+        ref = commit.contribution
         if ref not in self.memo:
             bundle = self.bundles.get(ref.blob)
             if bundle is None or reference(bundle) != ref:
                 return None
-            self.memo[ref] = [(part.dtype, part.shape) for part in bundle.tensors] == CONTRIBUTION
-        fits: bool = self.memo[ref]
-        return fits
+            self.memo[ref] = None
+            if [(part.dtype, part.shape) for part in bundle.tensors] == CONTRIBUTION:
+                norm, said = (norm_of(numbers(part)) for part in bundle.tensors[:2])
+                self.memo[ref] = norm if norm == said else None
+        known: int | None = self.memo[ref]
+        return known == commit.norm
 
 
 class Actor:
@@ -133,7 +137,7 @@ class Actor:
             case FetchState(number):
                 return True if actors.state_before(state, number).digest in blobs.bundles else None
             case FetchContribution(number, worker):
-                return blobs.holds(state.rounds[number].commits[worker].contribution)
+                return blobs.holds(state.rounds[number].commits[worker])
             case RunRound(number, worker):
                 return self._run(state, number, worker, blobs)
             case RunOuter(number):
@@ -193,14 +197,15 @@ class Actor:
             assert outcome.failed is not None
             work = Work(outcome.digests, BundleRef(outcome.failed, outcome.failed), Count(0), True)
         else:
-            work = Work(outcome.digests, blobs.put(outcome.contribution), Count(0))
+            norm = Count(numbers(outcome.contribution.tensors[1])[0])
+            work = Work(outcome.digests, blobs.put(outcome.contribution), norm)
         if is_sound and conduct is HONEST:
             blobs.memo[job] = work
         return work
 
     def _run_outer(self, state: State, number: Round, blobs: Blobs) -> BundleRef:
         worked = state.rounds[number]
-        key = ("outer", number, worked.included)
+        key = ("outer", number, mixture(state, worked))
         if key not in blobs.memo:
             blobs.memo[key] = blobs.put(_rounds(state).next_state(self._outer_inputs(state, number, blobs)))
         ref: BundleRef = blobs.memo[key]
@@ -208,13 +213,12 @@ class Actor:
 
     def _outer_inputs(self, state: State, number: Round, blobs: Blobs) -> list[Any]:
         worked = state.rounds[number]
-        start = blobs.bundles[worked.start.digest]
-        parts = [blobs.bundles[worked.commits[worker].contribution.digest] for worker in worked.included]
-        entries = {
-            worked.assignments[worker].slot: (worked.assignments[worker].steps, part)
-            for worker, part in zip(worked.included, parts, strict=True)
-        }
-        return outer_inputs(state.manifest.work.slots, start, entries)
+        start, mixed = blobs.bundles[worked.start.digest], mixture(state, worked)
+        entries = {}
+        for part in mixed.parts:
+            ref = state.rounds[part.number].commits[part.worker].contribution
+            entries[part.slot] = (part.weight, blobs.bundles[ref.digest])
+        return outer_inputs(state.manifest.work.slots, start, entries, mixed.ballast)
 
 
 class Verifier(Actor):

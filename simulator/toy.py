@@ -77,6 +77,11 @@ def row(tokens: Tensor, counter: Tensor) -> bytes:
     return tokens.data[done * width % len(tokens.data) :][:width]
 
 
+def norm_of(delta: Sequence[int]) -> int:
+    """Return the toy's measure of how large a contribution is."""
+    return sum(map(abs, delta))
+
+
 def elementwise(combine: Callable[[int, int], int]) -> Callable[..., bytes]:
     """Return the operator on two vectors, or a vector and one number, modulo 2**64; a divisor of zero fails."""
 
@@ -247,7 +252,7 @@ def programs(max_steps: int, batch: int, slots: int, chain: int = 0) -> Programs
         known(prologue(max_steps, batch)),
         known(inner(max_steps, batch, chain)),
         known(epilogue(max_steps, batch)),
-        known(outer(slots)),
+        known(outer(slots + 1)),  # the last slot is the ballast
     )
 
 
@@ -376,7 +381,7 @@ def minimal(**changes: Any) -> Manifest:
         "work": WorkRules(
             rounds=Count(5), max_steps=Count(12), leaf_every=Count(4), batch=Count(2), slots=Count(4),
             max_verifiers=Count(4), min_workers=Count(2), min_verifiers=Count(1), audit_rate=PPM(400_000),
-            miss_limit=Count(2),
+            miss_limit=Count(2), clip=Count(0), on_conviction="continue",
         ),
         "windows": Windows(
             commit=Millis(1000), attest=Millis(400), seal=Millis(400), verdict=Millis(1000), opening=Millis(400),

@@ -16,6 +16,7 @@ import torch
 from p2p.blobs import BlobStore
 from trainer import cheats, frames, orders, reexecution
 from trainer.engine import TorchEngine
+from trainer.programs.conversion import to_torch
 from trainer.rounds import HONEST, Disputed, Job, Rounds
 from verification import codec
 from verification.actors import Traced
@@ -122,14 +123,19 @@ class Workshop:
         return orders.Made(self._keep(self.rounds.next_state(self._outer_inputs(order))))
 
     def check_contribution(self, order: orders.CheckContribution) -> orders.Checked:
-        """Check that a fetched blob decodes to the committed contribution, shaped as the epilogue's outputs."""
+        """Check that a fetched blob decodes to the committed contribution, shaped as the epilogue's outputs.
+
+        The norm decides how much a contribution weighs, so it is counted again. (SPEC.md 4.5)
+        """
         try:
             bundle = self._bundle(order.ref)
         except Malformed:
             return orders.Checked(False)
-        return orders.Checked(
-            self.engine.executor.fits_outputs(self.manifest.programs.epilogue.digest, bundle)
-        )
+        if not self.engine.executor.fits_outputs(self.manifest.programs.epilogue.digest, bundle):
+            return orders.Checked(False)
+        *integers, norm, _ = bundle.tensors
+        counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
+        return orders.Checked(counted == int(to_torch(norm)) == order.norm)
 
     def execute_node(self, order: orders.ExecuteNode) -> orders.Executed:
         """Run a node for the law."""
@@ -149,8 +155,8 @@ class Workshop:
         return self.rounds.disputed(_job(order), start, Place(execution.place), execution.step, conduct)
 
     def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
-        entries = {int(e.slot): (int(e.steps), self._bundle(e.contribution)) for e in order.slots}
-        return outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries)
+        entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}
+        return outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries, order.ballast)
 
     def _program(self, ref: ProgramRef) -> bytes:
         encoded = self.store.get(ref.blob)

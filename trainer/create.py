@@ -40,6 +40,7 @@ from verification.manifest import (
     WorkUnits,
     cost_of_round,
 )
+from verification.outer import CLIP_UNIT
 from verification.program import Program, encode_program, program_digest, work_units
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
@@ -157,7 +158,7 @@ def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
         length=train.shape[1] - 1,
         batch=training.batch,
         max_steps=training.max_steps,
-        slots=job.swarm.workers,
+        slots=job.swarm.workers + 1,  # the last one is the ballast
         grid_exponent=training.grid,
         optimiser=_optimiser(training),
         outer_lr=training.outer_rate,
@@ -227,6 +228,8 @@ def _work(job: JobFile) -> WorkRules:
         min_verifiers=Count(swarm.min_verifiers),
         audit_rate=_ppm(swarm.audit_rate),
         miss_limit=Count(swarm.miss_limit),
+        clip=Count(round(CLIP_UNIT * training.clip)),
+        on_conviction=swarm.on_conviction,
     )
 
 

@@ -68,6 +68,7 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0, lt=10)] = 0.01
     outer_rate: Rate = 0.7
     outer_momentum: Share = 0.6
+    clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Annotated[int, Field(ge=0, le=30)] = 12
     precision: Literal[8, 14] = 14
 
@@ -81,6 +82,7 @@ class SwarmSection(Section):
     min_verifiers: Annotated[int, Field(ge=0)] = 1
     audit_rate: Share = 0.2
     miss_limit: Positive = 2
+    on_conviction: Literal["continue", "subtract"] = "continue"
 
 
 class MoneySection(Section):

@@ -82,10 +82,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class Slot:
-    """One included contribution and its weight."""
+    """One contribution that enters an outer step, and its weight; a negative one takes it back."""
 
     slot: Count
-    steps: Count
+    weight: int
     contribution: BundleRef
 
 
@@ -95,6 +95,7 @@ class RunOuterStep:
 
     start: BundleRef
     slots: tuple[Slot, ...]
+    ballast: Count
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ class Made:
 
 @dataclass(frozen=True)
 class CheckContribution:
-    """Decode a blob and compare it with what a contribution must be."""
+    """Decode a blob and compare it with what a contribution of this squared norm must be."""
 
     ref: BundleRef
+    norm: Count
 
 
 @dataclass(frozen=True)

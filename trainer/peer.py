@@ -35,6 +35,7 @@ from verification.errors import Malformed, Refused, Unavailable, UserError, Viol
 from verification.executor import StepFailed
 from verification.ledger.local import Genesis, read_genesis, system_clock
 from verification.manifest import BundleRef, run_id
+from verification.outer import mixture
 from verification.signing import checksum
 from verification.state import Place, Stage, State
 from verification.statements import MAX_STATEMENT, VERIFIER, Join, round_of
@@ -304,15 +305,14 @@ class Peer:
     async def _outer_step(self, number: Round) -> orders.RunOuterStep:
         async with self._ledger.state() as state:
             worked = state.rounds[number]
+            mixed = mixture(state, worked)
             slots = tuple(
                 orders.Slot(
-                    Count(worked.assignments[w].slot),
-                    Count(worked.assignments[w].steps),
-                    worked.commits[w].contribution,
+                    Count(part.slot), part.weight, state.rounds[part.number].commits[part.worker].contribution
                 )
-                for w in worked.included
+                for part in mixed.parts
             )
-            return orders.RunOuterStep(worked.start, slots)
+            return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
 
     async def _execution(self, action: actors.TraceProgram) -> orders.Execution:
         """Return the order that names a disputed execution."""
@@ -354,7 +354,8 @@ class Peer:
 
     async def _fetch_contribution(self, action: actors.FetchContribution) -> bool:
         async with self._ledger.state() as state:
-            ref = state.rounds[action.number].commits[action.worker].contribution
+            commit = state.rounds[action.number].commits[action.worker]
+            ref = commit.contribution
         author = [peer for peer in self._peers.values() if peer.address == action.worker]
         others = [peer for peer in self._peers.values() if peer.address != action.worker]
         try:
@@ -362,7 +363,7 @@ class Peer:
         except Oversized as lie:
             self._log("failed", action="fetch", reason=str(lie))
             return False
-        checked: orders.Checked = await self._bench.ask(orders.CheckContribution(ref), URGENT)
+        checked: orders.Checked = await self._bench.ask(orders.CheckContribution(ref, commit.norm), URGENT)
         return checked.ok
 
     async def _fetch(

@@ -15,6 +15,7 @@ from verification.audits import blind_of
 from verification.digest import ZERO, integer, keyed
 from verification.manifest import BundleRef
 from verification.narrowing import Tracing, entries_of, first_difference, positions
+from verification.outer import mixture, pending
 from verification.sampling import chain_link, chain_tip, is_private_duty
 from verification.state import (
     Audit,
@@ -288,7 +289,7 @@ def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator
         if worked.phase is Phase.ATTEST and me.address not in worked.attests:
             yield from _attest(state, worked, results, now)
         if worked.phase in (Phase.SEAL, Phase.SEALED) and me.address not in worked.seals:
-            yield from _seal(worked, results)
+            yield from _seal(state, worked, results)
     if state.stage is Stage.DRAINING and state.rounds and state.current.sealed is not None:
         yield FetchState(Round(len(state.rounds)))
 
@@ -304,8 +305,9 @@ def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> 
     yield Say(Attest(worked.number, held))
 
 
-def _seal(worked: RoundState, results: Results) -> Iterator[Action]:
-    wanted: list[Computed] = [FetchContribution(worked.number, worker) for worker in worked.included]
+def _seal(state: State, worked: RoundState, results: Results) -> Iterator[Action]:
+    parts = mixture(state, worked).parts
+    wanted: list[Computed] = [FetchContribution(part.number, part.worker) for part in parts]
     missing = [action for action in [FetchState(worked.number), *wanted] if not results.done.get(action)]
     outer = RunOuter(worked.number)
     if missing:
@@ -499,7 +501,7 @@ def needed_rounds(state: State) -> set[Round]:
         if session.watch is not Watch.DONE or Audit.WAITING in session.audits.values():
             needed |= {session.number, *(duty.work for duty in session.public)}
     needed |= {dispute.round for dispute in state.open_disputes()}
-    return needed | {number for number, _ in state.redraws}
+    return needed | {number for number, _ in [*state.redraws, *pending(state)]}
 
 
 def blobs_of_round(state: State, number: Round) -> tuple[BundleRef, ...]:

@@ -342,7 +342,8 @@ class CopyWork(Behaviour):
         opening = before.openings.get(others[0])
         if opening is not None and len(opening.digests) == len(digests):
             digests = opening.digests
-        return Work(digests, before.commits[others[0]].contribution, Count(0))
+        copied = before.commits[others[0]]
+        return Work(digests, copied.contribution, copied.norm)
 
 
 class Equivocate(Behaviour):

@@ -10,6 +10,7 @@ from verification import merkle, narrowing
 from verification.disputes import program_of, step_of
 from verification.effects import Effect, Slashed
 from verification.evidence import Conviction, Included, ProgramPart, PublicRecord
+from verification.outer import mixture
 from verification.program import Program, constant_leaves, head_of, node_leaves, roots_of
 from verification.referee import is_public
 from verification.sampling import leaf_steps
@@ -196,10 +197,10 @@ def _record(
     if not any(is_public(dispute.place, head, value) for value in uses):
         return None
     if dispute.place is Place.PROLOGUE:
-        return PublicRecord(worked.beacon, worked.start.digest, ())
-    included = []
-    for worker in worked.included:
-        data, assigned = log.signed(worker, dispute.round, "Commit"), worked.assignments[worker]
+        return PublicRecord(worked.beacon, worked.start.digest, (), Count(0))
+    included, mixed = [], mixture(state, worked)
+    for part in mixed.parts:
+        data = log.signed(part.worker, part.number, "Commit")
         assert data is not None
-        included.append(Included(Count(assigned.slot), Count(assigned.steps), data))
-    return PublicRecord(worked.beacon, worked.start.digest, tuple(included))
+        included.append(Included(Count(part.slot), part.weight, data))
+    return PublicRecord(worked.beacon, worked.start.digest, tuple(included), Count(mixed.ballast))

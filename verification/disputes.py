@@ -9,6 +9,7 @@ from verification.executor import Executor, failed
 from verification.manifest import Manifest
 from verification.membership import exclude, get_member, settle_debt
 from verification.narrowing import Tracing
+from verification.outer import mixture
 from verification.program import Program, head_of, place_of
 from verification.referee import Execution
 from verification.rounds import get_round
@@ -220,19 +221,18 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
     """Return what fixes the inputs of an execution: public inputs and what both sides agree on. (SPEC.md 6.5)"""
     worked, manifest = state.rounds[dispute.round], state.manifest
     program = program_of(manifest, dispute.place)
-    index, slots = None, {}
+    index, slots, ballast = None, {}, 0
     if dispute.place is Place.PROLOGUE:
         steps = worked.assignments[dispute.accused].steps
         index = record_index(manifest, worked.beacon, dispute.accused, steps)
     if dispute.place is Place.OUTER:
-        slots = {
-            worked.assignments[worker].slot: (
-                worked.assignments[worker].steps, worked.commits[worker].contribution.digest
-            )
-            for worker in worked.included
-        }  # fmt: skip
+        mixed = mixture(state, worked)
+        ballast = mixed.ballast
+        for part in mixed.parts:
+            commit = state.rounds[part.number].commits[part.worker]
+            slots[part.slot] = part.weight, commit.contribution.digest
     return Execution(
-        dispute.place, program, worked.start.digest, dispute.agreed, manifest.data.root, index, slots
+        dispute.place, program, worked.start.digest, dispute.agreed, manifest.data.root, index, slots, ballast
     )
 
 

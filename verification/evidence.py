@@ -42,10 +42,11 @@ class ProgramPart:
 
 @dataclass(frozen=True)
 class Included:
-    """A contribution that entered an outer step: its slot, its weight, and its worker's signed commitment."""
+    """A contribution that entered an outer step: its slot, its weight (negative for one that is taken back), and its
+    worker's signed commitment."""
 
     slot: Count
-    steps: Count
+    weight: int
     commitment: bytes
 
 
@@ -56,6 +57,7 @@ class PublicRecord:
     beacon: Digest
     start: Digest
     included: tuple[Included, ...]
+    ballast: Count
 
 
 @dataclass(frozen=True)

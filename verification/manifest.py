@@ -10,6 +10,7 @@ from verification.digest import tagged
 from verification.units import PPM, Amount, Count, Digest, Millis
 
 PROTOCOL_VERSION = 1
+ON_CONVICTION = ("continue", "subtract")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ class WorkUnits:
 
 @dataclass(frozen=True)
 class WorkRules:
-    """How much a worker does in a round: at most `max_steps` inner steps, a leaf after every `leaf_every`."""
+    """How much a worker does in a round: at most `max_steps` inner steps, a leaf after every `leaf_every`.
+
+    Contributions are clipped at `clip` thousandths of the median norm, 0 for never; a convict's stays in the state
+    ("continue") or is taken out again ("subtract").
+    """
 
     rounds: Count
     max_steps: Count
@@ -91,6 +96,8 @@ class WorkRules:
     min_verifiers: Count
     audit_rate: PPM
     miss_limit: Count
+    clip: Count
+    on_conviction: str
 
     def __post_init__(self) -> None:
         if not 1 <= self.leaf_every <= self.max_steps:
@@ -99,8 +106,15 @@ class WorkRules:
             raise ValueError("rounds, batch and miss_limit must be at least 1")
         if not 1 <= self.min_workers <= self.slots:
             raise ValueError("min_workers must lie between 1 and slots")
+        if self.on_conviction not in ON_CONVICTION:
+            raise ValueError(f"on_conviction must be one of {', '.join(ON_CONVICTION)}")
         if not 0 <= self.min_verifiers <= self.max_verifiers:
             raise ValueError("min_verifiers must lie between 0 and max_verifiers")
+
+    @property
+    def subtracts(self) -> bool:
+        """Return whether a convict's contribution is taken out of the state again."""
+        return self.on_conviction == "subtract"
 
 
 @dataclass(frozen=True)

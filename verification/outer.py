@@ -1,27 +1,109 @@
-"""How the outer step's inputs are laid out, the same for everyone who computes or contests it. (SPEC.md 4.6)"""
+"""What enters the outer step and with which weight, in integers, the same for everyone. (SPEC.md 4.6, 4.11, 4.12)"""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from verification.manifest import Manifest
+from verification.sampling import weighted_median
+from verification.state import Phase, RoundState, State
 from verification.tensors import Bundle, Tensor
-from verification.units import Count
+from verification.units import Address, Count, Round
+
+SHARE = 1 << 15
+"""A contribution's weight counts in units of 1/SHARE of an inner step, so that clipping can round."""
+
+CLIP_UNIT = 1000
+"""`clip` is in thousandths of the median norm."""
 
 
-def outer_inputs(slots: int, start: Bundle, entries: Mapping[int, tuple[int, Bundle]]) -> list[Tensor | None]:
-    """Return state, a contribution per slot and the weights, int64 [slots]; None stands for an empty slot's zeros.
+@dataclass(frozen=True)
+class Part:
+    """One contribution that enters an outer step: that of `worker` in round `number`, in slot `slot`."""
 
-    `entries` maps a slot to its worker's inner steps, which are its weight, and its contribution.
+    slot: int
+    weight: int
+    number: Round
+    worker: Address
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """All that enters one outer step. `ballast` is the weight of zeros that makes the weights add up to the whole."""
+
+    parts: tuple[Part, ...]
+    ballast: int
+
+
+def mixture(state: State, worked: RoundState) -> Mixture:
+    """Return what enters a closed round's outer step: included contributions, clipped, less those of convicts.
+
+    A convict's part takes back the share of the sum that it had in its own round; with nothing included there is
+    nothing to take it from. (SPEC.md 4.11, 4.12)
+    """
+    weights, whole = clipped_weights(state.manifest, worked), whole_weight(worked)
+    parts = [Part(worked.assignments[w].slot, weights[w], worked.number, w) for w in worked.included]
+    if parts:
+        for place, (number, worker) in enumerate(worked.subtracts):
+            then = state.rounds[number]
+            weight = clipped_weights(state.manifest, then)[worker] * whole // whole_weight(then)
+            parts.append(Part(len(worked.assignments) + place, -weight, number, worker))
+    return Mixture(tuple(parts), whole - sum(part.weight for part in parts))
+
+
+def whole_weight(worked: RoundState) -> int:
+    """Return the weight of a round's included contributions before any clipping: their inner steps."""
+    return SHARE * sum(worked.assignments[worker].steps for worker in worked.included)
+
+
+def clipped_weights(manifest: Manifest, worked: RoundState) -> dict[Address, int]:
+    """Return the weight of each included contribution: its steps, less where its norm is above `clip` medians.
+
+    The median is weighted by stake; a commitment's `norm` is a squared norm. Weights are rounded down. (SPEC.md 4.11)
+    """
+    norms = [(int(worked.commits[worker].norm), int(worked.members[worker])) for worker in worked.included]
+    limit = weighted_median(norms) * manifest.work.clip**2
+    weights = {}
+    for worker in worked.included:
+        share, norm = SHARE, worked.commits[worker].norm * CLIP_UNIT**2
+        if manifest.work.clip and norm > limit:
+            share = math.isqrt(limit * SHARE**2 // norm)
+        weights[worker] = share * worked.assignments[worker].steps
+    return weights
+
+
+def pending(state: State) -> list[tuple[Round, Address]]:
+    """Return the convicted contributions that are in the state and have not been taken out again. (SPEC.md 4.12)"""
+    if not state.manifest.work.subtracts:
+        return []
+    done = {part for worked in state.rounds if worked.included for part in worked.subtracts}
+    return sorted(
+        (number, worker)
+        for number, worker in state.convicted - done
+        if worker in state.rounds[number].included and state.rounds[number].phase is Phase.SEALED
+    )
+
+
+def outer_inputs(
+    slots: int, start: Bundle, entries: Mapping[int, tuple[int, Bundle]], ballast: int = 0
+) -> list[Tensor | None]:
+    """Return state, a contribution per slot and the weights, int64 [slots + 1]; None stands for an empty slot's zeros.
+
+    `entries` maps a slot to the weight and the contribution there. The last slot is always empty; `ballast` is its
+    weight.
     """
     width = contribution_width(len(start.tensors))
     empty: tuple[Tensor | None, ...] = (None,) * width
-    parts = [entries[slot][1].tensors if slot in entries else empty for slot in range(slots)]
-    weights = weights_of(slots, {slot: steps for slot, (steps, _) in entries.items()})
+    parts = [entries[slot][1].tensors if slot in entries else empty for slot in range(slots + 1)]
+    weights = weights_of(slots + 1, {slot: weight for slot, (weight, _) in entries.items()}, ballast)
     return [*start.tensors, *(tensor for part in parts for tensor in part), weights]
 
 
-def weights_of(slots: int, steps: Mapping[int, int]) -> Tensor:
-    """Return the outer step's weights, int64 [slots]: a slot's inner steps, 0 for an empty one."""
-    body = b"".join(steps.get(slot, 0).to_bytes(8, "little") for slot in range(slots))
-    return Tensor("int64", (Count(slots),), body)
+def weights_of(count: int, weights: Mapping[int, int], ballast: int) -> Tensor:
+    """Return the outer step's weights, int64 [count]: those of the slots, 0 for an empty one, then the ballast."""
+    numbers = [*(weights.get(slot, 0) for slot in range(count - 1)), ballast]
+    body = b"".join(number.to_bytes(8, "little", signed=True) for number in numbers)
+    return Tensor("int64", (Count(count),), body)
 
 
 def contribution_width(state_tensors: int) -> int:

@@ -50,7 +50,8 @@ class Execution:
     """One execution as far as public inputs and earlier claims fix it.
 
     `working` is the digest of the working state before it, `index` the records that the seed rule gives (int64
-    [max_steps, batch]), `slots` maps an included worker's slot to its inner steps and its contribution's digest.
+    [max_steps, batch]), `slots` maps a slot that is not empty to its weight and its contribution's digest, `ballast` is
+    the weight of the last slot.
     """
 
     place: Place
@@ -60,6 +61,7 @@ class Execution:
     data: Digest | None = None
     index: Tensor | None = None
     slots: Mapping[int, tuple[int, Digest]] | None = None
+    ballast: int = 0
 
 
 Constants = Callable[[int], Tensor]
@@ -251,7 +253,8 @@ def _made(execution: Execution, head: ProgramHead, source: int) -> Tensor | None
         return execution.index
     slots, declared = execution.slots or {}, head.inputs[source]
     if port.home is Home.WEIGHTS:
-        return weights_of(math.prod(declared.shape), {slot: steps for slot, (steps, _) in slots.items()})
+        weights = {slot: weight for slot, (weight, _) in slots.items()}
+        return weights_of(math.prod(declared.shape), weights, execution.ballast)
     if port.home is Home.CONTRIBUTION and port.slot not in slots:
         return Tensor(declared.dtype, declared.shape, bytes(size_bytes(declared)))
     return None

@@ -326,15 +326,18 @@ class _Walk:
             self._trust.append(f"the ledger's beacon of round {case.round} {under}")
             index = record_index(manifest, record.beacon, case.accused, self._steps)
             return Execution(self._place, program, self._start, self._agreed, data, index)
-        what = "start state, who was included, their steps"
+        what = "start state, what entered it, and the weights"
         self._trust.append(f"the ledger's record of round {case.round} ({what}) {under}")
-        slots = {int(entry.slot): (int(entry.steps), self._committed(entry)) for entry in record.included}
-        return Execution(self._place, program, record.start, None, data, None, slots)
+        slots = {int(entry.slot): (entry.weight, self._committed(entry)) for entry in record.included}
+        return Execution(self._place, program, record.start, None, data, None, slots, record.ballast)
 
     def _committed(self, entry: Included) -> Digest:
         _, statement, body = open_statement(entry.commitment)
-        here = (run_id(self._case.manifest), self._case.round, self._head)
-        if (statement.run, statement.round, statement.head) != here or not isinstance(body, Commit):
+        is_here = (statement.round, statement.head) == (self._case.round, self._head)
+        is_taken_back = entry.weight < 0 and statement.round < self._case.round
+        if statement.run != run_id(self._case.manifest) or not isinstance(body, Commit):
+            raise BadEvidence("what should be an included commitment is none of this run")
+        if not (is_here if entry.weight >= 0 else is_taken_back):
             raise BadEvidence("an included commitment belongs to another round")
         return body.contribution.digest
 

@@ -8,6 +8,7 @@ from verification.effects import Effect, RoundClosed, RoundOpened, RoundSealed, 
 from verification.errors import Refused
 from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
+from verification.outer import pending
 from verification.sampling import SLACK, assign, limited_speeds, next_beacon, time_for
 from verification.state import Assignment, Member, Phase, RoundState, Stage, Standing, State
 from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
@@ -41,7 +42,10 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     start = state.rounds[-1].sealed if state.rounds else state.manifest.start
     assert start is not None  # a next round opens only after the last one sealed
     workers = active(state, WORKER, number)
-    assignments = assign(state.manifest, state.beacon, workers)
+    slots = state.manifest.work.slots
+    room = max(slots - len(workers), slots > 1)
+    subtracts = tuple(pending(state)[:room])
+    assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts))
     deadline = Millis(now + _commit_window(state.manifest, workers, assignments))
     opened = RoundState(
         number=number,
@@ -52,6 +56,7 @@ def open_round(state: State, now: Millis) -> list[Effect]:
         deadline=deadline,
         members={member.address: member.stake for member in active(state, None, number)},
         assignments=assignments,
+        subtracts=subtracts,
     )
     if not money.set_aside(state, opened):
         return [*effects, *drain(state, now, "the deposit cannot pay another round")]

@@ -53,7 +53,9 @@ def draw_verifier(
     return sorted(candidates)[ticket % len(candidates)]
 
 
-def assign(manifest: Manifest, beacon: Digest, workers: Sequence[Member]) -> dict[Address, Assignment]:
+def assign(
+    manifest: Manifest, beacon: Digest, workers: Sequence[Member], slots: int
+) -> dict[Address, Assignment]:
     """Return the round's assignments: inner steps follow speed, in whole leaves, the fastest does `max_steps`.
 
     Nobody gets more than its stake and its delivered rounds warrant; whose stake warrants no leaf gets nothing. When
@@ -61,7 +63,7 @@ def assign(manifest: Manifest, beacon: Digest, workers: Sequence[Member]) -> dic
     """
     work = manifest.work
     able = [member for member in workers if _most_leaves(manifest, member)]
-    drawn = sorted(able, key=lambda member: tagged("slot", beacon, member.address))[: work.slots]
+    drawn = sorted(able, key=lambda member: tagged("slot", beacon, member.address))[:slots]
     speeds = limited_speeds(drawn)
     fastest, whole = max(speeds.values(), default=1), work.max_steps // work.leaf_every
     assignments = {}

@@ -139,9 +139,9 @@ class Listed:
 class RoundState:
     """One round. `beacon` drew its assignments; `members` is the bonded stake that decides it.
 
-    `reserve` is what the deposit set aside for it and has not been paid yet; `attested` is the stake of those who
-    attested, `backing` the stake behind each sealed state: kept, so that a statement takes the same time however many
-    members there are.
+    `reserve` is what the deposit set aside for it and has not been paid yet, `subtracts` the convicted contributions of
+    earlier rounds that its outer step takes back; `attested` is the stake of those who attested, `backing` the stake
+    behind each sealed state: kept, so that a statement takes the same time however many members there are.
     """
 
     number: Round
@@ -154,6 +154,7 @@ class RoundState:
     assignments: dict[Address, Assignment]
     phase: Phase = Phase.COMMIT
     reserve: Amount = NOTHING
+    subtracts: tuple[tuple[Round, Address], ...] = ()
     commits: dict[Address, Commit] = field(default_factory=dict)
     attests: dict[Address, frozenset[Address]] = field(default_factory=dict)
     included: tuple[Address, ...] = ()

@@ -111,30 +111,31 @@ def test_assignments_stay_within_the_work_rules(
     known: list[Member], beacon: Digest, most: int, data: st.DataObject
 ) -> None:
     every = data.draw(st.integers(1, most))
-    manifest = minimal(max_steps=most, leaf_every=every, slots=data.draw(st.integers(2, 6)))
-    given_work = assign(manifest, beacon, known)
+    slots = data.draw(st.integers(0, 6))
+    manifest = minimal(max_steps=most, leaf_every=every)
+    given_work = assign(manifest, beacon, known, slots)
     by_address = {member.address: member for member in known}
     able = [m for m in known if m.capacity >= every and most * m.stake >= every * 10_000]
-    assert len(given_work) == min(len(able), manifest.work.slots)
+    assert len(given_work) == min(len(able), slots)
     assert sorted(work.slot for work in given_work.values()) == list(range(len(given_work)))
     for address, work in given_work.items():
         member = by_address[address]
         assert every <= work.steps <= min(most, member.capacity)
         assert work.steps * 10_000 <= most * member.stake
         assert work.steps % every == 0
-    assert assign(manifest, beacon, known[::-1]) == given_work
+    assert assign(manifest, beacon, known[::-1], slots) == given_work
 
 
 @given(crowds())
 def test_the_fastest_does_all_it_may_and_no_claim_moves_others_far(known: list[Member]) -> None:
     rich = [dataclasses.replace(m, stake=Amount(10_000), capacity=96) for m in known]
     manifest = minimal(max_steps=96, leaf_every=1, slots=12)
-    given_work = assign(manifest, ZERO, rich)
+    given_work = assign(manifest, ZERO, rich, 12)
     if rich:
         fastest = max(rich, key=lambda member: member.speed)
         assert given_work[fastest.address].steps == 96
     liar = dataclasses.replace(purse_member(), speed=2**53, capacity=96)
-    with_liar = assign(manifest, ZERO, [*rich, liar])
+    with_liar = assign(manifest, ZERO, [*rich, liar], 12)
     half = sorted(rich, key=lambda member: member.speed)[len(rich) // 2 :]
     if len(rich) > 1:
         assert all(with_liar[member.address].steps >= 96 // SPREAD for member in half)

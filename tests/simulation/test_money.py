@@ -158,3 +158,19 @@ def test_auditors_of_a_worker_that_never_opened_are_paid_their_fee() -> None:
         audits = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.verifier == verifier.address}
         assert len(fees(world, verifier)) == len(audits)
     assert world.state.stage is Stage.ENDED
+
+
+@pytest.mark.parametrize("option", ["continue", "subtract"])
+def test_a_convict_s_contribution_stays_or_is_taken_out_at_the_next_round(option: str) -> None:
+    cheat = Worker("cheat", conduct=conduct_named("skip-steps", 3))
+    honest = [Worker("w0"), Worker("w1"), Verifier("v0")]
+    manifest = minimal(audit_rate=MILLION, rounds=10, on_conviction=option, clip=3000)
+    world = World(manifest, [cheat, *honest], random.Random(7), check=Invariants(honest))
+    world.run()
+    convicted = sorted(number for number, who in world.state.convicted if who == cheat.address)
+    included = [number for number in convicted if cheat.address in world.state.rounds[number].included]
+    assert included[0] == 3
+    taken = [part for worked in world.state.rounds for part in worked.subtracts]
+    assert taken == ([(number, cheat.address) for number in included] if option == "subtract" else [])
+    assert len({worked.sealed for worked in world.state.rounds}) == 10
+    assert all(len(set(worked.seals.values())) == 1 for worked in world.state.rounds)

@@ -80,8 +80,8 @@ def listed(workshop: Workshop, order: orders.RunJob) -> tuple[Digest, ...]:
 
 def next_start(workshop: Workshop, run: Created) -> BundleRef:
     """Return the state after round 0, with the worker as its only contributor."""
-    slot = orders.Slot(Count(0), Count(STEPS), done(workshop, job(run, 0)).contribution)
-    return workshop.run_outer(orders.RunOuterStep(run.manifest.start, (slot,))).ref
+    slot = orders.Slot(Count(0), STEPS, done(workshop, job(run, 0)).contribution)
+    return workshop.run_outer(orders.RunOuterStep(run.manifest.start, (slot,), Count(0))).ref
 
 
 def test_an_audit_computes_what_the_worker_did(
@@ -188,15 +188,15 @@ def test_traces_end_in_what_the_round_claims(tiny_run: Created, workshop: Worksh
 
 def test_the_outer_step_equals_the_laws(tiny_run: Created, workshop: Workshop, store: BlobStore) -> None:
     parts = {slot: done(workshop, job(tiny_run, slot)).contribution for slot in (0, 1)}
-    slots = tuple(orders.Slot(Count(slot), Count(STEPS - slot), ref) for slot, ref in parts.items())
+    slots = tuple(orders.Slot(Count(slot), STEPS - slot, ref) for slot, ref in parts.items())
     forth, back = (
-        workshop.run_outer(orders.RunOuterStep(tiny_run.manifest.start, order)).ref
+        workshop.run_outer(orders.RunOuterStep(tiny_run.manifest.start, order, Count(3))).ref
         for order in (slots, slots[::-1])
     )
     assert forth == back
     bundles = {slot: decode_bundle(store.get(ref.blob), LIMIT) for slot, ref in parts.items()}
     start = decode_bundle(store.get(tiny_run.manifest.start.blob), LIMIT)
-    inputs = outer_inputs(2, start, {slot: (STEPS - slot, bundle) for slot, bundle in bundles.items()})
+    inputs = outer_inputs(2, start, {slot: (STEPS - slot, bundle) for slot, bundle in bundles.items()}, 3)
     assert digest_of(workshop.rounds.next_state(inputs)) == forth.digest
 
 
@@ -280,10 +280,16 @@ def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
     kept = [BundleRef(digest_of(bundle), store.put(codec.encode(bundle))) for bundle in wrong]
     kept += [BundleRef(tagged("other"), right.blob), BundleRef(right.digest, store.put(b"junk"))]
 
-    def check(ref: BundleRef) -> bool:
-        return workshop.check_contribution(orders.CheckContribution(ref)).ok
+    norm = int.from_bytes(tensors[-2].data, "little")
+    lie = Tensor(tensors[-2].dtype, tensors[-2].shape, (norm + 1).to_bytes(8, "little"))
+    lying = Bundle((*tensors[:-2], lie, tensors[-1]))
+
+    def check(ref: BundleRef, said: int = norm) -> bool:
+        return workshop.check_contribution(orders.CheckContribution(ref, Count(said))).ok
 
     assert check(right)
+    assert not check(right, norm + 1)
+    assert not check(BundleRef(digest_of(lying), store.put(codec.encode(lying))), norm + 1)
     assert not any(map(check, kept))
     with pytest.raises(Unavailable):
         check(BundleRef(right.digest, tagged("missing")))
@@ -347,7 +353,7 @@ def answers(*messages: object) -> list[object]:
 
 
 def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: BlobStore) -> None:
-    missing = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")))
+    missing = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")), Count(0))
     good = orders.Prepare(
         codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
     )

@@ -27,7 +27,7 @@ from verification.units import Address, Count, Round
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LIMIT = 1 << 24
-MISSING = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")))
+MISSING = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")), Count(0))
 
 
 @asynccontextmanager
