@@ -20,7 +20,9 @@ RESULTS = Path(__file__).parent / "results"
 def exact(
     models: Annotated[str, typer.Option(help="Models by width, separated by commas.")] = "d256,d512,d768",
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each opponent.")] = 5,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1000, help="Steps measured of each opponent, at most.")
+    ] = 7,
     quick: Annotated[
         bool, typer.Option(help="Leave out the opponents that take minutes to start or step.")
     ] = False,
@@ -43,6 +45,7 @@ def losses(
     work: Annotated[
         Path, typer.Option(help="Folder that keeps finished runs; the command goes on from it.")
     ] = Path("runs/losses"),
+    finished: Annotated[bool, typer.Option(help="Train nothing: write what is finished.")] = False,
     threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of a training.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for losses.json and the plots.")] = RESULTS,
 ) -> None:
@@ -51,7 +54,7 @@ def losses(
     from benchmarks.losses import TRIALS
 
     chosen = _known(trials, list(TRIALS), "trial")
-    report.run_losses(chosen, work, threads, out)
+    report.run_losses(chosen, work, threads, out, finished)
 
 
 @app.command()

@@ -48,24 +48,37 @@ def _draw_trial(trial: str, runs: Sequence[Run], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    whole, late = figure.subplots(1, 2)
-    kinds = list(dict.fromkeys(run.kind for run in runs))
-    steps = len(runs[0].losses)
-    for kind in kinds:
+    curves, differences = figure.subplots(1, 2)
+    native = {run.seed: _smooth(run.losses) for run in runs if run.kind == "float32"}
+    steps = range(WINDOW, len(runs[0].losses) + 1)
+    for kind in dict.fromkeys(run.kind for run in runs):
         group = [run for run in runs if run.kind == kind]
+        label = f"{TITLES[kind]} ({mean(run.held_out for run in group):.3f})"
         for run in group:
-            xs = range(WINDOW, steps + 1)
-            ys = [mean(run.losses[x - WINDOW : x]) for x in xs]
-            label = f"{TITLES[kind]} ({mean(r.held_out for r in group):.3f})" if run is group[0] else None
-            whole.plot(xs, ys, color=COLOURS[kind], lw=1, alpha=0.8, label=label)
-            late.plot(xs[-steps // 4 :], ys[-steps // 4 :], color=COLOURS[kind], lw=1, alpha=0.8)
-    whole.set_title(f"{trial}: {runs[0].parameters / 1e6:.1f} million parameters", fontsize=10)
-    late.set_title("the last quarter", fontsize=10)
-    whole.legend(fontsize=7, title="arithmetic (held-out loss at the end)", title_fontsize=7, frameon=False)
-    for axes in (whole, late):
+            curves.plot(steps, _smooth(run.losses), color=COLOURS[kind], lw=1, alpha=0.8, label=label)
+            label = ""
+        ratios = [_relative(run.losses, native[run.seed]) for run in group if run.seed in native]
+        if kind != "float32" and ratios:
+            lows, means, highs = ([pick(at) for at in zip(*ratios, strict=True)] for pick in (min, mean, max))
+            differences.fill_between(steps, lows, highs, color=COLOURS[kind], alpha=0.12, lw=0)
+            differences.plot(steps, means, color=COLOURS[kind], lw=1)
+    differences.axhline(0, color=COLOURS["float32"], lw=1)
+    curves.set_title(f"{trial}: {runs[0].parameters / 1e6:.1f} million parameters", fontsize=10)
+    curves.set_ylabel(f"training loss, nats a byte, mean of {WINDOW}", fontsize=8)
+    curves.legend(fontsize=7, title="arithmetic (held-out loss at the end)", title_fontsize=7, frameon=False)
+    differences.set_title("mean and range over seeds", fontsize=10)
+    differences.set_ylabel("over native float32 with the same seed, %", fontsize=8)
+    for axes in (curves, differences):
         axes.set_xlabel("step", fontsize=9)
-        axes.set_ylabel(f"training loss, nats a byte, mean of {WINDOW}", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3, lw=0.5)
     figure.savefig(path, metadata={"Date": None})
+
+
+def _smooth(losses: Sequence[float]) -> list[float]:
+    return [mean(losses[step - WINDOW : step]) for step in range(WINDOW, len(losses) + 1)]
+
+
+def _relative(losses: Sequence[float], native: Sequence[float]) -> list[float]:
+    return [100 * (a / b - 1) for a, b in zip(_smooth(losses), native, strict=True)]

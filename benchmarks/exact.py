@@ -10,8 +10,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
 """glibc keeps freed memory instead of returning it page by page: worth up to 4x to big elementwise work."""
-SLOW_SECONDS = 8.0
-SLOW_ROUNDS = 2
-"""An opponent whose step takes longer than SLOW_SECONDS takes part in so many rounds only."""
+SLOW_SECONDS, SLOW_RATIO = 8.0, 4.0
+"""A native opponent whose first measured step takes longer than both, in seconds and times the fastest, is out."""
+LEAST_ROUNDS, LONG_SECONDS = 3, 50.0
+"""After so many rounds no new one begins when they took this long together."""
 LOSS_TOLERANCE = 0.02
 FLOAT32 = ("float32", "float32-onednn", "float32-compiled")
 Tell = Callable[[str], None]
@@ -65,15 +67,17 @@ class Opponent:
     def step(self) -> None:
         """Train one step."""
         assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
+        # A process that has ended answers nothing, which `answer` notes.
+        with suppress(BrokenPipeError):
+            self.process.stdin.write("step\n")
+            self.process.stdin.flush()
         self.answer()
 
 
 def compare(
     model: str, threads: int, steps: int, names: Sequence[str], tell: Tell = lambda line: None
 ) -> list[Row]:
-    """Return one row per opponent after `steps` alternating rounds of `model` on `threads` threads."""
+    """Return one row per opponent after up to `steps` alternating rounds of `model` on `threads` threads."""
     recipe = MODELS[model]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -84,17 +88,28 @@ def compare(
         for opponent in opponents:
             opponent.answer()
         _check_losses(opponents)
-        # The second step of each is a warm-up too: caches, and a measure of who is slow.
-        for opponent in _running(opponents):
-            opponent.step()
-        warmups = {opponent.name: opponent.seconds.pop() for opponent in _running(opponents)}
-        for number in range(steps):
-            for opponent in _running(opponents):
-                if warmups[opponent.name] < SLOW_SECONDS or number < SLOW_ROUNDS:
-                    tell(f"round {number + 1} of {steps}: {opponent.name}")
-                    opponent.step()
+        _alternate(opponents, steps, tell)
     tokens = recipe.batch * recipe.length
     return [_row(opponent, model, threads, tokens) for opponent in opponents]
+
+
+def _alternate(opponents: Sequence[Opponent], steps: int, tell: Tell) -> None:
+    """Train up to `steps` rounds, fewer where they are long; whoever is far behind in the first is out of the others."""
+    began = time.perf_counter()
+    racing = _running(opponents)
+    for number in range(steps):
+        if number >= LEAST_ROUNDS and time.perf_counter() - began > LONG_SECONDS:
+            return
+        for opponent in racing:
+            tell(f"round {number + 1} of up to {steps}: {opponent.name}")
+            opponent.step()
+        racing = [opponent for opponent in _running(racing) if not _far_behind(opponent, racing)]
+
+
+def _far_behind(opponent: Opponent, racing: Sequence[Opponent]) -> bool:
+    fastest = min(other.seconds[0] for other in _running(racing))
+    native = not opponent.name.startswith("exact")
+    return native and opponent.seconds[0] > max(SLOW_SECONDS, SLOW_RATIO * fastest)
 
 
 def environment() -> dict[str, str]:
@@ -131,7 +146,8 @@ def _started(name: str, model: str, threads: int, folder: Path) -> Iterator[Oppo
             yield opponent
         finally:
             assert process.stdin is not None
-            process.stdin.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             process.wait()
     if opponent.failure:
         opponent.failure = (log.read_text(encoding="utf-8").strip().splitlines() or [opponent.failure])[-1]

@@ -90,8 +90,8 @@ def run_gpu(models: Sequence[str], device: str, steps: int, out: Path | None) ->
     return 0 if summary["digests_equal"] else 1
 
 
-def run_losses(names: Sequence[str], work: Path, threads: int, out: Path) -> None:
-    """Train whatever is not there yet, then write losses.json and the plots."""
+def run_losses(names: Sequence[str], work: Path, threads: int, out: Path, finished: bool) -> None:
+    """Train whatever is not there yet unless `finished`, then write losses.json and the plots."""
     torch.set_num_threads(threads)
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,17 @@ def run_losses(names: Sequence[str], work: Path, threads: int, out: Path) -> Non
             f"{work}: cannot be made: {error.strerror}; choose another folder with --work"
         ) from error
     console = Console()
+    if not finished:
+        _train_pending(names, work, console)
+    runs = losses.read_runs(work, names)
+    console.print(_loss_table(runs))
+    rows, summary = losses.rows(runs), losses.summarise(runs)
+    write_record(out / "losses.json", rows, summary)
+    for path in curves.draw(runs, out):
+        console.print(f"wrote {path}")
+
+
+def _train_pending(names: Sequence[str], work: Path, console: Console) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -118,12 +129,6 @@ def run_losses(names: Sequence[str], work: Path, threads: int, out: Path) -> Non
             console.print(
                 f"{name}: {kind}, seed {seed}: held-out loss {run.held_out:.4f}, {run.seconds:.0f} s"
             )
-    runs = losses.read_runs(work, names)
-    console.print(_loss_table(runs))
-    rows, summary = losses.rows(runs), losses.summarise(runs)
-    write_record(out / "losses.json", rows, summary)
-    for path in curves.draw(runs, out):
-        console.print(f"wrote {path}")
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
