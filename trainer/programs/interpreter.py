@@ -86,7 +86,7 @@ class LoadedProgram:
 
         Inputs elsewhere are copied to the program's device, where the outputs are. With a `tap` every node runs by
         itself. Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a node's number
-        when the arithmetic ends the step: an operator's own rule, or a node that is an output and holds NaN or infinity.
+        when the arithmetic ends the step: by an operator's own rule, or where an output holds NaN or infinity.
         """
         self.check_inputs(inputs)
         inputs = [tensor.to(self.device) for tensor in inputs]
