@@ -94,7 +94,7 @@ def compare(
 
 
 def _alternate(opponents: Sequence[Opponent], steps: int, tell: Tell) -> None:
-    """Train up to `steps` rounds, fewer where they are long; whoever is far behind in the first is out of the others."""
+    """Train up to `steps` rounds, fewer where they are long; who is far behind in the first sits out the others."""
     began = time.perf_counter()
     racing = _running(opponents)
     for number in range(steps):

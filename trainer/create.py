@@ -41,11 +41,22 @@ from verification.manifest import (
     cost_of_round,
 )
 from verification.outer import CLIP_UNIT
-from verification.program import Program, encode_program, program_digest, work_units
+from verification.program import (
+    Program,
+    encode_program,
+    evidence_bytes,
+    first_node,
+    program_digest,
+    work_units,
+)
+from verification.statements import MAX_STATEMENT
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
 
 CHAIN = "local"
+MARGIN = 1 << 20
+"""Bytes of a statement that are not a node's inputs: paths, signature, place."""
+
 Tell = Callable[[str], None]
 Rules = tuple[WorkRules, Windows, MoneyRules, Assumptions]
 
@@ -74,6 +85,7 @@ def create_run(
     train, held_out = _records(job, base)
     tell("tracing the model into programs")
     traced = _trace(job, config, train)
+    _require_disputable(traced)
     with _draft_of(out) as draft:
         folder = RunFolder(draft)
         tell("computing the golden step")
@@ -178,6 +190,18 @@ def _optimiser(training: TrainingSection) -> Optimiser:
     if training.optimiser == "adamw":
         return adamw
     return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
+
+
+def _require_disputable(traced: TracedRun) -> None:
+    """Raise UserError for a node whose inputs are too large for a statement: nobody could be convicted of it."""
+    for program in (traced.prologue, traced.inner, traced.epilogue, traced.outer):
+        number, size = evidence_bytes(program)
+        if size > MAX_STATEMENT - MARGIN:
+            node = program.nodes[number - first_node(program)]
+            raise UserError(
+                f"the {program.role} program's node {number} ({node.operator}) reads {size} bytes, a dispute can bring "
+                f"{MAX_STATEMENT - MARGIN}: make the model's widest layer or the batch smaller"
+            )
 
 
 def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from simulator.cast import Verifier
+from simulator.toy import BrokenEngine
 from tests.property.arena import Arena
 from tests.property.strategies import of
 from trainer.cheats import CHEATS
@@ -41,11 +42,16 @@ class LawMachine(RuleBasedStateMachine):
         leaf=st.sampled_from([None, 0, 1, 3]),
         who=st.integers(0, 4),
         funded=st.sampled_from([3, 1]),
+        broken=st.sampled_from([None, ("prologue", 0), ("inner", 2), ("inner", 6), ("epilogue", 3)]),
     )
-    def sit_down(self, cheat: str, leaf: int | None, who: int, funded: int) -> None:
+    def sit_down(
+        self, cheat: str, leaf: int | None, who: int, funded: int, broken: tuple[str, int] | None
+    ) -> None:
         """Choose how the two others lie when they do compute."""
         lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)], [SkipDuties()]][who]
         self.arena = Arena(cheat, Verifier("bad-v", *lies), funded)
+        if broken is not None:
+            self.arena.others[0].engine = BrokenEngine(*broken)
         for actor in [*self.arena.honest, *self.arena.others]:
             self.arena.act(actor)
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from p2p.blobs import BlobStore
 from p2p.identity import load
-from tests.tiny import TEXT, job_text, write_job
+from tests.tiny import TEXT, job_text, make_run, write_job
+from trainer import create
 from trainer.create import Created, create_run
 from trainer.job import parse_job
 from verification.economics import adversaries
@@ -35,7 +36,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "negative width": ({"model.config.hidden_size": -4}, "transformers refuses the model's config"),
     "vocabulary without all bytes": ({"model.config.vocab_size": 64}, "the model's first step fails"),
     "operator that draws numbers": ({"model.config.attention_dropout": 0.5}, "draws random numbers"),
-    "no exact form": ({"model.config.model_type": "falcon"}, "has no exact form"),
+    "no exact form": ({"model.config.model_type": "jetmoe"}, "has no exact form"),
     "stall too short": ({"windows.stall": 10}, "stall must be longer than a round's three windows"),
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
     "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong, then"),
@@ -74,6 +75,15 @@ def test_a_toy_in_which_cheating_pays_must_be_asked_for(tmp_path: Path) -> None:
     job = parse_job(job_text({"money.worker_stake": 1000}), "job")
     made = create_run(job, tmp_path, tmp_path / "run", is_toy=True)
     assert any(row.pays for row in adversaries(made.manifest))
+
+
+def test_a_node_that_no_dispute_could_judge_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(create, "MARGIN", create.MAX_STATEMENT - 2_000)
+    with pytest.raises(UserError, match=r"prologue program's node \d+ \(gather\) reads \d+ bytes.*2000"):
+        make_run(tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_same_job_makes_the_same_manifest(tiny_run: Created, tmp_path: Path) -> None:

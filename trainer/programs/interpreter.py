@@ -86,7 +86,7 @@ class LoadedProgram:
 
         Inputs elsewhere are copied to the program's device, where the outputs are. With a `tap` every node runs by
         itself. Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a node's number
-        when the arithmetic ends the step: an operator's own rule, or an output of a node that is not finite.
+        when the arithmetic ends the step: an operator's own rule, or an output that holds NaN or infinity.
         """
         self.check_inputs(inputs)
         inputs = [tensor.to(self.device) for tensor in inputs]
