@@ -164,7 +164,7 @@ def test_auditors_of_a_worker_that_never_opened_are_paid_their_fee() -> None:
 def test_a_convict_s_contribution_stays_or_is_taken_out_at_the_next_round(option: str) -> None:
     cheat = Worker("cheat", conduct=conduct_named("skip-steps", 3))
     honest = [Worker("w0"), Worker("w1"), Verifier("v0")]
-    manifest = minimal(audit_rate=MILLION, rounds=10, on_conviction=option, clip=3000)
+    manifest = minimal(audit_rate=MILLION, rounds=16, on_conviction=option, clip=3000)
     world = World(manifest, [cheat, *honest], random.Random(7), check=Invariants(honest))
     world.run()
     convicted = sorted(number for number, who in world.state.convicted if who == cheat.address)
@@ -172,5 +172,5 @@ def test_a_convict_s_contribution_stays_or_is_taken_out_at_the_next_round(option
     assert included[0] == 3
     taken = [part for worked in world.state.rounds for part in worked.subtracts]
     assert taken == ([(number, cheat.address) for number in included] if option == "subtract" else [])
-    assert len({worked.sealed for worked in world.state.rounds}) == 10
+    assert len({worked.sealed for worked in world.state.rounds}) == 16
     assert all(len(set(worked.seals.values())) == 1 for worked in world.state.rounds)
