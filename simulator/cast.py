@@ -13,6 +13,7 @@ from verification.actors import (
     FetchContribution,
     FetchState,
     ListStates,
+    OpenChunk,
     OpenNode,
     OpenValue,
     Results,
@@ -23,6 +24,7 @@ from verification.actors import (
     Work,
 )
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
+from verification.availability import show
 from verification.manifest import BundleRef
 from verification.outer import mixture, outer_inputs
 from verification.state import Place, State
@@ -138,6 +140,8 @@ class Actor:
                 return True if actors.state_before(state, number).digest in blobs.bundles else None
             case FetchContribution(number, worker):
                 return blobs.holds(state.rounds[number].commits[worker])
+            case OpenChunk(number, contribution, seed):
+                return show(number, seed, blobs.bundles[contribution.digest])
             case RunRound(number, worker):
                 return self._run(state, number, worker, blobs)
             case RunOuter(number):

@@ -391,7 +391,7 @@ def minimal(**changes: Any) -> Manifest:
             worker_stake=Amount(10_000), verifier_stake=Amount(5_000), reward_per_step=Amount(7),
             fee_per_step=Amount(3), accuser_bond=Amount(1_000),
             slash_grades=(PPM(100_000), PPM(500_000), PPM(1_000_000)), burned_share=PPM(500_000),
-            excluded_after=Count(1), escrow_rounds=Count(20),
+            excluded_after=Count(1), escrow_rounds=Count(20), chunk_price=Amount(100),
         ),
         "assumptions": Assumptions(colluding=PPM(0), sabotage=Amount(0)),
     }  # fmt: skip

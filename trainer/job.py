@@ -101,6 +101,7 @@ class MoneySection(Section):
     burned_share: Share = 0.5
     excluded_after: Positive = 1
     escrow_rounds: Positive = 16
+    chunk_price: Positive = 1_000
     funded_rounds: Positive | None = None
 
 

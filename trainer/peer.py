@@ -31,6 +31,7 @@ from trainer.ledger_port import LedgerPort, RemoteExecutor
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import actors, codec, law
 from verification.actors import Computed, Say, Self
+from verification.availability import show
 from verification.errors import Malformed, Refused, Unavailable, UserError, Violation
 from verification.executor import StepFailed
 from verification.ledger.local import Genesis, read_genesis, system_clock
@@ -270,6 +271,9 @@ class Peer:
                 return await self._fetch_contribution(action)
             case actors.RunRound():
                 return await self._run_round(action)
+            case actors.OpenChunk(number, contribution, seed):
+                bundle = await trio.to_thread.run_sync(self._read_bundle, contribution)
+                return show(number, seed, bundle)
             case actors.RunOuter():
                 return await self._run_outer(action)
             case actors.ListStates():

@@ -166,8 +166,25 @@ class OpenValue:
     trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
 
 
+@dataclass(frozen=True)
+class OpenChunk:
+    """Show what the demand `number` draws from a contribution that this peer attested. Result: Chunk."""
+
+    number: int
+    contribution: BundleRef
+    seed: Digest
+
+
 Computed = (
-    FetchState | FetchContribution | RunRound | RunOuter | ListStates | TraceProgram | OpenNode | OpenValue
+    OpenChunk
+    | FetchState
+    | FetchContribution
+    | RunRound
+    | RunOuter
+    | ListStates
+    | TraceProgram
+    | OpenNode
+    | OpenValue
 )
 Action = Say | Computed
 
@@ -232,6 +249,7 @@ def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action
         *_present_oneself(member, me),
         *_exchange(state, me, results, now),
         *_contest(state, me, results),
+        *_serve(state, me, results),
         *_open(state, me, results),
         *(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results)),
     ]
@@ -397,6 +415,17 @@ def _reveal(state: State, session: Session, me: Self, results: Results) -> Itera
         yield Say(Link(session.number, me.link(state, session.number)))
 
 
+def _serve(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Show the chunks that others have paid to see of what this peer attested. (SPEC.md 4.13)"""
+    for demand in state.demands:
+        worked = state.rounds[demand.round]
+        if demand.is_met or demand.worker not in worked.attests.get(me.address, ()):
+            continue
+        contribution = worked.commits[demand.worker].contribution
+        action = OpenChunk(demand.number, contribution, demand.seed)
+        yield Say(results.done[action]) if action in results.done else action
+
+
 def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
     """Make the moves that disputes wait for, and contest a wrongly sealed state. (SPEC.md 9.5)"""
     for dispute in state.open_disputes():
@@ -501,6 +530,7 @@ def needed_rounds(state: State) -> set[Round]:
         if session.watch is not Watch.DONE or Audit.WAITING in session.audits.values():
             needed |= {session.number, *(duty.work for duty in session.public)}
     needed |= {dispute.round for dispute in state.open_disputes()}
+    needed |= {demand.round for demand in state.demands if not demand.is_met}
     return needed | {number for number, _ in [*state.redraws, *pending(state)]}
 
 

@@ -7,7 +7,7 @@ Whoever drives the law appends what it admitted to a log; folding the log gives 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from verification import audits, codec, disputes, membership, rounds
+from verification import audits, availability, codec, disputes, membership, rounds
 from verification import money as treasury
 from verification.digest import tagged
 from verification.effects import Effect, StageChanged
@@ -22,8 +22,10 @@ from verification.statements import (
     Attest,
     Body,
     ChallengeSeal,
+    Chunk,
     Commit,
     Contradiction,
+    Demand,
     Evidence,
     Finished,
     Join,
@@ -106,6 +108,7 @@ def next_deadline(state: State) -> Millis | None:
     session = _oldest_session(state)
     if session is not None:
         times.append(session.deadline)
+    times += [d.deadline for d in state.demands if not d.is_met and not d.is_overdue]
     times += [ends for d in state.open_disputes() if (ends := disputes.clock_ends(state, d)) is not None]
     silence = state.manifest.windows.silence
     debtors = (state.members[address] for address in state.debtors)
@@ -152,6 +155,8 @@ HANDLERS: dict[type, Handler] = {
     Point: disputes.process_point,
     Mismatch: disputes.process_mismatch,
     Evidence: disputes.process_evidence,
+    Demand: lambda state, sender, body, now, executor: availability.process_demand(state, sender, body, now),
+    Chunk: lambda state, sender, body, now, executor: availability.process_chunk(state, sender, body),
     Contradiction: lambda state, sender, body, now, executor: process_contradiction(state, sender, body),
 }
 
@@ -195,6 +200,7 @@ def _next_transition(state: State, now: Millis) -> list[Effect] | None:
         _move_session,
         _move_disputes,
         _move_silent,
+        availability.next_overdue,
         audits.next_accusation,
         _move_end,
     ):
@@ -279,11 +285,17 @@ def _move_silent(state: State, now: Millis) -> list[Effect] | None:
 
 
 def _convict_silent(state: State, member: Member, overdue: Sequence[str]) -> list[Effect]:
-    """Take what a lie in the same place would have cost: silence must never be cheaper."""
+    """Take what a lie in the same place would have cost: silence must never be cheaper.
+
+    Who failed to deliver what to whom cannot be proven: a chunk that never came only sets its attester away.
+    """
     for owed in overdue:
         del member.owes[owed]
     if not member.owes:
         state.debtors.discard(member.address)
+    if all(owed.startswith("chunk/") for owed in overdue):
+        is_free = not member.owes and member.standing is Standing.SUSPENDED
+        return membership.mark_away(member, f"never showed what {overdue[0]} asks for") if is_free else []
     effects = membership.exclude(member, f"stayed silent about {overdue[0]}")
     for dispute in state.open_disputes():
         if dispute.ruling is not None or disputes.debt_of(dispute) not in overdue:
@@ -310,7 +322,7 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
     """End the run once nothing about it is open; draw what was lost again as long as someone can. (SPEC.md 4.9)"""
     if state.stage is not Stage.DRAINING or _oldest_session(state) or state.open_disputes():
         return None
-    if state.debtors:
+    if state.debtors or any(not (demand.is_met or demand.is_overdue) for demand in state.demands):
         return None
     # Numbered past the run's rounds: a round that stalled before it closed has commits, but no audits are due on them.
     number = Round(max(state.manifest.work.rounds, max(state.sessions, default=-1) + 1))

@@ -153,6 +153,7 @@ class MoneyRules:
     burned_share: PPM
     excluded_after: Count
     escrow_rounds: Count
+    chunk_price: Amount
 
     def __post_init__(self) -> None:
         if not self.slash_grades:

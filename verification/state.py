@@ -247,6 +247,21 @@ class Dispute:
 
 
 @dataclass
+class Demanded:
+    """A chunk of a contribution that `payer` has paid to see; `seed` draws it, `price` waits for who shows it."""
+
+    number: int
+    round: Round
+    worker: Address
+    payer: Address
+    price: Amount
+    seed: Digest
+    deadline: Millis
+    is_met: bool = False
+    is_overdue: bool = False
+
+
+@dataclass
 class State:
     """Everything the ledger knows about a run.
 
@@ -273,6 +288,7 @@ class State:
     rounds: list[RoundState] = field(default_factory=list)
     sessions: dict[Round, Session] = field(default_factory=dict)
     disputes: list[Dispute] = field(default_factory=list)
+    demands: list[Demanded] = field(default_factory=list)
     redraws: set[tuple[Round, Address]] = field(default_factory=set)
     convicted: set[tuple[Round, Address]] = field(default_factory=set)
     queued: set[tuple[Round, AuditKey]] = field(default_factory=set)
@@ -292,7 +308,7 @@ class State:
 def total_money(state: State) -> int:
     """Return all money there is; constant over a run's life. (SPEC.md 7.10)"""
     held = sum(member.stake + sum(member.escrow.values()) for member in state.members.values())
-    reserved = sum(worked.reserve for worked in state.rounds)
+    reserved = sum(worked.reserve for worked in state.rounds) + sum(demand.price for demand in state.demands)
     return sum(state.balances.values()) + held + reserved + state.deposit + state.burned
 
 

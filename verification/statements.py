@@ -13,7 +13,7 @@ from verification.tensors import Tensor
 from verification.units import Address, Amount, Count, Digest, Round, Signature
 
 MAX_STATEMENT = 1 << 28
-"""Bytes of the largest statement; only Evidence comes near, everything else stays under `codec.MAX_MESSAGE`."""
+"""Bytes of the largest statement; Evidence and Chunk may come near, all else stays under `codec.MAX_MESSAGE`."""
 
 WORKER, VERIFIER = "worker", "verifier"
 MAX_ENTRIES = 64
@@ -216,6 +216,30 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Demand:
+    """Someone pays to see a chunk, drawn by the ledger, of a contribution that members attested."""
+
+    round: Round
+    worker: Address
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A member shows a demanded chunk: a row of one of the contribution's `count` tensors, or a whole tensor.
+
+    `total` is the number of the tensor's rows, 0 for a whole one; `row` leads to the root over the rows, `path` to that
+    over the tensors.
+    """
+
+    demand: Count
+    count: Count
+    tensor: Tensor
+    total: Count
+    row: tuple[Digest, ...]
+    path: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
 class Contradiction:
     """Two signed statements of one author for the same place that differ: guilt without a dispute."""
 
@@ -232,14 +256,16 @@ class Withdraw:
 
 Body = (
     Join | Announce | Commit | Attest | Seal | Verdict | Finished | Opening | Reveal | Link
-    | ChallengeSeal | Answer | Trace | NodeList | Point | Mismatch | Evidence | Contradiction | Withdraw
+    | ChallengeSeal | Answer | Trace | NodeList | Point | Mismatch | Evidence | Demand | Chunk
+    | Contradiction | Withdraw
 )  # fmt: skip
 
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         Join, Announce, Commit, Attest, Seal, Verdict, Finished, Opening, Reveal, Link,
-        ChallengeSeal, Answer, Trace, NodeList, Point, Mismatch, Evidence, Contradiction, Withdraw,
+        ChallengeSeal, Answer, Trace, NodeList, Point, Mismatch, Evidence, Demand, Chunk,
+        Contradiction, Withdraw,
     )
 }  # fmt: skip
 
@@ -282,6 +308,10 @@ def slot_of(body: Body) -> str:
             return f"Point/{body.dispute}/{body.level}"
         case Mismatch() | Evidence():
             return f"{type(body).__name__}/{body.dispute}"
+        case Demand():
+            return f"Demand/{body.worker.hex()}"
+        case Chunk():
+            return f"Chunk/{body.demand}"
         case Announce() | Withdraw():
             return f"{type(body).__name__}/{body.sequence}"
         case Contradiction():
@@ -327,7 +357,7 @@ def open_statement(data: bytes) -> tuple[Address, Statement, Body]:
     schema = KINDS.get(statement.kind)
     if schema is None:
         raise Malformed("unknown kind of statement")
-    limit = MAX_STATEMENT if schema is Evidence else codec.MAX_MESSAGE
+    limit = MAX_STATEMENT if schema in (Evidence, Chunk) else codec.MAX_MESSAGE
     body: Body = codec.decode(schema, statement.body, limit)
     if statement.slot != slot_of(body) or statement.round != round_of(body):
         raise Malformed("statement is filed under another slot than its body's")

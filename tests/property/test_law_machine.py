@@ -149,7 +149,7 @@ class LawMachine(RuleBasedStateMachine):
             hint = KINDS_HINTS[kind][field.name]
             if hint in pools:
                 values[field.name] = draw(st.sampled_from(pools[hint]))
-            elif field.name in ("dispute", "level", "index", "sequence"):
+            elif field.name in ("dispute", "demand", "level", "index", "sequence"):
                 values[field.name] = draw(st.integers(0, 4))
             elif hint == tuple[Address, ...]:
                 values[field.name] = tuple(draw(st.lists(st.sampled_from(people), max_size=3)))

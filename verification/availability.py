@@ -1,0 +1,117 @@
+"""Availability on demand: who doubts that a contribution is still served pays to see a chunk. (SPEC.md 4.13)"""
+
+from verification import merkle
+from verification.digest import tagged
+from verification.effects import Effect, Paid
+from verification.errors import BadEvidence, Refused
+from verification.membership import get_member, settle_debt, suspend
+from verification.money import credit, pay_stake
+from verification.rounds import get_round
+from verification.state import Demanded, Phase, Standing, State, Watch
+from verification.statements import Chunk, Demand
+from verification.tensors import Bundle, Tensor, bundle_of_root, digest_of_rows, row_paths, tensor_digest
+from verification.units import NOTHING, Address, Count, Digest, Millis, Round
+
+PROMISED_ROUNDS = 2
+"""Rounds back for which an attestation promises to serve, whether or not audits are open."""
+
+
+def process_demand(state: State, sender: Address, body: Demand, now: Millis) -> None:
+    """Take the price and draw a chunk from the ledger's head, which nobody knew before. (SPEC.md 4.13)"""
+    worked = get_round(state, body.round)
+    if worked.phase not in (Phase.SEAL, Phase.SEALED) or not holders(state, body.round, body.worker):
+        raise Refused("nobody has promised to serve this contribution")
+    session = state.sessions.get(body.round)
+    is_recent = body.round + PROMISED_ROUNDS >= len(state.rounds)
+    if not is_recent and (session is None or session.watch is Watch.DONE):
+        raise Refused("the promise to serve this contribution has run out")
+    if any((d.round, d.worker) == (body.round, body.worker) for d in state.demands if not d.is_met):
+        raise Refused("a chunk of this contribution is demanded already")
+    price = state.manifest.money.chunk_price
+    pay_stake(state, sender, price)
+    deadline = Millis(now + state.manifest.windows.opening)
+    seed = tagged("demand", state.head, sender)
+    state.demands.append(Demanded(len(state.demands), body.round, body.worker, sender, price, seed, deadline))
+
+
+def process_chunk(state: State, sender: Address, body: Chunk) -> list[Effect]:
+    """Check a chunk against the commitment; the first to show it is paid, and all attesters are free. (SPEC.md 4.13)"""
+    get_member(state, sender)
+    if not body.demand < len(state.demands) or state.demands[body.demand].is_met:
+        raise Refused("no such chunk is demanded")
+    demand = state.demands[body.demand]
+    commit = state.rounds[demand.round].commits[demand.worker]
+    verify(demand.seed, commit.contribution.digest, body)
+    demand.is_met = True
+    price, demand.price = demand.price, NOTHING
+    credit(state, sender, price)
+    effects: list[Effect] = [Paid(sender, price, "chunk")] if price else []
+    for holder in holders(state, demand.round, demand.worker):
+        effects += settle_debt(state, state.members[holder], debt_of(demand.number))
+    return effects
+
+
+def next_overdue(state: State, now: Millis) -> list[Effect] | None:
+    """Give the price of a demand that nobody met back, and suspend its attesters; None without one. (SPEC.md 4.13)"""
+    for demand in state.demands:
+        if demand.is_met or demand.is_overdue or now < demand.deadline:
+            continue
+        demand.is_overdue = True
+        price, demand.price = demand.price, NOTHING
+        credit(state, demand.payer, price)
+        effects: list[Effect] = [Paid(demand.payer, price, "chunk")]
+        for holder in holders(state, demand.round, demand.worker):
+            effects += suspend(state, state.members[holder], debt_of(demand.number), now)
+        return effects
+    return None
+
+
+def holders(state: State, number: Round, worker: Address) -> list[Address]:
+    """Return who attested a contribution and is not excluded."""
+    attests = state.rounds[number].attests
+    return [
+        member
+        for member, held in sorted(attests.items())
+        if worker in held and state.members[member].standing is not Standing.EXCLUDED
+    ]
+
+
+def debt_of(number: int) -> str:
+    """Return the name under which attesters owe a chunk."""
+    return f"chunk/{number}"
+
+
+def show(number: int, seed: Digest, bundle: Bundle) -> Chunk:
+    """Return the demanded chunk of a bundle: one row of one tensor, or a tensor that has no rows to choose from."""
+    count = len(bundle.tensors)
+    place = _draw(seed, b"tensor", count)
+    tensor = bundle.tensors[place]
+    path = merkle.path("bundle", [tensor_digest(part) for part in bundle.tensors], place)
+    if len(tensor.shape) < 2 or not tensor.data:
+        return Chunk(Count(number), Count(count), tensor, Count(0), (), path)
+    total = tensor.shape[0]
+    row = _draw(seed, b"row", total)
+    width = len(tensor.data) // total
+    one = Tensor(tensor.dtype, (Count(1), *tensor.shape[1:]), tensor.data[row * width : (row + 1) * width])
+    return Chunk(Count(number), Count(count), one, total, row_paths(tensor, [row])[0], path)
+
+
+def verify(seed: Digest, contribution: Digest, chunk: Chunk) -> None:
+    """Raise BadEvidence unless this is the chunk that `seed` draws from the contribution."""
+    if chunk.count < 1:
+        raise BadEvidence("a contribution has a tensor")
+    tensor, place = chunk.tensor, _draw(seed, b"tensor", chunk.count)
+    if chunk.total:
+        row = _draw(seed, b"row", chunk.total)
+        digest = digest_of_rows(tensor, [row], chunk.total, [chunk.row])
+    elif len(tensor.shape) < 2 or not tensor.data:
+        digest = tensor_digest(tensor)
+    else:
+        raise BadEvidence("a tensor with rows opens by the row that was drawn")
+    root = merkle.root_of_path("bundle", digest, place, chunk.count, chunk.path)
+    if bundle_of_root(chunk.count, root) != contribution:
+        raise BadEvidence("the chunk does not belong to the contribution")
+
+
+def _draw(seed: Digest, what: bytes, count: int) -> int:
+    return int.from_bytes(tagged("chunk", seed, what), "big") % count
