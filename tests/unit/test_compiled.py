@@ -245,7 +245,7 @@ def ratio() -> Program:
     ("x", "y", "reason"),
     [
         ([1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0], "division by zero"),
-        ([3e38, 1.0, 1.0, 1.0], [1e-3, 1.0, 1.0, 1.0], "infinity or a NaN"),
+        ([3e38, 1.0, 1.0, 1.0], [1e-3, 1.0, 1.0, 1.0], "holds NaN or infinity"),
     ],
 )
 def test_a_step_that_ends_says_where_as_without_loops(x: list[float], y: list[float], reason: str) -> None:
