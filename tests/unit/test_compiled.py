@@ -320,14 +320,15 @@ def test_not_a_number_that_is_left_out_is_no_difference() -> None:
     assert made.eq(0.0).all()
 
 
-def test_loops_keep_to_the_memory_limit() -> None:
+def test_loops_keep_to_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     program = zoo.traced("llama").inner
     needed = LoadedProgram(program, compiled=True)._compiled
     assert needed is not None
     assert needed.memory_bytes <= peak_bytes(program)
     LoadedProgram(program, peak_bytes(program), compiled=True)
-    with pytest.raises(UserError, match="compiled loops need"):
-        LoadedProgram(ratio(), 200, compiled=True)
+    monkeypatch.setattr(CompiledProgram, "memory_bytes", property(lambda self: 1_000_001))
+    with pytest.raises(UserError, match="compiled loops need 1000001 bytes, limit 1000000"):
+        LoadedProgram(ratio(), 1_000_000, compiled=True)
 
 
 def test_small_programs_are_not_worth_it() -> None:
