@@ -1,6 +1,6 @@
 """A dispute over a real step: faults planted in single nodes of a Llama, each brought before the law and named.
 
-    python -m benchmarks.dispute [--model d512] [--json FILE]
+    proofswarm bench dispute [--model d512] [--json FILE]
 
 An accused whose machine gets one node wrong and goes on from there plays against an honest challenger, by the actors,
 statements and law of a run. Printed are the node that the law names, the bytes that both put on the ledger, the seconds
@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -418,15 +417,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['challenger_bytes'] / 1e6:.2f} MB", *seconds, f"{row['file_seconds']:.2f} s",
         )  # fmt: skip
     return table
-
-
-def dispute(
-    model: Annotated[str, typer.Option(help=f"Model: {', '.join(MODELS)}.")] = "d512",
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE")] = None,
-) -> None:
-    """Faults planted in single nodes of a Llama step, each named by the law: bytes, time, the referee's time."""
-    raise typer.Exit(run_disputes(model, json))
-
-
-if __name__ == "__main__":
-    typer.run(dispute)
