@@ -95,6 +95,18 @@ def scale(
     scale.run(_counts(peers, "--peers"), json)
 
 
+@app.command()
+def dispute(
+    model: Annotated[str, typer.Option(help="Model by width.")] = "d512",
+    json: Json = None,
+) -> None:
+    """One wrong node of a Llama step, of eight kinds, each named by the law: bytes, time, the referee's time."""
+    from benchmarks.dispute import run_disputes
+
+    (name,) = _names(model)[:1]
+    raise typer.Exit(run_disputes(name, json))
+
+
 def _names(text: str) -> list[str]:
     from benchmarks.trainers import MODELS
 

@@ -1,6 +1,6 @@
 """A dispute over a real step: faults planted in single nodes of a Llama, each brought before the law and named.
 
-    python -m benchmarks.dispute [--model d512] [--json FILE]
+    proofswarm bench dispute [--model d512] [--json FILE]
 
 An accused whose machine gets one node wrong and goes on from there plays against an honest challenger, by the actors,
 statements and law of a run. Printed are the node that the law names, the bytes that both put on the ledger, the seconds
@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -70,8 +69,12 @@ from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 FIRST = Round(0)
-STEPS, BATCH, LENGTH, RECORDS = 3, 2, 64, 4096
+STEPS, BATCH, LENGTH, RECORDS = 2, 2, 64, 4096
 SECRETS = {"accused": b"\x01" * 32, "challenger": b"\x02" * 32}
+
+
+Claim = tuple[tuple[Digest, ...], Digest]
+"""The state digests at a round's leaves, and the contribution's."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +222,11 @@ class Side:
 class Case:
     """One fault before the law."""
 
-    def __init__(self, run: TracedRun, data: Bundle, fault: Fault) -> None:
-        """Let both train the round; the accused commits, the challenger audits, and the dispute opens."""
+    def __init__(self, run: TracedRun, data: Bundle, fault: Fault, memo: dict[str, Claim]) -> None:
+        """Let both train the round; the accused commits, the challenger audits, and the dispute opens.
+
+        The audit is the same for every fault, so `memo` keeps it.
+        """
         encoded = {
             digest_of_program(p): encode_program(p)
             for p in (run.prologue, run.inner, run.epilogue, run.outer)
@@ -237,7 +243,7 @@ class Case:
             self.executor.load(digest)
         self.start, self.referee, self.evidence = run.start, 0.0, 0.0
         self.log: list[bytes] = []
-        self.state = self._opened()
+        self.state = self._opened(memo)
 
     def play(self) -> None:
         """Play to the ruling."""
@@ -256,7 +262,7 @@ class Case:
             self.evidence = spent if isinstance(body, Evidence) else self.evidence
             self.log.append(data)
 
-    def _opened(self) -> State:
+    def _opened(self, memo: dict[str, Claim]) -> State:
         state = law.found(self.manifest, "bench", Address(b"s" * 20), {}, Amount(10**9), Millis(0))
         state.stage, state.active_at = Stage.DRAINING, Millis(10**12)
         for side, role in ((self.accused, WORKER), (self.challenger, VERIFIER)):
@@ -267,7 +273,10 @@ class Case:
         )  # fmt: skip
         state.rounds.append(worked)
         job = self._job(state)
-        (mine, end), (right, true_end) = (self._work(side, job) for side in (self.accused, self.challenger))
+        mine, end = self._work(self.accused, job)
+        if "audit" not in memo:
+            memo["audit"] = self._work(self.challenger, job)
+        right, true_end = memo["audit"]
         salts = (ZERO,) * len(mine)
         leaves = salted_root(state.run, FIRST, mine, salts)
         start = self.manifest.start.digest
@@ -283,7 +292,7 @@ class Case:
     def _job(self, state: State) -> Job:
         return Job(FIRST, self.accused.address, state.rounds[0].beacon, STEPS)
 
-    def _work(self, side: Side, job: Job) -> tuple[tuple[Digest, ...], Digest]:
+    def _work(self, side: Side, job: Job) -> Claim:
         outcome = side.rounds.run(job, self.start)
         assert outcome.contribution is not None
         return outcome.digests, digest_of(outcome.contribution)
@@ -336,11 +345,11 @@ def trace_model(recipe: Recipe) -> tuple[TracedRun, Bundle, int]:
     return trace_run(model, causal_lm_loss, config), Bundle((data,)), count
 
 
-def measure(run: TracedRun, data: Bundle, fault: Fault, clock: Callable[[], float]) -> dict[str, Any]:
+def measure(
+    run: TracedRun, data: Bundle, fault: Fault, memo: dict[str, Claim], clock: Callable[[], float]
+) -> dict[str, Any]:
     """Return one row: the fault, the node that the law named, bytes and seconds."""
-    began = clock()
-    case = Case(run, data, fault)
-    trained = clock() - began
+    case = Case(run, data, fault, memo)
     case.play()
     dispute = case.state.disputes[0]
     found = convictions(case.state, case.log, [], case.executor.program)
@@ -358,7 +367,6 @@ def measure(run: TracedRun, data: Bundle, fault: Fault, clock: Callable[[], floa
         "named": dispute.ruling is Ruling.GUILTY and dispute.node == fault.node == finding.node,
         "accused_bytes": case.accused.sent,
         "challenger_bytes": case.challenger.sent,
-        "training_seconds": trained / 2,
         "accused_seconds": case.accused.seconds,
         "challenger_seconds": case.challenger.seconds,
         "referee_seconds": case.referee,
@@ -374,9 +382,10 @@ def run_disputes(model: str, json: Path | None) -> int:
     run, data, parameters = trace_model(MODELS[model])
     console = Console()
     console.print(f"{parameters:,} parameters, {len(run.inner.nodes)} nodes an inner step", highlight=False)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    memo: dict[str, Claim] = {}
     for fault in faults(run):
-        rows.append(measure(run, data, fault, time.perf_counter))
+        rows.append(measure(run, data, fault, memo, time.perf_counter))
         row = rows[-1]
         console.print(
             f"{fault.name}: node {row['node']} {'named' if row['named'] else 'NOT named'}", highlight=False
@@ -418,15 +427,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['challenger_bytes'] / 1e6:.2f} MB", *seconds, f"{row['file_seconds']:.2f} s",
         )  # fmt: skip
     return table
-
-
-def dispute(
-    model: Annotated[str, typer.Option(help=f"Model: {', '.join(MODELS)}.")] = "d512",
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE")] = None,
-) -> None:
-    """Faults planted in single nodes of a Llama step, each named by the law: bytes, time, the referee's time."""
-    raise typer.Exit(run_disputes(model, json))
-
-
-if __name__ == "__main__":
-    typer.run(dispute)

@@ -67,7 +67,7 @@ def write(name: str, golden: Golden) -> None:
 def train(golden: Golden, steps: int = STEPS, device: str = "cpu", **options: Any) -> list[str]:
     """Return the digests that this machine reaches, in the order of `expected`; of a shorter run when `steps` is less.
 
-    `options` go to every LoadedProgram.
+    `options` go to every LoadedProgram. Raises BackendFault when compiled loops were asked for and dropped.
     """
     if device != "cpu":
         options["device"] = device
@@ -78,6 +78,8 @@ def train(golden: Golden, steps: int = STEPS, device: str = "cpu", **options: An
     for _ in range(steps):
         working = inner.run(working)
         digests.append(_digest(working))
+    if options.get("compiled") is True and not inner.is_compiled:
+        raise exact.BackendFault("compiled loops gave other numbers than the kernels and were dropped")
     contribution = LoadedProgram(golden.epilogue, **options).run([*state, *working])
     ended = LoadedProgram(golden.outer, **options).run([*state, *contribution * 3, WEIGHTS.to(device)])
     return [*digests, _digest(contribution), _digest(ended)]

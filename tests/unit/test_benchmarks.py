@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import exact, golden, gpu, losses
+from benchmarks import dispute, exact, golden, gpu, losses
 from benchmarks.losses import Run
 from benchmarks.opponent import OPPONENTS
+from benchmarks.trainers import MODELS
 from trainer import cli
 from verification.errors import UserError
 
@@ -150,3 +151,19 @@ def test_opponents_alternate_and_leave_a_record(tmp_path: Path) -> None:
         assert measured["step_memory"] > 0
     first = [measured["first_loss"] for measured in record["rows"]]
     assert max(first) / min(first) < 1 + exact.LOSS_TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_planted_fault_is_named_by_the_law(tmp_path: Path) -> None:
+    run, data, parameters = dispute.trace_model(MODELS["d64"])
+    assert parameters == 133_440
+    planted = {fault.name: fault for fault in dispute.faults(run)}
+    assert len(planted) == 8
+    memo: dict[str, dispute.Claim] = {}
+    for name in ("gather", "constant"):
+        row = dispute.measure(run, data, planted[name], memo, iter(range(100)).__next__)
+        assert row["named"], row
+        assert row["node"] == planted[name].node
+        assert row["accused_bytes"] < 10_000
+        assert len(row["trust"]) == (name == "gather")

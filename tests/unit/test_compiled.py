@@ -23,7 +23,7 @@ from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram, StepFailed
 from trainer.programs.operators import OPERATORS
 from verification.errors import UserError
-from verification.program import Program, first_node
+from verification.program import Program, first_node, peak_bytes
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="this machine has no C compiler")
 
@@ -245,7 +245,7 @@ def ratio() -> Program:
     ("x", "y", "reason"),
     [
         ([1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0], "division by zero"),
-        ([3e38, 1.0, 1.0, 1.0], [1e-3, 1.0, 1.0, 1.0], "infinity or a NaN"),
+        ([3e38, 1.0, 1.0, 1.0], [1e-3, 1.0, 1.0, 1.0], "holds NaN or infinity"),
     ],
 )
 def test_a_step_that_ends_says_where_as_without_loops(x: list[float], y: list[float], reason: str) -> None:
@@ -307,6 +307,28 @@ def test_a_compiler_that_fails_is_said_once_and_costs_only_speed(monkeypatch: py
     with pytest.warns(RuntimeWarning, match="running node by node: the C compiler"):
         loaded = LoadedProgram(ratio(), compiled="auto")
     assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
+
+
+def test_not_a_number_that_is_left_out_is_no_difference() -> None:
+    b = Builder()
+    x = b.port("x", "float32", (4, 3))
+    root = b.emit("log", x)
+    turned = b.permute(root, (1, 0))
+    finite = b.emit("less_equal", turned, b.scalar(1e30))
+    program = b.finish("inner", [("y", b.emit("where", finite, turned, b.expand(b.scalar(0.0), (3, 4))))])
+    (made,) = both(program, [torch.tensor([[-1.0, 1.0, -2.0]] * 4)])
+    assert made.eq(0.0).all()
+
+
+def test_loops_keep_to_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = zoo.traced("llama").inner
+    needed = LoadedProgram(program, compiled=True)._compiled
+    assert needed is not None
+    assert needed.memory_bytes <= peak_bytes(program)
+    LoadedProgram(program, peak_bytes(program), compiled=True)
+    monkeypatch.setattr(CompiledProgram, "memory_bytes", property(lambda self: 1_000_001))
+    with pytest.raises(UserError, match="compiled loops need 1000001 bytes, limit 1000000"):
+        LoadedProgram(ratio(), 1_000_000, compiled=True)
 
 
 def test_small_programs_are_not_worth_it() -> None:

@@ -165,8 +165,8 @@ def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, worksho
     part = done(workshop, job(tiny_run)).contribution
     start, programs = tiny_run.manifest.start, tiny_run.manifest.programs
     slots = {1: (STEPS, part.digest)}
-    outer = orders.RunOuterStep(start, (orders.Slot(Count(1), Count(STEPS), part),))
-    agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots)
+    outer = orders.RunOuterStep(start, (orders.Slot(Count(1), STEPS, part),), Count(3))
+    agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots, ballast=3)
     order = orders.Execution(None, outer, Place.OUTER.value, Count(0))
     judged = referees(workshop, tiny_run, order, agreed)
     assert judged

@@ -98,6 +98,12 @@ class CompiledProgram:
         self._arena: torch.Tensor | None = None
         self._views: dict[Operand, torch.Tensor] = {}
 
+    @property
+    def memory_bytes(self) -> int:
+        """What a run holds at most: the arena, inputs, constants, results, and what steps make outside the arena."""
+        outside = (number for number in self._sizes if number not in self._places)
+        return self.arena_bytes + sum(self._sizes[n] * self._dtypes[n].itemsize for n in outside)
+
     def run(self, inputs: Sequence[torch.Tensor], check: bool = False) -> list[torch.Tensor]:
         """Return the outputs; with `check` every loop is compared with the operators' kernels.
 
@@ -275,8 +281,15 @@ class CompiledProgram:
             result = self._kernels[number - self._first](*operands)
             made[number] = _flattened(result, self._plan.places[number].layout)
             flat = Operand(number, layouts.contiguous([result.numel()]))
-            if number in kept and not torch.equal(made[number], self._tensor(flat)):
+            if number in kept and not _same(made[number], self._tensor(flat)):
                 raise Differs(f"node {number} ({node.operator})")
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Return whether two tensors hold equal numbers; NaN is one number, which a later node may leave out."""
+    if torch.equal(left, right):
+        return True
+    return left.is_floating_point() and bool(((left == right) | (left.isnan() & right.isnan())).all())
 
 
 def _bits(step: Step) -> int:

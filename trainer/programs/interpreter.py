@@ -73,7 +73,7 @@ class LoadedProgram:
         self._ports = specs[: len(program.inputs)]
         self._steps = _plan(program, kernels)
         self._output_names = {int(output.source): output.name for output in program.outputs}
-        self._compiled = self._compile(kernels, compiled)
+        self._compiled = self._compile(kernels, compiled, memory_limit)
         self._certified = False
 
     @property
@@ -98,14 +98,19 @@ class LoadedProgram:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
         _check_tensors("input", self._ports, inputs)
 
-    def _compile(self, kernels: Sequence[Kernel], compiled: bool | Literal["auto"]) -> CompiledProgram | None:
+    def _compile(
+        self, kernels: Sequence[Kernel], compiled: bool | Literal["auto"], memory_limit: int | None
+    ) -> CompiledProgram | None:
         wanted = compilation.worthwhile(self.program) if compiled == "auto" else compiled
         if self.device.type != "cpu" or not wanted:
             if compiled is True:
                 raise CannotCompile(f"programs on {self.device} are not compiled; leave `compiled` off")
             return None
         try:
-            return CompiledProgram(self.program, kernels, self._constants)
+            made = CompiledProgram(self.program, kernels, self._constants)
+            if memory_limit is not None and made.memory_bytes > memory_limit:
+                raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {memory_limit}")
+            return made
         except CannotCompile as error:
             if compiled is True:
                 raise
