@@ -57,13 +57,22 @@ def next_overdue(state: State, now: Millis) -> list[Effect] | None:
         if demand.is_met or demand.is_overdue or now < demand.deadline:
             continue
         demand.is_overdue = True
-        price, demand.price = demand.price, NOTHING
-        credit(state, demand.payer, price)
-        effects: list[Effect] = [Paid(demand.payer, price, "chunk")]
+        effects = _give_back(state, demand)
         for holder in holders(state, demand.round, demand.worker):
             effects += suspend(state, state.members[holder], debt_of(demand.number), now)
         return effects
     return None
+
+
+def close_demands(state: State) -> list[Effect]:
+    """Give back the prices of demands that are open when the run ends: they do not hold it up. (SPEC.md 4.13)"""
+    return [effect for demand in state.demands if demand.price for effect in _give_back(state, demand)]
+
+
+def _give_back(state: State, demand: Demanded) -> list[Effect]:
+    price, demand.price = demand.price, NOTHING
+    credit(state, demand.payer, price)
+    return [Paid(demand.payer, price, "chunk")]
 
 
 def holders(state: State, number: Round, worker: Address) -> list[Address]:

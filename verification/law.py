@@ -322,7 +322,7 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
     """End the run once nothing about it is open; draw what was lost again as long as someone can. (SPEC.md 4.9)"""
     if state.stage is not Stage.DRAINING or _oldest_session(state) or state.open_disputes():
         return None
-    if state.debtors or any(not (demand.is_met or demand.is_overdue) for demand in state.demands):
+    if state.debtors:
         return None
     # Numbered past the run's rounds: a round that stalled before it closed has commits, but no audits are due on them.
     number = Round(max(state.manifest.work.rounds, max(state.sessions, default=-1) + 1))
@@ -335,5 +335,9 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
         del state.sessions[number]
         state.redraws.clear()
     state.stage = Stage.ENDED
-    effects = [*treasury.release_escrow(state, Round(len(state.rounds))), *treasury.refund_deposit(state)]
+    effects = [
+        *availability.close_demands(state),
+        *treasury.release_escrow(state, Round(len(state.rounds))),
+        *treasury.refund_deposit(state),
+    ]
     return [StageChanged(state.stage, now, "everything is settled"), *effects]

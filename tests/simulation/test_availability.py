@@ -18,7 +18,7 @@ from verification.availability import show, verify
 from verification.digest import integer, tagged
 from verification.effects import Paid, Slashed, StandingChanged
 from verification.errors import BadEvidence
-from verification.state import Stage, Standing
+from verification.state import Stage, Standing, Watch
 from verification.statements import Chunk, Demand
 from verification.tensors import Bundle, digest_of
 from verification.units import Address, Count, Round
@@ -86,6 +86,28 @@ def test_attesters_of_what_nobody_shows_are_suspended_and_lose_no_stake() -> Non
     assert not world.seen(Slashed)
     assert all(member.standing is not Standing.EXCLUDED for member in world.state.members.values())
     assert not any(member.owes or member.stake for member in world.state.members.values())
+
+
+class LateDoubt(Doubt):
+    """Demands in the very last phase of the run."""
+
+    def act(self, view: View, wanted: list[Act]) -> list[Act]:
+        """Wait until only reveals are missing."""
+        sessions = view.state.sessions
+        late = len(view.state.rounds) == 8 and sessions and max(sessions) > 7
+        return super().act(view, wanted) if late and sessions[max(sessions)].watch is Watch.REVEAL else wanted
+
+
+def test_an_open_demand_does_not_hold_up_the_end_and_its_price_goes_back() -> None:
+    doubter = Verifier("doubter", LateDoubt(7, Worker("w0").address), Mute(Chunk))
+    others = [*(Worker(f"w{i}", Mute(Chunk)) for i in range(4)), Verifier("v0", Mute(Chunk))]
+    world = World(minimal(rounds=8), [*others, doubter], random.Random(5), check=Invariants([]))
+    world.run()
+    (demand,) = world.state.demands
+    assert world.state.stage is Stage.ENDED
+    assert not (demand.is_met or demand.is_overdue or demand.price)
+    assert paid(world) == [(doubter.address, 100)]
+    assert not any(member.owes for member in world.state.members.values())
 
 
 bundles = st.lists(tensors(), min_size=1, max_size=4).map(lambda parts: Bundle(tuple(parts)))
