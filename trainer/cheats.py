@@ -251,4 +251,4 @@ def conduct_named(name: str, first_round: int) -> Conduct:
     """Return the conduct that plays cheat `name` from a round on; raises UserError for an unknown name."""
     if name not in CHEATS:
         raise UserError(f"unknown cheat {name!r}: choose one of {', '.join(CHEATS)}")
-    return _From(CHEATS[name](), first_round)
+    return HONEST if name == "none" else _From(CHEATS[name](), first_round)

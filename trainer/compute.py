@@ -20,7 +20,7 @@ from trainer.programs.conversion import to_torch
 from trainer.rounds import HONEST, Disputed, Job, Rounds
 from verification import codec
 from verification.actors import Traced
-from verification.errors import Malformed, ProofswarmError
+from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.executor import StepFailed
 from verification.manifest import BundleRef, Manifest, ProgramRef
 from verification.outer import outer_inputs
@@ -69,13 +69,20 @@ class Workshop:
         return orders.Prepared(golden, speed, Count(outputs_limit(self._contribution)))
 
     def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
-        """Compute F, telling each inner step."""
-        outcome = self.rounds.run(
-            _job(order),
-            self._bundle(order.start),
-            self._conduct(order),
-            lambda n: reply(orders.StepDone(Count(n))),
-        )
+        """Compute F, telling each inner step; raises Unavailable when step `rerun` does not come out the same twice."""
+        conduct = self._conduct(order)
+        kept: list[Any] = []
+
+        def on_step(number: int, working: Any) -> None:
+            if conduct is HONEST and number in (order.rerun - 1, order.rerun):
+                kept.append(working)
+            reply(orders.StepDone(Count(number)))
+
+        outcome = self.rounds.run(_job(order), self._bundle(order.start), conduct, on_step)
+        if len(kept) == 2 and not self.engine.agrees(self.manifest.programs.inner.digest, *kept):
+            raise Unavailable(
+                f"step {order.rerun} computed in another way has another digest: see proofswarm doctor"
+            )
         if outcome.contribution is None:
             assert outcome.failed is not None
             nothing = BundleRef(outcome.failed, outcome.failed)

@@ -5,6 +5,7 @@ from typing import Literal, cast
 
 import torch
 
+from trainer import exact
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import Tap
@@ -58,6 +59,16 @@ class TorchEngine:
         """Execute a program on the concatenated inputs; None stands for zeros. Raises StepFailed, BadEvidence."""
         loaded = self.executor.load(digest)
         return loaded.run(self.executor.filled(digest, [tensor for part in inputs for tensor in part]), tap)
+
+    def agrees(self, digest: Digest, inputs: Tensors, made: Tensors) -> bool:
+        """Whether a program executed node by node, with the trusted product, makes the same of the same inputs."""
+        forced = exact.forced_backend()
+        exact.force_backend(exact.TRUSTED)
+        try:
+            again = self.run(digest, [inputs], tap=lambda number, value: None)
+        finally:
+            exact.force_backend(forced)
+        return self.digests(again) == self.digests(made)
 
     def loss(self, contribution: Tensors) -> float:
         """Return the last tensor of a contribution: the round's mean training loss."""

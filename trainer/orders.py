@@ -8,6 +8,8 @@ from verification.statements import NodeInput
 from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
+NO_STEP = Count(0)
+
 MICRO = 1_000_000
 """Losses travel as integers, in millionths."""
 
@@ -37,7 +39,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class RunJob:
-    """Compute F for one worker's round; `own` follows the peer's conduct, an audit is honest."""
+    """Compute F for one worker's round; `own` follows the peer's conduct, an audit is honest.
+
+    Inner step `rerun` is computed again in another way before the result is told; 0: none is.
+    """
 
     number: Round
     worker: Address
@@ -45,6 +50,7 @@ class RunJob:
     steps: Count
     start: BundleRef
     own: bool
+    rerun: Count = NO_STEP
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ It holds no rule of the protocol. One loop looks at the ledger, says what is due
 background task lives in its nursery; results wake the loop.
 """
 
+import dataclasses
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -293,6 +295,9 @@ class Peer:
 
     async def _run_round(self, action: actors.RunRound) -> actors.Work:
         job = await self._job(action.number, action.worker)
+        if job.own and job.steps:
+            # An honest machine may be broken, and what it commits to is what it is convicted for. (SPEC.md 9.6)
+            job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
         began = system_clock()
         done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
         self._log(

@@ -146,9 +146,9 @@ class Rounds:
         job: Job,
         state: Bundle,
         conduct: Conduct = HONEST,
-        on_step: Callable[[int], None] = lambda step: None,
+        on_step: Callable[[int, Handle], None] = lambda step, working: None,
     ) -> Outcome:
-        """Compute a round; `on_step` hears the number of each inner step done."""
+        """Compute a round; `on_step` hears the number of inner steps done and the working state."""
         leaves = leaf_steps(job.steps, self._manifest.work.leaf_every)
         digests: list[Digest] = []
         start = self._engine.load(state)
@@ -157,7 +157,7 @@ class Rounds:
             for number, working in self._trajectory(job, start, conduct):
                 if number in leaves:
                     digests.append(self._engine.digest(working))
-                on_step(number)
+                on_step(number, working)
             contribution = self._run(self._manifest.programs.epilogue, [start, working])
         except RoundFailed as failure:
             missing = [failure.digest] * (len(leaves) - len(digests))

@@ -5,12 +5,13 @@ import io
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from p2p.blobs import BlobStore
 from tests.tiny import job_text, write_job
-from trainer import compute, frames, orders
+from trainer import compute, exact, frames, orders
 from trainer.compute import Workshop
 from trainer.create import Created, create_run
 from trainer.engine import TorchEngine
@@ -94,6 +95,32 @@ def test_an_audit_computes_what_the_worker_did(
     assert steps == [orders.StepDone(Count(step)) for step in range(STEPS + 1)]
     assert len(set(own.digests)) == len(own.digests) == 3
     assert digest_of(decode_bundle(store.get(own.contribution.blob), LIMIT)) == own.contribution.digest
+
+
+@pytest.mark.parametrize("rerun", [1, STEPS])
+def test_a_machine_that_computes_wrongly_finds_out_before_it_commits(
+    tiny_run: Created, store: BlobStore, monkeypatch: pytest.MonkeyPatch, rerun: int
+) -> None:
+    """SPEC.md 9.6."""
+    order = dataclasses.replace(job(tiny_run, own=True), rerun=Count(rerun))
+    workshop = prepare(tiny_run, store)
+    right, inner, faults = done(workshop, order), tiny_run.manifest.programs.inner.digest, []
+    sound = workshop.engine.run
+
+    def broken(digest: Digest, inputs: Any, tap: Any = None) -> Any:
+        made = sound(digest, inputs, tap)
+        if digest == inner and tap is None and len(faults) < rerun:
+            faults.append(made[0].view(-1)[0].item())
+            made[0] = made[0].clone()
+            made[0].view(-1)[0] += 2.0**-20
+        return made
+
+    monkeypatch.setattr(workshop.engine, "run", broken)
+    with pytest.raises(Unavailable, match=f"step {rerun} computed in another way"):
+        done(workshop, order)
+    assert len(faults) == rerun
+    assert exact.forced_backend() is None
+    assert done(workshop, order) == right
 
 
 def test_rounds_and_workers_differ(tiny_run: Created, workshop: Workshop) -> None:

@@ -1,6 +1,6 @@
 """Arithmetic whose results do not depend on the machine: see each module."""
 
-from trainer.exact.backends import BACKENDS
+from trainer.exact.backends import BACKENDS, TRUSTED
 from trainer.exact.certificate import certify
 from trainer.exact.checks import require_finite, require_subnormals
 from trainer.exact.choice import chosen_backends, force_backend, forced_backend, verdict
@@ -26,6 +26,7 @@ from trainer.exact.sums import exact_mean, exact_sum, scatter_sum
 
 __all__ = [
     "BACKENDS",
+    "TRUSTED",
     "BackendFault",
     "NonFinite",
     "certify",
