@@ -27,6 +27,9 @@ def exact(
         bool, typer.Option(help="Leave out the opponents that take minutes to start or step.")
     ] = False,
     profile: Annotated[bool, typer.Option(help="Show where an exact step's time goes instead.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the steps' times here, as SVG or PNG.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """An exact training step against native float32 and bfloat16: time, tokens per second, memory."""
@@ -36,7 +39,7 @@ def exact(
     if profile:
         report.show_profile(chosen, counts[0])
     else:
-        report.run_exact(chosen, counts, steps, quick, RESULTS / "losses.json", json)
+        report.run_exact(chosen, counts, steps, quick, RESULTS / "losses.json", json, plot)
 
 
 @app.command()

@@ -25,8 +25,8 @@ TITLES = {
 }
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw every trial in `runs` into `folder` and return the files; raises UserError without matplotlib."""
+def library() -> None:
+    """Set matplotlib up so that the same rows give the same file; raises UserError where it is not installed."""
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -34,8 +34,12 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
             "plots need matplotlib: pip install 'proofswarm[dev]'; the figures are written"
         ) from error
     mpl.use("svg")
-    # The same runs give the same file: no date, no random identifiers.
     mpl.rcParams["svg.hashsalt"] = "proofswarm"
+
+
+def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw every trial in `runs` into `folder` and return the files; raises UserError without matplotlib."""
+    library()
     paths = []
     for trial in dict.fromkeys(run.trial for run in runs):
         path = folder / f"losses-{trial.replace(' ', '-')}.svg"

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.status import Status
 from rich.table import Table
 
-from benchmarks import curves, gpu, losses
+from benchmarks import bars, curves, gpu, losses
 from benchmarks.exact import Row, compare, default_opponents, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, write_record
 from verification.errors import UserError
@@ -34,8 +34,9 @@ def run_exact(
     quick: bool,
     curves_file: Path,
     out: Path | None,
+    plot: Path | None = None,
 ) -> None:
-    """Measure every model on every number of threads, print the tables and write the record."""
+    """Measure every model on every number of threads, print the tables, write the record and draw the plot."""
     console, rows = Console(), []
     _print_machine(console)
     for count in threads:
@@ -54,6 +55,8 @@ def run_exact(
         console.print(f"{name}: {'not measured' if value is None else value}", highlight=False)
     if out is not None:
         write_record(out, rows, summary)
+    if plot is not None:
+        bars.draw(rows, plot)
 
 
 def show_profile(models: Sequence[str], threads: int) -> None:

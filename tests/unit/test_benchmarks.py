@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import dispute, exact, golden, gpu, losses
+from benchmarks import bars, dispute, exact, golden, gpu, losses
 from benchmarks.losses import Run
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS
@@ -27,7 +27,8 @@ SUMMARY = (
 
 def row(model: str, opponent: str, seconds: list[float], memory: int = 100) -> exact.Row:
     """A measured opponent on one thread."""
-    return {"model": model, "threads": 1, "opponent": opponent, "seconds": seconds, "step_memory": memory}
+    place = {"model": model, "threads": 1, "opponent": opponent, "step_memory": memory}
+    return {**place, "seconds": seconds, "quartiles": exact.quartiles(seconds)}
 
 
 def test_the_summary_compares_with_each_and_with_the_best() -> None:
@@ -71,6 +72,19 @@ def test_the_gap_is_over_the_seeds_that_both_have() -> None:
     assert summary["bfloat16_gap"] == pytest.approx(0.0)
     assert summary["exact_8_gap"] is None
     assert summary["float32_spread_over_seeds"] == pytest.approx(0.2 / 2.1)
+
+
+def test_disturbed_groups_are_not_drawn(tmp_path: Path) -> None:
+    steady = [
+        row("d256", name, [base, base, base]) for name, base in (("float32", 1.0), ("exact-compiled", 0.5))
+    ]
+    disturbed = [row("d768", "float32", [1.0, 1.0, 1.0]), row("d768", "exact-compiled", [0.5, 1.0, 9.0])]
+    bars.draw([*steady, *disturbed], tmp_path / "all.svg")
+    bars.draw(steady, tmp_path / "steady.svg")
+    drawn = (tmp_path / "all.svg").read_bytes()
+    assert drawn == (tmp_path / "steady.svg").read_bytes()
+    bars.draw([row("d256", "float32", [1.0]), row("d256", "exact-compiled", [0.7])], tmp_path / "other.svg")
+    assert (tmp_path / "other.svg").read_bytes() != drawn
 
 
 def test_finished_runs_are_not_pending(tmp_path: Path) -> None:
