@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512BW__)
+#if defined(__AVX512BW__) || defined(WIDE_TILES) /* WIDE_TILES: tests try the widest tiles on any processor */
 enum { LANES = 16, ROWS = 12 };
 #elif defined(__AVX2__)
 enum { LANES = 8, ROWS = 6 };
@@ -54,7 +54,7 @@ static inline ints dot(ints sum, ints a, ints b) {
     return (ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 #elif defined(__AVX512BW__)
     return sum + (ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(WIDE_TILES)
     return sum + (ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
     return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
