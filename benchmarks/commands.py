@@ -90,12 +90,15 @@ def detection(
 @app.command()
 def scale(
     peers: Annotated[str, typer.Option(help="Numbers of peers, separated by commas.")] = "100,1000,10000",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the cost of a round here, as SVG.")
+    ] = None,
     json: Json = None,
 ) -> None:
-    """What a peer costs the ledger as their number grows, and which kind of statement grows fastest."""
+    """What following the ledger costs a peer as their number grows, and which resource runs out first (ten minutes)."""
     from benchmarks import scale
 
-    scale.run(_counts(peers, "--peers"), json)
+    scale.run(_counts(peers, "--peers"), json, plot)
 
 
 @app.command()

@@ -269,7 +269,7 @@ class Case:
             state.members[side.address] = Member(side.address, role, Amount(10_000), 1, ZERO, "", Round(-1))
         worked = RoundState(
             FIRST, self.manifest.start, state.beacon, tagged("head"), Millis(0), Millis(0), {},
-            {self.accused.address: Assignment(0, STEPS)}, phase=Phase.SEALED, reserve=Amount(10**6),
+            {self.accused.address: Assignment(0, STEPS, Amount(10_000))}, phase=Phase.SEALED, reserve=Amount(10**6),
         )  # fmt: skip
         state.rounds.append(worked)
         job = self._job(state)

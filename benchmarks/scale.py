@@ -1,10 +1,13 @@
-"""What a peer costs the ledger at 100, 1,000 and 10,000 peers, and which kind of statement grows fastest.
+"""What a peer pays for following the ledger at 100, 1,000 and 10,000 peers, and which resource runs out first.
 
-    proofswarm bench scale [--peers 100,1000,10000] [--json FILE]
+    proofswarm bench scale [--peers 100,1000,10000] [--json FILE] [--plot FILE]
 
-Times are processor seconds of one core. The fold is the law alone: what everyone who reads the log must do.
+Every peer folds the whole log, so a round's cost is what each of them pays. Times are processor seconds of one core.
 """
 
+import enum
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,83 +18,210 @@ from rich.table import Table
 
 from benchmarks.record import write_record
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
+from simulator.toy import ToyExecutor
+from simulator.world import World
+from verification import codec
+from verification.economics import safe_committee
 from verification.errors import UserError
+from verification.ledger.local import Genesis, LocalLedger, create
+from verification.statements import MAX_STATEMENT
+from verification.units import Millis
 
 SEED = 20_261_122
-MOST_KINDS = 6
+COMMITTEE = safe_committee(340_000, 1_000)
+"""The seats that a job file gets by default for a run of 1,000 rounds."""
+
+LONG = 1_000
+"""Rounds of the run for which memory and a newcomer's time are reckoned."""
+
+LIMITS: dict[str, tuple[str, float]] = {
+    "time": ("seconds_per_round", 60.0),
+    "messages": ("write_seconds_per_round", 60.0),
+    "ledger bytes": ("log_bytes_per_round", 75e6),
+    "memory": ("memory_long", 16e9),
+    "joining": ("seconds_to_join_long", 3600.0),
+}
+"""What a resource may cost: a round of a minute on one core, on one ledger file and over a line of 10 Mbit/s; 16 GB for
+the state of a long run, and an hour for a newcomer to fold it."""
 
 
-def run(peers: Sequence[int], json: Path | None) -> None:
-    """Play and fold a run of each size, print the table and write the record."""
-    if min(peers) < 2 * VERIFIERS:
+def run(peers: Sequence[int], json: Path | None, plot: Path | None) -> None:
+    """Play and fold runs of each size, with and without a committee; print the tables, write record and plot."""
+    sizes = sorted(set(peers))
+    if min(sizes) < 2 * VERIFIERS:
         raise UserError(f"--peers: a run needs {2 * VERIFIERS} peers at least; write for example 100,1000")
-    console, rows = Console(), []
-    for number in sorted(set(peers)):
-        with console.status(f"{number} peers"):
-            rows.append(measure(number))
-        console.print(
-            f"{number} peers: {rows[-1]['seconds_simulated']:.1f} s, fold {rows[-1]['seconds_fold']:.1f} s"
-        )
-    console.print(_table(rows))
+    console, rows = Console(), list[dict[str, Any]]()
+    for committee in (COMMITTEE, 0):
+        for number in sizes:
+            is_same = bool(rows) and committee == 0 and number <= COMMITTEE
+            with console.status(f"{number} peers, {_name(committee)}"):
+                twin = next((row for row in rows if is_same and row["peers"] == number), None)
+                rows.append({**twin, "committee": 0} if twin else measure(number, committee))
+        console.print(_table(_of(rows, committee), _name(committee)))
     summary = summarise(rows)
     for name, value in summary.items():
         console.print(f"{name}: {value}", highlight=False)
+    if plot is not None:
+        draw(rows, plot)
     if json is not None:
         write_record(json, rows, summary)
 
 
-def measure(peers: int) -> dict[str, Any]:
-    """Return one row: what the run and its fold took."""
+def measure(peers: int, committee: int) -> dict[str, Any]:
+    """Return one row: what a run, the fold of its log, and its ledger file took."""
     began = time.process_time()
-    grown, world = grow(peers, SEED)
+    world = grow(peers, committee, SEED)
     simulated = time.process_time() - began
-    kinds = fold(world, time.process_time)
+    folded = fold(world, time.process_time)
+    log, seconds = world.ledger.log, sum(folded.kinds.values())
+    growth = folded.entries * size_of(world.state) / len(log)
     return {
         "peers": peers,
+        "committee": committee,
         "rounds": ROUNDS,
         "slots": SLOTS,
         "verifiers": VERIFIERS,
-        "entries": grown.entries,
-        "simulated_events": grown.events,
-        "log_bytes": grown.log_bytes,
+        "entries": len(log),
+        "simulated_events": world.events,
+        "log_bytes": sum(len(line.data) for line in log),
         "seconds_simulated": simulated,
-        "seconds_fold": sum(kinds.values()),
-        "seconds_by_kind": kinds,
-        "head": grown.head.hex(),
+        "seconds_fold": seconds,
+        "seconds_by_kind": folded.kinds,
+        "entries_per_round": folded.entries,
+        "seconds_per_round": folded.seconds,
+        "log_bytes_per_round": folded.size,
+        "write_seconds_per_round": folded.entries / writes_per_second(world),
+        "memory": size_of(world.state),
+        "memory_long": size_of(world.state) + (LONG - ROUNDS) * growth,
+        "seconds_to_join_long": seconds + (LONG - ROUNDS) * folded.seconds,
+        "head": world.state.head.hex(),
     }
+
+
+def writes_per_second(world: World, most: int = 1_000) -> float:
+    """Return how many statements a second the embedded ledger puts on this disk, each synchronised."""
+    first, *lines = world.ledger.log[: most + 1]
+    now = [first.at]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        create(path, codec.decode(Genesis, first.data, MAX_STATEMENT), first.at)
+        ledger = LocalLedger(path, ToyExecutor(), lambda: Millis(now[0]))
+        began = time.perf_counter()
+        for line in lines:
+            now[0] = line.at
+            if line.kind == "tick":
+                ledger.tick()
+            else:
+                ledger.submit(line.data)
+        taken = time.perf_counter() - began
+        assert ledger.state.head == lines[-1].head
+        ledger.close()
+    return len(lines) / taken
+
+
+def size_of(root: object) -> int:
+    """Return the bytes of everything reachable from an object, each thing once."""
+    seen: set[int] = set()
+    queue, total = [root], 0
+    while queue:
+        item = queue.pop()
+        if id(item) in seen or isinstance(item, type | enum.Enum):
+            continue
+        seen.add(id(item))
+        total += sys.getsizeof(item)
+        queue += _parts(item)
+    return total
+
+
+def _parts(item: object) -> list[object]:
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    if isinstance(item, list | tuple | set | frozenset):
+        return list(item)
+    return [vars(item)] if hasattr(item, "__dict__") else []
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures that the README gives; the first wall is the kind whose share grows fastest."""
-    largest = rows[-1]
+    """Return the figures that the README gives; cost is what following a round costs a peer."""
+    drawn, everyone = _of(rows, COMMITTEE), _of(rows, 0)
+    largest = drawn[-1]
     summary: dict[str, Any] = {
         "events_per_second": round(largest["entries"] / largest["seconds_fold"]),
-        "seconds_per_peer": round(largest["seconds_fold"] / largest["peers"], 5),
-        "log_bytes_per_peer_and_round": round(largest["log_bytes"] / largest["peers"] / ROUNDS),
+        "peers": largest["peers"],
+        "committee": COMMITTEE,
+        "seconds_per_round": round(largest["seconds_per_round"], 3),
+        "seconds_per_round_everyone": round(everyone[-1]["seconds_per_round"], 3),
+        "log_bytes_per_round": round(largest["log_bytes_per_round"]),
+        "log_bytes_per_round_everyone": round(everyone[-1]["log_bytes_per_round"]),
     }
-    if len(rows) > 1:
-        sizes = [row["peers"] for row in rows]
-        summary["cost_growth_exponent"] = round(exponent(sizes, [row["seconds_fold"] for row in rows]), 3)
-        growth = {kind: _growth(rows, kind) for kind in _largest_kinds(rows)}
-        summary["first_wall"] = max(growth, key=lambda kind: growth[kind])
+    if len(drawn) > 1:
+        for name, group in (("", drawn), ("_everyone", everyone)):
+            sizes, costs = ([row[key] for row in group] for key in ("peers", "seconds_per_round"))
+            summary[f"cost_growth_exponent{name}"] = round(exponent(sizes, costs), 3)
+            reached = walls(group)
+            if reached:
+                summary[f"first_wall{name}"] = min(reached, key=lambda wall: reached[wall])
+                summary[f"first_wall{name}_peers"] = round(min(reached.values()))
     return summary
 
 
-def _growth(rows: Sequence[dict[str, Any]], kind: str) -> float:
-    costs = [max(row["seconds_by_kind"].get(kind, 0.0), 1e-6) for row in rows]
-    return exponent([row["peers"] for row in rows], costs)
+def walls(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return at how many peers each resource is used up, on the line through the two largest sizes.
+
+    A resource whose use does not grow is left out.
+    """
+    found, (before, last) = {}, rows[-2:]
+    for wall, (key, limit) in LIMITS.items():
+        slope = (last[key] - before[key]) / (last["peers"] - before["peers"])
+        if slope > 0:
+            found[wall] = max(0.0, last["peers"] + (limit - last[key]) / slope)
+    return found
 
 
-def _largest_kinds(rows: Sequence[dict[str, Any]]) -> list[str]:
-    kinds: dict[str, float] = rows[-1]["seconds_by_kind"]
-    return sorted(kinds, key=lambda kind: -kinds[kind])[:MOST_KINDS]
+def _of(rows: Sequence[dict[str, Any]], committee: int) -> list[dict[str, Any]]:
+    return [row for row in rows if row["committee"] == committee]
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("", *(f"{row['peers']} peers" for row in rows), "growth")
-    table.add_row("entries a second", *(f"{row['entries'] / row['seconds_fold']:.0f}" for row in rows), "")
-    table.add_row("ms a peer", *(f"{1000 * row['seconds_fold'] / row['peers']:.2f}" for row in rows), "")
-    for kind in _largest_kinds(rows):
-        growth = f"{_growth(rows, kind):.2f}" if len(rows) > 1 else ""
-        table.add_row(f"s in {kind}", *(f"{row['seconds_by_kind'].get(kind, 0):.2f}" for row in rows), growth)
+def _name(committee: int) -> str:
+    return f"a committee of {committee} seats" if committee else "everyone attests"
+
+
+def _table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    columns = [f"{row['peers']} peers" for row in rows]
+    table = Table("a round", *columns, "used up at", title=title, title_justify="left")
+    reached = walls(rows) if len(rows) > 1 else {}
+
+    for wall, key, units, name in (
+        ("time", "seconds_per_round", 1e3, "ms to fold"),
+        ("messages", "entries_per_round", 1, "entries"),
+        ("ledger bytes", "log_bytes_per_round", 1e-3, "kB of log"),
+        ("memory", "memory_long", 1e-6, f"MB of state after {LONG} rounds"),
+        ("joining", "seconds_to_join_long", 1, f"s to fold {LONG} rounds"),
+    ):
+        where = f"{reached[wall]:,.0f} peers" if wall in reached else ""
+        table.add_row(name, *(f"{row[key] * units:,.0f}" for row in rows), where)
     return table
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw what following a round costs a peer over the number of peers, both axes logarithmic."""
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise UserError("the plot needs matplotlib: pip install 'proofswarm[dev]'") from error
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "proofswarm"
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = (("seconds_per_round", "processor seconds"), ("log_bytes_per_round", "bytes of log"))
+    for axes, (key, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for committee, colour in ((0, "#c8501e"), (COMMITTEE, "#1f4e9c")):
+            group = _of(rows, committee)
+            points = [row["peers"] for row in group], [row[key] for row in group]
+            axes.loglog(*points, "o-", color=colour, label=_name(committee))
+        axes.set_xlabel("peers")
+        axes.set_ylabel(f"{label} a round, each peer")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, format="svg", metadata={"Date": None})

@@ -1,7 +1,7 @@
-"""What a peer costs the ledger as their number grows: one run of a few rounds with a fixed number of slots.
+"""What a peer costs the ledger as their number grows: a run of a few rounds with a fixed number of slots and verifiers.
 
-Everyone joins, attests and seals; `SLOTS` workers train in a round and `VERIFIERS` audit, as in a run whose outer
-step has a fixed number of ports (SPEC.md 4.1).
+Everyone joins; `SLOTS` workers train in a round and `VERIFIERS` audit, as in a run whose outer step has a fixed number
+of ports (SPEC.md 4.1); everyone attests and seals, or a committee does (SPEC.md 4.14).
 """
 
 import math
@@ -17,66 +17,73 @@ from verification import codec, law
 from verification.ledger.local import Genesis
 from verification.state import Stage
 from verification.statements import MAX_STATEMENT, open_statement
-from verification.units import Digest
 
-ROUNDS, SLOTS, VERIFIERS = 3, 32, 8
+ROUNDS, SLOTS, VERIFIERS = 4, 32, 8
+STEADY = range(1, ROUNDS - 1)
+"""Rounds in which everyone takes part and which the next one ends: the first opens before all have joined."""
+
 WINDOW = 60_000
 """Milliseconds of each window: long enough for everyone, so that no phase ends before all have spoken."""
 
 NETWORK = Network(latency=(1, 2_000), notice=(5, 15), poll=100_000, resend=5_000)
 
 
-@dataclass(frozen=True)
-class Grown:
-    """A finished run of `peers`: entries admitted, events simulated, bytes of the log."""
+@dataclass
+class Folded:
+    """What folding a log took, as everyone does who reads it: seconds by kind of entry, and of the steady rounds.
 
-    peers: int
-    entries: int
-    events: int
-    log_bytes: int
-    head: Digest
+    `entries`, `size` (bytes) and `seconds` count one steady round.
+    """
+
+    kinds: dict[str, float]
+    entries: float = 0.0
+    size: float = 0.0
+    seconds: float = 0.0
 
 
-def grow(peers: int, seed: int) -> tuple[Grown, World]:
-    """Play a run of so many peers; the same seed gives the same log."""
+def grow(peers: int, committee: int, seed: int) -> World:
+    """Play a run of so many peers to its end; the same arguments give the same log."""
     verifiers: list[Actor] = [Verifier(f"v{i}") for i in range(VERIFIERS)]
     workers = [Worker(f"w{i}") for i in range(peers - VERIFIERS)]
     manifest = minimal(
         rounds=ROUNDS, slots=SLOTS, max_verifiers=VERIFIERS, min_workers=min(peers - VERIFIERS, SLOTS),
-        min_verifiers=VERIFIERS, audit_rate=50_000, commit=WINDOW, attest=WINDOW, seal=WINDOW, stall=10 * WINDOW,
+        min_verifiers=VERIFIERS, audit_rate=50_000, committee=committee, commit=WINDOW, attest=WINDOW, seal=WINDOW,
+        stall=10 * WINDOW,
     )  # fmt: skip
     world = World(manifest, [*verifiers, *workers], random.Random(seed), NETWORK)
     world.run(limit=1_000 * WINDOW)
     assert world.state.stage is Stage.ENDED
-    assert len(world.state.rounds[-1].members) == peers
-    log = world.ledger.log
-    size = sum(len(line.data) for line in log)
-    return Grown(peers, len(log), world.events, size, world.state.head), world
+    assert len(world.state.rounds) == ROUNDS
+    last = world.state.rounds[-1]
+    assert last.weight == committee if last.is_committee else len(last.members) == peers
+    return world
 
 
-def fold(world: World, clock: Callable[[], float]) -> dict[str, float]:
-    """Fold a world's log again, as a newcomer does, and return the time by kind of entry.
-
-    Raises AssertionError when the fold does not end on the same state.
-    """
+def fold(world: World, clock: Callable[[], float]) -> Folded:
+    """Fold a world's log again, as a newcomer does; raises AssertionError when it does not end on the same state."""
     first, *lines = world.ledger.log
     genesis = codec.decode(Genesis, first.data, MAX_STATEMENT)
-    kinds = [open_statement(line.data)[1].kind if line.kind == "statement" else line.kind for line in lines]
     state = law.found(
         genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, first.at
     )
     state.head = first.head
-    spent: dict[str, float] = dict.fromkeys(kinds, 0.0)
+    kinds = [open_statement(line.data)[1].kind if line.kind == "statement" else line.kind for line in lines]
+    folded = Folded(dict.fromkeys(kinds, 0.0))
     for kind, line in zip(kinds, lines, strict=True):
-        state.head = line.head
+        state.head, number = line.head, len(state.rounds) - 1
         began = clock()
         if line.kind == "tick":
             law.advance(state, line.at)
         else:
             law.apply(state, line.data, line.at, world.ledger.executor)
-        spent[kind] += clock() - began
+        taken = clock() - began
+        folded.kinds[kind] += taken
+        if number in STEADY:
+            folded.entries += 1 / len(STEADY)
+            folded.size += len(line.data) / len(STEADY)
+            folded.seconds += taken / len(STEADY)
     assert state == world.state
-    return spent
+    return folded
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

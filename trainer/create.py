@@ -22,7 +22,7 @@ from trainer.tasks import TASKS
 from trainer.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged
-from verification.economics import require_sound
+from verification.economics import require_sound, safe_committee
 from verification.errors import UserError
 from verification.executor import StepFailed
 from verification.ledger import local
@@ -252,9 +252,15 @@ def _work(job: JobFile) -> WorkRules:
         min_verifiers=Count(swarm.min_verifiers),
         audit_rate=_ppm(swarm.audit_rate),
         miss_limit=Count(swarm.miss_limit),
+        committee=Count(_committee(job)),
         clip=Count(round(CLIP_UNIT * training.clip)),
         on_conviction=swarm.on_conviction,
     )
+
+
+def _committee(job: JobFile) -> int:
+    chosen = job.swarm.committee
+    return safe_committee(_ppm(job.economics.colluding), job.training.rounds) if chosen is None else chosen
 
 
 def _windows(windows: WindowsSection) -> Windows:

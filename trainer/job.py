@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from verification.errors import UserError
+from verification.manifest import MAX_COMMITTEE
 
 Positive = Annotated[int, Field(ge=1)]
 Rounds = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -74,7 +75,11 @@ class TrainingSection(Section):
 
 
 class SwarmSection(Section):
-    """[swarm]: how many may and must take part, and how often a verifier audits a worker."""
+    """[swarm]: how many may and must take part, and how often a verifier audits a worker.
+
+    Where there are more members than `committee`, so many seats drawn by stake attest and seal each round; 0 lets all
+    of them do it. By default it is as large as [economics] asks for.
+    """
 
     workers: Peers = 4
     verifiers: Peers = 2
@@ -82,6 +87,7 @@ class SwarmSection(Section):
     min_verifiers: Annotated[int, Field(ge=0)] = 1
     audit_rate: Share = 0.2
     miss_limit: Positive = 2
+    committee: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] | None = None
     on_conviction: Literal["continue", "subtract"] = "continue"
 
 
@@ -108,7 +114,8 @@ class MoneySection(Section):
 class EconomicsSection(Section):
     """[economics]: what is assumed of adversaries; `run create` refuses a run in which cheating would pay.
 
-    `colluding`: share of the verifiers that pass a partner's work. `sabotage`: what a wrong round is worth to someone.
+    `colluding`: share of the verifiers that pass a partner's work, and of the stake. `sabotage`: what a wrong round is
+    worth to someone.
     """
 
     colluding: Share = 0.34

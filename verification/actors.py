@@ -8,6 +8,7 @@ statements simply computes again and says the same. (SPEC.md 9)
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from verification import audits, disputes
@@ -18,7 +19,6 @@ from verification.narrowing import Tracing, entries_of, first_difference, positi
 from verification.outer import mixture, pending
 from verification.sampling import chain_link, chain_tip, is_private_duty
 from verification.state import (
-    Audit,
     Dispute,
     Duty,
     Member,
@@ -338,23 +338,21 @@ def _seal(state: State, worked: RoundState, results: Results) -> Iterator[Action
 
 def _open(state: State, me: Self, results: Results) -> Iterator[Action]:
     """Open one's leaves where a verdict asks for it. (SPEC.md 9.4)"""
-    for session in state.sessions.values():
-        if session.watch is Watch.VERDICT:
+    for worked in state.rounds:
+        number = worked.number
+        if not audits.must_open(state, number, me.address):
             continue
-        for number, worker in sorted(audits.workers_to_open(state, session)):
-            if worker != me.address:
-                continue
-            work = results.work(number, me.address)
-            if work is None:
-                yield from _run(state, results, number, me.address)
-            else:
-                salts = tuple(me.salt(number, leaf) for leaf in range(len(work.digests)))
-                yield Say(Opening(number, work.digests, salts))
+        work = results.work(number, me.address)
+        if work is None:
+            yield from _run(state, results, number, me.address)
+        else:
+            salts = tuple(me.salt(number, leaf) for leaf in range(len(work.digests)))
+            yield Say(Opening(number, work.digests, salts))
 
 
 def _verify(state: State, me: Self, results: Results) -> Iterator[Action]:
     """Audit what the beacon and the own chain draw, blindly; then reveal."""
-    for session in sorted(state.sessions.values(), key=lambda session: session.number):
+    for session in state.sessions.values():
         if me.address not in session.verifiers:
             continue
         if session.watch is Watch.VERDICT and me.address not in session.finished:
@@ -401,10 +399,8 @@ def _reveal_of(session: Session, me: Self, results: Results, number: Round, work
 
 
 def _reveal(state: State, session: Session, me: Self, results: Results) -> Iterator[Action]:
-    for key in sorted(session.verdicts):
-        verifier, number, worker = key
-        if verifier != me.address or key in session.reveals:
-            continue
+    mine = (key for key in session.verdicts if key[0] == me.address and key not in session.reveals)
+    for _, number, worker in sorted(mine):
         reveal = _reveal_of(session, me, results, number, worker)
         if reveal is None:
             yield from _run(state, results, number, worker)
@@ -431,17 +427,17 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
     for dispute in state.open_disputes():
         if disputes.mover(dispute) == me.address:
             yield from moves_in(state, dispute, results)
-    contested = {
-        (d.round, d.accused)
-        for d in state.disputes
-        if d.place is Place.OUTER and (d.ruling in (None, Ruling.GUILTY) or d.challenger == me.address)
-    }
     for worked in state.rounds[-RECENT_ROUNDS:]:
         own = worked.seals.get(me.address)
-        if len(worked.backing) < 2:
+        if own is None or len(worked.backing) < 2:
             continue  # nobody sealed anything else
+        contested = {
+            (d.round, d.accused)
+            for d in state.disputes
+            if d.place is Place.OUTER and (d.ruling in (None, Ruling.GUILTY) or d.challenger == me.address)
+        }
         for accused, ref in sorted(worked.seals.items()):
-            if own is None or ref.digest == own.digest or (worked.number, accused) in contested:
+            if ref.digest == own.digest or (worked.number, accused) in contested:
                 continue
             if disputes.can_pay_bond(state, state.members[me.address]):
                 yield Say(ChallengeSeal(worked.number, accused))
@@ -526,8 +522,9 @@ def needed_rounds(state: State) -> set[Round]:
     """Return the rounds whose start state and contributions a member must keep: recent, audited or disputed ones."""
     newest = len(state.rounds)
     needed = {Round(number) for number in range(max(0, newest - RECENT_ROUNDS), newest + 1)}
+    undecided = {number for number, _ in [*state.queued, *chain.from_iterable(state.waiting.values())]}
     for session in state.sessions.values():
-        if session.watch is not Watch.DONE or Audit.WAITING in session.audits.values():
+        if session.watch is not Watch.DONE or session.number in undecided:
             needed |= {session.number, *(duty.work for duty in session.public)}
     needed |= {dispute.round for dispute in state.open_disputes()}
     needed |= {demand.round for demand in state.demands if not demand.is_met}

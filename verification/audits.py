@@ -1,6 +1,8 @@
 """Audits: private duty by hash-chain links, blind verdicts, one opening for all, reveals. (SPEC.md 5)"""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 
 from verification import disputes, merkle, money
 from verification.digest import integer, tagged
@@ -41,12 +43,7 @@ def open_session(state: State, number: Round, now: Millis) -> None:
     verifiers = [member.address for member in members]
     public = set()
     for work, worker in sorted(state.redraws):
-        had = {
-            key[0]
-            for session in state.sessions.values()
-            for key in session.audits
-            if key[1:] == (work, worker)
-        }
+        had = state.rounds[work].audited.get(worker, set())
         verifier = draw_verifier(state.beacon, work, worker, [v for v in verifiers if v not in had])
         if verifier is not None:
             public.add(Duty(work, worker, verifier))
@@ -63,10 +60,11 @@ def _verdict_window(
     worked = state.rounds[number] if number < len(state.rounds) else None
     whole = sum(worked.assignments[worker].steps for worker in worked.commits) if worked else 0
     windows, speeds = [int(state.manifest.windows.verdict)], limited_speeds(members)
+    named = Counter[Address]()
+    for duty in public:
+        named[duty.verifier] += state.rounds[duty.work].assignments[duty.worker].steps
     for verifier, rate in rates.items():
-        named = [d for d in public if d.verifier == verifier]
-        steps = sum(state.rounds[duty.work].assignments[duty.worker].steps for duty in named)
-        expected = steps + -(-rate * whole // MILLION)
+        expected = named[verifier] + -(-rate * whole // MILLION)
         windows.append(SLACK * time_for(expected, speeds[verifier]))
     return max(windows)
 
@@ -112,7 +110,7 @@ def process_opening(state: State, sender: Address, body: Opening, now: Millis) -
     commit = worked.commits.get(sender)
     if commit is None or sender in worked.openings:
         raise Refused("the sender has nothing to open in this round")
-    if not _is_opening_due(state, body.round, sender):
+    if sender not in worked.asked:
         raise Refused("no verdict about this round asks for an opening yet")
     steps = leaf_steps(worked.assignments[sender].steps, state.manifest.work.leaf_every)
     if len(body.digests) != len(steps) or len(body.salts) != len(steps):
@@ -121,10 +119,8 @@ def process_opening(state: State, sender: Address, body: Opening, now: Millis) -
         raise BadEvidence("the opening does not lead to the committed root")
     worked.openings[sender] = body
     effects = settle_debt(state, get_member(state, sender), opening_debt(body.round))
-    for session in list(state.sessions.values()):
-        for key, outcome in list(session.audits.items()):
-            if outcome is Audit.WAITING and key[1:] == (body.round, sender):
-                effects += _judge(state, session, key, now)
+    for number, key in sorted(state.waiting.pop((body.round, sender), [])):
+        effects += _judge(state, state.sessions[number], key, now)
     return effects
 
 
@@ -164,20 +160,21 @@ def process_link(state: State, sender: Address, body: Link, now: Millis) -> list
             missing.links[sender] = earlier_link(body.link, body.round - earlier)
             effects += settle_debt(state, member, link_debt(earlier))
             if missing.watch is Watch.DONE and member.standing is not Standing.EXCLUDED:
-                late = [key for key in sorted(_duties(state, missing)) if key[0] == sender]
-                for key in (key for key in late if key not in missing.audits):
+                for key in sorted(_duties(state, missing, {sender}) - missing.audits.keys()):
                     effects += _judge(state, missing, key, now)
     return effects
 
 
-def workers_to_open(state: State, session: Session) -> set[tuple[Round, Address]]:
-    """Return (round, worker) of every verdict whose worker has not opened and has not been convicted of the round."""
-    asked = {(work, worker) for _, work, worker in session.verdicts}
-    return {(w, a) for w, a in asked - state.convicted if a not in state.rounds[w].openings}
+def must_open(state: State, work: Round, worker: Address) -> bool:
+    """Return whether a verdict asks a worker for its leaves, and it has neither opened nor been convicted."""
+    worked = state.rounds[work]
+    return worker in worked.asked and worker not in worked.openings and (work, worker) not in state.convicted
 
 
 def end_verdicts(state: State, session: Session, now: Millis) -> list[Effect]:
     """Close the blind phase: workers with a verdict about them must open."""
+    for _, work, worker in session.verdicts:
+        state.rounds[work].asked.add(worker)
     session.watch = Watch.OPENING
     session.deadline = Millis(now + state.manifest.windows.opening)
     return []
@@ -186,8 +183,9 @@ def end_verdicts(state: State, session: Session, now: Millis) -> list[Effect]:
 def end_openings(state: State, session: Session, now: Millis) -> list[Effect]:
     """Close the opening phase: who did not open is suspended and may still do so. (SPEC.md 5.7)"""
     effects: list[Effect] = []
-    for number, worker in sorted(workers_to_open(state, session)):
-        effects += suspend(state, state.members[worker], opening_debt(number), now)
+    for number, worker in sorted({key[1:] for key in session.verdicts}):
+        if must_open(state, number, worker):
+            effects += suspend(state, state.members[worker], opening_debt(number), now)
     session.watch = Watch.REVEAL
     session.deadline = Millis(now + state.manifest.windows.reveal)
     return effects
@@ -200,7 +198,7 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
     for verifier in session.verifiers:
         if verifier not in session.links:
             effects += suspend(state, state.members[verifier], link_debt(session.number), now)
-    for key in sorted({*session.verdicts, *_duties(state, session)}):
+    for key in sorted(session.verdicts.keys() | _duties(state, session, session.verifiers)):
         effects += _judge(state, session, key, now)
     return [*effects, *_count_idle(state, session)]
 
@@ -208,14 +206,11 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
 def _count_idle(state: State, session: Session) -> list[Effect]:
     """Set away who left duties undone in too many sessions in a row: it slows down everyone. (SPEC.md 3.8)"""
     effects: list[Effect] = []
+    lost = (key for key, outcome in session.audits.items() if outcome is Audit.LOST)
+    undone = {key[0] for key in lost if key not in session.verdicts}
     for verifier in session.verifiers:
         member = state.members[verifier]
-        undone = [
-            k
-            for k, o in session.audits.items()
-            if k[0] == verifier and o is Audit.LOST and k not in session.verdicts
-        ]
-        member.idle = member.idle + 1 if undone else 0
+        member.idle = member.idle + 1 if verifier in undone else 0
         if member.idle >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
             member.idle = 0
             effects += mark_away(
@@ -238,22 +233,31 @@ def next_accusation(state: State, now: Millis) -> list[Effect] | None:
 def is_session_answered(state: State, session: Session) -> bool:
     """Return whether everyone the session waits for has spoken, so that it may move before its deadline."""
     if session.watch is Watch.VERDICT:
-        return session.finished.issuperset(session.verifiers)
+        return len(session.finished) == len(session.rates)
     if session.watch is Watch.OPENING:
-        return not workers_to_open(state, session)
-    links = session.links.keys() >= set(session.verifiers)
-    return session.watch is Watch.REVEAL and links and session.reveals.keys() >= session.verdicts.keys()
+        return not any(must_open(state, work, worker) for _, work, worker in session.verdicts)
+    is_revealed = len(session.reveals) == len(session.verdicts)
+    return session.watch is Watch.REVEAL and is_revealed and not session.verifiers_without_link()
 
 
-def _duties(state: State, session: Session) -> set[AuditKey]:
-    """Return the audits that were due, as far as links are out; a named verifier's are due without one."""
-    due = {(duty.verifier, duty.work, duty.worker) for duty in session.public}
-    worked = state.rounds[session.number] if session.number < len(state.rounds) else None
-    for verifier, link in session.links.items():
-        for worker in worked.commits if worked else ():
-            if is_private_duty(session.beacon, link, worker, session.rates[verifier]):
-                due.add((verifier, session.number, worker))
-    return due
+def _duties(state: State, session: Session, verifiers: Collection[Address]) -> set[AuditKey]:
+    """Return these verifiers' audits that were due, as far as links are out; those given by name are due without."""
+    keys = {(duty.verifier, duty.work, duty.worker) for duty in session.public if duty.verifier in verifiers}
+    committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
+    pairs = product((verifier for verifier in verifiers if verifier in session.links), committed)
+    drawn = ((verifier, session.number, worker) for verifier, worker in pairs)
+    return keys | {key for key in drawn if _is_due(state, session, key)}
+
+
+def _is_due(state: State, session: Session, key: AuditKey) -> bool:
+    """Return whether an audit was a verifier's duty, by name or by its link."""
+    verifier, work, worker = key
+    if Duty(work, worker, verifier) in session.public:
+        return True
+    link = session.links.get(verifier)
+    if link is None or work != session.number or worker not in state.rounds[work].commits:
+        return False
+    return is_private_duty(session.beacon, link, worker, session.rates[verifier])
 
 
 def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[Effect]:
@@ -261,7 +265,7 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
     verifier, work, worker = key
     opening, reveal = state.rounds[work].openings.get(worker), session.reveals.get(key)
     effects: list[Effect] = []
-    if key not in _duties(state, session) and verifier in session.links:
+    if verifier in session.links and not _is_due(state, session, key):
         outcome = Audit.VOID
     elif (work, worker) in state.convicted:
         outcome = Audit.VOID
@@ -278,6 +282,7 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
             )
     elif opening is None:
         outcome = Audit.WAITING
+        state.waiting.setdefault((work, worker), []).append((session.number, key))
     elif _agree(state, opening, reveal):
         outcome = Audit.PASSED
         effects += money.pay_fee(state, verifier, work, worker)
@@ -291,6 +296,7 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
         outcome = Audit.MISMATCH
         effects += disputes.open_from_audit(state, verifier, opening, reveal, now)
     session.audits[key] = outcome
+    state.rounds[work].audited.setdefault(worker, set()).add(verifier)
     drawn = "public" if Duty(work, worker, verifier) in session.public else "private"
     return [AuditEnded(session.number, work, worker, verifier, outcome, drawn), *effects]
 
@@ -298,13 +304,12 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
 def end_waiting(state: State, work: Round, worker: Address) -> list[Effect]:
     """Close and pay the audits of a worker that never opened: convicted already, they decide nothing. (SPEC.md 5.9)"""
     effects: list[Effect] = []
-    for _, session in sorted(state.sessions.items()):
-        for key, outcome in sorted(session.audits.items()):
-            if outcome is Audit.WAITING and key[1:] == (work, worker):
-                session.audits[key] = Audit.VOID
-                drawn = "public" if Duty(work, worker, key[0]) in session.public else "private"
-                effects.append(AuditEnded(session.number, work, worker, key[0], Audit.VOID, drawn))
-                effects += money.pay_fee(state, key[0], work, worker)
+    for number, key in sorted(state.waiting.pop((work, worker), [])):
+        session = state.sessions[number]
+        session.audits[key] = Audit.VOID
+        drawn = "public" if Duty(work, worker, key[0]) in session.public else "private"
+        effects.append(AuditEnded(number, work, worker, key[0], Audit.VOID, drawn))
+        effects += money.pay_fee(state, key[0], work, worker)
     return effects
 
 
@@ -325,13 +330,6 @@ def _was_right(state: State, reveal: Reveal) -> bool:
 def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:
     commit = state.rounds[reveal.work].commits[reveal.worker]
     return opening.digests == reveal.digests and commit.contribution.digest == reveal.contribution
-
-
-def _is_opening_due(state: State, number: Round, worker: Address) -> bool:
-    return any(
-        session.watch is not Watch.VERDICT and any(key[1:] == (number, worker) for key in session.verdicts)
-        for session in state.sessions.values()
-    )
 
 
 def opening_debt(number: Round) -> str:

@@ -267,7 +267,7 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
             other.claimed, other.computed = dispute.claimed, dispute.computed
             other.node, other.operator, other.near = dispute.node, dispute.operator, dispute.near
         effects += _end(
-            other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted"))
+            state, other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted"))
         )
         effects += settle_debt(state, state.members[other.challenger], debt_of(other))
         effects += settle_debt(state, member, debt_of(other))
@@ -335,6 +335,7 @@ def _open(
         turn=Turn.LIST, since=now, clocks={accused: clock, challenger: clock},
     )  # fmt: skip
     state.disputes.append(dispute)
+    state.running[dispute.number] = dispute
     return [
         DisputeOpened(dispute.number, number, accused, challenger, place, leaf),
         *_reuse_list(state, dispute, now),
@@ -399,11 +400,12 @@ def _fail(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[E
         effects += exclude(challenger, "its stake no longer covers a wrong accusation")
     if dispute.place is not Place.OUTER:
         redraw(state, dispute.round, dispute.accused)
-    return [*effects, *_end(dispute, ruling, reason)]
+    return [*effects, *_end(state, dispute, ruling, reason)]
 
 
-def _end(dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
+def _end(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
     dispute.ruling, dispute.reason, dispute.turn = ruling, reason, Turn.CLOSED
+    del state.running[dispute.number]
     step = dispute.high if dispute.place is Place.STEP else None
     return [
         DisputeEnded(

@@ -22,6 +22,12 @@ KNOBS = {
 }  # fmt: skip
 """The parameters that mend a failing row, with their part of the manifest."""
 
+COMMITTEES = (256, 512, 1024, 2048)
+"""Seats to choose from, up to MAX_COMMITTEE."""
+
+COMMITTEE_RISK = Fraction(1, 1 << 40)
+"""Most chance of a run to see a dishonest majority: in a million, for who can try a million beacons. (SPEC.md 4.14)"""
+
 _ONE = 1 << 64
 _NEGLIGIBLE = 1 << 20
 """Powers of a chance are fixed-point numbers, since a fraction's digits grow with the exponent; below 2^-44 is none."""
@@ -194,8 +200,38 @@ def needed(manifest: Manifest, knob: str) -> int | None:
     return int(low)
 
 
+def committee_risk(seats: int, colluding: int, rounds: int) -> Fraction:
+    """Bound the chance that `colluding` millionths of the stake get more than half of the seats in any round.
+
+    Seats fall independently (SPEC.md 4.14), so one round's chance is the tail of a binomial distribution.
+    """
+    share = Fraction(colluding, MILLION)
+    bad, whole = share.numerator, share.denominator
+    most = range(seats // 2 + 1, seats + 1)
+    tail = sum(math.comb(seats, count) * bad**count * (whole - bad) ** (seats - count) for count in most)
+    return Fraction(rounds * tail, whole**seats)
+
+
+def safe_committee(colluding: int, rounds: int) -> int:
+    """Return the smallest of `COMMITTEES` that is sound against so many colluders; 0, for everyone, where none is."""
+    sizes = (n for n in COMMITTEES if committee_risk(n, colluding, rounds) <= COMMITTEE_RISK)
+    return next(sizes, 0)
+
+
+def _require_committee(manifest: Manifest) -> None:
+    work, colluding = manifest.work, manifest.assumptions.colluding
+    if work.committee and (risk := committee_risk(work.committee, colluding, work.rounds)) > COMMITTEE_RISK:
+        safe = safe_committee(colluding, work.rounds)
+        raise UserError(
+            f"a committee of {work.committee} seats can fall to {colluding / MILLION:.0%} of the stake: that they hold "
+            f"more than half of it in one of {work.rounds} rounds has chance {float(risk):.1e}, at most "
+            f"{float(COMMITTEE_RISK):.1e} is allowed: set swarm.committee to {safe}{'' if safe else ' (everyone)'}"
+        )
+
+
 def require_sound(manifest: Manifest) -> None:
     """Raise UserError when a move pays: with its numbers, and with the smallest change of a parameter that mends it."""
+    _require_committee(manifest)
     for row in adversaries(manifest):
         if not row.pays:
             continue

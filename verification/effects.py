@@ -43,6 +43,13 @@ class RoundSealed:
 
 
 @dataclass(frozen=True)
+class EveryoneDecides:
+    """The committee of round `number` did not decide in its window: the whole stake does. (SPEC.md 4.14)"""
+
+    number: Round
+
+
+@dataclass(frozen=True)
 class AuditEnded:
     """One audit by `verifier`, drawn in `session`, of `worker`'s round `work`."""
 
@@ -131,6 +138,6 @@ class StageChanged:
 
 
 Effect = (
-    MemberJoined | RoundOpened | RoundClosed | RoundSealed | AuditEnded | DisputeOpened | DisputeMoved
-    | DisputeEnded | Slashed | Paid | StandingChanged | StageChanged
+    MemberJoined | RoundOpened | RoundClosed | RoundSealed | EveryoneDecides | AuditEnded | DisputeOpened
+    | DisputeMoved | DisputeEnded | Slashed | Paid | StandingChanged | StageChanged
 )  # fmt: skip

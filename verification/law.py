@@ -101,7 +101,7 @@ def next_deadline(state: State) -> Millis | None:
     if state.stage is Stage.RUNNING:
         current = state.current
         can_close = current.phase is Phase.ATTEST and rounds.has_attested_majority(current)
-        if current.phase is Phase.COMMIT or can_close:
+        if current.phase is Phase.COMMIT or can_close or current.is_committee:
             times.append(current.deadline)
     if state.stage in (Stage.GATHERING, Stage.RUNNING):
         times.append(state.active_at + state.manifest.windows.stall)
@@ -237,7 +237,7 @@ def _move_round(state: State, now: Millis) -> list[Effect] | None:
         return effects
     if current.phase is Phase.SEAL and rounds.sealed_state(current) is not None:
         return rounds.seal_round(state, current, now)
-    return None
+    return rounds.let_everyone_decide(state, current, now) if current.is_committee and is_late else None
 
 
 def _have_all_attested(state: State, current: RoundState) -> bool:
@@ -249,7 +249,13 @@ def _have_all_attested(state: State, current: RoundState) -> bool:
 
 
 def _oldest_session(state: State) -> Session | None:
-    return next((s for _, s in sorted(state.sessions.items()) if s.watch is not Watch.DONE), None)
+    """Return the first session that is not done: sessions end in order, so the open ones are the newest."""
+    oldest = None
+    for session in reversed(state.sessions.values()):
+        if session.watch is Watch.DONE:
+            break
+        oldest = session
+    return oldest
 
 
 def _move_session(state: State, now: Millis) -> list[Effect] | None:

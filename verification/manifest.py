@@ -11,6 +11,7 @@ from verification.units import PPM, Amount, Count, Digest, Millis
 
 PROTOCOL_VERSION = 1
 ON_CONVICTION = ("continue", "subtract")
+MAX_COMMITTEE = 2048
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class WorkUnits:
 class WorkRules:
     """How much a worker does in a round: at most `max_steps` inner steps, a leaf after every `leaf_every`.
 
+    Above `committee` members, so many seats drawn by stake attest and seal; 0 lets everyone do so.
     Contributions are clipped at `clip` thousandths of the median norm, 0 for never; a convict's stays in the state
     ("continue") or is taken out again ("subtract").
     """
@@ -96,6 +98,7 @@ class WorkRules:
     min_verifiers: Count
     audit_rate: PPM
     miss_limit: Count
+    committee: Count
     clip: Count
     on_conviction: str
 
@@ -108,6 +111,8 @@ class WorkRules:
             raise ValueError("min_workers must lie between 1 and slots")
         if self.on_conviction not in ON_CONVICTION:
             raise ValueError(f"on_conviction must be one of {', '.join(ON_CONVICTION)}")
+        if self.committee > MAX_COMMITTEE:
+            raise ValueError(f"committee must be at most {MAX_COMMITTEE}")
         if not 0 <= self.min_verifiers <= self.max_verifiers:
             raise ValueError("min_verifiers must lie between 0 and max_verifiers")
 
@@ -136,8 +141,8 @@ class Windows:
         short = (self.commit, self.attest, self.seal, self.verdict, self.opening, self.reveal, self.clock)
         if min(*short, self.silence) < 1:
             raise ValueError("every window must be at least one millisecond")
-        if self.stall <= self.commit + self.attest + self.seal:
-            raise ValueError("stall must be longer than a round's three windows together")
+        if self.stall <= self.commit + 2 * (self.attest + self.seal):
+            raise ValueError("stall must be longer than commit and twice attest and seal together")
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,8 @@ class MoneyRules:
 class Assumptions:
     """What the submitter assumes of adversaries: `verification.economics` says from it what cheating costs.
 
-    `colluding`: share of the verifiers that pass a partner's work; `sabotage`: what a wrong round is worth to someone.
+    `colluding`: share of the verifiers that pass a partner's work, and of the stake; `sabotage`: what a wrong round is
+    worth to someone.
     No rule of the law reads them; they are here so that everyone computes the same table before it stakes.
     """
 

@@ -61,7 +61,7 @@ def clipped_weights(manifest: Manifest, worked: RoundState) -> dict[Address, int
 
     The median is weighted by stake; a commitment's `norm` is a squared norm. Weights are rounded down. (SPEC.md 4.11)
     """
-    norms = [(int(worked.commits[worker].norm), int(worked.members[worker])) for worker in worked.included]
+    norms = [(int(worked.commits[w].norm), int(worked.assignments[w].stake)) for w in worked.included]
     limit = weighted_median(norms) * manifest.work.clip**2
     weights = {}
     for worker in worked.included:

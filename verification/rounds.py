@@ -4,12 +4,19 @@ from collections.abc import Mapping, Sequence
 
 from verification import money
 from verification.digest import tagged
-from verification.effects import Effect, RoundClosed, RoundOpened, RoundSealed, StageChanged
+from verification.effects import (
+    Effect,
+    EveryoneDecides,
+    RoundClosed,
+    RoundOpened,
+    RoundSealed,
+    StageChanged,
+)
 from verification.errors import Refused
 from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
 from verification.outer import pending
-from verification.sampling import SLACK, assign, limited_speeds, next_beacon, time_for
+from verification.sampling import SLACK, assign, draw_committee, limited_speeds, next_beacon, time_for
 from verification.state import Assignment, Member, Phase, RoundState, Stage, Standing, State
 from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
 from verification.units import Address, Millis, Round
@@ -47,6 +54,7 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     subtracts = tuple(pending(state)[:room])
     assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts))
     deadline = Millis(now + _commit_window(state.manifest, workers, assignments))
+    members = state.committee or {m.address: int(m.stake) for m in active(state, None, number)}
     opened = RoundState(
         number=number,
         start=start,
@@ -54,8 +62,10 @@ def open_round(state: State, now: Millis) -> list[Effect]:
         head=state.head,
         opened_at=now,
         deadline=deadline,
-        members={member.address: member.stake for member in active(state, None, number)},
+        members=members,
+        weight=sum(members.values()),
         assignments=assignments,
+        is_committee=bool(state.committee),
         subtracts=subtracts,
     )
     if not money.set_aside(state, opened):
@@ -72,6 +82,21 @@ def _commit_window(
     speeds = limited_speeds([member for member in workers if member.address in assignments])
     times = [SLACK * time_for(work.steps, speeds[worker]) for worker, work in assignments.items()]
     return max([manifest.windows.commit, *times])
+
+
+def let_everyone_decide(state: State, current: RoundState, now: Millis) -> list[Effect]:
+    """Put the whole stake in the place of a committee that did not decide in its window. (SPEC.md 4.14)"""
+    deciding = {*current.members, *(member.address for member in active(state, None, current.number))}
+    current.members = {address: state.members[address].stake for address in sorted(deciding)}
+    current.is_committee = False
+    current.weight = sum(current.members.values())
+    current.attested = sum(current.members[member] for member in current.attests)
+    current.backing.clear()
+    for member, ref in current.seals.items():
+        _back(current, member, ref)
+    windows = state.manifest.windows
+    current.deadline = Millis(now + (windows.attest if current.phase is Phase.ATTEST else windows.seal))
+    return [EveryoneDecides(current.number)]
 
 
 def process_commit(state: State, sender: Address, body: Commit, now: Millis) -> list[Effect]:
@@ -111,8 +136,12 @@ def process_seal(state: State, sender: Address, body: Seal, now: Millis) -> list
     if sender not in current.members or sender in current.seals:
         raise Refused("the sender is no member of this round or has sealed already")
     current.seals[sender] = body.state
-    current.backing[body.state] = current.backing.get(body.state, 0) + current.members[sender]
+    _back(current, sender, body.state)
     return []
+
+
+def _back(current: RoundState, member: Address, ref: BundleRef) -> None:
+    current.backing[ref] = current.backing.get(ref, 0) + current.members[member]
 
 
 def close_commits(state: State, current: RoundState, now: Millis) -> list[Effect]:
@@ -123,21 +152,25 @@ def close_commits(state: State, current: RoundState, now: Millis) -> list[Effect
 
 
 def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
-    """Decide by stake which contributions count, and draw the round's beacon. (SPEC.md 4.6, 5.1)"""
+    """Decide by stake which contributions count, and draw the next beacon and committee. (SPEC.md 4.6, 5.1)"""
     current.included = tuple(
         worker
         for worker in sorted(current.commits, key=lambda worker: current.assignments[worker].slot)
         if 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held)
-        > current.stake
+        > current.weight
     )
     commitments = [
         tagged("commit", worker, commit.contribution.digest) for worker, commit in current.commits.items()
     ]
     state.beacon = next_beacon(state.beacon, state.fresh_links, commitments)
     state.fresh_links = []
+    effects = _count_absent(state, current)
+    # Together with the beacon: nobody who knows it can still step aside.
+    members = active(state, None, Round(current.number + 1))
+    state.committee = draw_committee(state.beacon, members, state.manifest.work.committee)
     current.phase = Phase.SEAL
     current.deadline = Millis(now + state.manifest.windows.seal)
-    return [RoundClosed(current.number, current.included, state.beacon), *_count_absent(state, current)]
+    return [RoundClosed(current.number, current.included, state.beacon), *effects]
 
 
 def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
@@ -165,13 +198,13 @@ def drain(state: State, now: Millis, reason: str) -> list[Effect]:
 
 
 def has_attested_majority(current: RoundState) -> bool:
-    """Return whether attesters hold more than half of the round's stake."""
-    return 2 * current.attested > current.stake
+    """Return whether attesters hold more than half of the round's weight."""
+    return 2 * current.attested > current.weight
 
 
 def sealed_state(current: RoundState) -> BundleRef | None:
-    """Return the next state that more than half of the round's stake signed, if there is one."""
-    return next((ref for ref, stake in current.backing.items() if 2 * stake > current.stake), None)
+    """Return the next state that more than half of the round's weight signed, if there is one."""
+    return next((ref for ref, weight in current.backing.items() if 2 * weight > current.weight), None)
 
 
 def _warrant(state: State, current: RoundState, member: Member) -> None:
@@ -185,9 +218,9 @@ def _warrant(state: State, current: RoundState, member: Member) -> None:
 
 def _count_absent(state: State, current: RoundState) -> list[Effect]:
     effects: list[Effect] = []
-    for address in current.members:
+    for address in sorted(current.members.keys() | current.assignments.keys()):
         member = state.members[address]
-        absent = address not in current.attests or (
+        absent = (address in current.members and address not in current.attests) or (
             address in current.assignments and address not in current.commits
         )
         member.missed = member.missed + 1 if absent else 0

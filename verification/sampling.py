@@ -1,7 +1,10 @@
 """Draws from the public beacon and from a verifier's secret hash chain. Integers only; all of it pure. (SPEC.md 5)"""
 
 import hashlib
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
 from verification.digest import integer, tagged
 from verification.manifest import Manifest
@@ -70,7 +73,7 @@ def assign(
     for slot, member in enumerate(sorted(drawn, key=lambda member: member.address)):
         wanted = max(1, (2 * whole * speeds[member.address] + fastest) // (2 * fastest))
         leaves = min(wanted, _most_leaves(manifest, member))
-        assignments[member.address] = Assignment(slot, work.leaf_every * leaves)
+        assignments[member.address] = Assignment(slot, work.leaf_every * leaves, member.stake)
     return assignments
 
 
@@ -78,6 +81,19 @@ def _most_leaves(manifest: Manifest, member: Member) -> int:
     work = manifest.work
     by_stake = work.max_steps * member.stake // max(1, manifest.money.worker_stake)
     return min(work.max_steps, by_stake, member.capacity) // work.leaf_every
+
+
+def draw_committee(beacon: Digest, members: Sequence[Member], seats: int) -> dict[Address, int]:
+    """Return how many of the seats each member holds, as its stake gives; nothing where everyone decides.
+
+    Members stand in a row, each as long as its stake; a seat falls on a place of the row. (SPEC.md 4.14)
+    """
+    ends = list(accumulate(member.stake for member in members))
+    if not seats or len(members) <= seats or not ends[-1]:
+        return {}
+    tickets = (int.from_bytes(tagged("seat", beacon, integer(seat)), "big") for seat in range(seats))
+    drawn = Counter(members[bisect_right(ends, ticket % ends[-1])].address for ticket in tickets)
+    return dict(sorted(drawn.items()))
 
 
 def limited_speeds(members: Sequence[Member]) -> dict[Address, int]:

@@ -1,8 +1,8 @@
 """The law's state: plain data that the `process_*` functions change. It is a pure fold over the ledger's log."""
 
+from collections.abc import KeysView
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 
 from verification.digest import ZERO
 from verification.manifest import BundleRef, Manifest
@@ -121,10 +121,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker does in a round: `steps` inner steps on the records that its draw gives, in slot `slot`."""
+    """What a worker does in a round: `steps` inner steps on the records that its draw gives, in slot `slot`.
+
+    `stake` is what it had bonded when the round opened: its weight in the median norm.
+    """
 
     slot: int
     steps: int
+    stake: Amount
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,12 @@ class Listed:
 
 @dataclass
 class RoundState:
-    """One round. `beacon` drew its assignments; `members` is the bonded stake that decides it.
+    """One round. `beacon` drew its assignments; `members` are those who decide it, with their stake or, while a drawn
+    committee decides (`is_committee`), their seats; `weight` is the sum.
 
     `reserve` is what the deposit set aside for it and has not been paid yet, `subtracts` the convicted contributions of
-    earlier rounds that its outer step takes back; `attested` is the stake of those who attested, `backing` the stake
+    earlier rounds that its outer step takes back; `asked` are the workers who must open because a verdict is in,
+    `audited` the verifiers that had a worker's audit. `attested` is the weight of those who attested, `backing` that
     behind each sealed state: kept, so that a statement takes the same time however many members there are.
     """
 
@@ -150,8 +156,10 @@ class RoundState:
     head: Digest
     opened_at: Millis
     deadline: Millis
-    members: dict[Address, Amount]
+    members: dict[Address, int]
     assignments: dict[Address, Assignment]
+    weight: int = 0
+    is_committee: bool = False
     phase: Phase = Phase.COMMIT
     reserve: Amount = NOTHING
     subtracts: tuple[tuple[Round, Address], ...] = ()
@@ -162,13 +170,10 @@ class RoundState:
     seals: dict[Address, BundleRef] = field(default_factory=dict)
     backing: dict[BundleRef, int] = field(default_factory=dict)
     sealed: BundleRef | None = None
+    asked: set[Address] = field(default_factory=set)
     openings: dict[Address, Opening] = field(default_factory=dict)
+    audited: dict[Address, set[Address]] = field(default_factory=dict)
     lists: dict[tuple[Address, str], Listed] = field(default_factory=dict)
-
-    @cached_property
-    def stake(self) -> int:
-        """The round's whole bonded stake; fixed when it opens."""
-        return sum(self.members.values())
 
 
 @dataclass(frozen=True)
@@ -200,12 +205,14 @@ class Session:
     audits: dict[tuple[Address, Round, Address], Audit] = field(default_factory=dict)
 
     @property
-    def verifiers(self) -> tuple[Address, ...]:
+    def verifiers(self) -> KeysView[Address]:
         """Return who may audit in this session, in address order."""
-        return tuple(self.rates)
+        return self.rates.keys()
 
     def verifiers_without_link(self) -> list[Address]:
         """Return whose duties are not known yet."""
+        if len(self.links) == len(self.rates):
+            return []
         return [verifier for verifier in self.rates if verifier not in self.links]
 
 
@@ -265,9 +272,11 @@ class Demanded:
 class State:
     """Everything the ledger knows about a run.
 
-    `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for, `queued`
-    the accusations (session, audit) that wait until a bond is free, `debtors` the members that owe something, `joined`
-    how many ever joined in each role. Sets are iterated in sorted order only.
+    `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for, `waiting`
+    the audits (session, audit) that wait for a worker-round's opening, `queued` those that wait until a bond is free,
+    `running` the disputes without a ruling, `debtors` the members that owe something, `joined` how many ever joined in
+    each role, `committee` the seats that decide the next round (none: everyone does). Sets are iterated in sorted order
+    only.
     """
 
     manifest: Manifest
@@ -282,15 +291,18 @@ class State:
     stage: Stage = Stage.GATHERING
     burned: Amount = NOTHING
     beacon: Digest = ZERO
+    committee: dict[Address, int] = field(default_factory=dict)
     members: dict[Address, Member] = field(default_factory=dict)
     joined: dict[str, int] = field(default_factory=dict)
     debtors: set[Address] = field(default_factory=set)
     rounds: list[RoundState] = field(default_factory=list)
     sessions: dict[Round, Session] = field(default_factory=dict)
     disputes: list[Dispute] = field(default_factory=list)
+    running: dict[int, Dispute] = field(default_factory=dict)
     demands: list[Demanded] = field(default_factory=list)
     redraws: set[tuple[Round, Address]] = field(default_factory=set)
     convicted: set[tuple[Round, Address]] = field(default_factory=set)
+    waiting: dict[tuple[Round, Address], list[tuple[Round, AuditKey]]] = field(default_factory=dict)
     queued: set[tuple[Round, AuditKey]] = field(default_factory=set)
     fresh_links: list[Digest] = field(default_factory=list)
     said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
@@ -302,7 +314,7 @@ class State:
 
     def open_disputes(self) -> list[Dispute]:
         """Return the disputes that still wait for a move."""
-        return [dispute for dispute in self.disputes if dispute.ruling is None]
+        return list(self.running.values())
 
 
 def total_money(state: State) -> int:
@@ -315,6 +327,7 @@ def total_money(state: State) -> int:
 def open_questions(state: State) -> set[tuple[Round, Address]]:
     """Return the rounds of a peer that an audit or a dispute may still decide: nothing about them is final."""
     questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()} | state.redraws
+    questions |= state.waiting.keys() | {key[1:] for _, key in state.queued}
     for session in state.sessions.values():
         hidden = session.verifiers_without_link()
         if session.watch is not Watch.DONE or any(
@@ -323,5 +336,4 @@ def open_questions(state: State) -> set[tuple[Round, Address]]:
             committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
             questions |= {(session.number, worker) for worker in committed}
             questions |= {(duty.work, duty.worker) for duty in session.public}
-        questions |= {key[1:] for key, outcome in session.audits.items() if outcome is Audit.WAITING}
     return questions

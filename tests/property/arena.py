@@ -23,16 +23,16 @@ STEP = 40
 class Arena:
     """A run of three rounds; `submit` checks that a refused statement changes nothing."""
 
-    def __init__(self, cheat: str, accuser: Actor, funded: int = 3) -> None:
+    def __init__(self, cheat: str, accuser: Actor, funded: int = 3, committee: int = 0) -> None:
         """Found the run with two honest workers, two honest verifiers and two others that hold less than half.
 
-        The deposit is good for `funded` rounds at their worst.
+        The deposit is good for `funded` rounds at their worst. A small committee may fall to the others.
         """
         self.honest: list[Actor] = [Worker("w0"), Worker("w1", speed=70), Verifier("v0"), Verifier("v1")]
         self.others: list[Actor] = [Worker("bad-w", conduct=conduct_named(cheat, 0)), accuser]
         self.awake: list[Actor] = []
         self.stranger = Worker("stranger")
-        manifest = minimal(rounds=3, audit_rate=700_000)
+        manifest = minimal(rounds=3, audit_rate=700_000, committee=committee)
         deposit = Amount(cost_of_round(manifest) * funded)
         balances = tuple((a.address, Amount(50_000)) for a in [*self.honest, *self.others])
         genesis = Genesis(manifest, "toy", Address(b"submitter".ljust(20, b"\0")), balances, deposit)

@@ -73,7 +73,7 @@ class Duel:
             self.state.members[address] = Member(address, role, Amount(10_000), 1, ZERO, "", Round(-1))
         worked = RoundState(
             FIRST, manifest.start, self.state.beacon, ZERO, Millis(0), Millis(0), {},
-            {ACCUSED: Assignment(0, steps)}, phase=Phase.SEALED,
+            {ACCUSED: Assignment(0, steps, Amount(10_000))}, phase=Phase.SEALED,
         )  # fmt: skip
         worked.reserve, self.state.deposit = self.state.deposit, Amount(0)
         self.state.rounds.append(worked)

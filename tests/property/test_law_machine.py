@@ -42,14 +42,21 @@ class LawMachine(RuleBasedStateMachine):
         leaf=st.sampled_from([None, 0, 1, 3]),
         who=st.integers(0, 4),
         funded=st.sampled_from([3, 1]),
+        committee=st.sampled_from([0, 1, 3, 5]),
         broken=st.sampled_from([None, ("prologue", 0), ("inner", 2), ("inner", 6), ("epilogue", 3)]),
     )
     def sit_down(
-        self, cheat: str, leaf: int | None, who: int, funded: int, broken: tuple[str, int] | None
+        self,
+        cheat: str,
+        leaf: int | None,
+        who: int,
+        funded: int,
+        committee: int,
+        broken: tuple[str, int] | None,
     ) -> None:
         """Choose how the two others lie when they do compute."""
         lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)], [SkipDuties()]][who]
-        self.arena = Arena(cheat, Verifier("bad-v", *lies), funded)
+        self.arena = Arena(cheat, Verifier("bad-v", *lies), funded, committee)
         if broken is not None:
             self.arena.others[0].engine = BrokenEngine(*broken)
         for actor in [*self.arena.honest, *self.arena.others]:

@@ -34,8 +34,11 @@ def closed(given: list[Entry], number: int = 0) -> RoundState:
     ref = BundleRef(Digest(bytes(32)), Digest(bytes(32)))
     worked = RoundState(
         Round(number), ref, ZERO, ZERO, Millis(0), Millis(1),
-        {who: Amount(stake) for who, (_, _, stake) in zip(people, given, strict=True)},
-        {who: Assignment(slot, steps) for slot, (who, (steps, _, _)) in enumerate(zip(people, given, strict=True))},
+        {},
+        {
+            who: Assignment(slot, steps, Amount(stake))
+            for slot, (who, (steps, _, stake)) in enumerate(zip(people, given, strict=True))
+        },
         phase=Phase.SEALED, included=tuple(people),
     )  # fmt: skip
     for who, (_, norm, _) in zip(people, given, strict=True):

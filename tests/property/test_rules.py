@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import itertools
+import math
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +23,7 @@ from verification.sampling import (
     assign,
     chain_link,
     chain_tip,
+    draw_committee,
     draw_verifier,
     duty_rates,
     earlier_link,
@@ -126,6 +129,35 @@ def test_assignments_stay_within_the_work_rules(
     assert assign(manifest, beacon, known[::-1], slots) == given_work
 
 
+@given(crowds(), st.binary(min_size=32, max_size=32), st.integers(0, 30))
+def test_a_committee_has_all_its_seats_filled_by_stake(
+    known: list[Member], beacon: Digest, seats: int
+) -> None:
+    drawn = draw_committee(beacon, known, seats)
+    stakes = {member.address: member.stake for member in known}
+    if not seats or len(known) <= seats or not sum(stakes.values()):
+        assert drawn == {}
+        return
+    assert sum(drawn.values()) == seats
+    assert list(drawn) == sorted(drawn)
+    assert min(drawn.values()) > 0
+    assert all(stakes[address] for address in drawn)
+
+
+def test_seats_follow_stake() -> None:
+    """Counted over many beacons: the richest fifth of the stake gets a fifth of the seats."""
+    members = [
+        Member(Address(bytes([place]) * 20), "worker", Amount(stake), 1, ZERO, "", Round(0))
+        for place, stake in enumerate([100, 25, 25, 50, 150, 150])
+    ]
+    won = Counter[Address]()
+    for number in range(2_000):
+        won.update(draw_committee(tagged("b", integer(number)), members, 5))
+    for member in members:
+        expected = 10_000 * member.stake / 500
+        assert abs(won[member.address] - expected) < 4.5 * math.sqrt(expected)
+
+
 @given(crowds())
 def test_the_fastest_does_all_it_may_and_no_claim_moves_others_far(known: list[Member]) -> None:
     rich = [dataclasses.replace(m, stake=Amount(10_000), capacity=96) for m in known]
@@ -206,7 +238,7 @@ def purse(stakes: list[int], escrow: list[int]) -> State:
     """Return a state that holds money and nothing else."""
     manifest = minimal()
     state = found(manifest, "toy", Address(b"s" * 20), {}, Amount(10**6), Millis(0))
-    work = {Address(bytes([place]) * 20): Assignment(place, 12) for place in range(len(stakes))}
+    work = {Address(bytes([place]) * 20): Assignment(place, 12, Amount(0)) for place in range(len(stakes))}
     opened = RoundState(Round(0), manifest.start, ZERO, ZERO, Millis(0), Millis(1), {}, work)
     assert money.set_aside(state, opened)
     state.rounds.append(opened)
@@ -276,6 +308,6 @@ def test_a_reserve_pays_its_worst_case_to_the_unit_and_no_more(stakes: list[int]
     poor = found(minimal(), "toy", Address(b"s" * 20), {}, Amount(cost_of_round(minimal())), Millis(0))
     poor.deposit = Amount(poor.deposit * verifiers // 5)
     assert not money.set_aside(
-        poor, dataclasses.replace(opened, assignments=dict.fromkeys(range(4), Assignment(0, 12)))
+        poor, dataclasses.replace(opened, assignments=dict.fromkeys(range(4), Assignment(0, 12, Amount(0))))
     )
     assert poor.deposit == cost_of_round(minimal()) * verifiers // 5

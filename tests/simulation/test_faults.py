@@ -9,11 +9,11 @@ from simulator.toy import START, minimal, reference
 from simulator.world import World
 from trainer.cheats import conduct_named
 from verification.adversaries import Mute
-from verification.audits import workers_to_open
+from verification.audits import must_open
 from verification.effects import AuditEnded, DisputeEnded, Slashed, StageChanged, StandingChanged
 from verification.errors import Refused
 from verification.law import head_of
-from verification.state import Audit, Phase, Ruling, Stage, Standing, Turn, Watch
+from verification.state import Audit, Phase, Ruling, Stage, Standing, Turn
 from verification.statements import Commit, Opening, make_statement, sign_statement
 from verification.tensors import digest_of
 from verification.units import MILLION, Count, Digest, Millis, Round
@@ -31,8 +31,7 @@ def standings(world: World, actor: Actor) -> list[str]:
 
 def owes_opening(world: World, actor: Actor) -> bool:
     """Return whether the law waits for a worker's leaves."""
-    sessions = [s for s in world.state.sessions.values() if s.watch is Watch.OPENING]
-    return any(worker == actor.address for s in sessions for _, worker in workers_to_open(world.state, s))
+    return any(must_open(world.state, worked.number, actor.address) for worked in world.state.rounds)
 
 
 def test_worker_that_never_opens_is_suspended_then_convicted() -> None:

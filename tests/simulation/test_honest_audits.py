@@ -1,9 +1,10 @@
-"""Honest audits by the thousand, arriving in every order: not one accusation; each passes or is drawn again."""
+"""Honest audits that arrive in every order: not one accusation; each passes or is drawn again.
+
+tests/matrix/test_honest_audits.py has ten thousand, each executed on a real machine.
+"""
 
 import dataclasses
 import random
-
-import pytest
 
 from simulator.cast import Actor, Verifier, Worker
 from simulator.network import Network
@@ -18,35 +19,20 @@ SHUFFLED = Network(latency=(1, 150), notice=(5, 40), lost=20_000, doubled=50_000
 """Statements overtake each other by more than a phase takes."""
 
 
-def audited(seed: int, rounds: int) -> int:
-    """Play a run in which six verifiers audit twelve workers of many speeds; return the audits that passed."""
+def test_hundreds_of_honest_audits_accuse_nobody() -> None:
+    """Six verifiers audit twelve workers of many speeds."""
     actors: list[Actor] = [Worker(f"w{i}", speed=40 + 5 * i) for i in range(12)]
     actors += [Verifier(f"v{i}") for i in range(6)]
     rules = minimal(
-        rounds=rounds, audit_rate=MILLION, slots=12, min_workers=12, min_verifiers=6, max_verifiers=6,
+        rounds=6, audit_rate=MILLION, slots=12, min_workers=12, min_verifiers=6, max_verifiers=6,
         max_steps=6, leaf_every=3,
     )  # fmt: skip
-    manifest = dataclasses.replace(rules, seed=tagged("audits", integer(seed)))
-    world = World(manifest, actors, random.Random(seed), SHUFFLED)
+    manifest = dataclasses.replace(rules, seed=tagged("audits", integer(0)))
+    world = World(manifest, actors, random.Random(0), SHUFFLED)
     world.run(limit=1_000_000)
-    assert len(world.state.rounds) == rounds
+    assert len(world.state.rounds) == 6
     assert not world.seen(DisputeOpened)
     assert not world.seen(Slashed)
     outcomes = [audit.outcome for audit in world.seen(AuditEnded)]
     assert set(outcomes) <= {Audit.PASSED, Audit.LOST, Audit.WAITING}
-    return outcomes.count(Audit.PASSED)
-
-
-def test_hundreds_of_honest_audits_accuse_nobody() -> None:
-    assert audited(seed=0, rounds=6) > 300
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ten_thousand_honest_audits_accuse_nobody() -> None:
-    passed = 0
-    seed = 1
-    while passed < 10_000:
-        passed += audited(seed, rounds=30)
-        seed += 1
-    assert seed <= 8
+    assert outcomes.count(Audit.PASSED) > 300

@@ -37,7 +37,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "vocabulary without all bytes": ({"model.config.vocab_size": 64}, "the model's first step fails"),
     "operator that draws numbers": ({"model.config.attention_dropout": 0.5}, "draws random numbers"),
     "no exact form": ({"model.config.model_type": "jetmoe"}, "(called at modeling_jetmoe.py:"),
-    "stall too short": ({"windows.stall": 10}, "stall must be longer than a round's three windows"),
+    "stall too short": ({"windows.stall": 10}, "stall must be longer than commit and twice"),
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
     "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong, then"),
     "no account": ({"accounts.others.0x12": 5}, "'0x12' is no account"),

@@ -1,6 +1,7 @@
 """What cheating costs: the formulas against plain fractions, every refusal with its numbers and its smallest mend."""
 
 import dataclasses
+import itertools
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -14,21 +15,26 @@ from simulator.toy import minimal
 from trainer.create import _rules
 from trainer.demo import DemoSettings, demo_job
 from trainer.job import JobFile, read_job
+from verification import economics
 from verification.economics import (
+    COMMITTEE_RISK,
+    COMMITTEES,
     KNOBS,
     Adversary,
     adversaries,
     audit_chance,
     colluders,
+    committee_risk,
     detection,
     needed,
     require_sound,
+    safe_committee,
     share_lost,
     stake_at_risk,
 )
 from verification.errors import UserError
-from verification.manifest import Manifest, reward_of
-from verification.units import MILLION
+from verification.manifest import Assumptions, Manifest, reward_of
+from verification.units import MILLION, PPM, Amount
 
 SOUND = {"fee_per_step": 10, "min_verifiers": 2}
 
@@ -52,6 +58,41 @@ def test_chance_counts_honest_verifiers_only() -> None:
     assert audit_chance(manifest) == Fraction(7, 8)
     assert audit_chance(minimal(min_verifiers=0)) == 0
     assert detection(Fraction(1, 20), 100) == 1 - Fraction(19, 20) ** 100
+
+
+def test_the_risk_of_a_committee_is_the_tail_of_its_seats() -> None:
+    every = itertools.product((True, False), repeat=5)
+    fallen = sum(
+        Fraction(1, 4) ** sum(seats) * Fraction(3, 4) ** (5 - sum(seats))
+        for seats in every
+        if 2 * sum(seats) > 5
+    )
+    assert committee_risk(5, MILLION // 4, 1) == fallen
+    assert committee_risk(5, MILLION // 4, 7) == 7 * fallen
+    assert committee_risk(300, 0, 10**6) == 0
+
+
+def test_a_committee_is_as_small_as_is_safe() -> None:
+    assert safe_committee(340_000, 1_000) == 1024
+    assert safe_committee(250_000, 1_000) == 256
+    assert safe_committee(500_000, 1) == 0
+    for colluding in range(0, 450_001, 50_000):
+        seats = safe_committee(colluding, 100)
+        smaller = [size for size in COMMITTEES if not seats or size < seats]
+        assert all(committee_risk(size, colluding, 100) > COMMITTEE_RISK for size in smaller)
+
+
+def test_a_committee_that_can_fall_is_refused_with_one_that_cannot() -> None:
+    sound = minimal(**SOUND, committee=1024, colluding=340_000, worker_stake=10**6)
+    economics._require_committee(sound)
+    small = dataclasses.replace(sound, work=dataclasses.replace(sound.work, committee=101))
+    with pytest.raises(UserError, match=r"101 seats .* 34% .* set swarm\.committee to 512"):
+        require_sound(small)
+    hostile = dataclasses.replace(small, assumptions=Assumptions(PPM(500_000), Amount(0)))
+    with pytest.raises(UserError, match=r"set swarm\.committee to 0 \(everyone\)"):
+        require_sound(hostile)
+    everyone = dataclasses.replace(hostile, work=dataclasses.replace(hostile.work, committee=0))
+    economics._require_committee(everyone)
 
 
 def test_a_full_time_cheat_at_five_percent_survives_a_hundred_rounds_in_one_of_169() -> None:
