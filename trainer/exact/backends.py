@@ -83,7 +83,7 @@ LEAST_BLOCK = 256
 
 def _fits_float32(device: torch.device, bits: int, depth: int) -> str:
     if _float32_block(bits) < max(1, min(depth, LEAST_BLOCK)):
-        return f"float32 holds sums of {_float32_block(bits)} products of {bits} bits only"
+        return f"float32 holds too few products of {bits} bits exactly"
     return _fits_float64(device, bits, depth)
 
 
