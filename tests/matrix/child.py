@@ -14,10 +14,11 @@ from trainer import exact
 
 
 def main() -> None:
-    """Train the runs named on the command line, after threads, steps and eager or compiled."""
-    threads, steps, mode, *names = sys.argv[1:]
+    """Train the runs named on the command line, after threads, steps, how many make a digest, and eager or compiled."""
+    threads, steps, every, mode, *names = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    digests = {name: golden.train(golden.read(name), int(steps), **golden.MODES[mode]) for name in names}
+    options = {"every": int(every), **golden.MODES[mode]}
+    digests = {name: golden.train(golden.read(name), int(steps), **options) for name in names}
     product = exact.forced_backend()
     refused = exact.verdict(product) if product else ""
     took = {

@@ -74,7 +74,7 @@ QUICK = [
 """A few that differ in everything, for every run of the tests."""
 
 
-def run(setting: Setting, names: list[str], steps: int, timeout: float) -> dict[str, Any]:
+def run(setting: Setting, names: list[str], steps: int, every: int, timeout: float) -> dict[str, Any]:
     """Return what tests.matrix.child prints under the setting."""
     command = [
         sys.executable,
@@ -82,6 +82,7 @@ def run(setting: Setting, names: list[str], steps: int, timeout: float) -> dict[
         "tests.matrix.child",
         str(setting.threads),
         str(steps),
+        str(every),
         setting.mode,
         *names,
     ]
