@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from p2p.messages import CHUNK_BYTES, MAX_CHUNKS, BlobInfo
+from p2p.messages import MAX_CHUNKS, BlobInfo
+from verification.addresses import CHUNK_BYTES, address, address_of, chunk_digest
 from verification.codec import decode, encode
-from verification.digest import integer, tagged
 from verification.errors import BadEvidence, Malformed, Unavailable
 from verification.merkle import root
 from verification.units import Count, Digest
@@ -27,18 +27,11 @@ MAX_BLOB_BYTES = CHUNK_BYTES * MAX_CHUNKS
 MAX_LIST_BYTES = 40 * MAX_CHUNKS
 
 
-def chunk_digest(chunk: bytes | bytearray | memoryview) -> Digest:
-    """Return the digest of one chunk."""
-    return tagged("blob/chunk", bytes(chunk))
-
-
 def blob_digest(data: bytes) -> Digest:
     """Return the digest of a whole blob; raises ValueError for more than `MAX_BLOB_BYTES`."""
-    view = memoryview(data)
-    cuts = range(0, len(data), CHUNK_BYTES) or (0,)
-    return info_digest(
-        BlobInfo(Count(len(data)), tuple(chunk_digest(view[i : i + CHUNK_BYTES]) for i in cuts))
-    )
+    if len(data) > MAX_BLOB_BYTES:
+        raise ValueError(f"a blob of {len(data)} bytes is over the limit of {MAX_BLOB_BYTES}")
+    return address_of(data)
 
 
 def info_digest(info: BlobInfo) -> Digest:
@@ -47,7 +40,7 @@ def info_digest(info: BlobInfo) -> Digest:
         raise ValueError(f"a blob of {info.size} bytes is over the limit of {MAX_BLOB_BYTES}")
     if len(info.chunks) != max(1, -(-info.size // CHUNK_BYTES)):
         raise ValueError(f"{len(info.chunks)} chunks do not make {info.size} bytes")
-    return tagged("blob", integer(info.size), root("blob", info.chunks))
+    return address(info.size, root("blob", info.chunks))
 
 
 def check_info(blob: Digest, info: BlobInfo) -> BlobInfo:

@@ -1,10 +1,19 @@
 """Ways in which a peer's message breaks the post office's rules; refusals are counted under these classes' names."""
 
+from p2p.messages import BlobInfo
 from verification.errors import Unavailable, Violation
 
 
 class Oversized(Violation):
     """A message, or the body of its kind, is longer than its reader admits."""
+
+
+class Overlong(Oversized):
+    """A blob that its own chunk list makes longer than its reader admits."""
+
+    def __init__(self, message: str, info: BlobInfo) -> None:
+        super().__init__(message)
+        self.info = info
 
 
 class UnknownVersion(Violation):

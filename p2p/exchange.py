@@ -15,12 +15,13 @@ from pathlib import Path
 import trio
 
 from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info
-from p2p.errors import Oversized
+from p2p.errors import Overlong
 from p2p.host import PostOffice
 from p2p.mail import Kind
-from p2p.messages import CHUNK_BYTES, BlobInfo, BlobQuery, Chunk, ChunkQuery
+from p2p.messages import BlobInfo, BlobQuery, Chunk, ChunkQuery
 from p2p.partial import Partial, known_info
 from p2p.transport import PeerAddress
+from verification.addresses import CHUNK_BYTES
 from verification.codec import decode, encode
 from verification.errors import Malformed, Unavailable, Violation
 from verification.signing import checksum
@@ -78,7 +79,7 @@ class Exchange:
         """Return the file of `blob`, from the store or else from `sources`.
 
         Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt.
-        Raises Unavailable when no source is left, Oversized, before the first chunk, for more than `limit` bytes.
+        Raises Unavailable when no source is left, Overlong, before the first chunk, for more than `limit` bytes.
         """
         lock, users = self._locks.get(blob, (trio.Lock(), 0))
         self._locks[blob] = (lock, users + 1)
@@ -126,11 +127,12 @@ class _Download:
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)
 
     async def run(self) -> Path:
-        """Return the finished file; raises Unavailable when no source is left, Oversized."""
+        """Return the finished file; raises Unavailable when no source is left, Overlong."""
         store = self._of._store
         info = known_info(store, self._blob) or await self._ask_list()
         if info.size > self._limit:
-            raise Oversized(f"blob {self._blob.hex()} has {info.size} bytes, {self._limit} are expected")
+            message = f"blob {self._blob.hex()} has {info.size} bytes, {self._limit} are expected"
+            raise Overlong(message, info)
         with await trio.to_thread.run_sync(Partial, store, self._blob, info) as partial:
             missing = await trio.to_thread.run_sync(partial.missing)
             self._missing = set(missing)

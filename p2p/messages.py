@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from verification.units import Count, Digest
 
-CHUNK_BYTES = 256 * 1024
-"""Bytes of every chunk of a blob but the last."""
 MAX_CHUNKS = 1 << 15
 """Chunks of the largest blob: 8 GiB, whose list takes 1.1 MiB."""
 

@@ -1,13 +1,14 @@
 """Who plays in a simulated run: the honest decision, a disk, a machine, and how it departs from these."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulator.toy import CONTRIBUTION, DATA, ToyEngine, norm_of, numbers, reference
+from simulator.toy import DATA, ToyEngine, ToyExecutor, norm_of, numbers, reference
 from trainer import reexecution
 from trainer.rounds import HONEST, Conduct, Disputed, Job, Rounds
-from verification import actors, law, signing
+from verification import actors, codec, law, signing, spoilage
 from verification.actors import (
     Computed,
     FetchContribution,
@@ -23,12 +24,15 @@ from verification.actors import (
     TraceProgram,
     Work,
 )
+from verification.addresses import address_of, chunks_root
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show
+from verification.errors import Unavailable
 from verification.manifest import BundleRef
 from verification.outer import mixture, outer_inputs
+from verification.program import outputs_of
 from verification.state import Place, State
-from verification.statements import VERIFIER, WORKER, Body, Commit, make_statement, round_of, sign_statement
+from verification.statements import VERIFIER, WORKER, Body, Spoiled, make_statement, round_of, sign_statement
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
@@ -38,10 +42,11 @@ SPEED = 10_000
 
 @dataclass
 class Blobs:
-    """What has been computed or sent, by content: everyone may fetch it. `memo` holds results of pure functions:
-    what one honest peer computes, all do."""
+    """What has been computed or sent, by content: everyone may fetch it. `garbage` is what is no bundle, by address;
+    `memo` holds results of pure functions: what one honest peer computes, all do."""
 
     bundles: dict[Digest, Bundle] = field(default_factory=dict)
+    garbage: dict[Digest, bytes] = field(default_factory=dict)
     memo: dict[object, Any] = field(default_factory=dict)
 
     def put(self, bundle: Bundle) -> BundleRef:
@@ -50,19 +55,47 @@ class Blobs:
         self.bundles[ref.digest] = self.bundles[ref.blob] = bundle
         return ref
 
-    def holds(self, commit: Commit) -> bool | None:
-        """Return whether a contribution has the outer step's shape and its commitment's norm; None without it."""
-        ref = commit.contribution
-        if ref not in self.memo:
-            bundle = self.bundles.get(ref.blob)
-            if bundle is None or reference(bundle) != ref:
+    def get(self, digest: Digest) -> Bundle:
+        """Return a bundle; raises Unavailable for one that nobody has any more."""
+        if digest not in self.bundles:
+            raise Unavailable("nobody has the bundle")
+        return self.bundles[digest]
+
+    def forget(self, state: State) -> None:
+        """Drop what no member has to keep, as a peer's store does: who needs it again will not find it."""
+        needed = actors.needed_rounds(state)
+        keep = {ref for number in needed for ref in actors.blobs_of_round(state, number)}
+        for number in range(len(state.rounds)):
+            if number not in needed:
+                for ref in {*actors.blobs_of_round(state, Round(number))} - keep:
+                    self.bundles.pop(ref.digest, None)
+                    self.bundles.pop(ref.blob, None)
+
+    def throw(self, data: bytes) -> Digest:
+        """Keep bytes that are no bundle under their address."""
+        self.garbage[address_of(data)] = data
+        return address_of(data)
+
+    def check(self, state: State, number: Round, worker: Address) -> bool | Spoiled | None:
+        """Return whether a contribution is what its commitment says, or what shows that it is not; None without it."""
+        key = ("contribution", number, worker)
+        if key not in self.memo:
+            commit = state.rounds[number].commits[worker]
+            blob = commit.contribution.blob
+            bundle = self.bundles.get(blob)
+            data = codec.encode(bundle) if bundle else self.garbage.get(blob)
+            if data is None:
                 return None
-            self.memo[ref] = None
-            if [(part.dtype, part.shape) for part in bundle.tensors] == CONTRIBUTION:
+            outputs = outputs_of(ToyExecutor().program(state.manifest.programs.epilogue.digest))
+            shown = spoilage.show(worker, commit, outputs, len(data), chunks_root(data), data)
+            if shown is None:
+                assert bundle is not None
                 norm, said = (norm_of(numbers(part)) for part in bundle.tensors[:2])
-                self.memo[ref] = norm if norm == said else None
-        known: int | None = self.memo[ref]
-        return known == commit.norm
+                self.memo[key] = norm == said
+            else:
+                self.memo[key] = shown
+        known: bool | Spoiled = self.memo[key]
+        return known
 
 
 class Actor:
@@ -132,22 +165,24 @@ class Actor:
     def compute(self, action: Computed, state: State, blobs: Blobs, now: Millis) -> Any:
         """Return what the peer takes for the result of an action; None when it cannot be had now."""
         view = View(state, self.me, self.results, now)
-        return result_as(self.behaviours, view, action, lambda: self._compute(action, state, blobs))
+        with contextlib.suppress(Unavailable):
+            return result_as(self.behaviours, view, action, lambda: self._compute(action, state, blobs))
+        return None
 
     def _compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
         match action:
             case FetchState(number):
                 return True if actors.state_before(state, number).digest in blobs.bundles else None
             case FetchContribution(number, worker):
-                return blobs.holds(state.rounds[number].commits[worker])
+                return blobs.check(state, number, worker)
             case OpenChunk(number, contribution, seed):
-                return show(number, seed, blobs.bundles[contribution.digest])
+                return show(number, seed, blobs.get(contribution.digest))
             case RunRound(number, worker):
                 return self._run(state, number, worker, blobs)
             case RunOuter(number):
                 return self._run_outer(state, number, blobs)
             case ListStates(number, worker, steps):
-                start = blobs.bundles[state.rounds[number].start.digest]
+                start = blobs.get(state.rounds[number].start.digest)
                 conduct = self._conduct_in_disputes(worker)
                 rounds = _rounds(state, self._engine_for(worker))
                 return rounds.digests_after(job_of(state, number, worker), start, steps, conduct)
@@ -173,7 +208,7 @@ class Actor:
         if execution.place is Place.OUTER:
             slots = [worked.assignments[worker].slot for worker in worked.included]
             return _rounds(state).disputed_outer(self._outer_inputs(state, execution.number, blobs), slots)
-        start = blobs.bundles[worked.start.digest]
+        start = blobs.get(worked.start.digest)
         job, conduct = (
             job_of(state, execution.number, execution.worker),
             self._conduct_in_disputes(execution.worker),
@@ -194,7 +229,7 @@ class Actor:
         if is_sound and conduct is HONEST and job in blobs.memo:
             known: Work = blobs.memo[job]
             return known
-        start = blobs.bundles[state.rounds[number].start.digest]
+        start = blobs.get(state.rounds[number].start.digest)
         engine = self._engine_for(worker)
         outcome = _rounds(state, engine).run(job, start, conduct)
         if outcome.contribution is None:
@@ -217,11 +252,11 @@ class Actor:
 
     def _outer_inputs(self, state: State, number: Round, blobs: Blobs) -> list[Any]:
         worked = state.rounds[number]
-        start, mixed = blobs.bundles[worked.start.digest], mixture(state, worked)
+        start, mixed = blobs.get(worked.start.digest), mixture(state, worked)
         entries = {}
         for part in mixed.parts:
             ref = state.rounds[part.number].commits[part.worker].contribution
-            entries[part.slot] = (part.weight, blobs.bundles[ref.digest])
+            entries[part.slot] = (part.weight, blobs.get(ref.digest))
         return outer_inputs(state.manifest.work.slots, start, entries, mixed.ballast)
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from verification import codec
-from verification.digest import ZERO, tagged
+from verification.addresses import address_of
+from verification.digest import ZERO
 from verification.errors import BadEvidence, Refused, Unavailable
 from verification.executor import StepFailed
 from verification.manifest import (
@@ -356,7 +357,7 @@ class BrokenEngine(ToyEngine):
 
 def reference(bundle: Bundle) -> BundleRef:
     """Return a bundle's digest and the address of its bytes."""
-    return BundleRef(digest_of(bundle), tagged("blob", codec.encode(bundle)))
+    return BundleRef(digest_of(bundle), address_of(codec.encode(bundle)))
 
 
 DATA = Bundle(
@@ -368,9 +369,6 @@ DATA = Bundle(
         ),
     )
 )
-CONTRIBUTION = [("int64", (WIDTH,)), ("int64", (1,)), ("int64", (1,))]
-"""dtype and shape of what the outer step takes from a worker."""
-
 START = Bundle((vector(range(1, WIDTH + 1)), vector([0] * WIDTH)))
 
 

@@ -71,6 +71,7 @@ class World:
         self._dumb: set[int] = set()
         self._alarm: int | None = None
         self._pulse: object = None
+        self._opened = 0
         self._reported: set[object] = set()
         self._set_alarm()
         for actor in actors:
@@ -250,6 +251,9 @@ class World:
         pulse = pulse_of(self.state)
         if pulse != self._pulse:
             self._pulse = pulse
+            if len(self.state.rounds) != self._opened:
+                self._opened = len(self.state.rounds)
+                self.blobs.forget(self.state)
             for actor in self.actors:
                 if id(actor) not in self._deaf:
                     self._wake(actor)

@@ -18,13 +18,14 @@ from trainer import cheats, frames, orders, reexecution
 from trainer.engine import TorchEngine
 from trainer.programs.conversion import to_torch
 from trainer.rounds import HONEST, Disputed, Job, Rounds
-from verification import codec
+from verification import codec, spoilage
 from verification.actors import Traced
+from verification.addresses import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.executor import StepFailed
 from verification.manifest import BundleRef, Manifest, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import decode_program, outputs_limit, program_digest, require_work_units
+from verification.program import decode_program, encoded_size, outputs_of, program_digest, require_work_units
 from verification.state import Place
 from verification.statements import MAX_STATEMENT
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
@@ -66,7 +67,7 @@ class Workshop:
         self.rounds.digests_after(job, start, (MEASURED_STEPS,))
         seconds = time.perf_counter() - began
         speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
-        return orders.Prepared(golden, speed, Count(outputs_limit(self._contribution)))
+        return orders.Prepared(golden, speed, Count(encoded_size(outputs_of(self._contribution))))
 
     def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
         """Compute F, telling each inner step; raises Unavailable when step `rerun` does not come out the same twice."""
@@ -130,19 +131,18 @@ class Workshop:
         return orders.Made(self._keep(self.rounds.next_state(self._outer_inputs(order))))
 
     def check_contribution(self, order: orders.CheckContribution) -> orders.Checked:
-        """Check that a fetched blob decodes to the committed contribution, shaped as the epilogue's outputs.
+        """Check that a fetched blob is the committed contribution, of the epilogue's dtypes and shapes.
 
-        The norm decides how much a contribution weighs, so it is counted again. (SPEC.md 4.5)
+        The norm decides how much a contribution weighs, so it is counted again. (SPEC.md 4.5, 4.15)
         """
-        try:
-            bundle = self._bundle(order.ref)
-        except Malformed:
-            return orders.Checked(False)
-        if not self.engine.executor.fits_outputs(self.manifest.programs.epilogue.digest, bundle):
-            return orders.Checked(False)
-        *integers, norm, _ = bundle.tensors
+        data, outputs = self.store.get(order.commit.contribution.blob), outputs_of(self._contribution)
+        size, chunks = len(data), chunks_root(data)
+        shown = spoilage.show(order.worker, order.commit, outputs, size, chunks, data)
+        if shown is not None:
+            return orders.Checked(False, shown if len(shown.data) <= spoilage.MAX_SHOWN else None)
+        *integers, norm, _ = decode_bundle(data, size).tensors
         counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
-        return orders.Checked(counted == int(to_torch(norm)) == order.norm)
+        return orders.Checked(counted == int(to_torch(norm)) == order.commit.norm, None)
 
     def execute_node(self, order: orders.ExecuteNode) -> orders.Executed:
         """Run a node for the law."""

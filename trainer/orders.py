@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from verification.manifest import BundleRef
 from verification.program import Node
-from verification.statements import NodeInput
+from verification.statements import Commit, NodeInput, Spoiled
 from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
@@ -113,17 +113,18 @@ class Made:
 
 @dataclass(frozen=True)
 class CheckContribution:
-    """Decode a blob and compare it with what a contribution of this squared norm must be."""
+    """Decode a fetched blob and compare it with what `worker` committed to."""
 
-    ref: BundleRef
-    norm: Count
+    worker: Address
+    commit: Commit
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Whether the blob holds that contribution."""
+    """Whether the blob holds that contribution, and what shows that its author signed something else."""
 
     ok: bool
+    spoiled: Spoiled | None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from p2p.blobs import MAX_BLOB_BYTES, BlobStore
-from p2p.errors import Oversized
+from p2p.errors import Overlong
 from p2p.exchange import Dropped, Exchange
 from p2p.gossip import Rumours
 from p2p.host import PostOffice
@@ -38,10 +38,11 @@ from verification.errors import Malformed, Refused, Unavailable, UserError, Viol
 from verification.executor import StepFailed
 from verification.ledger.local import Genesis, read_genesis, system_clock
 from verification.manifest import BundleRef, run_id
+from verification.merkle import root
 from verification.outer import mixture
 from verification.signing import checksum
 from verification.state import Place, Stage, State
-from verification.statements import MAX_STATEMENT, VERIFIER, Join, round_of
+from verification.statements import MAX_STATEMENT, VERIFIER, Join, Spoiled, round_of
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
 
@@ -361,7 +362,7 @@ class Peer:
         keep |= {self._manifest.data.blob, *(ref.blob for ref in programs.all())}
         await trio.to_thread.run_sync(self._store.prune, keep, time.time() - KEEP_SECONDS)
 
-    async def _fetch_contribution(self, action: actors.FetchContribution) -> bool:
+    async def _fetch_contribution(self, action: actors.FetchContribution) -> bool | Spoiled:
         async with self._ledger.state() as state:
             commit = state.rounds[action.number].commits[action.worker]
             ref = commit.contribution
@@ -369,11 +370,13 @@ class Peer:
         others = [peer for peer in self._peers.values() if peer.address != action.worker]
         try:
             await self._fetch(ref.blob, "contribution", (*author, *others), self._contribution_limit)
-        except Oversized as lie:
+        except Overlong as lie:
             self._log("failed", action="fetch", reason=str(lie))
-            return False
-        checked: orders.Checked = await self._bench.ask(orders.CheckContribution(ref, commit.norm), URGENT)
-        return checked.ok
+            chunks = root("blob", lie.info.chunks)
+            return Spoiled(action.number, action.worker, lie.info.size, chunks, b"")
+        order = orders.CheckContribution(action.worker, commit)
+        checked: orders.Checked = await self._bench.ask(order, URGENT)
+        return checked.spoiled or checked.ok
 
     async def _fetch(
         self, blob: Digest, what: str, sources: tuple[PeerAddress, ...], limit: int = MAX_BLOB_BYTES

@@ -8,7 +8,6 @@ statements simply computes again and says the same. (SPEC.md 9)
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from verification import audits, disputes
@@ -19,6 +18,7 @@ from verification.narrowing import Tracing, entries_of, first_difference, positi
 from verification.outer import mixture, pending
 from verification.sampling import chain_link, chain_tip, is_private_duty
 from verification.state import (
+    RECENT_ROUNDS,
     Dispute,
     Duty,
     Member,
@@ -32,6 +32,7 @@ from verification.state import (
     State,
     Turn,
     Watch,
+    open_questions,
 )
 from verification.statements import (
     VERIFIER,
@@ -51,14 +52,12 @@ from verification.statements import (
     Point,
     Reveal,
     Seal,
+    Spoiled,
     Trace,
     Verdict,
     Withdraw,
 )
 from verification.units import Address, Amount, Count, Digest, Millis, Round
-
-RECENT_ROUNDS = 2
-"""Rounds back for which a late peer still signs the next state."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ class FetchState:
 
 @dataclass(frozen=True)
 class FetchContribution:
-    """Get, check and keep a worker's contribution; result: whether it is held and decodes."""
+    """Get, check and keep a worker's contribution; result: whether it is held and decodes, or what shows that its
+    author signed something else (Spoiled)."""
 
     number: Round
     worker: Address
@@ -304,6 +304,10 @@ def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator
     for worked in state.rounds[-RECENT_ROUNDS:]:
         if me.address not in worked.members:
             continue
+        for worker in sorted(worked.commits.keys() - {me.address}):
+            shown = results.done.get(FetchContribution(worked.number, worker))
+            if isinstance(shown, Spoiled) and (worked.number, worker) not in state.convicted:
+                yield Say(shown)
         if worked.phase is Phase.ATTEST and me.address not in worked.attests:
             yield from _attest(state, worked, results, now)
         if worked.phase in (Phase.SEAL, Phase.SEALED) and me.address not in worked.seals:
@@ -319,14 +323,14 @@ def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> 
     if missing and not hurry:
         yield from missing
         return
-    held = tuple(fetch.worker for fetch in fetches if results.done.get(fetch))
+    held = tuple(fetch.worker for fetch in fetches if results.done.get(fetch) is True)
     yield Say(Attest(worked.number, held))
 
 
 def _seal(state: State, worked: RoundState, results: Results) -> Iterator[Action]:
     parts = mixture(state, worked).parts
     wanted: list[Computed] = [FetchContribution(part.number, part.worker) for part in parts]
-    missing = [action for action in [FetchState(worked.number), *wanted] if not results.done.get(action)]
+    missing = [a for a in [FetchState(worked.number), *wanted] if results.done.get(a) is not True]
     outer = RunOuter(worked.number)
     if missing:
         yield from missing
@@ -519,19 +523,20 @@ def state_before(state: State, number: Round) -> BundleRef:
 
 
 def needed_rounds(state: State) -> set[Round]:
-    """Return the rounds whose start state and contributions a member must keep: recent, audited or disputed ones."""
+    """Return the rounds whose start state and contributions a member must keep: those about which it may be asked.
+
+    A link that is still hidden may bring an audit of its session's round. (SPEC.md 9.3)
+    """
     newest = len(state.rounds)
     needed = {Round(number) for number in range(max(0, newest - RECENT_ROUNDS), newest + 1)}
-    undecided = {number for number, _ in [*state.queued, *chain.from_iterable(state.waiting.values())]}
-    for session in state.sessions.values():
-        if session.watch is not Watch.DONE or session.number in undecided:
-            needed |= {session.number, *(duty.work for duty in session.public)}
-    needed |= {dispute.round for dispute in state.open_disputes()}
     needed |= {demand.round for demand in state.demands if not demand.is_met}
-    return needed | {number for number, _ in [*state.redraws, *pending(state)]}
+    return needed | {number for number, _ in [*open_questions(state), *pending(state)]}
 
 
 def blobs_of_round(state: State, number: Round) -> tuple[BundleRef, ...]:
-    """Return what a round reads: its start state and the contributions committed in it."""
-    commits = state.rounds[number].commits.values() if number < len(state.rounds) else ()
+    """Return what a round reads: its start state, the contributions committed in it, and those that it takes back."""
+    if number == len(state.rounds):
+        return (state_before(state, number),)
+    worked = state.rounds[number]
+    commits = [*worked.commits.values(), *(state.rounds[n].commits[worker] for n, worker in worked.subtracts)]
     return state_before(state, number), *(commit.contribution for commit in commits)

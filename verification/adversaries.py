@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from verification import actors, law
 from verification.actors import (
@@ -243,7 +243,7 @@ class Whisper(Behaviour):
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
         """Tell one's own work."""
         work = compute()
-        if isinstance(action, RunRound) and action.worker == view.me.address and work is not None:
+        if _is_own_round(action, view) and work is not None:
             self.faults += 1
             self._ring[action.number, action.worker] = work
         return work
@@ -304,14 +304,18 @@ class AnswerHonestly(Behaviour):
 
 
 class WrongBytes(Behaviour):
-    """Commits to the right contribution by digest, over bytes that are something else."""
+    """Commits to the right contribution by digest, over bytes that are something else: those of the first state."""
 
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
-        """Point the reference at the run's first state."""
+        """Spoil one's own work."""
         work = compute()
-        if not isinstance(action, RunRound) or action.worker != view.me.address or work is None:
+        if not _is_own_round(action, view) or work is None:
             return work
         self.faults += 1
+        return self.spoil(view, work)
+
+    def spoil(self, view: View, work: Work) -> Work:
+        """Return what the commitment is made of instead."""
         wrong = BundleRef(work.contribution.digest, view.state.manifest.start.blob)
         return dataclasses.replace(work, contribution=wrong)
 
@@ -326,11 +330,7 @@ class CopyWork(Behaviour):
 
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
         """Copy where there is something to copy, else commit to the start state."""
-        if (
-            not isinstance(action, RunRound)
-            or action.worker != view.me.address
-            or action.number < self._first
-        ):
+        if not _is_own_round(action, view) or action.number < self._first:
             return compute()
         self.faults += 1
         state, number = view.state, action.number
@@ -378,12 +378,8 @@ class Recommit(Behaviour):
         for act in wanted:
             if isinstance(act, Say) and isinstance(act.body, Commit):
                 self._said = act.body
-        said = self._said
-        if (
-            said is None
-            or self.faults
-            or view.state.rounds[said.round].phase not in (Phase.SEAL, Phase.SEALED)
-        ):
+        said, closed = self._said, (Phase.SEAL, Phase.SEALED)
+        if said is None or self.faults or view.state.rounds[said.round].phase not in closed:
             return wanted
         self.faults += 1
         return [*wanted, Forge(_other(said))]
@@ -535,6 +531,10 @@ class Vandal(Behaviour):
         ]
         choice = place % len(forged)
         return [*wanted, Throw(thrown[place % len(thrown)]), Forge(forged[choice])]
+
+
+def _is_own_round(action: Computed, view: View) -> TypeGuard[RunRound]:
+    return isinstance(action, RunRound) and action.worker == view.me.address
 
 
 def _is_others_round(view: View, action: Computed) -> bool:

@@ -59,7 +59,7 @@ def _verdict_window(
     """Return the window, lengthened where a verifier's expected audits over its speed ask for more. (SPEC.md 4.10)"""
     worked = state.rounds[number] if number < len(state.rounds) else None
     whole = sum(worked.assignments[worker].steps for worker in worked.commits) if worked else 0
-    windows, speeds = [int(state.manifest.windows.verdict)], limited_speeds(members)
+    windows, speeds = [int(state.manifest.windows.verdict)], limited_speeds(state.manifest, members)
     named = Counter[Address]()
     for duty in public:
         named[duty.verifier] += state.rounds[duty.work].assignments[duty.worker].steps
@@ -192,7 +192,10 @@ def end_openings(state: State, session: Session, now: Millis) -> list[Effect]:
 
 
 def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
-    """Judge every audit of the session: duties skipped or invented show now. (SPEC.md 5.9)"""
+    """Judge every audit of the session: duties skipped or invented show now. (SPEC.md 5.9)
+
+    With fewer verifiers than the run promises, whoever was not audited is drawn again in public. (SPEC.md 5.4)
+    """
     session.watch = Watch.DONE
     effects: list[Effect] = []
     for verifier in session.verifiers:
@@ -200,6 +203,12 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
             effects += suspend(state, state.members[verifier], link_debt(session.number), now)
     for key in sorted(session.verdicts.keys() | _duties(state, session, session.verifiers)):
         effects += _judge(state, session, key, now)
+    if len(session.rates) < state.manifest.work.min_verifiers and session.number < len(state.rounds):
+        heard = {Audit.PASSED, Audit.MISMATCH, Audit.WAITING}
+        audited = {key[1:] for key, outcome in session.audits.items() if outcome in heard}
+        for worker in state.rounds[session.number].commits:
+            if (session.number, worker) not in audited:
+                disputes.redraw(state, session.number, worker)
     return [*effects, *_count_idle(state, session)]
 
 

@@ -12,9 +12,6 @@ from verification.statements import Chunk, Demand
 from verification.tensors import Bundle, Tensor, bundle_of_root, digest_of_rows, row_paths, tensor_digest
 from verification.units import NOTHING, Address, Count, Digest, Millis, Round
 
-PROMISED_ROUNDS = 2
-"""Rounds back for which an attestation promises to serve, whether or not audits are open."""
-
 
 def process_demand(state: State, sender: Address, body: Demand, now: Millis) -> None:
     """Take the price and draw a chunk from the ledger's head, which nobody knew before. (SPEC.md 4.13)"""
@@ -22,8 +19,7 @@ def process_demand(state: State, sender: Address, body: Demand, now: Millis) -> 
     if worked.phase not in (Phase.SEAL, Phase.SEALED) or not holders(state, body.round, body.worker):
         raise Refused("nobody has promised to serve this contribution")
     session = state.sessions.get(body.round)
-    is_recent = body.round + PROMISED_ROUNDS >= len(state.rounds)
-    if not is_recent and (session is None or session.watch is Watch.DONE):
+    if not state.is_recent(body.round) and (session is None or session.watch is Watch.DONE):
         raise Refused("the promise to serve this contribution has run out")
     if any((d.round, d.worker) == (body.round, body.worker) for d in state.demands if not d.is_met):
         raise Refused("a chunk of this contribution is demanded already")
@@ -65,8 +61,12 @@ def next_overdue(state: State, now: Millis) -> list[Effect] | None:
 
 
 def close_demands(state: State) -> list[Effect]:
-    """Give back the prices of demands that are open when the run ends: they do not hold it up. (SPEC.md 4.13)"""
-    return [effect for demand in state.demands if demand.price for effect in _give_back(state, demand)]
+    """Give back what open demands hold when the run ends, prices and members: they do not hold it up. (SPEC.md 4.13)"""
+    effects = [effect for demand in state.demands if demand.price for effect in _give_back(state, demand)]
+    for member in [state.members[address] for address in sorted(state.debtors)]:
+        for owed in list(member.owes):
+            effects += settle_debt(state, member, owed)
+    return effects
 
 
 def _give_back(state: State, demand: Demanded) -> list[Effect]:
@@ -88,6 +88,11 @@ def holders(state: State, number: Round, worker: Address) -> list[Address]:
 def debt_of(number: int) -> str:
     """Return the name under which attesters owe a chunk."""
     return f"chunk/{number}"
+
+
+def is_chunk(owed: str) -> bool:
+    """Return whether a debt is a chunk: it costs nothing but work, since who failed to deliver cannot be proven."""
+    return owed.startswith("chunk/")
 
 
 def show(number: int, seed: Digest, bundle: Bundle) -> Chunk:

@@ -3,7 +3,7 @@
 Pure: whoever reads the log passes its statements and effects.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from verification import merkle, narrowing
@@ -21,6 +21,7 @@ from verification.statements import (
     Contradiction,
     Evidence,
     Mismatch,
+    Spoiled,
     answer_slot,
     nodes_slot,
     open_statement,
@@ -76,6 +77,9 @@ def convictions(
         found[f"contradiction-{number}"] = _plain(
             state, "contradiction", author, statement.round, (body.first, body.second)
         )
+    shown = [(data, body) for data, body in log.said.values() if isinstance(body, Spoiled)]
+    for number, (data, spoiled) in enumerate(shown, 1):
+        found[f"spoiled-{number}"] = _of_spoiled(state, log, data, spoiled, programs)
     silent = [e for e in effects if isinstance(e, Slashed) and e.reason.startswith("did not open its leaves")]
     for number, effect in enumerate(silent, 1):
         of_round = Round(int(effect.reason.rsplit(" ", 1)[1]))
@@ -91,6 +95,18 @@ def _plain(
 ) -> Conviction:
     empty = (None, None, (), None, None)
     return Conviction(state.manifest, kind, accused, number, "", None, statements, *empty, owed)
+
+
+def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: Programs) -> Conviction:
+    """Return the conviction by a contribution's own bytes; what shows them is its finder's statement."""
+    commit = log.signed(shown.worker, shown.round, "Commit")
+    assert commit is not None
+    program = programs(state.manifest.programs.epilogue.digest)
+    sources = [int(output.source) for output in program.outputs]
+    return Conviction(
+        state.manifest, "spoiled", shown.worker, shown.round, Place.EPILOGUE.value, None, (commit, data),
+        _part(program, sources, sources), None, (), None, None, "",
+    )  # fmt: skip
 
 
 def _ended(log: Log, dispute: Dispute) -> Mismatch | Evidence | None:
@@ -119,7 +135,7 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
     return Conviction(
         state.manifest, kind, dispute.accused, dispute.round, dispute.place.value,
         None if dispute.leaf is None else Count(dispute.leaf), (*claim, *_lists(state, log, dispute, node)),
-        _part(program, node, uses), None if node is None else Count(node),
+        _part(program, [] if node is None else [node], uses), None if node is None else Count(node),
         end.inputs if isinstance(end, Evidence) else (), end if isinstance(end, Mismatch) else None,
         _record(state, log, dispute, program, uses), "",
     )  # fmt: skip
@@ -172,15 +188,16 @@ def _used(program: Program, node: int, is_executed: bool) -> list[int]:
     return list(map(int, program.nodes[node - head.first].inputs)) if is_executed else [node]
 
 
-def _part(program: Program, node: int | None, uses: list[int]) -> ProgramPart:
+def _part(program: Program, shown: Sequence[int], uses: Sequence[int]) -> ProgramPart:
+    """Return the part of a program that holds some nodes, and those constants that are among the values `uses`."""
     head, (constants_root, nodes_root) = head_of(program), roots_of(program)
     nodes, constants = node_leaves(program), constant_leaves(program)
-    shown = [] if node is None or node < head.first else [node]
     used = [value for value in dict.fromkeys(uses) if len(head.inputs) <= value < head.first]
     return ProgramPart(
         head, constants_root, nodes_root,
         tuple(
-            (Count(n), program.nodes[n - head.first], merkle.path("node", nodes, n - head.first)) for n in shown
+            (Count(n), program.nodes[n - head.first], merkle.path("node", nodes, n - head.first))
+            for n in dict.fromkeys(shown) if n >= head.first
         ),
         tuple(
             (Count(n), program.constants[place], merkle.path("constant", constants, place))

@@ -63,6 +63,8 @@ def process_challenge_seal(state: State, sender: Address, body: ChallengeSeal, n
     worked = get_round(state, body.round)
     if body.accused not in worked.seals or sender not in worked.seals:
         raise Refused("both sides of this challenge must have sealed the round")
+    if not state.is_recent(body.round):
+        raise Refused("the round lies too far back to be contested: its inputs may be gone")
     if worked.seals[body.accused].digest == worked.seals[sender].digest:
         raise Refused("the challenger sealed the same state")
     if not can_pay_bond(state, get_member(state, sender)):
@@ -242,9 +244,10 @@ def program_of(manifest: Manifest, place: Place) -> Digest:
 
 
 def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
-    """Slash the accused once for this fault and split the finders' share among all who were right. (SPEC.md 6.6)
+    """Slash the accused once for this fault and split the finders' share among all who accuse it. (SPEC.md 6.6)
 
-    A worker pays once for a round: disputes about another place of it are void, at no cost to their challengers.
+    A worker pays once for a round: disputes about another place of it are void. Their challengers are finders too, or a
+    partner would take the whole share by disputing a place that nobody else does.
     """
     about = [other for other in state.open_disputes() if _fault(other) == _fault(dispute)]
     siblings = [other for other in about if (other.place, other.leaf) == (dispute.place, dispute.leaf)]
@@ -252,8 +255,8 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
         state.convicted.add((dispute.round, dispute.accused))
         state.redraws.discard((dispute.round, dispute.accused))
     member = state.members[dispute.accused]
-    finders = [other.challenger for other in siblings]
-    fees = [] if dispute.place is Place.OUTER else siblings
+    finders = [other.challenger for other in about]
+    fees = [] if dispute.place is Place.OUTER else about
     slashed = money.slash(state, member, finders, f"{dispute.place.value} of round {dispute.round}: {reason}")
     dispute.slashed = Amount(slashed.stake + slashed.escrow)
     dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
@@ -266,14 +269,17 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
             other.low, other.high, other.agreed = dispute.low, dispute.high, dispute.agreed
             other.claimed, other.computed = dispute.claimed, dispute.computed
             other.node, other.operator, other.near = dispute.node, dispute.operator, dispute.near
-        effects += _end(
-            state, other, *((Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted"))
-        )
-        effects += settle_debt(state, state.members[other.challenger], debt_of(other))
-        effects += settle_debt(state, member, debt_of(other))
+        ruling, why = (Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted")
+        effects += _close(state, other, ruling, why)
     if member.convictions >= state.manifest.money.excluded_after:
         effects += exclude(member, f"convicted of a wrong {dispute.place.value} in round {dispute.round}")
     return effects
+
+
+def close_disputes(state: State, number: Round, accused: Address) -> list[Effect]:
+    """Void the disputes about a worker's round of which it has been convicted without one. (SPEC.md 4.15)"""
+    about = [d for d in state.open_disputes() if _fault(d) == (number, accused, False)]
+    return [effect for d in about for effect in _close(state, d, Ruling.VOID, "the round is convicted")]
 
 
 def charge_idle(state: State, verifier: Member, reason: str) -> list[Effect]:
@@ -305,7 +311,10 @@ def mover(dispute: Dispute) -> Address:
 
 
 def clock_ends(state: State, dispute: Dispute) -> Millis | None:
-    """Return when the waiting party's clock runs out; None while it is suspended for this very dispute."""
+    """Return when the waiting party's clock runs out; None while it is suspended for this very dispute.
+
+    A clock below zero is what has been used of its silence: both are for the whole dispute. (SPEC.md 6.8)
+    """
     party = mover(dispute)
     if debt_of(dispute) in state.members[party].owes:
         return None
@@ -382,7 +391,7 @@ def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:
 
 
 def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
-    dispute.clocks[party] = max(0, dispute.clocks[party] - (now - dispute.since))
+    dispute.clocks[party] -= now - dispute.since
     dispute.since = now
 
 
@@ -401,6 +410,14 @@ def _fail(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[E
     if dispute.place is not Place.OUTER:
         redraw(state, dispute.round, dispute.accused)
     return [*effects, *_end(state, dispute, ruling, reason)]
+
+
+def _close(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
+    """End a dispute in which neither side owes a move any more."""
+    effects = _end(state, dispute, ruling, reason)
+    for party in (dispute.challenger, dispute.accused):
+        effects += settle_debt(state, state.members[party], debt_of(dispute))
+    return effects
 
 
 def _end(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 
 from verification.errors import UserError
 from verification.manifest import Manifest, fee_of, reward_of
@@ -70,11 +71,31 @@ def detection(chance: Fraction, rounds: int) -> Fraction:
 
 def stake_at_risk(manifest: Manifest) -> int:
     """Return the least that a conviction before exclusion takes from the least stake. (SPEC.md 7.5)"""
+    return min(first for first, _ in taken_in_a_row(manifest))
+
+
+def taken_in_a_row(manifest: Manifest) -> list[tuple[int, int]]:
+    """Return what each conviction before exclusion takes from the least stake, and what one right after it takes."""
     rules, left, found = manifest.money, int(manifest.money.worker_stake), []
-    for number in range(min(rules.excluded_after, len(rules.slash_grades))):
-        found.append(left * rules.slash_grades[number] // MILLION)
+    last = len(rules.slash_grades) - 1
+    for number in range(min(rules.excluded_after, last + 1) + 1):
+        found.append(left * rules.slash_grades[min(number, last)] // MILLION)
         left -= found[-1]
-    return min(found)
+    return list(pairwise(found))
+
+
+def lost(manifest: Manifest, escrow: int) -> int:
+    """Return the least that a conviction costs a ring, which may hurry to be convicted by a partner before.
+
+    A worker sees when an honest verdict about it is in. If it then lets a partner convict it of something else, escrow
+    and the lower grade go to the partner in part, and the honest conviction takes the next grade only. (SPEC.md 7.11)
+    """
+    kept, burned = share_lost(manifest), Fraction(manifest.money.burned_share, MILLION)
+    ways = [
+        min(kept * (first + escrow), burned * (first + escrow) + kept * second)
+        for first, second in taken_in_a_row(manifest)
+    ]
+    return math.floor(min(ways))
 
 
 def share_lost(manifest: Manifest) -> Fraction:
@@ -89,7 +110,7 @@ def adversaries(manifest: Manifest) -> tuple[Adversary, ...]:
 
 
 def _cheats(manifest: Manifest) -> Iterator[Adversary]:
-    q, kept, stake = audit_chance(manifest), share_lost(manifest), stake_at_risk(manifest)
+    q, stake = audit_chance(manifest), stake_at_risk(manifest)
     reward = reward_of(manifest, manifest.work.max_steps)
     gain = reward + manifest.assumptions.sabotage
     knobs = ("worker_stake", "audit_rate", "min_verifiers")
@@ -97,7 +118,7 @@ def _cheats(manifest: Manifest) -> Iterator[Adversary]:
     yield Adversary(
         "one wrong round, at the start",
         "cost saved + sabotage <= q * share lost * (stake slashed + its reward)",
-        gain, int(q * kept * once), knobs,
+        gain, int(q * lost(manifest, reward)), knobs,
     )  # fmt: skip
     count, loss = _worst_length(manifest, gain)
     yield Adversary(
@@ -110,7 +131,7 @@ def _cheats(manifest: Manifest) -> Iterator[Adversary]:
     yield Adversary(
         "the last round wrong",
         "cost saved + sabotage <= (q + (1 - q) * honest verifiers) * share lost * (stake slashed + its reward)",
-        gain, int(last * kept * once), knobs,
+        gain, int(last * lost(manifest, reward)), knobs,
     )  # fmt: skip
     yield Adversary(
         "wrong, then silent or gone",
@@ -127,12 +148,10 @@ def _cheats(manifest: Manifest) -> Iterator[Adversary]:
 def _worst_length(manifest: Manifest, gain: int) -> tuple[int, int]:
     """Return (m, loss) for the number of wrong rounds in a row, all still in escrow, that pays best."""
     reward = reward_of(manifest, manifest.work.max_steps)
-    kept, stake = share_lost(manifest), stake_at_risk(manifest)
     missed, survived, worst = _missed(audit_chance(manifest)), _ONE, (1, 0)
     for count in range(1, min(max(1, manifest.money.escrow_rounds), manifest.work.rounds) + 1):
         survived = _times(survived, missed)
-        taken = kept.numerator * (stake + count * reward) // kept.denominator
-        loss = (_ONE - survived) * taken // _ONE
+        loss = (_ONE - survived) * lost(manifest, count * reward) // _ONE
         if count == 1 or count * gain - loss > worst[0] * gain - worst[1]:
             worst = (count, loss)
     return worst
@@ -142,13 +161,13 @@ def _identities(manifest: Manifest) -> Iterator[Adversary]:
     """Who stakes, computes nothing and hopes that rewards mature: in the long run R (1 - q)^(W + 1) / q per stake."""
     reward = reward_of(manifest, manifest.work.max_steps)
     escrow, rounds = manifest.money.escrow_rounds, manifest.work.rounds
-    stake = share_lost(manifest) * stake_at_risk(manifest)
+    stake = lost(manifest, 0)
     missed, survived, matured, worst = _missed(audit_chance(manifest)), _ONE, 0, (1, 0, 0)
     for count in range(1, rounds + 1):
         survived = _times(survived, missed)
         matured += survived if count > escrow else 0
         gain = -(-reward * (matured + min(count, escrow) * survived) // _ONE)
-        loss = stake.numerator * (_ONE - survived) // (stake.denominator * _ONE)
+        loss = stake * (_ONE - survived) // _ONE
         if count == 1 or gain - loss > worst[1] - worst[2]:
             worst = (count, gain, loss)
         if survived < _NEGLIGIBLE or missed == _ONE:

@@ -64,8 +64,9 @@ class PublicRecord:
 class Conviction:
     """The file's body. `statements` are the accused's, in the order in which they narrow its claim down.
 
-    `kind` is "node" (with `inputs`), "output" (with `mismatch`), "list", "contradiction" or "silence" (about what was
-    `owed`). `place` is a value of `Place`, `leaf` the leaf that was disputed.
+    `kind` is "node" (with `inputs`), "output" (with `mismatch`), "list", "contradiction", "spoiled" (the commitment and
+    a Spoiled of whoever found it, which proves itself) or "silence" (about what was `owed`). `place` is a value of
+    `Place`, `leaf` the leaf that was disputed.
     """
 
     manifest: Manifest

@@ -7,7 +7,7 @@ Whoever drives the law appends what it admitted to a log; folding the log gives 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from verification import audits, availability, codec, disputes, membership, rounds
+from verification import audits, availability, codec, disputes, membership, rounds, spoilage
 from verification import money as treasury
 from verification.digest import tagged
 from verification.effects import Effect, StageChanged
@@ -36,6 +36,7 @@ from verification.statements import (
     Point,
     Reveal,
     Seal,
+    Spoiled,
     Statement,
     Trace,
     Verdict,
@@ -157,6 +158,9 @@ HANDLERS: dict[type, Handler] = {
     Evidence: disputes.process_evidence,
     Demand: lambda state, sender, body, now, executor: availability.process_demand(state, sender, body, now),
     Chunk: lambda state, sender, body, now, executor: availability.process_chunk(state, sender, body),
+    Spoiled: lambda state, sender, body, now, executor: spoilage.process_spoiled(
+        state, sender, body, executor
+    ),
     Contradiction: lambda state, sender, body, now, executor: process_contradiction(state, sender, body),
 }
 
@@ -276,7 +280,8 @@ def _move_disputes(state: State, now: Millis) -> list[Effect] | None:
         ends = disputes.clock_ends(state, dispute)
         if ends is not None and now >= ends:
             party = state.members[disputes.mover(dispute)]
-            return membership.suspend(state, party, disputes.debt_of(dispute), now)
+            # From when the clock ended: who was late in this dispute before has that much less time left.
+            return membership.suspend(state, party, disputes.debt_of(dispute), ends)
     return None
 
 
@@ -299,7 +304,7 @@ def _convict_silent(state: State, member: Member, overdue: Sequence[str]) -> lis
         del member.owes[owed]
     if not member.owes:
         state.debtors.discard(member.address)
-    if all(owed.startswith("chunk/") for owed in overdue):
+    if all(map(availability.is_chunk, overdue)):
         is_free = not member.owes and member.standing is Standing.SUSPENDED
         return membership.mark_away(member, f"never showed what {overdue[0]} asks for") if is_free else []
     effects = membership.exclude(member, f"stayed silent about {overdue[0]}")
@@ -328,7 +333,7 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
     """End the run once nothing about it is open; draw what was lost again as long as someone can. (SPEC.md 4.9)"""
     if state.stage is not Stage.DRAINING or _oldest_session(state) or state.open_disputes():
         return None
-    if state.debtors:
+    if any(not availability.is_chunk(owed) for a in state.debtors for owed in state.members[a].owes):
         return None
     # Numbered past the run's rounds: a round that stalled before it closed has commits, but no audits are due on them.
     number = Round(max(state.manifest.work.rounds, max(state.sessions, default=-1) + 1))

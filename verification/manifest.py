@@ -224,14 +224,36 @@ def fee_of(manifest: Manifest, steps: int) -> Amount:
 
 
 def _pay(manifest: Manifest, per_step: int, steps: int) -> Amount:
+    return Amount(per_step * _units(manifest, steps) // manifest.units.inner)
+
+
+def _units(manifest: Manifest, steps: int) -> int:
     units = manifest.units
-    return Amount(per_step * (units.prologue + steps * units.inner + units.epilogue) // units.inner)
+    return units.prologue + steps * units.inner + units.epilogue
 
 
 def least_stake(manifest: Manifest) -> Amount:
-    """Return what a worker must stake to be given one leaf's work; `worker_stake` is for `max_steps`. (SPEC.md 3.4)"""
+    """Return what a worker must stake to be given one leaf's work; `worker_stake` is for `max_steps`.
+
+    In proportion to the reward, so that a small stake has as much to lose for each coin that it earns. (SPEC.md 3.4)
+    """
     work = manifest.work
-    return Amount(-(-manifest.money.worker_stake * work.leaf_every // work.max_steps))
+    whole = _units(manifest, work.max_steps)
+    return Amount(-(-manifest.money.worker_stake * _units(manifest, work.leaf_every) // whole))
+
+
+def leaves_warranted(manifest: Manifest, stake: int) -> int:
+    """Return how many leaves' work a stake allows in a round. (SPEC.md 4.1)"""
+    work, units = manifest.work, manifest.units
+    allowed = stake * _units(manifest, work.max_steps) // max(1, manifest.money.worker_stake)
+    steps = (allowed - units.prologue - units.epilogue) // units.inner
+    return max(0, min(work.max_steps, steps)) // work.leaf_every
+
+
+def counted(manifest: Manifest, role: str, stake: int) -> int:
+    """Return how much a stake weighs in a median: what is above the role's own stake buys no weight. (SPEC.md 4.10)"""
+    money = manifest.money
+    return min(stake, money.worker_stake if role == "worker" else money.verifier_stake)
 
 
 def cost_of_work(manifest: Manifest, steps: int) -> Amount:

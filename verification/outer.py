@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from verification.manifest import Manifest
+from verification.manifest import Manifest, counted
 from verification.sampling import weighted_median
 from verification.state import Phase, RoundState, State
+from verification.statements import WORKER
 from verification.tensors import Bundle, Tensor
 from verification.units import Address, Count, Round
 
@@ -61,7 +62,10 @@ def clipped_weights(manifest: Manifest, worked: RoundState) -> dict[Address, int
 
     The median is weighted by stake; a commitment's `norm` is a squared norm. Weights are rounded down. (SPEC.md 4.11)
     """
-    norms = [(int(worked.commits[w].norm), int(worked.assignments[w].stake)) for w in worked.included]
+    norms = [
+        (int(worked.commits[w].norm), counted(manifest, WORKER, worked.assignments[w].stake))
+        for w in worked.included
+    ]
     limit = weighted_median(norms) * manifest.work.clip**2
     weights = {}
     for worker in worked.included:

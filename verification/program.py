@@ -219,11 +219,20 @@ def size_bytes(value: Sized) -> int:
     return elements(value) * ITEM_BYTES[value.dtype]
 
 
-def outputs_limit(program: Program) -> int:
-    """Return how many bytes the encoded bundle of the program's outputs has at most."""
+def outputs_of(program: Program) -> list[Sized]:
+    """Return the values that are the program's outputs, in order."""
     known = values(program)
-    head = 16 + 10 * MAX_DIMENSIONS + 16  # dtype, shape and lengths of one tensor
-    return 16 + sum(head + size_bytes(known[output.source]) for output in program.outputs)
+    return [known[output.source] for output in program.outputs]
+
+
+def encoded_size(outputs: Sequence[Sized]) -> int:
+    """Return how many bytes the encoding of a bundle of such tensors has. (SPEC.md 1.2, 2.3)"""
+    heads = tuple((output.dtype, output.shape, b"") for output in outputs)
+    sizes = [size_bytes(output) for output in outputs]
+    # msgpack tells a byte string's length in 1, 2 or 4 bytes; the heads' empty ones took 1.
+    return len(codec.encode((heads,))) + sum(
+        size + (size >= 1 << 8) + 2 * (size >= 1 << 16) for size in sizes
+    )
 
 
 VIEWS = frozenset({"view", "permute", "expand", "slice"})

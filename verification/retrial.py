@@ -6,7 +6,7 @@ The same rules as `verification.disputes`, over signed statements instead of a l
 from collections.abc import Sequence
 from typing import TypeVar
 
-from verification import codec, merkle, narrowing, referee
+from verification import codec, merkle, narrowing, referee, spoilage
 from verification.audits import salted_root
 from verification.digest import ZERO
 from verification.errors import BadEvidence
@@ -17,6 +17,7 @@ from verification.narrowing import Tracing
 from verification.program import (
     Node,
     ProgramHead,
+    Sized,
     check_head,
     check_node,
     digest_of_parts,
@@ -35,6 +36,7 @@ from verification.statements import (
     NodeList,
     Opening,
     Seal,
+    Spoiled,
     Statement,
     Trace,
     open_statement,
@@ -56,6 +58,8 @@ def verify(data: bytes, executor: Executor) -> Finding:
     (SPEC.md 6.11)
     """
     conviction = unpack(data)
+    if conviction.kind == "spoiled":
+        return _spoiled(conviction)
     spoken = [_spoken(conviction, data) for data in conviction.statements]
     if not spoken:
         raise BadEvidence("the file holds no statement of the accused")
@@ -68,6 +72,61 @@ def verify(data: bytes, executor: Executor) -> Finding:
     if conviction.kind == "silence":
         return _silence(conviction, heads.pop())
     return _Walk(conviction, bodies, heads.pop()).finding(executor)
+
+
+def _spoiled(conviction: Conviction) -> Finding:
+    """A commitment and the bytes at its address; whoever showed these, they prove themselves. (SPEC.md 4.15)"""
+    if len(conviction.statements) != 2 or conviction.program is None:
+        raise BadEvidence("a spoiled contribution needs its commitment, its bytes and its program")
+    said, (_, _, shown) = (
+        _spoken(conviction, conviction.statements[0]),
+        open_statement(conviction.statements[1]),
+    )
+    commit, part = said[1], conviction.program
+    if not isinstance(commit, Commit) or not isinstance(shown, Spoiled):
+        raise BadEvidence("the statements are not a commitment and what its address holds")
+    places = {(commit.round, conviction.accused), (shown.round, shown.worker)}
+    if places != {(conviction.round, conviction.accused)}:
+        raise BadEvidence("the bytes belong to another commitment")
+    _require_program(part, conviction.manifest.programs.epilogue.digest)
+    reason = spoilage.fault(commit, [_value(part, int(output.source)) for output in part.head.outputs], shown)
+    return found(conviction, reason, conviction.round, conviction.place)
+
+
+def _require_program(part: ProgramPart, expected: Digest) -> None:
+    """Raise a Violation unless this is a part of the program with a digest."""
+    check_head(part.head)
+    if max(map(size_bytes, part.head.inputs), default=0) > MAX_RESULT:
+        raise BadEvidence("the program's inputs are too large to check")
+    if digest_of_parts(part.head, part.constants_root, part.nodes_root) != expected:
+        raise BadEvidence("the program is not the run's")
+
+
+def _value(part: ProgramPart, number: int) -> Sized:
+    """Return the port, constant or node with a number, checked by its path."""
+    if number < len(part.head.inputs):
+        return part.head.inputs[number]
+    return _constant(part, number) if number < part.head.first else _node(part, number)
+
+
+def _node(part: ProgramPart, number: int) -> Node:
+    for place, node, path in part.nodes:
+        if place == number:
+            index, count = number - part.head.first, part.head.nodes
+            merkle.verify_path("node", Digest(part.nodes_root), codec.encode(node), index, count, path)
+            check_node(number, node)
+            return node
+    raise BadEvidence("the file lacks the node")
+
+
+def _constant(part: ProgramPart, number: int) -> Tensor:
+    for place, tensor, path in part.constants:
+        if place == number:
+            index, count = number - len(part.head.inputs), part.head.constants
+            root = Digest(part.constants_root)
+            merkle.verify_path("constant", root, tensor_digest(tensor), index, count, path)
+            return tensor
+    raise BadEvidence("the file lacks a constant of the node")
 
 
 def _spoken(conviction: Conviction, data: bytes) -> tuple[Statement, Body]:
@@ -272,13 +331,9 @@ class _Walk:
 
     def _program(self, part: ProgramPart) -> Digest:
         """Return the program's digest, which must be the manifest's for this place."""
-        check_head(part.head)
-        if max(map(size_bytes, part.head.inputs), default=0) > MAX_RESULT:
-            raise BadEvidence("the program's inputs are too large to check")
-        digest = digest_of_parts(part.head, part.constants_root, part.nodes_root)
-        if digest != self._case.manifest.programs.at(self._place.value).digest:
-            raise BadEvidence("the program is not the run's")
-        return digest
+        expected = self._case.manifest.programs.at(self._place.value).digest
+        _require_program(part, expected)
+        return expected
 
     def _require_node(self, number: int) -> Node:
         """Return a node of the program, checked by its path. Ports and constants need none."""
@@ -288,24 +343,11 @@ class _Walk:
             raise BadEvidence("the file names another node than its statements")
         if number < part.head.first:
             return Node("", (), (), "bool", ())
-        for place, node, path in part.nodes:
-            if place == number:
-                index, count = number - part.head.first, part.head.nodes
-                merkle.verify_path("node", Digest(part.nodes_root), codec.encode(node), index, count, path)
-                check_node(number, node)
-                return node
-        raise BadEvidence("the file lacks the node")
+        return _node(part, number)
 
     def _constant(self, number: int) -> Tensor:
-        part = self._case.program
-        assert part is not None
-        for place, tensor, path in part.constants:
-            if place == number:
-                index, count = number - len(part.head.inputs), part.head.constants
-                root = Digest(part.constants_root)
-                merkle.verify_path("constant", root, tensor_digest(tensor), index, count, path)
-                return tensor
-        raise BadEvidence("the file lacks a constant of the node")
+        assert self._case.program is not None
+        return _constant(self._case.program, number)
 
     def _execution(self, head: ProgramHead, uses: Sequence[int]) -> Execution:
         """Return what fixes the values used; what comes from the ledger's record is noted as taken on trust."""

@@ -79,7 +79,7 @@ def _commit_window(
     manifest: Manifest, workers: Sequence[Member], assignments: Mapping[Address, Assignment]
 ) -> int:
     """Return the window, lengthened where someone's assigned work over its speed asks for more. (SPEC.md 4.10)"""
-    speeds = limited_speeds([member for member in workers if member.address in assignments])
+    speeds = limited_speeds(manifest, [member for member in workers if member.address in assignments])
     times = [SLACK * time_for(work.steps, speeds[worker]) for worker, work in assignments.items()]
     return max([manifest.windows.commit, *times])
 
@@ -133,6 +133,8 @@ def process_seal(state: State, sender: Address, body: Seal, now: Millis) -> list
     current = get_round(state, body.round)
     if current.phase not in (Phase.SEAL, Phase.SEALED):
         raise Refused("the round's contributions are not decided yet")
+    if not state.is_recent(body.round):
+        raise Refused("the round lies too far back to be sealed")
     if sender not in current.members or sender in current.seals:
         raise Refused("the sender is no member of this round or has sealed already")
     current.seals[sender] = body.state
@@ -156,7 +158,8 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     current.included = tuple(
         worker
         for worker in sorted(current.commits, key=lambda worker: current.assignments[worker].slot)
-        if 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held)
+        if (current.number, worker) not in state.convicted
+        and 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held)
         > current.weight
     )
     commitments = [

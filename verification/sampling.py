@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from verification.digest import integer, tagged
-from verification.manifest import Manifest
+from verification.manifest import Manifest, counted, leaves_warranted
 from verification.state import Assignment, Member
 from verification.tensors import Tensor
 from verification.units import MILLION, PPM, Address, Count, Digest, Round
@@ -61,13 +61,13 @@ def assign(
 ) -> dict[Address, Assignment]:
     """Return the round's assignments: inner steps follow speed, in whole leaves, the fastest does `max_steps`.
 
-    Nobody gets more than its stake and its delivered rounds warrant; whose stake warrants no leaf gets nothing. When
-    there are more workers than slots the beacon picks. (SPEC.md 4.1)
+    Nobody gets more than its stake and its delivered rounds warrant; whose stake warrants no leaf gets nothing.
+    (SPEC.md 4.1)
     """
     work = manifest.work
     able = [member for member in workers if _most_leaves(manifest, member)]
-    drawn = sorted(able, key=lambda member: tagged("slot", beacon, member.address))[:slots]
-    speeds = limited_speeds(drawn)
+    drawn = _draw_slots(manifest, beacon, able, slots)
+    speeds = limited_speeds(manifest, drawn)
     fastest, whole = max(speeds.values(), default=1), work.max_steps // work.leaf_every
     assignments = {}
     for slot, member in enumerate(sorted(drawn, key=lambda member: member.address)):
@@ -77,10 +77,22 @@ def assign(
     return assignments
 
 
+def _draw_slots(manifest: Manifest, beacon: Digest, able: Sequence[Member], slots: int) -> list[Member]:
+    """Return who works, drawn one after another; chances follow the work that stakes allow, not the names they have."""
+    rest = sorted(able, key=lambda member: member.address)
+    weights = [leaves_warranted(manifest, member.stake) for member in rest]
+    drawn: list[Member] = []
+    while len(rest) > slots - len(drawn) > 0:
+        sums = list(accumulate(weights))
+        ticket = int.from_bytes(tagged("slot", beacon, integer(len(drawn))), "big") % sums[-1]
+        place = bisect_right(sums, ticket)
+        weights.pop(place)
+        drawn.append(rest.pop(place))
+    return drawn + rest[: slots - len(drawn)]
+
+
 def _most_leaves(manifest: Manifest, member: Member) -> int:
-    work = manifest.work
-    by_stake = work.max_steps * member.stake // max(1, manifest.money.worker_stake)
-    return min(work.max_steps, by_stake, member.capacity) // work.leaf_every
+    return min(leaves_warranted(manifest, member.stake), member.capacity // manifest.work.leaf_every)
 
 
 def draw_committee(beacon: Digest, members: Sequence[Member], seats: int) -> dict[Address, int]:
@@ -96,14 +108,18 @@ def draw_committee(beacon: Digest, members: Sequence[Member], seats: int) -> dic
     return dict(sorted(drawn.items()))
 
 
-def limited_speeds(members: Sequence[Member]) -> dict[Address, int]:
+def limited_speeds(manifest: Manifest, members: Sequence[Member]) -> dict[Address, int]:
     """Return the claimed speeds, none above `SPREAD` times the stake-weighted median or that much below it.
 
     A claim costs nothing, so less than half of the stake can move nobody's share by more than that. (SPEC.md 4.10)
     """
-    median = weighted_median([(member.speed, member.stake) for member in members])
+    median = _median_speed(manifest, members)
     low, high = max(1, median // SPREAD), median * SPREAD
     return {member.address: min(max(member.speed, low), high) for member in members}
+
+
+def _median_speed(manifest: Manifest, members: Sequence[Member]) -> int:
+    return weighted_median([(m.speed, counted(manifest, m.role, m.stake)) for m in members])
 
 
 def weighted_median(pairs: Sequence[tuple[int, int]]) -> int:
@@ -122,7 +138,7 @@ def duty_rates(manifest: Manifest, verifiers: Sequence[Member]) -> dict[Address,
     The median's is `audit_rate`, and a claim about oneself never lowers another's chance. (SPEC.md 5.3)
     """
     rate = manifest.work.audit_rate
-    median = max(1, weighted_median([(member.speed, member.stake) for member in verifiers]))
+    median = max(1, _median_speed(manifest, verifiers))
     return {
         member.address: PPM(min(MILLION, rate * min(max(member.speed, median), 2 * median) // median))
         for member in verifiers

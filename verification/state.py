@@ -10,6 +10,9 @@ from verification.narrowing import Tracing
 from verification.statements import Commit, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Digest, Millis, Round
 
+RECENT_ROUNDS = 2
+"""The last so many rounds are sealed late, contested and served, whatever is open. (SPEC.md 4.7, 4.13, 6.2)"""
+
 AuditKey = tuple[Address, Round, Address]
 """(verifier, work round, worker)"""
 
@@ -311,6 +314,10 @@ class State:
     def current(self) -> RoundState:
         """The newest round; IndexError while the run gathers members."""
         return self.rounds[-1]
+
+    def is_recent(self, number: Round) -> bool:
+        """Return whether a round is one of the last, whose inputs every member still holds."""
+        return number + RECENT_ROUNDS >= len(self.rounds)
 
     def open_disputes(self) -> list[Dispute]:
         """Return the disputes that still wait for a move."""

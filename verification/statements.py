@@ -13,7 +13,7 @@ from verification.tensors import Tensor
 from verification.units import Address, Amount, Count, Digest, Round, Signature
 
 MAX_STATEMENT = 1 << 28
-"""Bytes of the largest statement; Evidence and Chunk may come near, all else stays under `codec.MAX_MESSAGE`."""
+"""Bytes of the largest statement; only kinds in LARGE may come near, all else stays under `codec.MAX_MESSAGE`."""
 
 WORKER, VERIFIER = "worker", "verifier"
 MAX_ENTRIES = 64
@@ -240,6 +240,20 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Spoiled:
+    """Bytes whose address a worker committed to, and that are not the contribution it committed to. (SPEC.md 4.15)
+
+    `size` and `chunks`, the root over the chunks' digests, give the address. `data` is empty where the size tells.
+    """
+
+    round: Round
+    worker: Address
+    size: Count
+    chunks: Digest
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Contradiction:
     """Two signed statements of one author for the same place that differ: guilt without a dispute."""
 
@@ -257,7 +271,7 @@ class Withdraw:
 Body = (
     Join | Announce | Commit | Attest | Seal | Verdict | Finished | Opening | Reveal | Link
     | ChallengeSeal | Answer | Trace | NodeList | Point | Mismatch | Evidence | Demand | Chunk
-    | Contradiction | Withdraw
+    | Spoiled | Contradiction | Withdraw
 )  # fmt: skip
 
 KINDS: dict[str, type] = {
@@ -265,9 +279,12 @@ KINDS: dict[str, type] = {
     for kind in (
         Join, Announce, Commit, Attest, Seal, Verdict, Finished, Opening, Reveal, Link,
         ChallengeSeal, Answer, Trace, NodeList, Point, Mismatch, Evidence, Demand, Chunk,
-        Contradiction, Withdraw,
+        Spoiled, Contradiction, Withdraw,
     )
 }  # fmt: skip
+
+LARGE = (Evidence, Chunk, Spoiled)
+"""Kinds of statements that carry a run's tensors."""
 
 
 @dataclass(frozen=True)
@@ -308,8 +325,8 @@ def slot_of(body: Body) -> str:
             return f"Point/{body.dispute}/{body.level}"
         case Mismatch() | Evidence():
             return f"{type(body).__name__}/{body.dispute}"
-        case Demand():
-            return f"Demand/{body.worker.hex()}"
+        case Demand() | Spoiled():
+            return f"{type(body).__name__}/{body.worker.hex()}"
         case Chunk():
             return f"Chunk/{body.demand}"
         case Announce() | Withdraw():
@@ -357,7 +374,7 @@ def open_statement(data: bytes) -> tuple[Address, Statement, Body]:
     schema = KINDS.get(statement.kind)
     if schema is None:
         raise Malformed("unknown kind of statement")
-    limit = MAX_STATEMENT if schema in (Evidence, Chunk) else codec.MAX_MESSAGE
+    limit = MAX_STATEMENT if schema in LARGE else codec.MAX_MESSAGE
     body: Body = codec.decode(schema, statement.body, limit)
     if statement.slot != slot_of(body) or statement.round != round_of(body):
         raise Malformed("statement is filed under another slot than its body's")

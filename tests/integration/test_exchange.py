@@ -12,9 +12,10 @@ from p2p.errors import Oversized
 from p2p.exchange import CHUNK, LIST, Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
-from p2p.messages import CHUNK_BYTES, BlobInfo, BlobQuery, Chunk, ChunkQuery
+from p2p.messages import BlobInfo, BlobQuery, Chunk, ChunkQuery
 from p2p.partial import Partial, known_info
 from p2p.transport import PeerAddress
+from verification.addresses import CHUNK_BYTES
 from verification.codec import decode, encode
 from verification.digest import tagged
 from verification.errors import Unavailable

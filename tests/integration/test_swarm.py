@@ -12,7 +12,7 @@ from libp2p.abc import INetStream
 from libp2p.exceptions import BaseLibp2pError
 from multiaddr import Multiaddr
 
-from p2p.blobs import chunk_digest, info_digest
+from p2p.blobs import info_digest
 from p2p.envelope import SIGNATURE_BYTES, VERSION, Envelope, first_sequence, seal
 from p2p.exchange import CHUNK, LIST
 from p2p.gossip import Rumours
@@ -25,6 +25,7 @@ from tests.tiny import make_run
 from trainer.folder import RunFolder
 from trainer.inspect import make_executor, read_report
 from verification import codec, law, signing
+from verification.addresses import chunk_digest
 from verification.digest import ZERO, tagged
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
 from verification.manifest import BundleRef, run_id

@@ -1,19 +1,20 @@
 """Honest peers at one table with a worker and a verifier that may say anything; nothing waits, nothing is delayed."""
 
 import copy
+import dataclasses
 
 from simulator.cast import Actor, Blobs, Verifier, Worker
+from simulator.invariants import Invariants
 from simulator.memory import MemoryLedger
 from simulator.toy import START, minimal
 from trainer.cheats import conduct_named
 from verification import law
-from verification.actors import Say
+from verification.actors import Results, Say, needed_rounds
 from verification.adversaries import Forge, Throw
-from verification.effects import Slashed
 from verification.errors import Violation
 from verification.ledger.local import Genesis
 from verification.manifest import cost_of_round
-from verification.state import Phase, Stage, State, total_money
+from verification.state import Phase, Stage, State, open_questions, total_money
 from verification.units import Address, Amount, Millis
 
 STEP = 40
@@ -42,6 +43,8 @@ class Arena:
         self.now = 0
         self.refused = 0
         self.said: list[bytes] = []
+        self.asleep: set[Address] = set()
+        self.invariants = Invariants(self.honest)
 
     @property
     def state(self) -> State:
@@ -76,8 +79,15 @@ class Arena:
 
     def settle(self) -> None:
         """Let the honest, and those of the others that are awake, act until none has anything left to do."""
-        while any(self.act(actor) for actor in [*self.honest, *self.awake]):
+        there = [actor for actor in [*self.honest, *self.awake] if actor.address not in self.asleep]
+        while any(self.act(actor) for actor in there):
             pass
+
+    def kill(self, actor: Actor) -> None:
+        """Let an actor start again with its key and its journal, and nothing else."""
+        actor.results = Results()
+        actor.me = dataclasses.replace(actor.me, started=Millis(self.now))
+        actor.crashes += 1
 
     def pass_time(self, duration: int) -> None:
         """Let time pass so that every honest peer acts before each deadline."""
@@ -92,12 +102,20 @@ class Arena:
         self.settle()
 
     def check(self) -> None:
-        """Check what holds at any moment: money, and that no honest peer has paid."""
+        """Check what holds at any moment: money, that no honest peer has paid, that nothing disputed is final."""
         assert total_money(self.state) == self.ledger.money
-        honest = {actor.address for actor in self.honest}
-        assert not [e for e in self.ledger.effects if isinstance(e, Slashed) and e.address in honest]
+        self.invariants(self)
         stakes = [member.stake for member in self.state.members.values()]
         reserves = [worked.reserve for worked in self.state.rounds]
         assert min(self.state.deposit, *self.state.balances.values(), *stakes, *reserves) >= 0
-        deadline = law.next_deadline(self.state)
-        assert deadline is None or deadline > self.state.now
+        # Whatever an honest peer may still be asked about, it keeps.
+        assert {number for number, _ in open_questions(self.state)} <= needed_rounds(self.state)
+
+    def check_end(self) -> None:
+        """Check that the run is over and holds nothing back."""
+        state = self.state
+        assert state.stage is Stage.ENDED
+        assert state.deposit == 0
+        assert not any(worked.reserve for worked in state.rounds)
+        assert not any(demand.price for demand in state.demands)
+        assert not any(member.escrow or member.owes for member in state.members.values())

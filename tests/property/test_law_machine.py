@@ -1,5 +1,6 @@
 """The law under random statements from random senders at random times, with honest peers among them."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -29,6 +30,8 @@ from verification.statements import (
 from verification.units import Address, Digest, Millis, Round
 
 WRONG = tagged("wrong")
+NAPS = 5_000
+"""Milliseconds for which honest peers may be gone in all: less than `silence`, which is for the whole of a dispute."""
 kinds = st.sampled_from(sorted(KINDS))
 
 
@@ -57,6 +60,7 @@ class LawMachine(RuleBasedStateMachine):
         """Choose how the two others lie when they do compute."""
         lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)], [SkipDuties()]][who]
         self.arena = Arena(cheat, Verifier("bad-v", *lies), funded, committee)
+        self.naps = NAPS
         if broken is not None:
             self.arena.others[0].engine = BrokenEngine(*broken)
         for actor in [*self.arena.honest, *self.arena.others]:
@@ -67,6 +71,21 @@ class LawMachine(RuleBasedStateMachine):
         """Honest peers act; silence may run out for those of the others that do not."""
         self.arena.awake = [self.arena.others[who] for who in sorted(awake)]
         self.arena.pass_time(duration)
+
+    @rule(who=st.integers(0, 5))
+    def someone_is_killed_and_starts_again(self, who: int) -> None:
+        """Only its key and what it has signed are left."""
+        self.arena.kill([*self.arena.honest, *self.arena.others][who])
+
+    @rule(who=st.integers(0, 3), duration=st.sampled_from([50, 300, 1200, 2500]))
+    def an_honest_peer_is_gone_for_a_while(self, who: int, duration: int) -> None:
+        """In all for less than `silence`: it comes back and answers what it owes."""
+        if duration < self.naps:
+            self.naps -= duration
+            self.arena.asleep = {self.arena.honest[who].address}
+            self.arena.pass_time(duration)
+            self.arena.asleep = set()
+            self.arena.kill(self.arena.honest[who])
 
     @rule(times=st.integers(1, 6))
     def everyone_acts(self, times: int) -> None:
@@ -128,17 +147,19 @@ class LawMachine(RuleBasedStateMachine):
         self.arena.check()
 
     def teardown(self) -> None:
-        """Replay the log; let the run end: nothing stays locked."""
+        """Replay the log; let the run end, once as it is and once with everyone silent: nothing stays locked."""
         assert self.arena.ledger.replay() == self.arena.state
-        for _ in range(12):
+        silent = copy.deepcopy(self.arena.ledger)
+        while (deadline := law.next_deadline(silent.state)) is not None:
+            assert silent.tick(deadline)
+        silent_end = copy.copy(self.arena)
+        silent_end.ledger = silent
+        silent_end.check_end()
+        for _ in range(14):
             if self.arena.state.stage is not Stage.ENDED:
                 self.arena.pass_time(7_000)
         self.arena.check()
-        state = self.arena.state
-        assert state.stage is Stage.ENDED
-        assert state.deposit == 0
-        assert not any(worked.reserve for worked in state.rounds)
-        assert not any(member.escrow or member.owes for member in state.members.values())
+        self.arena.check_end()
 
     def _invented(self, draw: Any, kind: type) -> Any:
         state = self.arena.state

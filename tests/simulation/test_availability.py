@@ -101,13 +101,29 @@ class LateDoubt(Doubt):
 def test_an_open_demand_does_not_hold_up_the_end_and_its_price_goes_back() -> None:
     doubter = Verifier("doubter", LateDoubt(7, Worker("w0").address), Mute(Chunk))
     others = [*(Worker(f"w{i}", Mute(Chunk)) for i in range(4)), Verifier("v0", Mute(Chunk))]
-    world = World(minimal(rounds=8), [*others, doubter], random.Random(5), check=Invariants([]))
+    world = World(minimal(rounds=8), [*others, doubter], random.Random(6), check=Invariants([]))
     world.run()
     (demand,) = world.state.demands
     assert world.state.stage is Stage.ENDED
     assert not (demand.is_met or demand.is_overdue or demand.price)
     assert paid(world) == [(doubter.address, 100)]
     assert not any(member.owes for member in world.state.members.values())
+
+
+def test_an_owed_chunk_does_not_hold_up_the_end() -> None:
+    """One demand after another once locked everyone's stake for `silence` each, and cost nothing."""
+    doubter = Verifier("doubter", Doubt(6, Worker("w0").address), Mute(Chunk))
+    others = [*(Worker(f"w{i}", Mute(Chunk)) for i in range(4)), Verifier("v0", Mute(Chunk))]
+    world = World(minimal(rounds=8, opening=60), [*others, doubter], random.Random(6))
+    world.run()
+    (demand,) = world.state.demands
+    assert demand.is_overdue
+    assert not demand.is_met
+    suspended = {c.address for c in world.seen(StandingChanged) if c.standing == "suspended"}
+    assert suspended
+    assert world.state.now < demand.deadline + world.state.manifest.windows.silence
+    assert not any(member.owes or member.stake for member in world.state.members.values())
+    assert not world.seen(Slashed)
 
 
 bundles = st.lists(tensors(), min_size=1, max_size=4).map(lambda parts: Bundle(tuple(parts)))

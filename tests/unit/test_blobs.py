@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from p2p.blobs import BlobStore, blob_digest, check_info, chunk_digest, info_digest
-from p2p.messages import CHUNK_BYTES, MAX_CHUNKS, BlobInfo
+from p2p.blobs import BlobStore, blob_digest, check_info, info_digest
+from p2p.messages import MAX_CHUNKS, BlobInfo
 from p2p.partial import Partial, known_info
+from verification.addresses import CHUNK_BYTES, chunk_digest
 from verification.errors import BadEvidence, Unavailable
 
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]

@@ -19,16 +19,25 @@ from trainer.job import parse_job
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.operators import ARITHMETIC
 from verification import codec
-from verification.digest import tagged
+from verification.digest import ZERO, tagged
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable
 from verification.manifest import BundleRef, Manifest, ProgramRef
 from verification.narrowing import Tracing, entries_of, open_trace, segments
 from verification.outer import outer_inputs
-from verification.program import Node, decode_program, encode_program, first_node, head_of, program_digest
+from verification.program import (
+    Node,
+    decode_program,
+    encode_program,
+    first_node,
+    head_of,
+    outputs_of,
+    program_digest,
+)
 from verification.referee import Execution, judge_node
 from verification.sampling import leaf_steps, record_index
+from verification.spoilage import fault
 from verification.state import Place
-from verification.statements import Trace
+from verification.statements import Commit, Trace
 from verification.tensors import Bundle, Tensor, bundle_digest, decode_bundle, digest_of
 from verification.units import Address, Count, Digest, Round
 
@@ -291,6 +300,12 @@ def test_a_contribution_fits_its_limit_closely(
     assert size <= workshop.measure().contribution_limit < 1.2 * size
 
 
+def committed(ref: BundleRef, norm: int) -> orders.CheckContribution:
+    """Return the order to check what somebody committed to."""
+    commit = Commit(Round(0), ZERO, ZERO, ref, Count(norm), ZERO)
+    return orders.CheckContribution(Address(bytes(20)), commit)
+
+
 def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
     tiny_run: Created, workshop: Workshop, store: BlobStore
 ) -> None:
@@ -311,13 +326,21 @@ def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
     lie = Tensor(tensors[-2].dtype, tensors[-2].shape, (norm + 1).to_bytes(8, "little"))
     lying = Bundle((*tensors[:-2], lie, tensors[-1]))
 
-    def check(ref: BundleRef, said: int = norm) -> bool:
-        return workshop.check_contribution(orders.CheckContribution(ref, Count(said))).ok
+    def check(ref: BundleRef, said: int = norm) -> orders.Checked:
+        return workshop.check_contribution(committed(ref, said))
 
-    assert check(right)
-    assert not check(right, norm + 1)
-    assert not check(BundleRef(digest_of(lying), store.put(codec.encode(lying))), norm + 1)
-    assert not any(map(check, kept))
+    assert check(right) == orders.Checked(True, None)
+    assert check(BundleRef(digest_of(lying), store.put(codec.encode(lying))), norm + 1) == orders.Checked(
+        False, None
+    )
+    outputs = outputs_of(workshop._contribution)
+    for checked, ref, said in [
+        (check(right, norm + 1), right, norm + 1),
+        *((check(ref), ref, norm) for ref in kept),
+    ]:
+        assert not checked.ok
+        assert checked.spoiled is not None
+        assert fault(committed(ref, said).commit, outputs, checked.spoiled)
     with pytest.raises(Unavailable):
         check(BundleRef(right.digest, tagged("missing")))
 
@@ -380,7 +403,7 @@ def answers(*messages: object) -> list[object]:
 
 
 def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: BlobStore) -> None:
-    missing = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")), Count(0))
+    missing = committed(BundleRef(tagged("no"), tagged("such")), 0)
     good = orders.Prepare(
         codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
     )

@@ -26,6 +26,7 @@ from verification.economics import (
     colluders,
     committee_risk,
     detection,
+    lost,
     needed,
     require_sound,
     safe_committee,
@@ -101,13 +102,22 @@ def test_a_full_time_cheat_at_five_percent_survives_a_hundred_rounds_in_one_of_1
 
 def test_at_five_percent_a_first_wrong_round_needs_a_stake_of_19_rounds() -> None:
     manifest = minimal(
-        audit_rate=50_000, worker_stake=1, slash_grades=(MILLION,), escrow_rounds=1, fee_per_step=10
+        audit_rate=50_000, worker_stake=1, slash_grades=(500_000, MILLION), escrow_rounds=1, fee_per_step=10
     )
     reward = reward_of(manifest, manifest.work.max_steps)
     alone = [one for one in range(40 * reward) if one + reward >= 20 * reward]
     assert alone[0] == 19 * reward
-    assert not row(turned(manifest, "worker_stake", 19 * reward), "one wrong round").pays
-    assert row(turned(manifest, "worker_stake", 19 * reward - 20), "one wrong round").pays
+    assert not row(turned(manifest, "worker_stake", 2 * 19 * reward), "one wrong round").pays
+    assert row(turned(manifest, "worker_stake", 2 * (19 * reward - 20)), "one wrong round").pays
+
+
+def test_a_first_grade_that_takes_all_lets_a_partner_save_what_is_not_burned() -> None:
+    """Convicted by a partner in the very moment in which an honest verdict is in: nothing is left for that one."""
+    steep, graded = minimal(slash_grades=(MILLION,)), minimal(slash_grades=(500_000, MILLION))
+    assert lost(steep, 500) == (10_000 + 500) // 2
+    assert lost(graded, 500) == 5_500
+    assert lost(minimal(), 100_000) == (1_000 + 100_000) // 2 + 4_500
+    assert lost(minimal(), 500) == 1_500
 
 
 def test_the_slash_counts_as_the_law_takes_it() -> None:
@@ -128,13 +138,20 @@ manifests = st.builds(
 )  # fmt: skip
 
 
+def exactly_lost(manifest: Manifest, escrow: int) -> Fraction:
+    """Return what a first conviction costs a ring, by an honest verifier or by a partner before that."""
+    stake, kept = manifest.money.worker_stake, share_lost(manifest)
+    first, burned = stake // 10, Fraction(manifest.money.burned_share, MILLION)
+    honest = kept * (first + escrow)
+    return min(honest, burned * (first + escrow) + kept * ((stake - first) // 2))
+
+
 @given(manifests)
 def test_rows_in_a_row_are_the_exact_inequality_rounded_against_the_run(manifest: Manifest) -> None:
-    q, kept, stake = audit_chance(manifest), share_lost(manifest), stake_at_risk(manifest)
-    reward = reward_of(manifest, manifest.work.max_steps)
+    q, reward = audit_chance(manifest), reward_of(manifest, manifest.work.max_steps)
     gain = reward + manifest.assumptions.sabotage
     exact = {
-        count: count * gain - detection(q, count) * kept * (stake + count * reward)
+        count: count * gain - detection(q, count) * exactly_lost(manifest, count * reward)
         for count in range(1, max(1, min(manifest.money.escrow_rounds, manifest.work.rounds)) + 1)
     }
     found = row(manifest, "wrong rounds in a row")
@@ -145,10 +162,7 @@ def test_rows_in_a_row_are_the_exact_inequality_rounded_against_the_run(manifest
 @given(manifests)
 def test_identities_gain_what_matures_before_they_are_seen(manifest: Manifest) -> None:
     q, rounds, escrow = audit_chance(manifest), manifest.work.rounds, manifest.money.escrow_rounds
-    reward, at_stake = (
-        reward_of(manifest, manifest.work.max_steps),
-        share_lost(manifest) * stake_at_risk(manifest),
-    )
+    reward, at_stake = reward_of(manifest, manifest.work.max_steps), exactly_lost(manifest, 0)
 
     def margin(count: int) -> Fraction:
         paid = sum((1 - q) ** min(number + escrow, count) for number in range(1, count + 1))

@@ -16,18 +16,21 @@ from trainer.create import Created
 from trainer.programs.operators import ARITHMETIC
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import codec
-from verification.digest import tagged
+from verification.digest import ZERO, tagged
 from verification.errors import Malformed, Unavailable
 from verification.executor import StepFailed
 from verification.manifest import BundleRef
 from verification.program import Node
+from verification.statements import Commit
 from verification.tensors import Tensor
 from verification.units import Address, Count, Round
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LIMIT = 1 << 24
-MISSING = orders.CheckContribution(BundleRef(tagged("no"), tagged("such")), Count(0))
+MISSING = orders.CheckContribution(
+    Address(bytes(20)), Commit(Round(0), ZERO, ZERO, BundleRef(tagged("no"), tagged("such")), Count(0), ZERO)
+)
 
 
 @asynccontextmanager

@@ -1,0 +1,89 @@
+"""Contributions that are not what their commitment says, shown by their own bytes: guilt without a dispute.
+
+A commitment names a contribution by its digest and its bytes by their address. No honest worker signs an address whose
+bytes do not decode to that contribution, so the bytes and the commitment prove it together. (SPEC.md 4.15)
+"""
+
+from collections.abc import Sequence
+
+from verification import audits, codec, disputes, money
+from verification.addresses import address, chunks_root
+from verification.effects import Effect
+from verification.errors import BadEvidence, Malformed, Refused
+from verification.executor import Executor
+from verification.membership import exclude, get_member, settle_debt
+from verification.program import Sized, encoded_size, outputs_of
+from verification.rounds import get_round
+from verification.state import State
+from verification.statements import MAX_STATEMENT, Commit, Spoiled
+from verification.tensors import decode_bundle, digest_of
+from verification.units import Address, Count, Digest
+
+MAX_SHOWN = MAX_STATEMENT - codec.MAX_MESSAGE
+"""Bytes of the longest contribution that fits a statement."""
+
+
+def fault(commit: Commit, outputs: Sequence[Sized], shown: Spoiled) -> str:
+    """Return what is wrong with a contribution; raises BadEvidence when nothing is, or for other bytes than its own.
+
+    `outputs` are the epilogue's. (SPEC.md 4.15)
+    """
+    if address(shown.size, shown.chunks) != commit.contribution.blob:
+        raise BadEvidence("the commitment names other bytes")
+    if shown.size != encoded_size(outputs):
+        return f"its contribution has {shown.size} bytes, every contribution has {encoded_size(outputs)}"
+    if len(shown.data) != shown.size or chunks_root(shown.data) != shown.chunks:
+        raise BadEvidence("these are not the bytes that the commitment names")
+    return _fault_of_bytes(commit, outputs, shown.data)
+
+
+def _fault_of_bytes(commit: Commit, outputs: Sequence[Sized], data: bytes) -> str:
+    try:
+        bundle = decode_bundle(data, len(data))
+    except Malformed:
+        return "its contribution's bytes do not decode"
+    if digest_of(bundle) != commit.contribution.digest:
+        return "its contribution's bytes are those of another bundle"
+    if [(t.dtype, t.shape) for t in bundle.tensors] != [(o.dtype, o.shape) for o in outputs]:
+        return "its contribution has not the dtypes and shapes of its program's outputs"
+    if len(outputs) > 1 and int.from_bytes(bundle.tensors[-2].data, "little") != commit.norm:
+        return "its contribution's norm is not the one that it committed to"
+    raise BadEvidence("the contribution is what the commitment says")
+
+
+def show(
+    worker: Address, commit: Commit, outputs: Sequence[Sized], size: int, chunks: Digest, data: bytes
+) -> Spoiled | None:
+    """Return what shows that a contribution is spoiled, None when it is not; above MAX_SHOWN it fits no statement."""
+    needed = data if size == encoded_size(outputs) else b""
+    shown = Spoiled(commit.round, worker, Count(size), chunks, needed)
+    try:
+        fault(commit, outputs, shown)
+    except BadEvidence:
+        return None
+    return shown
+
+
+def process_spoiled(state: State, sender: Address, body: Spoiled, executor: Executor) -> list[Effect]:
+    """Convict a worker of a contribution that is not what it signed; it counts as none. (SPEC.md 4.15)
+
+    Disputes about the round are void and free, since a worker pays once for a round.
+    """
+    worked, finder = get_round(state, body.round), get_member(state, sender)
+    commit = worked.commits.get(body.worker)
+    if commit is None or (body.round, body.worker) in state.convicted:
+        raise Refused("the worker committed to nothing in this round, or has paid for it")
+    program = executor.program(state.manifest.programs.epilogue.digest)
+    reason = f"spoiled contribution of round {body.round}: {fault(commit, outputs_of(program), body)}"
+    member = state.members[body.worker]
+    state.convicted.add((body.round, body.worker))
+    state.redraws.discard((body.round, body.worker))
+    finders = [] if finder is member else [finder.address]
+    effects: list[Effect] = [money.slash(state, member, finders, reason)]
+    effects += disputes.close_disputes(state, body.round, body.worker)
+    effects += settle_debt(state, member, audits.opening_debt(body.round))
+    if body.worker not in worked.openings:
+        effects += audits.end_waiting(state, body.round, body.worker)
+    if member.convictions >= state.manifest.money.excluded_after:
+        effects += exclude(member, f"convicted of a spoiled contribution in round {body.round}")
+    return effects
