@@ -74,7 +74,7 @@ def measure(peers: int, committee: int) -> dict[str, Any]:
     simulated = time.process_time() - began
     folded = fold(world, time.process_time)
     log, seconds = world.ledger.log, sum(folded.kinds.values())
-    growth = folded.entries * size_of(world.state) / len(log)
+    memory = size_of(world.state)
     return {
         "peers": peers,
         "committee": committee,
@@ -91,8 +91,8 @@ def measure(peers: int, committee: int) -> dict[str, Any]:
         "seconds_per_round": folded.seconds,
         "log_bytes_per_round": folded.size,
         "write_seconds_per_round": folded.entries / writes_per_second(world),
-        "memory": size_of(world.state),
-        "memory_long": size_of(world.state) + (LONG - ROUNDS) * growth,
+        "memory": memory,
+        "memory_long": memory * (1 + (LONG - ROUNDS) * folded.entries / len(log)),
         "seconds_to_join_long": seconds + (LONG - ROUNDS) * folded.seconds,
         "head": world.state.head.hex(),
     }
