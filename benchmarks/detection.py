@@ -6,7 +6,9 @@ The seed was fixed before the first run and is never changed; the same command g
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.record import write_record
-from simulator.detection import ADVERSARIES, VERIFIERS, Cell, Setting, play
+from simulator.detection import ADVERSARIES, VERIFIERS, Cell, Played, Setting, play
 from verification.errors import UserError
 from verification.units import MILLION, PPM
 
@@ -35,7 +37,7 @@ TYPICAL = PPM(50_000)
 def run(runs: int, json: Path | None, plot: Path | None) -> None:
     """Play every adversary at every audit rate, print the tables, write the record and the plot."""
     console = Console()
-    cells = measure(settings(), runs, console)
+    cells = measure(runs, console)
     error = (1 - CONFIDENCE) / len(cells)
     rows = [cell.row(error) for cell in cells]
     for colluding in COLLUDING:
@@ -62,24 +64,35 @@ def settings() -> list[Setting]:
     ]
 
 
-def measure(wanted: Sequence[Setting], runs: int, console: Console) -> list[Cell]:
-    """Play every setting `runs` times, each run with a seed of its own, and show how far it is."""
+def measure(runs: int, console: Console) -> list[Cell]:
+    """Play every setting `runs` times on all cores, each run with a seed of its own, and show how far it is."""
+    wanted = settings()
+    seeds = [[SEED + 1_000 * number + run for run in range(runs)] for number in range(len(wanted))]
     cells = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total} runs"),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+        ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
+    ):
         task = progress.add_task("starting", total=len(wanted) * runs)
-        for number, setting in enumerate(wanted):
+        playing = [[pool.submit(_play, number, seed) for seed in row] for number, row in enumerate(seeds)]
+        for setting, futures in zip(wanted, playing, strict=True):
             progress.update(task, description=f"{setting.adversary.name} at {setting.rate / MILLION:.0%}")
             played = []
-            for run in range(runs):
-                played.append(play(setting, SEED + 1_000 * number + run))
+            for future in futures:
+                played.append(future.result())
                 progress.advance(task)
             cells.append(Cell(setting, tuple(played)))
     return cells
+
+
+def _play(number: int, seed: int) -> Played:
+    """Play in another process: a setting travels as its number, because behaviours do not."""
+    return play(settings()[number], seed)
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

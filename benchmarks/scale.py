@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +52,10 @@ def run(peers: Sequence[int], json: Path | None, plot: Path | None) -> None:
     sizes = sorted(set(peers))
     if min(sizes) < 2 * VERIFIERS:
         raise UserError(f"--peers: a run needs {2 * VERIFIERS} peers at least; write for example 100,1000")
-    console, rows = Console(), list[dict[str, Any]]()
+    console = Console()
+    with console.status(f"{sizes} peers, with and without a committee"):
+        rows = measure_all(sizes)
     for committee in (COMMITTEE, 0):
-        for number in sizes:
-            is_same = bool(rows) and committee == 0 and number <= COMMITTEE
-            with console.status(f"{number} peers, {_name(committee)}"):
-                twin = next((row for row in rows if is_same and row["peers"] == number), None)
-                rows.append({**twin, "committee": 0} if twin else measure(number, committee))
         console.print(_table(_of(rows, committee), _name(committee)))
     summary = summarise(rows)
     for name, value in summary.items():
@@ -67,6 +66,18 @@ def run(peers: Sequence[int], json: Path | None, plot: Path | None) -> None:
         write_record(json, rows, summary)
 
 
+def measure_all(sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the rows of all sizes with a committee, then without one; up to COMMITTEE peers that is the same run."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        drawn = [pool.submit(measure, size, COMMITTEE) for size in sizes]
+        everyone = [pool.submit(measure, size, 0) if size > COMMITTEE else None for size in sizes]
+        rows = [run.result() for run in drawn]
+        return rows + [
+            {**row, "committee": 0} if run is None else run.result()
+            for row, run in zip(rows, everyone, strict=True)
+        ]
+
+
 def measure(peers: int, committee: int) -> dict[str, Any]:
     """Return one row: what a run, the fold of its log, and its ledger file took."""
     began = time.process_time()
@@ -74,7 +85,7 @@ def measure(peers: int, committee: int) -> dict[str, Any]:
     simulated = time.process_time() - began
     folded = fold(world, time.process_time)
     log, seconds = world.ledger.log, sum(folded.kinds.values())
-    growth = folded.entries * size_of(world.state) / len(log)
+    memory = size_of(world.state)
     return {
         "peers": peers,
         "committee": committee,
@@ -91,8 +102,8 @@ def measure(peers: int, committee: int) -> dict[str, Any]:
         "seconds_per_round": folded.seconds,
         "log_bytes_per_round": folded.size,
         "write_seconds_per_round": folded.entries / writes_per_second(world),
-        "memory": size_of(world.state),
-        "memory_long": size_of(world.state) + (LONG - ROUNDS) * growth,
+        "memory": memory,
+        "memory_long": memory * (1 + (LONG - ROUNDS) * folded.entries / len(log)),
         "seconds_to_join_long": seconds + (LONG - ROUNDS) * folded.seconds,
         "head": world.state.head.hex(),
     }

@@ -18,7 +18,7 @@ from verification.ledger.local import Genesis
 from verification.state import Stage
 from verification.statements import MAX_STATEMENT, open_statement
 
-ROUNDS, SLOTS, VERIFIERS = 4, 32, 8
+ROUNDS, SLOTS, VERIFIERS = 3, 16, 8
 STEADY = range(1, ROUNDS - 1)
 """Rounds in which everyone takes part and which the next one ends: the first opens before all have joined."""
 
