@@ -1,7 +1,8 @@
 """Loss curves: native float32, native bfloat16 autocast, exact-14 and exact-8 on the same data and seeds.
 
-The noise floor is native float32 once more, its start changed by one part in a million. Every (trial, kind, seed) is
-a run of its own that leaves one file, so an interrupted command goes on where it stopped.
+The noise floor is native float32 once more, its start changed by one part in a million. bfloat16 is PyTorch's own
+where the processor has its instructions, and the same products by float32 kernels elsewhere. Every (trial, kind, seed)
+is a run of its own that leaves one file, so an interrupted command goes on where it stopped.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.bfloat16 import Widened, has_instructions
 from benchmarks.trainers import ADAMW, ExactTrainer, NativeTrainer, Recipe, Trainer, data, held_out_loss
 
 KINDS = ("float32", "perturbed", "exact-14", "exact-8", "bfloat16")
@@ -93,6 +95,9 @@ def make_trainer(kind: str, recipe: Recipe, batches: torch.Tensor, seed: int) ->
         return ExactTrainer.trace(
             recipe.model(seed, "eager"), batches, recipe.adamw, int(kind.removeprefix("exact-"))
         )
+    if kind == "bfloat16" and not has_instructions():
+        model = recipe.model(seed, "eager")
+        return Widened(NativeTrainer(model, batches, recipe.adamw, autocast=torch.bfloat16))
     model = recipe.model(seed, "sdpa")
     if kind == "perturbed":
         _perturb(model, seed)

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import bars, dispute, exact, golden, gpu, losses
+from benchmarks.bfloat16 import Widened, WideProducts
 from benchmarks.losses import Run
 from benchmarks.opponent import OPPONENTS
-from benchmarks.trainers import MODELS
+from benchmarks.trainers import MODELS, NativeTrainer, Trainer, data
 from trainer import cli
+from trainer.exact import normal_f32
 from verification.errors import UserError
 
 SUMMARY = (
@@ -85,6 +88,31 @@ def test_disturbed_groups_are_not_drawn(tmp_path: Path) -> None:
     assert drawn == (tmp_path / "steady.svg").read_bytes()
     bars.draw([row("d256", "float32", [1.0]), row("d256", "exact-compiled", [0.7])], tmp_path / "other.svg")
     assert (tmp_path / "other.svg").read_bytes() != drawn
+
+
+def test_wide_products_are_those_of_bfloat16() -> None:
+    shapes = ((40, 70), (70, 30), (30,), (3, 40, 70), (3, 70, 30))
+    left, right, bias, *batches = (normal_f32(b"wide", str(shape), shape).bfloat16() for shape in shapes)
+    native = left @ right, torch.addmm(bias, left, right), torch.bmm(*batches)
+    with WideProducts():
+        wide = left @ right, torch.addmm(bias, left, right), torch.bmm(*batches)
+    for ours, theirs in zip(wide, native, strict=True):
+        assert ours.dtype is torch.bfloat16
+        # One order of summing may round the other way: at most a last place of the largest.
+        assert (ours.float() - theirs.float()).abs().max() <= theirs.abs().max().float() * 2.0**-7
+        assert (ours == theirs).float().mean() > 0.9
+
+
+def test_widened_training_follows_native_bfloat16() -> None:
+    recipe = MODELS["d64"]
+    batches, _ = data(recipe, 0)
+    trainers: list[Trainer] = [
+        NativeTrainer(recipe.model(0, "eager"), batches, recipe.adamw, autocast=torch.bfloat16)
+        for _ in range(2)
+    ]
+    native, wide = trainers[0], Widened(trainers[1])
+    for _ in range(3):
+        assert wide.step() == pytest.approx(native.step(), rel=2e-3)
 
 
 def test_finished_runs_are_not_pending(tmp_path: Path) -> None:
