@@ -70,7 +70,6 @@ def test_every_list_says_what_was_contested_until_one_state_is_left() -> None:
     [
         ("accuser", "the working state before"),
         ("gatherer", "the data"),
-        ("sealer", "the round's start state"),
     ],
 )
 def test_a_node_shows_what_it_reads_and_what_proves_it(kind: str, origin: str) -> None:
