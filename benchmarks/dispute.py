@@ -468,24 +468,15 @@ def run_disputes(model: str, json: Path | None) -> int:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    headings = (
-        "fault",
-        "node",
-        "near",
-        "lists",
-        "evidence",
-        "accused",
-        "challenger",
-        "referee",
-        "file check",
-    )
-    table = Table(*headings, title="one wrong node before the law", box=None)
+    table = Table(title="one wrong node before the law", box=None)
+    for heading in ("fault", "node", "lists", "evidence", "accused", "challenger", "referee", "file"):
+        table.add_column(heading, no_wrap=heading in ("fault", "node"))
     for row in rows:
         seconds = [
             f"{row[name]:.2f} s" for name in ("accused_seconds", "challenger_seconds", "referee_seconds")
         ]
         table.add_row(
-            row["fault"], f"{row['node']} {row['operator']}", row["near"], f"{row['accused_bytes'] / 1e3:.1f} kB",
+            row["fault"], f"{row['node']} {row['operator']}", f"{row['accused_bytes'] / 1e3:.1f} kB",
             f"{row['challenger_bytes'] / 1e6:.2f} MB", *seconds, f"{row['file_seconds']:.2f} s",
         )  # fmt: skip
     return table
