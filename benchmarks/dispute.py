@@ -178,7 +178,51 @@ def faults(run: TracedRun) -> list[Fault]:
     ]
 
 
-class BrokenEngine(TorchEngine):
+class KeepingEngine(TorchEngine):
+    """Keeps what a round's programs made and counts in `saved` the seconds that making it again would take.
+
+    Real peers do make it again, with less memory; keyed by the very tensors, which programs never change.
+    """
+
+    def __init__(self, programs: Mapping[Digest, bytes]) -> None:
+        """As `TorchEngine`."""
+        super().__init__(programs)
+        self.saved = 0.0
+        self._kept: dict[Any, tuple[Any, Any, float]] = {}
+
+    def load(self, bundle: Bundle) -> Tensors:
+        """Return the bundle's tensors, the same each time."""
+        return self._once(id(bundle), bundle, lambda: super(KeepingEngine, self).load(bundle))
+
+    def run(
+        self, digest: Digest, inputs: Sequence[Sequence[torch.Tensor | None]], tap: Tap | None = None
+    ) -> Tensors:
+        """Run a program, or return what it made of these tensors before."""
+        if tap is not None:
+            return self.execute(digest, inputs, tap)
+        tensors = [tensor for part in inputs for tensor in part]
+        key = (digest, *map(id, tensors))
+        return self._once(key, tensors, lambda: self.execute(digest, inputs, None))
+
+    def execute(
+        self, digest: Digest, inputs: Sequence[Sequence[torch.Tensor | None]], tap: Tap | None
+    ) -> Tensors:
+        """Run a program."""
+        return super().run(digest, inputs, tap)
+
+    def _once(self, key: Any, held: Any, make: Callable[[], Tensors]) -> Tensors:
+        """Return what `make` makes; `held` keeps the objects alive whose identity is in the key."""
+        if key in self._kept:
+            self.saved += self._kept[key][2]
+        else:
+            began = time.perf_counter()
+            made = make()
+            self._kept[key] = held, made, time.perf_counter() - began
+        found: Tensors = self._kept[key][1]
+        return found
+
+
+class BrokenEngine(KeepingEngine):
     """Runs one program wrongly, and tells of its nodes by the honest program's numbers."""
 
     def __init__(self, programs: Mapping[Digest, bytes], fault: Fault, honest: Digest) -> None:
@@ -186,12 +230,12 @@ class BrokenEngine(TorchEngine):
         super().__init__(programs)
         self._fault, self._honest, self._broken = fault, honest, LoadedProgram(fault.program)
 
-    def run(
-        self, digest: Digest, inputs: Sequence[Sequence[torch.Tensor | None]], tap: Tap | None = None
+    def execute(
+        self, digest: Digest, inputs: Sequence[Sequence[torch.Tensor | None]], tap: Tap | None
     ) -> Tensors:
         """Run the broken program in the honest one's place."""
         if digest != self._honest:
-            return super().run(digest, inputs, tap)
+            return super().execute(digest, inputs, tap)
         numbers = self._fault.numbers
 
         def translated(number: int, value: torch.Tensor) -> None:
@@ -204,14 +248,12 @@ class BrokenEngine(TorchEngine):
 
 @dataclass
 class Side:
-    """One party: what it computes with, what it has said, and the seconds that took."""
+    """One party: what it computes with, and what it knows already, each with the seconds that finding it out took."""
 
     name: str
-    engine: TorchEngine
+    engine: KeepingEngine
     rounds: Rounds
-    sent: int = 0
-    seconds: float = 0.0
-    results: Results = field(default_factory=Results)
+    known: dict[Any, tuple[Any, float]] = field(default_factory=dict)
 
     @property
     def address(self) -> Address:
@@ -219,42 +261,51 @@ class Side:
         return signing.address_of(SECRETS[self.name])
 
 
-class Case:
-    """One fault before the law."""
+class Court:
+    """What all cases share: a run, the law's executor, and an honest challenger that computes nothing twice."""
 
-    def __init__(self, run: TracedRun, data: Bundle, fault: Fault, memo: dict[str, Claim]) -> None:
-        """Let both train the round; the accused commits, the challenger audits, and the dispute opens.
-
-        The audit is the same for every fault, so `memo` keeps it.
-        """
-        encoded = {
-            digest_of_program(p): encode_program(p)
-            for p in (run.prologue, run.inner, run.epilogue, run.outer)
-        }
-        refs = [ProgramRef(digest, digest) for digest in encoded]
+    def __init__(self, run: TracedRun, data: Bundle) -> None:
+        """`data` holds the records."""
+        programs = (run.prologue, run.inner, run.epilogue, run.outer)
+        self.run, self.data = run, data
+        self.encoded = {digest_of_program(program): encode_program(program) for program in programs}
+        refs = [ProgramRef(digest, digest) for digest in self.encoded]
         self.manifest = _manifest(Programs(*refs), run.start, data)
-        honest = self.manifest.programs.at(fault.place.value).digest
-        broken = BrokenEngine(encoded, fault, honest)
-        sound = TorchEngine(encoded)
-        self.accused = Side("accused", broken, Rounds(broken, self.manifest, data))
-        self.challenger = Side("challenger", sound, Rounds(sound, self.manifest, data))
-        self.executor = TorchEngine(encoded).executor
-        for digest in encoded:
+        self.executor = TorchEngine(self.encoded).executor
+        for digest in self.encoded:
             self.executor.load(digest)
-        self.start, self.referee, self.evidence = run.start, 0.0, 0.0
+        sound = KeepingEngine(self.encoded)
+        self.challenger = Side("challenger", sound, Rounds(sound, self.manifest, data))
+
+    def accused(self, fault: Fault) -> Side:
+        """Return a party whose machine has a fault."""
+        honest = self.manifest.programs.at(fault.place.value).digest
+        broken = BrokenEngine(self.encoded, fault, honest)
+        return Side("accused", broken, Rounds(broken, self.manifest, self.data))
+
+
+class Case:
+    """One fault before the law. `sent` and `seconds` are those of both parties in the dispute, by name."""
+
+    def __init__(self, court: Court, fault: Fault) -> None:
+        """Let both train the round; the accused commits, the challenger audits, and the dispute opens."""
+        self.accused, self.challenger = court.accused(fault), court.challenger
+        self.manifest, self.executor, self.start = court.manifest, court.executor, court.run.start
+        self.results = {"accused": Results(), "challenger": Results()}
+        self.sent = {"accused": 0, "challenger": 0}
+        self.seconds = {"accused": 0.0, "challenger": 0.0}
+        self.referee = self.evidence = 0.0
         self.log: list[bytes] = []
-        self.state = self._opened(memo)
+        self.state = self._opened()
 
     def play(self) -> None:
         """Play to the ruling."""
         dispute = self.state.disputes[0]
         while dispute.ruling is None:
             side = self.accused if dispute.turn is Turn.LIST else self.challenger
-            began = time.perf_counter()
             body = self._next(side)
             data = self._signed(side, body)
-            side.seconds += time.perf_counter() - began
-            side.sent += len(data)
+            self.sent[side.name] += len(data)
             began = time.perf_counter()
             law.apply(self.state, data, Millis(1), self.executor)
             spent = time.perf_counter() - began
@@ -262,7 +313,7 @@ class Case:
             self.evidence = spent if isinstance(body, Evidence) else self.evidence
             self.log.append(data)
 
-    def _opened(self, memo: dict[str, Claim]) -> State:
+    def _opened(self) -> State:
         state = law.found(self.manifest, "bench", Address(b"s" * 20), {}, Amount(10**9), Millis(0))
         state.stage, state.active_at = Stage.DRAINING, Millis(10**12)
         for side, role in ((self.accused, WORKER), (self.challenger, VERIFIER)):
@@ -274,9 +325,7 @@ class Case:
         state.rounds.append(worked)
         job = self._job(state)
         mine, end = self._work(self.accused, job)
-        if "audit" not in memo:
-            memo["audit"] = self._work(self.challenger, job)
-        right, true_end = memo["audit"]
+        right, true_end = self._work(self.challenger, job)
         salts = (ZERO,) * len(mine)
         leaves = salted_root(state.run, FIRST, mine, salts)
         start = self.manifest.start.digest
@@ -293,21 +342,36 @@ class Case:
         return Job(FIRST, self.accused.address, state.rounds[0].beacon, STEPS)
 
     def _work(self, side: Side, job: Job) -> Claim:
-        outcome = side.rounds.run(job, self.start)
-        assert outcome.contribution is not None
-        return outcome.digests, digest_of(outcome.contribution)
+        if job not in side.known:
+            outcome = side.rounds.run(job, self.start)
+            assert outcome.contribution is not None
+            side.known[job] = (outcome.digests, digest_of(outcome.contribution)), 0.0
+        found: Claim = side.known[job][0]
+        return found
 
     def _signed(self, side: Side, body: Body) -> bytes:
         head = law.head_of(self.state, round_of(body))
         return sign_statement(SECRETS[side.name], make_statement("bench", self.state.run, head, body))
 
     def _next(self, side: Side) -> Body:
-        side.results.done[FetchState(FIRST)] = True
+        """Return a party's next move; what it knows from another case counts the seconds that it took then."""
+        results = self.results[side.name]
+        results.done[FetchState(FIRST)] = True
         while True:
-            (action,) = moves_in(self.state, self.state.disputes[0], side.results)
+            (action,) = moves_in(self.state, self.state.disputes[0], results)
             if isinstance(action, Say):
                 return action.body
-            side.results.done[action] = self._compute(side, action)
+            found, spent = side.known.get(action, (None, 0.0))
+            if found is None:
+                began, saved = time.perf_counter(), side.engine.saved
+                found = self._compute(side, action)
+                spent = time.perf_counter() - began + side.engine.saved - saved
+                if not isinstance(
+                    action, OpenNode
+                ):  # which holds a node's inputs, and is about one case alone
+                    side.known[action] = found, spent
+            self.seconds[side.name] += spent
+            results.done[action] = found
 
     def _compute(self, side: Side, action: Any) -> Any:
         job = self._job(self.state)
@@ -317,7 +381,7 @@ class Case:
         disputed = side.rounds.disputed(job, self.start, execution.place, execution.step)
         if isinstance(action, TraceProgram):
             return reexecution.trace(side.engine, disputed)
-        results = side.results.done[execution].results
+        results = self.results[side.name].done[execution].results
         match action:
             case OpenNode(_, node, trail):
                 return reexecution.open_node(side.engine, disputed, results, node, trail)
@@ -345,11 +409,9 @@ def trace_model(recipe: Recipe) -> tuple[TracedRun, Bundle, int]:
     return trace_run(model, causal_lm_loss, config), Bundle((data,)), count
 
 
-def measure(
-    run: TracedRun, data: Bundle, fault: Fault, memo: dict[str, Claim], clock: Callable[[], float]
-) -> dict[str, Any]:
+def measure(court: Court, fault: Fault, clock: Callable[[], float]) -> dict[str, Any]:
     """Return one row: the fault, the node that the law named, bytes and seconds."""
-    case = Case(run, data, fault, memo)
+    case = Case(court, fault)
     case.play()
     dispute = case.state.disputes[0]
     found = convictions(case.state, case.log, [], case.executor.program)
@@ -365,10 +427,10 @@ def measure(
         "operator": node[fault.node - first].operator,
         "near": dispute.near,
         "named": dispute.ruling is Ruling.GUILTY and dispute.node == fault.node == finding.node,
-        "accused_bytes": case.accused.sent,
-        "challenger_bytes": case.challenger.sent,
-        "accused_seconds": case.accused.seconds,
-        "challenger_seconds": case.challenger.seconds,
+        "accused_bytes": case.sent["accused"],
+        "challenger_bytes": case.sent["challenger"],
+        "accused_seconds": case.seconds["accused"],
+        "challenger_seconds": case.seconds["challenger"],
         "referee_seconds": case.referee,
         "evidence_seconds": case.evidence,
         "file_bytes": len(file),
@@ -383,9 +445,9 @@ def run_disputes(model: str, json: Path | None) -> int:
     console = Console()
     console.print(f"{parameters:,} parameters, {len(run.inner.nodes)} nodes an inner step", highlight=False)
     rows: list[dict[str, Any]] = []
-    memo: dict[str, Claim] = {}
+    court = Court(run, data)
     for fault in faults(run):
-        rows.append(measure(run, data, fault, memo, time.perf_counter))
+        rows.append(measure(court, fault, time.perf_counter))
         row = rows[-1]
         console.print(
             f"{fault.name}: node {row['node']} {'named' if row['named'] else 'NOT named'}", highlight=False
@@ -406,24 +468,15 @@ def run_disputes(model: str, json: Path | None) -> int:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    headings = (
-        "fault",
-        "node",
-        "near",
-        "lists",
-        "evidence",
-        "accused",
-        "challenger",
-        "referee",
-        "file check",
-    )
-    table = Table(*headings, title="one wrong node before the law", box=None)
+    table = Table(title="one wrong node before the law", box=None)
+    for heading in ("fault", "node", "lists", "evidence", "accused", "challenger", "referee", "file"):
+        table.add_column(heading, no_wrap=heading in ("fault", "node"))
     for row in rows:
         seconds = [
             f"{row[name]:.2f} s" for name in ("accused_seconds", "challenger_seconds", "referee_seconds")
         ]
         table.add_row(
-            row["fault"], f"{row['node']} {row['operator']}", row["near"], f"{row['accused_bytes'] / 1e3:.1f} kB",
+            row["fault"], f"{row['node']} {row['operator']}", f"{row['accused_bytes'] / 1e3:.1f} kB",
             f"{row['challenger_bytes'] / 1e6:.2f} MB", *seconds, f"{row['file_seconds']:.2f} s",
         )  # fmt: skip
     return table

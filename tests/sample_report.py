@@ -9,9 +9,12 @@ from verification.report.schema import (
     ContributionReport,
     DisputeReport,
     EvaluationReport,
+    InputReport,
+    ListReport,
     MoneyReport,
     MoveReport,
     PeerReport,
+    PenaltyReport,
     Report,
     ResultReport,
     RoundReport,
@@ -42,7 +45,7 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
     history = tuple(_round(number, names, checkers, culprit) for number in range(rounds))
     peers = tuple(_peer(name, history, culprit) for name in names + checkers)
     return Report(
-        schema_version=1,
+        schema_version=2,
         run=digest("run"),
         manifest_digest=digest("manifest"),
         created_at_ms=1_700_000_000_000,
@@ -57,6 +60,7 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
         rounds=history,
         peers=peers,
         disputes=(_dispute(culprit, checkers[0]),) if cheats else (),
+        penalties=_penalties(culprit) if cheats else (),
         traffic=_traffic(names + checkers),
         money=_money(peers, cheats),
         economics=(
@@ -81,8 +85,8 @@ def _result(culprit: str, rounds: int) -> ResultReport:
             "verifier-1 re-ran its round 4 and found the difference; the law executed one node and convicted it.",
             "Every other audited round was reproduced bit for bit.",
         )
-        return ResultReport(True, sentence, facts)
-    return ResultReport(True, f"The swarm trained {rounds} rounds; every audit passed.", ())
+        return ResultReport(True, sentence, facts, (f"{culprit} (skip-steps) lost 19000: an audit found it",))
+    return ResultReport(True, f"The swarm trained {rounds} rounds; every audit passed.", (), ())
 
 
 def _loss(number: int) -> float:
@@ -170,7 +174,31 @@ def _dispute(culprit: str, checker: str) -> DisputeReport:
         rewarded=STAKE // 20,
         burned=STAKE // 20,
         moves=tuple(MoveReport(start + offset, who, what) for offset, who, what in moves),
+        program=digest("program"),
+        lists=(
+            ListReport("states after steps 11 to 20", 10, "the state after step 12", 512),
+            ListReport("results of nodes 140 to 1943", 29, "nodes 1164 to 1227", 4_180),
+            ListReport("results of nodes 1164 to 1227", 64, "node 1207", 2_370),
+        ),
+        inputs=(
+            InputReport(
+                1_180,
+                "quantise",
+                "an earlier node, by a path in the accused's own trace",
+                "int8[512, 176]",
+                90_112,
+            ),
+            InputReport(141, "constant", "the program itself", "float32[]", 0),
+        ),
+        accused_bytes=7_062,
+        accuser_bytes=91_500,
     )
+
+
+def _penalties(culprit: str) -> tuple[PenaltyReport, ...]:
+    reason = f"inner step of round {CHEAT_ROUND}: the law computes another value than the accused claimed"
+    parts = (STAKE // 10, STAKE // 20, STAKE // 20)
+    return (PenaltyReport(1_700_000_033_480, CHEAT_ROUND + 1, address(culprit), reason, *parts),)
 
 
 def _traffic(names: list[str]) -> tuple[TrafficReport, ...]:

@@ -1,16 +1,18 @@
 """The cheats that the demo and the tests play, each as the part of F that it does differently.
 
 docs/adversaries.md says which known attack each one is. What a peer says, not what it computes, is
-`verification.adversaries`.
+`verification.playbook`; `--cheat` takes names of both, joined by commas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from trainer.rounds import HONEST, Conduct, Disturbance, Handle, Job
 from verification.digest import tagged
 from verification.errors import UserError
+from verification.playbook import PLAYS
+from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, Tensor
 
 Advance = Callable[[Handle], Handle]
@@ -201,7 +203,7 @@ class _From(Conduct):
     def __init__(self, conduct: Conduct, first: int) -> None:
         """Cheat from round `first`."""
         self._conduct, self._first = conduct, first
-        self._end = first + getattr(conduct, "rounds", 1 << 31)
+        self._end = first + (1 << 31 if conduct.rounds is None else conduct.rounds)
 
     def _of(self, job: Job) -> Conduct:
         return self._conduct if self._first <= job.number < self._end else HONEST
@@ -247,8 +249,28 @@ CHEATS: dict[str, type[Conduct]] = {
 }
 
 
-def conduct_named(name: str, first_round: int) -> Conduct:
-    """Return the conduct that plays cheat `name` from a round on; raises UserError for an unknown name."""
-    if name not in CHEATS:
-        raise UserError(f"unknown cheat {name!r}: choose one of {', '.join(CHEATS)}")
-    return HONEST if name == "none" else _From(CHEATS[name](), first_round)
+def names_in(cheat: str) -> list[str]:
+    """Return the names that a `--cheat` joins, "none" left out; raises UserError for an unknown or impossible one."""
+    names = [name.strip() for name in cheat.split(",")]
+    for name in names:
+        if name not in CHEATS and name not in PLAYS:
+            raise UserError(f"unknown cheat {name!r}: choose one of {', '.join([*CHEATS, *PLAYS])}")
+    chosen = [name for name in names if name != "none"]
+    training = [name for name in chosen if name in CHEATS]
+    if len(training) > 1:
+        raise UserError(f"{' and '.join(training)} are both ways to train: choose one of them")
+    if not roles_of(chosen):
+        raise UserError(f"--cheat {cheat}: one of them is for workers and another for verifiers")
+    return chosen
+
+
+def roles_of(names: Sequence[str]) -> list[str]:
+    """Return the roles of a peer that can play all of these, the likeliest first."""
+    wanted = [PLAYS[name].roles if name in PLAYS else (WORKER,) for name in names]
+    return [role for role in (WORKER, VERIFIER) if all(role in roles for roles in wanted)]
+
+
+def conduct_named(cheat: str, first_round: int) -> Conduct:
+    """Return how a peer trains that plays `cheat` from a round on; raises UserError as `names_in`."""
+    training = next((name for name in names_in(cheat) if name in CHEATS), None)
+    return HONEST if training is None else _From(CHEATS[training](), first_round)

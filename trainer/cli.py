@@ -22,7 +22,9 @@ Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be n
 INTERRUPTED = 130
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
-    "learning-rate, low-precision, one-bit, backdoor, other-end"
+    "learning-rate, low-precision, one-bit, backdoor, other-end, answers-honestly, withhold-opening, never-commit, "
+    "wrong-bytes, copy-work, equivocate, recommit, dawdle, vandal, false-accuser, grief, invent-verdicts, "
+    "copy-verdicts, skip-duties, invent-duties, withhold-reveal, withhold-link, wrong-seal, contest-seals"
 )
 
 
@@ -32,7 +34,7 @@ def demo(
         "runs/demo"
     ),
     cheat: Annotated[
-        str, typer.Option(help=f"What one worker does from round 3 on: {CHEATS}.")
+        str, typer.Option(help=f"What one peer does from round 3 on, joined by commas: {CHEATS}.")
     ] = "skip-steps",
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 12,
     workers: Annotated[int, typer.Option(min=1, max=64)] = 4,
@@ -93,27 +95,29 @@ def peer(
     memory: Annotated[
         float | None, typer.Option(min=0, help="GiB a program may need; the machine's memory by default.")
     ] = None,
-    cheat: Annotated[str, typer.Option(help=f"For experiments: {CHEATS}.")] = "none",
+    cheat: Annotated[str, typer.Option(help=f"For experiments, joined by commas: {CHEATS}.")] = "none",
     cheat_from: Annotated[int, typer.Option(min=0, help="Round in which cheating begins.")] = 3,
 ) -> None:
     """Join a run and take part until it has ended."""
     import trio
 
     from p2p.identity import load
-    from trainer.cheats import conduct_named
+    from trainer.cheats import names_in, roles_of
     from trainer.folder import RunFolder
-    from trainer.peer import PeerConfig, physical_memory, run_peer
+    from trainer.peer import Peer, PeerConfig, physical_memory, run_peer
+    from trainer.rogue import Rogue
     from verification.statements import VERIFIER, WORKER
 
     if role not in (WORKER, VERIFIER):
         raise UserError(f"unknown role {role!r}: choose worker or verifier")
-    conduct_named(cheat, cheat_from)
+    if role not in roles_of(names_in(cheat)):
+        raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
     folder = RunFolder(run).checked()
     bytes_allowed = physical_memory() if memory is None else int(memory * 2**30)
     config = PeerConfig(
         folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
     )
-    trio.run(run_peer, config)
+    trio.run(run_peer, config, Peer if cheat == "none" else Rogue)
 
 
 @app.command()
@@ -125,6 +129,22 @@ def report(
     from trainer.inspect import print_report, write_report
 
     print_report(write_report(RunFolder(run).checked()))
+
+
+@app.command()
+def demand(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    key: Annotated[Path, typer.Option(help="Key file of the account that pays.")],
+    number: Annotated[
+        int | None, typer.Option("--round", min=0, help="Round; the newest that is promised by default.")
+    ] = None,
+    worker: Annotated[str | None, typer.Option(help="Whose contribution: a peer's name or account.")] = None,
+) -> None:
+    """Pay to see a drawn chunk of a contribution, and say what came of it. Status 0 if it was shown, else 1."""
+    from trainer.demand import run_demand
+    from trainer.folder import RunFolder
+
+    raise typer.Exit(run_demand(RunFolder(run).checked(), key, number, worker, typer.echo))
 
 
 @app.command()

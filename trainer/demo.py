@@ -19,7 +19,7 @@ from rich.live import Live
 
 from p2p.blobs import BlobStore
 from p2p.identity import load
-from trainer.cheats import conduct_named
+from trainer.cheats import CHEATS, names_in, roles_of
 from trainer.create import Created, create_run
 from trainer.evaluate import export_and_evaluate
 from trainer.events import EventLog
@@ -29,6 +29,7 @@ from trainer.job import JobFile, parse_job
 from trainer.swarm_view import SwarmView, Tail
 from verification.errors import UserError
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
+from verification.playbook import PLAYS
 from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
@@ -54,14 +55,31 @@ class DemoSettings:
     seed: int
     text: Path | None
 
+    @property
+    def names(self) -> list[str]:
+        """Return what the cheat plays; raises UserError for an unknown cheat."""
+        return names_in(self.cheat)
+
+    @property
+    def cheat_number(self) -> int | None:
+        """Return the number of the peer that cheats: the last one of the role that the cheat is for."""
+        if not self.names:
+            return None
+        return self.workers - 1 if WORKER in roles_of(self.names) else self.workers + self.verifiers - 1
+
+    @property
+    def cheated_rounds(self) -> int:
+        """Return in how many rounds before the last, which is always audited, the cheat plays."""
+        once = [CHEATS[name].rounds for name in self.names if name in CHEATS]
+        return max(1, min([self.rounds - 1 - CHEAT_FROM, *(count for count in once if count is not None)]))
+
 
 def audit_rate(rounds: int, verifiers: int) -> float:
-    """Return the rate per verifier at which a cheat from round 3 on is missed with chance `MISSED_CHANCE`.
+    """Return the rate per verifier at which a cheat in `rounds` rounds is missed with chance `MISSED_CHANCE`.
 
-    (1 - q) ** (verifiers * rounds that can be caught before the last) = MISSED_CHANCE; the last round is always
-    audited.
+    (1 - q) ** (verifiers * rounds) = MISSED_CHANCE.
     """
-    chances = verifiers * max(1, rounds - 1 - CHEAT_FROM)
+    chances = verifiers * rounds
     return float(min(1.0, round(1 - MISSED_CHANCE ** (1 / chances), 3) + 0.001))
 
 
@@ -76,8 +94,10 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         workers=settings.workers,
         verifiers=settings.verifiers,
         peers=settings.workers + settings.verifiers,
-        audit_rate=audit_rate(settings.rounds, settings.verifiers),
+        audit_rate=audit_rate(settings.cheated_rounds, settings.verifiers),
     )
+    if any(name in PLAYS for name in settings.names):
+        text += HASTE
     return text, parse_job(text, "the demo's job")
 
 
@@ -124,15 +144,32 @@ audit_rate = {audit_rate}
 peers = {peers}
 """
 )
+HASTE = """
+[windows]
+commit = 45
+attest = 30
+seal = 30
+verdict = 90
+opening = 30
+reveal = 30
+clock = 60
+silence = 60
+"""
+"""Of a demo whose cheat lets the law wait, or stays silent until it is convicted."""
 
 
 def run_demo(settings: DemoSettings) -> int:
     """Run the demo and return the exit status: 0 only if the report's result is ok. Raises UserError."""
-    conduct_named(settings.cheat, CHEAT_FROM)
-    if settings.cheat != "none" and settings.rounds < CHEAT_FROM + 2:
+    if settings.names and settings.rounds < CHEAT_FROM + 2:
         raise UserError(
             f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none"
         )
+    if (
+        settings.cheat_number is not None
+        and settings.cheat_number >= settings.workers
+        and settings.verifiers < 2
+    ):
+        raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
@@ -141,6 +178,8 @@ def run_demo(settings: DemoSettings) -> int:
     _judge(folder)
     report = write_report(folder)
     console.print(summary(report))
+    for line in report.result.cheats:
+        console.print(f"  {line}", highlight=False, markup=False)
     _print_places(console, folder)
     return 0 if report.result.ok else 1
 
@@ -180,7 +219,7 @@ def _peers(
     try:
         for number, role in enumerate(roles):
             name = f"peer-{number}"
-            cheats = number == settings.workers - 1 and settings.cheat != "none"
+            cheats = number == settings.cheat_number
             command = [sys.executable, "-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role]
             command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
             command += ["--cheat", settings.cheat if cheats else "none"]

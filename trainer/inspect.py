@@ -10,13 +10,14 @@ from p2p.blobs import BlobStore
 from trainer.events import read_events
 from trainer.folder import RunFolder
 from trainer.programs.executor import ProgramExecutor
-from verification.convictions import convictions
+from verification.convictions import Log, convictions
 from verification.errors import UserError
 from verification.evidence import pack
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
 from verification.manifest import Manifest
 from verification.program import Program
 from verification.report.build import build_report
+from verification.report.descent import descents
 from verification.report.encoding import to_json
 from verification.report.html import render
 from verification.report.schema import Report
@@ -46,9 +47,10 @@ def _read(folder: RunFolder) -> tuple[Report, dict[str, bytes]]:
         events = {path.stem: list(read_events(path)) for path in sorted(folder.events.glob("*.jsonl"))}
         logs = {name: log for name, log in events.items() if log}
         effects = [(entry.at, effect) for entry in entries for effect in entry.effects]
-        report = build_report(ledger.state, effects, logs, entries[0].at)
-        precision = precision_of(executor.load(manifest.programs.inner.digest).program)
         statements = [entry.data for entry in entries if entry.kind == "statement"]
+        ways = descents(ledger.state, Log.read(statements), executor.program)
+        report = build_report(ledger.state, effects, logs, entries[0].at, ways)
+        precision = precision_of(executor.load(manifest.programs.inner.digest).program)
         found = convictions(ledger.state, statements, [effect for _, effect in effects], executor.program)
         evidence = {name: pack(conviction) for name, conviction in found.items()}
         return replace(report, parameters=report.parameters | {"precision": precision}), evidence

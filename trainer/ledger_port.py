@@ -11,7 +11,7 @@ from trainer import orders
 from trainer.workbench import URGENT, Workbench
 from verification.errors import Malformed, Unavailable
 from verification.executor import Executor
-from verification.ledger.local import Entry, LocalLedger
+from verification.ledger.local import Entry, LocalLedger, Twice
 from verification.manifest import Manifest
 from verification.program import Node, Program, decode_program, digest_of_program
 from verification.state import State
@@ -58,6 +58,7 @@ class LedgerPort:
         self._path, self._executor = path, executor
         self._lock = trio.Lock()
         self._ledger: LocalLedger
+        self.contradictions: list[Twice] = []
 
     async def open(self) -> None:
         """Fold the ledger's log; raises UserError."""
@@ -67,6 +68,7 @@ class LedgerPort:
         """Fold what is new, let due deadlines pass, and return the new entries."""
         async with self._lock:
             await trio.to_thread.run_sync(self._ledger.tick)
+            self.contradictions = await trio.to_thread.run_sync(self._ledger.contradictions)
             return self._ledger.entries()
 
     async def submit(self, data: bytes) -> None:

@@ -33,6 +33,7 @@ from trainer.ledger_port import LedgerPort, RemoteExecutor
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import actors, codec, law
 from verification.actors import Computed, Say, Self
+from verification.adversaries import Act, Forge
 from verification.availability import show
 from verification.errors import Malformed, Refused, Unavailable, UserError, Violation
 from verification.executor import StepFailed
@@ -150,6 +151,7 @@ class Peer:
             "started",
             role=config.role,
             cheat=config.cheat,
+            cheat_from=config.cheat_from,
             listen=self._post.address.multiaddr,
             compute=self._bench.pid,
         )
@@ -204,20 +206,29 @@ class Peer:
             self._height = entries[-1].seq
         async with self._ledger.state() as state:
             self._note_peers(state)
-            wanted = actors.decide(state, me, self._results, system_clock())
+            wanted = self._decide(state, me)
             heads = {
-                id(action): law.head_of(state, round_of(action.body))
-                for action in wanted
-                if isinstance(action, Say)
+                id(act): law.head_of(state, round_of(act.body))
+                for act in wanted
+                if isinstance(act, Say | Forge)
             }
             ended = state.stage is Stage.ENDED
-        for action in wanted:
-            if isinstance(action, Say):
-                await self._say(action, heads[id(action)])
-            elif action not in self._running and action not in self._results.done:  # while others were said
-                self._running.add(action)
-                self._nursery.start_soon(self._perform, action)
+        for act in wanted:
+            await self._do(act, heads.get(id(act)))
         return ended
+
+    def _decide(self, state: State, me: Self) -> list[Act]:
+        """Return what this peer does now. The lock on the ledger is held."""
+        reports = actors.report(state, me, self._ledger.contradictions)
+        return [*actors.decide(state, me, self._results, system_clock()), *reports]
+
+    async def _do(self, act: Act, head: Digest | None) -> None:
+        """Say a statement over `head`, or begin to compute."""
+        if isinstance(act, Say) and head is not None:
+            await self._say(act, head)
+        elif isinstance(act, Computed) and act not in self._running and act not in self._results.done:
+            self._running.add(act)
+            self._nursery.start_soon(self._perform, act)
 
     async def _is_over(self) -> bool:
         """Return whether everyone who still can has taken its stake, so that nobody needs this peer any more."""
@@ -295,7 +306,7 @@ class Peer:
                 return proved.digest, proved.path
 
     async def _run_round(self, action: actors.RunRound) -> actors.Work:
-        job = await self._job(action.number, action.worker)
+        job = await self._job(action.number, action.worker, is_disputed=False)
         if job.own and job.steps:
             # An honest machine may be broken, and what it commits to is what it is convicted for. (SPEC.md 9.6)
             job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
@@ -332,14 +343,19 @@ class Peer:
         job = await self._job(action.number, action.worker)
         return orders.Execution(job, None, action.place.value, Count(action.step))
 
-    async def _job(self, number: Round, worker: Address) -> orders.RunJob:
+    async def _job(self, number: Round, worker: Address, is_disputed: bool = True) -> orders.RunJob:
+        """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
         async with self._ledger.state() as state:
             worked = state.rounds[number]
             steps = Count(worked.assignments[worker].steps)
-            own = worker == self._config.identity.address
+            own = self._plays(worker, is_disputed)
             job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
         await self._fetch(job.start.blob, "state", tuple(self._peers.values()))
         return job
+
+    def _plays(self, worker: Address, is_disputed: bool) -> bool:
+        """Return whether a round is computed by this peer's own conduct, which may be a cheat's."""
+        return worker == self._config.identity.address
 
     async def _fetch_state(self, number: Round) -> bool:
         async with self._ledger.state() as state:
@@ -444,7 +460,7 @@ def _counted(trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]) -> orders.T
     return tuple((Count(low), Count(high), entries) for low, high, entries in trail)
 
 
-async def run_peer(config: PeerConfig) -> None:
+async def run_peer(config: PeerConfig, kind: type[Peer] = Peer) -> None:
     """Run one peer to the end of its run; raises UserError."""
     folder = config.folder.checked()
     genesis = read_genesis(folder.ledger)
@@ -453,7 +469,7 @@ async def run_peer(config: PeerConfig) -> None:
     events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
     try:
         async with trio.open_nursery() as nursery:
-            await Peer(config, genesis, nursery, events).run()
+            await kind(config, genesis, nursery, events).run()
     finally:
         events.close()
 

@@ -89,7 +89,12 @@ class Job:
 
 
 class Conduct:
-    """How a worker goes about its round. This one is honest; `trainer.cheats` has the others."""
+    """How a worker goes about its round. This one is honest; `trainer.cheats` has the others.
+
+    `rounds` is in how many rounds it plays, None for all.
+    """
+
+    rounds: int | None = None
 
     def start(self, job: Job, state: Handle) -> Handle:
         """Return the state that the round starts from."""

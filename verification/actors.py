@@ -5,7 +5,7 @@ An action without a result is repeated until it has one, so a peer that lost eve
 statements simply computes again and says the same. (SPEC.md 9)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,6 +42,7 @@ from verification.statements import (
     Body,
     ChallengeSeal,
     Commit,
+    Contradiction,
     Evidence,
     Finished,
     Join,
@@ -254,6 +255,18 @@ def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action
         *(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results)),
     ]
     return [action for action in wanted if isinstance(action, Say) or action not in results.done]
+
+
+def report(state: State, me: Self, found: Iterable[tuple[Address, bytes, bytes]]) -> list[Action]:
+    """Report (author, first, second): two statements of a member for one place, until it is excluded. (SPEC.md 6.9)"""
+    if me.address not in state.members or state.stage is Stage.ENDED:
+        return []
+    members = state.members
+    return [
+        Say(Contradiction(first, second))
+        for author, first, second in found
+        if author in members and author != me.address and members[author].standing is not Standing.EXCLUDED
+    ]
 
 
 def _join(state: State, me: Self) -> Join:

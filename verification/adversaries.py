@@ -36,14 +36,12 @@ from verification.statements import (
     Answer,
     Attest,
     Body,
-    ChallengeSeal,
     Commit,
     Evidence,
     Finished,
     Join,
     Link,
     Opening,
-    Point,
     Reveal,
     Seal,
     Trace,
@@ -87,7 +85,7 @@ class Behaviour:
     `recomputes` asks the driver for honest lists in disputes although the work that was committed is not.
     """
 
-    recomputes = False
+    recomputes: bool = False
 
     def __init__(self) -> None:
         """Start without faults."""
@@ -117,6 +115,32 @@ def result_as(
     for behaviour in behaviours:
         compute = partial(behaviour.result, view, action, compute)
     return compute()
+
+
+class Since(Behaviour):
+    """Another behaviour from a round on; honest before."""
+
+    def __init__(self, first: int, behaviour: Behaviour) -> None:
+        """Begin when round `first` has opened."""
+        super().__init__()
+        self._first, self._behaviour = first, behaviour
+        self.recomputes = behaviour.recomputes
+
+    def act(self, view: View, wanted: list[Act]) -> list[Act]:
+        """Ask the behaviour once its round has come."""
+        if len(view.state.rounds) <= self._first:
+            return wanted
+        acts = self._behaviour.act(view, wanted)
+        self.faults = self._behaviour.faults
+        return acts
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Likewise; what belongs to an earlier round is left as it is."""
+        if len(view.state.rounds) <= self._first or getattr(action, "number", self._first) < self._first:
+            return compute()
+        made = self._behaviour.result(view, action, compute)
+        self.faults = self._behaviour.faults
+        return made
 
 
 class Mute(Behaviour):
@@ -386,17 +410,12 @@ class Recommit(Behaviour):
 
 
 class Dawdle(Behaviour):
-    """Says everything at the last moment: `margin` milliseconds before the law's next deadline."""
-
-    def __init__(self, margin: int = 30) -> None:
-        """`margin` is in milliseconds."""
-        super().__init__()
-        self._margin = margin
+    """Says everything at the last moment: a thirtieth of the commit window before the law's next deadline."""
 
     def act(self, view: View, wanted: list[Act]) -> list[Act]:
         """Hold statements back until shortly before the next deadline."""
         deadline = law.next_deadline(view.state)
-        if deadline is None or view.now + self._margin >= deadline:
+        if deadline is None or view.now + view.state.manifest.windows.commit // 30 >= deadline:
             return wanted
         kept = [a for a in wanted if not isinstance(a, Say) or isinstance(a.body, Join | Withdraw)]
         self.faults += len(wanted) - len(kept)
@@ -572,26 +591,3 @@ def _other(body: Body) -> Body:
         case Seal():
             return dataclasses.replace(body, state=BundleRef(tagged("other"), body.state.blob))
     raise ValueError(f"nothing else to say than this {type(body).__name__}")
-
-
-BEHAVIOURS: dict[str, Callable[[], list[Behaviour]]] = {
-    "withhold-opening": lambda: [Withhold()],
-    "never-commit": lambda: [Mute(Commit)],
-    "wrong-bytes": lambda: [WrongBytes()],
-    "copy-work": lambda: [CopyWork()],
-    "equivocate": lambda: [Equivocate()],
-    "recommit": lambda: [Recommit()],
-    "dawdle": lambda: [Dawdle()],
-    "vandal": lambda: [Vandal()],
-    "false-accuser": lambda: [FalseAccuser()],
-    "grief": lambda: [FalseAccuser(), Mute(Point, Evidence)],
-    "invent-verdicts": lambda: [Invent()],
-    "copy-verdicts": lambda: [CopyVerdict()],
-    "skip-duties": lambda: [SkipDuties()],
-    "invent-duties": lambda: [InventDuties()],
-    "withhold-reveal": lambda: [Mute(Reveal)],
-    "withhold-link": lambda: [Mute(Link)],
-    "wrong-seal": lambda: [WrongSeal(), Mute(ChallengeSeal)],
-    "contest-seals": lambda: [WrongSeal()],
-}
-"""Ways to misbehave that need no other training, by the name that the command line and docs/adversaries.md use."""

@@ -134,7 +134,8 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
     uses = [] if node is None else _used(program, node, kind == "node")
     return Conviction(
         state.manifest, kind, dispute.accused, dispute.round, dispute.place.value,
-        None if dispute.leaf is None else Count(dispute.leaf), (*claim, *_lists(state, log, dispute, node)),
+        None if dispute.leaf is None else Count(dispute.leaf),
+        (*claim, *(data for data, _ in lists_of(state, log, dispute, node))),
         _part(program, [] if node is None else [node], uses), None if node is None else Count(node),
         end.inputs if isinstance(end, Evidence) else (), end if isinstance(end, Mismatch) else None,
         _record(state, log, dispute, program, uses), "",
@@ -148,14 +149,14 @@ def _claim(log: Log, dispute: Dispute) -> tuple[bytes, ...]:
     )
 
 
-def _lists(state: State, log: Log, dispute: Dispute, node: int | None) -> list[bytes]:
-    """Return the accused's lists from its claim down to where the dispute ended."""
-    found: list[bytes] = []
+def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list[tuple[bytes, Body]]:
+    """Return the accused's lists from its claim down to where the dispute ended, as signed and as what they say."""
+    found: list[tuple[bytes, Body]] = []
 
     def add(slot: str) -> bool:
-        data = log.signed(dispute.accused, dispute.round, slot)
-        found.extend([data] if data is not None else [])
-        return data is not None
+        said = log.said.get((dispute.accused, dispute.round, slot))
+        found.extend([said] if said is not None else [])
+        return said is not None
 
     low, high = dispute.low, dispute.high
     if dispute.place is Place.STEP and dispute.leaf is not None:

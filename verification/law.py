@@ -90,6 +90,17 @@ def is_known(state: State, data: bytes) -> bool:
     return state.said.get(_place(sender, statement)) == tagged("said", data)
 
 
+def said_instead(state: State, data: bytes) -> Digest | None:
+    """Return the digest of what the author of a statement has said in its place, if it is something else. (SPEC.md 6.9)
+
+    Raises Malformed or BadSignature for bytes that are no statement.
+    """
+    sender, statement, _ = open_statement(data)
+    said = state.said.get(_place(sender, statement))
+    is_here = (statement.chain, statement.run) == (state.chain, state.run)
+    return said if is_here and said != tagged("said", data) else None
+
+
 def advance(state: State, now: Millis) -> list[Effect]:
     """Let time pass: run every transition whose deadline has come. Anyone may trigger it. (SPEC.md 3.9)"""
     state.now = max(state.now, now)

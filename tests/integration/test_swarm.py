@@ -22,13 +22,15 @@ from p2p.messages import BlobInfo, Chunk, Hints
 from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
 from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, places, swarm
 from tests.tiny import make_run
+from trainer.evidence import LazyExecutor
 from trainer.folder import RunFolder
-from trainer.inspect import make_executor, read_report
+from trainer.inspect import make_executor, read_report, write_report
 from verification import codec, law, signing
 from verification.addresses import chunk_digest
 from verification.digest import ZERO, tagged
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
 from verification.manifest import BundleRef, run_id
+from verification.retrial import verify
 from verification.sampling import leaf_steps
 from verification.state import Phase, Place, Ruling, Stage, Standing
 from verification.statements import (
@@ -41,7 +43,7 @@ from verification.statements import (
     round_of,
     sign_statement,
 )
-from verification.units import Amount, Count, Digest, Signature
+from verification.units import Address, Amount, Count, Digest, Signature
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 STRANGER = Identity(b"\x66" * 32)
@@ -89,32 +91,56 @@ def test_an_honest_swarm_ends_on_one_state(tmp_path: Path) -> None:
     assert_nobody_contradicts_itself(folder, peers)
 
 
-@pytest.mark.parametrize(
-    ("cheat", "place"),
-    [
-        ("skip-steps", Place.STEP),
-        ("noise", Place.EPILOGUE),
-        ("stale", Place.PROLOGUE),
-        ("wrong-data", Place.PROLOGUE),
-    ],
-)
-def test_a_cheat_is_convicted_where_it_cheated(cheat: str, place: Place, tmp_path: Path) -> None:
-    folder = made(tmp_path, 2, 1, swarm__min_workers=1)
-    options = {1: ("--cheat", cheat, "--cheat-from", "1")}
-    with swarm(folder, [WORKER, WORKER, VERIFIER], options, workers_first=True) as peers:
-        assert [peer.wait() for peer in peers] == [0, 0, 0]
-        assert len(final_digests([peers[0], peers[2]])) == 1
+CHEATS = {
+    "skip-steps": Place.STEP,
+    "noise": Place.EPILOGUE,
+    "stale": Place.PROLOGUE,
+    "wrong-data": Place.PROLOGUE,
+}
+
+
+def test_cheats_are_convicted_where_they_cheated_and_by_their_own_words(tmp_path: Path) -> None:
+    """All in one run, from round 1 on: four ways to train wrongly, and one to say two things."""
+    names = [*CHEATS, "equivocate"]
+    folder = made(tmp_path, 1 + len(names), 1)
+    options = {n: ("--cheat", name, "--cheat-from", "1") for n, name in enumerate(names, 1)}
+    with swarm(folder, [WORKER] * (1 + len(names)) + [VERIFIER], options) as peers:
+        assert [peer.wait() for peer in peers] == [0] * len(peers)
+        assert len(final_digests([peers[0], peers[-1]])) == 1
     state = final_state(folder)
-    found = next(dispute for dispute in state.disputes if dispute.round == 1)
-    convict = load(folder.keys / "peer-1.key").address
-    assert (found.accused, found.ruling, found.place) == (convict, Ruling.GUILTY, place)
-    assert found.claimed != found.computed
-    assert {dispute.accused for dispute in state.disputes} == {convict}
-    if place is Place.STEP:
-        assert found.high == state.rounds[1].assignments[convict].steps // 2 + 1
-    assert state.members[convict].standing is Standing.EXCLUDED
-    assert state.members[convict].slashed == sum(dispute.slashed for dispute in state.disputes) > 0
-    assert not any(m.slashed for address, m in state.members.items() if address != convict)
+    convicts = {name: load(folder.keys / f"peer-{n}.key").address for n, name in enumerate(names, 1)}
+    for name, place in CHEATS.items():
+        convict = convicts[name]
+        found = next(
+            dispute for dispute in state.disputes if (dispute.round, dispute.accused) == (1, convict)
+        )
+        assert (found.ruling, found.place) == (Ruling.GUILTY, place)
+        assert found.claimed != found.computed
+        if place is Place.STEP:
+            assert found.high == state.rounds[1].assignments[convict].steps // 2 + 1
+        assert (
+            state.members[convict].slashed
+            == sum(d.slashed for d in state.disputes if d.accused == convict)
+            > 0
+        )
+    liar = convicts["equivocate"]
+    assert not any(dispute.accused == liar for dispute in state.disputes)
+    assert len(peers[names.index("equivocate") + 1].events("misbehaved")) == 1
+    assert {convict: state.members[convict].standing for convict in convicts.values()} == dict.fromkeys(
+        convicts.values(), Standing.EXCLUDED
+    )
+    assert {address for address, m in state.members.items() if m.slashed} == set(convicts.values())
+    report = write_report(folder)
+    assert report.result.ok
+    assert len(report.result.cheats) == len(names)
+    check_evidence(folder, {"node", "contradiction"}, set(convicts.values()))
+
+
+def check_evidence(folder: RunFolder, kinds: set[str], accused: set[Address]) -> None:
+    """Every file of evidence convicts, as `proofswarm verify` reads it; together they are about these."""
+    findings = [verify(path.read_bytes(), LazyExecutor()) for path in folder.evidence.glob("*.evidence")]
+    assert {finding.accused for finding in findings} == accused
+    assert {finding.kind for finding in findings} >= kinds
 
 
 def test_killed_peers_come_back_and_never_contradict_themselves(tmp_path: Path) -> None:

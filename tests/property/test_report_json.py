@@ -12,7 +12,7 @@ from rich.console import Console
 from verification.errors import UserError
 from verification.report import html, terminal
 from verification.report.encoding import from_json, to_json
-from verification.report.schema import Report
+from verification.report.schema import SCHEMA_VERSION, Report
 
 STEADY = settings(
     max_examples=60,
@@ -42,7 +42,7 @@ def of(kind: Any) -> st.SearchStrategy[Any]:
     return st.one_of(*map(of, arguments))
 
 
-reports = of(Report).map(lambda report: dataclasses.replace(report, schema_version=1))
+reports = of(Report).map(lambda report: dataclasses.replace(report, schema_version=SCHEMA_VERSION))
 json_values = st.recursive(
     st.none() | st.booleans() | number | finite | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
@@ -69,7 +69,7 @@ def test_every_view_takes_every_report(report: Report) -> None:
 @STEADY
 @given(json_values, st.sampled_from(["", "rounds", "parameters", "money", "result", "evaluation"]))
 def test_any_json_value_is_read_or_refused(value: object, field: str) -> None:
-    whole: object = {"schema_version": 1, field: value} if field else value
+    whole: object = {"schema_version": SCHEMA_VERSION, field: value} if field else value
     complaint = ""
     try:
         from_json(whole)

@@ -10,7 +10,8 @@ from simulator.network import CALM, ROUGH
 from simulator.toy import minimal
 from simulator.world import World
 from trainer.cheats import CHEATS, conduct_named
-from verification.adversaries import BEHAVIOURS, AnswerHonestly, Mute
+from verification.adversaries import AnswerHonestly, Mute
+from verification.playbook import PLAYS
 from verification.state import Stage
 from verification.statements import Opening
 
@@ -21,7 +22,7 @@ def chaos(seed: int) -> tuple[World, list[Actor]]:
     honest: list[Actor] = [*(Worker(f"w{i}") for i in range(3)), *(Verifier(f"v{i}") for i in range(2))]
     conduct = conduct_named(rng.choice(sorted(CHEATS)), rng.randint(0, 3))
     cheat = Worker("cheat", *rng.choice([[], [AnswerHonestly()], [Mute(Opening)]]), conduct=conduct)
-    others = [cheat, Verifier("liar", *BEHAVIOURS[rng.choice(sorted(BEHAVIOURS))]())]
+    others = [cheat, Verifier("liar", *PLAYS[rng.choice(sorted(PLAYS))].make(1))]
     rounds = rng.randint(3, 8)
     manifest = minimal(
         rounds=rounds,

@@ -27,9 +27,9 @@ from simulator.network import ROUGH
 from simulator.toy import minimal
 from simulator.world import World
 from trainer.cheats import conduct_named
-from verification.adversaries import BEHAVIOURS
+from verification.playbook import PLAYS
 actors = [*(Worker(f"w{i}") for i in range(3)), Worker("cheat", conduct=conduct_named("noise", 1)), Verifier("v0")]
-actors.append(Verifier("liar", *BEHAVIOURS["false-accuser"]()))
+actors.append(Verifier("liar", *PLAYS["false-accuser"].make(0)))
 world = World(minimal(audit_rate=700_000), actors, random.Random(11), ROUGH)
 world.crash(actors[0], 200, 900)
 world.cut_off(actors[4], 300, 700)

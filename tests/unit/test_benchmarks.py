@@ -202,9 +202,9 @@ def test_a_planted_fault_is_named_by_the_law(tmp_path: Path) -> None:
     assert parameters == 133_440
     planted = {fault.name: fault for fault in dispute.faults(run)}
     assert len(planted) == 8
-    memo: dict[str, dispute.Claim] = {}
+    court = dispute.Court(run, data)
     for name in ("gather", "constant"):
-        row = dispute.measure(run, data, planted[name], memo, iter(range(100)).__next__)
+        row = dispute.measure(court, planted[name], iter(range(100)).__next__)
         assert row["named"], row
         assert row["node"] == planted[name].node
         assert row["accused_bytes"] < 10_000

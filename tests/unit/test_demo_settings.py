@@ -6,30 +6,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.demo import CHEAT_FROM, MISSED_CHANCE, DemoSettings, audit_rate, demo_job, run_demo
+from trainer.demo import MISSED_CHANCE, DemoSettings, audit_rate, demo_job, run_demo
 from trainer.job import parse_job
 from verification.errors import UserError
 
 
 def settings(
-    rounds: int = 12, workers: int = 4, verifiers: int = 2, text: Path | None = None
+    rounds: int = 12,
+    workers: int = 4,
+    verifiers: int = 2,
+    text: Path | None = None,
+    cheat: str = "skip-steps",
 ) -> DemoSettings:
     """Return what a user may choose."""
-    return DemoSettings(Path("runs/demo"), "skip-steps", rounds, workers, verifiers, 0, text)
+    return DemoSettings(Path("runs/demo"), cheat, rounds, workers, verifiers, 0, text)
 
 
 @given(rounds=st.integers(1, 1000), verifiers=st.integers(1, 16))
 def test_a_cheat_is_missed_with_the_promised_chance_at_most(rounds: int, verifiers: int) -> None:
     rate = audit_rate(rounds, verifiers)
     assert 0 < rate <= 1
-    chances = verifiers * (rounds - 1 - CHEAT_FROM)
-    if chances > 0:
-        assert (1 - rate) ** chances <= MISSED_CHANCE
+    assert (1 - rate) ** (verifiers * rounds) <= MISSED_CHANCE
 
 
-@given(rounds=st.integers(5, 999), verifiers=st.integers(1, 16))
+@given(rounds=st.integers(1, 999), verifiers=st.integers(1, 16))
 def test_the_rate_is_not_much_higher_than_needed(rounds: int, verifiers: int) -> None:
-    needed = 1 - MISSED_CHANCE ** (1 / (verifiers * (rounds - 1 - CHEAT_FROM)))
+    needed = 1 - MISSED_CHANCE ** (1 / (verifiers * rounds))
     assert needed <= audit_rate(rounds, verifiers) <= needed + 0.002
 
 
@@ -39,7 +41,15 @@ def test_every_choice_gives_a_job_that_parses(rounds: int, workers: int, verifie
     assert parse_job(text, "again") == job
     assert (job.training.rounds, job.swarm.workers, job.swarm.verifiers) == (rounds, workers, verifiers)
     assert job.accounts.peers == workers + verifiers
-    assert job.swarm.audit_rate == pytest.approx(audit_rate(rounds, verifiers))
+    assert job.swarm.audit_rate == pytest.approx(audit_rate(max(1, rounds - 4), verifiers))
+
+
+def test_the_cheat_decides_who_cheats_how_often_it_can_be_caught_and_how_long_the_law_waits() -> None:
+    usual, once, lazy = (settings(cheat=cheat) for cheat in ("skip-steps", "backdoor", "skip-duties"))
+    assert [s.cheat_number for s in (usual, once, lazy, settings(cheat="none"))] == [3, 3, 5, None]
+    assert [s.cheated_rounds for s in (usual, once, lazy)] == [8, 1, 8]
+    patient, hasty = (demo_job(s)[1].windows.silence for s in (usual, lazy))
+    assert hasty < patient / 10
 
 
 @pytest.mark.parametrize(
@@ -64,3 +74,8 @@ def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
 def test_a_cheat_needs_rounds_to_cheat_in(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="take --rounds 5 or more"):
         run_demo(DemoSettings(tmp_path, "noise", 4, 1, 1, 0, None))
+
+
+def test_a_verifier_that_cheats_needs_another_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="take --verifiers 2 or more"):
+        run_demo(DemoSettings(tmp_path, "skip-duties", 12, 1, 1, 0, None))

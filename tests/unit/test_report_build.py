@@ -183,7 +183,7 @@ def test_the_result_is_good_only_when_everything_is() -> None:
     events = logs(world, "skip-steps")
     result = report_of(world, events).result
     assert result.ok
-    assert "caught, proved and slashed the cheat" in result.sentence
+    assert "; the cheat was caught and slashed." in result.sentence
     assert "all 2 honest peers ended on state abababababababab" in result.facts
     for name in ("honest", "verifier"):
         assert not report_of(world, change(events, name, "ended", digest="cd" * 32)).result.ok
@@ -192,7 +192,11 @@ def test_the_result_is_good_only_when_everything_is() -> None:
     innocent = report_of(world, change(events, "cheat", "started", cheat="none")).result
     assert (innocent.ok, innocent.sentence) == (False, "The run fell short: honest peers lost stake: cheat.")
     liar = report_of(world, change(events, "honest", "started", cheat="noise")).result
-    assert "honest cheated and was not caught" in liar.facts
+    assert "honest (noise) cheated and was not caught" in liar.facts
+    lazy = report_of(world, change(events, "honest", "started", cheat="never-commit", cheat_from=2)).result
+    assert "honest (never-commit) cheated and was paid for 3 rounds" in lazy.facts
+    slow = report_of(world, change(events, "honest", "started", cheat="dawdle")).result
+    assert (slow.ok, slow.cheats[1][:31]) == (True, "honest (dawdle) harmed nobody: ")
 
 
 def test_an_evaluation_that_got_worse_is_no_good_result() -> None:

@@ -15,18 +15,20 @@ from pathlib import Path
 from verification import codec, law
 from verification.digest import integer, tagged
 from verification.effects import Effect
-from verification.errors import Malformed, ProofswarmError, Unavailable, UserError, Violation
+from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, UserError, Violation
 from verification.executor import Executor
 from verification.manifest import Manifest
 from verification.state import State
-from verification.statements import MAX_STATEMENT
+from verification.statements import MAX_STATEMENT, open_statement
 from verification.units import Address, Amount, Digest, Millis
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file, kept in SQLite's user_version."""
 
 APPLICATION = 0x50535741
 BUSY_SECONDS = 60.0
+MAX_CONTRADICTION = codec.MAX_MESSAGE // 3
+"""Bytes of the largest statement that is kept to report that it contradicts another. (SPEC.md 10)"""
 
 SCHEMA = """
 CREATE TABLE log (
@@ -36,7 +38,13 @@ CREATE TABLE log (
     data BLOB NOT NULL,
     head BLOB NOT NULL
 ) STRICT;
+CREATE TABLE contradiction (
+    id   INTEGER PRIMARY KEY,
+    seq  INTEGER NOT NULL UNIQUE REFERENCES log,
+    data BLOB NOT NULL
+) STRICT;
 """
+"""`contradiction` keeps what was refused because its author had said something else in its place, in entry `seq`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ class Genesis:
     submitter: Address
     balances: tuple[tuple[Address, Amount], ...]
     deposit: Amount
+
+
+Twice = tuple[Address, bytes, bytes]
+"""An author and two statements of it for one place: the one in the log, and one that was refused for it."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ class LocalLedger:
         self._head = law.GENESIS_HEAD
         self.state: State
         self._backlog: list[Entry] = []
+        self._twice: list[Twice] = []
         self.catch_up()
 
     def close(self) -> None:
@@ -130,11 +143,20 @@ class LocalLedger:
         taken, self._backlog = self._backlog, []
         return taken
 
+    def contradictions(self) -> list[Twice]:
+        """Return all that was refused as a second statement for one place, whoever submitted it. (SPEC.md 6.9)"""
+        query = (
+            "SELECT l.data, c.data FROM contradiction c JOIN log l USING (seq) WHERE c.id > ? ORDER BY c.id"
+        )
+        for first, second in self._connection.execute(query, (len(self._twice),)).fetchall():
+            self._twice.append((open_statement(first)[0], first, second))
+        return list(self._twice)
+
     def submit(self, data: bytes) -> None:
         """Admit a signed statement; one that is in the log already is acknowledged again. (SPEC.md 8.3)
 
-        Raises a Violation when the law refuses it, and then nothing of it is kept; Unavailable when another process
-        does not let go of the file.
+        Raises a Violation when the law refuses it, and then nothing of it is kept but a contradiction; Unavailable when
+        another process does not let go of the file.
         """
         self.catch_up()
         with self._transaction():
@@ -142,7 +164,22 @@ class LocalLedger:
             if law.is_known(self.state, data):
                 return
             now = self._tick_if_due()
-            self._append(now, "statement", data)
+            try:
+                self._append(now, "statement", data)
+            except Refused:
+                self._keep_contradiction(data)
+                raise
+
+    def _keep_contradiction(self, data: bytes) -> None:
+        """Keep a refused statement if its author has said something else in its place; one for each place."""
+        said = law.said_instead(self.state, data)
+        if said is None or len(data) > MAX_CONTRADICTION:
+            return
+        log = self._connection.execute("SELECT seq, data FROM log WHERE kind = 'statement'")
+        seq, first = next((seq, first) for seq, first in log if tagged("said", first) == said)
+        if len(first) <= MAX_CONTRADICTION and open_statement(first)[1] != open_statement(data)[1]:
+            row = "INSERT OR IGNORE INTO contradiction (seq, data) VALUES (?, ?)"
+            self._connection.execute(row, (seq, data))
 
     def tick(self) -> bool:
         """Let due deadlines pass; returns whether there were any. Raises Unavailable as `submit` does."""

@@ -4,11 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from verification import economics
 from verification import effects as done
 from verification.report import schema
+from verification.report.descent import Descent
 from verification.report.verdict import judge
 from verification.signing import checksum
 from verification.state import Audit, Dispute, Member, Place, RoundState, Ruling, Standing, State, total_money
@@ -17,6 +19,7 @@ from verification.units import Address, Millis, Round
 Event = Mapping[str, Any]
 
 FIRST = Round(0)
+NO_WAY = Descent("", (), (), 0, 0)
 OUTCOMES: dict[Audit, schema.Outcome] = {
     Audit.PASSED: "pass",
     Audit.MISMATCH: "mismatch",
@@ -43,6 +46,7 @@ class History:
     excluded: dict[Address, Round] = field(default_factory=dict)
     audits: dict[tuple[Round, Round, Address, Address], done.AuditEnded] = field(default_factory=dict)
     moves: dict[int, list[schema.MoveReport]] = field(default_factory=lambda: defaultdict(list))
+    penalties: list[schema.PenaltyReport] = field(default_factory=list)
     round: Round = FIRST
 
     def take(self, at: Millis, effect: done.Effect) -> None:
@@ -58,6 +62,12 @@ class History:
                 self._note_stakes(effect.number)
             case done.Slashed():
                 self.stakes[effect.address] -= effect.stake
+                who, taken = checksum(effect.address), effect.stake + effect.escrow
+                self.penalties.append(
+                    schema.PenaltyReport(
+                        at, self.round, who, effect.reason, taken, effect.rewarded, effect.burned
+                    )
+                )
             case done.StandingChanged() if effect.standing == Standing.EXCLUDED.value:
                 self.excluded.setdefault(effect.address, self.round)
             case done.AuditEnded() if effect.outcome is not Audit.WAITING:
@@ -83,8 +93,12 @@ def build_report(
     effects: Iterable[tuple[Millis, done.Effect]],
     events: Mapping[str, Sequence[Event]],
     created: Millis,
+    ways: Mapping[int, Descent] = MappingProxyType({}),
 ) -> schema.Report:
-    """Return the report of a run: its final state, its effects in order, the events of each peer by name."""
+    """Return the report of a run: its final state, its effects in order, the events of each peer by name.
+
+    `ways` holds each dispute's way down by its number, from whoever has read the statements.
+    """
     history = History()
     for at, effect in effects:
         history.take(at, effect)
@@ -104,7 +118,11 @@ def build_report(
         parameters=_parameters(state),
         rounds=rounds,
         peers=peers,
-        disputes=tuple(_dispute(state, number, history) for number in range(len(state.disputes))),
+        disputes=tuple(
+            _dispute(state, number, history, ways.get(number, NO_WAY))
+            for number in range(len(state.disputes))
+        ),
+        penalties=tuple(history.penalties),
         traffic=_traffic(events),
         money=_money(state),
         economics=tuple(
@@ -191,7 +209,7 @@ def _peer(member: Member, state: State, history: History, names: Mapping[str, st
     )
 
 
-def _dispute(state: State, number: int, history: History) -> schema.DisputeReport:
+def _dispute(state: State, number: int, history: History, way: Descent) -> schema.DisputeReport:
     dispute = state.disputes[number]
     return schema.DisputeReport(
         number=number + 1,
@@ -212,6 +230,11 @@ def _dispute(state: State, number: int, history: History) -> schema.DisputeRepor
         rewarded=dispute.rewarded,
         burned=dispute.burned,
         moves=tuple(history.moves[number]),
+        program=way.program,
+        lists=way.lists,
+        inputs=way.inputs,
+        accused_bytes=way.accused_bytes,
+        accuser_bytes=way.accuser_bytes,
     )
 
 

@@ -82,7 +82,14 @@ def totals(report: Report) -> Totals:
         passed=outcomes["pass"],
         mismatches=outcomes["mismatch"],
         undecided=outcomes["lost"] + outcomes["void"],
-        convicted=tuple(dict.fromkeys(dispute.accused for dispute in convictions(report))),
+        convicted=tuple(
+            dict.fromkeys(
+                [
+                    *(dispute.accused for dispute in convictions(report)),
+                    *(peer.id for peer in report.peers if peer.slashed and peer.status == "excluded"),
+                ]
+            )
+        ),
         first_loss=losses[0] if losses else None,
         last_loss=losses[-1] if losses else None,
         slashed=sum(peer.slashed for peer in report.peers),

@@ -8,7 +8,7 @@ Times are ledger milliseconds. A float is always finite: unknown or not finite i
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Drawn = Literal["private", "public", "redraw"]
 Outcome = Literal["pass", "mismatch", "lost", "void"]
@@ -94,6 +94,29 @@ class MoveReport:
 
 
 @dataclass(frozen=True)
+class ListReport:
+    """One list that the accused posted on the way down, and what the challenger contested of it."""
+
+    what: Annotated[str, "What the list holds digests of."]
+    entries: Annotated[int, "Digests in the list; each may stand for several nodes or steps."]
+    contested: Annotated[
+        str, "The first entry that the challenger's own re-run does not give; empty if none."
+    ]
+    bytes: Annotated[int, "Bytes of the signed statement."]
+
+
+@dataclass(frozen=True)
+class InputReport:
+    """One value that the disputed node reads."""
+
+    value: Annotated[int, "Number of the value in the program."]
+    name: Annotated[str, "Name of the program's input, operator of the node that makes it, or 'constant'."]
+    origin: Annotated[str, "Where it comes from, and so what proves it."]
+    tensor: Annotated[str, "Dtype, shape, and how many of its rows the evidence needed."]
+    bytes: Annotated[int, "Bytes that the evidence brought; 0 for what every replayer has."]
+
+
+@dataclass(frozen=True)
 class DisputeReport:
     """One dispute: who accused whom of what, how it narrowed, and who was right."""
 
@@ -115,6 +138,24 @@ class DisputeReport:
     rewarded: Annotated[int, "Part of it paid to whoever was right."]
     burned: Annotated[int, "Part of it destroyed."]
     moves: Annotated[tuple[MoveReport, ...], "Every move in the order of the ledger."]
+    program: Annotated[str, "Digest of the program in dispute; empty when the ledger's log was not read."]
+    lists: Annotated[tuple[ListReport, ...], "The way down, list by list."]
+    inputs: Annotated[tuple[InputReport, ...], "What the disputed node reads, in its order."]
+    accused_bytes: Annotated[int, "Bytes of the accused's lists."]
+    accuser_bytes: Annotated[int, "Bytes of the challenger's points and evidence."]
+
+
+@dataclass(frozen=True)
+class PenaltyReport:
+    """What the law took from somebody at once, and why."""
+
+    at_ms: Annotated[int, "Ledger time."]
+    round: Annotated[int, "Round that was open then."]
+    peer: Annotated[str, "Address of whoever lost it."]
+    reason: Annotated[str, "Why, in one sentence."]
+    slashed: Annotated[int, "Amount taken from stake and escrow."]
+    rewarded: Annotated[int, "Part of it paid to whoever showed it."]
+    burned: Annotated[int, "Part of it destroyed."]
 
 
 @dataclass(frozen=True)
@@ -168,6 +209,7 @@ class ResultReport:
     ok: Annotated[bool, "Whether the run did what was asked of it."]
     sentence: Annotated[str, "The result in one sentence."]
     facts: Annotated[tuple[str, ...], "Sentences that bear it out."]
+    cheats: Annotated[tuple[str, ...], "What became of each peer that was started to cheat, and what did it."]
 
 
 @dataclass(frozen=True)
@@ -183,6 +225,7 @@ class Report:
     rounds: Annotated[tuple[RoundReport, ...], "Closed rounds, ascending."]
     peers: Annotated[tuple[PeerReport, ...], "Everybody who ever joined."]
     disputes: Annotated[tuple[DisputeReport, ...], "Every dispute in the order of opening."]
+    penalties: Annotated[tuple[PenaltyReport, ...], "Everything that was taken, in the order of the ledger."]
     traffic: Annotated[tuple[TrafficReport, ...], "Bytes moved, by peer and kind; empty when not recorded."]
     money: Annotated[MoneyReport, "Where the money is at the end."]
     economics: Annotated[tuple[AdversaryReport, ...], "What breaking the rules would gain and cost."]

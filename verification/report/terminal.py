@@ -58,6 +58,8 @@ def tables(report: Report) -> Group:
     if report.rounds and figures.workers(report):
         parts += [Text(), _audit_table(report, names), _legend()]
     parts += _disputes(report, names)
+    if report.penalties:
+        parts += [Text(), _penalty_table(report, names)]
     if report.peers:
         parts += [Text(), _peer_table(report, names)]
     if report.economics:
@@ -130,6 +132,7 @@ def _disputes(report: Report, names: words.Names) -> list[RenderableType]:
         if dispute.computed_digest:
             parts.append(_text(f"  claimed: {dispute.claimed_digest}", "red"))
             parts.append(_text(f"  computed: {dispute.computed_digest}"))
+        parts += [_text(f"  {line}") for line in words.way_down(dispute)]
         if dispute.slashed:
             shares = f"{words.amount(dispute.rewarded)} to whoever was right, {words.amount(dispute.burned)} burned"
             parts.append(_text(f"  {words.amount(dispute.slashed)} slashed: {shares}"))
@@ -148,6 +151,20 @@ def _peer_table(report: Report, names: words.Names) -> Table:
         style = "red" if peer.status in ("excluded", "suspended") else ""
         cells = [names(peer.id), peer.role, peer.status, *money, *counts]
         table.add_row(*(_text(cell) for cell in cells), style=style)
+    return table
+
+
+def _penalty_table(report: Report, names: words.Names) -> Table:
+    table = Table(title="What was taken", title_justify="left", box=None, padding=(0, 2), pad_edge=False)
+    table.add_column("round", justify="right")
+    table.add_column("from")
+    for heading in ("slashed", "paid on", "burned"):
+        table.add_column(heading, justify="right")
+    table.add_column("because")
+    for entry in report.penalties:
+        money = [words.amount(value) for value in (entry.slashed, entry.rewarded, entry.burned)]
+        cells = [str(entry.round), names(entry.peer), *money, entry.reason]
+        table.add_row(*(_text(cell) for cell in cells))
     return table
 
 

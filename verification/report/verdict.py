@@ -1,11 +1,14 @@
 """Whether a run did what was asked of it, in one sentence and the facts behind it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from verification.playbook import Ending, ending_of
 from verification.report import schema
 from verification.report.words import counted
-from verification.state import Ruling, Stage, State
+from verification.signing import checksum
+from verification.state import Stage, State
 
 Event = Mapping[str, Any]
 
@@ -18,23 +21,33 @@ def judge(
 ) -> schema.ResultReport:
     """Return the result. A peer that was started to cheat says so in its own events, so honest ones are known."""
     cheats = {
-        str(e["peer"])
+        str(e["peer"]): Cheat(str(e["cheat"]), int(e.get("cheat_from", 0)))
         for log in events.values()
         for e in log
         if e["kind"] == "started" and e.get("cheat") != "none"
     }
-    cheats = {peer for peer in cheats if any(p.id == peer for p in peers)}
+    cheats = {p.id: cheats[p.id] for p in peers if p.id in cheats}
     digests = _final_digests(events, cheats)
+    ends = [_cheat_check(state, peer, cheats[peer.id]) for peer in peers if peer.id in cheats]
     checks = [
         (state.stage is Stage.ENDED, "the run ended and everything is settled", "the run has not ended"),
         *_model_check(evaluation),
-        *_cheat_checks(peers, cheats),
+        *ends,
         _honest_check(peers, cheats),
         _digest_check(peers, cheats, digests),
     ]
     ok = all(holds for holds, _, _ in checks)
     facts = tuple(good if holds else bad for holds, good, bad in checks)
-    return schema.ResultReport(ok, _sentence(state, checks, cheats), facts)
+    told = tuple(good if holds else bad for holds, good, bad in ends)
+    return schema.ResultReport(ok, _sentence(state, checks, peers, cheats), facts, told)
+
+
+@dataclass(frozen=True)
+class Cheat:
+    """What a peer played, its names joined by commas, and from which round on."""
+
+    names: str
+    first: int
 
 
 Check = tuple[bool, str, str]
@@ -48,24 +61,31 @@ def _model_check(evaluation: schema.EvaluationReport | None) -> list[Check]:
     return [(after < before, good, f"held-out loss went from {before:.3f} to {after:.3f}")]
 
 
-def _cheat_checks(peers: Sequence[schema.PeerReport], cheats: set[str]) -> list[Check]:
-    return [
-        (
-            peer.slashed > 0 and peer.status == "excluded",
-            f"{peer.name or peer.id} cheated and lost {peer.slashed}, excluded in round {peer.excluded_in_round}",
-            f"{peer.name or peer.id} cheated and was not caught",
-        )
-        for peer in peers
-        if peer.id in cheats
-    ]
+def _cheat_check(state: State, peer: schema.PeerReport, cheat: Cheat) -> Check:
+    """Return whether the run ended for a cheat as `playbook` says it must."""
+    ending, how = ending_of(cheat.names.split(","))
+    who = f"{peer.name or peer.id} ({cheat.names})"
+    lost = f"{who} lost {peer.slashed}"
+    if peer.status == "excluded":
+        lost += f" and was excluded in round {peer.excluded_in_round}"
+    if ending is Ending.UNPAID:
+        included = [w.number for w in state.rounds if any(checksum(a) == peer.id for a in w.included)]
+        paid = sum(number >= cheat.first for number in included)
+        return not paid, f"{who} was paid for nothing: {how}", f"{who} cheated and was paid for {paid} rounds"
+    if ending is Ending.HARMLESS:
+        return True, f"{lost if peer.slashed else f'{who} harmed nobody'}: {how}", ""
+    caught = peer.slashed > 0 and (ending is Ending.FINED or peer.status == "excluded")
+    return caught, f"{lost}: {how}", f"{who} cheated and was not caught"
 
 
-def _honest_check(peers: Sequence[schema.PeerReport], cheats: set[str]) -> Check:
+def _honest_check(peers: Sequence[schema.PeerReport], cheats: Mapping[str, Cheat]) -> Check:
     hurt = [peer.name or peer.id for peer in peers if peer.id not in cheats and peer.slashed]
     return not hurt, "no honest peer lost stake", f"honest peers lost stake: {', '.join(hurt)}"
 
 
-def _digest_check(peers: Sequence[schema.PeerReport], cheats: set[str], digests: Mapping[str, str]) -> Check:
+def _digest_check(
+    peers: Sequence[schema.PeerReport], cheats: Mapping[str, Cheat], digests: Mapping[str, str]
+) -> Check:
     honest = [peer for peer in peers if peer.id not in cheats]
     missing = [peer.name or peer.id for peer in honest if peer.id not in digests]
     values = {digests[peer.id] for peer in honest if peer.id in digests}
@@ -75,16 +95,19 @@ def _digest_check(peers: Sequence[schema.PeerReport], cheats: set[str], digests:
     return len(values) == 1 and not missing, good, bad
 
 
-def _final_digests(events: Mapping[str, Sequence[Event]], cheats: set[str]) -> dict[str, str]:
+def _final_digests(events: Mapping[str, Sequence[Event]], cheats: Mapping[str, Cheat]) -> dict[str, str]:
     return {str(e["peer"]): str(e["digest"]) for log in events.values() for e in log if e["kind"] == "ended"}
 
 
-def _sentence(state: State, checks: Sequence[Check], cheats: set[str]) -> str:
+def _sentence(
+    state: State, checks: Sequence[Check], peers: Sequence[schema.PeerReport], cheats: Mapping[str, Cheat]
+) -> str:
     failed = [bad for holds, _, bad in checks if not holds]
     if failed:
         return f"The run fell short: {failed[0]}."
-    guilty = sum(dispute.ruling is Ruling.GUILTY for dispute in state.disputes)
     trained = f"The swarm trained {counted(len(state.rounds), 'round')} to one state"
     if not cheats:
         return f"{trained}, and nobody cheated."
-    return f"{trained}, and caught, proved and slashed the cheat ({counted(guilty, 'conviction')})."
+    if any(peer.slashed for peer in peers if peer.id in cheats):
+        return f"{trained}; the cheat was caught and slashed."
+    return f"{trained}; the cheat gained nothing."

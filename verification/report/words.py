@@ -100,6 +100,21 @@ def where(dispute: DisputeReport) -> str:
     return f"{place}, node {dispute.node}{operator}{near}"
 
 
+def way_down(dispute: DisputeReport) -> list[str]:
+    """Return the lists of a dispute, what its node reads and the bytes of both sides, a line each."""
+    lines = []
+    for part in dispute.lists:
+        contested = f", of which {part.contested} differs" if part.contested else ""
+        lines.append(f"listed: {part.what} in {counted(part.entries, 'digest')}{contested}")
+    for source in dispute.inputs:
+        brought = f", {data_size(source.bytes)} brought" if source.bytes else ""
+        lines.append(f"reads: {source.value} ({source.name}), {source.tensor}, from {source.origin}{brought}")
+    if dispute.accused_bytes or dispute.accuser_bytes:
+        sizes = f"{data_size(dispute.accused_bytes)} of lists, {data_size(dispute.accuser_bytes)} from the accuser"
+        lines.append(f"bytes: {sizes}")
+    return [one_line(line) for line in lines]
+
+
 def story(dispute: DisputeReport, names: Names) -> Story:
     """Return what was wrong, who showed it and how it was settled."""
     accused, accuser = names(dispute.accused), names(dispute.accuser)
