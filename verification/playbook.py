@@ -68,7 +68,7 @@ PLAYS: dict[str, Play] = {
         lambda first: [Mute(Commit)],
     ),
     "wrong-bytes": Play(
-        (WORKER,), Ending.UNPAID, "its bytes were not what it had committed to, and nobody attested them",
+        (WORKER,), Ending.CONVICTED, "the bytes that it had committed to were not that contribution, and convicted it",
         lambda first: [WrongBytes()],
     ),
     "copy-work": Play(
