@@ -328,7 +328,7 @@ class AnswerHonestly(Behaviour):
 
 
 class WrongBytes(Behaviour):
-    """Commits to the right contribution by digest, over bytes that are something else: those of the first state."""
+    """Commits to the right contribution by digest, over bytes that are something else: the round's first state."""
 
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
         """Spoil one's own work."""
@@ -340,7 +340,7 @@ class WrongBytes(Behaviour):
 
     def spoil(self, view: View, work: Work) -> Work:
         """Return what the commitment is made of instead."""
-        wrong = BundleRef(work.contribution.digest, view.state.manifest.start.blob)
+        wrong = BundleRef(work.contribution.digest, view.state.rounds[-1].start.blob)
         return dataclasses.replace(work, contribution=wrong)
 
 
