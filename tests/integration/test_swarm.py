@@ -91,21 +91,17 @@ def test_an_honest_swarm_ends_on_one_state(tmp_path: Path) -> None:
     assert_nobody_contradicts_itself(folder, peers)
 
 
-CHEATS = {
-    "skip-steps": Place.STEP,
-    "noise": Place.EPILOGUE,
-    "stale": Place.PROLOGUE,
-    "wrong-data": Place.PROLOGUE,
-}
+CHEATS = {"skip-steps": Place.STEP, "noise": Place.EPILOGUE, "stale": Place.PROLOGUE}
 
 
+@pytest.mark.timeout(700)
 def test_cheats_are_convicted_where_they_cheated_and_by_their_own_words(tmp_path: Path) -> None:
-    """All in one run, from round 1 on: four ways to train wrongly, and one to say two things."""
+    """All in one run, from round 1 on: three ways to train wrongly, and one to say two things."""
     names = [*CHEATS, "equivocate"]
     folder = made(tmp_path, 1 + len(names), 1)
     options = {n: ("--cheat", name, "--cheat-from", "1") for n, name in enumerate(names, 1)}
     with swarm(folder, [WORKER] * (1 + len(names)) + [VERIFIER], options) as peers:
-        assert [peer.wait() for peer in peers] == [0] * len(peers)
+        assert [peer.wait(len(peers) * PATIENCE) for peer in peers] == [0] * len(peers)
         assert len(final_digests([peers[0], peers[-1]])) == 1
     state = final_state(folder)
     convicts = {name: load(folder.keys / f"peer-{n}.key").address for n, name in enumerate(names, 1)}
