@@ -22,6 +22,7 @@ from p2p.messages import BlobInfo, Chunk, Hints
 from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
 from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, places, swarm
 from tests.tiny import make_run
+from trainer.demand import run_demand
 from trainer.evidence import LazyExecutor
 from trainer.folder import RunFolder
 from trainer.inspect import make_executor, read_report, write_report
@@ -77,16 +78,22 @@ def assert_nobody_contradicts_itself(folder: RunFolder, peers: list[PeerProcess]
         assert journal & on_ledger == own
 
 
-def test_an_honest_swarm_ends_on_one_state(tmp_path: Path) -> None:
-    folder = made(tmp_path, 2, 1)
+def test_an_honest_swarm_ends_on_one_state_and_shows_what_is_demanded(tmp_path: Path) -> None:
+    folder = made(tmp_path, 2, 1, training__rounds=6, accounts__peers=4)
+    said: list[str] = []
     with swarm(folder, [WORKER, WORKER, VERIFIER]) as peers:
+        peers[0].wait_line(lambda line: line.startswith("state round=1"))
+        assert run_demand(folder, folder.keys / "peer-3.key", None, "peer-1", said.append) == 0
         assert [peer.wait() for peer in peers] == [0, 0, 0]
         assert len(final_digests(peers)) == 1
     report = read_report(folder)
     assert report.result.ok
-    assert (len(report.rounds), report.disputes) == (3, ())
+    assert (len(report.rounds), report.disputes) == (6, ())
     assert {audit.outcome for entry in report.rounds for audit in entry.audits} == {"pass"}
-    assert len([audit for entry in report.rounds for audit in entry.audits]) == 6
+    assert len([audit for entry in report.rounds for audit in entry.audits]) == 12
+    stranger = signing.checksum(load(folder.keys / "peer-3.key").address)
+    assert said[0].startswith(f"{stranger} pays 1000 to see a chunk of peer-1's contribution to round ")
+    assert said[1].startswith("shown by peer-")
     assert not any(peer.events("refused") or peer.events("dropped") for peer in peers)
     assert_nobody_contradicts_itself(folder, peers)
 
