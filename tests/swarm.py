@@ -79,9 +79,9 @@ class PeerProcess:
             assert line is not None, f"{self.name} did not print it: {self._lines[-5:]}"
             return line
 
-    def wait(self) -> int:
+    def wait(self, patience: float = PATIENCE) -> int:
         """Block until the process has ended and return its exit status."""
-        status = self._process.wait(PATIENCE)
+        status = self._process.wait(patience)
         self._reader.join(PATIENCE)
         return status
 
