@@ -15,6 +15,7 @@ from typing import Any
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import BrokenEngine, ToyExecutor, minimal
 from simulator.world import World
+from tests import law_vectors
 from trainer.cheats import conduct_named
 from verification import codec, law, merkle
 from verification.adversaries import AnswerHonestly, Equivocate
@@ -240,11 +241,15 @@ def _with_node_list() -> bytes:
 
 
 def main() -> None:
-    """Write every vector."""
+    """Write the vectors that are not there yet: what is frozen stays as it is."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if not law_vectors.FOLDER.exists():
+        law_vectors.write()
     for attack, check, error, data in (*paths(), *statements(), *evidence()):
         vector = {"attack": attack, "check": check, "expect": error, "data": data.hex()}
-        (FOLDER / f"{attack}.json").write_text(json.dumps(vector, indent=1) + "\n", encoding="utf-8")
+        file = FOLDER / f"{attack}.json"
+        if not file.exists():
+            file.write_text(json.dumps(vector, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from simulator.toy import BrokenEngine
 from tests.property.arena import Arena
 from tests.property.strategies import of
 from trainer.cheats import CHEATS
-from verification import law
+from verification import codec, law
 from verification.actors import Say, decide
+from verification.addresses import chunks_root
 from verification.adversaries import FalseAccuser, Invent, Mute, SkipDuties, WrongSeal
 from verification.digest import ZERO, tagged
 from verification.state import Stage
@@ -23,11 +24,12 @@ from verification.statements import (
     ChallengeSeal,
     Contradiction,
     NodeInput,
+    Spoiled,
     make_statement,
     round_of,
     sign_statement,
 )
-from verification.units import Address, Digest, Millis, Round
+from verification.units import Address, Count, Digest, Millis, Round
 
 WRONG = tagged("wrong")
 NAPS = 5_000
@@ -140,6 +142,23 @@ class LawMachine(RuleBasedStateMachine):
             second = sign_statement(arena.others[who].secret, statement) if statement.slot == slot else data
             sender = [*arena.honest, *arena.others, arena.stranger][reporter]
             arena.submit(sender.sign(arena.state, Contradiction(data, second)))
+
+    @rule(place=st.integers(0, 50), flip=st.integers(0, 255), told=st.booleans(), whose=st.integers(0, 2))
+    def someone_shows_bytes_as_spoiled(self, place: int, flip: int, told: bool, whose: int) -> None:
+        """Right ones, damaged ones, of a right or a wrong size: no honest commitment is spoiled by any."""
+        arena = self.arena
+        commits = [(w, c) for worked in arena.state.rounds for w, c in sorted(worked.commits.items())]
+        if commits:
+            worker, commit = commits[place % len(commits)]
+            data = bytearray(codec.encode(arena.blobs.get(commit.contribution.digest)))
+            data[place % len(data)] ^= flip
+            size, chunks = Count(len(data) + whose), chunks_root(bytes(data))
+            body = Spoiled(commit.round, worker, size, chunks, bytes(data) if told else b"")
+            sender = [*arena.others, arena.stranger][whose]
+            statement = make_statement(
+                arena.state.chain, arena.state.run, law.head_of(arena.state, commit.round), body
+            )
+            arena.submit(sign_statement(sender.secret, statement))
 
     @invariant()
     def nothing_is_lost_and_no_honest_peer_pays(self) -> None:

@@ -115,7 +115,7 @@ def test_a_second_commitment_after_the_beacon_is_refused_and_convicts() -> None:
 
 
 def test_another_s_work_does_not_open_as_one_s_own() -> None:
-    copy = CopyWork()
+    copy = CopyWork(1)  # in round 0 there is no work to copy, and what else it commits to its bytes convict
     cheat = Worker("cheat", copy)
     world = played([cheat])
     assert copy.faults > 0
@@ -302,7 +302,8 @@ def test_identities_without_a_machine_lose_more_than_they_earn() -> None:
     sybils = [Worker(f"sybil{i}", CopyWork(), speed=25) for i in range(3)]
     world = played(sybils)
     assert all(sybil.faults > 0 for sybil in sybils)
-    assert all(world.gain(sybil) <= -1_000 for sybil in sybils)
+    # One may report another's bytes and keep half of that slash in the family; the rest is burned.
+    assert sum(world.gain(sybil) for sybil in sybils) <= -1_500
 
 
 def test_challenging_oneself_recovers_half_at_most() -> None:

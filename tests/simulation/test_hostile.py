@@ -21,9 +21,11 @@ from verification.adversaries import (
     FalseAccuser,
     Forge,
     Late,
+    Mute,
     Ring,
     View,
     Whisper,
+    WrongSeal,
 )
 from verification.digest import ZERO, tagged
 from verification.effects import (
@@ -101,6 +103,49 @@ def test_an_old_round_cannot_be_contested_once_its_inputs_may_be_gone() -> None:
     assert not world.state.disputes
     assert world.refused["late: the round lies too far back to be sealed"] > 0
     assert not world.seen(Slashed)
+
+
+class LateChallenge(Behaviour):
+    """Contests every seal of round 0 when six rounds have opened."""
+
+    def act(self, view: View, wanted: list[Act]) -> list[Act]:
+        """Forge every challenge that its own wrong seal allows."""
+        if len(view.state.rounds) < 6:
+            return wanted
+        self.faults += 1
+        accused = sorted(view.state.rounds[0].seals.keys() - {view.me.address})
+        return [*wanted, *(Forge(ChallengeSeal(Round(0), one)) for one in accused)]
+
+
+def test_a_wrong_seal_in_time_gives_no_right_to_contest_others_late() -> None:
+    late = LateChallenge()
+    rogue = Verifier("late", WrongSeal(0), Mute(ChallengeSeal), late, stake=20_000)
+    world = world_of([rogue], [Worker("w0"), Worker("w1"), Worker("w2"), Verifier("v0")])
+    assert late.faults > 0
+    assert {d.accused for d in world.state.disputes} == {rogue.address}
+    assert {s.address for s in world.seen(Slashed)} == {rogue.address}
+
+
+def test_nothing_is_paid_to_whom_a_dispute_is_open_about() -> None:
+    """Rewards of earlier rounds mature while it goes on: the slash must still find them."""
+    slow = [Late(Answer, 550), Late(Trace, 500)]
+    cheat = Worker("cheat", *slow, conduct=conduct_named("skip-steps", 3))
+    world = world_of([cheat], [Worker("w0"), Worker("w1"), Verifier("v0")], rounds=10, escrow_rounds=2)
+    assert sum(behaviour.faults for behaviour in slow) > 0
+    (opened, *_) = [
+        n
+        for n, line in enumerate(world.ledger.log)
+        if any(isinstance(e, DisputeOpened) for e in line.effects)
+    ]
+    (ended, *_) = [
+        n for n, line in enumerate(world.ledger.log) if any(isinstance(e, DisputeEnded) for e in line.effects)
+    ]
+    during = [e for line in world.ledger.log[opened:ended] for e in line.effects]
+    assert [e for e in during if isinstance(e, Paid) and e.what == "reward" and e.address != cheat.address]
+    assert not [
+        e for e in during if isinstance(e, Paid) and e.what == "reward" and e.address == cheat.address
+    ]
+    assert world.seen(Slashed)[0].escrow > 0
 
 
 def test_a_recent_round_is_still_contested_and_the_honest_can_answer() -> None:

@@ -71,7 +71,7 @@ WAYS: dict[str, tuple[Callable[[View, Work], Work], str]] = {
     "garbage": (with_blob(GARBAGE), "do not decode"),
     "too short": (with_blob(SHORT), "has 7 bytes, every contribution has 83"),
     "another bundle": (with_blob(codec.encode(OTHER)), "those of another bundle"),
-    "the first state": (WrongBytes().spoil, "bytes, every contribution has"),
+    "the start state": (WrongBytes().spoil, "bytes, every contribution has"),
     "another shape": (
         lambda view, work: dataclasses.replace(work, contribution=reference(RESHAPED)),
         "has not the dtypes and shapes",

@@ -1,0 +1,63 @@
+"""Frozen attacks on every kind of statement: refused by name with nothing changed, or their author convicted.
+
+`tests/law_vectors.py` says what a vector is. The log pins the law too: what was admitted must be admitted again.
+"""
+
+import copy
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+
+from simulator.memory import MemoryLedger
+from simulator.toy import minimal
+from tests.law_vectors import FOLDER, replay
+from verification import law
+from verification.effects import Slashed
+from verification.errors import Violation
+from verification.statements import KINDS, open_statement
+from verification.units import Millis
+
+minimal(chain=70, slots=8)  # makes the toy programs known
+LOG: list[dict[str, Any]] = json.loads((FOLDER / "log.json").read_text())
+VECTORS = [
+    (kind, vector) for kind in sorted(KINDS) for vector in json.loads((FOLDER / f"{kind}.json").read_text())
+]
+
+
+@cache
+def ledgers() -> dict[int, MemoryLedger]:
+    """Return the ledger after as many entries as any vector asks for."""
+    wanted = {vector["after"] for _, vector in VECTORS}
+    return {n: copy.deepcopy(ledger) for n, ledger in enumerate(replay(LOG), 1) if n in wanted}
+
+
+@pytest.mark.parametrize(
+    ("kind", "vector"), VECTORS, ids=lambda part: part if isinstance(part, str) else part["attack"]
+)
+def test_an_attack_is_refused_by_name(kind: str, vector: dict[str, Any]) -> None:
+    ledger = copy.deepcopy(ledgers()[vector["after"]])
+    data, now = bytes.fromhex(vector["data"]), Millis(vector["at"])
+    ledger.tick(now)
+    before, effects = copy.deepcopy(ledger.state), len(ledger.effects)
+    if vector["expect"] in ("", "guilty"):
+        assert ledger.submit(data, now)
+        author, statement, _ = open_statement(data)
+        assert statement.kind == kind
+        slashed = {e.address for e in ledger.effects[effects:] if isinstance(e, Slashed)}
+        assert (author in slashed) == (vector["expect"] == "guilty")
+        return
+    with pytest.raises(Violation) as caught:
+        law.apply(ledger.state, data, now, ledger.executor)
+    assert type(caught.value).__name__ == vector["expect"]
+    assert vector["words"] in str(caught.value)
+    assert ledger.state == before
+
+
+def test_every_kind_has_its_attacks() -> None:
+    assert {kind for kind, _ in VECTORS} == set(KINDS)
+    for kind in KINDS:
+        attacks = {vector["attack"] for owner, vector in VECTORS if owner == kind}
+        assert {"right", "trailing-bytes", "another-runs-signature", "unknown-peer"} <= attacks
+    assert sum(vector["expect"] == "guilty" for _, vector in VECTORS) >= 6
