@@ -48,7 +48,7 @@ def grow(peers: int, committee: int, seed: int) -> World:
     manifest = minimal(
         rounds=ROUNDS, slots=SLOTS, max_verifiers=VERIFIERS, min_workers=min(peers - VERIFIERS, SLOTS),
         min_verifiers=VERIFIERS, audit_rate=50_000, committee=committee, commit=WINDOW, attest=WINDOW, seal=WINDOW,
-        stall=10 * WINDOW,
+        verdict=WINDOW, opening=WINDOW, reveal=WINDOW, stall=10 * WINDOW,
     )  # fmt: skip
     world = World(manifest, [*verifiers, *workers], random.Random(seed), NETWORK)
     world.run(limit=1_000 * WINDOW)
