@@ -29,7 +29,6 @@ from trainer.job import JobFile, parse_job
 from trainer.swarm_view import SwarmView, Tail
 from verification.errors import UserError
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
-from verification.playbook import PLAYS
 from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
@@ -96,7 +95,7 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         peers=settings.workers + settings.verifiers,
         audit_rate=audit_rate(settings.cheated_rounds, settings.verifiers),
     )
-    if any(name in PLAYS for name in settings.names):
+    if WAITED_FOR.intersection(settings.names):
         text += HASTE
     return text, parse_job(text, "the demo's job")
 
@@ -156,6 +155,10 @@ clock = 60
 silence = 60
 """
 """Of a demo whose cheat lets the law wait, or stays silent until it is convicted."""
+WAITED_FOR = {
+    "withhold-opening", "never-commit", "dawdle", "grief", "invent-verdicts", "copy-verdicts", "withhold-reveal",
+    "withhold-link",
+}  # fmt: skip
 
 
 def run_demo(settings: DemoSettings) -> int:

@@ -37,6 +37,7 @@ def played(cheat: str) -> tuple[World, Actor]:
     return world, rogue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cheat", [*PLAYS, "skip-steps,answers-honestly", "noise,withhold-opening"])
 def test_each_ends_as_the_playbook_says(cheat: str) -> None:
     world, rogue = played(cheat)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.demo import MISSED_CHANCE, DemoSettings, audit_rate, demo_job, run_demo
+from trainer.demo import MISSED_CHANCE, WAITED_FOR, DemoSettings, audit_rate, demo_job, run_demo
 from trainer.job import parse_job
 from verification.errors import UserError
+from verification.playbook import PLAYS
 
 
 def settings(
@@ -48,8 +49,10 @@ def test_the_cheat_decides_who_cheats_how_often_it_can_be_caught_and_how_long_th
     usual, once, lazy = (settings(cheat=cheat) for cheat in ("skip-steps", "backdoor", "skip-duties"))
     assert [s.cheat_number for s in (usual, once, lazy, settings(cheat="none"))] == [3, 3, 5, None]
     assert [s.cheated_rounds for s in (usual, once, lazy)] == [8, 1, 8]
-    patient, hasty = (demo_job(s)[1].windows.silence for s in (usual, lazy))
+    mute = settings(cheat="noise,withhold-opening")
+    patient, hasty = (demo_job(s)[1].windows.silence for s in (lazy, mute))
     assert hasty < patient / 10
+    assert PLAYS.keys() >= WAITED_FOR
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,9 @@ def test_a_dispute_that_never_narrowed_claims_nothing_more() -> None:
     assert story.wrong.endswith("disagrees; the first difference lies in the epilogue.")
     assert "executed" not in story.settled
     assert story.settled == "Nobody could decide, no money moved."
+
+
+def test_a_dispute_over_the_outer_step_is_about_a_signed_state() -> None:
+    dispute = dataclasses.replace(sample().disputes[0], place="outer step", leaf=None, step=None)
+    told = words.story(dispute, words.Names(sample()))
+    assert told.wrong.startswith("worker-3 signed the state after round 4. verifier-1 computed another one; ")

@@ -22,6 +22,8 @@ from verification.ledger.local import read_genesis
 from verification.statements import Contradiction, Join
 from verification.units import Address, Amount, Count, Millis, Round
 
+pytestmark = pytest.mark.slow
+
 JOIN = Join("worker", Amount(1_000_000), Count(1), ZERO, "/ip4/127.0.0.1/tcp/1")
 OTHER = Join("worker", Amount(1_000_001), Count(1), ZERO, "/ip4/127.0.0.1/tcp/1")
 

@@ -118,7 +118,10 @@ def way_down(dispute: DisputeReport) -> list[str]:
 def story(dispute: DisputeReport, names: Names) -> Story:
     """Return what was wrong, who showed it and how it was settled."""
     accused, accuser = names(dispute.accused), names(dispute.accuser)
-    wrong = f"{accused} committed to its work for round {dispute.round}. A re-run by {accuser} disagrees"
+    if dispute.place == "outer step":
+        wrong = f"{accused} signed the state after round {dispute.round}. {accuser} computed another one"
+    else:
+        wrong = f"{accused} committed to its work for round {dispute.round}. A re-run by {accuser} disagrees"
     if dispute.leaf is not None:
         wrong += f" from leaf {dispute.leaf} on"
     wrong += f"; the first difference lies in {where(dispute)}."
