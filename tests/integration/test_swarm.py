@@ -136,7 +136,7 @@ def test_cheats_are_convicted_where_they_cheated_and_by_their_own_words(tmp_path
     report = write_report(folder)
     assert report.result.ok
     assert len(report.result.cheats) == len(names)
-    check_evidence(folder, {"node", "contradiction"}, set(convicts.values()))
+    check_evidence(folder, {"output", "contradiction"}, set(convicts.values()))
 
 
 def check_evidence(folder: RunFolder, kinds: set[str], accused: set[Address]) -> None:

@@ -62,6 +62,7 @@ def test_every_list_says_what_was_contested_until_one_state_is_left() -> None:
     assert states[0].entries == 64
     assert states[-1].contested == f"the state after step {found.step}"
     assert found.lists[-1].what.startswith("results of nodes ")
+    assert found.lists[-1].contested == f"output {found.near}"
     assert found.program == program_of(played("cheat").state.manifest, Place.STEP).hex()
 
 

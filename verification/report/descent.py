@@ -1,7 +1,7 @@
 """How each dispute came down to one node, from the statements on the ledger: lists, points, and the node's inputs."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from verification.convictions import Log, lists_of
 from verification.disputes import execution_of, program_of
@@ -10,7 +10,7 @@ from verification.program import Program, first_node, head_of, values
 from verification.referee import port_of, sources_to_open
 from verification.report.schema import InputReport, ListReport
 from verification.state import Dispute, State
-from verification.statements import Answer, Body, Evidence, NodeInput, NodeList, Point, Trace
+from verification.statements import Answer, Body, Evidence, Mismatch, NodeInput, NodeList, Point, Trace
 from verification.units import Digest, Round
 
 Programs = Callable[[Digest], Program]
@@ -44,12 +44,16 @@ def _descent(state: State, log: Log, dispute: Dispute, programs: Programs) -> De
     ends = [by_challenger(f"{kind}/{dispute.number}") for kind in ("Mismatch", "Evidence")]
     said = [found for found in [*points, *ends] if found is not None]
     chosen = [found[1].index for found in points if found is not None and isinstance(found[1], Point)]
+    lists = [
+        _list(body, program, dispute, len(data), chosen[place] if place < len(chosen) else None)
+        for place, (data, body) in enumerate(listed)
+    ]
+    shown = ends[0][1] if ends[0] is not None else None
+    if isinstance(shown, Mismatch) and lists:
+        lists[-1] = replace(lists[-1], contested=f"output {program.outputs[shown.output].name}")
     return Descent(
         digest.hex(),
-        tuple(
-            _list(body, program, dispute, len(data), chosen[place] if place < len(chosen) else None)
-            for place, (data, body) in enumerate(listed)
-        ),
+        tuple(lists),
         tuple(_inputs(state, dispute, program, [body for _, body in said])),
         sum(len(data) for data, _ in listed),
         sum(len(data) for data, _ in said),
