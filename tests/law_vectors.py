@@ -21,7 +21,6 @@ from verification.actors import Say
 from verification.adversaries import (
     Act,
     Behaviour,
-    ChallengeSeal,
     Equivocate,
     Mute,
     View,
@@ -36,6 +35,7 @@ from verification.statements import (
     KINDS,
     Announce,
     Attest,
+    ChallengeSeal,
     Commit,
     Demand,
     Finished,

@@ -19,6 +19,7 @@ from trainer import cli
 from trainer.create import Created
 from trainer.folder import RunFolder
 from verification.errors import Unavailable, UserError
+from verification.manifest import least_stake
 
 Mistake = Callable[[RunFolder], list[str]]
 
@@ -194,8 +195,9 @@ def test_a_taken_port_ends_a_real_peer_with_one_line(run: RunFolder) -> None:
 
 
 @pytest.mark.slow
-def test_a_peer_that_the_run_refuses_ends_and_may_try_again(run: RunFolder) -> None:
-    assert_one_line(started(run, "--stake", "5"), 2, "a worker stakes at least 500000; see --stake")
+def test_a_peer_that_the_run_refuses_ends_and_may_try_again(tiny_run: Created, run: RunFolder) -> None:
+    least = least_stake(tiny_run.manifest)
+    assert_one_line(started(run, "--stake", "5"), 2, f"a worker stakes at least {least}; see --stake")
     assert_one_line(started(run, "--memory", "0.0001"), 2, "; --memory raises the limit")
     assert_one_line(
         started(run, "--stake", "999999999"), 2, "the account holds 2000000, the stake is 999999999"

@@ -39,7 +39,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no exact form": ({"model.config.model_type": "jetmoe"}, "(called at modeling_jetmoe.py:"),
     "stall too short": ({"windows.stall": 10}, "stall must be longer than commit and twice"),
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
-    "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong, then"),
+    "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong rounds in a"),
     "no account": ({"accounts.others.0x12": 5}, "'0x12' is no account"),
     "optimiser that divides by zero": ({"training.beta1": 1.0}, "the model's first step fails"),
 }  # fmt: skip
