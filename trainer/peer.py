@@ -354,7 +354,8 @@ class Peer:
             steps = Count(worked.assignments[worker].steps)
             own = self._plays(worker, is_disputed)
             job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
-        await self._fetch(job.start.blob, "state", tuple(self._peers.values()))
+            sources = self._makers_first(state, number)
+        await self._fetch(job.start.blob, "state", sources)
         return job
 
     def _plays(self, worker: Address, is_disputed: bool) -> bool:
@@ -365,13 +366,19 @@ class Peer:
         async with self._ledger.state() as state:
             ref = actors.state_before(state, number)
             ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
-        await self._fetch(ref.blob, "state", tuple(self._peers.values()))
+            sources = self._makers_first(state, number)
+        await self._fetch(ref.blob, "state", sources)
         bundle = await trio.to_thread.run_sync(self._read_bundle, ref)
         self._log(
             "ended" if ended else "state", round=number, digest=digest_of(bundle).hex(), blob=ref.blob.hex()
         )
         await self._prune()
         return True
+
+    def _makers_first(self, state: State, number: Round) -> tuple[PeerAddress, ...]:
+        """Return the peers, those who sealed round `number`'s start state before others, who may not have it yet."""
+        seals = state.rounds[number - 1].seals if number else {}
+        return tuple(sorted(self._peers.values(), key=lambda peer: peer.address not in seals))
 
     async def _prune(self) -> None:
         """Delete blobs of rounds that no audit or dispute can ask for any more."""
