@@ -28,7 +28,7 @@ from trainer.programs.trace import TraceConfig, TracedRun, trace_run
 from trainer.rounds import Job, Rounds
 from trainer.tasks import causal_lm_loss
 from verification import disputes, law, signing
-from verification.actors import (
+from verification.actions import (
     FetchState,
     ListStates,
     OpenNode,
@@ -36,13 +36,13 @@ from verification.actors import (
     Results,
     Say,
     TraceProgram,
-    moves_in,
 )
 from verification.audits import salted_root
 from verification.convictions import convictions
 from verification.digest import ZERO, tagged
 from verification.evidence import pack
 from verification.manifest import BundleRef, DataRef, Manifest, ProgramRef, Programs
+from verification.moves import moves_in
 from verification.program import (
     Node,
     Output,

@@ -9,7 +9,7 @@ from simulator.toy import DATA, ToyEngine, ToyExecutor, norm_of, numbers, refere
 from trainer import reexecution
 from trainer.rounds import HONEST, Conduct, Disputed, Job, Rounds
 from verification import actors, codec, law, signing, spoilage
-from verification.actors import (
+from verification.actions import (
     Computed,
     FetchContribution,
     FetchState,
@@ -20,10 +20,10 @@ from verification.actors import (
     Results,
     RunOuter,
     RunRound,
-    Self,
     TraceProgram,
     Work,
 )
+from verification.actors import Self
 from verification.addresses import address_of, chunks_root
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show

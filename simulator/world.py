@@ -17,7 +17,14 @@ from simulator.memory import MemoryLedger
 from simulator.network import CALM, Network
 from simulator.toy import START
 from verification import law
-from verification.actors import Computed, FetchContribution, FetchState, Results, RunOuter, Say
+from verification.actions import (
+    Computed,
+    FetchContribution,
+    FetchState,
+    Results,
+    RunOuter,
+    Say,
+)
 from verification.adversaries import Act, Forge, Throw
 from verification.effects import Effect
 from verification.errors import Refused, Violation

@@ -17,7 +17,7 @@ from simulator.toy import BrokenEngine, minimal
 from simulator.world import World
 from trainer.cheats import conduct_named
 from verification import codec
-from verification.actors import Say
+from verification.actions import Say
 from verification.adversaries import (
     Act,
     Behaviour,

@@ -19,7 +19,7 @@ from trainer.engine import TorchEngine
 from trainer.programs.conversion import to_torch
 from trainer.rounds import HONEST, Disputed, Job, Rounds
 from verification import codec, spoilage
-from verification.actors import Traced
+from verification.actions import Traced
 from verification.addresses import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.executor import StepFailed

@@ -31,8 +31,12 @@ from trainer.folder import RunFolder
 from trainer.journal import Journal
 from trainer.ledger_port import LedgerPort, RemoteExecutor
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
-from verification import actors, codec, law
-from verification.actors import Computed, Say, Self
+from verification import actions, actors, codec, law
+from verification.actions import (
+    Computed,
+    Say,
+)
+from verification.actors import Self
 from verification.adversaries import Act, Forge
 from verification.availability import show
 from verification.errors import Malformed, Refused, Unavailable, UserError, Violation
@@ -102,7 +106,7 @@ class Peer:
         )
         self._exchange = Exchange(self._store, self._post, on_drop=self._on_drop)
         self._rumours = Rumours(self._post, self._known_peers, system_clock)
-        self._results = actors.Results()
+        self._results = actions.Results()
         self._running: set[Computed] = set()
         self._refused: dict[tuple[str, bytes], int] = {}
         self._peers: dict[Address, PeerAddress] = {}
@@ -279,33 +283,33 @@ class Peer:
 
     async def _compute(self, action: Computed) -> Any:
         match action:
-            case actors.FetchState():
+            case actions.FetchState():
                 return await self._fetch_state(action.number)
-            case actors.FetchContribution():
+            case actions.FetchContribution():
                 return await self._fetch_contribution(action)
-            case actors.RunRound():
+            case actions.RunRound():
                 return await self._run_round(action)
-            case actors.OpenChunk(number, contribution, seed):
+            case actions.OpenChunk(number, contribution, seed):
                 bundle = await trio.to_thread.run_sync(self._read_bundle, contribution)
                 return show(number, seed, bundle)
-            case actors.RunOuter():
+            case actions.RunOuter():
                 return await self._run_outer(action)
-            case actors.ListStates():
+            case actions.ListStates():
                 job = await self._job(action.number, action.worker)
                 order = orders.ListSteps(job, tuple(map(Count, action.steps)))
                 return (await self._bench.ask(order, SOON)).digests
-            case actors.TraceProgram():
+            case actions.TraceProgram():
                 traced = await self._bench.ask(orders.TraceNodes(await self._execution(action)), SOON)
-                return actors.Traced(traced.failed, traced.outputs, traced.results)
-            case actors.OpenNode(execution, node, trail):
+                return actions.Traced(traced.failed, traced.outputs, traced.results)
+            case actions.OpenNode(execution, node, trail):
                 opening = orders.OpenInputs(await self._execution(execution), Count(node), _counted(trail))
                 return (await self._bench.ask(opening, SOON)).inputs
-            case actors.OpenValue(execution, value, trail):
+            case actions.OpenValue(execution, value, trail):
                 proving = orders.ProveValue(await self._execution(execution), Count(value), _counted(trail))
                 proved = await self._bench.ask(proving, SOON)
                 return proved.digest, proved.path
 
-    async def _run_round(self, action: actors.RunRound) -> actors.Work:
+    async def _run_round(self, action: actions.RunRound) -> actions.Work:
         job = await self._job(action.number, action.worker, is_disputed=False)
         if job.own and job.steps:
             # An honest machine may be broken, and what it commits to is what it is convicted for. (SPEC.md 9.6)
@@ -316,9 +320,9 @@ class Peer:
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
             loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=system_clock() - began,
         )  # fmt: skip
-        return actors.Work(done.digests, done.contribution, done.norm, done.failed)
+        return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 
-    async def _run_outer(self, action: actors.RunOuter) -> BundleRef:
+    async def _run_outer(self, action: actions.RunOuter) -> BundleRef:
         made: orders.Made = await self._bench.ask(await self._outer_step(action.number), URGENT)
         self._log("outer", round=action.number, digest=made.ref.digest.hex())
         return made.ref
@@ -335,7 +339,7 @@ class Peer:
             )
             return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
 
-    async def _execution(self, action: actors.TraceProgram) -> orders.Execution:
+    async def _execution(self, action: actions.TraceProgram) -> orders.Execution:
         """Return the order that names a disputed execution."""
         if action.place is Place.OUTER:
             outer = await self._outer_step(action.number)
@@ -350,7 +354,8 @@ class Peer:
             steps = Count(worked.assignments[worker].steps)
             own = self._plays(worker, is_disputed)
             job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
-        await self._fetch(job.start.blob, "state", tuple(self._peers.values()))
+            sources = self._makers_first(state, number)
+        await self._fetch(job.start.blob, "state", sources)
         return job
 
     def _plays(self, worker: Address, is_disputed: bool) -> bool:
@@ -361,13 +366,19 @@ class Peer:
         async with self._ledger.state() as state:
             ref = actors.state_before(state, number)
             ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
-        await self._fetch(ref.blob, "state", tuple(self._peers.values()))
+            sources = self._makers_first(state, number)
+        await self._fetch(ref.blob, "state", sources)
         bundle = await trio.to_thread.run_sync(self._read_bundle, ref)
         self._log(
             "ended" if ended else "state", round=number, digest=digest_of(bundle).hex(), blob=ref.blob.hex()
         )
         await self._prune()
         return True
+
+    def _makers_first(self, state: State, number: Round) -> tuple[PeerAddress, ...]:
+        """Return the peers, those who sealed round `number`'s start state before others, who may not have it yet."""
+        seals = state.rounds[number - 1].seals if number else {}
+        return tuple(sorted(self._peers.values(), key=lambda peer: peer.address not in seals))
 
     async def _prune(self) -> None:
         """Delete blobs of rounds that no audit or dispute can ask for any more."""
@@ -378,7 +389,7 @@ class Peer:
         keep |= {self._manifest.data.blob, *(ref.blob for ref in programs.all())}
         await trio.to_thread.run_sync(self._store.prune, keep, time.time() - KEEP_SECONDS)
 
-    async def _fetch_contribution(self, action: actors.FetchContribution) -> bool | Spoiled:
+    async def _fetch_contribution(self, action: actions.FetchContribution) -> bool | Spoiled:
         async with self._ledger.state() as state:
             commit = state.rounds[action.number].commits[action.worker]
             ref = commit.contribution

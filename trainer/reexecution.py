@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.rounds import Disputed, Engine
-from verification.actors import Traced
+from verification.actions import Traced
 from verification.executor import StepFailed, failed
 from verification.openings import Listed, Values, open_inputs, prove
 from verification.program import Program, first_node, head_of, size_bytes

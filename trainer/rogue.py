@@ -8,7 +8,8 @@ from trainer import cheats
 from trainer.events import EventLog
 from trainer.peer import Peer, PeerConfig
 from verification import playbook
-from verification.actors import Computed, Self
+from verification.actions import Computed
+from verification.actors import Self
 from verification.adversaries import Act, Forge, Throw, View, decide_as, result_as
 from verification.errors import Violation
 from verification.ledger.local import Genesis, system_clock

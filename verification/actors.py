@@ -6,20 +6,28 @@ statements simply computes again and says the same. (SPEC.md 9)
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 from verification import audits, disputes
+from verification.actions import (
+    Action,
+    Computed,
+    FetchContribution,
+    FetchState,
+    OpenChunk,
+    Results,
+    RunOuter,
+    RunRound,
+    Say,
+)
 from verification.audits import blind_of
 from verification.digest import ZERO, integer, keyed
 from verification.manifest import BundleRef
-from verification.narrowing import Tracing, entries_of, first_difference, positions
+from verification.moves import moves_in
 from verification.outer import mixture, pending
 from verification.sampling import chain_link, chain_tip, is_private_duty
 from verification.state import (
     RECENT_ROUNDS,
-    Dispute,
     Duty,
     Member,
     Phase,
@@ -30,177 +38,27 @@ from verification.state import (
     Stage,
     Standing,
     State,
-    Turn,
     Watch,
     open_questions,
 )
 from verification.statements import (
     VERIFIER,
     Announce,
-    Answer,
     Attest,
-    Body,
     ChallengeSeal,
     Commit,
     Contradiction,
-    Evidence,
     Finished,
     Join,
     Link,
-    Mismatch,
-    NodeList,
     Opening,
-    Point,
     Reveal,
     Seal,
     Spoiled,
-    Trace,
     Verdict,
     Withdraw,
 )
 from verification.units import Address, Amount, Count, Digest, Millis, Round
-
-
-@dataclass(frozen=True)
-class Work:
-    """What F gives for one worker's round: a state digest per leaf, the contribution, its squared norm.
-
-    A round that fails is audited like any other and not committed to; one digest stands for what it did not make.
-    """
-
-    digests: tuple[Digest, ...]
-    contribution: BundleRef
-    norm: Count
-    failed: bool = False
-
-
-@dataclass(frozen=True)
-class Say:
-    """Sign `body` and put it on the ledger."""
-
-    body: Body
-
-
-@dataclass(frozen=True)
-class FetchState:
-    """Get a round's start state by its digest, computed here or from other members; result: True.
-
-    The number after the last round's stands for the run's final state.
-    """
-
-    number: Round
-
-
-@dataclass(frozen=True)
-class FetchContribution:
-    """Get, check and keep a worker's contribution; result: whether it is held and decodes, or what shows that its
-    author signed something else (Spoiled)."""
-
-    number: Round
-    worker: Address
-
-
-@dataclass(frozen=True)
-class RunRound:
-    """Compute F for a worker's assignment, as that worker or as its auditor; result: Work."""
-
-    number: Round
-    worker: Address
-
-
-@dataclass(frozen=True)
-class RunOuter:
-    """Compute the next state from the round's included contributions; result: BundleRef."""
-
-    number: Round
-
-
-@dataclass(frozen=True)
-class ListStates:
-    """Compute the state digests after these inner steps of a worker's round; result: tuple of Digest."""
-
-    number: Round
-    worker: Address
-    steps: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TraceProgram:
-    """Compute the digests of all node results of one execution in `worker`'s round, or of the outer step.
-
-    `step` numbers the inner step, 0 for the other programs. Result: Traced.
-    """
-
-    number: Round
-    worker: Address
-    place: Place
-    step: int
-
-
-@dataclass(frozen=True)
-class Traced:
-    """One execution, by digest: outputs and node results in the program's order.
-
-    A failed one has no outputs; its results end in the digest that stands for the failure at node `failed`.
-    """
-
-    failed: int | None
-    outputs: tuple[Digest, ...]
-    results: tuple[Digest, ...]
-
-
-@dataclass(frozen=True)
-class OpenNode:
-    """Bring a node's inputs with paths in the accused's trace, of which `trail` holds lists. Result: NodeInputs."""
-
-    execution: TraceProgram
-    node: int
-    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
-
-
-@dataclass(frozen=True)
-class OpenValue:
-    """Prove the digest of a value, likewise. Result: (digest, path)."""
-
-    execution: TraceProgram
-    value: int
-    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
-
-
-@dataclass(frozen=True)
-class OpenChunk:
-    """Show what the demand `number` draws from a contribution that this peer attested. Result: Chunk."""
-
-    number: int
-    contribution: BundleRef
-    seed: Digest
-
-
-Computed = (
-    OpenChunk
-    | FetchState
-    | FetchContribution
-    | RunRound
-    | RunOuter
-    | ListStates
-    | TraceProgram
-    | OpenNode
-    | OpenValue
-)
-Action = Say | Computed
-
-
-@dataclass
-class Results:
-    """What a peer has computed or fetched, by action. `failed` holds fetches that found no source (for now)."""
-
-    done: dict[Computed, Any] = field(default_factory=dict)
-    failed: set[Computed] = field(default_factory=set)
-
-    def work(self, number: Round, worker: Address) -> Work | None:
-        """Return F's result for a worker's round, if computed."""
-        result: Work | None = self.done.get(RunRound(number, worker))
-        return result
 
 
 @dataclass(frozen=True)
@@ -458,72 +316,6 @@ def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
                 continue
             if disputes.can_pay_bond(state, state.members[me.address]):
                 yield Say(ChallengeSeal(worked.number, accused))
-
-
-def moves_in(state: State, dispute: Dispute, results: Results) -> Iterator[Action]:
-    """Make one move; a computation it needs comes first, and the round's start state before that."""
-    if dispute.trace is None and dispute.high - dispute.low > 1:
-        steps = positions(dispute.low, dispute.high)
-        action: Computed = ListStates(dispute.round, dispute.accused, steps)
-        move = partial(_list_or_point, dispute)
-    else:
-        action = TraceProgram(dispute.round, dispute.accused, dispute.place, disputes.step_of(dispute))
-        move = partial(_trace_or_point, dispute, action, results)
-    if action in results.done:
-        yield move(results.done[action])
-    else:
-        yield action if FetchState(dispute.round) in results.done else FetchState(dispute.round)
-
-
-def _list_or_point(dispute: Dispute, own: tuple[Digest, ...]) -> Action:
-    """List states, or name the first that differs; a challenger that finds none can only name the last."""
-    if dispute.turn is Turn.LIST:
-        return Say(Answer(dispute.round, Count(dispute.low), Count(dispute.high), own))
-    index = next((i for i, entry in enumerate(dispute.entries) if entry != own[i]), len(own) - 1)
-    return Say(Point(Count(dispute.number), Count(dispute.level), Count(index)))
-
-
-def _trace_or_point(dispute: Dispute, execution: TraceProgram, done: Results, own: Traced) -> Action:
-    """Open the execution or a segment of it; contest the first result or output that differs; bring its inputs."""
-    if dispute.turn is Turn.LIST:
-        return Say(_node_list(dispute, execution, own))
-    assert dispute.trace is not None
-    number = Count(dispute.number)
-    if dispute.turn is Turn.EVIDENCE:
-        assert dispute.node is not None
-        opening = OpenNode(execution, dispute.node, dispute.trail)
-        return Say(Evidence(number, done.done[opening])) if opening in done.done else opening
-    # Where one's own execution fails, everything from there on differs: even the digest of that very failure, when the
-    # accused goes on after it.
-    ends_alike = own.failed is None or own.failed == dispute.trace.failed
-    results = own.results if ends_alike else own.results[:-1]
-    index = first_difference(dispute.trace, dispute.entries, results)
-    output = _first_output(dispute.trace, own) if index is None else None
-    if output is not None and dispute.trace.is_whole:
-        whole = ((dispute.trace.low, dispute.trace.high, dispute.entries),)
-        value = OpenValue(execution, dispute.trace.sources[output], whole)
-        if value not in done.done:
-            return value
-        return Say(Mismatch(number, Count(output), *done.done[value]))
-    last = len(dispute.entries) - 1
-    return Say(Point(number, Count(dispute.level), Count(last if index is None else index)))
-
-
-def _first_output(trace: Tracing, own: Traced) -> int | None:
-    """Return the first output of a trace that its own nodes do not give; None without one."""
-    mine = own.outputs if trace.failed is None else own.results[trace.failed - trace.first :][:1]
-    pairs = enumerate(zip(trace.outputs, mine, strict=True))
-    return next((place for place, (claimed, right) in pairs if claimed != right), None)
-
-
-def _node_list(dispute: Dispute, execution: TraceProgram, own: Traced) -> Trace | NodeList:
-    place, step = execution.place.value, Count(execution.step)
-    if dispute.trace is None:
-        entries = entries_of(own.results, 0, len(own.results))
-        failed = None if own.failed is None else Count(own.failed)
-        return Trace(dispute.round, place, step, failed, own.outputs, entries)
-    low, high = dispute.trace.low, dispute.trace.high
-    return NodeList(dispute.round, place, step, Count(low), Count(high), entries_of(own.results, low, high))
 
 
 def state_before(state: State, number: Round) -> BundleRef:

@@ -28,7 +28,14 @@ from trainer.programs.operators import ARITHMETIC
 from trainer.programs.optimiser import AdamW
 from trainer.programs.trace import TraceConfig, TracedRun, trace_run
 from verification import codec
-from verification.actors import Computed, FetchContribution, FetchState, RunOuter, RunRound, Work
+from verification.actions import (
+    Computed,
+    FetchContribution,
+    FetchState,
+    RunOuter,
+    RunRound,
+    Work,
+)
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, DisputeOpened, Slashed
 from verification.manifest import BundleRef, DataRef, Manifest, ProgramRef, Programs

@@ -9,7 +9,11 @@ from simulator.memory import MemoryLedger
 from simulator.toy import START, minimal
 from trainer.cheats import conduct_named
 from verification import law
-from verification.actors import Results, Say, needed_rounds
+from verification.actions import (
+    Results,
+    Say,
+)
+from verification.actors import needed_rounds
 from verification.adversaries import Forge, Throw
 from verification.errors import Violation
 from verification.ledger.local import Genesis

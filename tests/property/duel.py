@@ -10,7 +10,7 @@ from simulator.toy import DATA, START, ToyEngine, ToyExecutor, minimal, referenc
 from trainer import reexecution
 from trainer.rounds import Disputed, Job, Rounds
 from verification import disputes, law
-from verification.actors import (
+from verification.actions import (
     FetchState,
     ListStates,
     OpenNode,
@@ -19,11 +19,11 @@ from verification.actors import (
     Say,
     Traced,
     TraceProgram,
-    moves_in,
 )
 from verification.digest import ZERO, integer, tagged
 from verification.executor import failed
 from verification.manifest import BundleRef
+from verification.moves import moves_in
 from verification.narrowing import lists_needed, positions
 from verification.sampling import leaf_steps
 from verification.state import Assignment, Dispute, Member, Phase, Place, RoundState, State, Turn, total_money

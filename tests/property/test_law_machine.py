@@ -14,7 +14,8 @@ from tests.property.arena import Arena
 from tests.property.strategies import of
 from trainer.cheats import CHEATS
 from verification import codec, law
-from verification.actors import Say, decide
+from verification.actions import Say
+from verification.actors import decide
 from verification.addresses import chunks_root
 from verification.adversaries import FalseAccuser, Invent, Mute, SkipDuties, WrongSeal
 from verification.digest import ZERO, tagged

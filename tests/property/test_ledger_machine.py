@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.toy import START, ToyExecutor, minimal
-from verification.actors import Say, decide
+from verification.actions import Say
+from verification.actors import decide
 from verification.errors import Violation
 from verification.ledger.local import Genesis, LocalLedger, create, verify_log
 from verification.manifest import cost_of_round

@@ -12,7 +12,7 @@ from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
 from tests.property.strategies import tensors
-from verification.actors import Say
+from verification.actions import Say
 from verification.adversaries import Act, Behaviour, Mute, View
 from verification.availability import show, verify
 from verification.digest import integer, tagged

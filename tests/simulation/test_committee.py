@@ -8,7 +8,10 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
-from verification.actors import FetchContribution, Say
+from verification.actions import (
+    FetchContribution,
+    Say,
+)
 from verification.adversaries import Act, Behaviour, View, WrongSeal
 from verification.effects import DisputeEnded, EveryoneDecides, Slashed, StageChanged, StandingChanged
 from verification.state import Place, Ruling, Stage

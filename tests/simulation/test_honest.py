@@ -7,7 +7,7 @@ import pytest
 from simulator.cast import Verifier, Worker
 from simulator.toy import minimal
 from simulator.world import SUBMITTER, World
-from verification.actors import FetchState
+from verification.actions import FetchState
 from verification.effects import AuditEnded, DisputeOpened, RoundOpened, Slashed, StandingChanged
 from verification.state import Audit, Stage
 

@@ -13,7 +13,10 @@ from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
 from trainer.cheats import conduct_named
-from verification.actors import RunRound, Say
+from verification.actions import (
+    RunRound,
+    Say,
+)
 from verification.adversaries import (
     Act,
     Behaviour,

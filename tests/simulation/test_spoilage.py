@@ -15,7 +15,11 @@ from simulator.world import World
 from tests.property.strategies import tensors
 from trainer.cheats import conduct_named
 from verification import codec
-from verification.actors import FetchContribution, Say, Work
+from verification.actions import (
+    FetchContribution,
+    Say,
+    Work,
+)
 from verification.addresses import address_of, chunks_root
 from verification.adversaries import Mute, View, WrongBytes
 from verification.convictions import convictions

@@ -10,7 +10,7 @@ from simulator.toy import ToyExecutor, minimal
 from simulator.world import World
 from trainer.demand import Names, asked, choose, demand, outcome, wait
 from verification import codec
-from verification.actors import OpenChunk
+from verification.actions import OpenChunk
 from verification.availability import show
 from verification.errors import UserError
 from verification.ledger.local import Genesis, LocalLedger, create

@@ -15,7 +15,13 @@ from trainer.folder import RunFolder
 from trainer.peer import Peer, PeerConfig
 from trainer.rogue import Rogue
 from verification import law
-from verification.actors import Computed, FetchState, RunRound, Say, Self
+from verification.actions import (
+    Computed,
+    FetchState,
+    RunRound,
+    Say,
+)
+from verification.actors import Self
 from verification.adversaries import Behaviour, Forge, View
 from verification.digest import ZERO
 from verification.ledger.local import read_genesis

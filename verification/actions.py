@@ -1,0 +1,151 @@
+"""What an honest peer can do next, by name, and what a driver files when it has done it. (SPEC.md 9)"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from verification.manifest import BundleRef
+from verification.state import Place
+from verification.statements import Body
+from verification.units import Address, Count, Digest, Round
+
+
+@dataclass(frozen=True)
+class Work:
+    """What F gives for one worker's round: a state digest per leaf, the contribution, its squared norm.
+
+    A round that fails is audited like any other and not committed to; one digest stands for what it did not make.
+    """
+
+    digests: tuple[Digest, ...]
+    contribution: BundleRef
+    norm: Count
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Say:
+    """Sign `body` and put it on the ledger."""
+
+    body: Body
+
+
+@dataclass(frozen=True)
+class FetchState:
+    """Get a round's start state by its digest, computed here or from other members; result: True.
+
+    The number after the last round's stands for the run's final state.
+    """
+
+    number: Round
+
+
+@dataclass(frozen=True)
+class FetchContribution:
+    """Get, check and keep a worker's contribution; result: whether it is held and decodes, or what shows that its
+    author signed something else (Spoiled)."""
+
+    number: Round
+    worker: Address
+
+
+@dataclass(frozen=True)
+class RunRound:
+    """Compute F for a worker's assignment, as that worker or as its auditor; result: Work."""
+
+    number: Round
+    worker: Address
+
+
+@dataclass(frozen=True)
+class RunOuter:
+    """Compute the next state from the round's included contributions; result: BundleRef."""
+
+    number: Round
+
+
+@dataclass(frozen=True)
+class ListStates:
+    """Compute the state digests after these inner steps of a worker's round; result: tuple of Digest."""
+
+    number: Round
+    worker: Address
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TraceProgram:
+    """Compute the digests of all node results of one execution in `worker`'s round, or of the outer step.
+
+    `step` numbers the inner step, 0 for the other programs. Result: Traced.
+    """
+
+    number: Round
+    worker: Address
+    place: Place
+    step: int
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One execution, by digest: outputs and node results in the program's order.
+
+    A failed one has no outputs; its results end in the digest that stands for the failure at node `failed`.
+    """
+
+    failed: int | None
+    outputs: tuple[Digest, ...]
+    results: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class OpenNode:
+    """Bring a node's inputs with paths in the accused's trace, of which `trail` holds lists. Result: NodeInputs."""
+
+    execution: TraceProgram
+    node: int
+    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
+
+
+@dataclass(frozen=True)
+class OpenValue:
+    """Prove the digest of a value, likewise. Result: (digest, path)."""
+
+    execution: TraceProgram
+    value: int
+    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
+
+
+@dataclass(frozen=True)
+class OpenChunk:
+    """Show what the demand `number` draws from a contribution that this peer attested. Result: Chunk."""
+
+    number: int
+    contribution: BundleRef
+    seed: Digest
+
+
+Computed = (
+    OpenChunk
+    | FetchState
+    | FetchContribution
+    | RunRound
+    | RunOuter
+    | ListStates
+    | TraceProgram
+    | OpenNode
+    | OpenValue
+)
+Action = Say | Computed
+
+
+@dataclass
+class Results:
+    """What a peer has computed or fetched, by action. `failed` holds fetches that found no source (for now)."""
+
+    done: dict[Computed, Any] = field(default_factory=dict)
+    failed: set[Computed] = field(default_factory=set)
+
+    def work(self, number: Round, worker: Address) -> Work | None:
+        """Return F's result for a worker's round, if computed."""
+        result: Work | None = self.done.get(RunRound(number, worker))
+        return result

@@ -1,0 +1,74 @@
+"""How a peer may depart from the honest actor: small behaviours that compose, each one thing done differently.
+
+A behaviour stands between `actors.decide` and the driver: it sees what the honest peer would do and returns what this
+one does, and it stands between a computation and its result. Pure like `decide`; what it remembers is its own.
+docs/adversaries.md says which known attack each one is, and who catches it.
+"""
+
+from verification.adversaries.anyone import (
+    Dawdle,
+    Equivocate,
+    Late,
+    Recommit,
+    Vandal,
+    WrongSeal,
+)
+from verification.adversaries.behaviour import (
+    Act,
+    Behaviour,
+    Forge,
+    Mute,
+    Since,
+    Throw,
+    View,
+    decide_as,
+    result_as,
+)
+from verification.adversaries.verifiers import (
+    Collude,
+    CopyVerdict,
+    FalseAccuser,
+    Invent,
+    InventDuties,
+    SkipDuties,
+)
+from verification.adversaries.workers import (
+    AnswerHonestly,
+    CopyWork,
+    Grind,
+    Ring,
+    Whisper,
+    Withhold,
+    WrongBytes,
+)
+
+__all__ = [
+    "Act",
+    "AnswerHonestly",
+    "Behaviour",
+    "Collude",
+    "CopyVerdict",
+    "CopyWork",
+    "Dawdle",
+    "Equivocate",
+    "FalseAccuser",
+    "Forge",
+    "Grind",
+    "Invent",
+    "InventDuties",
+    "Late",
+    "Mute",
+    "Recommit",
+    "Ring",
+    "Since",
+    "SkipDuties",
+    "Throw",
+    "Vandal",
+    "View",
+    "Whisper",
+    "Withhold",
+    "WrongBytes",
+    "WrongSeal",
+    "decide_as",
+    "result_as",
+]

@@ -1,0 +1,170 @@
+"""Workers that train, commit or open otherwise than the law asks."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+from verification.actions import (
+    Computed,
+    ListStates,
+    RunRound,
+    Say,
+    Work,
+)
+from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
+from verification.digest import tagged
+from verification.manifest import BundleRef
+from verification.sampling import next_beacon
+from verification.state import State
+from verification.statements import (
+    Commit,
+    Opening,
+)
+from verification.units import Address, Count, Digest, Round
+
+Ring = dict[tuple[Round, Address], Work]
+"""What colluding workers tell colluding verifiers: what they will open."""
+
+
+class Withhold(Behaviour):
+    """Opens no round from `first` on that anyone but an accomplice has a verdict about."""
+
+    def __init__(self, first: int = 0, accomplices: frozenset[Address] = frozenset()) -> None:
+        """`accomplices` are verifiers; whose verdicts are in is public, only what they say is not."""
+        super().__init__()
+        self._first, self._accomplices = first, accomplices
+
+    def act(self, view: View, wanted: list[Act]) -> list[Act]:
+        """Swallow those openings."""
+        me, kept = view.me.address, []
+        for act in wanted:
+            if isinstance(act, Say) and isinstance(act.body, Opening) and act.body.round >= self._first:
+                place = (act.body.round, me)
+                asked = {
+                    v for s in view.state.sessions.values() for v, *work in s.verdicts if tuple(work) == place
+                }
+                if asked - self._accomplices:
+                    self.faults += 1
+                    continue
+            kept.append(act)
+        return kept
+
+
+class Whisper(Behaviour):
+    """A worker that tells its ring what it committed to."""
+
+    def __init__(self, ring: Ring) -> None:
+        """`ring` is shared by everyone who colludes."""
+        super().__init__()
+        self._ring = ring
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Tell one's own work."""
+        work = compute()
+        if _is_own_round(action, view) and work is not None:
+            self.faults += 1
+            self._ring[action.number, action.worker] = work
+        return work
+
+
+class AnswerHonestly(Behaviour):
+    """A cheat that, in a dispute, lists the true states one level down: all but the last, which must be its claim."""
+
+    recomputes = True
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Put the claimed value at the end of the true list."""
+        result = compute()
+        if not isinstance(action, ListStates) or action.worker != view.me.address or not result:
+            return result
+        for dispute in view.state.open_disputes():
+            if (dispute.round, dispute.accused, dispute.high) == (
+                action.number,
+                view.me.address,
+                action.steps[-1],
+            ):
+                self.faults += 1
+                return (*result[:-1], dispute.claimed)
+        return result
+
+
+class WrongBytes(Behaviour):
+    """Commits to the right contribution by digest, over bytes that are something else: the round's first state."""
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Spoil one's own work."""
+        work = compute()
+        if not _is_own_round(action, view) or work is None:
+            return work
+        self.faults += 1
+        return self.spoil(view, work)
+
+    def spoil(self, view: View, work: Work) -> Work:
+        """Return what the commitment is made of instead."""
+        wrong = BundleRef(work.contribution.digest, view.state.rounds[-1].start.blob)
+        return dataclasses.replace(work, contribution=wrong)
+
+
+class CopyWork(Behaviour):
+    """A worker that computes nothing: it commits to what another committed to (and opened) in the round before."""
+
+    def __init__(self, first: int = 0) -> None:
+        """Copy from round `first` on."""
+        super().__init__()
+        self._first = first
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Copy where there is something to copy, else commit to the start state."""
+        if not _is_own_round(action, view) or action.number < self._first:
+            return compute()
+        self.faults += 1
+        state, number = view.state, action.number
+        digests = (state.rounds[number].start.digest,) * leaves_of(state, action)
+        before = state.rounds[number - 1] if number else None
+        others = sorted(before.commits.keys() - {view.me.address}) if before else []
+        if before is None or not others:
+            return Work(digests, state.manifest.start, Count(0))
+        opening = before.openings.get(others[0])
+        if opening is not None and len(opening.digests) == len(digests):
+            digests = opening.digests
+        copied = before.commits[others[0]]
+        return Work(digests, copied.contribution, copied.norm)
+
+
+class Grind(Behaviour):
+    """Withholds its commitment when the beacon without it suits it and the beacon with it does not."""
+
+    def __init__(self, suits: Callable[[State, Digest], bool]) -> None:
+        """`suits` judges a beacon."""
+        super().__init__()
+        self._suits = suits
+        self.chances = 0
+
+    def act(self, view: View, wanted: list[Act]) -> list[Act]:
+        """Wait to be the last to commit, then choose."""
+        kept: list[Act] = []
+        for act in wanted:
+            if not (isinstance(act, Say) and isinstance(act.body, Commit)):
+                kept.append(act)
+                continue
+            current = view.state.current
+            if set(current.assignments) - set(current.commits) > {view.me.address}:
+                continue
+            others = [
+                tagged("commit", worker, commit.contribution.digest)
+                for worker, commit in current.commits.items()
+            ]
+            mine = tagged("commit", view.me.address, act.body.contribution.digest)
+            suited = [
+                self._suits(view.state, next_beacon(view.state.beacon, view.state.fresh_links, commits))
+                for commits in ([*others, mine], others)
+            ]
+            if suited == [False, True]:
+                self.faults += 1
+            else:
+                kept.append(act)
+        return kept
+
+
+def _is_own_round(action: Computed, view: View) -> TypeGuard[RunRound]:
+    return isinstance(action, RunRound) and action.worker == view.me.address
