@@ -335,6 +335,7 @@ def needed_rounds(state: State) -> set[Round]:
     newest = len(state.rounds)
     needed = {Round(number) for number in range(max(0, newest - RECENT_ROUNDS), newest + 1)}
     needed |= {demand.round for demand in state.demands if not demand.is_met}
+    needed |= audits.rounds_owed(state)
     return needed | {number for number, _ in [*open_questions(state), *pending(state)]}
 
 

@@ -346,6 +346,12 @@ def opening_debt(number: Round) -> str:
     return f"opening/{number}"
 
 
+def rounds_owed(state: State) -> set[Round]:
+    """Return the rounds that suspended members must compute to give what they owe: leaves, or reveals. (SPEC.md 9.3)"""
+    owed = (name.split("/") for address in state.debtors for name in state.members[address].owes)
+    return {Round(int(rest[0])) for kind, *rest in owed if kind in ("opening", "reveal")}
+
+
 def link_debt(session: Round) -> str:
     """Return the name of a verifier's debt to show its link of a session."""
     return f"link/{session}"

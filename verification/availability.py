@@ -14,7 +14,7 @@ from verification.units import NOTHING, Address, Count, Digest, Millis, Round
 
 
 def process_demand(state: State, sender: Address, body: Demand, now: Millis) -> None:
-    """Take the price and draw a chunk from the ledger's head, which nobody knew before. (SPEC.md 4.13)"""
+    """Take the price and draw a chunk from the ledger's head, which the sender alone can steer. (SPEC.md 4.13)"""
     worked = get_round(state, body.round)
     if worked.phase not in (Phase.SEAL, Phase.SEALED) or not holders(state, body.round, body.worker):
         raise Refused("nobody has promised to serve this contribution")

@@ -20,6 +20,9 @@ T = TypeVar("T")
 MAX_MESSAGE = 1 << 20
 """Bytes that a message may have unless its reader says otherwise."""
 
+MAX_ITEMS = 1 << 22
+"""Items in all arrays of a message: a byte may stand for a whole object, so bytes alone do not bound memory."""
+
 _INT_RANGES: dict[Any, tuple[int, int]] = {
     int: (-(2**63), 2**63 - 1),
     units.Amount: (0, 2**62),
@@ -51,10 +54,30 @@ def unpack(data: bytes, limit: int = MAX_MESSAGE) -> Any:
     """Return the plain msgpack value in `data`; raises Malformed. The caller still owes the canonicity check."""
     if len(data) > limit:
         raise Malformed(f"message of {len(data)} bytes is over the limit of {limit}")
+    room = MAX_ITEMS
+
+    def counted(items: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal room
+        room -= len(items) + 1
+        if room < 0:
+            raise ValueError("too many items")
+        return items
+
     try:
-        return msgpack.unpackb(data, raw=False, use_list=False, strict_map_key=True)
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            use_list=False,
+            list_hook=counted,
+            object_pairs_hook=_no_map,
+            max_array_len=MAX_ITEMS,
+        )
     except (ValueError, msgpack.UnpackException) as error:
         raise Malformed(f"not msgpack: {type(error).__name__}") from error
+
+
+def _no_map(pairs: object) -> None:
+    raise ValueError("no message has maps")
 
 
 def _to_plain(value: object) -> object:

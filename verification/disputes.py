@@ -17,6 +17,7 @@ from verification.sampling import leaf_steps, record_index
 from verification.state import Dispute, Listed, Member, Place, Ruling, State, Turn
 from verification.statements import (
     MAX_ENTRIES,
+    VERIFIER,
     Answer,
     ChallengeSeal,
     Evidence,
@@ -273,7 +274,7 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
         effects += _close(state, other, ruling, why)
     if member.convictions >= state.manifest.money.excluded_after:
         effects += exclude(member, f"convicted of a wrong {dispute.place.value} in round {dispute.round}")
-    return effects
+    return [*effects, *(_exclude_poor(state, member) if member.role == VERIFIER else [])]
 
 
 def close_disputes(state: State, number: Round, accused: Address) -> list[Effect]:
@@ -284,10 +285,14 @@ def close_disputes(state: State, number: Round, accused: Address) -> list[Effect
 
 def charge_idle(state: State, verifier: Member, reason: str) -> list[Effect]:
     """Take the bond of a verifier that signed that it was finished, with a duty undone. (SPEC.md 7.7)"""
-    effects: list[Effect] = list(money.charge_silent(state, verifier, reason))
-    if verifier.stake < state.manifest.money.accuser_bond:
-        effects += exclude(verifier, "its stake no longer covers a wrong accusation")
-    return effects
+    return [*money.charge_silent(state, verifier, reason), *_exclude_poor(state, verifier)]
+
+
+def _exclude_poor(state: State, member: Member) -> list[Effect]:
+    """Exclude who can pay no further bond: its accusations would wait for ever. (SPEC.md 3.7)"""
+    if member.stake >= state.manifest.money.accuser_bond:
+        return []
+    return exclude(member, "its stake no longer covers a wrong accusation")
 
 
 def _fault(dispute: Dispute) -> tuple[Round, Address, bool]:
@@ -401,12 +406,11 @@ def _acquit(state: State, dispute: Dispute, reason: str) -> list[Effect]:
 
 
 def _fail(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
-    """End a dispute to its challenger's cost; who can pay no further bond accuses no more."""
+    """End a dispute to its challenger's cost."""
     challenger = state.members[dispute.challenger]
     effects = money.charge_accuser(state, challenger, dispute.accused, reason)
     effects += settle_debt(state, challenger, debt_of(dispute))
-    if challenger.stake < state.manifest.money.accuser_bond:
-        effects += exclude(challenger, "its stake no longer covers a wrong accusation")
+    effects += _exclude_poor(state, challenger)
     if dispute.place is not Place.OUTER:
         redraw(state, dispute.round, dispute.accused)
     return [*effects, *_end(state, dispute, ruling, reason)]

@@ -356,6 +356,7 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
             return []
         del state.sessions[number]
         state.redraws.clear()
+    assert not state.queued  # each waits for an open dispute, or for a verifier that has been excluded
     state.stage = Stage.ENDED
     effects = [
         *availability.close_demands(state),

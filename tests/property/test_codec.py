@@ -1,5 +1,7 @@
 """The codec: one encoding per value, and bytes from outside never do more than raise a Violation."""
 
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given, settings
@@ -93,3 +95,25 @@ def test_no_signature_is_made_of_random_bytes(signature: bytes) -> None:
 def test_messages_over_the_limit_are_refused_unread() -> None:
     with pytest.raises(Malformed, match="limit"):
         codec.decode(Finished, bytes(11), limit=10)
+
+
+@pytest.mark.parametrize("item", [b"\x80", b"\x91\xc0", b"\xa2ab"], ids=["maps", "arrays", "texts"])
+def test_a_message_whose_bytes_stand_for_objects_is_refused_before_it_fills_the_memory(item: bytes) -> None:
+    """At 64 bytes an object the largest statement would take 20 GB before its signature is looked at."""
+    count = 2 * codec.MAX_ITEMS
+    bomb = b"\xdd" + count.to_bytes(4, "big") + item * count
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed):
+            codec.decode(Finished, bomb, limit=len(bomb))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_items_are_counted_over_all_arrays() -> None:
+    part = b"\xdc\xff\xff" + b"\xc0" * 0xFFFF
+    parts = codec.MAX_ITEMS // 0xFFFF + 1
+    with pytest.raises(Malformed):
+        codec.unpack(b"\xdc" + parts.to_bytes(2, "big") + part * parts, 1 << 30)
+    assert len(codec.unpack(b"\x93" + part * 3)) == 3

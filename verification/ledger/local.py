@@ -116,6 +116,7 @@ class LocalLedger:
         self.state: State
         self._backlog: list[Entry] = []
         self._twice: list[Twice] = []
+        self._places: dict[Digest, int] = {}  # the entry of each statement, by what the state keeps of it
         self.catch_up()
 
     def close(self) -> None:
@@ -175,9 +176,10 @@ class LocalLedger:
         said = law.said_instead(self.state, data)
         if said is None or len(data) > MAX_CONTRADICTION:
             return
-        log = self._connection.execute("SELECT seq, data FROM log WHERE kind = 'statement'")
-        seq, first = next((seq, first) for seq, first in log if tagged("said", first) == said)
-        if len(first) <= MAX_CONTRADICTION and open_statement(first)[1] != open_statement(data)[1]:
+        seq = self._places[said]
+        query = "SELECT data FROM log WHERE seq = ? AND length(data) <= ?"
+        first = self._connection.execute(query, (seq, MAX_CONTRADICTION)).fetchone()
+        if first is not None and open_statement(first[0])[1] != open_statement(data)[1]:
             row = "INSERT OR IGNORE INTO contradiction (seq, data) VALUES (?, ?)"
             self._connection.execute(row, (seq, data))
 
@@ -220,6 +222,7 @@ class LocalLedger:
             effects: list[Effect] = []
         else:
             effects = self._apply(at, kind, data, head)
+            self._places[tagged("said", data)] = seq
         self.state.head = self._head = head
         self._seq = seq
         self._backlog.append(Entry(seq, at, kind, data, tuple(effects)))
