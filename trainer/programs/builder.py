@@ -57,6 +57,8 @@ class Builder:
     inputs: list[Value] = field(default_factory=list)
     constants: dict[int, Tensor] = field(default_factory=dict)
     nodes: dict[int, tuple[Node, tuple[Value, ...]]] = field(default_factory=dict)
+    long_tailed: set[int] = field(default_factory=set)
+    """Serials of values whose rows' many small numbers count as much as the few large ones."""
     _known: dict[object, Value] = field(default_factory=dict)
     _count: int = 0
 
@@ -189,7 +191,32 @@ class Builder:
         return self.emit("slice", value, dim=dim, start=start, stop=stop, step=step)
 
     def matmul(self, left: Value, right: Value) -> Value:
-        """[..., M, K] by [..., K, N], as row exponents, operands quantised to `bits` and an exact product."""
+        """[..., M, K] by [..., K, N], as row exponents, operands quantised to `bits` and an exact product.
+
+        A left operand with long tails is the sum of two: rounded to zero, its tails would all err to the same side.
+        """
+        if not self._is_long_tailed(left):
+            return self._product(left, right)
+        high, low = self._halves(left)
+        return self.add(self._product(high, right), self._product(low, right))
+
+    def _is_long_tailed(self, value: Value) -> bool:
+        made = self.made_by(value, "view")
+        source = made[1][0] if made else value
+        return source.serial in self.long_tailed and source.shape[-1] == value.shape[-1]
+
+    def _halves(self, value: Value) -> tuple[Value, Value]:
+        """Return a value in two parts whose sum it is; the first survives its quantisation by rows unchanged.
+
+        A large number added and taken away again leaves multiples of its own last bit (Dekker, "A floating-point
+        technique for extending the available precision", 1971): it is so large that they have `bits` - 1 bits at most.
+        """
+        largest = self.emit("amax", self.emit("absolute", value), dims=[len(value.shape) - 1], keepdim=1)
+        anchor = self.multiply(largest, self.scalar(1.5 * 2.0 ** (26 - self.bits)))
+        high = self.subtract(self.add(value, anchor), anchor)
+        return high, self.subtract(value, high)
+
+    def _product(self, left: Value, right: Value) -> Value:
         left_integers, left_exponent = self._quantised(left, len(left.shape) - 1)
         right_integers, right_exponent = self._quantised(right, len(right.shape) - 2)
         return self.emit(

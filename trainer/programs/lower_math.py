@@ -289,6 +289,19 @@ def _log_softmax(low: Lowering, out: Spec, value: Argument, dim: int, half_to_fl
     return b.subtract(away, b.emit("log", total))
 
 
+@rule("_log_softmax_backward_data")
+def _log_softmax_gradient(
+    low: Lowering, out: Spec, gradient: Argument, result: Argument, dim: int, dtype: Any
+) -> Value:
+    b, g = low.builder, low.value(gradient, FLOAT)
+    chances = b.emit("exp", low.value(result, FLOAT))
+    made = b.subtract(g, b.multiply(chances, reduce(low, "sum", g, [dim], True)))
+    if positive(dim, len(made.shape)) == len(made.shape) - 1:
+        # Most chances are small, and together they weigh as much as the one that was right.
+        b.long_tailed.add(made.serial)
+    return made
+
+
 def _normalised(low: Lowering, x: Value, dims: Sequence[int], eps: float) -> tuple[Value, Value, Value]:
     """(x less its mean over `dims`, times the reciprocal root of its variance; that mean; that root), dims kept."""
     b, centre = low.builder, reduce(low, "mean", x, dims, True)

@@ -236,6 +236,8 @@ def make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> 
     table = {**core_aten_decompositions(), **get_decompositions(_DECOMPOSED)}
     # Lowered as one exact sum by row; its decomposition is an index_put behind masks.
     table.pop(torch.ops.aten.embedding_dense_backward.default, None)
+    # Lowered whole, since its products need more bits than others.
+    table.pop(torch.ops.aten._log_softmax_backward_data.default, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tracer = make_fx(
