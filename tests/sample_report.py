@@ -85,7 +85,9 @@ def _result(culprit: str, rounds: int) -> ResultReport:
             "verifier-1 re-ran its round 4 and found the difference; the law executed one node and convicted it.",
             "Every other audited round was reproduced bit for bit.",
         )
-        return ResultReport(True, sentence, facts, (f"{culprit} (skip-steps) lost 19000: an audit found it",))
+        return ResultReport(
+            True, sentence, facts, (f"{culprit} (skip-steps) lost 19\u202f000: an audit found it",)
+        )
     return ResultReport(True, f"The swarm trained {rounds} rounds; every audit passed.", (), ())
 
 

@@ -48,6 +48,8 @@ def export_model(model: nn.Module, parameter_names: Sequence[str], state: Bundle
     `state` begins with one tensor per name, in order; what follows (momentum) is left out. Changes the model's
     parameters to the state's. Raises UserError when a tensor does not fit its parameter.
     """
+    import transformers
+
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in zip(parameter_names, state.tensors, strict=False):
@@ -57,6 +59,7 @@ def export_model(model: nn.Module, parameter_names: Sequence[str], state: Bundle
                 )
             parameters[name].copy_(to_torch(tensor))
     folder.mkdir(parents=True, exist_ok=True)
+    transformers.utils.logging.disable_progress_bar()
     saver: Any = model
     saver.save_pretrained(folder, safe_serialization=True)
     if hasattr(model.config, "vocab_size"):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from trainer.events import read_event
 from verification import effects as done
+from verification.report.words import counted
 from verification.signing import checksum
 from verification.state import Audit, Member, Standing, State
 from verification.statements import WORKER
@@ -120,7 +121,7 @@ class SwarmView:
         losses = self.losses.get(number - 2, [])
         loss = f", loss {sum(losses) / len(losses):.3f}" if losses else ""
         rounds = f"round {number} of {state.manifest.work.rounds}"
-        return f"{rounds}, {state.stage.value}{loss}, {len(state.disputes)} disputes"
+        return f"{rounds}, {state.stage.value}{loss}, {counted(len(state.disputes), 'dispute')}"
 
     def _head(self, state: State) -> RenderableType:
         work = state.manifest.work

@@ -122,6 +122,16 @@ def test_everything_stays_inside_the_frame(frame: charts.Frame, count: int, roun
             assert -1 <= float(item.attrib.get(name, 0)) <= frame.height
 
 
+def test_a_label_that_many_marks_share_is_written_once() -> None:
+    marks = [Mark(3, "peer-3 convicted"), Mark(1, "peer-3 convicted"), Mark(2, "peer-5 convicted")]
+    series = [Series("loss", ((0.0, 1.0), (4.0, 2.0)))]
+    root = parsed(charts.line_chart(charts.WIDE, series, "Loss", "loss", marks))
+    labels = [item for item in root.iter() if item.get("class") == "mark-label"]
+    assert [item.text for item in labels] == ["peer-3 convicted", "peer-5 convicted"]
+    assert float(labels[0].attrib["x"]) < float(labels[1].attrib["x"])
+    assert sum(item.get("class") == "mark" for item in root.iter()) == 3
+
+
 def test_strips_merge_equal_neighbours_and_keep_grave_cells_visible() -> None:
     cells = ("passed",) * 200 + ("convicted",) + ("excluded",) * 299
     root = parsed(charts.strips([("worker-3", cells)], 0, "Audits"))

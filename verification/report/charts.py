@@ -251,8 +251,10 @@ def _line(plot: Plot, one: Series) -> str:
 
 
 def _stagger(marks: Sequence[Mark]) -> list[tuple[Mark, int]]:
-    """Give each mark the row of its label; marks at one x share a line, so only their labels move."""
-    return [(mark, row) for row, mark in enumerate(sorted(marks, key=lambda mark: mark.x))]
+    """Give each mark the row of its label; equal labels share a row, and only the first of them is written."""
+    ordered = sorted(marks, key=lambda mark: mark.x)
+    rows = {label: row for row, label in enumerate(dict.fromkeys(mark.label for mark in ordered))}
+    return [(mark, rows.pop(mark.label, MAX_MARK_LABELS)) for mark in ordered]
 
 
 def _mark(plot: Plot, mark: Mark, row: int) -> str:

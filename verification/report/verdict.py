@@ -6,7 +6,7 @@ from typing import Any
 
 from verification.playbook import Ending, ending_of
 from verification.report import schema
-from verification.report.words import counted
+from verification.report.words import amount, counted
 from verification.signing import checksum
 from verification.state import Stage, State
 
@@ -65,7 +65,7 @@ def _cheat_check(state: State, peer: schema.PeerReport, cheat: Cheat) -> Check:
     """Return whether the run ended for a cheat as `playbook` says it must."""
     ending, how = ending_of(cheat.names.split(","))
     who = f"{peer.name or peer.id} ({cheat.names})"
-    lost = f"{who} lost {peer.slashed}"
+    lost = f"{who} lost {amount(peer.slashed)}"
     if peer.status == "excluded":
         lost += f" and was excluded in round {peer.excluded_in_round}"
     if ending is Ending.UNPAID:
