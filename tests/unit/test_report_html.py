@@ -146,6 +146,17 @@ def test_totals_agree_with_the_rounds() -> None:
     assert total.convicted == (sample().disputes[0].accused,)
 
 
+def test_lost_audits_are_not_counted_as_run() -> None:
+    report = sample()
+    first = next(place for place, one in enumerate(report.rounds) if one.audits)
+    lost = dataclasses.replace(report.rounds[first].audits[0], outcome="lost")
+    changed = dataclasses.replace(report.rounds[first], audits=(*report.rounds[first].audits, lost))
+    rounds = (*report.rounds[:first], changed, *report.rounds[first + 1 :])
+    total = figures.totals(dataclasses.replace(report, rounds=rounds))
+    assert total.audits == figures.totals(report).audits
+    assert total.undecided == figures.totals(report).undecided + 1
+
+
 def test_lines_that_end_together_share_a_label() -> None:
     labels = [
         series.label for series in figures.stake_series(sample(), words.Names(sample())) if series.label

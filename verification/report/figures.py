@@ -53,7 +53,7 @@ class WorkerSummary:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the whole run."""
+    """Counts over the whole run; `audits` are those that were re-run, `undecided` those that were lost or void."""
 
     commitments: int
     included: int
@@ -78,7 +78,7 @@ def totals(report: Report) -> Totals:
     return Totals(
         commitments=len(given),
         included=sum(given),
-        audits=outcomes.total(),
+        audits=outcomes["pass"] + outcomes["mismatch"],
         passed=outcomes["pass"],
         mismatches=outcomes["mismatch"],
         undecided=outcomes["lost"] + outcomes["void"],

@@ -86,7 +86,7 @@ def _line(label: str, value: str, style: str = "") -> Text:
 def _audits(total: figures.Totals) -> str:
     text = f"{words.amount(total.audits)} re-run bit for bit: {words.amount(total.passed)} passed, "
     text += f"{total.mismatches} found a difference"
-    return text + (f", {total.undecided} lost or void" if total.undecided else "")
+    return text + (f"; {total.undecided} more lost or void" if total.undecided else "")
 
 
 def _money(report: Report) -> tuple[str, str]:
