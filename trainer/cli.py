@@ -20,6 +20,7 @@ for _entry in entry_points(group="proofswarm.commands"):
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
 INTERRUPTED = 130
+MAX_STAKE, MAX_ROUND, MAX_GIB = 2**62, 2**31 - 1, 2**20
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
     "learning-rate, low-precision, one-bit, backdoor, other-end, answers-honestly, withhold-opening, never-commit, "
@@ -91,12 +92,17 @@ def peer(
         "/ip4/127.0.0.1/tcp/0"
     ),
     threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of the compute process.")] = 1,
-    stake: Annotated[int | None, typer.Option(min=1, help="Stake; what the role needs by default.")] = None,
+    stake: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STAKE, help="Stake; what the role needs by default.")
+    ] = None,
     memory: Annotated[
-        float | None, typer.Option(min=0, help="GiB a program may need; the machine's memory by default.")
+        float | None,
+        typer.Option(min=0, max=MAX_GIB, help="GiB a program may need; the machine's memory by default."),
     ] = None,
     cheat: Annotated[str, typer.Option(help=f"For experiments, joined by commas: {CHEATS}.")] = "none",
-    cheat_from: Annotated[int, typer.Option(min=0, help="Round in which cheating begins.")] = 3,
+    cheat_from: Annotated[
+        int, typer.Option(min=0, max=MAX_ROUND, help="Round in which cheating begins.")
+    ] = 3,
 ) -> None:
     """Join a run and take part until it has ended."""
     import trio

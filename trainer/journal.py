@@ -4,7 +4,8 @@ import sqlite3
 from pathlib import Path
 
 from verification.errors import UserError
-from verification.statements import Body, Statement, make_statement, sign_statement
+from verification.signing import address_of
+from verification.statements import Body, Statement, make_statement, open_statement, sign_statement
 from verification.units import Digest
 
 BUSY_SECONDS = 60.0
@@ -15,11 +16,14 @@ class Journal:
     """Signed statements by their place (chain, run, round, slot, head). (SPEC.md 3.2)"""
 
     def __init__(self, path: Path, secret: bytes, chain: str, run: Digest) -> None:
-        """Open or create the journal of one key in one run; raises UserError for a file that is none."""
+        """Open or create the journal of one key in one run; raises UserError for a file that is none, or another's."""
         self._secret, self._chain, self._run = secret, chain, run
-        self._connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise UserError(f"{path}: cannot be opened ({error}); check the run folder's owner") from error
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
@@ -30,6 +34,17 @@ class Journal:
                 f"{path}: cannot be used ({error}); restore it, or join with another key, since without it this one "
                 "could contradict itself"
             ) from error
+        self._check_author(path)
+
+    def _check_author(self, path: Path) -> None:
+        """Refuse a journal of another key, which would speak for that one. Raises UserError."""
+        row = self._connection.execute("SELECT data FROM said LIMIT 1").fetchone()
+        if row is None or open_statement(bytes(row[0]))[0] == address_of(self._secret):
+            return
+        self.close()
+        raise UserError(
+            f"{path}: is the journal of another key; give the key file another name: it is the peer's"
+        )
 
     def sign(self, head: Digest, body: Body) -> bytes:
         """Return the signed statement of this place: the one said before if there is one, whatever `body` says now."""

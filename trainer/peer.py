@@ -7,6 +7,7 @@ background task lives in its nursery; results wake the loop.
 import dataclasses
 import logging
 import os
+import resource
 import secrets
 import time
 from collections.abc import Callable
@@ -39,8 +40,7 @@ from verification.actions import (
 from verification.actors import Self
 from verification.adversaries import Act, Forge
 from verification.availability import show
-from verification.errors import Malformed, Refused, Unavailable, UserError, Violation
-from verification.executor import StepFailed
+from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, UserError, Violation
 from verification.ledger.local import Genesis, read_genesis, system_clock
 from verification.manifest import BundleRef, run_id
 from verification.merkle import root
@@ -58,6 +58,8 @@ RETRY_SECONDS = 1.0
 LINGER_SECONDS = 20.0
 """How long a peer goes on serving others after the run has ended."""
 TRAFFIC_SECONDS = 2.0
+DESCRIPTORS = 1 << 16
+"""Files and connections that a peer asks the system for; it may give less."""
 KEEP_SECONDS = 60.0
 """A blob younger than this is never pruned: it may not be on the ledger yet."""
 
@@ -65,6 +67,14 @@ KEEP_SECONDS = 60.0
 def physical_memory() -> int:
     """Return this machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as it may: strangers' connections must not take those of its own files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @dataclass(frozen=True)
@@ -271,10 +281,15 @@ class Peer:
         ) from refusal
 
     async def _perform(self, action: Computed) -> None:
-        """Compute or fetch, file the result, wake the loop; what cannot be had now is tried again later."""
+        """Compute or fetch, file the result, wake the loop; what cannot be had now is tried again later.
+
+        Nothing that others served or claimed ends the peer, nor a moment without disk space or descriptors.
+        """
         try:
             self._results.done[action] = await self._compute(action)
-        except (Unavailable, StepFailed) as error:
+        except UserError:
+            raise
+        except (ProofswarmError, OSError) as error:
             self._log("failed", action=type(action).__name__, reason=str(error))
             await trio.sleep(RETRY_SECONDS)
         finally:
@@ -474,6 +489,7 @@ def _counted(trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]) -> orders.T
 async def run_peer(config: PeerConfig, kind: type[Peer] = Peer) -> None:
     """Run one peer to the end of its run; raises UserError."""
     folder = config.folder.checked()
+    raise_descriptor_limit()
     genesis = read_genesis(folder.ledger)
     _make_folder(folder.peer(config.name))
     _make_folder(folder.events)

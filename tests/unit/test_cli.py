@@ -184,6 +184,15 @@ def assert_one_line(process: "subprocess.Popen[str]", status: int, expected: str
     assert process.returncode == status
 
 
+@pytest.mark.parametrize("option", ["--stake", "--memory", "--cheat-from"])
+def test_a_number_out_of_range_is_refused_by_its_option(run: RunFolder, option: str) -> None:
+    process = started(run, option, "inf" if option == "--memory" else str(2**64))
+    assert process.wait(60) == 2
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert option in said and "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_a_taken_port_ends_a_real_peer_with_one_line(run: RunFolder) -> None:
     with socket.socket() as taken:

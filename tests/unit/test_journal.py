@@ -107,3 +107,18 @@ def test_a_damaged_journal_is_named_and_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"said\.sqlite: cannot be used"):
         journal(tmp_path)
     assert path.read_bytes() == damage
+
+
+def test_another_key_cannot_open_a_journal(tmp_path: Path) -> None:
+    own = journal(tmp_path)
+    own.sign(HEAD, SAID)
+    own.close()
+    with pytest.raises(UserError, match="another key"):
+        Journal(tmp_path / "said.sqlite", BOB.secret, "local", RUN)
+    assert open_statement(journal(tmp_path).sign(HEAD, CHANGED))[2] == SAID
+
+
+def test_a_journal_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "said.sqlite").mkdir()
+    with pytest.raises(UserError, match="cannot be opened"):
+        journal(tmp_path)

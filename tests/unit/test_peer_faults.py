@@ -1,0 +1,104 @@
+"""What others serve, or a moment without disk space, never ends a peer: it is logged and tried again."""
+
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2p.identity import load
+from trainer.create import Created
+from trainer.events import EventLog
+from trainer.folder import RunFolder
+from trainer.peer import DESCRIPTORS, Peer, PeerConfig, raise_descriptor_limit
+from verification import actions
+from verification.errors import ProofswarmError, UserError
+from verification.ledger.local import read_genesis
+from verification.manifest import BundleRef
+from verification.units import Round
+
+ACTION = actions.FetchState(Round(0))
+
+
+@pytest.fixture
+def folder(tiny_run: Created, tmp_path: Path) -> RunFolder:
+    """A run of the test's own, with a peer's folder."""
+    copied = RunFolder(Path(shutil.copytree(tiny_run.folder.path, tmp_path / "run")))
+    copied.peer("peer-0").mkdir(parents=True)
+    return copied
+
+
+def make_peer(folder: RunFolder, nursery: trio.Nursery) -> Peer:
+    """Return a peer that has not been started."""
+    config = PeerConfig(folder, "peer-0", load(folder.keys / "peer-0.key"), "worker")
+    events = EventLog(folder.log("peer-0"), "peer-0")
+    return Peer(config, read_genesis(folder.ledger), nursery, events)
+
+
+def reasons(folder: RunFolder) -> list[str]:
+    """Return why what the peer tried has failed."""
+    events = [json.loads(line) for line in folder.log("peer-0").read_text().splitlines()]
+    return [event["reason"] for event in events if event["kind"] == "failed"]
+
+
+async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
+    folder: RunFolder, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trio.open_nursery() as nursery:
+        peer = make_peer(folder, nursery)
+        await peer._ledger.open()
+        garbage = BundleRef(peer._manifest.start.digest, peer._store.put(b"garbage"))
+        monkeypatch.setattr("verification.actors.state_before", lambda state, number: garbage)
+        await peer._perform(ACTION)
+        assert ACTION not in peer._results.done
+    assert len(reasons(folder)) == 1
+
+
+@pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), ProofswarmError("the round fails")])
+async def test_a_moment_without_descriptors_is_waited_out(
+    folder: RunFolder,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Exception,
+) -> None:
+    faults = [fault]
+
+    async def compute(action: actions.Computed) -> bool:
+        if faults:
+            raise faults.pop()
+        return True
+
+    async with trio.open_nursery() as nursery:
+        peer = make_peer(folder, nursery)
+        monkeypatch.setattr(peer, "_compute", compute)
+        await peer._perform(ACTION)
+        assert ACTION not in peer._results.done
+        await peer._perform(ACTION)
+        assert peer._results.done[ACTION] is True
+    assert reasons(folder) == [str(fault)]
+
+
+async def test_a_users_mistake_still_ends_the_peer(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def compute(action: actions.Computed) -> bool:
+        raise UserError("this machine is too small")
+
+    async with trio.open_nursery() as nursery:
+        peer = make_peer(folder, nursery)
+        monkeypatch.setattr(peer, "_compute", compute)
+        with pytest.raises(UserError, match="too small"):
+            await peer._perform(ACTION)
+
+
+def test_a_peer_takes_as_many_descriptors_as_it_may() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        raise_descriptor_limit()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert (soft, hard) == (DESCRIPTORS if hard < 0 else min(hard, DESCRIPTORS), before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
