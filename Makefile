@@ -13,7 +13,7 @@ PYTEST_WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
-PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 FAST_TESTS = $(wildcard tests/unit tests/property tests/simulation tests/contract)
 
 .DEFAULT_GOAL := help

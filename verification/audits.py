@@ -8,6 +8,7 @@ from verification import disputes, merkle, money
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, Effect
 from verification.errors import BadEvidence, Refused
+from verification.executor import Executor
 from verification.membership import active, get_member, mark_away, settle_debt, suspend
 from verification.rounds import get_round
 from verification.sampling import (
@@ -104,7 +105,9 @@ def process_finished(state: State, sender: Address, body: Finished) -> None:
     session.finished.add(sender)
 
 
-def process_opening(state: State, sender: Address, body: Opening, now: Millis) -> list[Effect]:
+def process_opening(
+    state: State, sender: Address, body: Opening, now: Millis, executor: Executor
+) -> list[Effect]:
     """Take a worker's leaves, checked against its commitment; late ones end a suspension. (SPEC.md 5.7)"""
     worked = get_round(state, body.round)
     commit = worked.commits.get(sender)
@@ -117,7 +120,11 @@ def process_opening(state: State, sender: Address, body: Opening, now: Millis) -
         raise BadEvidence("the opening does not have the leaves that the assignment gives")
     if salted_root(state.run, body.round, body.digests, body.salts) != commit.leaves:
         raise BadEvidence("the opening does not lead to the committed root")
+    values = (*body.digests, commit.contribution.digest)
+    failure = disputes.failure_in(state, values, (Place.PROLOGUE, Place.STEP), executor)
     worked.openings[sender] = body
+    if failure is not None:
+        worked.failures[sender] = failure
     effects = settle_debt(state, get_member(state, sender), opening_debt(body.round))
     for number, key in sorted(state.waiting.pop((body.round, sender), [])):
         effects += _judge(state, state.sessions[number], key, now)

@@ -1,11 +1,12 @@
 """Disputes: lists that fold, points, one node's inputs, one execution, a ruling. Nobody votes. (SPEC.md 6)"""
 
+from collections.abc import Sequence
 from functools import partial
 
 from verification import money, narrowing, referee
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect
 from verification.errors import BadEvidence, Refused
-from verification.executor import Executor, failed
+from verification.executor import Executor, failed, failures
 from verification.manifest import Manifest
 from verification.membership import exclude, get_member, settle_debt
 from verification.narrowing import Tracing
@@ -35,6 +36,8 @@ from verification.statements import (
 from verification.tensors import Tensor
 from verification.units import Address, Amount, Digest, Millis, Round
 
+AFTER_FAILURE = "the round had failed before, as both agree, and a failure stays what it is"
+
 
 def open_from_audit(
     state: State, verifier: Address, opening: Opening, reveal: Reveal, now: Millis
@@ -54,9 +57,24 @@ def open_from_audit(
     else:
         place, low, high = Place.STEP, steps[leaf - 1], steps[leaf]
         agreed, claimed = opening.digests[leaf - 1], opening.digests[leaf]
-    return _open(
+    effects = _open(
         state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now
     )
+    if agreed == worked.failures.get(reveal.worker):
+        effects += _acquit(state, state.disputes[-1], AFTER_FAILURE)
+    return effects
+
+
+def failure_in(
+    state: State, values: Sequence[Digest], places: Sequence[Place], executor: Executor
+) -> Digest | None:
+    """Return the failure of one of the places' programs in which states end, None without one. (SPEC.md 2.5)
+
+    Raises BadEvidence when they go on after it.
+    """
+    digests = [program_of(state.manifest, place) for place in places]
+    known = [failures(digest, head_of(executor.program(digest))) for digest in digests]
+    return narrowing.first_failure(values, frozenset().union(*known))
 
 
 def process_challenge_seal(state: State, sender: Address, body: ChallengeSeal, now: Millis) -> list[Effect]:
@@ -114,7 +132,9 @@ def _listed(
 ) -> Listed | str:
     """Return a list that folds, or what is wrong with it."""
     if isinstance(body, Answer):
-        return narrowing.answer_fault(dispute.claimed, body) or Listed(body.entries)
+        inner = program_of(state.manifest, Place.STEP)
+        ends = failures(inner, head_of(executor.program(inner)))
+        return narrowing.answer_fault(dispute.claimed, body, ends) or Listed(body.entries)
     if isinstance(body, Trace):
         digest = program_of(state.manifest, dispute.place)
         trace = narrowing.open_trace(digest, head_of(executor.program(digest)), dispute.claimed, body)
@@ -142,8 +162,10 @@ def process_point(
         what = _point_into_trace(dispute, dispute.trace, body.index, executor)
     dispute.level, dispute.entries = dispute.level + 1, ()
     dispute.turn = Turn.LIST if dispute.node is None else Turn.EVIDENCE
-    moved = DisputeMoved(dispute.number, sender, what)
-    return [*effects, moved, *_reuse_list(state, dispute, now)]
+    effects.append(DisputeMoved(dispute.number, sender, what))
+    if dispute.trace is None and failure_in(state, [dispute.agreed], [Place.STEP], executor):
+        return [*effects, *_acquit(state, dispute, AFTER_FAILURE)]
+    return [*effects, *_reuse_list(state, dispute, now)]
 
 
 def _point_into_trace(dispute: Dispute, trace: Tracing, index: int, executor: Executor) -> str:

@@ -1,5 +1,6 @@
 """The one door through which training enters the law: execute a node on tensors. (SPEC.md 6.5)"""
 
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from verification.digest import integer, tagged
 from verification.errors import ProofswarmError
-from verification.program import Node, Program
+from verification.program import Node, Program, ProgramHead
 from verification.tensors import Tensor, tensor_digest
 from verification.units import Digest
 
@@ -40,6 +41,16 @@ class Executor(Protocol):
 def failed(program: Digest, number: int) -> Digest:
     """Return the digest that stands for a program's failure at a node. (SPEC.md 6.5)"""
     return tagged("failed", program, integer(number))
+
+
+def failures(program: Digest, head: ProgramHead) -> frozenset[Digest]:
+    """Return the digests that stand for a program's failures, one for each of its nodes. (SPEC.md 2.5)"""
+    return _failures(program, head.first, int(head.nodes))
+
+
+@functools.lru_cache(maxsize=16)
+def _failures(program: Digest, first: int, nodes: int) -> frozenset[Digest]:
+    return frozenset(failed(program, number) for number in range(first, first + nodes))
 
 
 def result_of(

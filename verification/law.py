@@ -155,7 +155,9 @@ HANDLERS: dict[type, Handler] = {
     Seal: lambda state, sender, body, now, executor: rounds.process_seal(state, sender, body, now),
     Verdict: lambda state, sender, body, now, executor: audits.process_verdict(state, sender, body),
     Finished: lambda state, sender, body, now, executor: audits.process_finished(state, sender, body),
-    Opening: lambda state, sender, body, now, executor: audits.process_opening(state, sender, body, now),
+    Opening: lambda state, sender, body, now, executor: audits.process_opening(
+        state, sender, body, now, executor
+    ),
     Reveal: lambda state, sender, body, now, executor: audits.process_reveal(state, sender, body),
     Link: lambda state, sender, body, now, executor: audits.process_link(state, sender, body, now),
     ChallengeSeal: lambda state, sender, body, now, executor: disputes.process_challenge_seal(

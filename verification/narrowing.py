@@ -5,7 +5,7 @@ nodes are the leaves of a tree (`verification.merkle`), and a list holds the inn
 64: equal entries mean that every leaf below is equal, so everything before the first difference is agreed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from verification import merkle
@@ -55,12 +55,29 @@ def positions(low: int, high: int) -> tuple[int, ...]:
     return tuple(low + (index + 1) * length // count for index in range(count))
 
 
-def answer_fault(claimed: Digest, answer: Answer) -> str:
-    """Return what is wrong with a list of states, nothing when it folds to the value it replaces. (SPEC.md 6.3)"""
+def first_failure(values: Sequence[Digest], failures: Collection[Digest]) -> Digest | None:
+    """Return the failure in which states end, None without one; raises BadEvidence when they go on. (SPEC.md 2.5)"""
+    start = next((place for place, value in enumerate(values) if value in failures), None)
+    if start is None:
+        return None
+    if set(values[start:]) != {values[start]}:
+        raise BadEvidence("something else follows a state that stands for a failure")
+    return values[start]
+
+
+def answer_fault(claimed: Digest, answer: Answer, failures: Collection[Digest]) -> str:
+    """Return what is wrong with a list of states, nothing when it folds to the value it replaces. (SPEC.md 6.3)
+
+    `failures` are those of the program that leads from state to state.
+    """
     if len(answer.entries) != len(positions(answer.low, answer.high)):
         return "its list of states does not have the interval's length"
     if answer.entries[-1] != claimed:
         return "its list of states does not end in the value it replaces"
+    try:
+        first_failure(answer.entries, failures)
+    except BadEvidence as wrong:
+        return f"its list of states is wrong: {wrong}"
     return ""
 
 

@@ -11,7 +11,7 @@ from verification.audits import salted_root
 from verification.digest import ZERO
 from verification.errors import BadEvidence
 from verification.evidence import Conviction, Finding, Included, ProgramPart, found, unpack
-from verification.executor import Executor, failed
+from verification.executor import Executor, failed, failures
 from verification.manifest import run_id
 from verification.narrowing import Tracing
 from verification.program import (
@@ -50,6 +50,9 @@ MAX_WORK = 1 << 40
 
 MAX_RESULT = 1 << 31
 """Bytes of the largest tensor that such a node may make."""
+
+MAX_NODES = 1 << 20
+"""Nodes of the largest program whose failures are told apart from states."""
 
 
 def verify(data: bytes, executor: Executor) -> Finding:
@@ -274,7 +277,7 @@ class _Walk:
         if isinstance(body, Answer) and self._trace is None:
             if (body.low, body.high) != (self._low, self._high) or self._high - self._low < 2:
                 raise BadEvidence("a list of states is about another interval")
-            return narrowing.answer_fault(self._claimed, body) or self._enter_states(body)
+            return narrowing.answer_fault(self._claimed, body, self._failures()) or self._enter_states(body)
         part = case.program
         if part is None:
             raise BadEvidence("the file lacks the program")
@@ -288,6 +291,13 @@ class _Walk:
             self._trace, self._entries = opened, body.entries
             return ""
         return self._take_nodes(body)
+
+    def _failures(self) -> frozenset[Digest]:
+        """Return the failures of the program that leads from state to state."""
+        part = self._case.program
+        if part is None or part.head.nodes > MAX_NODES:
+            raise BadEvidence("the file lacks the program, or it is too large to check")
+        return failures(self._program(part), part.head)
 
     def _take_nodes(self, body: Body) -> str:
         if not isinstance(body, NodeList) or self._trace is None:

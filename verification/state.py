@@ -147,10 +147,11 @@ class RoundState:
     """One round. `beacon` drew its assignments; `members` are those who decide it, with their stake or, while a drawn
     committee decides (`is_committee`), their seats; `weight` is the sum.
 
-    `reserve` is what the deposit set aside for it and has not been paid yet, `subtracts` the convicted contributions of
-    earlier rounds that its outer step takes back; `asked` are the workers who must open because a verdict is in,
-    `audited` the verifiers that had a worker's audit. `attested` is the weight of those who attested, `backing` that
-    behind each sealed state: kept, so that a statement takes the same time however many members there are.
+    `reserve` is what the deposit set aside for it and has not been paid yet, `subtracts` the convicted
+    contributions of earlier rounds that its outer step takes back; `asked` are the workers who must open because a
+    verdict is in, `failures` the failures in which opened rounds end, `audited` the verifiers that had a worker's
+    audit. `attested` is the weight of those who attested, `backing` that behind each sealed state: kept, so that a
+    statement takes the same time however many members there are.
     """
 
     number: Round
@@ -175,6 +176,7 @@ class RoundState:
     sealed: BundleRef | None = None
     asked: set[Address] = field(default_factory=set)
     openings: dict[Address, Opening] = field(default_factory=dict)
+    failures: dict[Address, Digest] = field(default_factory=dict)
     audited: dict[Address, set[Address]] = field(default_factory=dict)
     lists: dict[tuple[Address, str], Listed] = field(default_factory=dict)
 

@@ -57,6 +57,8 @@ class Lie:
         """Return the claimed state after a step: right before the lie, and something after it."""
         if self.place is Place.EPILOGUE or step < self.step:
             return true
+        if self.failed is not None:
+            return self.claim
         return self.claim if step == self.step else tagged("invented", self.claim, integer(step))
 
 
@@ -106,7 +108,8 @@ class Duel:
         leaves = leaf_steps(self.job.steps, self.state.manifest.work.leaf_every)
 
         def side(claim: Lie | None) -> tuple[tuple[Digest, ...], Digest]:
-            own = claim.claim if claim is not None and claim.place is Place.EPILOGUE else end
+            ends_round = claim is not None and (claim.place is Place.EPILOGUE or claim.failed is not None)
+            own = claim.claim if claim is not None and ends_round else end
             states = [
                 self.states[leaf] if claim is None else claim.state(leaf, self.states[leaf])
                 for leaf in leaves
@@ -118,6 +121,10 @@ class Duel:
         start = digest_of(self.start)
         self.state.rounds[0].commits[ACCUSED] = Commit(FIRST, start, ZERO, ref, Count(0), ZERO)
         opening = Opening(FIRST, claimed, (ZERO,) * len(claimed))
+        programs = (Place.PROLOGUE, Place.STEP)
+        failure = disputes.failure_in(self.state, (*claimed, contribution), programs, self.executor)
+        if failure is not None:  # as `audits.process_opening` does
+            self.state.rounds[0].failures[ACCUSED] = failure
         reveal = Reveal(FIRST, FIRST, ACCUSED, found, other, ZERO)
         disputes.open_from_audit(self.state, CHALLENGER, opening, reveal, Millis(0))
 

@@ -9,15 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.toy import PRIME
-from tests.property.duel import ACCUSED, CHALLENGER, Duel, Lie
-from verification.digest import tagged
-from verification.errors import Violation
+from tests.property.duel import ACCUSED, CHALLENGER, FIRST, Duel, Lie
+from verification import audits
+from verification.audits import salted_root
+from verification.digest import ZERO, tagged
+from verification.errors import BadEvidence, Violation
 from verification.executor import failed
+from verification.manifest import BundleRef
 from verification.narrowing import entries_of, first_difference, lists_needed
 from verification.program import first_node
 from verification.state import Place, Ruling, Turn
-from verification.statements import Answer, Evidence, Mismatch, NodeList, Point, Trace
-from verification.units import Count, Digest
+from verification.statements import Answer, Commit, Evidence, Mismatch, NodeList, Opening, Point, Trace
+from verification.units import Count, Digest, Millis
 
 WRONG = tagged("wrong")
 WORKED = [Place.PROLOGUE, Place.STEP, Place.EPILOGUE]
@@ -112,6 +115,67 @@ def test_a_failure_that_is_hidden_is_convicted(chain: int, leaf: str, is_first: 
     assert (dispute.ruling, dispute.node) == (Ruling.GUILTY, truth.failed)
     assert dispute.computed == truth.claim
     assert ("goes on" in dispute.reason) == (leaf == "failure")
+
+
+def after_the_failure(step: int) -> Lie:
+    """Return the trace of a step that would be right in a round that does not fail."""
+    return Duel(3).truth(Place.STEP, step)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_an_opening_that_goes_on_after_a_failure_is_refused(step: int) -> None:
+    """The next step has no inputs to show, so nobody could prove anything about it: it must not become a claim."""
+    duel = Duel(3, first=PRIME, leaf_every=1)
+    with pytest.raises(BadEvidence, match="follows a state that stands for a failure"):
+        duel.open(after_the_failure(step))
+    assert not duel.state.disputes
+
+
+@pytest.mark.parametrize("is_honest", [True, False])
+def test_the_law_takes_an_opening_only_if_a_failure_stays(is_honest: bool) -> None:
+    duel = Duel(3, first=PRIME, leaf_every=1)
+    failing = duel.states[1]
+    digests = (duel.states[0], failing, failing if is_honest else WRONG, failing)
+    salts = (WRONG,) * 4
+    worked, state = duel.state.rounds[0], duel.state
+    ref = BundleRef(failing, failing)
+    root = salted_root(state.run, FIRST, digests, salts)
+    worked.commits[ACCUSED] = Commit(FIRST, worked.start.digest, root, ref, Count(0), ZERO)
+    worked.asked.add(ACCUSED)
+    opening = Opening(FIRST, digests, salts)
+    if is_honest:
+        audits.process_opening(state, ACCUSED, opening, Millis(1), duel.executor)
+        assert (worked.openings, worked.failures) == ({ACCUSED: opening}, {ACCUSED: failing})
+    else:
+        with pytest.raises(BadEvidence, match="follows a state that stands for a failure"):
+            audits.process_opening(state, ACCUSED, opening, Millis(1), duel.executor)
+        assert (worked.openings, worked.failures) == ({}, {})
+
+
+def test_a_list_that_goes_on_after_a_failure_convicts_its_author() -> None:
+    """The same between two leaves, where only a list shows it."""
+    duel = Duel(3, first=PRIME)
+    lie = after_the_failure(2)
+    duel.open(lie)
+    assert (duel.dispute.low, duel.dispute.high) == (0, 3)
+    dispute = duel.play(lie)
+    assert (dispute.ruling, duel.executor.executed) == (Ruling.GUILTY, 0)
+    assert "follows a state that stands for a failure" in dispute.reason
+
+
+@pytest.mark.parametrize("leaf_every", [1, 3])
+def test_who_accuses_what_follows_a_failure_loses(leaf_every: int) -> None:
+    """The accused could not trace a step from a failure either; the law needs no list to see that it is right."""
+    duel = Duel(3, first=PRIME, leaf_every=leaf_every)
+    truth = duel.truth(Place.STEP, 1)
+    duel.open(truth, after_the_failure(2))
+    if leaf_every == 3:
+        duel.say(ACCUSED, duel.accused_says(truth))
+        duel.say(CHALLENGER, Point(Count(0), Count(0), Count(1)))
+    assert (duel.dispute.ruling, duel.executor.executed) == (Ruling.INNOCENT, 0)
+    assert duel.state.members[ACCUSED].stake == 10_000
+    assert duel.state.members[CHALLENGER].stake == 9_000
+    assert (0, ACCUSED) in duel.state.redraws
 
 
 @pytest.mark.parametrize("place", WORKED)

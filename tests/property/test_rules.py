@@ -16,8 +16,8 @@ from verification import money
 from verification.digest import ZERO, integer, tagged
 from verification.errors import BadEvidence
 from verification.law import found
-from verification.manifest import cost_of_round
-from verification.narrowing import answer_fault, lists_needed, narrow, positions
+from verification.manifest import cost_of_round, least_stake
+from verification.narrowing import answer_fault, first_failure, lists_needed, narrow, positions
 from verification.sampling import (
     SPREAD,
     assign,
@@ -53,7 +53,7 @@ def test_narrowing_finds_the_first_wrong_step_within_its_bound(
     while state[1] - state[0] > 1:
         places = positions(*state)
         entries = tuple(value(place, place >= wrong) for place in places)
-        assert answer_fault(claimed, Answer(Round(0), Count(state[0]), Count(state[1]), entries)) == ""
+        assert answer_fault(claimed, Answer(Round(0), Count(state[0]), Count(state[1]), entries), ()) == ""
         index = next(i for i, place in enumerate(places) if entries[i] != value(place, False))
         *state, agreed, claimed = narrow(*state, agreed, entries, index)
         lists += 1
@@ -81,10 +81,25 @@ def test_any_point_inside_a_list_shrinks_the_interval_and_none_outside_is_taken(
 def test_lists_that_do_not_fold_are_found_out(length: int, place: int) -> None:
     entries = tuple(value(place, True) for place in positions(0, length))
     answer = Answer(Round(0), Count(0), Count(length), entries)
-    assert answer_fault(entries[-1], answer) == ""
-    assert "does not end in the value" in answer_fault(ZERO, answer)
-    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=entries[1:]))
-    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=()))
+    assert answer_fault(entries[-1], answer, ()) == ""
+    assert "does not end in the value" in answer_fault(ZERO, answer, ())
+    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=entries[1:]), ())
+    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=()), ())
+
+
+@given(st.integers(2, 200), st.data())
+def test_a_failure_is_followed_by_nothing_else(length: int, data: st.DataObject) -> None:
+    failing, other = tagged("failure"), tagged("other failure")
+    start = data.draw(st.integers(0, length - 1))
+    states = [value(place, True) for place in range(start)] + [failing] * (length - start)
+    assert first_failure(states, {failing, other}) == failing
+    assert first_failure(states, {other}) is None
+    if start < length - 1:
+        states[data.draw(st.integers(start + 1, length - 1))] = data.draw(
+            st.sampled_from([other, value(0, True)])
+        )
+        with pytest.raises(BadEvidence, match="follows a state that stands for a failure"):
+            first_failure(states, {failing, other})
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0, 50_000, 300_000, MILLION]))
@@ -118,7 +133,7 @@ def test_assignments_stay_within_the_work_rules(
     manifest = minimal(max_steps=most, leaf_every=every)
     given_work = assign(manifest, beacon, known, slots)
     by_address = {member.address: member for member in known}
-    able = [m for m in known if m.capacity >= every and most * m.stake >= every * 10_000]
+    able = [m for m in known if m.capacity >= every and m.stake >= least_stake(manifest)]
     assert len(given_work) == min(len(able), slots)
     assert sorted(work.slot for work in given_work.values()) == list(range(len(given_work)))
     for address, work in given_work.items():
