@@ -7,6 +7,7 @@ from simulator.toy import ToyExecutor
 from verification import codec, law
 from verification.effects import Effect
 from verification.errors import Refused, Violation
+from verification.executor import Executor
 from verification.ledger.local import Genesis, next_head
 from verification.state import State, total_money
 from verification.units import Digest, Millis
@@ -28,7 +29,7 @@ class MemoryLedger:
 
     def __init__(self, genesis: Genesis, now: Millis, is_checked: bool = True) -> None:
         """Found the run; `is_checked` counts all money after every entry, which takes a time that grows with it."""
-        self.executor = ToyExecutor()
+        self.executor: Executor = ToyExecutor()
         self.state = law.found(
             genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now
         )

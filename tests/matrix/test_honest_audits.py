@@ -24,6 +24,7 @@ from simulator.world import World
 from tests.matrix.auditor import Made, Mix, Part, Setup, Train
 from tests.matrix.settings import QUICK, ROOT, Setting
 from trainer import frames
+from trainer.programs.executor import ProgramExecutor
 from trainer.programs.operators import ARITHMETIC
 from trainer.programs.optimiser import AdamW
 from trainer.programs.trace import TraceConfig, TracedRun, trace_run
@@ -204,6 +205,7 @@ def audited(seed: int, rounds: int, settings: list[Setting]) -> int:
         for place, actor in enumerate(actors):
             actor.machine = machines[place % len(machines)]  # type: ignore[attr-defined]
         world = World(manifest, actors, random.Random(seed), SHUFFLED)
+        world.ledger.executor = ProgramExecutor({program_digest(encoded): encoded for encoded in programs})
         world.blobs.put(run.start)
         world.run(limit=1_000_000)
     assert len(world.state.rounds) == rounds
