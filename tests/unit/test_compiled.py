@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks import golden
 from tests import zoo
+from tests.lowered import program_of, vjp
 from trainer import exact, native
 from trainer.programs import compiled, emit, fusion
 from trainer.programs.builder import Builder, Value
@@ -202,6 +203,26 @@ def test_a_models_training(name: str) -> None:
             warnings.simplefilter("error")
             digests = golden.train(golden.read(name), 3, compiled=True)
         assert digests[:4] == golden.expected()[name][:4]
+
+
+@pytest.mark.parametrize("cut", [0, 5, 12])
+def test_a_concatenation_with_an_empty_piece(cut: int) -> None:
+    """What rotary embeddings of all columns come to: the rest that is joined has none, nor has its gradient."""
+
+    def joined(h: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.relu(h[:, :cut]), h[:, cut:]], -1) * 2
+
+    given = numbers(8, 12).clamp(-1e30, 1e30)
+    gradient = program_of(vjp(joined, 1), [given, torch.ones(8, 12)])
+    both(gradient.program, [given, torch.ones(8, 12)])
+    b = Builder()
+    h = b.port("h", "float32", (8, 12))
+    parts = [
+        b.emit("slice", h, dim=1, start=start, stop=stop, step=1) for start, stop in ((0, cut), (cut, 12))
+    ]
+    twice = b.multiply(b.emit("concatenate", *parts, dim=1), b.scalar(2.0))
+    (made,) = both(b.finish("inner", [("y", twice)]), [given])
+    assert torch.equal(made, given * 2 + 0.0)
 
 
 def test_most_of_a_model_runs_in_few_loops() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 Run = tuple[int, int]
-"""(size, stride): size above 1; stride 0 repeats an element."""
+"""(size, stride): size other than 1; stride 0 repeats an element."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def contiguous(shape: Sequence[int]) -> Layout:
         strides.append(step)
         step *= size
     pairs = zip(shape, reversed(strides), strict=True)
-    return Layout(0, tuple(((size, stride),) if size > 1 else () for size, stride in pairs))
+    return Layout(0, tuple(((size, stride),) if size != 1 else () for size, stride in pairs))
 
 
 def permute(layout: Layout, dims: Sequence[int]) -> Layout:
@@ -84,12 +84,14 @@ def cut(layout: Layout, dim: int, start: int, stop: int, step: int) -> Layout | 
     if len(runs) > 1:
         return None
     stride = runs[0][1] if runs else 0
-    part: tuple[Run, ...] = ((count, stride * step),) if count > 1 else ()
+    part: tuple[Run, ...] = ((count, stride * step),) if count != 1 else ()
     return Layout(layout.offset + start * stride, (*layout.dims[:dim], part, *layout.dims[dim + 1 :]))
 
 
 def view(layout: Layout, shape: Sequence[int]) -> Layout | None:
     """Return the layout of the same elements under `shape`, or None where a run would be cut unevenly."""
+    if 0 in shape:
+        return contiguous(shape)
     waiting = [run for runs in layout.dims for run in runs]
     dims: list[tuple[Run, ...]] = []
     for size in reversed(shape):

@@ -1,0 +1,77 @@
+"""The C text of the kernels for processors that are not at hand: every compiler that is found must build it."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from trainer import native
+from trainer.programs import emit, fusion
+from verification.program import decode_program
+
+MARCHES = (
+    "sapphirerapids", "icelake-server", "skylake-avx512", "znver4", "haswell", "x86-64-v2", "x86-64-v4",
+)  # fmt: skip
+"""Of Intel and AMD, with and without AVX-512, VNNI, half precision and tiles."""
+
+
+def golden_loops() -> str:
+    """The loops of the frozen Llama step that `doctor` runs."""
+    program = decode_program(resources.files("trainer.golden").joinpath("step.msgpack").read_bytes())
+    groups = [work for work in fusion.plan(program).steps if isinstance(work, fusion.Group)]
+    return emit.write(groups, set())[0]
+
+
+TEXTS: dict[str, Callable[[], str]] = {
+    "products": lambda: resources.files("trainer.exact").joinpath("int16.c").read_text("utf-8"),
+    "loops": golden_loops,
+}
+
+
+def knows(command: str, march: str) -> bool:
+    """Whether a compiler has heard of a processor: an older one has not of every newer one."""
+    done = subprocess.run(
+        [command, f"-march={march}", "-E", "-"], input="", capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("march", MARCHES)
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_the_kernels_compile_for_processors_not_at_hand(name: str, march: str, tmp_path: Path) -> None:
+    command = shutil.which(name)
+    if command is None or not knows(command, march):
+        pytest.skip(f"no {name} that knows {march}")
+    for title, text in TEXTS.items():
+        source = tmp_path / f"{title}.c"
+        source.write_text(native.GUARD + text(), encoding="utf-8")
+        # Without optimisation, which takes most of the time and refuses nothing.
+        others = {"-march=native": f"-march={march}", "-O3": "-O0"}
+        flags = [others.get(flag, flag) for flag in native.FLAGS]
+        done = subprocess.run(
+            [command, *flags, "-fopenmp", "-S", str(source), "-o", str(source.with_suffix(".s"))],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_wider_evaluation_is_refused(tmp_path: Path) -> None:
+    """The guard itself: x87 arithmetic, which rounds twice, must not build."""
+    command = native.compiler()
+    if command is None or not knows(command, "x86-64"):
+        pytest.skip("no compiler for x86")
+    source = tmp_path / "kernels.c"
+    source.write_text(native.GUARD, encoding="utf-8")
+    done = subprocess.run(
+        [command, *native.FLAGS, "-mfpmath=387", "-E", str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "wider type" in done.stderr
