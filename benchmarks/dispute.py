@@ -41,7 +41,7 @@ from verification.audits import salted_root
 from verification.convictions import convictions
 from verification.digest import ZERO, tagged
 from verification.evidence import pack
-from verification.manifest import BundleRef, DataRef, Manifest, ProgramRef, Programs
+from verification.manifest import BundleRef, DataRef, Manifest, Place, ProgramRef, Programs
 from verification.moves import moves_in
 from verification.program import (
     Node,
@@ -52,7 +52,7 @@ from verification.program import (
     first_node,
 )
 from verification.retrial import verify
-from verification.state import Assignment, Member, Phase, Place, RoundState, Ruling, Stage, State, Turn
+from verification.state import Assignment, Member, Phase, RoundState, Ruling, Stage, State, Turn
 from verification.statements import (
     VERIFIER,
     WORKER,
@@ -279,7 +279,7 @@ class Court:
 
     def accused(self, fault: Fault) -> Side:
         """Return a party whose machine has a fault."""
-        honest = self.manifest.programs.at(fault.place.value).digest
+        honest = self.manifest.programs.at(fault.place).digest
         broken = BrokenEngine(self.encoded, fault, honest)
         return Side("accused", broken, Rounds(broken, self.manifest, self.data))
 

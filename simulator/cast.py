@@ -28,10 +28,10 @@ from verification.addresses import address_of, chunks_root
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show
 from verification.errors import Unavailable
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Place
 from verification.outer import mixture, outer_inputs
 from verification.program import outputs_of
-from verification.state import Place, State
+from verification.state import State
 from verification.statements import VERIFIER, WORKER, Body, Spoiled, make_statement, round_of, sign_statement
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round

@@ -47,9 +47,9 @@ class Invariants:
     def _check_ruling(self, ended: DisputeEnded) -> None:
         """One honest party is enough: truth needs no majority."""
         if ended.accused in self._honest:
-            assert ended.ruling is not Ruling.GUILTY, f"an honest peer is convicted: {ended.reason}"
+            assert ended.ruling is not Ruling.GUILTY, f"an honest peer is convicted: {ended.cause}"
         if ended.challenger in self._honest:
-            assert ended.ruling is not Ruling.INNOCENT, f"an honest challenger loses: {ended.reason}"
+            assert ended.ruling is not Ruling.INNOCENT, f"an honest challenger loses: {ended.cause}"
 
     def _check_reward(self, world: World, paid: Paid) -> None:
         """Nothing is final while it is disputed, or the slash would find nothing left."""

@@ -22,6 +22,7 @@ from verification.adversaries import AnswerHonestly, Equivocate
 from verification.convictions import convictions
 from verification.digest import tagged
 from verification.evidence import FORMAT, Conviction, File, pack, unpack
+from verification.manifest import Place
 from verification.statements import (
     Answer,
     Body,
@@ -131,7 +132,7 @@ def statements() -> Iterator[Vector]:
         return sign_statement(cheat.secret, statement)
 
     answer = Answer(Round(1), Count(4), Count(8), (WRONG,))
-    trace = Trace(Round(1), "inner step", Count(5), None, (WRONG,), (WRONG,))
+    trace = Trace(Round(1), Place.STEP, Count(5), None, (WRONG,), (WRONG,))
     good = signed(trace)
     envelope = codec.decode(Signed, good)
     high = envelope.signature[:32] + b"\xff" * 32 + envelope.signature[64:]
@@ -234,7 +235,7 @@ def evidence() -> Iterator[Vector]:
 def _with_node_list() -> bytes:
     world, data = played("output")
     conviction, cheat = unpack(data), world.actors[0]
-    nodes = NodeList(conviction.round, "inner step", Count(7), Count(0), Count(4), (WRONG,))
+    nodes = NodeList(conviction.round, Place.STEP, Count(7), Count(0), Count(4), (WRONG,))
     head = law.head_of(world.state, conviction.round)
     signed = sign_statement(cheat.secret, make_statement(world.state.chain, world.state.run, head, nodes))
     return pack(dataclasses.replace(conviction, statements=(*conviction.statements, signed)))

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 
+from verification.causes import Cause
 from verification.report.schema import (
     AdversaryReport,
     AuditReport,
@@ -45,7 +46,7 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
     history = tuple(_round(number, names, checkers, culprit) for number in range(rounds))
     peers = tuple(_peer(name, history, culprit) for name in names + checkers)
     return Report(
-        schema_version=2,
+        schema_version=3,
         run=digest("run"),
         manifest_digest=digest("manifest"),
         created_at_ms=1_700_000_000_000,
@@ -169,6 +170,7 @@ def _dispute(culprit: str, checker: str) -> DisputeReport:
         operator="product",
         place="inner step",
         verdict="guilty",
+        cause=Cause.WRONG_NODE.name,
         reason="Same inputs, other output: the posted step repeats the digests of the step before it.",
         claimed_digest=digest("claimed"),
         computed_digest=digest("computed"),

@@ -26,7 +26,6 @@ from verification.executor import StepFailed
 from verification.manifest import BundleRef, Manifest, ProgramRef
 from verification.outer import outer_inputs
 from verification.program import decode_program, encoded_size, outputs_of, program_digest, require_work_units
-from verification.state import Place
 from verification.statements import MAX_STATEMENT
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
 from verification.units import Count, Digest, Round
@@ -159,7 +158,7 @@ class Workshop:
         if order is None:
             raise Malformed("an execution needs a job or an outer step")
         start, conduct = self._bundle(order.start), self._conduct(order)
-        return self.rounds.disputed(_job(order), start, Place(execution.place), execution.step, conduct)
+        return self.rounds.disputed(_job(order), start, execution.place, execution.step, conduct)
 
     def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
         entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}

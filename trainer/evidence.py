@@ -9,7 +9,7 @@ from rich.text import Text
 from verification.errors import Unavailable, UserError, Violation
 from verification.evidence import MAX_EVIDENCE, Finding
 from verification.program import Node, Program
-from verification.report.words import printable
+from verification.report.words import printable, reason
 from verification.retrial import verify
 from verification.signing import checksum
 from verification.tensors import Tensor
@@ -56,7 +56,7 @@ def lines_of(finding: Finding) -> list[str]:
         lines.append(f"  node    {finding.node}, {finding.operator}")
     if finding.names:
         lines.append(f"  at      {', '.join(finding.names)}")
-    lines.append(f"  because {finding.reason}")
+    lines.append(f"  because {reason(finding.reason)}")
     if finding.claimed is not None and finding.computed is not None:
         lines += [f"  claimed {finding.claimed.hex()}", f"  is      {finding.computed.hex()}"]
     trust = finding.trust or ("nothing: the file proves it by what the accused itself signed",)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Place
 from verification.program import Node
 from verification.statements import Commit, NodeInput, Spoiled
 from verification.tensors import Tensor
@@ -133,7 +133,7 @@ class Execution:
 
     job: RunJob | None
     outer: RunOuterStep | None
-    place: str
+    place: Place
     step: Count
 
 

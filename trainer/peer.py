@@ -42,11 +42,11 @@ from verification.adversaries import Act, Forge
 from verification.availability import show
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, UserError, Violation
 from verification.ledger.local import Genesis, read_genesis, system_clock
-from verification.manifest import BundleRef, run_id
+from verification.manifest import BundleRef, Place, run_id
 from verification.merkle import root
 from verification.outer import mixture
 from verification.signing import checksum
-from verification.state import Place, Stage, State
+from verification.state import Stage, State
 from verification.statements import MAX_STATEMENT, VERIFIER, Join, Spoiled, round_of
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
@@ -358,9 +358,9 @@ class Peer:
         """Return the order that names a disputed execution."""
         if action.place is Place.OUTER:
             outer = await self._outer_step(action.number)
-            return orders.Execution(None, outer, action.place.value, Count(0))
+            return orders.Execution(None, outer, action.place, Count(0))
         job = await self._job(action.number, action.worker)
-        return orders.Execution(job, None, action.place.value, Count(action.step))
+        return orders.Execution(job, None, action.place, Count(action.step))
 
     async def _job(self, number: Round, worker: Address, is_disputed: bool = True) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 from verification.errors import ProofswarmError
 from verification.executor import StepFailed, failed
-from verification.manifest import Manifest, ProgramRef
+from verification.manifest import Manifest, Place, ProgramRef
 from verification.program import Program
 from verification.sampling import leaf_steps, record_index
-from verification.state import Place
 from verification.tensors import Bundle, Tensor
 from verification.units import Address, Digest, Round
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from trainer.events import read_event
 from verification import effects as done
-from verification.report.words import counted
+from verification.report.words import counted, reason
 from verification.signing import checksum
 from verification.state import Audit, Member, Standing, State
 from verification.statements import WORKER
@@ -105,7 +105,7 @@ class SwarmView:
                     f"{self._name(effect.address)} loses {effect.stake} stake and {effect.escrow} escrow"
                 )
             case done.StandingChanged():
-                self._tell(f"{self._name(effect.address)} is {effect.standing}: {effect.reason}")
+                self._tell(f"{self._name(effect.address)} is {effect.standing}: {reason(effect.reason)}")
 
     def draw(self, state: State) -> RenderableType:
         """Return the screen."""

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from verification.manifest import BundleRef
-from verification.state import Place
+from verification.manifest import BundleRef, Place
 from verification.statements import Body
 from verification.units import Address, Count, Digest, Round
 

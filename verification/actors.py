@@ -22,7 +22,7 @@ from verification.actions import (
 )
 from verification.audits import blind_of
 from verification.digest import ZERO, integer, keyed
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Place
 from verification.moves import moves_in
 from verification.outer import mixture, pending
 from verification.sampling import chain_link, chain_tip, is_private_duty
@@ -31,7 +31,6 @@ from verification.state import (
     Duty,
     Member,
     Phase,
-    Place,
     RoundState,
     Ruling,
     Session,

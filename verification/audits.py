@@ -5,10 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 
 from verification import disputes, merkle, money
+from verification.causes import Cause, Reason
+from verification.debts import LinkDebt, OpeningDebt, RevealDebt
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, Effect
 from verification.errors import BadEvidence, Refused
 from verification.executor import Executor
+from verification.manifest import Place
 from verification.membership import active, get_member, mark_away, settle_debt, suspend
 from verification.rounds import get_round
 from verification.sampling import (
@@ -21,7 +24,7 @@ from verification.sampling import (
     limited_speeds,
     time_for,
 )
-from verification.state import Audit, AuditKey, Duty, Member, Place, Ruling, Session, Standing, State, Watch
+from verification.state import Audit, AuditKey, Duty, Member, Ruling, Session, Standing, State, Watch
 from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
 from verification.units import MILLION, PPM, Address, Digest, Millis, Round
 
@@ -125,7 +128,7 @@ def process_opening(
     worked.openings[sender] = body
     if failure is not None:
         worked.failures[sender] = failure
-    effects = settle_debt(state, get_member(state, sender), opening_debt(body.round))
+    effects = settle_debt(state, get_member(state, sender), OpeningDebt(body.round))
     for number, key in sorted(state.waiting.pop((body.round, sender), [])):
         effects += _judge(state, state.sessions[number], key, now)
     return effects
@@ -143,7 +146,7 @@ def process_reveal(state: State, sender: Address, body: Reveal) -> list[Effect]:
         raise BadEvidence("the reveal does not open the verdict")
     session.reveals[key] = body
     if session.watch is Watch.DONE:
-        return settle_debt(state, get_member(state, sender), reveal_debt(key))
+        return settle_debt(state, get_member(state, sender), RevealDebt(body.work, body.worker))
     return []
 
 
@@ -165,7 +168,7 @@ def process_link(state: State, sender: Address, body: Link, now: Millis) -> list
         missing = state.sessions[earlier]
         if earlier <= body.round and sender in missing.verifiers and sender not in missing.links:
             missing.links[sender] = earlier_link(body.link, body.round - earlier)
-            effects += settle_debt(state, member, link_debt(earlier))
+            effects += settle_debt(state, member, LinkDebt(earlier))
             if missing.watch is Watch.DONE and member.standing is not Standing.EXCLUDED:
                 for key in sorted(_duties(state, missing, {sender}) - missing.audits.keys()):
                     effects += _judge(state, missing, key, now)
@@ -192,7 +195,7 @@ def end_openings(state: State, session: Session, now: Millis) -> list[Effect]:
     effects: list[Effect] = []
     for number, worker in sorted({key[1:] for key in session.verdicts}):
         if must_open(state, number, worker):
-            effects += suspend(state, state.members[worker], opening_debt(number), now)
+            effects += suspend(state, state.members[worker], OpeningDebt(number), now)
     session.watch = Watch.REVEAL
     session.deadline = Millis(now + state.manifest.windows.reveal)
     return effects
@@ -207,7 +210,7 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
     effects: list[Effect] = []
     for verifier in session.verifiers:
         if verifier not in session.links:
-            effects += suspend(state, state.members[verifier], link_debt(session.number), now)
+            effects += suspend(state, state.members[verifier], LinkDebt(session.number), now)
     for key in sorted(session.verdicts.keys() | _duties(state, session, session.verifiers)):
         effects += _judge(state, session, key, now)
     if len(session.rates) < state.manifest.work.min_verifiers and session.number < len(state.rounds):
@@ -229,9 +232,7 @@ def _count_idle(state: State, session: Session) -> list[Effect]:
         member.idle = member.idle + 1 if verifier in undone else 0
         if member.idle >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
             member.idle = 0
-            effects += mark_away(
-                member, f"left its audits of {state.manifest.work.miss_limit} sessions undone"
-            )
+            effects += mark_away(member, Reason(Cause.IDLE, count=state.manifest.work.miss_limit))
     return effects
 
 
@@ -291,11 +292,9 @@ def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[E
         outcome = Audit.LOST
         disputes.redraw(state, work, worker)
         if key in session.verdicts and reveal is None:
-            effects += suspend(state, state.members[verifier], reveal_debt(key), now)
+            effects += suspend(state, state.members[verifier], RevealDebt(work, worker), now)
         elif key not in session.verdicts and verifier in session.finished:
-            effects += disputes.charge_idle(
-                state, state.members[verifier], f"said that it had audited round {work}"
-            )
+            effects += disputes.charge_idle(state, state.members[verifier], Reason(Cause.NOT_AUDITED, work))
     elif opening is None:
         outcome = Audit.WAITING
         state.waiting.setdefault((work, worker), []).append((session.number, key))
@@ -348,22 +347,11 @@ def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:
     return opening.digests == reveal.digests and commit.contribution.digest == reveal.contribution
 
 
-def opening_debt(number: Round) -> str:
-    """Return the name of a worker's debt to open its leaves of a round."""
-    return f"opening/{number}"
-
-
 def rounds_owed(state: State) -> set[Round]:
     """Return the rounds that suspended members must compute to give what they owe: leaves, or reveals. (SPEC.md 9.3)"""
-    owed = (name.split("/") for address in state.debtors for name in state.members[address].owes)
-    return {Round(int(rest[0])) for kind, *rest in owed if kind in ("opening", "reveal")}
-
-
-def link_debt(session: Round) -> str:
-    """Return the name of a verifier's debt to show its link of a session."""
-    return f"link/{session}"
-
-
-def reveal_debt(key: AuditKey) -> str:
-    """Return the name of a verifier's debt to open a blind verdict."""
-    return f"reveal/{key[1]}/{key[2].hex()}"
+    rounds = set()
+    for debt in (debt for address in state.debtors for debt in state.members[address].owes):
+        match debt:
+            case OpeningDebt(number) | RevealDebt(work=number):
+                rounds.add(number)
+    return rounds

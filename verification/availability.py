@@ -1,8 +1,9 @@
 """Availability on demand: who doubts that a contribution is still served pays to see a chunk. (SPEC.md 4.13)"""
 
 from verification import merkle
+from verification.debts import ChunkDebt
 from verification.digest import tagged
-from verification.effects import Effect, Paid
+from verification.effects import Effect, Paid, Payment
 from verification.errors import BadEvidence, Refused
 from verification.membership import get_member, settle_debt, suspend
 from verification.money import credit, pay_stake
@@ -41,9 +42,9 @@ def process_chunk(state: State, sender: Address, body: Chunk) -> list[Effect]:
     demand.is_met = True
     price, demand.price = demand.price, NOTHING
     credit(state, sender, price)
-    effects: list[Effect] = [Paid(sender, price, "chunk")] if price else []
+    effects: list[Effect] = [Paid(sender, price, Payment.CHUNK)] if price else []
     for holder in holders(state, demand.round, demand.worker):
-        effects += settle_debt(state, state.members[holder], debt_of(demand.number))
+        effects += settle_debt(state, state.members[holder], ChunkDebt(demand.number))
     return effects
 
 
@@ -55,7 +56,7 @@ def next_overdue(state: State, now: Millis) -> list[Effect] | None:
         demand.is_overdue = True
         effects = _give_back(state, demand)
         for holder in holders(state, demand.round, demand.worker):
-            effects += suspend(state, state.members[holder], debt_of(demand.number), now)
+            effects += suspend(state, state.members[holder], ChunkDebt(demand.number), now)
         return effects
     return None
 
@@ -72,7 +73,7 @@ def close_demands(state: State) -> list[Effect]:
 def _give_back(state: State, demand: Demanded) -> list[Effect]:
     price, demand.price = demand.price, NOTHING
     credit(state, demand.payer, price)
-    return [Paid(demand.payer, price, "chunk")]
+    return [Paid(demand.payer, price, Payment.CHUNK)]
 
 
 def holders(state: State, number: Round, worker: Address) -> list[Address]:
@@ -83,16 +84,6 @@ def holders(state: State, number: Round, worker: Address) -> list[Address]:
         for member, held in sorted(attests.items())
         if worker in held and state.members[member].standing is not Standing.EXCLUDED
     ]
-
-
-def debt_of(number: int) -> str:
-    """Return the name under which attesters owe a chunk."""
-    return f"chunk/{number}"
-
-
-def is_chunk(owed: str) -> bool:
-    """Return whether a debt is a chunk: it costs nothing but work, since who failed to deliver cannot be proven."""
-    return owed.startswith("chunk/")
 
 
 def show(number: int, seed: Digest, bundle: Bundle) -> Chunk:

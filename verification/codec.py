@@ -1,5 +1,7 @@
 """Canonical msgpack: a message is a frozen dataclass, its encoding the array of its fields in declared order.
 
+A StrEnum is encoded as its value. A union is read as the first of its parts that fits, so its parts must not overlap.
+
 msgpack alone is not canonical (`cc 01` and `01` both decode to 1), so `decode` re-encodes what it read and refuses
 bytes that differ. Hash and sign received bytes, never a re-encoding. (SPEC.md 1.2)
 """
@@ -8,7 +10,8 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -110,12 +113,35 @@ def _read(schema: Any) -> Callable[[Any], Any]:
     if origin is tuple:
         return functools.partial(_read_tuple, get_args(schema))
     if origin in (types.UnionType, typing.Union):
-        (inner,) = (part for part in get_args(schema) if part is not type(None))
-        reader = _read(inner)
-        return lambda plain: None if plain is None else reader(plain)
+        return _union_reader(get_args(schema))
+    if isinstance(schema, type) and issubclass(schema, StrEnum):
+        return functools.partial(_read_enum, schema)
     if schema in (bytes, str, bool):
         return functools.partial(_read_exactly, schema)
     raise TypeError(f"no reader for schema {schema!r}")
+
+
+def _union_reader(parts: Sequence[Any]) -> Callable[[Any], Any]:
+    readers = [_read(part) for part in parts if part is not type(None)]
+    read = readers[0] if len(readers) == 1 else functools.partial(_read_union, readers)
+    return read if len(readers) == len(parts) else lambda plain: None if plain is None else read(plain)
+
+
+def _read_union(readers: Sequence[Callable[[Any], Any]], plain: Any) -> Any:
+    """Return what the first part makes of a value that fits; raises the last part's Malformed."""
+    for reader in readers[:-1]:
+        try:
+            return reader(plain)
+        except Malformed:
+            continue
+    return readers[-1](plain)
+
+
+def _read_enum(schema: type[StrEnum], plain: Any) -> StrEnum:
+    try:
+        return schema(_read_exactly(str, plain))
+    except ValueError:
+        raise Malformed(f"there is no such {schema.__name__}") from None
 
 
 def _read_exactly(kind: type, plain: Any) -> Any:

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from verification import merkle, narrowing
+from verification.causes import Cause
 from verification.disputes import program_of, step_of
 from verification.effects import Effect, Slashed
-from verification.evidence import Conviction, Included, ProgramPart, PublicRecord
+from verification.evidence import Conviction, Included, Kind, Nowhere, ProgramPart, PublicRecord
+from verification.manifest import Place
 from verification.outer import mixture
 from verification.program import Program, constant_leaves, head_of, node_leaves, roots_of
 from verification.referee import is_public
 from verification.sampling import leaf_steps
-from verification.state import Dispute, Place, Ruling, State
+from verification.state import Dispute, Ruling, State
 from verification.statements import (
     MAX_ENTRIES,
     Body,
@@ -30,7 +32,6 @@ from verification.statements import (
 from verification.units import Address, Count, Digest, Round
 
 Programs = Callable[[Digest], Program]
-SILENT = "the accused stayed silent"
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,27 @@ def convictions(
     for number, body in enumerate(said, 1):
         author, statement, _ = open_statement(body.first)
         found[f"contradiction-{number}"] = _plain(
-            state, "contradiction", author, statement.round, (body.first, body.second)
+            state, Kind.CONTRADICTION, author, statement.round, (body.first, body.second)
         )
     shown = [(data, body) for data, body in log.said.values() if isinstance(body, Spoiled)]
     for number, (data, spoiled) in enumerate(shown, 1):
         found[f"spoiled-{number}"] = _of_spoiled(state, log, data, spoiled, programs)
-    silent = [e for e in effects if isinstance(e, Slashed) and e.reason.startswith("did not open its leaves")]
+    silent = [e for e in effects if isinstance(e, Slashed) and e.reason.cause is Cause.NOT_OPENED]
     for number, effect in enumerate(silent, 1):
-        of_round = Round(int(effect.reason.rsplit(" ", 1)[1]))
+        of_round = effect.reason.round
+        assert of_round is not None
         commit = log.signed(effect.address, of_round, "Commit")
         assert commit is not None
         owed = f"the opening of its leaves of round {of_round}"
-        found[f"silence-{number}"] = _plain(state, "silence", effect.address, of_round, (commit,), owed)
+        found[f"silence-{number}"] = _plain(state, Kind.SILENCE, effect.address, of_round, (commit,), owed)
     return found
 
 
 def _plain(
-    state: State, kind: str, accused: Address, number: Round, statements: tuple[bytes, ...], owed: str = ""
+    state: State, kind: Kind, accused: Address, number: Round, statements: tuple[bytes, ...], owed: str = ""
 ) -> Conviction:
     empty = (None, None, (), None, None)
-    return Conviction(state.manifest, kind, accused, number, "", None, statements, *empty, owed)
+    return Conviction(state.manifest, kind, accused, number, Nowhere.NOWHERE, None, statements, *empty, owed)
 
 
 def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: Programs) -> Conviction:
@@ -104,7 +106,7 @@ def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: P
     program = programs(state.manifest.programs.epilogue.digest)
     sources = [int(output.source) for output in program.outputs]
     return Conviction(
-        state.manifest, "spoiled", shown.worker, shown.round, Place.EPILOGUE.value, None, (commit, data),
+        state.manifest, Kind.SPOILED, shown.worker, shown.round, Place.EPILOGUE, None, (commit, data),
         _part(program, sources, sources), None, (), None, None, "",
     )  # fmt: skip
 
@@ -121,19 +123,19 @@ def _ended(log: Log, dispute: Dispute) -> Mismatch | Evidence | None:
 def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) -> Conviction:
     end = _ended(log, dispute)
     claim = _claim(log, dispute)
-    if dispute.reason == SILENT:
+    if dispute.cause is Cause.ACCUSED_SILENT:
         owed = f"its next list in dispute {dispute.number + 1}"
-        return _plain(state, "silence", dispute.accused, dispute.round, claim, owed)
+        return _plain(state, Kind.SILENCE, dispute.accused, dispute.round, claim, owed)
     program = programs(program_of(state.manifest, dispute.place))
     node = None
     if isinstance(end, Mismatch) and dispute.trace is not None:
         node = dispute.trace.sources[end.output]
     elif isinstance(end, Evidence):
         node = dispute.node
-    kind = "output" if isinstance(end, Mismatch) else "node" if isinstance(end, Evidence) else "list"
-    uses = [] if node is None else _used(program, node, kind == "node")
+    kind = {Mismatch: Kind.OUTPUT, Evidence: Kind.NODE}.get(type(end), Kind.LIST)
+    uses = [] if node is None else _used(program, node, kind is Kind.NODE)
     return Conviction(
-        state.manifest, kind, dispute.accused, dispute.round, dispute.place.value,
+        state.manifest, kind, dispute.accused, dispute.round, dispute.place,
         None if dispute.leaf is None else Count(dispute.leaf),
         (*claim, *(data for data, _ in lists_of(state, log, dispute, node))),
         _part(program, [] if node is None else [node], uses), None if node is None else Count(node),
@@ -169,7 +171,7 @@ def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list
         ends = narrowing.positions(low, high)
         index = next(i for i, end in enumerate(ends) if end >= dispute.high)
         low, high = (low if index == 0 else ends[index - 1]), ends[index]
-    place, step = dispute.place.value, step_of(dispute)
+    place, step = dispute.place, step_of(dispute)
     if not add(trace_slot(place, step)) or dispute.trace is None:
         return found
     leaf = dispute.trace.low if node is None else node - dispute.trace.first

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from verification import money, narrowing, referee
-from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect
+from verification.causes import Cause, Reason
+from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, Move
 from verification.errors import BadEvidence, Refused
 from verification.executor import Executor, failed, failures
-from verification.manifest import Manifest
+from verification.manifest import Manifest, Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.narrowing import Tracing
 from verification.outer import mixture
@@ -15,7 +16,7 @@ from verification.program import Program, head_of, place_of
 from verification.referee import Execution
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
-from verification.state import Dispute, Listed, Member, Place, Ruling, State, Turn
+from verification.state import Dispute, Listed, Member, Ruling, State, Turn
 from verification.statements import (
     MAX_ENTRIES,
     VERIFIER,
@@ -35,8 +36,6 @@ from verification.statements import (
 )
 from verification.tensors import Tensor
 from verification.units import Address, Amount, Digest, Millis, Round
-
-AFTER_FAILURE = "the round had failed before, as both agree, and a failure stays what it is"
 
 
 def open_from_audit(
@@ -61,7 +60,7 @@ def open_from_audit(
         state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now
     )
     if agreed == worked.failures.get(reveal.worker):
-        effects += _acquit(state, state.disputes[-1], AFTER_FAILURE)
+        effects += _acquit(state, state.disputes[-1], Cause.FAILED_BEFORE)
     return effects
 
 
@@ -117,11 +116,11 @@ def process_list(
     if not waiting:
         raise Refused("no dispute waits for this list of the sender's")
     listed = _listed(state, waiting[0], body, executor)
-    if isinstance(listed, str):
+    if isinstance(listed, Cause):
         return convict(state, waiting[0], listed)
     state.rounds[body.round].lists[sender, slot] = listed
-    what = "state digests" if isinstance(body, Answer) else "digests of nodes"
-    effects: list[Effect] = [DisputeMoved(waiting[0].number, sender, f"listed {len(body.entries)} {what}")]
+    move, count = Move.LISTS_STATES if isinstance(body, Answer) else Move.LISTS_NODES, len(body.entries)
+    effects: list[Effect] = [DisputeMoved(waiting[0].number, sender, move, count, count)]
     for dispute in waiting:
         effects += _reuse_list(state, dispute, now)
     return effects
@@ -129,7 +128,7 @@ def process_list(
 
 def _listed(
     state: State, dispute: Dispute, body: Answer | Trace | NodeList, executor: Executor
-) -> Listed | str:
+) -> Listed | Cause:
     """Return a list that folds, or what is wrong with it."""
     if isinstance(body, Answer):
         inner = program_of(state.manifest, Place.STEP)
@@ -138,7 +137,7 @@ def _listed(
     if isinstance(body, Trace):
         digest = program_of(state.manifest, dispute.place)
         trace = narrowing.open_trace(digest, head_of(executor.program(digest)), dispute.claimed, body)
-        return trace if isinstance(trace, str) else Listed(body.entries, trace)
+        return trace if isinstance(trace, Cause) else Listed(body.entries, trace)
     assert dispute.trace is not None
     return narrowing.nodes_fault(dispute.trace, body) or Listed(body.entries, dispute.trace)
 
@@ -152,31 +151,33 @@ def process_point(
         raise Refused("the dispute waits for another party or list")
     if not body.index < len(dispute.entries):
         raise BadEvidence("the index lies outside the list")
-    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
+    effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now)
     if dispute.trace is None:
         part = narrowing.narrow(dispute.low, dispute.high, dispute.agreed, dispute.entries, body.index)
         dispute.low, dispute.high, dispute.agreed, dispute.claimed = part
-        what = f"contests the state after step {dispute.high}"
+        moved = DisputeMoved(dispute.number, sender, Move.CONTESTS_STATE, dispute.high, dispute.high)
     else:
-        what = _point_into_trace(dispute, dispute.trace, body.index, executor)
+        moved = _point_into_trace(dispute, dispute.trace, body.index, executor)
     dispute.level, dispute.entries = dispute.level + 1, ()
     dispute.turn = Turn.LIST if dispute.node is None else Turn.EVIDENCE
-    effects.append(DisputeMoved(dispute.number, sender, what))
+    effects.append(moved)
     if dispute.trace is None and failure_in(state, [dispute.agreed], [Place.STEP], executor):
-        return [*effects, *_acquit(state, dispute, AFTER_FAILURE)]
+        return [*effects, *_acquit(state, dispute, Cause.FAILED_BEFORE)]
     return [*effects, *_reuse_list(state, dispute, now)]
 
 
-def _point_into_trace(dispute: Dispute, trace: Tracing, index: int, executor: Executor) -> str:
+def _point_into_trace(dispute: Dispute, trace: Tracing, index: int, executor: Executor) -> DisputeMoved:
     low, high = narrowing.segments(trace.low, trace.high)[index]
     dispute.trail += ((trace.low, trace.high, dispute.entries),)
     dispute.trace = narrowing.enter(trace, dispute.entries, low)
-    if trace.high - trace.low > MAX_ENTRIES:
-        return f"contests nodes {trace.first + low} to {trace.first + high - 1}"
-    dispute.claimed = dispute.entries[index]
-    _arrive(dispute, trace.first + low, executor)
-    return f"contests node {dispute.node}, {dispute.operator}"
+    if trace.high - trace.low <= MAX_ENTRIES:
+        dispute.claimed = dispute.entries[index]
+        _arrive(dispute, trace.first + low, executor)
+    first, last = trace.first + low, trace.first + high - 1
+    return DisputeMoved(
+        dispute.number, dispute.challenger, Move.CONTESTS_NODES, first, last, dispute.operator
+    )
 
 
 def _arrive(dispute: Dispute, number: int, executor: Executor) -> None:
@@ -199,12 +200,13 @@ def process_mismatch(
     trace, program = dispute.trace, executor.program(dispute.trace.program)
     constants = partial(_constant, program)
     computed = referee.judge_output(execution_of(state, dispute), head_of(program), trace, constants, body)
-    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
+    effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now)
     dispute.computed, dispute.claimed = computed, trace.outputs[body.output]
     _arrive(dispute, trace.sources[body.output], executor)
-    moved = DisputeMoved(dispute.number, sender, f"shows that output {body.output} is not what it should be")
-    return [*effects, moved, *convict(state, dispute, "an output is not what its own trace gives")]
+    output = int(body.output)
+    moved = DisputeMoved(dispute.number, sender, Move.SHOWS_OUTPUT, output, output)
+    return [*effects, moved, *convict(state, dispute, Cause.WRONG_OUTPUT)]
 
 
 def process_evidence(
@@ -222,20 +224,16 @@ def process_evidence(
         executor, execution_of(state, dispute), head_of(program), trace, dispute.node, node,
         partial(_constant, program), body.inputs,
     )  # fmt: skip
-    effects = settle_debt(state, get_member(state, sender), debt_of(dispute))
+    effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now)
     dispute.computed = computed
-    moved = DisputeMoved(dispute.number, sender, f"brought the inputs of node {dispute.node}")
+    moved = DisputeMoved(dispute.number, sender, Move.BRINGS_INPUTS, dispute.node, dispute.node)
     goes_on = computed == failed(trace.program, dispute.node) and trace.failed != dispute.node
-    if computed == dispute.claimed and goes_on:
-        return [*effects, moved, *convict(state, dispute, "its trace goes on after a node that fails")]
-    if computed == dispute.claimed:
-        return [*effects, moved, *_acquit(state, dispute, "the law computes what the accused claimed")]
-    return [
-        *effects,
-        moved,
-        *convict(state, dispute, "the law computes another value than the accused claimed"),
-    ]
+    if computed != dispute.claimed:
+        return [*effects, moved, *convict(state, dispute, Cause.WRONG_NODE)]
+    if goes_on:
+        return [*effects, moved, *convict(state, dispute, Cause.TRACE_GOES_ON)]
+    return [*effects, moved, *_acquit(state, dispute, Cause.RIGHT_NODE)]
 
 
 def _constant(program: Program, number: int) -> Tensor:
@@ -263,10 +261,10 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
 
 def program_of(manifest: Manifest, place: Place) -> Digest:
     """Return the digest of the program that runs at a place."""
-    return manifest.programs.at(place.value).digest
+    return manifest.programs.at(place).digest
 
 
-def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
+def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     """Slash the accused once for this fault and split the finders' share among all who accuse it. (SPEC.md 6.6)
 
     A worker pays once for a round: disputes about another place of it are void. Their challengers are finders too, or a
@@ -280,7 +278,8 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
     member = state.members[dispute.accused]
     finders = [other.challenger for other in about]
     fees = [] if dispute.place is Place.OUTER else about
-    slashed = money.slash(state, member, finders, f"{dispute.place.value} of round {dispute.round}: {reason}")
+    reason = Reason(cause, dispute.round, dispute.place, dispute.number, dispute.node)
+    slashed = money.slash(state, member, finders, reason)
     dispute.slashed = Amount(slashed.stake + slashed.escrow)
     dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
     effects: list[Effect] = [slashed]
@@ -292,20 +291,20 @@ def convict(state: State, dispute: Dispute, reason: str) -> list[Effect]:
             other.low, other.high, other.agreed = dispute.low, dispute.high, dispute.agreed
             other.claimed, other.computed = dispute.claimed, dispute.computed
             other.node, other.operator, other.near = dispute.node, dispute.operator, dispute.near
-        ruling, why = (Ruling.GUILTY, reason) if is_right else (Ruling.VOID, "the round is convicted")
+        ruling, why = (Ruling.GUILTY, cause) if is_right else (Ruling.VOID, Cause.ROUND_CONVICTED)
         effects += _close(state, other, ruling, why)
     if member.convictions >= state.manifest.money.excluded_after:
-        effects += exclude(member, f"convicted of a wrong {dispute.place.value} in round {dispute.round}")
+        effects += exclude(member, Reason(Cause.CONVICTED, dispute.round, dispute.place))
     return [*effects, *(_exclude_poor(state, member) if member.role == VERIFIER else [])]
 
 
 def close_disputes(state: State, number: Round, accused: Address) -> list[Effect]:
     """Void the disputes about a worker's round of which it has been convicted without one. (SPEC.md 4.15)"""
     about = [d for d in state.open_disputes() if _fault(d) == (number, accused, False)]
-    return [effect for d in about for effect in _close(state, d, Ruling.VOID, "the round is convicted")]
+    return [effect for d in about for effect in _close(state, d, Ruling.VOID, Cause.ROUND_CONVICTED)]
 
 
-def charge_idle(state: State, verifier: Member, reason: str) -> list[Effect]:
+def charge_idle(state: State, verifier: Member, reason: Reason) -> list[Effect]:
     """Take the bond of a verifier that signed that it was finished, with a duty undone. (SPEC.md 7.7)"""
     return [*money.charge_silent(state, verifier, reason), *_exclude_poor(state, verifier)]
 
@@ -314,16 +313,16 @@ def _exclude_poor(state: State, member: Member) -> list[Effect]:
     """Exclude who can pay no further bond: its accusations would wait for ever. (SPEC.md 3.7)"""
     if member.stake >= state.manifest.money.accuser_bond:
         return []
-    return exclude(member, "its stake no longer covers a wrong accusation")
+    return exclude(member, Reason(Cause.POOR))
 
 
 def _fault(dispute: Dispute) -> tuple[Round, Address, bool]:
     return dispute.round, dispute.accused, dispute.place is Place.OUTER
 
 
-def void(state: State, dispute: Dispute, reason: str) -> list[Effect]:
+def void(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     """End a dispute whose challenger fell silent: it pays its bond, and nothing is decided. (SPEC.md 6.8)"""
-    return _fail(state, dispute, Ruling.VOID, reason)
+    return _fail(state, dispute, Ruling.VOID, cause)
 
 
 def redraw(state: State, work: Round, worker: Address) -> None:
@@ -343,14 +342,9 @@ def clock_ends(state: State, dispute: Dispute) -> Millis | None:
     A clock below zero is what has been used of its silence: both are for the whole dispute. (SPEC.md 6.8)
     """
     party = mover(dispute)
-    if debt_of(dispute) in state.members[party].owes:
+    if dispute.debt in state.members[party].owes:
         return None
     return Millis(dispute.since + dispute.clocks[party])
-
-
-def debt_of(dispute: Dispute) -> str:
-    """Return the name under which a silent party owes its move."""
-    return f"dispute/{dispute.number}"
 
 
 def _open(
@@ -391,10 +385,10 @@ def awaited(dispute: Dispute) -> str:
     """Return the slot of the list that a dispute waits for: of states, a trace, or of its nodes. (SPEC.md 6.3, 6.4)"""
     step = step_of(dispute)
     if dispute.trace is not None:
-        return nodes_slot(dispute.place.value, step, dispute.trace.low, dispute.trace.high)
+        return nodes_slot(dispute.place, step, dispute.trace.low, dispute.trace.high)
     if dispute.high - dispute.low > 1:
         return answer_slot(dispute.low, dispute.high)
-    return trace_slot(dispute.place.value, step)
+    return trace_slot(dispute.place, step)
 
 
 def step_of(dispute: Dispute) -> int:
@@ -414,7 +408,7 @@ def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:
         return []
     _spend_clock(dispute, dispute.accused, now)
     dispute.entries, dispute.trace, dispute.turn = listed.entries, listed.trace, Turn.POINT
-    return settle_debt(state, state.members[dispute.accused], debt_of(dispute))
+    return settle_debt(state, state.members[dispute.accused], dispute.debt)
 
 
 def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
@@ -422,37 +416,37 @@ def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
     dispute.since = now
 
 
-def _acquit(state: State, dispute: Dispute, reason: str) -> list[Effect]:
+def _acquit(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     """The accuser was wrong: it pays its bond; the audit passed nothing and is drawn again. (SPEC.md 6.7)"""
-    return _fail(state, dispute, Ruling.INNOCENT, reason)
+    return _fail(state, dispute, Ruling.INNOCENT, cause)
 
 
-def _fail(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
+def _fail(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[Effect]:
     """End a dispute to its challenger's cost."""
     challenger = state.members[dispute.challenger]
-    effects = money.charge_accuser(state, challenger, dispute.accused, reason)
-    effects += settle_debt(state, challenger, debt_of(dispute))
+    effects = money.charge_accuser(state, challenger, dispute.accused, Reason(cause, dispute=dispute.number))
+    effects += settle_debt(state, challenger, dispute.debt)
     effects += _exclude_poor(state, challenger)
     if dispute.place is not Place.OUTER:
         redraw(state, dispute.round, dispute.accused)
-    return [*effects, *_end(state, dispute, ruling, reason)]
+    return [*effects, *_end(state, dispute, ruling, cause)]
 
 
-def _close(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
+def _close(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[Effect]:
     """End a dispute in which neither side owes a move any more."""
-    effects = _end(state, dispute, ruling, reason)
+    effects = _end(state, dispute, ruling, cause)
     for party in (dispute.challenger, dispute.accused):
-        effects += settle_debt(state, state.members[party], debt_of(dispute))
+        effects += settle_debt(state, state.members[party], dispute.debt)
     return effects
 
 
-def _end(state: State, dispute: Dispute, ruling: Ruling, reason: str) -> list[Effect]:
-    dispute.ruling, dispute.reason, dispute.turn = ruling, reason, Turn.CLOSED
+def _end(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[Effect]:
+    dispute.ruling, dispute.cause, dispute.turn = ruling, cause, Turn.CLOSED
     del state.running[dispute.number]
     step = dispute.high if dispute.place is Place.STEP else None
     return [
         DisputeEnded(
             dispute.number, dispute.round, dispute.accused, dispute.challenger, dispute.place, step,
-            dispute.node, dispute.operator, ruling, reason,
+            dispute.node, dispute.operator, ruling, cause,
         )
     ]  # fmt: skip

@@ -1,9 +1,11 @@
 """What the law decided, as frozen records: the driver acts on them and every report is made from them."""
 
 from dataclasses import dataclass
+from enum import Enum, StrEnum
 
-from verification.manifest import BundleRef
-from verification.state import Assignment, Audit, Place, Ruling, Stage
+from verification.causes import Cause, Reason
+from verification.manifest import BundleRef, Place
+from verification.state import Assignment, Audit, Ruling, Stage, Standing
 from verification.units import Address, Amount, Digest, Millis, Round
 
 
@@ -73,18 +75,32 @@ class DisputeOpened:
     leaf: int | None
 
 
+class Move(Enum):
+    """What a party of a dispute does, and of what `DisputeMoved.first` and `last` are the numbers."""
+
+    LISTS_STATES = "lists so many state digests"
+    LISTS_NODES = "lists so many digests of nodes"
+    CONTESTS_STATE = "contests the state after a step"
+    CONTESTS_NODES = "contests nodes"
+    SHOWS_OUTPUT = "shows that an output is not what it should be"
+    BRINGS_INPUTS = "brings the inputs of a node"
+
+
 @dataclass(frozen=True)
 class DisputeMoved:
-    """One move in a dispute, in words."""
+    """One move in a dispute: `first` to `last` are numbers as `move` says; `operator` is that of a node alone."""
 
     number: int
     actor: Address
-    what: str
+    move: Move
+    first: int
+    last: int
+    operator: str = ""
 
 
 @dataclass(frozen=True)
 class DisputeEnded:
-    """The ruling, its reason and its place; `step` is set for an inner step, `node` once it is known."""
+    """The ruling, its cause and its place; `step` is set for an inner step, `node` once it is known."""
 
     number: int
     round: Round
@@ -95,7 +111,7 @@ class DisputeEnded:
     node: int | None
     operator: str
     ruling: Ruling
-    reason: str
+    cause: Cause
 
 
 @dataclass(frozen=True)
@@ -107,16 +123,27 @@ class Slashed:
     escrow: Amount
     burned: Amount
     rewarded: Amount
-    reason: str
+    reason: Reason
+
+
+class Payment(StrEnum):
+    """What money was paid for."""
+
+    REWARD = "reward"
+    FEE = "fee"
+    BOND = "bond"
+    REFUND = "refund"
+    STAKE = "stake"
+    CHUNK = "chunk"
 
 
 @dataclass(frozen=True)
 class Paid:
-    """Money that reached an account: `what` is reward, fee, finder, bond, refund, stake."""
+    """Money that reached an account."""
 
     address: Address
     amount: Amount
-    what: str
+    what: Payment
 
 
 @dataclass(frozen=True)
@@ -124,8 +151,8 @@ class StandingChanged:
     """A member was suspended, excluded, went away or came back."""
 
     address: Address
-    standing: str
-    reason: str
+    standing: Standing
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -134,7 +161,7 @@ class StageChanged:
 
     stage: Stage
     at: Millis
-    reason: str
+    cause: Cause
 
 
 Effect = (

@@ -7,11 +7,13 @@ record, whose head the accused signed over. `verification.retrial` follows the l
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from verification import codec
+from verification.causes import Reason
 from verification.digest import tagged
 from verification.errors import BadEvidence, Malformed
-from verification.manifest import Manifest, run_id
+from verification.manifest import Manifest, Place, run_id
 from verification.program import (
     Node,
     ProgramHead,
@@ -60,20 +62,36 @@ class PublicRecord:
     ballast: Count
 
 
+class Kind(StrEnum):
+    """What convicts: a node that gives another value, an output or a list that is wrong in itself, or words alone."""
+
+    NODE = "node"
+    OUTPUT = "output"
+    LIST = "list"
+    CONTRADICTION = "contradiction"
+    SPOILED = "spoiled"
+    SILENCE = "silence"
+
+
+class Nowhere(StrEnum):
+    """The place of a conviction that is about no execution."""
+
+    NOWHERE = ""
+
+
 @dataclass(frozen=True)
 class Conviction:
     """The file's body. `statements` are the accused's, in the order in which they narrow its claim down.
 
-    `kind` is "node" (with `inputs`), "output" (with `mismatch`), "list", "contradiction", "spoiled" (the commitment and
-    a Spoiled of whoever found it, which proves itself) or "silence" (about what was `owed`). `place` is a value of
-    `Place`, `leaf` the leaf that was disputed.
+    A NODE comes with its `inputs`, an OUTPUT with the `mismatch`, SPOILED with the commitment and a Spoiled of whoever
+    found it, which proves itself; SILENCE says in words what was `owed`. `leaf` is the leaf that was disputed.
     """
 
     manifest: Manifest
-    kind: str
+    kind: Kind
     accused: Address
     round: Round
-    place: str
+    place: Place | Nowhere
     leaf: Count | None
     statements: tuple[bytes, ...]
     program: ProgramPart | None
@@ -98,16 +116,16 @@ class Finding:
     """What a file proves. `step` numbers an inner step, `names` are the node's ports and outputs, `trust` is what was
     not proven by the file itself."""
 
-    kind: str
+    kind: Kind
     accused: Address
     run: Digest
     round: Round
-    place: str
+    place: Place | Nowhere
     step: int | None
     node: int | None
     operator: str
     names: tuple[str, ...]
-    reason: str
+    reason: Reason
     claimed: Digest | None
     computed: Digest | None
     trust: tuple[str, ...]
@@ -129,20 +147,28 @@ def unpack(data: bytes) -> Conviction:
     return codec.decode(Conviction, file.body, MAX_EVIDENCE)
 
 
-def found(
-    conviction: Conviction, reason: str, number: Round, place: str, step: int | None = None,
-    values: tuple[Digest | None, Digest | None] = (None, None), trust: tuple[str, ...] = (),
-) -> Finding:  # fmt: skip
+def finding_of(
+    conviction: Conviction,
+    reason: Reason,
+    step: int | None = None,
+    values: tuple[Digest | None, Digest | None] = (None, None),
+    trust: tuple[str, ...] = (),
+) -> Finding:
+    """Return what a conviction that has been tried again proves; `values` are what was claimed and what is."""
     node, operator, names = _named(conviction)
     return Finding(
-        conviction.kind, conviction.accused, run_id(conviction.manifest), number, place, step, node, operator, names,
-        reason, *values, trust,
+        conviction.kind, conviction.accused, run_id(conviction.manifest), conviction.round, conviction.place, step,
+        node, operator, names, reason, *values, trust,
     )  # fmt: skip
 
 
 def _named(conviction: Conviction) -> tuple[int | None, str, tuple[str, ...]]:
     """Return a node's number, what it makes, and the names of the ports and outputs that it touches."""
-    if conviction.node is None or conviction.program is None:
+    if (
+        conviction.kind not in (Kind.NODE, Kind.OUTPUT)
+        or conviction.node is None
+        or conviction.program is None
+    ):
         return None, "", ()
     head, number = conviction.program.head, int(conviction.node)
     outputs = [output.name for output in head.outputs if output.source == number]

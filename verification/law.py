@@ -4,18 +4,29 @@
 Whoever drives the law appends what it admitted to a log; folding the log gives the same state anywhere. (SPEC.md 3.3)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from verification import audits, availability, codec, disputes, membership, rounds, spoilage
-from verification import money as treasury
+from verification import (
+    audits,
+    availability,
+    contradiction,
+    disputes,
+    membership,
+    money,
+    rounds,
+    silence,
+    spoilage,
+)
+from verification.causes import Cause
+from verification.debts import ChunkDebt
 from verification.digest import tagged
 from verification.effects import Effect, StageChanged
 from verification.errors import Refused
 from verification.executor import Executor
 from verification.manifest import Manifest, cost_of_round, run_id
 from verification.sampling import next_beacon
-from verification.state import Member, Phase, RoundState, Session, Stage, Standing, State, Watch
+from verification.state import Phase, RoundState, Session, Stage, Standing, State, Watch
 from verification.statements import (
     Announce,
     Answer,
@@ -174,31 +185,14 @@ HANDLERS: dict[type, Handler] = {
     Spoiled: lambda state, sender, body, now, executor: spoilage.process_spoiled(
         state, sender, body, executor
     ),
-    Contradiction: lambda state, sender, body, now, executor: process_contradiction(state, sender, body),
+    Contradiction: lambda state, sender, body, now, executor: contradiction.process_contradiction(
+        state, sender, body
+    ),
 }
 
 
 def _process(state: State, sender: Address, body: Body, now: Millis, executor: Executor) -> list[Effect]:
     return HANDLERS[type(body)](state, sender, body, now, executor) or []
-
-
-def process_contradiction(state: State, sender: Address, body: Contradiction) -> list[Effect]:
-    """Convict the author of two different statements in one place, without a dispute. (SPEC.md 6.9)"""
-    author, first, _ = open_statement(body.first)
-    other, second, _ = open_statement(body.second)
-    same_place = (first.chain, first.run) == (second.chain, second.run) == (state.chain, state.run)
-    if author != other or not same_place or _place(author, first) != _place(other, second):
-        raise Refused("the statements do not speak in one place")
-    if codec.encode(first) == codec.encode(second):
-        raise Refused("the statements do not differ")
-    member, finder = membership.get_member(state, author), membership.get_member(state, sender)
-    if member.standing is Standing.EXCLUDED:
-        raise Refused("the author is excluded already")
-    finders = [] if finder is member else [finder.address]
-    effects: list[Effect] = [
-        treasury.slash(state, member, finders, f"contradicts itself in slot {first.slot}")
-    ]
-    return [*effects, *membership.exclude(member, "contradicted itself")]
 
 
 def _run_transitions(state: State, now: Millis) -> list[Effect]:
@@ -216,7 +210,7 @@ def _next_transition(state: State, now: Millis) -> list[Effect] | None:
         _move_round,
         _move_session,
         _move_disputes,
-        _move_silent,
+        silence.next_silent,
         availability.next_overdue,
         audits.next_accusation,
         _move_end,
@@ -230,10 +224,10 @@ def _next_transition(state: State, now: Millis) -> list[Effect] | None:
 def _move_stage(state: State, now: Millis) -> list[Effect] | None:
     if state.stage is Stage.GATHERING and rounds.can_gather(state):
         state.stage = Stage.RUNNING
-        return [StageChanged(state.stage, now, "enough members joined"), *rounds.open_round(state, now)]
+        return [StageChanged(state.stage, now, Cause.GATHERED), *rounds.open_round(state, now)]
     is_moving = state.stage in (Stage.GATHERING, Stage.RUNNING)
     if is_moving and now >= state.active_at + state.manifest.windows.stall:
-        return rounds.drain(state, now, "no round closed for too long")
+        return rounds.drain(state, now, Cause.STALLED)
     return None
 
 
@@ -294,59 +288,15 @@ def _move_disputes(state: State, now: Millis) -> list[Effect] | None:
         if ends is not None and now >= ends:
             party = state.members[disputes.mover(dispute)]
             # From when the clock ended: who was late in this dispute before has that much less time left.
-            return membership.suspend(state, party, disputes.debt_of(dispute), ends)
+            return membership.suspend(state, party, dispute.debt, ends)
     return None
-
-
-def _move_silent(state: State, now: Millis) -> list[Effect] | None:
-    """Convict who stayed silent to the end of its time; its disputes end with it. (SPEC.md 6.8)"""
-    ends = Millis(now - state.manifest.windows.silence)
-    for member in [state.members[address] for address in sorted(state.debtors)]:
-        overdue = sorted(owed for owed, since in member.owes.items() if since <= ends)
-        if overdue:
-            return _convict_silent(state, member, overdue)
-    return None
-
-
-def _convict_silent(state: State, member: Member, overdue: Sequence[str]) -> list[Effect]:
-    """Take what a lie in the same place would have cost: silence must never be cheaper.
-
-    Who failed to deliver what to whom cannot be proven: a chunk that never came only sets its attester away.
-    """
-    for owed in overdue:
-        del member.owes[owed]
-    if not member.owes:
-        state.debtors.discard(member.address)
-    if all(map(availability.is_chunk, overdue)):
-        is_free = not member.owes and member.standing is Standing.SUSPENDED
-        return membership.mark_away(member, f"never showed what {overdue[0]} asks for") if is_free else []
-    effects = membership.exclude(member, f"stayed silent about {overdue[0]}")
-    for dispute in state.open_disputes():
-        if dispute.ruling is not None or disputes.debt_of(dispute) not in overdue:
-            continue
-        if dispute.accused == member.address:
-            effects += disputes.convict(state, dispute, "the accused stayed silent")
-        else:
-            effects += disputes.void(state, dispute, "the challenger stayed silent")
-    for worked in state.rounds:
-        if audits.opening_debt(worked.number) in overdue:
-            state.convicted.add((worked.number, member.address))
-            state.redraws.discard((worked.number, member.address))
-            effects.append(
-                treasury.slash(state, member, [], f"did not open its leaves of round {worked.number}")
-            )
-            effects += audits.end_waiting(state, worked.number, member.address)
-    for owed in overdue:
-        if owed.startswith(("reveal/", "link/")):
-            effects += treasury.charge_silent(state, member, f"stayed silent about {owed}")
-    return effects
 
 
 def _move_end(state: State, now: Millis) -> list[Effect] | None:
     """End the run once nothing about it is open; draw what was lost again as long as someone can. (SPEC.md 4.9)"""
     if state.stage is not Stage.DRAINING or _oldest_session(state) or state.open_disputes():
         return None
-    if any(not availability.is_chunk(owed) for a in state.debtors for owed in state.members[a].owes):
+    if any(not isinstance(owed, ChunkDebt) for a in state.debtors for owed in state.members[a].owes):
         return None
     # Numbered past the run's rounds: a round that stalled before it closed has commits, but no audits are due on them.
     number = Round(max(state.manifest.work.rounds, max(state.sessions, default=-1) + 1))
@@ -362,7 +312,7 @@ def _move_end(state: State, now: Millis) -> list[Effect] | None:
     state.stage = Stage.ENDED
     effects = [
         *availability.close_demands(state),
-        *treasury.release_escrow(state, Round(len(state.rounds))),
-        *treasury.refund_deposit(state),
+        *money.release_escrow(state, Round(len(state.rounds))),
+        *money.refund_deposit(state),
     ]
-    return [StageChanged(state.stage, now, "everything is settled"), *effects]
+    return [StageChanged(state.stage, now, Cause.SETTLED), *effects]

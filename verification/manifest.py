@@ -4,6 +4,7 @@ Consensus parameters live here; ports, devices and folders are a peer's own busi
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from verification import codec
 from verification.digest import tagged
@@ -30,6 +31,15 @@ class ProgramRef:
     blob: Digest
 
 
+class Place(StrEnum):
+    """Where in a round an execution stands, and so which of the run's programs it runs."""
+
+    PROLOGUE = "prologue"
+    STEP = "inner step"
+    EPILOGUE = "epilogue"
+    OUTER = "outer step"
+
+
 @dataclass(frozen=True)
 class Programs:
     """The four programs of a run (DESIGN 2.1)."""
@@ -43,10 +53,9 @@ class Programs:
         """Return the four in the order in which they run."""
         return self.prologue, self.inner, self.epilogue, self.outer
 
-    def at(self, place: str) -> ProgramRef:
-        """Return the program that runs at a place of a dispute, a value of `state.Place`."""
-        places = ("prologue", "inner step", "epilogue", "outer step")
-        return self.all()[places.index(place)]
+    def at(self, place: Place) -> ProgramRef:
+        """Return the program that runs at a place."""
+        return dict(zip(Place, self.all(), strict=True))[place]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Joining, coming back, going away, suspension and exclusion. (SPEC.md 3)"""
 
+from verification.causes import Cause, Reason
+from verification.debts import Debt
 from verification.effects import Effect, MemberJoined, StandingChanged
 from verification.errors import Refused
 from verification.manifest import least_stake
@@ -58,7 +60,7 @@ def process_announce(state: State, sender: Address, body: Announce) -> list[Effe
     if member.standing is not Standing.AWAY:
         return []
     member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
-    return [StandingChanged(sender, member.standing.value, "announced itself again")]
+    return [StandingChanged(sender, member.standing, Reason(Cause.ANNOUNCED))]
 
 
 def process_withdraw(state: State, sender: Address, body: Withdraw) -> list[Effect]:
@@ -69,39 +71,44 @@ def process_withdraw(state: State, sender: Address, body: Withdraw) -> list[Effe
     return withdraw_stake(state, member)
 
 
-def suspend(state: State, member: Member, owed: str, now: Millis) -> list[Effect]:
+def suspend(state: State, member: Member, owed: Debt, now: Millis) -> list[Effect]:
     """Freeze a silent party: no work, stake and escrow locked, until it gives what it owes. (SPEC.md 3.6)"""
     member.owes.setdefault(owed, now)
     state.debtors.add(member.address)
     if member.standing in (Standing.SUSPENDED, Standing.EXCLUDED):
         return []
     member.standing = Standing.SUSPENDED
-    return [StandingChanged(member.address, member.standing.value, f"owes {owed}")]
+    return [StandingChanged(member.address, member.standing, Reason(Cause.OWES, debt=owed))]
 
 
-def settle_debt(state: State, member: Member, owed: str) -> list[Effect]:
+def settle_debt(state: State, member: Member, owed: Debt) -> list[Effect]:
     """Cross off what a suspended party has now given; with nothing owed it is active again."""
-    member.owes.pop(owed, None)
-    if not member.owes:
-        state.debtors.discard(member.address)
+    forget_debt(state, member, owed)
     if member.owes or member.standing is not Standing.SUSPENDED:
         return []
     member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
-    return [StandingChanged(member.address, member.standing.value, "gave what it owed")]
+    return [StandingChanged(member.address, member.standing, Reason(Cause.PAID))]
 
 
-def exclude(member: Member, reason: str) -> list[Effect]:
+def forget_debt(state: State, member: Member, owed: Debt) -> None:
+    """Cross off a debt, whoever gave what for it; its member stays where it stands."""
+    member.owes.pop(owed, None)
+    if not member.owes:
+        state.debtors.discard(member.address)
+
+
+def exclude(member: Member, reason: Reason) -> list[Effect]:
     """Take a convict out of the run for good; its remaining stake stays locked to the end. (SPEC.md 3.7)"""
     if member.standing is Standing.EXCLUDED:
         return []
     member.standing = Standing.EXCLUDED
-    return [StandingChanged(member.address, member.standing.value, reason)]
+    return [StandingChanged(member.address, member.standing, reason)]
 
 
-def mark_away(member: Member, reason: str) -> list[Effect]:
+def mark_away(member: Member, reason: Reason) -> list[Effect]:
     """Take a member that missed too much out of the denominator. (SPEC.md 3.8)"""
     member.standing = Standing.AWAY
-    return [StandingChanged(member.address, member.standing.value, reason)]
+    return [StandingChanged(member.address, member.standing, reason)]
 
 
 def _counts_after(state: State) -> Round:

@@ -3,7 +3,8 @@ lost. (SPEC.md 7)"""
 
 from collections.abc import Sequence
 
-from verification.effects import Effect, Paid, Slashed
+from verification.causes import Reason
+from verification.effects import Effect, Paid, Payment, Slashed
 from verification.errors import Refused
 from verification.manifest import cost_of_work, fee_of, reward_of
 from verification.state import Member, Phase, RoundState, Standing, State, open_questions
@@ -57,7 +58,7 @@ def pay_fee(state: State, verifier: Address, work: Round, worker: Address) -> li
     amount = _draw(worked, fee_of(state.manifest, worked.assignments[worker].steps))
     credit(state, member.address, amount)
     member.rewards = Amount(member.rewards + amount)
-    return [Paid(member.address, amount, "fee")]
+    return [Paid(member.address, amount, Payment.FEE)]
 
 
 def _draw(worked: RoundState, amount: Amount) -> Amount:
@@ -82,11 +83,11 @@ def release_escrow(state: State, before: Round) -> list[Effect]:
             amount = member.escrow.pop(number)
             credit(state, member.address, amount)
             member.rewards = Amount(member.rewards + amount)
-            effects.append(Paid(member.address, amount, "reward"))
+            effects.append(Paid(member.address, amount, Payment.REWARD))
     return effects
 
 
-def slash(state: State, member: Member, finders: Sequence[Address], reason: str) -> Slashed:
+def slash(state: State, member: Member, finders: Sequence[Address], reason: Reason) -> Slashed:
     """Take the escrow and a graded part of the stake; burn a share, split the rest among `finders`. (SPEC.md 7.5)
 
     Without finders everything is burned. What does not divide evenly is burned too.
@@ -109,7 +110,7 @@ def slash(state: State, member: Member, finders: Sequence[Address], reason: str)
     return Slashed(member.address, from_stake, from_escrow, Amount(taken - rewarded), rewarded, reason)
 
 
-def charge_accuser(state: State, challenger: Member, accused: Address, reason: str) -> list[Effect]:
+def charge_accuser(state: State, challenger: Member, accused: Address, reason: Reason) -> list[Effect]:
     """Take the bond of a wrong accuser: half to the accused, half burned, so accusing oneself costs. (SPEC.md 7.6)"""
     bond = Amount(min(challenger.stake, state.manifest.money.accuser_bond))
     if not bond:
@@ -122,11 +123,11 @@ def charge_accuser(state: State, challenger: Member, accused: Address, reason: s
     state.burned = Amount(state.burned + burned)
     return [
         Slashed(challenger.address, bond, Amount(0), burned, to_accused, reason),
-        Paid(accused, to_accused, "bond"),
+        Paid(accused, to_accused, Payment.BOND),
     ]
 
 
-def charge_silent(state: State, member: Member, reason: str) -> list[Effect]:
+def charge_silent(state: State, member: Member, reason: Reason) -> list[Effect]:
     """Burn the bond of a verifier that never opened what it committed to blindly: as dear as a lie. (SPEC.md 7.7)"""
     bond = Amount(min(member.stake, state.manifest.money.accuser_bond))
     member.stake = Amount(member.stake - bond)
@@ -142,11 +143,11 @@ def refund_deposit(state: State) -> list[Effect]:
     for worked in state.rounds:
         worked.reserve = Amount(0)
     credit(state, state.submitter, amount)
-    return [Paid(state.submitter, amount, "refund")]
+    return [Paid(state.submitter, amount, Payment.REFUND)]
 
 
 def withdraw_stake(state: State, member: Member) -> list[Effect]:
     """Move a member's stake back to its account. (SPEC.md 7.9)"""
     amount, member.stake = member.stake, Amount(0)
     credit(state, member.address, amount)
-    return [Paid(member.address, amount, "stake")]
+    return [Paid(member.address, amount, Payment.STAKE)]

@@ -79,7 +79,7 @@ def _first_output(trace: Tracing, own: Traced) -> int | None:
 
 
 def _node_list(dispute: Dispute, execution: TraceProgram, own: Traced) -> Trace | NodeList:
-    place, step = execution.place.value, Count(execution.step)
+    place, step = execution.place, Count(execution.step)
     if dispute.trace is None:
         entries = entries_of(own.results, 0, len(own.results))
         failed = None if own.failed is None else Count(own.failed)

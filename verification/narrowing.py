@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from verification import merkle
+from verification.causes import Cause
 from verification.digest import ZERO
 from verification.errors import BadEvidence
 from verification.executor import failed
@@ -65,20 +66,20 @@ def first_failure(values: Sequence[Digest], failures: Collection[Digest]) -> Dig
     return values[start]
 
 
-def answer_fault(claimed: Digest, answer: Answer, failures: Collection[Digest]) -> str:
-    """Return what is wrong with a list of states, nothing when it folds to the value it replaces. (SPEC.md 6.3)
+def answer_fault(claimed: Digest, answer: Answer, failures: Collection[Digest]) -> Cause | None:
+    """Return what is wrong with a list of states, None when it folds to the value it replaces. (SPEC.md 6.3)
 
     `failures` are those of the program that leads from state to state.
     """
     if len(answer.entries) != len(positions(answer.low, answer.high)):
-        return "its list of states does not have the interval's length"
+        return Cause.STATES_TOO_FEW
     if answer.entries[-1] != claimed:
-        return "its list of states does not end in the value it replaces"
+        return Cause.STATES_END
     try:
         first_failure(answer.entries, failures)
-    except BadEvidence as wrong:
-        return f"its list of states is wrong: {wrong}"
-    return ""
+    except BadEvidence:
+        return Cause.STATES_GO_ON
+    return None
 
 
 def narrow(
@@ -131,31 +132,31 @@ def enter(tracing: Tracing, entries: Sequence[Digest], leaf: int) -> Tracing:
     raise BadEvidence("the lists do not reach the node")
 
 
-def open_trace(digest: Digest, head: ProgramHead, claimed: Digest, trace: Trace) -> Tracing | str:
+def open_trace(digest: Digest, head: ProgramHead, claimed: Digest, trace: Trace) -> Tracing | Cause:
     """Return the trace of a claimed value, or what is wrong with it. (SPEC.md 6.4)"""
     first, length = head.first, int(head.nodes)
     sources = tuple(int(output.source) for output in head.outputs)
     outputs = trace.outputs
     if trace.failed is not None:
         if outputs or not first <= trace.failed < first + length or failed(digest, trace.failed) != claimed:
-            return "its trace ends in another failure than it claimed"
+            return Cause.TRACE_FAILS_ELSE
         length, sources, outputs = trace.failed - first + 1, (trace.failed,), (claimed,)
     elif len(outputs) != len(sources) or bundle_digest(outputs) != claimed:
-        return "the outputs of its trace do not fold to the value it claimed"
+        return Cause.TRACE_OUTPUTS
     if len(trace.entries) != len(segments(0, length)):
-        return "its trace does not have the program's length"
+        return Cause.TRACE_TOO_SHORT
     top = fold(0, length, trace.entries) if length else ZERO
     root = merkle.crown("trace", length, top)
     return Tracing(digest, first, length, root, top, 0, length, outputs, sources, trace.failed)
 
 
-def nodes_fault(tracing: Tracing, nodes: NodeList) -> str:
-    """Return what is wrong with a list of nodes, nothing when it folds to the entry it replaces. (SPEC.md 6.4)"""
+def nodes_fault(tracing: Tracing, nodes: NodeList) -> Cause | None:
+    """Return what is wrong with a list of nodes, None when it folds to the entry it replaces. (SPEC.md 6.4)"""
     if len(nodes.entries) != len(segments(tracing.low, tracing.high)):
-        return "its list of nodes does not have the segment's length"
+        return Cause.NODES_TOO_FEW
     if fold(tracing.low, tracing.high, nodes.entries) != tracing.top:
-        return "its list of nodes does not fold to the entry it replaces"
-    return ""
+        return Cause.NODES_FOLD
+    return None
 
 
 def first_difference(tracing: Tracing, listed: Sequence[Digest], leaves: Sequence[Digest]) -> int | None:

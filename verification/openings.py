@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from verification import merkle
 from verification.digest import tagged_each
+from verification.manifest import Place
 from verification.narrowing import segments
 from verification.program import Node, ProgramHead
 from verification.referee import Home, port_of, selection
-from verification.state import Place
 from verification.statements import MAX_ENTRIES, NodeInput
 from verification.tensors import Tensor, row_paths
 from verification.units import Count, Digest

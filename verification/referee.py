@@ -15,10 +15,10 @@ import numpy as np
 from verification import merkle
 from verification.errors import BadEvidence
 from verification.executor import Executor, failed, result_of
+from verification.manifest import Place
 from verification.narrowing import Tracing
 from verification.outer import contribution_width, weights_of
 from verification.program import Node, ProgramHead, size_bytes
-from verification.state import Place
 from verification.statements import Mismatch, NodeInput
 from verification.tensors import Tensor, bundle_of_root, digest_of_rows, tensor_digest
 from verification.units import Digest

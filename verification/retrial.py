@@ -8,11 +8,21 @@ from typing import TypeVar
 
 from verification import codec, merkle, narrowing, referee, spoilage
 from verification.audits import salted_root
+from verification.causes import Cause, Reason
 from verification.digest import ZERO
 from verification.errors import BadEvidence
-from verification.evidence import Conviction, Finding, Included, ProgramPart, found, unpack
+from verification.evidence import (
+    Conviction,
+    Finding,
+    Included,
+    Kind,
+    Nowhere,
+    ProgramPart,
+    finding_of,
+    unpack,
+)
 from verification.executor import Executor, failed, failures
-from verification.manifest import run_id
+from verification.manifest import Place, run_id
 from verification.narrowing import Tracing
 from verification.program import (
     Node,
@@ -26,7 +36,6 @@ from verification.program import (
 )
 from verification.referee import Execution
 from verification.sampling import leaf_steps, record_index
-from verification.state import Place
 from verification.statements import (
     MAX_ENTRIES,
     Answer,
@@ -61,20 +70,28 @@ def verify(data: bytes, executor: Executor) -> Finding:
     (SPEC.md 6.11)
     """
     conviction = unpack(data)
-    if conviction.kind == "spoiled":
+    _check_place(conviction)
+    if conviction.kind is Kind.SPOILED:
         return _spoiled(conviction)
     spoken = [_spoken(conviction, data) for data in conviction.statements]
     if not spoken:
         raise BadEvidence("the file holds no statement of the accused")
-    if conviction.kind == "contradiction":
+    if conviction.kind is Kind.CONTRADICTION:
         return _contradiction(conviction, [statement for statement, _ in spoken])
     bodies = [body for statement, body in spoken]
     heads = {statement.head for statement, _ in spoken}
     if len(heads) != 1 or {statement.round for statement, _ in spoken} != {conviction.round}:
         raise BadEvidence("the statements do not belong to one round")
-    if conviction.kind == "silence":
+    if conviction.kind is Kind.SILENCE:
         return _silence(conviction, heads.pop())
     return _Walk(conviction, bodies, heads.pop()).finding(executor)
+
+
+def _check_place(conviction: Conviction) -> None:
+    """Raise BadEvidence unless the file names an execution exactly where its kind is about one."""
+    is_about_words = conviction.kind in (Kind.CONTRADICTION, Kind.SILENCE)
+    if is_about_words != isinstance(conviction.place, Nowhere):
+        raise BadEvidence("the file names no place that its kind of conviction can be about")
 
 
 def _spoiled(conviction: Conviction) -> Finding:
@@ -89,11 +106,11 @@ def _spoiled(conviction: Conviction) -> Finding:
     if not isinstance(commit, Commit) or not isinstance(shown, Spoiled):
         raise BadEvidence("the statements are not a commitment and what its address holds")
     places = {(commit.round, conviction.accused), (shown.round, shown.worker)}
-    if places != {(conviction.round, conviction.accused)}:
+    if places != {(conviction.round, conviction.accused)} or conviction.place is not Place.EPILOGUE:
         raise BadEvidence("the bytes belong to another commitment")
     _require_program(part, conviction.manifest.programs.epilogue.digest)
-    reason = spoilage.fault(commit, [_value(part, int(output.source)) for output in part.head.outputs], shown)
-    return found(conviction, reason, conviction.round, conviction.place)
+    cause = spoilage.fault(commit, [_value(part, int(output.source)) for output in part.head.outputs], shown)
+    return finding_of(conviction, spoilage.reason_for(shown, cause))
 
 
 def _require_program(part: ProgramPart, expected: Digest) -> None:
@@ -145,8 +162,9 @@ def _contradiction(conviction: Conviction, statements: Sequence[Statement]) -> F
     first, second = statements
     if _place(first) != _place(second) or first == second:
         raise BadEvidence("the statements do not differ in one place")
-    reason = f"said two different things in slot {first.slot}"
-    return found(conviction, reason, first.round, "")
+    if first.round != conviction.round:
+        raise BadEvidence("the file names another round than its statements")
+    return finding_of(conviction, Reason(Cause.CONTRADICTION, first.round, about=first.slot))
 
 
 def _place(statement: Statement) -> tuple[str, Digest, Round, str, Digest]:
@@ -158,7 +176,8 @@ def _silence(conviction: Conviction, head: Digest) -> Finding:
         f"the ledger's clock and log: that {conviction.owed} was due and did not come before its time ran out",
         f"the ledger's head {head.hex()}, which the accused signed over",
     )
-    return found(conviction, f"stayed silent about {conviction.owed}", conviction.round, "", trust=trust)
+    reason = Reason(Cause.SILENT, conviction.round, about=conviction.owed)
+    return finding_of(conviction, reason, trust=trust)
 
 
 class _Walk:
@@ -167,7 +186,8 @@ class _Walk:
     def __init__(self, conviction: Conviction, bodies: Sequence[Body], head: Digest) -> None:
         """`bodies` are what the accused said, `head` the ledger's that it signed over."""
         self._case, self._head = conviction, head
-        self._place = _known_place(conviction.place)
+        assert isinstance(conviction.place, Place)
+        self._place = conviction.place
         self._lists = list(bodies)
         self._low = self._high = 0
         self._trace: Tracing | None = None
@@ -185,15 +205,15 @@ class _Walk:
         fault = self._narrow()
         case = self._case
         if fault:
-            if case.kind != "list":
+            if case.kind is not Kind.LIST:
                 raise BadEvidence("a list of the accused does not fold, but the file is about something else")
             return self._found(fault)
-        if self._trace is None or case.program is None or case.kind == "list":
+        if self._trace is None or case.program is None or case.kind is Kind.LIST:
             raise BadEvidence("the statements of the accused are in order")
         trace, head = self._trace, case.program.head
-        if case.kind == "output" and case.mismatch is not None:
+        if case.kind is Kind.OUTPUT and case.mismatch is not None:
             return self._judge_output(head, trace, case.mismatch)
-        if case.kind == "node" and case.node is not None:
+        if case.kind is Kind.NODE and case.node is not None:
             return self._judge_node(executor, head, trace, int(case.node))
         raise BadEvidence("the file does not say what is wrong")
 
@@ -203,7 +223,7 @@ class _Walk:
         source = trace.sources[shown.output]
         self._require_node(source)
         computed = referee.judge_output(self._execution(head, [source]), head, trace, self._constant, shown)
-        return self._found("an output is not what its own trace gives", trace.outputs[shown.output], computed)
+        return self._found(Cause.WRONG_OUTPUT, trace.outputs[shown.output], computed)
 
     def _judge_node(self, executor: Executor, head: ProgramHead, trace: Tracing, number: int) -> Finding:
         if not self._is_leaf:
@@ -220,10 +240,8 @@ class _Walk:
         goes_on = computed == failed(trace.program, number) and trace.failed != number
         if computed == claimed and not goes_on:
             raise BadEvidence("the node gives what the accused claimed")
-        reason = "its trace goes on after a node that fails" if goes_on and computed == claimed else ""
-        return self._found(
-            reason or "the node gives another value than the accused claimed", claimed, computed
-        )
+        cause = Cause.TRACE_GOES_ON if computed == claimed else Cause.WRONG_NODE
+        return self._found(cause, claimed, computed)
 
     def _claim(self) -> None:
         """Read the claim from a commitment and its opening, or from a seal."""
@@ -259,8 +277,8 @@ class _Walk:
             raise BadEvidence(f"the statements lack a {kind.__name__}")
         return body
 
-    def _narrow(self) -> str:
-        """Follow the lists; return what is wrong with the last one, if anything is."""
+    def _narrow(self) -> Cause | None:
+        """Follow the lists; return what is wrong with the last one, None when nothing is."""
         while self._lists:
             body = self._lists.pop(0)
             fault = self._take(body)
@@ -268,28 +286,31 @@ class _Walk:
                 if self._lists:
                     raise BadEvidence("a list that does not fold is followed by others")
                 return fault
-        if self._trace is not None and self._case.kind == "node" and self._case.node is not None:
+        if self._trace is not None and self._case.kind is Kind.NODE and self._case.node is not None:
             self._enter_trace(int(self._case.node) - self._trace.first)
-        return ""
+        return None
 
-    def _take(self, body: Body) -> str:
+    def _take(self, body: Body) -> Cause | None:
         case = self._case
         if isinstance(body, Answer) and self._trace is None:
             if (body.low, body.high) != (self._low, self._high) or self._high - self._low < 2:
                 raise BadEvidence("a list of states is about another interval")
-            return narrowing.answer_fault(self._claimed, body, self._failures()) or self._enter_states(body)
+            fault = narrowing.answer_fault(self._claimed, body, self._failures())
+            if fault is None:
+                self._enter_states(body)
+            return fault
         part = case.program
         if part is None:
             raise BadEvidence("the file lacks the program")
         if isinstance(body, Trace) and self._trace is None:
             step = self._high if self._place is Place.STEP else 0
-            if (body.place, body.step) != (case.place, step) or self._high - self._low > 1:
+            if (body.place, body.step) != (self._place, step) or self._high - self._low > 1:
                 raise BadEvidence("a trace is about another execution")
             opened = narrowing.open_trace(self._program(part), part.head, self._claimed, body)
-            if isinstance(opened, str):
+            if isinstance(opened, Cause):
                 return opened
             self._trace, self._entries = opened, body.entries
-            return ""
+            return None
         return self._take_nodes(body)
 
     def _failures(self) -> frozenset[Digest]:
@@ -299,21 +320,21 @@ class _Walk:
             raise BadEvidence("the file lacks the program, or it is too large to check")
         return failures(self._program(part), part.head)
 
-    def _take_nodes(self, body: Body) -> str:
+    def _take_nodes(self, body: Body) -> Cause | None:
         if not isinstance(body, NodeList) or self._trace is None:
             raise BadEvidence("a statement of the accused belongs to no dispute")
         self._enter_trace(int(body.low))
         trace = self._trace
         step = self._high if self._place is Place.STEP else 0
         place = (body.place, body.step, body.low, body.high)
-        if place != (self._case.place, step, trace.low, trace.high) or self._is_leaf:
+        if place != (self._place, step, trace.low, trace.high) or self._is_leaf:
             raise BadEvidence("a list of nodes is about another segment")
         fault = narrowing.nodes_fault(trace, body)
         if not fault:
             self._entries = body.entries
         return fault
 
-    def _enter_states(self, body: Answer) -> str:
+    def _enter_states(self, body: Answer) -> None:
         """Go on with the part of the list that the next statement is about."""
         following = self._lists[0] if self._lists else None
         if isinstance(following, Answer):
@@ -331,7 +352,6 @@ class _Walk:
         self._low, self._high, self._agreed, self._claimed = part
         if (self._low, self._high) != wanted:
             raise BadEvidence("a statement is about a part that no list has")
-        return ""
 
     def _enter_trace(self, leaf: int) -> None:
         """Go on with the entry of the last list that holds a leaf."""
@@ -341,7 +361,7 @@ class _Walk:
 
     def _program(self, part: ProgramPart) -> Digest:
         """Return the program's digest, which must be the manifest's for this place."""
-        expected = self._case.manifest.programs.at(self._place.value).digest
+        expected = self._case.manifest.programs.at(self._place).digest
         _require_program(part, expected)
         return expected
 
@@ -362,7 +382,7 @@ class _Walk:
     def _execution(self, head: ProgramHead, uses: Sequence[int]) -> Execution:
         """Return what fixes the values used; what comes from the ledger's record is noted as taken on trust."""
         case, manifest, record = self._case, self._case.manifest, self._case.record
-        program, data = manifest.programs.at(self._place.value).digest, manifest.data.root
+        program, data = manifest.programs.at(self._place).digest, manifest.data.root
         is_needed = any(referee.is_public(self._place, head, source) for source in uses)
         if is_needed != (record is not None):
             raise BadEvidence(
@@ -393,14 +413,7 @@ class _Walk:
             raise BadEvidence("an included commitment belongs to another round")
         return body.contribution.digest
 
-    def _found(self, reason: str, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
+    def _found(self, cause: Cause, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
         step = self._high if self._place is Place.STEP else None
-        values, trust = (claimed, computed), tuple(self._trust)
-        return found(self._case, reason, self._case.round, self._place.value, step, values, trust)
-
-
-def _known_place(name: str) -> Place:
-    try:
-        return Place(name)
-    except ValueError:
-        raise BadEvidence("the file names no place that a dispute can be about") from None
+        reason = Reason(cause, self._case.round, self._place)
+        return finding_of(self._case, reason, step, (claimed, computed), tuple(self._trust))

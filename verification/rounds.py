@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from verification import money
+from verification.causes import Cause, Reason
 from verification.digest import tagged
 from verification.effects import (
     Effect,
@@ -69,7 +70,7 @@ def open_round(state: State, now: Millis) -> list[Effect]:
         subtracts=subtracts,
     )
     if not money.set_aside(state, opened):
-        return [*effects, *drain(state, now, "the deposit cannot pay another round")]
+        return [*effects, *drain(state, now, Cause.DEPOSIT_SPENT)]
     state.rounds.append(opened)
     state.active_at = Millis(deadline - state.manifest.windows.commit)
     return [*effects, RoundOpened(number, start, tuple(opened.assignments.items()))]
@@ -187,17 +188,17 @@ def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
         money.escrow_reward(state, state.members[worker], current.number, current.assignments[worker].steps)
     effects: list[Effect] = [RoundSealed(current.number, current.sealed)]
     if current.number + 1 == state.manifest.work.rounds:
-        return [*effects, *drain(state, now, "all rounds are done")]
+        return [*effects, *drain(state, now, Cause.ROUNDS_DONE)]
     return [*effects, *open_round(state, now)]
 
 
-def drain(state: State, now: Millis, reason: str) -> list[Effect]:
+def drain(state: State, now: Millis, cause: Cause) -> list[Effect]:
     """Open no more rounds; audits and disputes run out, and everyone's last round is audited. (SPEC.md 4.8, 5.4)"""
     state.stage = Stage.DRAINING
     last = next((worked for worked in reversed(state.rounds) if worked.phase is Phase.SEALED), None)
     if last is not None:
         state.redraws |= {(last.number, worker) for worker in last.commits} - state.convicted
-    return [StageChanged(state.stage, now, reason)]
+    return [StageChanged(state.stage, now, cause)]
 
 
 def has_attested_majority(current: RoundState) -> bool:
@@ -230,5 +231,5 @@ def _count_absent(state: State, current: RoundState) -> list[Effect]:
         if address in current.assignments:
             _warrant(state, current, member)
         if member.missed >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
-            effects += mark_away(member, f"missed {member.missed} rounds")
+            effects += mark_away(member, Reason(Cause.MISSED, count=member.missed))
     return effects

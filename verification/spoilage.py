@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 from verification import audits, codec, disputes, money
 from verification.addresses import address, chunks_root
+from verification.causes import Cause, Reason
+from verification.debts import OpeningDebt
 from verification.effects import Effect
 from verification.errors import BadEvidence, Malformed, Refused
 from verification.executor import Executor
+from verification.manifest import Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
 from verification.rounds import get_round
@@ -23,7 +26,7 @@ MAX_SHOWN = MAX_STATEMENT - codec.MAX_MESSAGE
 """Bytes of the longest contribution that fits a statement."""
 
 
-def fault(commit: Commit, outputs: Sequence[Sized], shown: Spoiled) -> str:
+def fault(commit: Commit, outputs: Sequence[Sized], shown: Spoiled) -> Cause:
     """Return what is wrong with a contribution; raises BadEvidence when nothing is, or for other bytes than its own.
 
     `outputs` are the epilogue's. (SPEC.md 4.15)
@@ -31,24 +34,29 @@ def fault(commit: Commit, outputs: Sequence[Sized], shown: Spoiled) -> str:
     if address(shown.size, shown.chunks) != commit.contribution.blob:
         raise BadEvidence("the commitment names other bytes")
     if shown.size != encoded_size(outputs):
-        return f"its contribution has {shown.size} bytes, every contribution has {encoded_size(outputs)}"
+        return Cause.SPOILED_SIZE
     if len(shown.data) != shown.size or chunks_root(shown.data) != shown.chunks:
         raise BadEvidence("these are not the bytes that the commitment names")
     return _fault_of_bytes(commit, outputs, shown.data)
 
 
-def _fault_of_bytes(commit: Commit, outputs: Sequence[Sized], data: bytes) -> str:
+def _fault_of_bytes(commit: Commit, outputs: Sequence[Sized], data: bytes) -> Cause:
     try:
         bundle = decode_bundle(data, len(data))
     except Malformed:
-        return "its contribution's bytes do not decode"
+        return Cause.SPOILED_BYTES
     if digest_of(bundle) != commit.contribution.digest:
-        return "its contribution's bytes are those of another bundle"
+        return Cause.SPOILED_BUNDLE
     if [(t.dtype, t.shape) for t in bundle.tensors] != [(o.dtype, o.shape) for o in outputs]:
-        return "its contribution has not the dtypes and shapes of its program's outputs"
+        return Cause.SPOILED_SHAPES
     if len(outputs) > 1 and int.from_bytes(bundle.tensors[-2].data, "little") != commit.norm:
-        return "its contribution's norm is not the one that it committed to"
+        return Cause.SPOILED_NORM
     raise BadEvidence("the contribution is what the commitment says")
+
+
+def reason_for(shown: Spoiled, cause: Cause) -> Reason:
+    """Return the reason for which a worker is convicted by the bytes shown."""
+    return Reason(cause, shown.round, Place.EPILOGUE, count=int(shown.size))
 
 
 def show(
@@ -74,16 +82,16 @@ def process_spoiled(state: State, sender: Address, body: Spoiled, executor: Exec
     if commit is None or (body.round, body.worker) in state.convicted:
         raise Refused("the worker committed to nothing in this round, or has paid for it")
     program = executor.program(state.manifest.programs.epilogue.digest)
-    reason = f"spoiled contribution of round {body.round}: {fault(commit, outputs_of(program), body)}"
+    reason = reason_for(body, fault(commit, outputs_of(program), body))
     member = state.members[body.worker]
     state.convicted.add((body.round, body.worker))
     state.redraws.discard((body.round, body.worker))
     finders = [] if finder is member else [finder.address]
     effects: list[Effect] = [money.slash(state, member, finders, reason)]
     effects += disputes.close_disputes(state, body.round, body.worker)
-    effects += settle_debt(state, member, audits.opening_debt(body.round))
+    effects += settle_debt(state, member, OpeningDebt(body.round))
     if body.worker not in worked.openings:
         effects += audits.end_waiting(state, body.round, body.worker)
     if member.convictions >= state.manifest.money.excluded_after:
-        effects += exclude(member, f"convicted of a spoiled contribution in round {body.round}")
+        effects += exclude(member, Reason(Cause.CONVICTED_SPOILED, body.round))
     return effects

@@ -2,10 +2,12 @@
 
 from collections.abc import KeysView
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
+from verification.causes import Cause
+from verification.debts import Debt, MoveDebt
 from verification.digest import ZERO
-from verification.manifest import BundleRef, Manifest
+from verification.manifest import BundleRef, Manifest, Place
 from verification.narrowing import Tracing
 from verification.statements import Commit, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Digest, Millis, Round
@@ -44,22 +46,13 @@ class Watch(Enum):
     DONE = "done"
 
 
-class Standing(Enum):
+class Standing(StrEnum):
     """A member's standing. Only ACTIVE members get work and count in the denominator."""
 
     ACTIVE = "active"
     AWAY = "away"
     SUSPENDED = "suspended"
     EXCLUDED = "excluded"
-
-
-class Place(Enum):
-    """Which execution a dispute is about."""
-
-    PROLOGUE = "prologue"
-    STEP = "inner step"
-    EPILOGUE = "epilogue"
-    OUTER = "outer step"
 
 
 class Turn(Enum):
@@ -109,7 +102,7 @@ class Member:
     links: int = 0
     escrow: dict[Round, Amount] = field(default_factory=dict)
     standing: Standing = Standing.ACTIVE
-    owes: dict[str, Millis] = field(default_factory=dict)
+    owes: dict[Debt, Millis] = field(default_factory=dict)
     convictions: int = 0
     missed: int = 0
     announced: int = -1
@@ -252,10 +245,15 @@ class Dispute:
     near: str = ""
     computed: Digest | None = None
     ruling: Ruling | None = None
-    reason: str = ""
+    cause: Cause | None = None
     slashed: Amount = NOTHING
     rewarded: Amount = NOTHING
     burned: Amount = NOTHING
+
+    @property
+    def debt(self) -> MoveDebt:
+        """What the party whose move it is owes once its clock has run out."""
+        return MoveDebt(self.number)
 
 
 @dataclass

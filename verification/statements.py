@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from verification import codec, signing
 from verification.digest import tagged
 from verification.errors import Malformed
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Place
 from verification.tensors import Tensor
 from verification.units import Address, Amount, Count, Digest, Round, Signature
 
@@ -146,12 +146,11 @@ class Answer:
 class Trace:
     """The accused opens one execution: its outputs' digests and the first list of its nodes' results. (SPEC.md 6.4)
 
-    `place` is a value of `state.Place`; `step` numbers the inner step that it is, else it is 0. An execution that
-    failed has no outputs and names the node.
+    `step` numbers the inner step that it is, else it is 0. An execution that failed has no outputs and names the node.
     """
 
     round: Round
-    place: str
+    place: Place
     step: Count
     failed: Count | None
     outputs: tuple[Digest, ...]
@@ -163,7 +162,7 @@ class NodeList:
     """The accused lists a segment of a trace: results number low..high-1, or the tops of 64ths of it. (SPEC.md 6.4)"""
 
     round: Round
-    place: str
+    place: Place
     step: Count
     low: Count
     high: Count
@@ -341,12 +340,12 @@ def answer_slot(low: int, high: int) -> str:
     return f"Answer/{low}/{high}"
 
 
-def trace_slot(place: str, step: int) -> str:
+def trace_slot(place: Place, step: int) -> str:
     """Return the place of a trace: one per execution."""
     return f"Trace/{place}/{step}"
 
 
-def nodes_slot(place: str, step: int, low: int, high: int) -> str:
+def nodes_slot(place: Place, step: int, low: int, high: int) -> str:
     """Return the place of a list of nodes: one per segment of an execution."""
     return f"NodeList/{place}/{step}/{low}/{high}"
 

@@ -30,10 +30,10 @@ from verification import codec, law, signing
 from verification.addresses import chunk_digest
 from verification.digest import ZERO, tagged
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
-from verification.manifest import BundleRef, run_id
+from verification.manifest import BundleRef, Place, run_id
 from verification.retrial import verify
 from verification.sampling import leaf_steps
-from verification.state import Phase, Place, Ruling, Stage, Standing
+from verification.state import Phase, Ruling, Stage, Standing
 from verification.statements import (
     VERIFIER,
     WORKER,

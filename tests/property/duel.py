@@ -22,11 +22,11 @@ from verification.actions import (
 )
 from verification.digest import ZERO, integer, tagged
 from verification.executor import failed
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Place
 from verification.moves import moves_in
 from verification.narrowing import lists_needed, positions
 from verification.sampling import leaf_steps
-from verification.state import Assignment, Dispute, Member, Phase, Place, RoundState, State, Turn, total_money
+from verification.state import Assignment, Dispute, Member, Phase, RoundState, State, Turn, total_money
 from verification.statements import VERIFIER, WORKER, Body, Commit, Opening, Reveal
 from verification.tensors import Bundle, bundle_digest, digest_of
 from verification.units import Address, Amount, Count, Digest, Millis, Round

@@ -1,6 +1,7 @@
 """Random values of every schema that the codec reads."""
 
 import dataclasses
+import enum
 import types
 import typing
 from typing import Any, get_args, get_origin, get_type_hints
@@ -53,6 +54,8 @@ def of(schema: Any) -> st.SearchStrategy[Any]:
             of(units.Digest),
         )
         return st.builds(statements.Join, *parts, st.text(max_size=20))
+    if isinstance(schema, type) and issubclass(schema, enum.StrEnum):
+        return st.sampled_from(schema)
     if dataclasses.is_dataclass(schema):
         hints = get_type_hints(schema)
         fields = [of(hints[field.name]) for field in dataclasses.fields(schema)]

@@ -1,6 +1,7 @@
 """The codec: one encoding per value, and bytes from outside never do more than raise a Violation."""
 
 import tracemalloc
+from dataclasses import dataclass
 
 import msgpack
 import pytest
@@ -12,9 +13,10 @@ from tests.property.strategies import bodies, of
 from verification import codec, signing, statements
 from verification.digest import ZERO
 from verification.errors import BadSignature, Malformed, Violation
-from verification.manifest import Manifest
-from verification.statements import KINDS, Finished, make_statement, open_statement, sign_statement
-from verification.units import Digest, Round
+from verification.evidence import Nowhere
+from verification.manifest import Manifest, Place
+from verification.statements import KINDS, Commit, Finished, make_statement, open_statement, sign_statement
+from verification.units import Count, Digest, Round
 
 SECRET = b"\x07" * 32
 
@@ -68,6 +70,38 @@ def test_a_longer_encoding_of_the_same_value_is_refused(number: int) -> None:
     if codec.encode(Finished(Round(number))) != long:
         with pytest.raises(Malformed, match="canonical"):
             codec.decode(Finished, long)
+
+
+@dataclass(frozen=True)
+class Short:
+    """One part of a union."""
+
+    number: Count
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a field may be one of."""
+
+    place: Place | Nowhere
+    one: Short | Commit | None
+
+
+@given(of(Parts))
+def test_a_part_of_a_union_is_read_as_what_it_was(value: Parts) -> None:
+    read = codec.decode(Parts, codec.encode(value))
+    assert (read, type(read.place), type(read.one)) == (value, type(value.place), type(value.one))
+
+
+@given(of(Place))
+def test_an_enumeration_is_its_value(place: Place) -> None:
+    assert codec.encode((place,)) == codec.encode((place.value,))
+
+
+@pytest.mark.parametrize("plain", [("elsewhere", None), (3, None), ("", (1, 2)), ("", "x"), (None, None)])
+def test_what_fits_no_part_is_refused(plain: tuple[object, object]) -> None:
+    with pytest.raises(Malformed):
+        codec.decode(Parts, codec.encode(plain))
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from simulator.toy import PRIME
 from tests.property.duel import ACCUSED, CHALLENGER, FIRST, Duel, Lie
 from verification import audits
 from verification.audits import salted_root
+from verification.causes import Cause
 from verification.digest import ZERO, tagged
 from verification.errors import BadEvidence, Violation
 from verification.executor import failed
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Place
 from verification.narrowing import entries_of, first_difference, lists_needed
 from verification.program import first_node
-from verification.state import Place, Ruling, Turn
+from verification.state import Ruling, Turn
 from verification.statements import Answer, Commit, Evidence, Mismatch, NodeList, Opening, Point, Trace
 from verification.units import Count, Digest, Millis
 
@@ -114,7 +115,7 @@ def test_a_failure_that_is_hidden_is_convicted(chain: int, leaf: str, is_first: 
     dispute = duel.play(lie)
     assert (dispute.ruling, dispute.node) == (Ruling.GUILTY, truth.failed)
     assert dispute.computed == truth.claim
-    assert ("goes on" in dispute.reason) == (leaf == "failure")
+    assert (dispute.cause is Cause.TRACE_GOES_ON) == (leaf == "failure")
 
 
 def after_the_failure(step: int) -> Lie:
@@ -160,7 +161,7 @@ def test_a_list_that_goes_on_after_a_failure_convicts_its_author() -> None:
     assert (duel.dispute.low, duel.dispute.high) == (0, 3)
     dispute = duel.play(lie)
     assert (dispute.ruling, duel.executor.executed) == (Ruling.GUILTY, 0)
-    assert "follows a state that stands for a failure" in dispute.reason
+    assert dispute.cause is Cause.STATES_GO_ON
 
 
 @pytest.mark.parametrize("leaf_every", [1, 3])
@@ -259,8 +260,8 @@ def test_a_list_that_is_wrong_in_itself_convicts_its_author_at_once(how: str, ch
     truth = duel.truth(Place.STEP, 33)
     lie = with_results(duel, truth, {chain - 3})
     duel.open(lie)
-    reasons = {"length": "length", "fold": "value it replaces", "empty": "length", "outputs": "outputs"}
-    reasons |= {"failure": "another failure", "late": "fold to the entry"}
+    causes = {"length": Cause.STATES_TOO_FEW, "fold": Cause.STATES_END, "empty": Cause.STATES_TOO_FEW}
+    causes |= {"outputs": Cause.TRACE_OUTPUTS, "failure": Cause.TRACE_FAILS_ELSE, "late": Cause.NODES_FOLD}
     kinds = {"outputs": Trace, "failure": Trace, "late": NodeList}
     while duel.dispute.ruling is None:
         body: Any = duel.accused_says(lie) if duel.dispute.turn is Turn.LIST else duel.challenger_says()
@@ -268,7 +269,7 @@ def test_a_list_that_is_wrong_in_itself_convicts_its_author_at_once(how: str, ch
             body = _broken(body, how)
         duel.say(ACCUSED if isinstance(body, Answer | Trace | NodeList) else CHALLENGER, body)
     assert duel.dispute.ruling is Ruling.GUILTY
-    assert reasons[how] in duel.dispute.reason
+    assert duel.dispute.cause is causes[how]
     assert duel.executor.executed == 0
     assert duel.state.members[CHALLENGER].rewards > 0
 
@@ -293,7 +294,7 @@ def test_a_list_for_another_place_is_refused_and_convicts_nobody() -> None:
     body = duel.accused_says(lie)
     assert isinstance(body, Answer)
     others: list[Any] = [dataclasses.replace(body, high=Count(3)), dataclasses.replace(body, round=9)]
-    others.append(Trace(body.round, "inner step", Count(33), None, (WRONG,), (WRONG,)))
+    others.append(Trace(body.round, Place.STEP, Count(33), None, (WRONG,), (WRONG,)))
     for other in others:
         with pytest.raises(Violation):
             duel.say(ACCUSED, other)
@@ -316,8 +317,11 @@ def test_a_trace_of_any_length_narrows_to_its_first_wrong_leaf(length: int, data
     while True:
         entries = entries_of(other, tracing.low, tracing.high)
         nodes = NodeList(0, "", Count(0), Count(tracing.low), Count(tracing.high), entries)  # type: ignore[arg-type]
-        assert nodes_fault(tracing, nodes) == ""
-        assert "fold" in nodes_fault(tracing, dataclasses.replace(nodes, entries=(WRONG, *entries[1:])))
+        assert nodes_fault(tracing, nodes) is None
+        assert (
+            nodes_fault(tracing, dataclasses.replace(nodes, entries=(WRONG, *entries[1:])))
+            is Cause.NODES_FOLD
+        )
         index = first_difference(tracing, entries, leaves)
         assert index is not None
         low, high = segments(tracing.low, tracing.high)[index]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from simulator.toy import minimal
 from verification import money
+from verification.causes import Cause, Reason
 from verification.digest import ZERO, integer, tagged
 from verification.errors import BadEvidence
 from verification.law import found
@@ -53,7 +54,7 @@ def test_narrowing_finds_the_first_wrong_step_within_its_bound(
     while state[1] - state[0] > 1:
         places = positions(*state)
         entries = tuple(value(place, place >= wrong) for place in places)
-        assert answer_fault(claimed, Answer(Round(0), Count(state[0]), Count(state[1]), entries), ()) == ""
+        assert answer_fault(claimed, Answer(Round(0), Count(state[0]), Count(state[1]), entries), ()) is None
         index = next(i for i, place in enumerate(places) if entries[i] != value(place, False))
         *state, agreed, claimed = narrow(*state, agreed, entries, index)
         lists += 1
@@ -81,10 +82,12 @@ def test_any_point_inside_a_list_shrinks_the_interval_and_none_outside_is_taken(
 def test_lists_that_do_not_fold_are_found_out(length: int, place: int) -> None:
     entries = tuple(value(place, True) for place in positions(0, length))
     answer = Answer(Round(0), Count(0), Count(length), entries)
-    assert answer_fault(entries[-1], answer, ()) == ""
-    assert "does not end in the value" in answer_fault(ZERO, answer, ())
-    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=entries[1:]), ())
-    assert "length" in answer_fault(entries[-1], dataclasses.replace(answer, entries=()), ())
+    assert answer_fault(entries[-1], answer, ()) is None
+    assert answer_fault(ZERO, answer, ()) is Cause.STATES_END
+    short = dataclasses.replace(answer, entries=entries[1:])
+    assert answer_fault(entries[-1], short, ()) is Cause.STATES_TOO_FEW
+    empty = dataclasses.replace(answer, entries=())
+    assert answer_fault(entries[-1], empty, ()) is Cause.STATES_TOO_FEW
 
 
 @given(st.integers(2, 200), st.data())
@@ -281,7 +284,7 @@ def test_slashes_are_split_to_the_unit(
     member, *rest = state.members.values()
     member.convictions = before
     finders = [other.address for other in rest][:found_by]
-    slashed = money.slash(state, member, finders, "reason")
+    slashed = money.slash(state, member, finders, Reason(Cause.MISSED))
     assert total_money(state) == total
     assert slashed.stake == stakes[0] * (100_000, 500_000, MILLION)[min(before, 2)] // MILLION
     assert slashed.escrow == sum(escrow)
@@ -295,8 +298,8 @@ def test_every_other_movement_conserves_money(stakes: list[int]) -> None:
     state = purse(stakes, [5, 7])
     total = total_money(state)
     for member in list(state.members.values()):
-        money.charge_accuser(state, member, Address(b"accused".ljust(20)), "reason")
-        money.charge_silent(state, member, "reason")
+        money.charge_accuser(state, member, Address(b"accused".ljust(20)), Reason(Cause.MISSED))
+        money.charge_silent(state, member, Reason(Cause.MISSED))
         money.escrow_reward(state, member, Round(0), 12)
         money.pay_fee(state, member.address, Round(0), member.address)
         money.release_escrow(state, Round(1))

@@ -30,10 +30,12 @@ from verification.adversaries import (
     Vandal,
     Whisper,
 )
+from verification.causes import Cause
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, DisputeEnded, Paid, RoundSealed, Slashed, StandingChanged
+from verification.manifest import Place
 from verification.sampling import draw_verifier
-from verification.state import Audit, Place, Ruling, Stage, Standing, State
+from verification.state import Audit, Ruling, Stage, Standing, State
 from verification.statements import Answer, Attest, Commit, Evidence, Opening, Point, Seal, Verdict
 from verification.units import MILLION, Digest, Round
 
@@ -94,7 +96,8 @@ def test_two_statements_for_one_place_convict_whoever_reports_them_is_paid(kind:
     assert {s.address for s in world.seen(Slashed)} == {
         liar.address
     }  # the wrong one of the two may cost more
-    caught = [s for s in world.seen(Slashed) if s.reason == f"contradicts itself in slot {kind.__name__}"]
+    found = (Cause.CONTRADICTION, kind.__name__)
+    caught = [s for s in world.seen(Slashed) if (s.reason.cause, s.reason.about) == found]
     wrong_seals = [
         e for e in world.seen(DisputeEnded) if e.ruling is Ruling.GUILTY and e.place is Place.OUTER
     ]
@@ -110,7 +113,8 @@ def test_a_second_commitment_after_the_beacon_is_refused_and_convicts() -> None:
     assert again.faults == 1
     assert world.refused["liar: the sender has spoken in this slot already"] == 1
     (slashed,) = world.seen(Slashed)
-    assert (slashed.address, slashed.reason) == (liar.address, "contradicts itself in slot Commit")
+    assert (slashed.address, slashed.reason.cause) == (liar.address, Cause.CONTRADICTION)
+    assert slashed.reason.about == "Commit"
     assert {worked.commits[liar.address].leaves for worked in world.state.rounds[:1]}
 
 
@@ -190,7 +194,7 @@ def test_a_verifier_that_says_it_is_finished_with_duties_undone_pays_a_bond_for_
     assert outcomes(world, skipper) == {Audit.LOST}
     assert world.member(skipper).rewards == 0
     slashed = [s for s in world.seen(Slashed) if s.address == skipper.address]
-    assert {s.reason.split(" round")[0] for s in slashed} == {"said that it had audited"}
+    assert {s.reason.cause for s in slashed} == {Cause.NOT_AUDITED}
     assert [(s.stake, s.burned) for s in slashed] == [(1_000, 1_000)] * 5
     assert world.member(skipper).standing is Standing.EXCLUDED
     again = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.verifier == skipper.address}

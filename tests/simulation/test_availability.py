@@ -15,6 +15,7 @@ from tests.property.strategies import tensors
 from verification.actions import Say
 from verification.adversaries import Act, Behaviour, Mute, View
 from verification.availability import show, verify
+from verification.causes import Cause
 from verification.digest import integer, tagged
 from verification.effects import Paid, Slashed, StandingChanged
 from verification.errors import BadEvidence
@@ -81,7 +82,7 @@ def test_attesters_of_what_nobody_shows_are_suspended_and_lose_no_stake() -> Non
     (demand,) = world.state.demands
     suspended = {c.address for c in world.seen(StandingChanged) if c.standing == "suspended"}
     assert suspended == {who for who, held in world.state.rounds[1].attests.items() if demand.worker in held}
-    away = [c for c in world.seen(StandingChanged) if "never showed" in c.reason]
+    away = [c for c in world.seen(StandingChanged) if c.reason.cause is Cause.NOT_SHOWN]
     assert {c.address for c in away} == suspended
     assert not world.seen(Slashed)
     assert all(member.standing is not Standing.EXCLUDED for member in world.state.members.values())

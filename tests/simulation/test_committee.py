@@ -13,8 +13,10 @@ from verification.actions import (
     Say,
 )
 from verification.adversaries import Act, Behaviour, View, WrongSeal
+from verification.causes import Cause
 from verification.effects import DisputeEnded, EveryoneDecides, Slashed, StageChanged, StandingChanged
-from verification.state import Place, Ruling, Stage
+from verification.manifest import Place
+from verification.state import Ruling, Stage
 from verification.statements import Attest, Seal
 from verification.units import MILLION, Round
 
@@ -104,7 +106,7 @@ def test_when_everyone_falls_silent_the_run_drains_and_every_stake_is_free() -> 
         world.crash_when(actor, is_third, 40_000)
     world.run()
     assert [replaced.number for replaced in world.seen(EveryoneDecides)][:1] == [2]
-    assert "no round closed for too long" in [stage.reason for stage in world.seen(StageChanged)]
+    assert Cause.STALLED in [stage.cause for stage in world.seen(StageChanged)]
     assert not any(member.stake or member.escrow for member in world.state.members.values())
     assert not world.seen(Slashed)
 

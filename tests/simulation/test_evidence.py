@@ -19,10 +19,11 @@ from verification.convictions import convictions
 from verification.digest import tagged
 from verification.errors import Unavailable, Violation
 from verification.evidence import FORMAT, MAX_EVIDENCE, File, Finding, pack, unpack
+from verification.manifest import Place
 from verification.retrial import verify
-from verification.state import Place, Ruling
+from verification.state import Ruling
 from verification.statements import Answer, ChallengeSeal, open_statement, sign_statement
-from verification.units import MILLION, Count
+from verification.units import MILLION, Count, Round
 
 
 def broken(role: str, place: int) -> Worker:
@@ -176,7 +177,10 @@ FORGERIES = {
     ),
     "another run": (lambda: changed("noise", manifest=minimal(rounds=9)), "another run's"),
     "another place": (lambda: changed("noise", place="prologue"), "another execution"),
-    "no place": (lambda: changed("noise", place="nowhere"), "no place"),
+    "no place": (lambda: changed("noise", place=""), "no place"),
+    "an unknown place": (lambda: changed("noise", place="nowhere"), "no such"),
+    "a place beside words": (lambda: changed("equivocate", place="prologue"), "no place"),
+    "another round beside words": (lambda: changed("equivocate", round=Round(9)), "another round"),
     "another leaf": (lambda: changed("skip-steps", leaf=Count(1)), "another interval"),
     "another node": (lambda: changed("wrong-data", node=Count(6)), "lacks the node"),
     "no inputs": (lambda: changed("wrong-data", inputs=()), "inputs to open"),
@@ -191,6 +195,11 @@ def test_forgeries_are_refused_by_name(name: str) -> None:
     make, message = FORGERIES[name]
     with pytest.raises(Violation, match=message):
         verify(make(), ToyExecutor())
+
+
+def test_a_node_that_a_list_s_file_names_is_not_told() -> None:
+    """Nothing in such a file proves it."""
+    assert verify(changed("honest-lists", node=Count(1 << 30)), ToyExecutor()).node is None
 
 
 def test_another_arithmetic_is_told_from_a_forgery() -> None:

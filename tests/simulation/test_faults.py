@@ -10,6 +10,7 @@ from simulator.world import World
 from trainer.cheats import conduct_named
 from verification.adversaries import Mute
 from verification.audits import must_open
+from verification.causes import Cause
 from verification.effects import AuditEnded, DisputeEnded, Slashed, StageChanged, StandingChanged
 from verification.errors import Refused
 from verification.law import head_of
@@ -150,9 +151,9 @@ def test_dead_majority_drains_the_run_and_everything_unlocks() -> None:
         world.crash_when(actor, lambda world: len(world.state.rounds) == 2, 40_000)
     world.run()
     assert [actor.crashes for actor in actors] == [1, 1, 1, 0, 0]
-    assert [(change.stage, change.reason) for change in world.seen(StageChanged)][1:] == [
-        (Stage.DRAINING, "no round closed for too long"),
-        (Stage.ENDED, "everything is settled"),
+    assert [(change.stage, change.cause) for change in world.seen(StageChanged)][1:] == [
+        (Stage.DRAINING, Cause.STALLED),
+        (Stage.ENDED, Cause.SETTLED),
     ]
     world.run(until=lambda world: not any(member.stake for member in world.state.members.values()))
     assert world.state.deposit == 0

@@ -30,6 +30,7 @@ from verification.adversaries import (
     Whisper,
     WrongSeal,
 )
+from verification.causes import Cause
 from verification.digest import ZERO, tagged
 from verification.effects import (
     AuditEnded,
@@ -38,10 +39,10 @@ from verification.effects import (
     Paid,
     Slashed,
 )
-from verification.manifest import BundleRef, reward_of
+from verification.manifest import BundleRef, Place, reward_of
 from verification.outer import clipped_weights
 from verification.sampling import assign, limited_speeds
-from verification.state import Assignment, Member, Phase, Place, RoundState, Ruling, Stage, Standing
+from verification.state import Assignment, Member, Phase, RoundState, Ruling, Stage, Standing
 from verification.statements import (
     Answer,
     ChallengeSeal,
@@ -340,7 +341,7 @@ def test_a_dispute_s_silence_is_one_for_all_its_moves(kind: type) -> None:
     assert stall.faults > 0 or sum(b.faults for b in cheats[0].behaviours) > 1
     assert opened
     assert max(ended[n] - opened[n] for n in opened) <= 2 * (windows.clock + windows.silence)
-    assert any("silent" in d.reason for d in world.state.disputes)
+    assert any(d.cause in (Cause.ACCUSED_SILENT, Cause.CHALLENGER_SILENT) for d in world.state.disputes)
     assert all(
         d.ruling is not Ruling.INNOCENT or d.challenger == cheats[0].address for d in world.state.disputes
     )
@@ -397,7 +398,7 @@ def test_whoever_hurries_to_be_convicted_by_a_partner_pays_the_next_grade_too() 
     assert hurry.faults == 1
     taken = [s for s in world.seen(Slashed) if s.address == cheat.address]
     assert [s.stake for s in taken[:2]] == [1_000, 4_500]
-    assert "contradicts" in taken[0].reason
+    assert taken[0].reason.cause is Cause.CONTRADICTION
     own = sum(s.stake + s.escrow for s in taken)
     assert own - world.member(partner).rewards >= 1_000
 

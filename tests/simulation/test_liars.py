@@ -9,8 +9,11 @@ from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
 from verification.adversaries import CopyVerdict, FalseAccuser, Invent, Mute, WrongSeal
+from verification.causes import Cause
+from verification.debts import MoveDebt
 from verification.effects import AuditEnded, DisputeEnded, DisputeOpened, Paid, Slashed, StandingChanged
-from verification.state import Audit, Place, Ruling, Stage, Standing
+from verification.manifest import Place
+from verification.state import Audit, Ruling, Stage, Standing
 from verification.statements import ChallengeSeal, Link, Reveal
 from verification.units import MILLION
 
@@ -59,7 +62,7 @@ def test_lazy_verifier_cannot_bring_the_inputs_of_what_it_invented() -> None:
     assert world.gain(liar) == -lost
     assert sum(count for said, count in world.refused.items() if said.startswith("liar")) > 0
     excluded = [change.reason for change in world.seen(StandingChanged) if change.standing == "excluded"]
-    assert any(reason.startswith("stayed silent about dispute/") for reason in excluded)
+    assert any(reason.cause is Cause.SILENT and isinstance(reason.debt, MoveDebt) for reason in excluded)
 
 
 def test_copier_cannot_open_its_blind_with_what_it_copied() -> None:

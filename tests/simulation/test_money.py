@@ -10,6 +10,7 @@ from simulator.toy import minimal
 from simulator.world import SUBMITTER, World
 from trainer.cheats import conduct_named
 from verification.adversaries import FalseAccuser, Late, Mute
+from verification.causes import Cause, Reason
 from verification.effects import (
     AuditEnded,
     DisputeEnded,
@@ -37,8 +38,8 @@ def test_a_run_that_cannot_pay_another_round_drains_and_pays_everyone(funded: in
     world.run()
     opened = len(world.seen(RoundOpened))
     assert funded <= opened < 40
-    reasons = [change.reason for change in world.seen(StageChanged)]
-    assert reasons[1:] == ["the deposit cannot pay another round", "everything is settled"]
+    causes = [change.cause for change in world.seen(StageChanged)]
+    assert causes[1:] == [Cause.DEPOSIT_SPENT, Cause.SETTLED]
     assert world.state.deposit == 0
     assert not any(worked.reserve for worked in world.state.rounds)
     assert all(world.gain(actor) == world.member(actor).rewards for actor in actors)
@@ -122,7 +123,7 @@ def test_a_verifier_that_leaves_duties_undone_in_silence_goes_away_and_pays_noth
     )
     world.run()
     changes = [c for c in world.seen(StandingChanged) if c.address == lazy.address]
-    assert changes[0].reason == "left its audits of 2 sessions undone"
+    assert changes[0].reason == Reason(Cause.IDLE, count=2)
     assert not world.seen(Slashed)
     assert not fees(world, lazy)
     passed = {(a.work, a.worker) for a in world.seen(AuditEnded) if a.outcome is Audit.PASSED}

@@ -22,7 +22,9 @@ from verification.actions import (
 )
 from verification.addresses import address_of, chunks_root
 from verification.adversaries import Mute, View, WrongBytes
+from verification.causes import Cause
 from verification.convictions import convictions
+from verification.debts import OpeningDebt
 from verification.digest import ZERO, tagged
 from verification.effects import AuditEnded, Slashed
 from verification.errors import BadEvidence, Malformed, Violation
@@ -71,18 +73,18 @@ def with_blob(data: bytes) -> Callable[[View, Work], Work]:
 
 OTHER = Bundle((vector([9, 9, 9, 9]), vector([36]), vector([1])))
 RESHAPED = Bundle((vector([1, 2, 3]), vector([6, 0]), vector([1])))
-WAYS: dict[str, tuple[Callable[[View, Work], Work], str]] = {
-    "garbage": (with_blob(GARBAGE), "do not decode"),
-    "too short": (with_blob(SHORT), "has 7 bytes, every contribution has 83"),
-    "another bundle": (with_blob(codec.encode(OTHER)), "those of another bundle"),
-    "the start state": (WrongBytes().spoil, "bytes, every contribution has"),
+WAYS: dict[str, tuple[Callable[[View, Work], Work], Cause]] = {
+    "garbage": (with_blob(GARBAGE), Cause.SPOILED_BYTES),
+    "too short": (with_blob(SHORT), Cause.SPOILED_SIZE),
+    "another bundle": (with_blob(codec.encode(OTHER)), Cause.SPOILED_BUNDLE),
+    "the start state": (WrongBytes().spoil, Cause.SPOILED_SIZE),
     "another shape": (
         lambda view, work: dataclasses.replace(work, contribution=reference(RESHAPED)),
-        "has not the dtypes and shapes",
+        Cause.SPOILED_SHAPES,
     ),
     "another norm": (
         lambda view, work: dataclasses.replace(work, norm=Count(work.norm + 1)),
-        "norm is not the one",
+        Cause.SPOILED_NORM,
     ),
 }
 
@@ -108,7 +110,7 @@ def files_of(world: World) -> dict[str, Conviction]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_spoiled_contribution_costs_what_a_lie_costs_and_counts_as_none(way: str) -> None:
-    spoil, reason = WAYS[way]
+    spoil, cause = WAYS[way]
     behaviour = Spoil(spoil)
     cheat = Worker("cheat", behaviour)
     world = world_of(cheat)
@@ -117,7 +119,7 @@ def test_a_spoiled_contribution_costs_what_a_lie_costs_and_counts_as_none(way: s
     assert (slashed.address, slashed.stake) == (cheat.address, 1_000)
     assert slashed.escrow > 0
     assert slashed.rewarded == -(-(slashed.stake + slashed.escrow) // 2)
-    assert reason in slashed.reason
+    assert slashed.reason.cause is cause
     assert cheat.address not in world.state.rounds[1].included
     assert cheat.address in world.state.rounds[0].included
     assert not world.state.disputes
@@ -127,14 +129,14 @@ def test_a_spoiled_contribution_costs_what_a_lie_costs_and_counts_as_none(way: s
 
 @pytest.mark.parametrize("way", WAYS)
 def test_its_file_convinces_with_nothing_on_trust(way: str) -> None:
-    spoil, reason = WAYS[way]
+    spoil, cause = WAYS[way]
     cheat = Worker("cheat", Spoil(spoil))
     ((name, conviction),) = files_of(world_of(cheat)).items()
     finding = verify(pack(conviction), ToyExecutor())
     assert name == "spoiled-1"
     assert (finding.kind, finding.accused, finding.round) == ("spoiled", cheat.address, 1)
     assert finding.trust == ()
-    assert reason in finding.reason
+    assert finding.reason.cause is cause
 
 
 def test_a_file_about_other_bytes_another_round_or_another_program_is_refused() -> None:
@@ -170,7 +172,7 @@ def test_audits_of_it_are_paid_and_a_withheld_opening_is_not_paid_for_twice() ->
     """Shown at the very end of the attest phase or long after: a worker pays once for a round."""
     cheat = Worker("cheat", Spoil(WAYS["another norm"][0]), Mute(Opening), conduct=conduct_named("noise", 1))
     world = world_of(cheat)
-    assert len([s for s in world.seen(Slashed) if "round 1" in s.reason]) == 1
+    assert len([s for s in world.seen(Slashed) if s.reason.round == 1]) == 1
     audits = [e for e in world.seen(AuditEnded) if (e.work, e.worker) == (1, cheat.address)]
     assert all(e.outcome is Audit.VOID for e in audits)
 
@@ -186,7 +188,7 @@ def test_a_convict_shown_late_pays_once_and_its_open_debts_end() -> None:
             acts = [
                 a for a in super().decide(state, now) if not isinstance(getattr(a, "body", None), Spoiled)
             ]
-            owing = {a for a in state.debtors if "opening/1" in state.members[a].owes}
+            owing = {a for a in state.debtors if OpeningDebt(Round(1)) in state.members[a].owes}
             shown = [body for body in self.results.done.values() if isinstance(body, Spoiled)]
             is_judged = owing and state.sessions[1].watch is Watch.DONE
             return acts + [Say(body) for body in shown if is_judged and body.worker in owing]
@@ -210,7 +212,7 @@ def test_a_convict_shown_late_pays_once_and_its_open_debts_end() -> None:
     world.blobs.throw(GARBAGE)
     world.run()
     (slashed,) = world.seen(Slashed)
-    assert "do not decode" in slashed.reason
+    assert slashed.reason.cause is Cause.SPOILED_BYTES
     ended = [e for e in world.seen(AuditEnded) if (e.work, e.worker) == (1, cheat.address)]
     assert {e.outcome for e in ended} == {Audit.WAITING, Audit.VOID}
     assert not any(member.owes for member in world.state.members.values())

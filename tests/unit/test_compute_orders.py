@@ -21,7 +21,7 @@ from trainer.programs.operators import ARITHMETIC
 from verification import codec
 from verification.digest import ZERO, tagged
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable
-from verification.manifest import BundleRef, Manifest, ProgramRef
+from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.narrowing import Tracing, entries_of, open_trace, segments
 from verification.outer import outer_inputs
 from verification.program import (
@@ -36,7 +36,6 @@ from verification.program import (
 from verification.referee import Execution, judge_node
 from verification.sampling import leaf_steps, record_index
 from verification.spoilage import fault
-from verification.state import Place
 from verification.statements import Commit, Trace
 from verification.tensors import Bundle, Tensor, bundle_digest, decode_bundle, digest_of
 from verification.units import Address, Count, Digest, Round
@@ -147,7 +146,7 @@ def test_listed_steps_equal_the_leaves(tiny_run: Created, workshop: Workshop) ->
 
 def execution(run: Created, place: Place, step: int = 0) -> orders.Execution:
     """Return the order that names an execution of the job."""
-    return orders.Execution(job(run), None, place.value, Count(step))
+    return orders.Execution(job(run), None, place, Count(step))
 
 
 def referees(workshop: Workshop, run: Created, order: orders.Execution, agreed: Execution) -> list[bool]:
@@ -203,7 +202,7 @@ def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, worksho
     slots = {1: (STEPS, part.digest)}
     outer = orders.RunOuterStep(start, (orders.Slot(Count(1), STEPS, part),), Count(3))
     agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots, ballast=3)
-    order = orders.Execution(None, outer, Place.OUTER.value, Count(0))
+    order = orders.Execution(None, outer, Place.OUTER, Count(0))
     judged = referees(workshop, tiny_run, order, agreed)
     assert judged
     assert all(judged)

@@ -17,6 +17,7 @@ from trainer.programs.operators import ARITHMETIC
 from trainer.reexecution import trace
 from trainer.rounds import Disputed
 from verification.errors import BadEvidence, Malformed, Refused, Unavailable
+from verification.manifest import Place
 from verification.program import (
     Node,
     Output,
@@ -28,7 +29,6 @@ from verification.program import (
     program_digest,
     require_affordable,
 )
-from verification.state import Place
 from verification.tensors import Tensor, tensor_digest
 from verification.units import Count, Digest
 

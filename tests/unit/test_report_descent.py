@@ -12,12 +12,12 @@ from trainer.cheats import conduct_named
 from verification.adversaries import FalseAccuser, Mute, WrongSeal
 from verification.convictions import Log
 from verification.disputes import program_of
+from verification.manifest import Place
 from verification.program import first_node
 from verification.report.build import build_report
 from verification.report.descent import descents
 from verification.report.schema import DisputeReport
 from verification.report.words import way_down
-from verification.state import Place
 from verification.statements import (
     Answer,
     ChallengeSeal,

@@ -5,7 +5,12 @@ import dataclasses
 import pytest
 
 from tests.sample_report import sample
+from verification.causes import Cause, Reason
+from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
+from verification.effects import DisputeMoved, Move
+from verification.manifest import Place
 from verification.report import words
+from verification.units import Address, Round
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,7 @@ def test_a_dispute_that_never_narrowed_claims_nothing_more() -> None:
         near=None,
         place="epilogue",
         verdict="void",
+        cause=None,
         reason="",
         computed_digest="",
         moves=(),
@@ -66,3 +72,41 @@ def test_a_dispute_over_the_outer_step_is_about_a_signed_state() -> None:
     dispute = dataclasses.replace(sample().disputes[0], place="outer step", leaf=None, step=None)
     told = words.story(dispute, words.Names(sample()))
     assert told.wrong.startswith("worker-3 signed the state after round 4. verifier-1 computed another one; ")
+
+
+def test_every_cause_has_words_of_its_own_for_the_facts_that_it_names() -> None:
+    assert words.CAUSES.keys() == set(Cause)
+    assert {cause for cause in Cause if cause.name.startswith("SPOILED_")} == words.SPOILED
+    for cause in Cause:
+        told = words.reason(Reason(cause, Round(7), Place.STEP, 0, 3, LinkDebt(Round(7)), 7, "7"))
+        assert "{" not in told and "None" not in told
+        assert ("7" in told) == ("{" in words.CAUSES[cause])
+    assert len({words.CAUSES[cause] for cause in Cause}) == len(Cause)
+
+
+@pytest.mark.parametrize(
+    ("owed", "told"),
+    [
+        (OpeningDebt(Round(3)), "the opening of its leaves of round 3"),
+        (RevealDebt(Round(3), Address(bytes(20))), "its verdict about 0x0000000000… in round 3"),
+        (LinkDebt(Round(3)), "its link of session 3"),
+        (MoveDebt(3), "its next move in dispute 4"),
+        (ChunkDebt(3), "the chunk of demand 4"),
+    ],
+)
+def test_a_debt_is_told_in_words(owed: Debt, told: str) -> None:
+    assert words.reason(Reason(Cause.OWES, debt=owed)) == f"owes {told}"
+
+
+def test_a_penalty_says_which_work_was_wrong() -> None:
+    wrong = Reason(Cause.WRONG_NODE, Round(2), Place.STEP, 0, 8)
+    assert words.penalty(wrong) == f"inner step of round 2: {words.CAUSES[Cause.WRONG_NODE]}"
+    spoiled = Reason(Cause.SPOILED_SIZE, Round(2), Place.EPILOGUE, count=9)
+    assert words.penalty(spoiled).startswith("spoiled contribution of round 2: its contribution has 9 bytes")
+    assert words.penalty(Reason(Cause.NOT_OPENED, Round(2))) == "did not open its leaves of round 2"
+
+
+def test_every_move_has_words() -> None:
+    told = {move: words.move(DisputeMoved(0, Address(bytes(20)), move, 3, 5)) for move in Move}
+    assert len(set(told.values())) == len(Move) and all("3" in text for text in told.values())
+    assert "product" in words.move(DisputeMoved(0, Address(bytes(20)), Move.CONTESTS_NODES, 3, 3, "product"))

@@ -12,8 +12,8 @@ from verification.actions import (
 )
 from verification.adversaries.behaviour import Act, Behaviour, Forge, Throw, View
 from verification.digest import tagged
-from verification.manifest import BundleRef
-from verification.state import Phase, Place
+from verification.manifest import BundleRef, Place
+from verification.state import Phase
 from verification.statements import (
     Answer,
     Attest,
@@ -140,7 +140,7 @@ class Vandal(Behaviour):
             Link(number, noise),
             Reveal(number, number, view.me.address, (), noise, noise),
             Answer(number, Count(0), Count(4), (noise,)),
-            Trace(number, Place.STEP.value, Count(1), None, (noise,), (noise,)),
+            Trace(number, Place.STEP, Count(1), None, (noise,), (noise,)),
             Evidence(Count(place % 3), ()),
             Attest(number, (view.me.address, view.me.address)),
         ]

@@ -18,8 +18,8 @@ from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
 from verification.adversaries.workers import Ring
 from verification.audits import blind_of
 from verification.digest import tagged
-from verification.manifest import BundleRef
-from verification.state import Place, Session, Watch
+from verification.manifest import BundleRef, Place
+from verification.state import Session, Watch
 from verification.statements import (
     Finished,
     Reveal,

@@ -9,11 +9,12 @@ from typing import Any
 
 from verification import economics
 from verification import effects as done
-from verification.report import schema
+from verification.manifest import Place
+from verification.report import schema, words
 from verification.report.descent import Descent
 from verification.report.verdict import judge
 from verification.signing import checksum
-from verification.state import Audit, Dispute, Member, Place, RoundState, Ruling, Standing, State, total_money
+from verification.state import Audit, Dispute, Member, RoundState, Ruling, Standing, State, total_money
 from verification.units import Address, Millis, Round
 
 Event = Mapping[str, Any]
@@ -65,19 +66,27 @@ class History:
                 who, taken = checksum(effect.address), effect.stake + effect.escrow
                 self.penalties.append(
                     schema.PenaltyReport(
-                        at, self.round, who, effect.reason, taken, effect.rewarded, effect.burned
+                        at,
+                        self.round,
+                        who,
+                        words.penalty(effect.reason),
+                        taken,
+                        effect.rewarded,
+                        effect.burned,
                     )
                 )
-            case done.StandingChanged() if effect.standing == Standing.EXCLUDED.value:
+            case done.StandingChanged() if effect.standing is Standing.EXCLUDED:
                 self.excluded.setdefault(effect.address, self.round)
             case done.AuditEnded() if effect.outcome is not Audit.WAITING:
                 self.audits[effect.session, effect.work, effect.worker, effect.verifier] = effect
             case done.DisputeOpened():
                 self._move(effect.number, at, effect.challenger, f"contests the {effect.place.value}")
             case done.DisputeMoved():
-                self._move(effect.number, at, effect.actor, effect.what)
+                self._move(effect.number, at, effect.actor, words.move(effect))
             case done.DisputeEnded():
-                self._move(effect.number, at, None, f"rules {effect.ruling.value}: {effect.reason}")
+                self._move(
+                    effect.number, at, None, f"rules {effect.ruling.value}: {words.CAUSES[effect.cause]}"
+                )
 
     def _note_stakes(self, number: Round) -> None:
         for address, stake in self.stakes.items():
@@ -223,6 +232,7 @@ def _dispute(state: State, number: int, history: History, way: Descent) -> schem
         near=dispute.near or None,
         place=dispute.place.value,
         verdict=dispute.ruling.value if dispute.ruling is not None else "open",
+        cause=None if dispute.cause is None else dispute.cause.name,
         reason=_reason(state, dispute),
         claimed_digest=dispute.claimed.hex(),
         computed_digest=dispute.computed.hex() if dispute.computed is not None else "",
@@ -240,15 +250,14 @@ def _dispute(state: State, number: int, history: History, way: Descent) -> schem
 
 def _reason(state: State, dispute: Dispute) -> str:
     """Return why a dispute ended so; of several about one fault, only one carries the money."""
+    told = "" if dispute.cause is None else words.CAUSES[dispute.cause]
     if dispute.ruling is not Ruling.GUILTY or dispute.slashed:
-        return dispute.reason
+        return told
     fault = (dispute.round, dispute.accused, dispute.place, dispute.leaf)
     for other in state.disputes:
         if other.slashed and (other.round, other.accused, other.place, other.leaf) == fault:
-            return (
-                f"{dispute.reason}; the money is in dispute {other.number + 1}, shared by all who were right"
-            )
-    return dispute.reason
+            return f"{told}; the money is in dispute {other.number + 1}, shared by all who were right"
+    return told
 
 
 def _traffic(events: Mapping[str, Sequence[Event]]) -> tuple[schema.TrafficReport, ...]:

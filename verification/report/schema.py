@@ -8,7 +8,7 @@ Times are ledger milliseconds. A float is always finite: unknown or not finite i
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Drawn = Literal["private", "public", "redraw"]
 Outcome = Literal["pass", "mismatch", "lost", "void"]
@@ -131,7 +131,8 @@ class DisputeReport:
     near: Annotated[str | None, "Input or output of the program nearest to that node, which tells its layer."]
     place: Annotated[Place, "Program in which the difference lies."]
     verdict: Annotated[Verdict, "Verdict on the accused; void moves no money, open is not settled yet."]
-    reason: Annotated[str, "Why the law decided so, in one sentence."]
+    cause: Annotated[str | None, "Why the law decided so, by name; null while it is open."]
+    reason: Annotated[str, "The same in one sentence."]
     claimed_digest: Annotated[str, "Digest that the accused claimed; empty when none was posted."]
     computed_digest: Annotated[str, "Digest that the law computed; empty when it executed nothing."]
     slashed: Annotated[int, "Amount taken from whoever was wrong."]

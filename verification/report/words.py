@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from verification.causes import Cause, Reason
+from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
+from verification.effects import DisputeMoved, Move
 from verification.report.schema import DisputeReport, Report
+from verification.signing import checksum
 
 SHORT_DIGEST = 12
 KEPT = "\n\t\u00a0\u202f"
@@ -13,6 +17,58 @@ VERDICTS = {
     "innocent": "the accuser was wrong",
     "void": "nobody could decide, no money moved",
     "open": "not settled yet",
+}
+
+
+CAUSES = {
+    Cause.STATES_TOO_FEW: "its list of states does not have the interval's length",
+    Cause.STATES_END: "its list of states does not end in the value it replaces",
+    Cause.STATES_GO_ON: "its list of states goes on after a state that stands for a failure",
+    Cause.TRACE_FAILS_ELSE: "its trace ends in another failure than it claimed",
+    Cause.TRACE_OUTPUTS: "the outputs of its trace do not fold to the value it claimed",
+    Cause.TRACE_TOO_SHORT: "its trace does not have the program's length",
+    Cause.TRACE_GOES_ON: "its trace goes on after a node that fails",
+    Cause.NODES_TOO_FEW: "its list of nodes does not have the segment's length",
+    Cause.NODES_FOLD: "its list of nodes does not fold to the entry it replaces",
+    Cause.WRONG_OUTPUT: "an output is not what its own trace gives",
+    Cause.WRONG_NODE: "the law computes another value than the accused claimed",
+    Cause.RIGHT_NODE: "the law computes what the accused claimed",
+    Cause.FAILED_BEFORE: "the round had failed before, as both agree, and a failure stays what it is",
+    Cause.ACCUSED_SILENT: "the accused stayed silent",
+    Cause.CHALLENGER_SILENT: "the challenger stayed silent",
+    Cause.ROUND_CONVICTED: "the round is convicted",
+    Cause.SPOILED_SIZE: "its contribution has {count} bytes, which no contribution has",
+    Cause.SPOILED_BYTES: "its contribution's bytes do not decode",
+    Cause.SPOILED_BUNDLE: "its contribution's bytes are those of another bundle",
+    Cause.SPOILED_SHAPES: "its contribution has not the dtypes and shapes of its program's outputs",
+    Cause.SPOILED_NORM: "its contribution's norm is not the one that it committed to",
+    Cause.CONTRADICTION: "contradicts itself in slot {about}",
+    Cause.NOT_OPENED: "did not open its leaves of round {round}",
+    Cause.NOT_AUDITED: "said that it had audited round {round}",
+    Cause.SILENT: "stayed silent about {about}",
+    Cause.CONVICTED: "convicted of a wrong {place} in round {round}",
+    Cause.CONVICTED_SPOILED: "convicted of a spoiled contribution in round {round}",
+    Cause.POOR: "its stake no longer covers a wrong accusation",
+    Cause.OWES: "owes {about}",
+    Cause.PAID: "gave what it owed",
+    Cause.ANNOUNCED: "announced itself again",
+    Cause.MISSED: "missed {count} rounds",
+    Cause.IDLE: "left its audits of {count} sessions undone",
+    Cause.NOT_SHOWN: "never showed {about}",
+    Cause.GATHERED: "enough members joined",
+    Cause.STALLED: "no round closed for too long",
+    Cause.ROUNDS_DONE: "all rounds are done",
+    Cause.DEPOSIT_SPENT: "the deposit cannot pay another round",
+    Cause.SETTLED: "everything is settled",
+}
+"""What every cause is called, with the facts that it names in braces."""
+
+SPOILED = {
+    Cause.SPOILED_SIZE,
+    Cause.SPOILED_BYTES,
+    Cause.SPOILED_BUNDLE,
+    Cause.SPOILED_SHAPES,
+    Cause.SPOILED_NORM,
 }
 
 
@@ -75,6 +131,55 @@ def counted(number: int, word: str, plural: str = "") -> str:
     return f"{amount(number)} {word if number == 1 else plural or word + 's'}"
 
 
+def reason(why: Reason) -> str:
+    """Return why the law did something, in words without a full stop."""
+    about = debt(why.debt) if why.debt is not None else why.about
+    return CAUSES[why.cause].format(round=why.round, place=why.place, count=why.count, about=about)
+
+
+def penalty(why: Reason) -> str:
+    """Return why somebody lost money: the reason, after the work that was wrong where there is any."""
+    if why.place is None:
+        return reason(why)
+    what = "spoiled contribution" if why.cause in SPOILED else why.place.value
+    return f"{what} of round {why.round}: {reason(why)}"
+
+
+def debt(owed: Debt) -> str:
+    """Return what a member owes, in words that go after "owes". Disputes count from 1, as in the report."""
+    match owed:
+        case OpeningDebt(number):
+            return f"the opening of its leaves of round {number}"
+        case RevealDebt(work, worker):
+            return f"its verdict about {short(checksum(worker))} in round {work}"
+        case LinkDebt(session):
+            return f"its link of session {session}"
+        case MoveDebt(dispute):
+            return f"its next move in dispute {dispute + 1}"
+        case ChunkDebt(demand):
+            return f"the chunk of demand {demand + 1}"
+
+
+def move(moved: DisputeMoved) -> str:
+    """Return one move of a dispute in words, without who makes it."""
+    first, last = moved.first, moved.last
+    match moved.move:
+        case Move.LISTS_STATES:
+            return f"listed {first} state digests"
+        case Move.LISTS_NODES:
+            return f"listed {first} digests of nodes"
+        case Move.CONTESTS_STATE:
+            return f"contests the state after step {first}"
+        case Move.CONTESTS_NODES if moved.operator:
+            return f"contests node {first}, {moved.operator}"
+        case Move.CONTESTS_NODES:
+            return f"contests nodes {first} to {last}"
+        case Move.SHOWS_OUTPUT:
+            return f"shows that output {first} is not what it should be"
+        case Move.BRINGS_INPUTS:
+            return f"brought the inputs of node {first}"
+
+
 class Names:
     """Peers' names by address; an unknown or nameless peer goes by the beginning of its address."""
 
@@ -131,7 +236,7 @@ def story(dispute: DisputeReport, names: Names) -> Story:
         shown += f" and {duration(dispute.moves[-1].at_ms - dispute.moves[0].at_ms)}"
     settled = VERDICTS[dispute.verdict].capitalize()
     if dispute.computed_digest and dispute.verdict in ("guilty", "innocent"):
-        if dispute.reason.startswith("an output"):
+        if dispute.cause == Cause.WRONG_OUTPUT.name:
             settled = f"The accused's own list of nodes decided, and {VERDICTS[dispute.verdict]}"
         else:
             settled = f"The law executed this one node itself, and {VERDICTS[dispute.verdict]}"
