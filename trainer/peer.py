@@ -326,8 +326,8 @@ class Peer:
 
     async def _run_round(self, action: actions.RunRound) -> actions.Work:
         job = await self._job(action.number, action.worker, is_disputed=False)
-        if job.own and job.steps:
-            # An honest machine may be broken, and what it commits to is what it is convicted for. (SPEC.md 9.6)
+        if job.steps:
+            # An honest machine may be broken, and loses by what it commits to, work or verdict. (SPEC.md 9.6)
             job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
         began = system_clock()
         done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)

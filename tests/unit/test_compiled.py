@@ -4,7 +4,7 @@ import itertools
 import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from benchmarks import golden
 from tests import zoo
 from tests.lowered import program_of, vjp
 from trainer import exact, native
-from trainer.programs import compiled, emit, fusion
+from trainer.programs import compiled, emit, fusion, layouts
 from trainer.programs.builder import Builder, Value
 from trainer.programs.compiled import CheckFailed, CompiledProgram
-from trainer.programs.conversion import to_torch
-from trainer.programs.interpreter import LoadedProgram, StepFailed
+from trainer.programs.interpreter import LoadedProgram, NoLoops, StepFailed
+from trainer.programs.layouts import Layout
 from trainer.programs.operators import OPERATORS
 from verification.errors import UserError
 from verification.program import Program, first_node, peak_bytes
@@ -76,7 +76,7 @@ def threads() -> Iterator[None]:
 
 
 def both(program: Program, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Run on compiled loops, each checked against the nodes' kernels, and node by node; they must be equal."""
+    """Run on compiled loops, the first time checked against the nodes' kernels, and node by node; all must be equal."""
     loaded = LoadedProgram(program, compiled=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -298,10 +298,10 @@ def test_a_wrong_loop_is_dropped_and_the_result_is_right(monkeypatch: pytest.Mon
     loaded = LoadedProgram(ratio(), compiled=True)
     x, y = torch.arange(4.0), torch.full((4,), 2.0)
     first = first_node(ratio())
-    with pytest.warns(RuntimeWarning, match=rf"not exact on this machine, first node {first + 1} \(divide\)"):
+    with pytest.warns(NoLoops, match=rf"node by node: .* not exact here, first node {first + 1} \(divide\)"):
         made = loaded.run([x, y])
     assert torch.equal(made[0], (x + y) / y)
-    assert not loaded.is_compiled
+    assert not loaded.is_compiled and "not exact here" in loaded.refused
 
 
 def test_a_tap_hears_every_node() -> None:
@@ -313,10 +313,9 @@ def test_a_tap_hears_every_node() -> None:
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "compiler", lambda: None)
     monkeypatch.setattr(compiled, "WORTHWHILE", 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(NoLoops, match="no C compiler was found: install gcc or clang"):
         loaded = LoadedProgram(ratio(), compiled="auto")
-    assert not loaded.is_compiled
+    assert not loaded.is_compiled and "install gcc or clang" in loaded.refused
     assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
     with pytest.raises(UserError, match="install gcc or clang"):
         LoadedProgram(ratio(), compiled=True)
@@ -325,7 +324,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_compiler_that_fails_is_said_once_and_costs_only_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emit, "prelude", lambda: "this is no C")
     monkeypatch.setattr(compiled, "WORTHWHILE", 0)
-    with pytest.warns(RuntimeWarning, match="running node by node: the C compiler"):
+    with pytest.warns(NoLoops, match="running node by node: the C compiler"):
         loaded = LoadedProgram(ratio(), compiled="auto")
     assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
 
@@ -397,24 +396,92 @@ def test_loading_loops_leaves_subnormals_alone() -> None:
     assert (tiny * 0.5).eq(2.0**-149).all()
 
 
-def test_the_check_of_the_first_run_sees_every_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[object] = []
-    original = CompiledProgram._compare
+def dense_but_for_empty(shape: Sequence[int]) -> Layout:
+    """As if an empty dimension had size 1."""
+    steps = [math.prod(shape[place + 1 :]) for place in range(len(shape))]
+    return Layout(0, tuple(((n, step),) if n > 1 else () for n, step in zip(shape, steps, strict=True)))
 
-    def counted(self: CompiledProgram, work: Any) -> None:
-        compared.append(work)
-        original(self, work)
 
-    monkeypatch.setattr(CompiledProgram, "_compare", counted)
-    run = zoo.traced("llama")
-    working = LoadedProgram(run.prologue).run(
-        [*map(to_torch, run.start.tensors), zoo.records("llama"), zoo.index("llama")]
-    )
-    loaded = LoadedProgram(run.inner, compiled=True)
-    loaded.run(working)
-    assert len(compared) == len(fusion.plan(run.inner).steps)
-    loaded.run(working)
-    assert len(compared) == len(fusion.plan(run.inner).steps)
+def cut_at_the_start(layout: Layout, dim: int, start: int, stop: int, step: int) -> Layout | None:
+    """As if every slice began where its dimension does."""
+    made = sound_cut(layout, dim, start, stop, step)
+    return None if made is None else Layout(layout.offset, made.dims)
+
+
+sound_cut = layouts.cut
+
+
+def joined(cut: int) -> Program:
+    """[8, 12] in two pieces, joined again and doubled."""
+    b = Builder()
+    h = b.port("h", "float32", (8, 12))
+    parts = [
+        b.emit("slice", h, dim=1, start=start, stop=stop, step=1) for start, stop in ((0, cut), (cut, 12))
+    ]
+    turned = [b.multiply(part, b.scalar(2.0)) for part in parts]
+    return b.finish("inner", [("y", b.emit("concatenate", *turned, dim=1))])
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "cut"), [("contiguous", dense_but_for_empty, 12), ("cut", cut_at_the_start, 5)]
+)
+def test_a_wrong_layout_is_seen_and_the_result_is_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable[..., Any], cut: int
+) -> None:
+    """The check of the first run shares no layout with the loops, so none that is wrong for all of them escapes it."""
+    right, faults = getattr(layouts, name), []
+
+    def faulty(*arguments: Any) -> Any:
+        made = wrong(*arguments)
+        faults.extend([arguments] if made != right(*arguments) else [])
+        return made
+
+    monkeypatch.setattr(layouts, name, faulty)
+    loaded, given = LoadedProgram(joined(cut), compiled=True), numbers(8, 12)
+    assert faults
+    with pytest.warns(NoLoops, match="not exact here, first node") as caught:
+        (made,) = loaded.run([given.clamp(-1e30, 1e30)])
+    assert torch.equal(made, given.clamp(-1e30, 1e30) * 2)
+    assert len(caught) == 1 and not loaded.is_compiled
+    assert torch.equal(loaded.run([given.clamp(-1e30, 1e30)])[0], made)
+
+
+def test_the_first_run_alone_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same inputs node by node, before anything is given out; of both ways only one holds memory at a time."""
+    heard: list[str] = []
+    nodes, loops = LoadedProgram._run_nodes, CompiledProgram.run
+
+    def run_nodes(self: LoadedProgram, inputs: Any, tap: Any = None) -> Any:
+        heard.append("nodes")
+        return nodes(self, inputs, tap)
+
+    def run_loops(self: CompiledProgram, inputs: Any, tap: Any = None) -> Any:
+        heard.append("loops")
+        return loops(self, inputs, tap)
+
+    monkeypatch.setattr(LoadedProgram, "_run_nodes", run_nodes)
+    monkeypatch.setattr(CompiledProgram, "run", run_loops)
+    loaded = LoadedProgram(ratio(), compiled=True)
+    for _ in range(2):
+        loaded.run([torch.ones(4), torch.ones(4)])
+    assert heard == ["nodes", "loops", "loops"]
+
+
+def test_a_loop_that_fails_where_the_nodes_do_not_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check in a loop that is wrong costs a warning and speed, not every step twice."""
+    loaded, failed = LoadedProgram(ratio(), compiled=True), []
+    inputs = [torch.ones(4), torch.ones(4)]
+    loaded.run(inputs)
+
+    def fails(self: CompiledProgram, inputs: Any, tap: Any = None) -> Any:
+        failed.append(inputs)
+        raise CheckFailed
+
+    monkeypatch.setattr(CompiledProgram, "run", fails)
+    with pytest.warns(NoLoops, match="fails where the nodes' own kernels do not"):
+        made = loaded.run(inputs)
+    assert torch.equal(made[0], torch.full((4,), 2.0)) and torch.equal(loaded.run(inputs)[0], made[0])
+    assert len(failed) == 1
 
 
 def test_a_failed_check_leaves_no_tensor_behind() -> None:

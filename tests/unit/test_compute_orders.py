@@ -105,12 +105,12 @@ def test_an_audit_computes_what_the_worker_did(
     assert digest_of(decode_bundle(store.get(own.contribution.blob), LIMIT)) == own.contribution.digest
 
 
-@pytest.mark.parametrize("rerun", [1, STEPS])
+@pytest.mark.parametrize(("own", "rerun"), [(True, 1), (True, STEPS), (False, 2)])
 def test_a_machine_that_computes_wrongly_finds_out_before_it_commits(
-    tiny_run: Created, store: BlobStore, monkeypatch: pytest.MonkeyPatch, rerun: int
+    tiny_run: Created, store: BlobStore, monkeypatch: pytest.MonkeyPatch, own: bool, rerun: int
 ) -> None:
-    """SPEC.md 9.6."""
-    order = dataclasses.replace(job(tiny_run, own=True), rerun=Count(rerun))
+    """SPEC.md 9.6, of its own work and of an audit."""
+    order = dataclasses.replace(job(tiny_run, own=own), rerun=Count(rerun))
     workshop = prepare(tiny_run, store)
     right, inner, faults = done(workshop, order), tiny_run.manifest.programs.inner.digest, []
     sound = workshop.engine.run

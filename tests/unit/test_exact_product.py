@@ -1,7 +1,9 @@
 """Exact products against Python's integers, the certificate of backends, and the choice between them."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
@@ -172,10 +174,22 @@ def test_a_backend_that_is_wrong_on_one_shape_only_is_refused_there(monkeypatch:
     two = {"sly": Backend(lambda device, bits, depth: "", sly), TRUSTED: BACKENDS[TRUSTED]}
     monkeypatch.setattr(choice, "BACKENDS", two)
     monkeypatch.setitem(BACKENDS, "sly", two["sly"])
-    a, b = integers("a", (77, 90), 14), integers("b", (90, 91), 14)
-    assert torch.equal(integer_product(a, b), integer_product(a, b, backend=REFERENCE))
+    a, b = integers("a", (1, 77, 90), 14), integers("b", (1, 90, 91), 14)
+    seconds = itertools.count()
+
+    def multiplied(left: Tensor, name: str) -> Tensor:
+        return two[name].against(b, 14)(left)
+
+    def chosen(left: Tensor) -> str:
+        """The choice between two that take equally long, so that neither is left out."""
+        run = partial(multiplied, left)
+        return choice.choose(left, b, 14, run, clock=lambda: float(next(seconds)))
+
+    assert chosen(torch.cat([a, a], 1)) == "sly"
+    assert chosen(a) == TRUSTED
     assert "disagrees with float64" in verdict("sly")
-    assert "sly" not in chosen_backends().values()
+    assert list(chosen_backends().values()) == ["sly", TRUSTED]
+    assert torch.equal(integer_product(a[0], b[0]), integer_product(a[0], b[0], backend=REFERENCE))
 
 
 @pytest.mark.usefixtures("fresh_choice")

@@ -9,6 +9,8 @@ import pytest
 import trio
 
 from p2p.identity import load
+from trainer import orders
+from trainer import peer as peer_module
 from trainer.create import Created
 from trainer.events import EventLog
 from trainer.folder import RunFolder
@@ -17,7 +19,7 @@ from verification import actions
 from verification.errors import ProofswarmError, UserError
 from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
-from verification.units import Round
+from verification.units import Address, Count, Digest, Round
 
 ACTION = actions.FetchState(Round(0))
 
@@ -54,6 +56,31 @@ async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
         await peer._perform(ACTION)
         assert ACTION not in peer._results.done
     assert len(reasons(folder)) == 1
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_step_of_every_round_is_checked_before_anything_is_committed(
+    folder: RunFolder, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """SPEC.md 9.6: a worker's of its own round, a verifier's of the one that it audits."""
+    asked: list[orders.RunJob] = []
+    async with trio.open_nursery() as nursery:
+        peer = make_peer(folder, nursery)
+        start = peer._manifest.start
+        action = actions.RunRound(Round(1), Address(bytes(20)))
+
+        async def job(number: Round, worker: Address, is_disputed: bool) -> orders.RunJob:
+            return orders.RunJob(number, worker, Digest(bytes(32)), Count(3), start, own)
+
+        async def ask(order: orders.RunJob, urgency: int) -> orders.JobDone:
+            asked.append(order)
+            return orders.JobDone((), start, Count(0), 0, False)
+
+        monkeypatch.setattr(peer, "_job", job)
+        monkeypatch.setattr(peer._bench, "ask", ask)
+        monkeypatch.setattr(peer_module.secrets, "randbelow", lambda below: below - 1)
+        await peer._run_round(action)
+    assert [order.rerun for order in asked] == [3]
 
 
 @pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), ProofswarmError("the round fails")])

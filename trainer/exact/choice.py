@@ -95,8 +95,11 @@ def shape_class(left: Tensor, right: Tensor, bits: int) -> ShapeClass:
 Run = Callable[[str], Tensor]
 """Does the product at hand with the backend of that name."""
 
+Clock = Callable[[], float]
+"""Seconds since some moment."""
 
-def choose(left: Tensor, right: Tensor, bits: int, run: Run) -> str:
+
+def choose(left: Tensor, right: Tensor, bits: int, run: Run, *, clock: Clock = time.perf_counter) -> str:
     """Return the name of the backend for int16 [B, M, K] by [B, K, N]; measures a class of shapes when it is new.
 
     Raises BackendFault when no certified backend serves or the environment names none of ours.
@@ -113,8 +116,8 @@ def choose(left: Tensor, right: Tensor, bits: int, run: Run) -> str:
     name = _chosen.get(place)
     # Depths of one class may lie on both sides of a backend's limit.
     if name is None or BACKENDS[name].refusal(device, bits, depth):
-        names = [n for n in candidates(device, bits) if _serves(n, device, bits, depth)]
-        name = _chosen[place] = _fastest(names, run, device, place)
+        names = [n for n in candidates(device, bits, clock) if _serves(n, device, bits, depth)]
+        name = _chosen[place] = _fastest(names, run, place, clock)
     return name
 
 
@@ -132,7 +135,7 @@ def _serves(name: str, device: torch.device, bits: int, depth: int) -> bool:
     return not BACKENDS[name].refusal(device, bits, depth) and not verdict(name, str(device))
 
 
-def candidates(device: torch.device, bits: int) -> list[str]:
+def candidates(device: torch.device, bits: int, clock: Clock = time.perf_counter) -> list[str]:
     """Backends worth measuring: those that a sample does not show to be hopeless. One without int8 instructions may be
     a hundred times slower, and would hold up the first step of a run for minutes."""
     key = (str(device), bits, torch.get_num_threads())
@@ -144,7 +147,7 @@ def candidates(device: torch.device, bits: int) -> list[str]:
         def run(name: str) -> Tensor:
             return BACKENDS[name].against(right, bits)(left)
 
-        seconds = {name: _seconds(run, name, device, 2) for name in serving(device, bits, k)}
+        seconds = {name: _seconds(run, name, device, 2, clock) for name in serving(device, bits, k)}
         best = min(seconds.values())
         _candidates[key] = [
             name for name, taken in seconds.items() if taken <= SLOW * best or name == TRUSTED
@@ -152,7 +155,7 @@ def candidates(device: torch.device, bits: int) -> list[str]:
     return _candidates[key]
 
 
-def _fastest(names: list[str], run: Run, device: torch.device, place: ShapeClass) -> str:
+def _fastest(names: list[str], run: Run, place: ShapeClass, clock: Clock) -> str:
     """Measure on the product at hand; a backend that disagrees with the trusted one is refused from now on."""
     if len(names) == 1:
         return names[0]
@@ -162,17 +165,17 @@ def _fastest(names: list[str], run: Run, device: torch.device, place: ShapeClass
         if expected is not None and not torch.equal(run(name), expected):
             _verdicts[name, place.device] = f"backend {name} disagrees with {TRUSTED} on {place}"
         else:
-            seconds[name] = _seconds(run, name, device, REPEATS)
+            seconds[name] = _seconds(run, name, torch.device(place.device), REPEATS, clock)
     return min(seconds, key=seconds.__getitem__)
 
 
-def _seconds(run: Run, name: str, device: torch.device, repeats: int) -> float:
+def _seconds(run: Run, name: str, device: torch.device, repeats: int, clock: Clock) -> float:
     """The least time of a few: what disturbs only adds."""
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = clock()
         run(name)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return min(times)

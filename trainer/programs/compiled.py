@@ -1,7 +1,4 @@
-"""A program on compiled loops: the plan of `fusion`, the C of `emit`, the memory of `arena`.
-
-The first run checks every loop against the operators' own kernels.
-"""
+"""A program on compiled loops: the plan of `fusion`, the C of `emit`, the memory of `arena`."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -31,10 +28,6 @@ SMALL = 1 << 15
 def worthwhile(program: Program) -> bool:
     """Return whether compiling pays: a program that runs many times, on much."""
     return program.role == "inner" and work_units(program) >= WORTHWHILE
-
-
-class Differs(ArithmeticError):
-    """A compiled loop and the operators' own kernels made different numbers; the message names the node."""
 
 
 class CheckFailed(ArithmeticError):
@@ -67,7 +60,7 @@ class _Call:
 class CompiledProgram:
     """Runs a checked program on compiled loops; one run at a time, for its arena is one.
 
-    `kernels` are the nodes' own, for what no loop does and for the check. Raises native.CannotCompile.
+    `kernels` are the nodes' own, for what no loop does. Raises native.CannotCompile.
     """
 
     def __init__(
@@ -104,10 +97,12 @@ class CompiledProgram:
         outside = (number for number in self._sizes if number not in self._places)
         return self.arena_bytes + sum(self._sizes[n] * self._dtypes[n].itemsize for n in outside)
 
-    def run(self, inputs: Sequence[torch.Tensor], check: bool = False) -> list[torch.Tensor]:
-        """Return the outputs; with `check` every loop is compared with the operators' kernels.
+    def run(
+        self, inputs: Sequence[torch.Tensor], tap: Callable[[int, torch.Tensor], None] | None = None
+    ) -> list[torch.Tensor]:
+        """Return the outputs; a `tap` hears the number and result of every node whose result is kept.
 
-        Raises CheckFailed where the step may have to end, Differs when `check` finds another number.
+        Raises CheckFailed where the step may have to end.
         """
         self._start(inputs)
         table, threads = ctypes.addressof(self._slots), torch.get_num_threads()
@@ -120,8 +115,9 @@ class CompiledProgram:
                         raise CheckFailed
                 else:
                     self._step(work)
-                if check:
-                    self._compare(work)
+                if tap is not None:
+                    for number in work.group.makes if isinstance(work, _Loop) else work.step.makes:
+                        tap(number, self._tensor(self._plan.places[number]))
                 for number in work.ending:
                     self._held.pop(number, None)
             return [self._output(output.source) for output in self._program.outputs]
@@ -262,35 +258,6 @@ class CompiledProgram:
         fresh = tuple(number for number in group.makes if number in self._results)
         return _Loop(group, call, places, large, fresh, ending)
 
-    def _compare(self, work: _Loop | _Call) -> None:
-        """Run a step's nodes by their own kernels; raises Differs at a value that is another."""
-        if isinstance(work, _Loop):
-            numbers, kept = sorted(work.group.members), work.group.kept
-        elif work.in_arena:
-            numbers, kept = [work.step.number], (work.step.number,)
-        else:
-            return
-        made: dict[int, torch.Tensor] = {}
-        for number in numbers:
-            node = self._program.nodes[number - self._first]
-            places = [self._plan.places[source] for source in node.inputs]
-            operands = [
-                _strided(made[place.root], place.layout) if place.root in made else self._tensor(place)
-                for place in places
-            ]
-            result = self._kernels[number - self._first](*operands)
-            made[number] = _flattened(result, self._plan.places[number].layout)
-            flat = Operand(number, layouts.contiguous([result.numel()]))
-            if number in kept and not _same(made[number], self._tensor(flat)):
-                raise Differs(f"node {number} ({node.operator})")
-
-
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Return whether two tensors hold equal numbers; NaN is one number, which a later node may leave out."""
-    if torch.equal(left, right):
-        return True
-    return left.is_floating_point() and bool(((left == right) | (left.isnan() & right.isnan())).all())
-
 
 def _bits(step: Step) -> int:
     return dict(step.node.attributes)["bits"][0]
@@ -308,14 +275,6 @@ def _strided(flat: torch.Tensor, layout: Layout) -> torch.Tensor:
     if layout == layouts.contiguous(shape) and flat.numel() == torch.Size(shape).numel():
         return flat.view(shape)
     return _runs(flat, layout).reshape(shape)
-
-
-def _flattened(value: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Return the buffer that holds `value` in a layout that is dense."""
-    flat = torch.empty(value.numel(), dtype=value.dtype)
-    seen = _runs(flat, layout)
-    seen.copy_(value.reshape(seen.shape))
-    return flat
 
 
 def _runs(flat: torch.Tensor, layout: Layout) -> torch.Tensor:

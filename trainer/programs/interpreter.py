@@ -1,20 +1,22 @@
 """The interpreter: checks a program once, then executes its nodes in order and frees each value after its last use.
 
 Two ways of executing give the same bits: node by node on the operators' own kernels, which is the reference, and on
-compiled loops.
+compiled loops, whose first outputs must be the reference's.
 """
 
+import contextlib
+import ctypes
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
 
-from trainer import exact, native
+from trainer import exact
 from trainer.native import CannotCompile
 from trainer.programs import compiled as compilation
-from trainer.programs.compiled import CheckFailed, CompiledProgram, Differs
-from trainer.programs.conversion import to_torch
+from trainer.programs.compiled import CheckFailed, CompiledProgram
+from trainer.programs.conversion import from_torch, to_torch
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.operators import ARITHMETIC, bind
 from trainer.programs.shapes import Spec
@@ -29,6 +31,8 @@ from verification.program import (
     require_affordable,
     values,
 )
+from verification.tensors import tensor_digest
+from verification.units import Digest
 
 Tap = Callable[[int, torch.Tensor], None]
 """Called with a node's number and what it made."""
@@ -37,12 +41,17 @@ LOWEST_EXPONENT, HIGHEST_EXPONENT = -148, 128
 """What `exact.row_exponent` gives."""
 
 
+class NoLoops(RuntimeWarning):
+    """A program runs node by node though compiled loops were wanted: the same bits, more slowly."""
+
+
 class LoadedProgram:
     """A checked program, ready to run; holds its constants as tensors on `device`.
 
     `compiled`: False runs node by node; True runs on compiled loops and raises CannotCompile (a UserError) where there
-    is no compiler; "auto" compiles what is worth it (`compilation.worthwhile`) if it can. The first run on compiled
-    loops compares every loop with the nodes' own kernels; on a difference the loops are dropped with a warning.
+    is no compiler; "auto" compiles what is worth it (`compilation.worthwhile`) if it can. The first run compares the
+    loops' outputs with those of the nodes' own kernels; on a difference the loops are dropped with a NoLoops warning.
+    `refused` says in one line why there are no loops though they were wanted, or nothing.
 
     Raises Malformed (unknown operator, wrong shape, dtype or attribute, unknown arithmetic) or Refused (more memory
     than `memory_limit` bytes, None: any) with the node's number, before anything runs.
@@ -73,6 +82,7 @@ class LoadedProgram:
         self._ports = specs[: len(program.inputs)]
         self._steps = _plan(program, kernels)
         self._output_names = {int(output.source): output.name for output in program.outputs}
+        self.refused = ""
         self._compiled = self._compile(kernels, compiled, memory_limit)
         self._certified = False
 
@@ -90,9 +100,16 @@ class LoadedProgram:
         """
         self.check_inputs(inputs)
         inputs = [tensor.to(self.device) for tensor in inputs]
-        if self._compiled is not None and tap is None and (made := self._run_compiled(inputs)) is not None:
-            return made
-        return self._run_nodes(inputs, tap)
+        if self._compiled is None or tap is not None:
+            return self._run_nodes(inputs, tap)
+        if not self._certified:
+            return self._run_both(self._compiled, inputs)
+        try:
+            return self._compiled.run(inputs)
+        except CheckFailed:
+            made = self._run_nodes(inputs)  # which says where the step ends
+        self._drop_loops("a compiled loop fails where the nodes' own kernels do not")
+        return made
 
     def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
@@ -114,26 +131,50 @@ class LoadedProgram:
         except CannotCompile as error:
             if compiled is True:
                 raise
-            if native.compiler() is not None:
-                warnings.warn(f"running node by node: {error}", RuntimeWarning, stacklevel=3)
+            self._drop_loops(str(error))
             return None
 
-    def _run_compiled(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
-        """Return the outputs, or None when the nodes must run by themselves: to say where a step ends, or for ever."""
-        assert self._compiled is not None
-        try:
-            made = self._compiled.run(inputs, check=not self._certified)
-        except CheckFailed:
-            return None
-        except Differs as error:
-            self._compiled = None
-            text = f"running node by node: compiled loops are not exact on this machine, first {error}"
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
-            return None
-        self._certified = True
-        return made
+    def _run_both(self, loops: CompiledProgram, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the loops' outputs if they are the nodes' own; else drop the loops and return what the nodes make.
 
-    def _run_nodes(self, inputs: Sequence[torch.Tensor], tap: Tap | None) -> list[torch.Tensor]:
+        The nodes share nothing with the loops' plan. They go first, and only digests of their outputs stay: so the two
+        ways' memory is never held together, and a step that ends says where before a loop has run.
+        """
+        expected = _digests(self._run_nodes(inputs))
+        _give_memory_back()
+        made: list[torch.Tensor] = []
+        with contextlib.suppress(CheckFailed):
+            made = loops.run(inputs)
+        if _digests(made) == expected:
+            self._certified = True
+            return made
+        del made
+        self._drop_loops(
+            f"the compiled loops are not exact here, first {self._first_difference(loops, inputs)}"
+        )
+        return self._run_nodes(inputs)
+
+    def _first_difference(self, loops: CompiledProgram, inputs: Sequence[torch.Tensor]) -> str:
+        """Return the first node, in the loops' order, whose kept result is not what its own kernel makes."""
+        right: dict[int, Digest] = {}
+        wrong: list[int] = []
+
+        def compare(number: int, made: torch.Tensor) -> None:
+            if not wrong and _digests([made]) != [right[number]]:
+                wrong.append(number)
+
+        self._run_nodes(inputs, lambda number, made: right.update({number: _digests([made])[0]}))
+        with contextlib.suppress(CheckFailed):
+            loops.run(inputs, compare)
+        if not wrong:
+            return "in a check or an output"
+        return f"node {wrong[0]} ({self.program.nodes[wrong[0] - self.first].operator})"
+
+    def _drop_loops(self, reason: str) -> None:
+        self._compiled, self.refused = None, reason
+        warnings.warn(f"running node by node: {reason}", NoLoops, stacklevel=4)
+
+    def _run_nodes(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
         known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(self._steps)]
         number = self.first
         try:
@@ -182,6 +223,17 @@ def _check_operands(number: int, node: Node, inputs: Sequence[torch.Tensor]) -> 
             values = inputs[place]
             if values.numel() and not low <= int(values.min()) <= int(values.max()) <= high:
                 raise BadEvidence(f"node {number} (product): input {place} is outside {low}..{high}")
+
+
+def _digests(tensors: Sequence[torch.Tensor]) -> list[Digest]:
+    return [tensor_digest(from_torch(tensor)) for tensor in tensors]
+
+
+def _give_memory_back() -> None:
+    """Return freed memory to the system, where the C library can: a run node by node takes more than the loops will."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _require_finite_output(name: str, made: torch.Tensor) -> None:
