@@ -1,13 +1,22 @@
-"""Building C text into functions of this process, with the machine's own compiler and a cache in the user's folder."""
+"""Building C text into functions of this process, with the machine's own compiler and a cache in the user's folder.
+
+What is loaded runs as this user, so it comes only from where nobody else can write; the compiler is no part of this
+process and ends with its children when it takes too long.
+"""
 
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from verification.errors import UserError
@@ -24,8 +33,14 @@ GUARD = """#include <float.h>
 #error "this compiler computes floats in a wider type"
 #endif
 """
-TIMEOUT = 600
+TIMEOUT = 600.0
 """Seconds that the compiler may take."""
+MEMORY = 4 << 30
+"""Bytes of address space that each of its processes may take."""
+LIMITED = 'exec 3>&2 2>/dev/null; ulimit -S -t "$1"; ulimit -S -v "$2"; shift 2; exec "$@" 2>&3 3>&-'
+"""For sh: lower one's own limits to seconds and KiB, as far as the system has them, and become the command."""
+OTHERS = stat.S_IWGRP | stat.S_IWOTH
+MEND = "put another one first on PATH as cc, or leave `compiled` off"
 
 
 class CannotCompile(UserError):
@@ -33,13 +48,16 @@ class CannotCompile(UserError):
 
 
 def compiler() -> str | None:
-    """Return the path of the C compiler, or None when the machine has none."""
-    return next((found for name in COMPILERS if (found := shutil.which(name))), None)
+    """Return the path of the C compiler, or None when the machine has none; never one of the working folder."""
+    path = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
+    return next((found for name in COMPILERS if (found := shutil.which(name, path=path))), None)
 
 
-def build(source: str, cache: Path | None = None) -> ctypes.CDLL:
-    """Return the library of a C text; `cache` is a folder that keeps what was built, the user's by default.
+def build(source: str, cache: Path | None = None, timeout: float = TIMEOUT) -> ctypes.CDLL:
+    """Return the library of a C text; `timeout`: seconds that the compiler may take.
 
+    `cache` is a folder that keeps what was built, the user's by default. A folder that somebody else may change, or
+    that cannot be had, is left alone for a temporary one; a file there that somebody else may change is built anew.
     Raises CannotCompile.
     """
     command = compiler()
@@ -49,65 +67,117 @@ def build(source: str, cache: Path | None = None) -> ctypes.CDLL:
     name = hashlib.sha256("\0".join([text, *FLAGS, _version(command), _processor()]).encode()).hexdigest()[
         :32
     ]
-    folder = _writable(Path.home() / ".cache" / "proofswarm" / "kernels" if cache is None else cache)
-    library = folder / f"{name}.so"
-    if not library.exists():
-        _compile(command, text, library)
+    library = _folder(cache) / f"{name}.so"
     try:
+        if not _is_own(library, stat.S_ISREG):
+            _compile(command, text, library, timeout)
         return ctypes.CDLL(str(library))
     except OSError as error:
         library.unlink(missing_ok=True)
         raise CannotCompile(f"the compiled kernels do not load: {error}") from error
 
 
-def _compile(command: str, text: str, library: Path) -> None:
+def _compile(command: str, text: str, library: Path, timeout: float) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         source, made = Path(scratch, "kernels.c"), Path(scratch, "kernels.so")
         source.write_text(text, encoding="utf-8")
         # Threads are torch's own where the compiler has OpenMP; without it kernels run on one.
         for threads in (("-fopenmp",), ()):
             arguments = [command, *FLAGS, *threads, str(source), "-o", str(made), "-lm"]
-            try:
-                done = subprocess.run(
-                    arguments,
-                    capture_output=True,
-                    text=True,
-                    timeout=TIMEOUT,
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise CannotCompile(f"the C compiler {command} did not run: {error}") from error
-            if done.returncode == 0:
+            status, said = _run(arguments, Path(scratch), timeout)
+            if status == 0:
+                made.chmod(stat.S_IRWXU)  # whatever the umask was
                 os.replace(made, library)
                 return
-    lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
-    raise CannotCompile(f"the C compiler {command} refused the kernels: {lines[0]}")
+    lines = said.splitlines()
+    if any("memory" in line.lower() for line in lines):
+        raise CannotCompile(
+            f"the C compiler {command} ran out of memory, of which it may take {MEMORY >> 30} GiB: {MEND}"
+        )
+    errors = [line for line in lines if "error" in line] or lines or [f"status {status}"]
+    raise CannotCompile(f"the C compiler {command} refused the kernels: {errors[0]}")
 
 
-def _writable(folder: Path) -> Path:
-    """Return the folder if this process may write there, else a temporary one that ends with it."""
+def _run(command: list[str], folder: Path, seconds: float) -> tuple[int, str]:
+    """Return status and output of a compiler that ran in a folder; raises CannotCompile when it takes too long.
+
+    It runs in a session of its own, which ends as a whole, and under limits that reach whoever left the session.
+    """
+    limits = [str(math.ceil(seconds)), str(MEMORY >> 10)]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", LIMITED, "sh", *limits, *command], cwd=folder, env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+        )  # fmt: skip
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise CannotCompile(
+                f"the C compiler {command[0]} took over {seconds:g} s and was ended: {MEND}"
+            ) from error
+        finally:
+            if process.returncode is None:  # it is not reaped, so the number is still its own
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        said.seek(0)
+        return process.returncode, said.read().decode(errors="replace")
+
+
+def _folder(cache: Path | None) -> Path:
+    """Return the cache's folder if nobody but this user, or root, can put anything into its place, else another."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
+        folder = Path.home() / ".cache" / "proofswarm" / "kernels" if cache is None else cache
+        folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+        # Without links, so that what is checked here is what is opened later.
+        folder = folder.parent.resolve() / folder.name
+        is_writable = os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # a user without a home, or a home without room
+        return _temporary()
+    if not _is_own(folder, stat.S_ISDIR) or not all(map(_keeps_its_entries, folder.parents)):
+        _warn_of(folder)
+        return _temporary()
+    return folder if is_writable else _temporary()
+
+
+def _is_own(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Return whether a path is of a kind, and no link, belongs to this user, and nobody else may write to it."""
+    try:
+        found = path.lstat()
     except OSError:
-        pass
-    return Path(_temporary().name)
+        return False
+    return kind(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & OTHERS
+
+
+def _keeps_its_entries(folder: Path) -> bool:
+    """Return whether only this user and root can rename what is of this user in a folder."""
+    found = folder.lstat()
+    is_closed = not found.st_mode & OTHERS or bool(found.st_mode & stat.S_ISVTX)
+    return is_closed and found.st_uid in (0, os.geteuid())
 
 
 @functools.cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
+def _warn_of(folder: Path) -> None:
+    warnings.warn(
+        f"others may change {folder} or a folder above it, so kernels are built anew in each process: "
+        "make it this user's alone (chown, chmod go-w)",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+@functools.cache
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="proofswarm-kernels-")
+
+
+def _temporary() -> Path:
+    """Return a folder of this process, which ends with it."""
+    return Path(_private_folder().name)
 
 
 @functools.cache
 def _version(command: str) -> str:
-    try:
-        done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotCompile(f"the C compiler {command} did not run: {error}") from error
-    return done.stdout
+    return _run([command, "--version"], Path("/"), 60)[1]
 
 
 @functools.cache
