@@ -1,5 +1,6 @@
 """Compiled loops against the operators' own kernels: the same bits, the same errors, and never a wrong number."""
 
+import dataclasses
 import itertools
 import math
 import threading
@@ -17,6 +18,7 @@ from benchmarks import golden
 from tests import zoo
 from tests.lowered import program_of, vjp
 from trainer import exact, native
+from trainer.exact import choice
 from trainer.programs import compiled, emit, fusion, layouts
 from trainer.programs.builder import Builder, Value
 from trainer.programs.compiled import CheckFailed, CompiledProgram
@@ -252,6 +254,43 @@ def test_buffers_that_live_together_lie_apart() -> None:
         together = first[one] <= last[two] and first[two] <= last[one]
         assert not together or b <= c or d <= a
     assert max(stop for _, _, stop in held) <= loaded.arena_bytes
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_products_are_prepared_by_the_backend_that_is_chosen(
+    forced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any backend with `prepare` may be the fastest: here two, of which one counts what it does."""
+    whole, done = exact.BACKENDS["int16"], []
+
+    def prepare(*operands: Any) -> Callable[[], None]:
+        assert whole.prepare is not None
+        run = whole.prepare(*operands)
+
+        def counted() -> None:
+            done.append(operands[4].shape)
+            run()
+
+        return counted
+
+    monkeypatch.setitem(exact.BACKENDS, "counting", dataclasses.replace(whole, prepare=prepare))
+    choice.forget_choices()
+    exact.force_backend("counting" if forced else None)
+    try:
+        b = Builder()
+        x, y = b.port("x", "float32", (96, 80)), b.port("y", "float32", (80, 70))
+        program = b.finish("inner", [("z", b.add(b.matmul(b.add(x, x), y), b.scalar(1.0)))])
+        both(program, [torch.randn(96, 80), torch.randn(80, 70)])
+        chosen = {place: name for place, name in exact.chosen_backends().items() if place.prepared}
+    finally:
+        exact.force_backend(None)
+        choice.forget_choices()
+    if forced:
+        assert len(done) == 2 and not chosen
+    else:  # both were measured, and the two runs were done by the faster
+        assert len(done) == choice.REPEATS + 2 * list(chosen.values()).count("counting")
+        assert [place.rows for place in chosen] == [7]
+    assert set(done) == {(1, 96, 70)}
 
 
 def ratio() -> Program:

@@ -3,7 +3,7 @@
 from trainer.exact.backends import BACKENDS, TRUSTED
 from trainer.exact.certificate import certify
 from trainer.exact.checks import require_finite, require_subnormals
-from trainer.exact.choice import chosen_backends, force_backend, forced_backend, verdict
+from trainer.exact.choice import choose, chosen_backends, force_backend, forced_backend, prepares, verdict
 from trainer.exact.errors import BackendFault, NonFinite
 from trainer.exact.functions import (
     cos,
@@ -30,6 +30,7 @@ __all__ = [
     "BackendFault",
     "NonFinite",
     "certify",
+    "choose",
     "chosen_backends",
     "cos",
     "divide",
@@ -44,6 +45,7 @@ __all__ = [
     "log",
     "normal_f32",
     "pow",
+    "prepares",
     "product",
     "quantise",
     "reciprocal",

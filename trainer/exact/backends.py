@@ -27,11 +27,14 @@ class Backend:
     `against(right, bits)` prepares int16 [B, K, N] once and returns the function that multiplies by it.
     `rounded(left, right, left_scale, right_scale, bits)`, where there is one, gives the scaled float32 at once:
     int16 [B, M, K] and [B, K, N], float64 [B, M] and [B, N] to float32 [B, M, N].
+    `prepare(left, right, left_scale, right_scale, result, bits)`, where there is one, returns what does `rounded` into
+    a float32 [B, M, N] that exists, any number of times: no work but the product.
     """
 
     refusal: Callable[[torch.device, int, int], str]
     against: Callable[[Tensor, int], Multiply]
     rounded: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] | None = None
+    prepare: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int], Callable[[], None]] | None = None
 
 
 def _top(bits: int) -> int:
@@ -199,7 +202,7 @@ TRUSTED = "float64"
 """What every machine has, and what the others must agree with."""
 
 BACKENDS: dict[str, Backend] = {
-    "int16": Backend(compiled.refusal, compiled.against, compiled.rounded),
+    "int16": Backend(compiled.refusal, compiled.against, compiled.rounded, compiled.prepare),
     TRUSTED: Backend(_fits_float64, _float64),
     "numpy64": Backend(_fits_numpy, _numpy64),
     "int8": Backend(_fits_int8, _full_range),

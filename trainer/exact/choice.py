@@ -30,7 +30,7 @@ REPEATS = 3
 
 
 class ShapeClass(NamedTuple):
-    """Products that share a backend; sizes as exponents of the next power of two."""
+    """Products that share a backend; sizes as exponents of the next power of two; `prepared`: see `choose`."""
 
     device: str
     threads: int
@@ -39,6 +39,7 @@ class ShapeClass(NamedTuple):
     rows: int
     depth: int
     columns: int
+    prepared: bool
 
 
 _forced: str | None = os.environ.get(FORCE) or None
@@ -85,11 +86,11 @@ def forget_choices() -> None:
         table.clear()
 
 
-def shape_class(left: Tensor, right: Tensor, bits: int) -> ShapeClass:
+def shape_class(left: Tensor, right: Tensor, bits: int, prepared: bool = False) -> ShapeClass:
     """The class of int16 [B, M, K] by [B, K, N]."""
     sizes = (*left.shape, right.shape[2])
-    exponents = [(size - 1).bit_length() if size else 0 for size in sizes]
-    return ShapeClass(str(left.device), torch.get_num_threads(), bits, *exponents)
+    batch, rows, depth, columns = ((size - 1).bit_length() if size else 0 for size in sizes)
+    return ShapeClass(str(left.device), torch.get_num_threads(), bits, batch, rows, depth, columns, prepared)
 
 
 Run = Callable[[str], Tensor]
@@ -99,36 +100,57 @@ Clock = Callable[[], float]
 """Seconds since some moment."""
 
 
-def choose(left: Tensor, right: Tensor, bits: int, run: Run, *, clock: Clock = time.perf_counter) -> str:
+def choose(
+    left: Tensor,
+    right: Tensor,
+    bits: int,
+    run: Run,
+    prepared: bool = False,
+    *,
+    clock: Clock = time.perf_counter,
+) -> str:
     """Return the name of the backend for int16 [B, M, K] by [B, K, N]; measures a class of shapes when it is new.
 
-    Raises BackendFault when no certified backend serves or the environment names none of ours.
+    `prepared`: only one that can `prepare`, for a caller that checks the results itself. Raises BackendFault when no
+    certified backend serves or the environment names none of ours.
     """
     device, depth = left.device, left.shape[2]
     if _forced is not None:
         if _forced not in BACKENDS:
             raise BackendFault(f"{FORCE} names no backend: {_forced!r}; there are {', '.join(BACKENDS)}")
-        if _serves(_forced, device, bits, depth):
+        if _serves(_forced, device, bits, depth) and (BACKENDS[_forced].prepare or not prepared):
             return _forced
     if left.numel() * right.shape[2] <= SMALL:
-        return serving(device, bits, depth)[0]
-    place = shape_class(left, right, bits)
+        return serving(device, bits, depth, prepared)[0]
+    place = shape_class(left, right, bits, prepared)
     name = _chosen.get(place)
     # Depths of one class may lie on both sides of a backend's limit.
     if name is None or BACKENDS[name].refusal(device, bits, depth):
-        names = [n for n in candidates(device, bits, clock) if _serves(n, device, bits, depth)]
+        names = serving(device, bits, depth, prepared)
+        if not prepared:
+            names = [n for n in names if n in candidates(device, bits, clock)]
         name = _chosen[place] = _fastest(names, run, place, clock)
     return name
 
 
-def serving(device: torch.device, bits: int, depth: int) -> list[str]:
-    """Certified backends for these sizes, in the order of preference. Raises BackendFault when there is none."""
-    names = [name for name in BACKENDS if name != REFERENCE and _serves(name, device, bits, depth)]
+def serving(device: torch.device, bits: int, depth: int, prepared: bool = False) -> list[str]:
+    """Certified backends for these sizes, or those of them that can `prepare`, in the order of preference.
+
+    Raises BackendFault when there is none.
+    """
+    names = [name for name in BACKENDS if name != REFERENCE and (BACKENDS[name].prepare or not prepared)]
+    names = [name for name in names if _serves(name, device, bits, depth)]
     if not names:
         raise BackendFault(
             f"no certified backend multiplies {bits}-bit integers over K = {depth} on {device}"
         )
     return names
+
+
+def prepares(device: torch.device, bits: int, depth: int) -> bool:
+    """Return whether `choose` finds a backend that can `prepare`, the forced one if one is."""
+    names = [_forced] if _forced in BACKENDS else BACKENDS
+    return any(BACKENDS[name].prepare and _serves(name, device, bits, depth) for name in names)
 
 
 def _serves(name: str, device: torch.device, bits: int, depth: int) -> bool:

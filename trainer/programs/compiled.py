@@ -3,11 +3,11 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from trainer import exact, native
-from trainer.exact import compiled as product
 from trainer.programs import arena, emit, fusion, layouts
 from trainer.programs.arena import Life
 from trainer.programs.fusion import Group, Operand, Step
@@ -19,8 +19,6 @@ WORTHWHILE = 10**10
 """Work units from which an inner step is compiled. Building takes seconds once per machine; a step of this size takes
 some tenths of a second, of which loops save a part that repays it in a round. A demo's tiny models stay below."""
 
-PRODUCT = "int16"
-"""The product backend that runs on compiled code, straight into the arena."""
 SMALL = 1 << 15
 """Elements below which a loop runs on one thread."""
 
@@ -54,7 +52,7 @@ class _Call:
     kernel: Kernel
     in_arena: bool
     ending: tuple[int, ...]
-    prepared: Callable[[], None] | None = None
+    prepared: Callable[[], object] | None = None
 
 
 class CompiledProgram:
@@ -143,7 +141,7 @@ class CompiledProgram:
             made = work.kernel(*[self._tensor(operand) for operand in work.step.operands])
             self._hold(work.step.number, made.contiguous())
 
-    def _prepare(self, step: Step) -> Callable[[], None]:
+    def _prepare(self, step: Step) -> Callable[[], object]:
         """Return what does a product in the arena; the scales are made anew from the exponents at every run."""
         shape = layouts.contiguous(step.node.shape)
         left, left_exponent, right, right_exponent, result = (
@@ -153,17 +151,24 @@ class CompiledProgram:
         exponents = left_exponent[:, :, 0], right_exponent[:, 0]
         scales = [torch.empty(exponent.shape, dtype=torch.float64) for exponent in exponents]
         bits = _bits(step)
-        multiply = product.prepare(left, right, scales[0], scales[1], result, bits)
         arguments = [
             (exponent.data_ptr(), *exponent.shape, *exponent.stride(), bits, scale.data_ptr())
             for exponent, scale in zip(exponents, scales, strict=True)
         ]
 
-        def run() -> None:
+        @cache
+        def ready(name: str) -> Callable[[], None]:
+            prepare = exact.BACKENDS[name].prepare
+            assert prepare is not None
+            return prepare(left, right, scales[0], scales[1], result, bits)
+
+        def run(name: str | None = None) -> torch.Tensor:
             for one in arguments:
                 self._library.scales(*one)
-            multiply()
+            (ready(name) if name else multiply)()
+            return result
 
+        multiply = ready(exact.choose(left, right, bits, run, prepared=True))
         return run
 
     def _hold(self, number: int, tensor: torch.Tensor) -> None:
@@ -200,17 +205,16 @@ class CompiledProgram:
         return sizes, {number: TORCH_DTYPES[known[number].dtype] for number in numbers}
 
     def _products_in_arena(self) -> set[Step]:
-        """Return the products whose operands all come from loops, where the compiled backend may be used."""
-        if exact.forced_backend() not in (None, PRODUCT) or exact.verdict(PRODUCT):
-            return set()
+        """Return the products whose operands all come from loops, for which a backend can be prepared."""
+        cpu = torch.device("cpu")
         return {
             work
             for work in self._plan.steps
             if isinstance(work, Step)
             and work.node.operator == "product"
             and work.number not in self._results
-            and not product.refusal(torch.device("cpu"), _bits(work), work.operands[0].layout.shape[-1])
             and all(o.root in self._loops - self._results and _even(o.layout) for o in work.operands)
+            and exact.prepares(cpu, _bits(work), work.operands[0].layout.shape[-1])
         }
 
     def _lives(self) -> list[Life]:
