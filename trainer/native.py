@@ -180,6 +180,11 @@ def _version(command: str) -> str:
     return _run([command, "--version"], Path("/"), 60)[1]
 
 
+def processor_has(feature: str) -> bool:
+    """Return whether Linux names an instruction set of this processor; elsewhere no."""
+    return feature in _processor().split()
+
+
 @functools.cache
 def _processor() -> str:
     """Return what -march=native depends on, as far as the system tells: a cache may be shared between machines."""
@@ -187,6 +192,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() + platform.machine()
-    return "".join(
+    return "\n".join(
         sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
     )

@@ -15,9 +15,9 @@ from trainer.exact import (
     certify,
     choice,
     chosen_backends,
-    compiled,
     force_backend,
     forced_backend,
+    int16,
     integer_product,
     normal_f32,
     product,
@@ -259,12 +259,12 @@ def test_every_limit_is_the_last_exact_depth() -> None:
     assert refuses["float32"](CPU, 14, 1000) and not refuses["float32"](CPU, 8, 2000)
     assert not refuses[TRUSTED](CPU, 16, 2**22) and refuses[TRUSTED](CPU, 16, 2**24)
     for bits in range(2, 17):
-        flush, top = compiled.flush_pairs(bits), 2 ** (bits - 1) - 1
+        flush, top = int16.flush_pairs(bits), 2 ** (bits - 1) - 1
         assert flush >= 1 and flush * 2 * top**2 + 2**16 <= 2**31 < (flush + 1) * 2 * top**2 + 2**16
     # Every run of pairs moves at most 2^15 to the upper sum.
-    longest = 2 * compiled.flush_pairs(14) * (2**16 - 1)
-    assert not compiled.refusal(CPU, 14, longest)
-    assert "upper" in compiled.refusal(CPU, 14, longest + 1)
+    longest = 2 * int16.flush_pairs(14) * (2**16 - 1)
+    assert not int16.refusal(CPU, 14, longest)
+    assert "upper" in int16.refusal(CPU, 14, longest + 1)
 
 
 def test_slices_hold_every_number_and_never_saturate() -> None:
@@ -358,18 +358,12 @@ def test_sums_that_float64_cannot_hold_are_refused() -> None:
 
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(source: str) -> None:
-        raise CannotCompile("no C compiler was found")
-
-    monkeypatch.setattr(compiled, "build", build)
-    compiled._library.cache_clear()
-    try:
-        assert compiled.refusal(CPU, 14, 10) == "no C compiler was found"
-        assert "int16" not in choice.serving(CPU, 14, 10)
-        with pytest.raises(CannotCompile):
-            integer_product(*(torch.ones(2, 2, dtype=torch.int16),) * 2, backend="int16")
-    finally:
-        compiled._library.cache_clear()
+    refused = CannotCompile("no C compiler was found")
+    monkeypatch.setattr(int16.INT16, "library", refused)
+    assert int16.refusal(CPU, 14, 10) == "no C compiler was found"
+    assert "int16" not in choice.serving(CPU, 14, 10)
+    with pytest.raises(CannotCompile):
+        integer_product(*(torch.ones(2, 2, dtype=torch.int16),) * 2, backend="int16")
 
 
 @pytest.mark.gpu

@@ -1,33 +1,185 @@
-"""The compiled product with the tiles of every processor: those of others run here without their instructions."""
+"""The compiled products with the tiles of every processor: those of others run here without their instructions."""
 
-from importlib import resources
+import ctypes
+import platform
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from trainer import exact
-from trainer.exact import compiled
-from trainer.native import build, compiler
+from trainer.exact import choice, golden, int8, uniform_bits
+from trainer.exact.compiled import text
+from trainer.exact.int8 import INT8, TileProduct
+from trainer.exact.int16 import INT16
+from trainer.native import CannotCompile, build, compiler, processor_has
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
 
+CPU = torch.device("cpu")
+PORTABLE = "#define PORTABLE_TILES\n"
+EMULATED = Path(__file__).with_name("amx.h").read_text("utf-8")
 PROCESSORS = {
-    "this": "",
-    "avx512": "#undef __AVX512BW__\n#define WIDE_TILES\n",
-    "none": "#undef __AVX512BW__\n#undef __AVX2__\n",
+    "int16, this": ("int16", INT16, "int16.c", ""),
+    "int16, avx512": ("int16", INT16, "int16.c", "#undef __AVX512BW__\n#define WIDE_TILES\n"),
+    "int16, none": ("int16", INT16, "int16.c", "#undef __AVX512BW__\n#undef __AVX2__\n"),
+    "int8, none": ("int8-tiles", INT8, "int8.c", PORTABLE),
+    "int8, amx": ("int8-tiles", INT8, "int8.c", EMULATED),
 }
+
+
+class Counted:
+    """A library that counts its products."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library, self.products = library, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.products += name in ("product", "multiply_packed")
+        return getattr(self.library, name)
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_the_tiles_of_every_processor_multiply_exactly(
     processor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = resources.files("trainer.exact").joinpath("int16.c").read_text("utf-8")
-    library, calls = build(PROCESSORS[processor] + text), []
+    backend, kernel, file, macros = PROCESSORS[processor]
+    if macros == EMULATED and platform.machine() != "x86_64":
+        pytest.skip("needs a compiler for x86")
+    library = Counted(build(macros + text(file)))
+    monkeypatch.setattr(kernel, "library", library)
+    exact.certify(backend, full=macros != EMULATED)
+    assert library.products > 100
 
-    def counted() -> object:
-        calls.append(processor)
-        return library
 
-    monkeypatch.setattr(compiled, "_library", counted)
-    exact.certify("int16")
-    assert len(calls) > 100
+def portable(run: int) -> TileProduct:
+    """The product on int8 tiles without instructions for them, which empties its sums after `run` numbers."""
+    return TileProduct(lambda: build(PORTABLE + text("int8.c")), lambda bits: run)
+
+
+def integers(shape: tuple[int, ...], seed: str, bits: int, full: bool) -> Tensor:
+    """Numbers within the bits, or all at full magnitude, of both signs."""
+    top, count = 2 ** (bits - 1) - 1, torch.Size(shape).numel()
+    words = uniform_bits(b"tiles", seed, count) >> 16
+    values = (words & 1) * 2 * top - top if full else words % (2 * top + 1) - top
+    return values.to(torch.int16).view(shape)
+
+
+def laid_out(operand: Tensor, layout: str) -> Tensor:
+    """The same [B, rows, columns] with other strides."""
+    if layout == "transposed":
+        return operand.mT.contiguous().mT
+    if layout == "strided":
+        return operand.repeat_interleave(2, 1).repeat_interleave(3, 2)[:, ::2, ::3]
+    return operand
+
+
+LAYOUTS = st.sampled_from(["plain", "transposed", "strided"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(0, 3),
+    rows=st.integers(0, 70),
+    depth=st.integers(0, 400),
+    columns=st.integers(0, 70),
+    bits=st.sampled_from([2, 8, 9, 14]),
+    run=st.sampled_from([64, 128, int8.RUN]),
+    layouts=st.tuples(LAYOUTS, LAYOUTS),
+    full=st.booleans(),
+)
+def test_products_on_int8_tiles_of_any_shape_are_exact(
+    batch: int, rows: int, depth: int, columns: int, bits: int, run: int, layouts: tuple[str, str], full: bool
+) -> None:
+    left = laid_out(integers((batch, rows, depth), "left", bits, full), layouts[0])
+    right = laid_out(integers((batch, depth, columns), "right", bits, full), layouts[1])
+    expected = golden.reference(left, right)
+    kernel = portable(run)
+    assert torch.equal(kernel.against(right, bits)(left), expected)
+    assert torch.equal(from_packed(kernel, left, right, bits), expected.float())
+
+
+def from_packed(kernel: TileProduct, left: Tensor, right: Tensor, bits: int) -> Tensor:
+    """The product of operands packed whole, rounded to float32 as they are."""
+    ones = [torch.ones(size, dtype=torch.float64) for size in (left.shape[:2], (len(right), right.shape[2]))]
+    packed = [
+        torch.full((size + 64,), 99, dtype=torch.int8)
+        for size in (kernel.left_bytes(left, bits), kernel.right_bytes(right, bits))
+    ]
+    kernel.pack_left(left, bits, packed[0])
+    kernel.pack_right(right, bits, packed[1])
+    assert all((side[-64:] == 99).all() for side in packed)  # nothing is written beyond
+    result = torch.empty(left.shape[0], left.shape[1], right.shape[2])
+    run = kernel.prepare_packed(*packed, *ones, result, left.shape[2], bits)
+    run()
+    first = result.clone()
+    run()
+    assert torch.equal(first, result)
+    return result
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("depth", [int8.RUN - 1, int8.RUN, int8.RUN + 1, 3 * int8.RUN + 65, 2**17 + 64])
+def test_sums_at_full_magnitude_are_exact_across_runs(depth: int, sign: int) -> None:
+    left = torch.full((1, 3, depth), 8191, dtype=torch.int16)
+    right = torch.full((1, depth, 2), sign * 8191, dtype=torch.int16)
+    found = portable(int8.RUN).against(right, 14)(left)
+    assert found.tolist() == [[[sign * depth * 8191.0**2] * 2] * 3]
+
+
+@pytest.mark.parametrize(
+    ("features", "permission", "tiles", "reason"),
+    [
+        ((), "", 1, "this processor has no int8 tiles (AMX)"),
+        (("amx_int8",), "Operation not permitted", 1, "the kernel refuses int8 tiles (AMX): Operation not permitted"),
+        (("amx_int8",), "", 0, "the C compiler knows no int8 tiles (AMX): install gcc 11"),
+        (("amx_int8",), "", 1, ""),
+    ],
+)  # fmt: skip
+def test_int8_tiles_are_asked_for_once_and_refused_in_one_line(
+    features: tuple[str, ...],
+    permission: str,
+    tiles: int,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    built: list[str] = []
+
+    class Library:
+        @staticmethod
+        def has_tiles() -> int:
+            return tiles
+
+    monkeypatch.setattr(int8, "processor_has", lambda feature: feature in features)
+    monkeypatch.setattr(int8, "ask_for_tiles", lambda: asked.append("asked") or permission)
+    monkeypatch.setattr(int8, "build", lambda text: built.append("built") or Library())
+    monkeypatch.setattr(int8, "INT8", TileProduct(int8._load, lambda bits: int8.RUN))
+    for bits, depth in ((14, 1), (8, 5000), (14, 1)):
+        refused = int8.refusal(CPU, bits, depth)
+        assert refused.startswith(reason) and bool(refused) == bool(reason) and "\n" not in refused
+    assert len(asked) == len(features)
+    # Nothing is built, and so no tile instruction runs, before the kernel has agreed.
+    assert len(built) == (len(features) if not permission else 0)
+    assert "14 bits" in int8.refusal(CPU, 15, 1) and "CPU only" in int8.refusal(torch.device("meta"), 14, 1)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86 kernel")
+def test_the_kernel_answers_one_question_in_one_way() -> None:
+    first = int8.ask_for_tiles()
+    assert int8.ask_for_tiles() == first
+    if not processor_has("amx_tile"):
+        assert first
+
+
+def test_products_without_tiles_are_refused_by_the_product_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = CannotCompile("this processor has no int8 tiles (AMX)")
+    monkeypatch.setattr(INT8, "library", refused)
+    one = torch.ones(2, 2, dtype=torch.int16)
+    with pytest.raises(CannotCompile, match="no int8 tiles"):
+        exact.integer_product(one, one, backend="int8-tiles")
+    assert "int8-tiles" not in choice.serving(CPU, 14, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer import native
+from trainer.exact.compiled import text
 from trainer.programs import emit, fusion
 from verification.program import decode_program
 
@@ -26,7 +27,8 @@ def golden_loops() -> str:
 
 
 TEXTS: dict[str, Callable[[], str]] = {
-    "products": lambda: resources.files("trainer.exact").joinpath("int16.c").read_text("utf-8"),
+    "int16": lambda: text("int16.c"),
+    "int8": lambda: text("int8.c"),
     "loops": golden_loops,
 }
 
@@ -46,9 +48,9 @@ def test_the_kernels_compile_for_processors_not_at_hand(name: str, march: str, t
     command = shutil.which(name)
     if command is None or not knows(command, march):
         pytest.skip(f"no {name} that knows {march}")
-    for title, text in TEXTS.items():
+    for title, written in TEXTS.items():
         source = tmp_path / f"{title}.c"
-        source.write_text(native.GUARD + text(), encoding="utf-8")
+        source.write_text(native.GUARD + written(), encoding="utf-8")
         # Without optimisation, which takes most of the time and refuses nothing.
         others = {"-march=native": f"-march={march}", "-O3": "-O0"}
         flags = [others.get(flag, flag) for flag in native.FLAGS]

@@ -14,7 +14,9 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from trainer.exact import compiled
+from trainer.exact import int8, int16
+from trainer.exact.int8 import INT8
+from trainer.exact.int16 import INT16
 
 Multiply = Callable[[Tensor], Tensor]
 """int16 [B, M, K] to float64 [B, M, N] that holds exact integers."""
@@ -202,7 +204,8 @@ TRUSTED = "float64"
 """What every machine has, and what the others must agree with."""
 
 BACKENDS: dict[str, Backend] = {
-    "int16": Backend(compiled.refusal, compiled.against, compiled.rounded, compiled.prepare),
+    "int16": Backend(int16.refusal, INT16.against, INT16.rounded, INT16.prepare),
+    "int8-tiles": Backend(int8.refusal, INT8.against, INT8.rounded, INT8.prepare),
     TRUSTED: Backend(_fits_float64, _float64),
     "numpy64": Backend(_fits_numpy, _numpy64),
     "int8": Backend(_fits_int8, _full_range),

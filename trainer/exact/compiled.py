@@ -1,21 +1,17 @@
-"""The product of `int16.c`: compiled by the machine's own C compiler at first use, loaded with ctypes.
+"""Products compiled by the machine's own C compiler at first use and loaded with ctypes: what their kernels share.
 
-PyTorch has no product of int16 matrices, though every vector unit does: it forms two products per 32 bits, twice what
-float32 gets, and needs no slices. Without a compiler this backend refuses and another one serves, with the same bits.
+Without a compiler their backends refuse and another one serves, with the same bits.
 """
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from importlib import resources
 
 import torch
 from torch import Tensor
 
-from trainer.native import CannotCompile, build
-
-SUM_LIMIT = 2**31 - 2**16
-"""What a run of pairs may sum to in int32, above the 16 bits that the run before it left."""
+from trainer.native import CannotCompile
 
 
 class _Operand(ctypes.Structure):
@@ -27,7 +23,9 @@ class _Operand(ctypes.Structure):
     )
 
 
-class _Task(ctypes.Structure):
+class Task(ctypes.Structure):
+    """The `task` of product.h."""
+
     _fields_ = (
         ("left", _Operand),
         ("right", _Operand),
@@ -35,85 +33,102 @@ class _Task(ctypes.Structure):
         ("rows", ctypes.c_int64),
         ("columns", ctypes.c_int64),
         ("depth", ctypes.c_int64),
-        ("flush", ctypes.c_int64),
+        ("bits", ctypes.c_int64),
+        ("run", ctypes.c_int64),
         ("left_scale", ctypes.c_void_p),
         ("right_scale", ctypes.c_void_p),
         ("scaled", ctypes.c_void_p),
         ("exact", ctypes.c_void_p),
     )
 
-
-def flush_pairs(bits: int) -> int:
-    """How many pairs of products of `bits`-bit integers an int32 sums before it must be emptied."""
-    return int(SUM_LIMIT // (2 * (2 ** (bits - 1) - 1) ** 2))
-
-
-def refusal(device: torch.device, bits: int, depth: int) -> str:
-    """Say why the compiled product cannot serve, or nothing."""
-    if device.type != "cpu":
-        return "runs on the CPU only"
-    longest = 2 * flush_pairs(bits) * (2**16 - 1)
-    if depth > longest:
-        return f"int32 holds the upper halves of sums of {longest} products only"
-    found = _library()
-    return str(found) if isinstance(found, CannotCompile) else ""
+    def round_into(self, left_scale: Tensor, right_scale: Tensor, result: Tensor) -> None:
+        """Set float64 scales [B, M] and [B, N] and the float32 [B, M, N] of the way out, all contiguous."""
+        self.left_scale, self.right_scale = left_scale.data_ptr(), right_scale.data_ptr()
+        self.scaled = result.data_ptr()
 
 
-def against(right: Tensor, bits: int) -> Callable[[Tensor], Tensor]:
-    """Return the function that multiplies int16 [B, M, K] by right, int16 [B, K, N], into float64 [B, M, N]."""
+def text(kernel: str) -> str:
+    """Return the C text of a kernel, int16.c or int8.c, after what kernels share."""
+    folder = resources.files("trainer.exact")
+    return "".join(folder.joinpath(name).read_text("utf-8") for name in ("product.h", kernel))
 
-    def multiply(left: Tensor) -> Tensor:
-        result = torch.empty(left.shape[0], left.shape[1], right.shape[2], dtype=torch.float64)
-        _run(_task(left, right, bits, exact=result.data_ptr()))
+
+class CompiledProduct:
+    """The ways out of a kernel that a `Backend` has, and its library, built at first use."""
+
+    def __init__(self, load: Callable[[], ctypes.CDLL], run: Callable[[int], int]) -> None:
+        """`load` builds the library or raises CannotCompile; `run` is the task's, by bits."""
+        self._load = load
+        self.run = run
+
+    @cached_property
+    def library(self) -> ctypes.CDLL | CannotCompile:
+        """The loaded library, or why there is none."""
+        try:
+            return self._load()
+        except CannotCompile as error:
+            return error
+
+    def refusal(self, device: torch.device) -> str:
+        """Say why this machine's processor cannot serve, or nothing."""
+        if device.type != "cpu":
+            return "runs on the CPU only"
+        return str(self.library) if isinstance(self.library, CannotCompile) else ""
+
+    def against(self, right: Tensor, bits: int) -> Callable[[Tensor], Tensor]:
+        """Return the function that multiplies int16 [B, M, K] by right, int16 [B, K, N], into float64 [B, M, N]."""
+
+        def multiply(left: Tensor) -> Tensor:
+            result = torch.empty(left.shape[0], left.shape[1], right.shape[2], dtype=torch.float64)
+            task = self.task(left, right, bits)
+            task.exact = result.data_ptr()
+            self.call("product", task)
+            return result
+
+        return multiply
+
+    def rounded(
+        self, left: Tensor, right: Tensor, left_scale: Tensor, right_scale: Tensor, bits: int
+    ) -> Tensor:
+        """The product times float64 left_scale [B, M] and right_scale [B, N], contiguous, as float32 [B, M, N]."""
+        result = torch.empty(left.shape[0], left.shape[1], right.shape[2])
+        self.prepare(left, right, left_scale, right_scale, result, bits)()
         return result
 
-    return multiply
+    def prepare(
+        self,
+        left: Tensor,
+        right: Tensor,
+        left_scale: Tensor,
+        right_scale: Tensor,
+        result: Tensor,
+        bits: int,
+    ) -> Callable[[], None]:
+        """Return what does `rounded` into a float32 [B, M, N] that exists, any number of times."""
+        task = self.task(left, right, bits)
+        task.round_into(left_scale, right_scale, result)
+        kept = (left, right, left_scale, right_scale, result)
 
+        def run() -> None:
+            assert kept
+            self.call("product", task)
 
-def rounded(left: Tensor, right: Tensor, left_scale: Tensor, right_scale: Tensor, bits: int) -> Tensor:
-    """The product times float64 left_scale [B, M] and right_scale [B, N], contiguous, as float32 [B, M, N]."""
-    result = torch.empty(left.shape[0], left.shape[1], right.shape[2])
-    task = _task(left, right, bits, scaled=result.data_ptr())
-    task.left_scale, task.right_scale = left_scale.data_ptr(), right_scale.data_ptr()
-    _run(task)
-    return result
+        return run
 
+    def task(self, left: Tensor, right: Tensor, bits: int) -> Task:
+        """Return the product of int16 [B, M, K] and [B, K, N], without scales and a way out."""
+        (batch, rows, depth), columns = left.shape, right.shape[2]
+        a, b = left.stride(), right.stride()
+        sides = _Operand(left.data_ptr(), a[0], a[1], a[2]), _Operand(right.data_ptr(), b[0], b[2], b[1])
+        return Task(*sides, batch, rows, columns, depth, bits, self.run(bits))
 
-def prepare(
-    left: Tensor, right: Tensor, left_scale: Tensor, right_scale: Tensor, result: Tensor, bits: int
-) -> Callable[[], None]:
-    """Return what does `rounded` into a float32 [B, M, N] that exists, any number of times: no work but the product."""
-    task = _task(left, right, bits, scaled=result.data_ptr())
-    task.left_scale, task.right_scale = left_scale.data_ptr(), right_scale.data_ptr()
-    kept = (left, right, left_scale, right_scale, result)
+    def call(self, name: str, task: Task, *operands: Tensor) -> None:
+        """Call a function of the library on as many threads as torch uses.
 
-    def run() -> None:
-        assert kept
-        _run(task)
-
-    return run
-
-
-def _task(
-    left: Tensor, right: Tensor, bits: int, scaled: int | None = None, exact: int | None = None
-) -> _Task:
-    (batch, rows, depth), columns = left.shape, right.shape[2]
-    a, b = left.stride(), right.stride()
-    sides = _Operand(left.data_ptr(), a[0], a[1], a[2]), _Operand(right.data_ptr(), b[0], b[2], b[1])
-    return _Task(*sides, batch, rows, columns, depth, flush_pairs(bits), None, None, scaled, exact)
-
-
-def _run(task: _Task) -> None:
-    library = _library()
-    if isinstance(library, CannotCompile):
-        raise library
-    if library.int16_product(ctypes.byref(task), ctypes.c_int(torch.get_num_threads())):
-        raise MemoryError("no memory for the packed operands of a product")
-
-
-@cache
-def _library() -> ctypes.CDLL | CannotCompile:
-    try:
-        return build(resources.files("trainer.exact").joinpath("int16.c").read_text("utf-8"))
-    except CannotCompile as error:
-        return error
+        Raises CannotCompile without a library, MemoryError when the function has no room to work in.
+        """
+        if isinstance(self.library, CannotCompile):
+            raise self.library
+        places = [ctypes.c_void_p(operand.data_ptr()) for operand in operands]
+        if getattr(self.library, name)(ctypes.byref(task), *places, ctypes.c_int(torch.get_num_threads())):
+            raise MemoryError("no memory for the packed operands of a product")

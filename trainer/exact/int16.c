@@ -1,11 +1,5 @@
 /* Exact products of int16 matrices: pairs of products summed in int32, emptied before they can overflow, and scaled
-   and rounded to float32 once. Compiled on the machine that runs it (compiled.py) and certified there before use.
-
-   Blocked as in Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): panels of both
-   operands are packed in the order in which a tile of sums that stays in registers reads them. */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+   and rounded to float32 once. Compiled on the machine that runs it (compiled.py) and certified there before use. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -17,28 +11,12 @@ enum { LANES = 8, ROWS = 6 };
 #else
 enum { LANES = 4, ROWS = 6 };
 #endif
-enum { COLUMNS = 2 * LANES, BLOCK_BYTES = 1 << 17 };
+enum { COLUMNS = 2 * LANES };
+
+/* A share of the second cache level. */
+static const int64_t tile_rows = ROWS, tile_columns = COLUMNS, cached_bytes = 1 << 17;
 
 typedef int32_t ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-/* Strides in elements: between matrices of the batch, between rows (left) or columns (right), along the sum. */
-typedef struct {
-    const int16_t *start;
-    int64_t batch, outer, depth;
-} operand;
-
-/* `flush`: pairs whose sum int32 holds above 16 bits. Results are contiguous: `scaled`, or `exact` without scales. */
-typedef struct {
-    operand left, right;
-    int64_t batch, rows, columns, depth, flush;
-    const double *left_scale, *right_scale;
-    float *scaled;
-    double *exact;
-} task;
-
-static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static void *memory(int64_t bytes) { return aligned_alloc(64, (bytes + 127) / 64 * 64); }
 
 /* Two numbers of one row in the order of memory. */
 static inline int32_t pair(int16_t even, int16_t odd) {
@@ -116,86 +94,35 @@ static void tile(const int32_t *left, const int32_t *right, int64_t pairs, int64
     }
 }
 
-/* Sums stay below 2^53 and scales within 2^-163..2^127, so only the conversion to float32 rounds. */
 static void write_tile(const task *t, const int32_t *high, const int32_t *low, int64_t matrix, int64_t row,
                        int64_t column) {
-    int64_t rows = at_most(ROWS, t->rows - row), columns = at_most(COLUMNS, t->columns - column);
+    int64_t rows = at_most(ROWS, t->rows - row);
     for (int64_t i = 0; i < rows; i++, high += COLUMNS, low += COLUMNS) {
-        int64_t place = (matrix * t->rows + row + i) * t->columns + column;
         double sums[COLUMNS];
         for (int64_t j = 0; j < COLUMNS; j++) sums[j] = high[j] * 65536.0 + low[j];
-        if (t->exact) {
-            memcpy(t->exact + place, sums, columns * sizeof *sums);
-            continue;
-        }
-        double left = t->left_scale[matrix * t->rows + row + i];
-        const double *right = t->right_scale + matrix * t->columns + column;
-        float *to = t->scaled + place;
-        if (columns == COLUMNS)
-            for (int64_t j = 0; j < COLUMNS; j++) to[j] = (float)(sums[j] * left * right[j]);
-        else
-            for (int64_t j = 0; j < columns; j++) to[j] = (float)(sums[j] * left * right[j]);
+        write_row(t, matrix, row + i, column, sums, COLUMNS);
     }
 }
 
-/* Columns of one matrix from `first` on, packed at their place. */
-static void pack_columns(const task *t, int64_t matrix, int64_t first, int64_t count, int32_t *packed) {
+static int64_t row_bytes(const task *t) { return (t->depth + 1) / 2 * 4; }
+
+static int64_t column_bytes(const task *t) { return row_bytes(t); }
+
+static int64_t work_bytes(const task *t, int64_t rows) { return rows * row_bytes(t); }
+
+static void pack_columns(const task *t, int64_t matrix, int64_t first, int64_t count, void *packed) {
     const int16_t *start = t->right.start + matrix * t->right.batch + first * t->right.outer;
-    pack(&t->right, start, count, t->depth, COLUMNS, packed + first * ((t->depth + 1) / 2));
+    pack(&t->right, start, count, t->depth, COLUMNS, (int32_t *)packed + first * ((t->depth + 1) / 2));
 }
 
-/* Rows of one matrix from `first` on, against all of its packed columns. */
-static void multiply_rows(const task *t, int64_t matrix, int64_t first, int64_t count, const int32_t *packed,
-                          int32_t *work) {
+static void multiply_rows(const task *t, int64_t matrix, int64_t first, int64_t count, const void *packed, void *work) {
     int64_t pairs = (t->depth + 1) / 2;
+    const int32_t *left = work, *right = packed;
     int32_t high[ROWS * COLUMNS], low[ROWS * COLUMNS];
     pack(&t->left, t->left.start + matrix * t->left.batch + first * t->left.outer, count, t->depth, ROWS, work);
     for (int64_t column = 0; column < t->columns; column += COLUMNS)
         for (int64_t row = 0; row < count; row += ROWS) {
-            tile(work + row * pairs, packed + column * pairs, pairs, t->flush, high, low);
+            tile(left + row * pairs, right + column * pairs, pairs, t->run / 2, high, low);
             write_tile(t, high, low, matrix, first + row, column);
         }
-}
-
-/* Rows whose packed form takes a share of the second cache level, and few enough that every thread gets some. */
-static int64_t block_rows(const task *t, int threads) {
-    int64_t cached = BLOCK_BYTES / (2 * (t->depth + 1)), share = (t->rows + threads - 1) / threads;
-    return (at_most(cached, share) + ROWS) / ROWS * ROWS;
-}
-
-/* Returns 0, or 1 without memory. Large batches are shared out matrix by matrix, others by columns, then rows. */
-int int16_product(const task *t, int threads) {
-    int64_t block = block_rows(t, threads), packed_bytes = (t->columns + COLUMNS) * (t->depth + 1) * 2;
-    int whole = t->batch >= threads, failed = 0;
-    int32_t *shared = whole ? 0 : memory(packed_bytes);
-    if (!whole && !shared) return 1;
-#pragma omp parallel num_threads(threads)
-    {
-        int32_t *work = memory(block * (t->depth + 1) * 2), *packed = whole ? memory(packed_bytes) : shared;
-        if (!work || !packed) {
-#pragma omp atomic write
-            failed = 1;
-        }
-#pragma omp barrier
-        if (!failed && whole) {
-#pragma omp for schedule(dynamic)
-            for (int64_t matrix = 0; matrix < t->batch; matrix++) {
-                pack_columns(t, matrix, 0, t->columns, packed);
-                for (int64_t row = 0; row < t->rows; row += block)
-                    multiply_rows(t, matrix, row, at_most(block, t->rows - row), packed, work);
-            }
-        }
-        for (int64_t matrix = 0; !failed && !whole && matrix < t->batch; matrix++) {
-#pragma omp for
-            for (int64_t column = 0; column < t->columns; column += COLUMNS)
-                pack_columns(t, matrix, column, at_most(COLUMNS, t->columns - column), packed);
-#pragma omp for schedule(dynamic)
-            for (int64_t row = 0; row < t->rows; row += block)
-                multiply_rows(t, matrix, row, at_most(block, t->rows - row), packed, work);
-        }
-        free(work);
-        if (whole) free(packed);
-    }
-    free(shared);
-    return failed;
 }

@@ -1,0 +1,29 @@
+"""The product of `int16.c`.
+
+PyTorch has no product of int16 matrices, though every vector unit does: it forms two products per 32 bits, twice what
+float32 gets, and needs no slices.
+"""
+
+import torch
+
+from trainer.exact.compiled import CompiledProduct, text
+from trainer.native import build
+
+SUM_LIMIT = 2**31 - 2**16
+"""What a run of pairs may sum to in int32, above the 16 bits that the run before it left."""
+
+
+def flush_pairs(bits: int) -> int:
+    """How many pairs of products of `bits`-bit integers an int32 sums before it must be emptied."""
+    return int(SUM_LIMIT // (2 * (2 ** (bits - 1) - 1) ** 2))
+
+
+INT16 = CompiledProduct(lambda: build(text("int16.c")), lambda bits: 2 * flush_pairs(bits))
+
+
+def refusal(device: torch.device, bits: int, depth: int) -> str:
+    """Say why the product cannot serve, or nothing."""
+    longest = 2 * flush_pairs(bits) * (2**16 - 1)
+    if depth > longest:
+        return f"int32 holds the upper halves of sums of {longest} products only"
+    return INT16.refusal(device)

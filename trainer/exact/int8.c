@@ -1,0 +1,313 @@
+/* Exact products on int8 tiles, scaled and rounded to float32 once. Numbers of up to 14 bits are high * 2^7 + low, and
+   three products of int8 make theirs (Karatsuba's trick): high by high, low by low, and sum by sum; numbers of up to
+   8 bits need one. Compiled on the machine that runs it (int8.py) and certified there before use.
+
+   Panels hold, for every plane, runs of STEP numbers along the sum: [run][group][row][number of the group], where the
+   instructions of the processor say how long a group is. */
+#if (defined(__AMX_INT8__) || defined(__AMXINT8__)) && !defined(PORTABLE_TILES) /* which tests define */
+#define AMX_TILES
+#include <immintrin.h>
+#endif
+
+/* Four tiles of 16 x 16 sums: each tile of an operand is loaded once for two products. */
+enum { ROWS = 32, COLUMNS = 32, STEP = 64, LEFT_GROUP = 64, RIGHT_GROUP = 4 };
+
+/* Half of the second cache level of processors with tiles; a panel of columns takes a part of the other. */
+static const int64_t tile_rows = ROWS, tile_columns = COLUMNS, cached_bytes = 1 << 20;
+
+/* Whether this text was compiled to instructions for tiles. */
+int has_tiles(void) {
+#if defined(AMX_TILES)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+/* Before and after a thread's tiles: their shapes, eight of 16 rows of 64 bytes; nothing to save once released. */
+static void open_tiles(void) {
+#if defined(AMX_TILES)
+    static const struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } shapes = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    _tile_loadconfig(&shapes);
+#endif
+}
+
+static void close_tiles(void) {
+#if defined(AMX_TILES)
+    _tile_release();
+#endif
+}
+
+/* sums[ROWS][COLUMNS] = the product of `steps` runs of one plane of a panel of each side. The planes of numbers of at
+   most 14 bits are within -128..127, so int32 holds the sums of 2^17 - 1 products. */
+static void tile(const int8_t *left, const int8_t *right, int64_t steps, int32_t *sums) {
+#if defined(AMX_TILES)
+    enum { ROW = COLUMNS * 4, UPPER = 16 * COLUMNS };
+    __asm__ volatile("" ::: "memory"); /* gcc does not know that tiles read memory */
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (; steps > 0; steps--, left += ROWS * STEP, right += COLUMNS * STEP) {
+        _tile_loadd(4, left, STEP);
+        _tile_loadd(6, right, COLUMNS * RIGHT_GROUP);
+        _tile_dpbssd(0, 4, 6);
+        _tile_loadd(7, right + 64, COLUMNS * RIGHT_GROUP);
+        _tile_dpbssd(1, 4, 7);
+        _tile_loadd(5, left + 16 * STEP, STEP);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbssd(3, 5, 7);
+    }
+    _tile_stored(0, sums, ROW);
+    _tile_stored(1, sums + 16, ROW);
+    _tile_stored(2, sums + UPPER, ROW);
+    _tile_stored(3, sums + UPPER + 16, ROW);
+#else
+    memset(sums, 0, sizeof *sums * ROWS * COLUMNS);
+    for (int64_t k = 0; k < steps * STEP; k += RIGHT_GROUP, right += COLUMNS * RIGHT_GROUP)
+        for (int i = 0; i < ROWS; i++) {
+            const int8_t *a = left + (k / LEFT_GROUP * ROWS + i) * LEFT_GROUP + k % LEFT_GROUP;
+            for (int j = 0; j < COLUMNS; j++)
+                for (int n = 0; n < RIGHT_GROUP; n++) sums[i * COLUMNS + j] += a[n] * right[j * RIGHT_GROUP + n];
+        }
+#endif
+}
+
+static int plane_count(const task *t) { return t->bits > 8 ? 3 : 1; }
+
+static int64_t padded(int64_t depth) { return round_up(depth + !depth, STEP); }
+
+/* Bytes of the sums of a block of rows between two runs, where there are two. */
+static int64_t kept_bytes(const task *t, int64_t rows) {
+    return t->depth > t->run ? rows * round_up(t->columns, COLUMNS) * (int64_t)sizeof(double) : 0;
+}
+
+/* The planes of numbers side by side, each `apart` from the one before: high, low and their sum, or the number itself. */
+static inline void split(const int16_t *q, int64_t count, int planes, int8_t *to, int64_t apart) {
+    for (int64_t n = 0; n < count; n++) {
+        int16_t high = (int16_t)(q[n] + 64) >> 7, low = q[n] - (int16_t)(high << 7);
+        if (planes == 1) {
+            to[n] = q[n];
+        } else {
+            to[n] = high;
+            to[apart + n] = low;
+            to[2 * apart + n] = high + low;
+        }
+    }
+}
+
+/* Two columns of bytes side by side, and two of pairs of bytes: the first of each comes first in memory. */
+static inline void zip_bytes(const int8_t *a, const int8_t *b, int count, uint16_t *to) {
+    for (int n = 0; n < count; n++) to[n] = (uint16_t)((uint8_t)a[n] | (uint8_t)b[n] << 8);
+}
+
+static inline void zip_pairs(const uint16_t *a, const uint16_t *b, int count, uint32_t *to) {
+    for (int n = 0; n < count; n++) to[n] = a[n] | (uint32_t)b[n] << 16;
+}
+
+/* Words of four numbers, [rows][columns] to [columns][rows], two by two. */
+static inline void transpose(const uint32_t *from, int rows, int columns, uint32_t *to) {
+    for (int c = 0; c < columns; c += 2)
+        for (int r = 0; r < rows; r += 2) {
+            uint64_t upper, lower, left, right;
+            memcpy(&upper, from + r * columns + c, 8);
+            memcpy(&lower, from + (r + 1) * columns + c, 8);
+            left = (uint32_t)upper | lower << 32;
+            right = upper >> 32 | lower >> 32 << 32;
+            memcpy(to + c * rows + r, &left, 8);
+            memcpy(to + (c + 1) * rows + r, &right, 8);
+        }
+}
+
+/* A run of a panel of `width` rows by STEP numbers, whole, where numbers lie side by side or rows do. Its words of four
+   numbers come as they lie in memory; groups of four are words by row, groups of STEP words by word of the row. */
+static inline void pack_run(const int16_t *from, int64_t row, int64_t depth, int width, int group, int planes,
+                            int8_t *to, int64_t apart) {
+    enum { WORDS = STEP / 4, MOST = (ROWS > COLUMNS ? ROWS : COLUMNS) * WORDS };
+    uint32_t words[3][MOST];
+    if (depth == 1) {
+        for (int r = 0; r < width; r++)
+            split(from + r * row, STEP, planes, (int8_t *)words[0] + r * STEP, sizeof words[0]);
+    } else {
+        int8_t bytes[4][3][MOST / WORDS];
+        uint16_t pairs[2][MOST / WORDS];
+        for (int k = 0; k < WORDS; k++) {
+            for (int n = 0; n < 4; n++)
+                split(from + (4 * k + n) * depth, width, planes, bytes[n][0], sizeof bytes[n][0]);
+            for (int plane = 0; plane < planes; plane++) {
+                zip_bytes(bytes[0][plane], bytes[1][plane], width, pairs[0]);
+                zip_bytes(bytes[2][plane], bytes[3][plane], width, pairs[1]);
+                zip_pairs(pairs[0], pairs[1], width, words[plane] + k * width);
+            }
+        }
+    }
+    for (int plane = 0; plane < planes; plane++, to += apart) {
+        if (group == (depth == 1 ? STEP : 4))
+            memcpy(to, words[plane], width * STEP);
+        else if (depth == 1)
+            transpose(words[plane], width, WORDS, (uint32_t *)to);
+        else
+            transpose(words[plane], WORDS, width, (uint32_t *)to);
+    }
+}
+
+/* The same of `rows` by `length` numbers in any layout; what is missing is zero. */
+static inline void pack_ragged(const int16_t *from, int64_t row, int64_t depth, int64_t rows, int64_t length, int width,
+                               int group, int planes, int8_t *to, int64_t apart) {
+    int16_t whole[(ROWS > COLUMNS ? ROWS : COLUMNS) * STEP];
+    memset(whole, 0, sizeof *whole * width * STEP);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < length; k++) whole[r * STEP + k] = from[r * row + k * depth];
+    pack_run(whole, STEP, 1, width, group, planes, to, apart);
+}
+
+/* Rows of one operand, `width` to a panel: [panel][plane][run]. */
+static inline void pack(const operand *from, const int16_t *first, int64_t count, int64_t length, int width, int group,
+                        int planes, int8_t *to) {
+    int64_t row = from->outer, depth = from->depth, apart = padded(length) * width;
+    for (int64_t r = 0; r < count; r += width, to += planes * apart)
+        for (int64_t k = 0; k < padded(length); k += STEP) {
+            const int16_t *start = first + r * row + k * depth;
+            int8_t *run = to + k * width;
+            if (r + width > count || k + STEP > length || (row != 1 && depth != 1))
+                pack_ragged(start, row, depth, at_most(width, count - r), at_most(STEP, length - k), width, group,
+                            planes, run, apart);
+            else if (depth == 1)
+                pack_run(start, row, 1, width, group, planes, run, apart);
+            else
+                pack_run(start, 1, depth, width, group, planes, run, apart);
+        }
+}
+
+static void pack_left(const task *t, int64_t matrix, int64_t first, int64_t count, int64_t start, int64_t length,
+                      int8_t *to) {
+    const operand *from = &t->left;
+    const int16_t *at = from->start + matrix * from->batch + first * from->outer + start * from->depth;
+    if (plane_count(t) == 1)
+        pack(from, at, count, length, ROWS, LEFT_GROUP, 1, to);
+    else
+        pack(from, at, count, length, ROWS, LEFT_GROUP, 3, to);
+}
+
+static void pack_right(const task *t, int64_t matrix, int64_t first, int64_t count, int8_t *to) {
+    const operand *from = &t->right;
+    const int16_t *at = from->start + matrix * from->batch + first * from->outer;
+    if (plane_count(t) == 1)
+        pack(from, at, count, t->depth, COLUMNS, RIGHT_GROUP, 1, to);
+    else
+        pack(from, at, count, t->depth, COLUMNS, RIGHT_GROUP, 3, to);
+}
+
+/* A run of the product of one panel of each side, as [plane][ROWS][COLUMNS], added to what `kept` holds of the runs
+   before: high * 2^14 + (both - high - low) * 2^7 + low, which float64 holds exactly, as it does every sum of runs. */
+static void write_tile(const task *t, const int32_t *parts, int64_t matrix, int64_t row, int64_t column, double *kept,
+                       int first, int last) {
+    int64_t rows = at_most(ROWS, t->rows - row);
+    for (int64_t i = 0; i < rows; i++, parts += COLUMNS, kept += COLUMNS) {
+        const int32_t *high = parts, *low = high + ROWS * COLUMNS, *both = low + ROWS * COLUMNS;
+        double sums[COLUMNS];
+        if (plane_count(t) == 1)
+            for (int j = 0; j < COLUMNS; j++) sums[j] = high[j];
+        else
+            for (int j = 0; j < COLUMNS; j++) sums[j] = high[j] * 16256.0 + both[j] * 128.0 - low[j] * 127.0;
+        if (!first)
+            for (int j = 0; j < COLUMNS; j++) sums[j] += kept[j];
+        if (last)
+            write_row(t, matrix, row + i, column, sums, COLUMNS);
+        else
+            memcpy(kept, sums, sizeof sums);
+    }
+}
+
+/* Rows of one matrix from `first` on, `left` packed whole, or packed here into `work`. Runs of the sum go one after the
+   other over all columns, so that the panels of one run stay in cache; `work` keeps the sums between them. */
+static void multiply_block(const task *t, int64_t matrix, int64_t first, int64_t count, const int8_t *left,
+                           const int8_t *right, void *work) {
+    int32_t parts[3 * ROWS * COLUMNS] __attribute__((aligned(64)));
+    int64_t depth = padded(t->depth), block = round_up(count, ROWS);
+    int8_t *own = (int8_t *)work + kept_bytes(t, block);
+    open_tiles();
+    for (int64_t start = 0; start < depth; start += t->run) {
+        int64_t length = at_most(t->run, t->depth - start), steps = padded(length) / STEP;
+        int64_t across = left ? depth : padded(length), last = start + t->run >= depth;
+        const int8_t *rows = left ? left + first * plane_count(t) * depth + start * ROWS : own;
+        if (!left) pack_left(t, matrix, first, count, start, length, own);
+        for (int64_t column = 0; column < t->columns; column += COLUMNS)
+            for (int64_t row = 0; row < count; row += ROWS) {
+                const int8_t *a = rows + row * plane_count(t) * across;
+                const int8_t *b = right + column * plane_count(t) * depth + start * COLUMNS;
+                for (int plane = 0; plane < plane_count(t); plane++)
+                    tile(a + plane * across * ROWS, b + plane * depth * COLUMNS, steps, parts + plane * ROWS * COLUMNS);
+                double *kept = (double *)work + column * block + row * COLUMNS;
+                write_tile(t, parts, matrix, first + row, column, kept, start == 0, last);
+            }
+    }
+    close_tiles();
+}
+
+static int64_t row_bytes(const task *t) { return plane_count(t) * padded(at_most(t->run, t->depth)); }
+
+static int64_t column_bytes(const task *t) { return plane_count(t) * padded(t->depth); }
+
+static int64_t work_bytes(const task *t, int64_t rows) { return kept_bytes(t, rows) + rows * row_bytes(t); }
+
+static void pack_columns(const task *t, int64_t matrix, int64_t first, int64_t count, void *packed) {
+    pack_right(t, matrix, first, count, (int8_t *)packed + first * column_bytes(t));
+}
+
+static void multiply_rows(const task *t, int64_t matrix, int64_t first, int64_t count, const void *packed, void *work) {
+    multiply_block(t, matrix, first, count, 0, packed, work);
+}
+
+/* An operand of all matrices packed whole, for the products that read it: its bytes, and the packing. */
+int64_t left_bytes(const task *t) { return t->batch * round_up(t->rows, ROWS) * column_bytes(t); }
+
+int64_t right_bytes(const task *t) { return t->batch * round_up(t->columns, COLUMNS) * column_bytes(t); }
+
+int pack_whole_left(const task *t, int8_t *to, int threads) {
+    int64_t panels = (t->rows + ROWS - 1) / ROWS;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t panel = 0; panel < t->batch * panels; panel++) {
+        int64_t matrix = panel / panels, row = panel % panels * ROWS;
+        pack_left(t, matrix, row, at_most(ROWS, t->rows - row), 0, t->depth, to + panel * ROWS * column_bytes(t));
+    }
+    return 0;
+}
+
+int pack_whole_right(const task *t, int8_t *to, int threads) {
+    int64_t panels = (t->columns + COLUMNS - 1) / COLUMNS;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t panel = 0; panel < t->batch * panels; panel++) {
+        int64_t matrix = panel / panels, column = panel % panels * COLUMNS;
+        pack_right(t, matrix, column, at_most(COLUMNS, t->columns - column), to + panel * COLUMNS * column_bytes(t));
+    }
+    return 0;
+}
+
+/* Returns 0, or 1 without memory; the task's own operands are not read. */
+int multiply_packed(const task *t, const int8_t *left, const int8_t *right, int threads) {
+    if (!t->batch || !t->rows || !t->columns) return 0;
+    int64_t block = block_rows(t, t->batch < threads ? threads : 1), blocks = (t->rows - 1) / block + 1, failed = 0;
+    int64_t left_matrix = left_bytes(t) / t->batch, right_matrix = right_bytes(t) / t->batch;
+#pragma omp parallel num_threads(threads)
+    {
+        void *work = memory(kept_bytes(t, block));
+        if (!work) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+#pragma omp for schedule(dynamic)
+        for (int64_t part = 0; part < (failed ? 0 : t->batch * blocks); part++) {
+            int64_t matrix = part / blocks, row = part % blocks * block;
+            multiply_block(t, matrix, row, at_most(block, t->rows - row), left + matrix * left_matrix,
+                           right + matrix * right_matrix, work);
+        }
+        free(work);
+    }
+    return failed;
+}

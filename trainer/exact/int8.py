@@ -1,0 +1,109 @@
+"""The product of `int8.c`: three products of 7-bit planes on a processor's int8 tiles.
+
+Tiles (Intel's AMX) multiply eight times as many int8 as vectors multiply int16. Linux saves the registers only of a
+process that asked for them, so the process asks before the library is built.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trainer.exact.compiled import CompiledProduct, Task, text
+from trainer.native import CannotCompile, build, processor_has
+
+BITS = 14
+"""Two planes of 7 bits hold so many, and their sum fits int8 again."""
+RUN = 2048
+"""Numbers along the sum that are multiplied at a time: int32 holds 2^17 - 1 products of int8, but panels of so many
+stay in the second cache level."""
+
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
+
+
+class TileProduct(CompiledProduct):
+    """The ways out of int8.c, which include operands that are packed once for all products that read them."""
+
+    def left_bytes(self, left: Tensor, bits: int) -> int:
+        """Return the bytes of int16 [B, M, K] packed."""
+        return self._bytes("left_bytes", self._left(left, bits))
+
+    def right_bytes(self, right: Tensor, bits: int) -> int:
+        """Return the bytes of int16 [B, K, N] packed."""
+        return self._bytes("right_bytes", self._right(right, bits))
+
+    def pack_left(self, left: Tensor, bits: int, packed: Tensor) -> None:
+        """Pack int16 [B, M, K] into int8 [left_bytes]."""
+        self.call("pack_whole_left", self._left(left, bits), packed)
+
+    def pack_right(self, right: Tensor, bits: int, packed: Tensor) -> None:
+        """Pack int16 [B, K, N] into int8 [right_bytes]."""
+        self.call("pack_whole_right", self._right(right, bits), packed)
+
+    def prepare_packed(
+        self,
+        left: Tensor,
+        right: Tensor,
+        left_scale: Tensor,
+        right_scale: Tensor,
+        result: Tensor,
+        depth: int,
+        bits: int,
+    ) -> Callable[[], None]:
+        """Return what `prepare` does, of operands that are packed: int8 [left_bytes] and [right_bytes]."""
+        batch, rows, columns = result.shape
+        task = Task(batch=batch, rows=rows, columns=columns, depth=depth, bits=bits, run=self.run(bits))
+        task.round_into(left_scale, right_scale, result)
+        kept = (left_scale, right_scale, result)
+
+        def run() -> None:
+            assert kept
+            self.call("multiply_packed", task, left, right)
+
+        return run
+
+    def _left(self, left: Tensor, bits: int) -> Task:
+        return self.task(left, left.new_empty(len(left), left.shape[2], 0), bits)
+
+    def _right(self, right: Tensor, bits: int) -> Task:
+        return self.task(right.new_empty(len(right), 0, right.shape[1]), right, bits)
+
+    def _bytes(self, name: str, task: Task) -> int:
+        if isinstance(self.library, CannotCompile):
+            raise self.library
+        size = getattr(self.library, name)
+        size.restype = ctypes.c_int64
+        return int(size(ctypes.byref(task)))
+
+
+def refusal(device: torch.device, bits: int, depth: int) -> str:
+    """Say why the product cannot serve, or nothing."""
+    if bits > BITS:
+        return f"two 7-bit planes hold {BITS} bits"
+    return INT8.refusal(device)
+
+
+def ask_for_tiles() -> str:
+    """Ask Linux for tiles, for all threads of this process (kernel documentation, arch/x86/xstate); say why not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA) == 0:
+        return ""
+    return os.strerror(ctypes.get_errno())
+
+
+def _load() -> ctypes.CDLL:
+    """Return the library; raises CannotCompile where its instructions would end this process."""
+    if not processor_has("amx_int8"):
+        raise CannotCompile("this processor has no int8 tiles (AMX)")
+    if refused := ask_for_tiles():
+        mend = "use Linux 5.16 or newer, and let a sandbox pass arch_prctl"
+        raise CannotCompile(f"the kernel refuses int8 tiles (AMX): {refused}; {mend}")
+    library = build(text("int8.c"))
+    if not library.has_tiles():
+        raise CannotCompile("the C compiler knows no int8 tiles (AMX): install gcc 11, clang 12 or newer")
+    return library
+
+
+INT8 = TileProduct(_load, lambda bits: RUN)
