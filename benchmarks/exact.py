@@ -8,7 +8,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, data
+from trainer.children import python
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -114,7 +114,7 @@ def _far_behind(opponent: Opponent, racing: Sequence[Opponent]) -> bool:
 
 def environment() -> dict[str, str]:
     """Return what every measured process is started with."""
-    return {**os.environ, **ALLOCATOR, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return {**os.environ, **ALLOCATOR}
 
 
 def _running(opponents: Sequence[Opponent]) -> list[Opponent]:
@@ -130,7 +130,7 @@ def _check_losses(opponents: Sequence[Opponent]) -> None:
 
 @contextmanager
 def _started(name: str, model: str, threads: int, folder: Path) -> Iterator[Opponent]:
-    command = [sys.executable, "-m", "benchmarks.opponent", name, model, str(threads), str(folder)]
+    command = python("-m", "benchmarks.opponent", name, model, str(threads), str(folder))
     log = folder / f"{name}.log"
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(

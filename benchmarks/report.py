@@ -1,7 +1,6 @@
 """What a person sees of the benchmarks: progress, tables and files; the measuring is elsewhere."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from benchmarks import bars, curves, gpu, losses
 from benchmarks.exact import Row, compare, default_opponents, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, write_record
+from trainer.children import python
 from verification.errors import UserError
 
 TITLES = {
@@ -64,7 +64,7 @@ def show_profile(models: Sequence[str], threads: int) -> None:
     console = Console()
     _print_machine(console)
     for model in models:
-        command = [sys.executable, "-m", "benchmarks.profile", model, str(threads)]
+        command = python("-m", "benchmarks.profile", model, str(threads))
         subprocess.run(command, env=environment(), check=True)
 
 

@@ -3,16 +3,16 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from p2p.blobs import BlobStore
 from p2p.identity import load
+from tests.checkout import environment
+from trainer.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
 from trainer.inspect import make_executor
@@ -22,7 +22,6 @@ from verification.state import State
 from verification.statements import VERIFIER, Statement, open_statement
 from verification.units import Address
 
-ROOT = Path(__file__).parents[1]
 PATIENCE = 150.0
 """Seconds that a busy machine may take for what takes a quiet one a few."""
 
@@ -35,7 +34,7 @@ class PeerProcess:
         key = folder.keys / f"{name}.key"
         self.folder, self.name, self.account = folder, name, checksum(load(key).address)
         self.kills = 0
-        self.command = [sys.executable, "-m", "trainer.cli", "peer", "--run", str(folder.path)]
+        self.command = python("-m", "trainer.cli", "peer", "--run", str(folder.path))
         self.command += ["--key", str(key), "--role", role, *options]
         self._printed = threading.Condition()
         self._lines: list[str] = []
@@ -45,7 +44,7 @@ class PeerProcess:
         """Run the command line; a restart uses the very same one."""
         self._ended = False
         self._process = subprocess.Popen(
-            self.command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+            self.command, cwd=self.folder.path, env=environment(), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None

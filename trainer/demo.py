@@ -7,7 +7,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from rich.live import Live
 from p2p.blobs import BlobStore
 from p2p.identity import load
 from trainer.cheats import CHEATS, names_in, roles_of
+from trainer.children import python
 from trainer.create import Created, create_run
 from trainer.evaluate import export_and_evaluate
 from trainer.events import EventLog
@@ -223,7 +223,7 @@ def _peers(
         for number, role in enumerate(roles):
             name = f"peer-{number}"
             cheats = number == settings.cheat_number
-            command = [sys.executable, "-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role]
+            command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
             command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
             command += ["--cheat", settings.cheat if cheats else "none"]
             folder.peer(name).mkdir(parents=True)

@@ -4,7 +4,6 @@ import heapq
 import itertools
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +11,7 @@ from typing import Any, Self
 import trio
 
 from trainer import frames, orders
+from trainer.children import python
 from verification import codec, errors
 from verification.errors import ProofswarmError, Unavailable
 from verification.executor import StepFailed
@@ -41,7 +41,7 @@ class Workbench:
         self._replies: trio.MemoryReceiveChannel[frames.Frame]
 
     async def __aenter__(self) -> Self:
-        command = [sys.executable, "-m", "trainer.compute"]
+        command = python("-m", "trainer.compute")
         environment = ALLOCATOR | dict(os.environ if self._environment is None else self._environment)
         self._process = await trio.lowlevel.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

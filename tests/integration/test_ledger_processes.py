@@ -5,12 +5,13 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from simulator.toy import ToyExecutor, minimal
+from tests.checkout import environment
+from trainer.children import python
 from verification import law, signing
 from verification.digest import ZERO
 from verification.errors import UserError
@@ -28,7 +29,6 @@ from verification.statements import Announce, Join, make_statement, sign_stateme
 from verification.units import Address, Amount, Count
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a", "b", "c", "d"]
 COUNT = 16
 
@@ -47,8 +47,10 @@ def ledger_file(tmp_path: Path) -> Path:
 
 def started(path: Path, name: str) -> "subprocess.Popen[str]":
     """Return a writer that has joined and waits for its start signal."""
-    command = [sys.executable, "-m", "tests.integration.writer", str(path), name, str(COUNT)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    command = python("-m", "tests.integration.writer", str(path), name, str(COUNT))
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "joined\n"
     return process

@@ -4,15 +4,14 @@ import itertools
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import golden
+from tests.checkout import ROOT
+from trainer.children import python
 from trainer.exact.backends import BACKENDS
 from trainer.exact.choice import FORCE
 
-ROOT = Path(__file__).parents[2]
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)
 WIDTHS = ("DEFAULT", "AVX2", "AVX512")
 """What PyTorch calls its vector widths, the narrowest first."""
@@ -76,20 +75,11 @@ QUICK = [
 
 def run(setting: Setting, names: list[str], steps: int, every: int, timeout: float) -> dict[str, Any]:
     """Return what tests.matrix.child prints under the setting."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.matrix.child",
-        str(setting.threads),
-        str(steps),
-        str(every),
-        setting.mode,
-        *names,
-    ]
+    counts = str(setting.threads), str(steps), str(every)
+    command = python("-m", "tests.matrix.child", *counts, setting.mode, *names)
     done = subprocess.run(
         command,
         env=setting.environment(),
-        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -7,7 +7,6 @@ eager or compiled loops of its own; what they make meets in the real law, and st
 import dataclasses
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,8 +21,9 @@ from simulator.network import Network
 from simulator.toy import minimal, reference
 from simulator.world import World
 from tests.matrix.auditor import Made, Mix, Part, Setup, Train
-from tests.matrix.settings import QUICK, ROOT, Setting
+from tests.matrix.settings import QUICK, Setting
 from trainer import frames
+from trainer.children import python
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.operators import ARITHMETIC
 from trainer.programs.optimiser import AdamW
@@ -111,9 +111,9 @@ class Machine:
 @contextmanager
 def started(setting: Setting) -> Iterator[Machine]:
     """Run a process under a setting, and end it."""
-    command = [sys.executable, "-m", "tests.matrix.auditor", str(setting.threads), setting.mode]
+    command = python("-m", "tests.matrix.auditor", str(setting.threads), setting.mode)
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=setting.environment(), cwd=ROOT, stdin=pipe, stdout=pipe) as process:
+    with subprocess.Popen(command, env=setting.environment(), stdin=pipe, stdout=pipe) as process:
         try:
             yield Machine(process)
         finally:

@@ -1,11 +1,11 @@
 """Guards of the matrix: each variable reaches its library. One that a library ignores would agree with everything."""
 
 import subprocess
-import sys
 
 import pytest
 
-from tests.matrix.settings import ROOT, WIDTHS, Setting
+from tests.matrix.settings import WIDTHS, Setting
+from trainer.children import python
 
 pytestmark = pytest.mark.slow
 
@@ -24,8 +24,8 @@ print("openblas", [library["architecture"] for library in threadpool_info() if l
 def _libraries(setting: Setting) -> str:
     """Return what the libraries say about themselves under the setting."""
     environment = setting.environment() | {"ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"}
-    command = [sys.executable, "-c", PROBE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
+    command = python("-c", PROBE)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return done.stdout
 
 

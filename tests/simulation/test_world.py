@@ -1,10 +1,7 @@
 """The world itself: one seed is one history anywhere, its faults happen and are counted, its invariants can fail."""
 
-import os
 import random
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +10,14 @@ from simulator.invariants import Invariants
 from simulator.network import ROUGH, Network
 from simulator.toy import minimal
 from simulator.world import World
+from tests.checkout import environment
 from trainer.cheats import conduct_named
+from trainer.children import python
 from verification.adversaries import FalseAccuser
 from verification.effects import Slashed
 from verification.state import Stage
 from verification.units import MILLION
 
-ROOT = Path(__file__).resolve().parents[2]
 HISTORY = """
 import random
 from simulator.cast import Verifier, Worker
@@ -47,13 +45,11 @@ def test_one_seed_is_one_history_in_every_process() -> None:
     """Nothing may hang on the order of a set, which differs between processes."""
     heads = set()
     for hash_seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         answer = subprocess.run(
-            [sys.executable, "-c", HISTORY],
+            python("-c", HISTORY),
             capture_output=True,
             text=True,
-            cwd=ROOT,
-            env=environment,
+            env=environment(PYTHONHASHSEED=hash_seed),
             check=False,
         )
         assert answer.returncode == 0, answer.stderr

@@ -3,19 +3,21 @@
 import ast
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.checkout import ROOT, environment
+from trainer.children import python
+
 PACKAGES = ("benchmarks", "simulator", "trainer", "p2p", "verification")
 MAX_FUNCTION, MAX_MODULE, MAX_PARAMETERS = 80, 600, 8
 MAX_TEXT_BYTES = 2_000_000
 BAD_NAMES = {"utils", "common", "manager", "node", "helpers"}
 HEAVY = ("torch", "transformers", "trio", "asyncio", "libp2p", "hivemind")
 TASK_EDGE = "# task's edge"
+STARTER = "trainer/children.py"
 
 Checker = Callable[[str], list[str]]
 
@@ -91,6 +93,12 @@ def broad_excepts(source: str) -> list[str]:
     return found
 
 
+def open_starts(source: str) -> list[str]:
+    """Interpreters started beside `trainer.children.python`, which would import from the working folder."""
+    named = (item for item in ast.walk(ast.parse(source)) if isinstance(item, ast.Attribute))
+    return [f"line {i.lineno}: sys.executable" for i in named if ast.unparse(i) == "sys.executable"]
+
+
 def sleeps(source: str) -> list[str]:
     """Sleeps in tests; a test waits for an event or steps a virtual clock."""
     found = []
@@ -158,6 +166,12 @@ def test_the_packages_keep(checker: Checker) -> None:
     assert _complaints(checker, paths) == []
 
 
+def test_one_place_starts_interpreters() -> None:
+    paths = [path for path in _python() if path != ROOT / STARTER]
+    assert _complaints(open_starts, paths) == []
+    assert len(open_starts((ROOT / STARTER).read_text("utf-8"))) == 1
+
+
 def test_no_test_sleeps() -> None:
     assert _complaints(sleeps, _python("tests")) == []
 
@@ -188,8 +202,8 @@ print([name for name in {heavy!r} if name in sys.modules])
 
 
 def test_importing_the_law_brings_nothing_heavy() -> None:
-    command = [sys.executable, "-c", WALK.format(heavy=HEAVY)]
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    command = python("-c", WALK.format(heavy=HEAVY))
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert (answer.returncode, answer.stdout.strip()) == (0, "[]"), answer.stderr
 
 
@@ -215,6 +229,7 @@ PLANTED: list[tuple[Checker, str, str]] = [
         "try: f()\nexcept (OSError, BaseException): g()",
         "try: f()\nexcept (OSError, KeyError): g()",
     ),
+    (open_starts, "run([sys.executable, '-m', 'x'])", "run(python('-m', 'x'))"),
     (sleeps, "await trio.sleep(1)", "await trio.sleep_forever()"),
     (sleeps, "from time import sleep\nsleep(1)", "clock.jump(1)"),
     (bad_file_name, "p2p/utils.py", "p2p/utils_of_nothing.py"),

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from benchmarks.bfloat16 import Widened, WideProducts
 from benchmarks.losses import Run
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, NativeTrainer, Trainer, data
+from tests.checkout import environment
 from trainer import cli
+from trainer.children import python
 from trainer.exact import normal_f32
 from verification.errors import UserError
 
@@ -152,8 +153,8 @@ def test_the_gpu_summary_needs_every_digest() -> None:
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], expected: str) -> None:
-    command = [sys.executable, "-m", "benchmarks", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = python("-m", "benchmarks", *arguments)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("proofswarm: ") and expected in done.stderr and done.stderr.count("\n") == 1
 
@@ -167,20 +168,9 @@ def test_the_command_line_has_the_benchmarks() -> None:
 @pytest.mark.timeout(600)
 def test_opponents_alternate_and_leave_a_record(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks",
-        "exact",
-        "--models",
-        "d64",
-        "--threads",
-        "1",
-        "--steps",
-        "2",
-    ]
-    command.append("--quick")
-    done = subprocess.run([*command, "--json", str(out)], capture_output=True, text=True, check=False)
+    words = "exact --models d64 --threads 1 --steps 2 --quick --json"
+    command = python("-m", "benchmarks", *words.split(), str(out))
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     record: dict[str, Any] = json.loads(out.read_text())
     assert set(record) == {"machine", "date", "commit", "command", "rows", "summary"}

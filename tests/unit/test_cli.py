@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.swarm import ROOT
+from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
+from trainer.children import python
 from trainer.create import Created
 from trainer.folder import RunFolder
 from verification.errors import Unavailable, UserError
@@ -165,9 +166,9 @@ def test_every_command_explains_itself(
 
 def started(run: RunFolder, *options: str) -> "subprocess.Popen[str]":
     """Start a peer as a user does: Ctrl-C reaches it, even where the tests run in the background and ignore it."""
-    command = [sys.executable, "-m", "trainer.cli", *peer(run, *options)]
+    command = python("-m", "trainer.cli", *peer(run, *options))
     return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        command, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

@@ -3,16 +3,15 @@
 import hashlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.checkout import ROOT
 from trainer import exact
-
-ROOT = Path(__file__).resolve().parents[2]
+from trainer.children import python
 
 # Recorded once; every machine must reproduce it.
 EXPECTED = "c3bc4c7bdb4f5d4ca81edaff76e24bb6e7e65bfa5cc3a7ba9a1d393b5355dbe5"
@@ -76,7 +75,7 @@ def run(threads: int, capability: str | None, mode: str | None) -> str:
         environment["ATEN_CPU_CAPABILITY"] = capability
     if mode:
         environment["MKL_CBWR"] = mode
-    command = [sys.executable, str(Path(__file__).resolve())]
+    command = python(str(Path(__file__).resolve()))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -3,15 +3,16 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.checkout import ROOT
+from trainer.children import python
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (None, "AVX512_CORE", "AVX2", "SSE41")
 EXPECTED = "bc41fdfd6c5ae11ec477de570d09981a89d04dd168c50117e23abd11b91640de"
 """Digest of all products, recorded once from int64; the same on every machine."""
@@ -26,7 +27,7 @@ def examined(threads: int, level: str | None, force: str | None = None) -> dict[
     }
     environment = {key: value for key, value in os.environ.items() if key not in settings}
     environment |= {key: value for key, value in settings.items() if value is not None}
-    command = [sys.executable, str(Path(__file__).with_name("exact_isa_child.py")), str(threads)]
+    command = python(str(Path(__file__).with_name("exact_isa_child.py")), str(threads))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)

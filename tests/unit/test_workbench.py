@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.checkout import environment
 from trainer import orders
 from trainer.create import Created
 from trainer.programs.operators import ARITHMETIC
@@ -26,7 +27,6 @@ from verification.tensors import Tensor
 from verification.units import Address, Count, Round
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 LIMIT = 1 << 24
 MISSING = orders.CheckContribution(
     Address(bytes(20)), Commit(Round(0), ZERO, ZERO, BundleRef(tagged("no"), tagged("such")), Count(0), ZERO)
@@ -36,10 +36,9 @@ MISSING = orders.CheckContribution(
 @asynccontextmanager
 async def bench() -> AsyncIterator[tuple[Workbench, trio.Nursery]]:
     """Run a compute process of this checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
-            async with Workbench(nursery, environment) as running:
+            async with Workbench(nursery, environment()) as running:
                 yield running, nursery
             nursery.cancel_scope.cancel()
 
