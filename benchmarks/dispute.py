@@ -62,7 +62,7 @@ from verification.statements import (
     Opening,
     Reveal,
     make_statement,
-    round_of,
+    open_statement,
     sign_statement,
 )
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
@@ -307,7 +307,7 @@ class Case:
             data = self._signed(side, body)
             self.sent[side.name] += len(data)
             began = time.perf_counter()
-            law.apply(self.state, data, Millis(1), self.executor)
+            law.apply(self.state, open_statement(data), Millis(1), self.executor)
             spent = time.perf_counter() - began
             self.referee += spent
             self.evidence = spent if isinstance(body, Evidence) else self.evidence
@@ -350,7 +350,7 @@ class Case:
         return found
 
     def _signed(self, side: Side, body: Body) -> bytes:
-        head = law.head_of(self.state, round_of(body))
+        head = law.head_of(self.state, body.round)
         return sign_statement(SECRETS[side.name], make_statement("bench", self.state.run, head, body))
 
     def _next(self, side: Side) -> Body:

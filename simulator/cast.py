@@ -32,7 +32,7 @@ from verification.manifest import BundleRef, Place
 from verification.outer import mixture, outer_inputs
 from verification.program import outputs_of
 from verification.state import State
-from verification.statements import VERIFIER, WORKER, Body, Spoiled, make_statement, round_of, sign_statement
+from verification.statements import VERIFIER, WORKER, Body, Spoiled, make_statement, sign_statement
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
@@ -150,7 +150,7 @@ class Actor:
 
     def sign(self, state: State, body: Body) -> bytes:
         """Return the statement as it is written down: signed once per place, the same after a restart."""
-        head = law.head_of(state, round_of(body))
+        head = law.head_of(state, body.round)
         statement = make_statement(state.chain, state.run, head, body)
         place = (statement.round, statement.slot, head)
         if place not in self.journal:
@@ -159,7 +159,7 @@ class Actor:
 
     def forge(self, state: State, body: Body) -> bytes:
         """Return a statement signed afresh, past the journal."""
-        head = law.head_of(state, round_of(body))
+        head = law.head_of(state, body.round)
         return sign_statement(self.secret, make_statement(state.chain, state.run, head, body))
 
     def compute(self, action: Computed, state: State, blobs: Blobs, now: Millis) -> Any:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from simulator.toy import ToyExecutor
 from verification import codec, law
 from verification.effects import Effect
-from verification.errors import Refused, Violation
+from verification.errors import Violation
 from verification.executor import Executor
 from verification.ledger.local import Genesis, next_head
 from verification.state import State, total_money
+from verification.statements import open_statement
 from verification.units import Digest, Millis
 
 
@@ -61,7 +62,7 @@ class MemoryLedger:
             effects = (
                 law.advance(state, line.at)
                 if line.kind == "tick"
-                else law.apply(state, line.data, line.at, self.executor)
+                else law.apply(state, open_statement(line.data), line.at, self.executor)
             )
             assert tuple(effects) == line.effects
         return state
@@ -69,12 +70,10 @@ class MemoryLedger:
     def submit(self, data: bytes, now: Millis) -> bool:
         """Admit a statement or raise the Violation; return False for what is known, which is acknowledged again."""
         self.tick(now)
-        try:
-            self._append(now, "statement", data, lambda: law.apply(self.state, data, now, self.executor))
-        except Refused:
-            if not law.is_known(self.state, data):
-                raise
+        said = open_statement(data)
+        if law.is_known(self.state, said):
             return False
+        self._append(now, "statement", data, lambda: law.apply(self.state, said, now, self.executor))
         return True
 
     def tick(self, now: Millis) -> bool:

@@ -67,7 +67,9 @@ def fold(world: World, clock: Callable[[], float]) -> Folded:
         genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, first.at
     )
     state.head = first.head
-    kinds = [open_statement(line.data)[1].kind if line.kind == "statement" else line.kind for line in lines]
+    kinds = [
+        open_statement(line.data).statement.kind if line.kind == "statement" else line.kind for line in lines
+    ]
     folded = Folded(dict.fromkeys(kinds, 0.0))
     for kind, line in zip(kinds, lines, strict=True):
         state.head, number = line.head, len(state.rounds) - 1
@@ -75,7 +77,7 @@ def fold(world: World, clock: Callable[[], float]) -> Folded:
         if line.kind == "tick":
             law.advance(state, line.at)
         else:
-            law.apply(state, line.data, line.at, world.ledger.executor)
+            law.apply(state, open_statement(line.data), line.at, world.ledger.executor)
         taken = clock() - began
         folded.kinds[kind] += taken
         if number in STEADY:

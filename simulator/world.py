@@ -305,15 +305,14 @@ class World:
 
     def _overhear(self, data: bytes) -> None:
         """Statements are public: an honest member that holds two for one place reports them. (SPEC.md 6.9)"""
-        author, statement, _ = open_statement(data)
-        place = (author, statement.round, statement.slot, statement.head)
-        if place not in self.state.said or place in self._reported or law.is_known(self.state, data):
+        said = open_statement(data)
+        place = said.place
+        if place not in self.state.said or place in self._reported or law.is_known(self.state, said):
             return
         for line in self.ledger.log:
             if line.kind != "statement":
                 continue
-            other, first, _ = open_statement(line.data)
-            if (other, first.round, first.slot, first.head) == place:
+            if open_statement(line.data).place == place:
                 self._report(Contradiction(line.data, data), place)
                 return
 

@@ -39,6 +39,7 @@ from verification.statements import (
     Commit,
     Demand,
     Finished,
+    OfRun,
     Seal,
     Statement,
     Trace,
@@ -290,7 +291,8 @@ def vectors() -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     for kind in KINDS:
         place = _first(world, kind)
         data = world.ledger.log[place].data
-        author, statement, body = open_statement(data)
+        opened = open_statement(data)
+        author, statement, body = opened.sender, opened.statement, opened.body
         secret = secrets[author]
 
         def signed(said: Any, by: bytes = secret, like: Statement = statement) -> bytes:
@@ -372,10 +374,12 @@ def _first(world: World, kind: str) -> int:
     for wanted in (1, 0):
         for number, line in enumerate(world.ledger.log):
             if line.kind == "statement":
-                author, statement, body = open_statement(line.data)
-                if any(isinstance(e, Slashed) and e.address == author for e in line.effects):
+                said = open_statement(line.data)
+                if any(isinstance(e, Slashed) and e.address == said.sender for e in line.effects):
                     continue
-                if statement.kind == kind and getattr(body, "round", wanted) >= wanted:
+                if said.statement.kind == kind and (
+                    isinstance(said.body, OfRun) or said.body.round >= wanted
+                ):
                     return number
     raise ValueError(f"the run says no {kind}")
 

@@ -79,7 +79,7 @@ def rewritten(name: str, kind: type, change: Callable[[Any], Body]) -> bytes:
     cheat = world.actors[0]
     statements = []
     for signed in conviction.statements:
-        *_, body = open_statement(signed)
+        body = open_statement(signed).body
         if isinstance(body, kind):
             head = law.head_of(world.state, conviction.round)
             again = make_statement(world.state.chain, world.state.run, head, change(body))
@@ -93,8 +93,9 @@ def signed_by(name: str, other: bytes, run: Digest | None = None) -> bytes:
     conviction = unpack(played(name)[1])
     statements = []
     for signed in conviction.statements:
-        _, statement, body = open_statement(signed)
-        if isinstance(body, Answer | Trace):
+        said = open_statement(signed)
+        statement = said.statement
+        if isinstance(said.body, Answer | Trace):
             signed = sign_statement(other, dataclasses.replace(statement, run=run or statement.run))
         statements.append(signed)
     return pack(dataclasses.replace(conviction, statements=tuple(statements)))

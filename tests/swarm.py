@@ -164,7 +164,8 @@ def statements(folder: RunFolder) -> list[tuple[Address, Statement, bytes]]:
     ledger = LocalLedger(folder.ledger, executor)
     entries = ledger.entries()
     ledger.close()
-    return [(*open_statement(e.data)[:2], e.data) for e in entries if e.kind == "statement"]
+    opened = [open_statement(entry.data) for entry in entries if entry.kind == "statement"]
+    return [(said.sender, said.statement, said.data) for said in opened]
 
 
 def places(folder: RunFolder) -> dict[tuple[Any, ...], set[bytes]]:

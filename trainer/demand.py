@@ -21,7 +21,7 @@ from verification.ledger.local import Entry, LocalLedger, read_genesis
 from verification.signing import address_of, checksum
 from verification.state import Demanded, Stage, State
 from verification.statements import Chunk, Demand, make_statement, open_statement, sign_statement
-from verification.units import Address, Round
+from verification.units import Address
 
 PAUSE_SECONDS = 0.2
 
@@ -82,7 +82,7 @@ def choose(state: State, number: int | None, worker: Address | None) -> Demand:
 def demand(ledger: LocalLedger, secret: bytes, body: Demand) -> Demanded:
     """Put the demand on the ledger, or find it there; raises UserError where the law refuses it."""
     state = ledger.state
-    head = law.head_of(state, Round(body.round))
+    head = law.head_of(state, body.round)
     try:
         ledger.submit(sign_statement(secret, make_statement(state.chain, state.run, head, body)))
     except Refused as refusal:
@@ -101,9 +101,9 @@ def wait(ledger: LocalLedger, found: Demanded, pause: Callable[[], None]) -> tup
         if now.is_met:
             said = (open_statement(entry.data) for entry in entries if entry.kind == "statement")
             return next(
-                (author, body)
-                for author, _, body in said
-                if isinstance(body, Chunk) and body.demand == found.number
+                (one.sender, one.body)
+                for one in said
+                if isinstance(one.body, Chunk) and one.body.demand == found.number
             )
         if now.is_overdue or ledger.state.stage is Stage.ENDED:
             return None

@@ -39,7 +39,7 @@ class Journal:
     def _check_author(self, path: Path) -> None:
         """Refuse a journal of another key, which would speak for that one. Raises UserError."""
         row = self._connection.execute("SELECT data FROM said LIMIT 1").fetchone()
-        if row is None or open_statement(bytes(row[0]))[0] == address_of(self._secret):
+        if row is None or open_statement(bytes(row[0])).sender == address_of(self._secret):
             return
         self.close()
         raise UserError(

@@ -47,7 +47,7 @@ from verification.merkle import root
 from verification.outer import mixture
 from verification.signing import checksum
 from verification.state import Stage, State
-from verification.statements import MAX_STATEMENT, VERIFIER, Join, Spoiled, round_of
+from verification.statements import MAX_STATEMENT, VERIFIER, Join, Spoiled
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
 
@@ -222,9 +222,7 @@ class Peer:
             self._note_peers(state)
             wanted = self._decide(state, me)
             heads = {
-                id(act): law.head_of(state, round_of(act.body))
-                for act in wanted
-                if isinstance(act, Say | Forge)
+                id(act): law.head_of(state, act.body.round) for act in wanted if isinstance(act, Say | Forge)
             }
             ended = state.stage is Stage.ENDED
         for act in wanted:

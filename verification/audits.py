@@ -10,7 +10,7 @@ from verification.debts import LinkDebt, OpeningDebt, RevealDebt
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, Effect
 from verification.errors import BadEvidence, Refused
-from verification.executor import Executor
+from verification.executor import Now
 from verification.manifest import Place
 from verification.membership import active, get_member, mark_away, settle_debt, suspend
 from verification.rounds import get_round
@@ -25,7 +25,7 @@ from verification.sampling import (
     time_for,
 )
 from verification.state import Audit, AuditKey, Duty, Member, Ruling, Session, Standing, State, Watch
-from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
+from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Said, Verdict
 from verification.units import MILLION, PPM, Address, Digest, Millis, Round
 
 
@@ -81,8 +81,12 @@ def get_session(state: State, number: Round) -> Session:
     return session
 
 
-def process_verdict(state: State, sender: Address, body: Verdict) -> None:
-    """Take a blind verdict; whether it was due shows when the link is out. (SPEC.md 5.5)"""
+def process_verdict(state: State, said: Said[Verdict], now: Now) -> list[Effect]:
+    """Take a blind verdict; whether it was due shows when the link is out. (SPEC.md 5.5)
+
+    Raises Refused when the session takes none from the sender, and where there is nothing to judge.
+    """
+    sender, body = said.sender, said.body
     session = get_session(state, body.round)
     if session.watch is not Watch.VERDICT or sender in session.finished:
         raise Refused("the session takes no verdict from the sender now")
@@ -98,20 +102,24 @@ def process_verdict(state: State, sender: Address, body: Verdict) -> None:
     if (sender, body.work, body.worker) in session.verdicts:
         raise Refused("the sender has given this verdict already")
     session.verdicts[sender, body.work, body.worker] = body.blind
+    return []
 
 
-def process_finished(state: State, sender: Address, body: Finished) -> None:
-    """A verifier gives no more verdicts in this session. (SPEC.md 5.6)"""
-    session = get_session(state, body.round)
+def process_finished(state: State, said: Said[Finished], now: Now) -> list[Effect]:
+    """End a verifier's verdicts in a session; raises Refused when it waits for none of them. (SPEC.md 5.6)"""
+    sender, session = said.sender, get_session(state, said.body.round)
     if session.watch is not Watch.VERDICT or sender not in session.verifiers or sender in session.finished:
         raise Refused("the session does not wait for the sender")
     session.finished.add(sender)
+    return []
 
 
-def process_opening(
-    state: State, sender: Address, body: Opening, now: Millis, executor: Executor
-) -> list[Effect]:
-    """Take a worker's leaves, checked against its commitment; late ones end a suspension. (SPEC.md 5.7)"""
+def process_opening(state: State, said: Said[Opening], now: Now) -> list[Effect]:
+    """Take a worker's leaves, checked against its commitment; late ones end a suspension. (SPEC.md 5.7)
+
+    Raises Refused when nothing asks the sender to open, BadEvidence for leaves that are not those it committed to.
+    """
+    sender, body = said.sender, said.body
     worked = get_round(state, body.round)
     commit = worked.commits.get(sender)
     if commit is None or sender in worked.openings:
@@ -124,18 +132,22 @@ def process_opening(
     if salted_root(state.run, body.round, body.digests, body.salts) != commit.leaves:
         raise BadEvidence("the opening does not lead to the committed root")
     values = (*body.digests, commit.contribution.digest)
-    failure = disputes.failure_in(state, values, (Place.PROLOGUE, Place.STEP), executor)
+    failure = disputes.failure_in(state, values, (Place.PROLOGUE, Place.STEP), now.executor)
     worked.openings[sender] = body
     if failure is not None:
         worked.failures[sender] = failure
     effects = settle_debt(state, get_member(state, sender), OpeningDebt(body.round))
     for number, key in sorted(state.waiting.pop((body.round, sender), [])):
-        effects += _judge(state, state.sessions[number], key, now)
+        effects += _judge(state, state.sessions[number], key, now.time)
     return effects
 
 
-def process_reveal(state: State, sender: Address, body: Reveal) -> list[Effect]:
-    """Take a verifier's opened verdict; a late one only ends its suspension. (SPEC.md 5.8)"""
+def process_reveal(state: State, said: Said[Reveal], now: Now) -> list[Effect]:
+    """Take a verifier's opened verdict; a late one only ends its suspension. (SPEC.md 5.8)
+
+    Raises Refused when the session waits for none, BadEvidence for one that does not open the blind verdict.
+    """
+    sender, body = said.sender, said.body
     session = get_session(state, body.round)
     key = (sender, body.work, body.worker)
     if session.verdicts.get(key) is None or key in session.reveals:
@@ -150,8 +162,12 @@ def process_reveal(state: State, sender: Address, body: Reveal) -> list[Effect]:
     return []
 
 
-def process_link(state: State, sender: Address, body: Link, now: Millis) -> list[Effect]:
-    """Take a verifier's link; it shows which duties were its own, and every link before it. (SPEC.md 5.2)"""
+def process_link(state: State, said: Said[Link], now: Now) -> list[Effect]:
+    """Take a verifier's link; it shows which duties were its own, and every link before it. (SPEC.md 5.2)
+
+    Raises Refused when the session waits for none, BadEvidence for one that is not on the sender's chain.
+    """
+    sender, body = said.sender, said.body
     session = get_session(state, body.round)
     if sender not in session.verifiers or sender in session.links:
         raise Refused("the session expects no link from the sender")
@@ -171,7 +187,7 @@ def process_link(state: State, sender: Address, body: Link, now: Millis) -> list
             effects += settle_debt(state, member, LinkDebt(earlier))
             if missing.watch is Watch.DONE and member.standing is not Standing.EXCLUDED:
                 for key in sorted(_duties(state, missing, {sender}) - missing.audits.keys()):
-                    effects += _judge(state, missing, key, now)
+                    effects += _judge(state, missing, key, now.time)
     return effects
 
 

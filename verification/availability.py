@@ -5,17 +5,22 @@ from verification.debts import ChunkDebt
 from verification.digest import tagged
 from verification.effects import Effect, Paid, Payment
 from verification.errors import BadEvidence, Refused
+from verification.executor import Now
 from verification.membership import get_member, settle_debt, suspend
 from verification.money import credit, pay_stake
 from verification.rounds import get_round
 from verification.state import Demanded, Phase, Standing, State, Watch
-from verification.statements import Chunk, Demand
+from verification.statements import Chunk, Demand, Said
 from verification.tensors import Bundle, Tensor, bundle_of_root, digest_of_rows, row_paths, tensor_digest
 from verification.units import NOTHING, Address, Count, Digest, Millis, Round
 
 
-def process_demand(state: State, sender: Address, body: Demand, now: Millis) -> None:
-    """Take the price and draw a chunk from the ledger's head, which the sender alone can steer. (SPEC.md 4.13)"""
+def process_demand(state: State, said: Said[Demand], now: Now) -> list[Effect]:
+    """Take the price and draw a chunk from the ledger's head, which the sender alone can steer. (SPEC.md 4.13)
+
+    Raises Refused where nobody has promised to serve, one is demanded already, or the sender cannot pay.
+    """
+    sender, body = said.sender, said.body
     worked = get_round(state, body.round)
     if worked.phase not in (Phase.SEAL, Phase.SEALED) or not holders(state, body.round, body.worker):
         raise Refused("nobody has promised to serve this contribution")
@@ -26,13 +31,18 @@ def process_demand(state: State, sender: Address, body: Demand, now: Millis) -> 
         raise Refused("a chunk of this contribution is demanded already")
     price = state.manifest.money.chunk_price
     pay_stake(state, sender, price)
-    deadline = Millis(now + state.manifest.windows.opening)
+    deadline = Millis(now.time + state.manifest.windows.opening)
     seed = tagged("demand", state.head, sender)
     state.demands.append(Demanded(len(state.demands), body.round, body.worker, sender, price, seed, deadline))
+    return []
 
 
-def process_chunk(state: State, sender: Address, body: Chunk) -> list[Effect]:
-    """Check a chunk against the commitment; the first to show it is paid, and all attesters are free. (SPEC.md 4.13)"""
+def process_chunk(state: State, said: Said[Chunk], now: Now) -> list[Effect]:
+    """Check a chunk against the commitment; the first to show it is paid, and all attesters are free. (SPEC.md 4.13)
+
+    Raises Refused for strangers and what is not demanded, BadEvidence for another chunk.
+    """
+    sender, body = said.sender, said.body
     get_member(state, sender)
     if not body.demand < len(state.demands) or state.demands[body.demand].is_met:
         raise Refused("no such chunk is demanded")

@@ -5,6 +5,7 @@ Pure: whoever reads the log passes its statements and effects.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from verification import merkle, narrowing
 from verification.causes import Cause
@@ -19,45 +20,51 @@ from verification.sampling import leaf_steps
 from verification.state import Dispute, Ruling, State
 from verification.statements import (
     MAX_ENTRIES,
+    Answer,
     Body,
+    Commit,
     Contradiction,
     Evidence,
     Mismatch,
+    NodeList,
+    OfRun,
+    Opening,
+    Said,
+    Seal,
     Spoiled,
-    answer_slot,
-    nodes_slot,
+    Trace,
     open_statement,
-    trace_slot,
 )
 from verification.units import Address, Count, Digest, Round
 
+B = TypeVar("B", bound=Body)
 Programs = Callable[[Digest], Program]
 
 
 @dataclass(frozen=True)
 class Log:
-    """All statements of a run by (author, round, slot), as signed bytes and as what they say."""
+    """All statements of a run by (author, round, slot)."""
 
-    said: Mapping[tuple[Address, Round, str], tuple[bytes, Body]]
+    said: Mapping[tuple[Address, Round, str], Said[Body]]
 
     @classmethod
     def read(cls, statements: Iterable[bytes]) -> "Log":
         """Return the log of admitted statements; raises a Violation for bytes that are none."""
-        said = {}
-        for data in statements:
-            author, statement, body = open_statement(data)
-            said[author, statement.round, statement.slot] = (data, body)
-        return cls(said)
+        opened = map(open_statement, statements)
+        return cls({(said.sender, said.body.round, said.body.slot): said for said in opened})
 
     def signed(self, author: Address, number: Round, slot: str) -> bytes | None:
-        """Return what an author signed in a place."""
+        """Return what an author signed in a place, as bytes."""
         found = self.said.get((author, number, slot))
-        return None if found is None else found[0]
+        return None if found is None else found.data
 
-    def body(self, author: Address, slot: str) -> Body | None:
+    def of_run(self, author: Address, slot: str) -> Said[Body] | None:
         """Return what an author said in a place that belongs to no round."""
-        found = self.said.get((author, Round(0), slot))
-        return None if found is None else found[1]
+        return self.said.get((author, OfRun.round, slot))
+
+    def each(self, kind: type[B]) -> list[Said[B]]:
+        """Return all statements of a kind, in the log's order."""
+        return [cast("Said[B]", said) for said in self.said.values() if isinstance(said.body, kind)]
 
 
 def convictions(
@@ -72,20 +79,18 @@ def convictions(
         if dispute.ruling is Ruling.GUILTY and fault not in seen:
             seen.add(fault)
             found[f"dispute-{dispute.number + 1}"] = _of_dispute(state, log, dispute, programs)
-    said = [body for _, body in log.said.values() if isinstance(body, Contradiction)]
-    for number, body in enumerate(said, 1):
-        author, statement, _ = open_statement(body.first)
+    for number, said in enumerate(log.each(Contradiction), 1):
+        both, first = (said.body.first, said.body.second), open_statement(said.body.first)
         found[f"contradiction-{number}"] = _plain(
-            state, Kind.CONTRADICTION, author, statement.round, (body.first, body.second)
+            state, Kind.CONTRADICTION, first.sender, first.body.round, both
         )
-    shown = [(data, body) for data, body in log.said.values() if isinstance(body, Spoiled)]
-    for number, (data, spoiled) in enumerate(shown, 1):
-        found[f"spoiled-{number}"] = _of_spoiled(state, log, data, spoiled, programs)
+    for number, shown in enumerate(log.each(Spoiled), 1):
+        found[f"spoiled-{number}"] = _of_spoiled(state, log, shown.data, shown.body, programs)
     silent = [e for e in effects if isinstance(e, Slashed) and e.reason.cause is Cause.NOT_OPENED]
     for number, effect in enumerate(silent, 1):
         of_round = effect.reason.round
         assert of_round is not None
-        commit = log.signed(effect.address, of_round, "Commit")
+        commit = log.signed(effect.address, of_round, Commit.at())
         assert commit is not None
         owed = f"the opening of its leaves of round {of_round}"
         found[f"silence-{number}"] = _plain(state, Kind.SILENCE, effect.address, of_round, (commit,), owed)
@@ -101,7 +106,7 @@ def _plain(
 
 def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: Programs) -> Conviction:
     """Return the conviction by a contribution's own bytes; what shows them is its finder's statement."""
-    commit = log.signed(shown.worker, shown.round, "Commit")
+    commit = log.signed(shown.worker, shown.round, Commit.at())
     assert commit is not None
     program = programs(state.manifest.programs.epilogue.digest)
     sources = [int(output.source) for output in program.outputs]
@@ -114,9 +119,9 @@ def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: P
 def _ended(log: Log, dispute: Dispute) -> Mismatch | Evidence | None:
     """Return the statement with which the challenger ended a dispute, if it was its own."""
     for kind in (Mismatch, Evidence):
-        body = log.body(dispute.challenger, f"{kind.__name__}/{dispute.number}")
-        if isinstance(body, kind):
-            return body
+        said = log.of_run(dispute.challenger, kind.at(dispute.number))
+        if said is not None and isinstance(said.body, Mismatch | Evidence):
+            return said.body
     return None
 
 
@@ -137,7 +142,7 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
     return Conviction(
         state.manifest, kind, dispute.accused, dispute.round, dispute.place,
         None if dispute.leaf is None else Count(dispute.leaf),
-        (*claim, *(data for data, _ in lists_of(state, log, dispute, node))),
+        (*claim, *(said.data for said in lists_of(state, log, dispute, node))),
         _part(program, [] if node is None else [node], uses), None if node is None else Count(node),
         end.inputs if isinstance(end, Evidence) else (), end if isinstance(end, Mismatch) else None,
         _record(state, log, dispute, program, uses), "",
@@ -145,15 +150,15 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
 
 
 def _claim(log: Log, dispute: Dispute) -> tuple[bytes, ...]:
-    slots = ("Seal",) if dispute.place is Place.OUTER else ("Commit", "Opening")
+    slots = (Seal.at(),) if dispute.place is Place.OUTER else (Commit.at(), Opening.at())
     return tuple(
         data for slot in slots if (data := log.signed(dispute.accused, dispute.round, slot)) is not None
     )
 
 
-def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list[tuple[bytes, Body]]:
-    """Return the accused's lists from its claim down to where the dispute ended, as signed and as what they say."""
-    found: list[tuple[bytes, Body]] = []
+def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list[Said[Body]]:
+    """Return the accused's lists from its claim down to where the dispute ended."""
+    found: list[Said[Body]] = []
 
     def add(slot: str) -> bool:
         said = log.said.get((dispute.accused, dispute.round, slot))
@@ -166,13 +171,13 @@ def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list
         steps = state.rounds[dispute.round].assignments[dispute.accused].steps
         low, high = leaf_steps(steps, every)[dispute.leaf - 1 : dispute.leaf + 1]
     while high - low > 1:
-        if not add(answer_slot(low, high)) or (low, high) == (dispute.low, dispute.high):
+        if not add(Answer.at(low, high)) or (low, high) == (dispute.low, dispute.high):
             return found
         ends = narrowing.positions(low, high)
         index = next(i for i, end in enumerate(ends) if end >= dispute.high)
         low, high = (low if index == 0 else ends[index - 1]), ends[index]
     place, step = dispute.place, step_of(dispute)
-    if not add(trace_slot(place, step)) or dispute.trace is None:
+    if not add(Trace.at(place, step)) or dispute.trace is None:
         return found
     leaf = dispute.trace.low if node is None else node - dispute.trace.first
     if isinstance(_ended(log, dispute), Mismatch):
@@ -180,7 +185,7 @@ def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list
     low, high = 0, dispute.trace.length
     while high - low > MAX_ENTRIES:
         low, high = next(part for part in narrowing.segments(low, high) if part[0] <= leaf < part[1])
-        if not add(nodes_slot(place, step, low, high)):
+        if not add(NodeList.at(place, step, low, high)):
             return found
     return found
 
@@ -220,7 +225,7 @@ def _record(
         return PublicRecord(worked.beacon, worked.start.digest, (), Count(0))
     included, mixed = [], mixture(state, worked)
     for part in mixed.parts:
-        data = log.signed(part.worker, part.number, "Commit")
+        data = log.signed(part.worker, part.number, Commit.at())
         assert data is not None
         included.append(Included(Count(part.slot), part.weight, data))
     return PublicRecord(worked.beacon, worked.start.digest, tuple(included), Count(mixed.ballast))

@@ -7,7 +7,7 @@ from verification import money, narrowing, referee
 from verification.causes import Cause, Reason
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, Move
 from verification.errors import BadEvidence, Refused
-from verification.executor import Executor, failed, failures
+from verification.executor import Executor, Now, failed, failures
 from verification.manifest import Manifest, Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.narrowing import Tracing
@@ -28,11 +28,8 @@ from verification.statements import (
     Opening,
     Point,
     Reveal,
+    Said,
     Trace,
-    answer_slot,
-    nodes_slot,
-    slot_of,
-    trace_slot,
 )
 from verification.tensors import Tensor
 from verification.units import Address, Amount, Digest, Millis, Round
@@ -76,8 +73,12 @@ def failure_in(
     return narrowing.first_failure(values, frozenset().union(*known))
 
 
-def process_challenge_seal(state: State, sender: Address, body: ChallengeSeal, now: Millis) -> list[Effect]:
-    """Contest a next state that someone sealed against the challenger's own seal. (SPEC.md 6.2)"""
+def process_challenge_seal(state: State, said: Said[ChallengeSeal], now: Now) -> list[Effect]:
+    """Contest a next state that someone sealed against the challenger's own seal. (SPEC.md 6.2)
+
+    Raises Refused where there is nothing to contest, or the sender may not.
+    """
+    sender, body = said.sender, said.body
     worked = get_round(state, body.round)
     if body.accused not in worked.seals or sender not in worked.seals:
         raise Refused("both sides of this challenge must have sealed the round")
@@ -94,7 +95,7 @@ def process_challenge_seal(state: State, sender: Address, body: ChallengeSeal, n
     ):
         raise Refused("this seal is contested by the sender already, or convicted")
     values = (worked.start.digest, worked.seals[body.accused].digest)
-    return _open(state, body.round, body.accused, sender, Place.OUTER, None, (0, 0), values, now)
+    return _open(state, body.round, body.accused, sender, Place.OUTER, None, (0, 0), values, now.time)
 
 
 def can_pay_bond(state: State, member: Member) -> bool:
@@ -103,26 +104,25 @@ def can_pay_bond(state: State, member: Member) -> bool:
     return member.stake >= (running + 1) * state.manifest.money.accuser_bond
 
 
-def process_list(
-    state: State, sender: Address, body: Answer | Trace | NodeList, now: Millis, executor: Executor
-) -> list[Effect]:
+def process_list(state: State, said: Said[Answer | Trace | NodeList], now: Now) -> list[Effect]:
     """Take the list that disputes with its author wait for; one that is wrong in itself convicts. (SPEC.md 6.3, 6.4)
 
     An honest peer is never refused here and cannot be made to sign a wrong list, so there is nothing to wait for.
+    Raises Refused when no dispute waits for the list.
     """
-    slot = slot_of(body)
+    sender, body, slot = said.sender, said.body, said.body.slot
     about = [d for d in state.open_disputes() if (d.round, d.accused) == (body.round, sender)]
     waiting = [d for d in about if d.turn is Turn.LIST and awaited(d) == slot]
     if not waiting:
         raise Refused("no dispute waits for this list of the sender's")
-    listed = _listed(state, waiting[0], body, executor)
+    listed = _listed(state, waiting[0], body, now.executor)
     if isinstance(listed, Cause):
         return convict(state, waiting[0], listed)
     state.rounds[body.round].lists[sender, slot] = listed
     move, count = Move.LISTS_STATES if isinstance(body, Answer) else Move.LISTS_NODES, len(body.entries)
     effects: list[Effect] = [DisputeMoved(waiting[0].number, sender, move, count, count)]
     for dispute in waiting:
-        effects += _reuse_list(state, dispute, now)
+        effects += _reuse_list(state, dispute, now.time)
     return effects
 
 
@@ -142,29 +142,31 @@ def _listed(
     return narrowing.nodes_fault(dispute.trace, body) or Listed(body.entries, dispute.trace)
 
 
-def process_point(
-    state: State, sender: Address, body: Point, now: Millis, executor: Executor
-) -> list[Effect]:
-    """Narrow the dispute to the first entry that the challenger disagrees with. (SPEC.md 6.3, 6.4)"""
+def process_point(state: State, said: Said[Point], now: Now) -> list[Effect]:
+    """Narrow the dispute to the first entry that the challenger disagrees with. (SPEC.md 6.3, 6.4)
+
+    Raises Refused when the dispute waits for something else, BadEvidence for an entry that its list has not.
+    """
+    sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
     if sender != dispute.challenger or body.level != dispute.level:
         raise Refused("the dispute waits for another party or list")
     if not body.index < len(dispute.entries):
         raise BadEvidence("the index lies outside the list")
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
-    _spend_clock(dispute, sender, now)
+    _spend_clock(dispute, sender, now.time)
     if dispute.trace is None:
         part = narrowing.narrow(dispute.low, dispute.high, dispute.agreed, dispute.entries, body.index)
         dispute.low, dispute.high, dispute.agreed, dispute.claimed = part
         moved = DisputeMoved(dispute.number, sender, Move.CONTESTS_STATE, dispute.high, dispute.high)
     else:
-        moved = _point_into_trace(dispute, dispute.trace, body.index, executor)
+        moved = _point_into_trace(dispute, dispute.trace, body.index, now.executor)
     dispute.level, dispute.entries = dispute.level + 1, ()
     dispute.turn = Turn.LIST if dispute.node is None else Turn.EVIDENCE
     effects.append(moved)
-    if dispute.trace is None and failure_in(state, [dispute.agreed], [Place.STEP], executor):
+    if dispute.trace is None and failure_in(state, [dispute.agreed], [Place.STEP], now.executor):
         return [*effects, *_acquit(state, dispute, Cause.FAILED_BEFORE)]
-    return [*effects, *_reuse_list(state, dispute, now)]
+    return [*effects, *_reuse_list(state, dispute, now.time)]
 
 
 def _point_into_trace(dispute: Dispute, trace: Tracing, index: int, executor: Executor) -> DisputeMoved:
@@ -190,42 +192,46 @@ def _arrive(dispute: Dispute, number: int, executor: Executor) -> None:
     dispute.near = place_of(program, number)
 
 
-def process_mismatch(
-    state: State, sender: Address, body: Mismatch, now: Millis, executor: Executor
-) -> list[Effect]:
-    """Convict an accused whose trace has right nodes and other outputs than these give. (SPEC.md 6.5)"""
+def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effect]:
+    """Convict an accused whose trace has right nodes and other outputs than these give. (SPEC.md 6.5)
+
+    Raises Refused when the dispute waits for something else, BadEvidence when the output is right or nothing is shown.
+    """
+    sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
     if sender != dispute.challenger or dispute.trace is None or not dispute.trace.is_whole:
         raise Refused("the dispute waits for another party or move")
-    trace, program = dispute.trace, executor.program(dispute.trace.program)
+    trace, program = dispute.trace, now.executor.program(dispute.trace.program)
     constants = partial(_constant, program)
     computed = referee.judge_output(execution_of(state, dispute), head_of(program), trace, constants, body)
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
-    _spend_clock(dispute, sender, now)
+    _spend_clock(dispute, sender, now.time)
     dispute.computed, dispute.claimed = computed, trace.outputs[body.output]
-    _arrive(dispute, trace.sources[body.output], executor)
+    _arrive(dispute, trace.sources[body.output], now.executor)
     output = int(body.output)
     moved = DisputeMoved(dispute.number, sender, Move.SHOWS_OUTPUT, output, output)
     return [*effects, moved, *convict(state, dispute, Cause.WRONG_OUTPUT)]
 
 
-def process_evidence(
-    state: State, sender: Address, body: Evidence, now: Millis, executor: Executor
-) -> list[Effect]:
-    """Check the disputed node's inputs against what is agreed, execute it, rule. (SPEC.md 6.5)"""
+def process_evidence(state: State, said: Said[Evidence], now: Now) -> list[Effect]:
+    """Check the disputed node's inputs against what is agreed, execute it, rule. (SPEC.md 6.5)
+
+    Raises Refused when the dispute waits for something else, BadEvidence for inputs that are not the node's.
+    """
+    sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.EVIDENCE)
     if sender != dispute.challenger:
         raise Refused("the dispute waits for another party")
     assert dispute.trace is not None
     assert dispute.node is not None
-    trace, program = dispute.trace, executor.program(dispute.trace.program)
+    trace, program = dispute.trace, now.executor.program(dispute.trace.program)
     node = program.nodes[dispute.node - trace.first]
     computed = referee.judge_node(
-        executor, execution_of(state, dispute), head_of(program), trace, dispute.node, node,
+        now.executor, execution_of(state, dispute), head_of(program), trace, dispute.node, node,
         partial(_constant, program), body.inputs,
     )  # fmt: skip
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
-    _spend_clock(dispute, sender, now)
+    _spend_clock(dispute, sender, now.time)
     dispute.computed = computed
     moved = DisputeMoved(dispute.number, sender, Move.BRINGS_INPUTS, dispute.node, dispute.node)
     goes_on = computed == failed(trace.program, dispute.node) and trace.failed != dispute.node
@@ -385,10 +391,10 @@ def awaited(dispute: Dispute) -> str:
     """Return the slot of the list that a dispute waits for: of states, a trace, or of its nodes. (SPEC.md 6.3, 6.4)"""
     step = step_of(dispute)
     if dispute.trace is not None:
-        return nodes_slot(dispute.place, step, dispute.trace.low, dispute.trace.high)
+        return NodeList.at(dispute.place, step, dispute.trace.low, dispute.trace.high)
     if dispute.high - dispute.low > 1:
-        return answer_slot(dispute.low, dispute.high)
-    return trace_slot(dispute.place, step)
+        return Answer.at(dispute.low, dispute.high)
+    return Trace.at(dispute.place, step)
 
 
 def step_of(dispute: Dispute) -> int:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from verification.digest import integer, tagged
 from verification.errors import ProofswarmError
 from verification.program import Node, Program, ProgramHead
 from verification.tensors import Tensor, tensor_digest
-from verification.units import Digest
+from verification.units import Digest, Millis
 
 
 class StepFailed(ProofswarmError):
@@ -36,6 +37,14 @@ class Executor(Protocol):
         Unavailable for an unknown arithmetic.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Now:
+    """What the law is given beside a statement: the ledger's time, and who executes nodes for it."""
+
+    time: Millis
+    executor: Executor
 
 
 def failed(program: Digest, number: int) -> Digest:

@@ -20,10 +20,9 @@ from verification import (
 )
 from verification.causes import Cause
 from verification.debts import ChunkDebt
-from verification.digest import tagged
 from verification.effects import Effect, StageChanged
 from verification.errors import Refused
-from verification.executor import Executor
+from verification.executor import Executor, Now
 from verification.manifest import Manifest, cost_of_round, run_id
 from verification.sampling import next_beacon
 from verification.state import Phase, RoundState, Session, Stage, Standing, State, Watch
@@ -46,13 +45,12 @@ from verification.statements import (
     Opening,
     Point,
     Reveal,
+    Said,
     Seal,
     Spoiled,
-    Statement,
     Trace,
     Verdict,
     Withdraw,
-    open_statement,
 )
 from verification.units import Address, Amount, Digest, Millis, Round
 
@@ -81,35 +79,31 @@ def head_of(state: State, number: Round) -> Digest:
     return state.rounds[number].head if number < len(state.rounds) else GENESIS_HEAD
 
 
-def apply(state: State, data: bytes, now: Millis, executor: Executor) -> list[Effect]:
-    """Admit one signed statement and return its effects; raises a Violation and changes nothing otherwise."""
-    sender, statement, body = open_statement(data)
-    _check_place(state, sender, statement)
+def apply(state: State, said: Said[Body], now: Millis, executor: Executor) -> list[Effect]:
+    """Admit one statement and return its effects; raises Refused or BadEvidence and changes nothing otherwise."""
+    _check_place(state, said)
     if now < state.now:
         raise Refused("time does not run backwards")
     if (due := next_deadline(state)) is not None and due <= now:
         raise Refused("a deadline has passed: let time pass before the statement")
-    effects = _process(state, sender, body, now, executor)
-    state.said[_place(sender, statement)] = tagged("said", data)
+    effects = HANDLERS[type(said.body)](state, said, Now(now, executor))
+    state.said[said.place] = said.digest
     state.now = now
     return [*effects, *_run_transitions(state, now)]
 
 
-def is_known(state: State, data: bytes) -> bool:
+def is_known(state: State, said: Said[Body]) -> bool:
     """Return whether these very bytes have been admitted: a restarted peer repeats itself. (SPEC.md 3.2)"""
-    sender, statement, _ = open_statement(data)
-    return state.said.get(_place(sender, statement)) == tagged("said", data)
+    return state.said.get(said.place) == said.digest
 
 
-def said_instead(state: State, data: bytes) -> Digest | None:
-    """Return the digest of what the author of a statement has said in its place, if it is something else. (SPEC.md 6.9)
+def said_instead(state: State, said: Said[Body]) -> Digest | None:
+    """Return the digest of what the author of a statement has said in its place, if it is something else.
 
-    Raises Malformed or BadSignature for bytes that are no statement.
+    (SPEC.md 6.9)
     """
-    sender, statement, _ = open_statement(data)
-    said = state.said.get(_place(sender, statement))
-    is_here = (statement.chain, statement.run) == (state.chain, state.run)
-    return said if is_here and said != tagged("said", data) else None
+    before = state.said.get(said.place)
+    return before if said.run == (state.chain, state.run) and before != said.digest else None
 
 
 def advance(state: State, now: Millis) -> list[Effect]:
@@ -139,60 +133,45 @@ def next_deadline(state: State) -> Millis | None:
     return Millis(min(times)) if times and state.stage is not Stage.ENDED else None
 
 
-def _check_place(state: State, sender: Address, statement: Statement) -> None:
+def _check_place(state: State, said: Said[Body]) -> None:
     """Refuse what is signed for another chain, run or head, or says a second thing in one place. (SPEC.md 3.2)"""
-    if statement.chain != state.chain or statement.run != state.run:
+    if said.run != (state.chain, state.run):
         raise Refused("the statement belongs to another chain or run")
-    if statement.head != head_of(state, statement.round):
+    if said.statement.head != head_of(state, said.body.round):
         raise Refused("the statement is signed over another ledger head")
-    if _place(sender, statement) in state.said:
+    if said.place in state.said:
         raise Refused("the sender has spoken in this slot already")
-    if state.stage is Stage.ENDED and statement.kind != "Withdraw":
+    if state.stage is Stage.ENDED and not isinstance(said.body, Withdraw):
         raise Refused("the run has ended")
 
 
-def _place(sender: Address, statement: Statement) -> tuple[Address, Round, str, Digest]:
-    return sender, statement.round, statement.slot, statement.head
+Handler = Callable[[State, Said[Any], Now], list[Effect]]
 
-
-Handler = Callable[[State, Address, Any, Millis, Executor], "list[Effect] | None"]
-
-HANDLERS: dict[type, Handler] = {
-    Join: lambda state, sender, body, now, executor: membership.process_join(state, sender, body),
-    Announce: lambda state, sender, body, now, executor: membership.process_announce(state, sender, body),
-    Withdraw: lambda state, sender, body, now, executor: membership.process_withdraw(state, sender, body),
-    Commit: lambda state, sender, body, now, executor: rounds.process_commit(state, sender, body, now),
-    Attest: lambda state, sender, body, now, executor: rounds.process_attest(state, sender, body, now),
-    Seal: lambda state, sender, body, now, executor: rounds.process_seal(state, sender, body, now),
-    Verdict: lambda state, sender, body, now, executor: audits.process_verdict(state, sender, body),
-    Finished: lambda state, sender, body, now, executor: audits.process_finished(state, sender, body),
-    Opening: lambda state, sender, body, now, executor: audits.process_opening(
-        state, sender, body, now, executor
-    ),
-    Reveal: lambda state, sender, body, now, executor: audits.process_reveal(state, sender, body),
-    Link: lambda state, sender, body, now, executor: audits.process_link(state, sender, body, now),
-    ChallengeSeal: lambda state, sender, body, now, executor: disputes.process_challenge_seal(
-        state, sender, body, now
-    ),
+HANDLERS: dict[type[Body], Handler] = {
+    Join: membership.process_join,
+    Announce: membership.process_announce,
+    Withdraw: membership.process_withdraw,
+    Commit: rounds.process_commit,
+    Attest: rounds.process_attest,
+    Seal: rounds.process_seal,
+    Verdict: audits.process_verdict,
+    Finished: audits.process_finished,
+    Opening: audits.process_opening,
+    Reveal: audits.process_reveal,
+    Link: audits.process_link,
+    ChallengeSeal: disputes.process_challenge_seal,
     Answer: disputes.process_list,
     Trace: disputes.process_list,
     NodeList: disputes.process_list,
     Point: disputes.process_point,
     Mismatch: disputes.process_mismatch,
     Evidence: disputes.process_evidence,
-    Demand: lambda state, sender, body, now, executor: availability.process_demand(state, sender, body, now),
-    Chunk: lambda state, sender, body, now, executor: availability.process_chunk(state, sender, body),
-    Spoiled: lambda state, sender, body, now, executor: spoilage.process_spoiled(
-        state, sender, body, executor
-    ),
-    Contradiction: lambda state, sender, body, now, executor: contradiction.process_contradiction(
-        state, sender, body
-    ),
+    Demand: availability.process_demand,
+    Chunk: availability.process_chunk,
+    Spoiled: spoilage.process_spoiled,
+    Contradiction: contradiction.process_contradiction,
 }
-
-
-def _process(state: State, sender: Address, body: Body, now: Millis, executor: Executor) -> list[Effect]:
-    return HANDLERS[type(body)](state, sender, body, now, executor) or []
+"""The rule of each kind. A handler checks, then changes; where it raises a Violation it has changed nothing."""
 
 
 def _run_transitions(state: State, now: Millis) -> list[Effect]:

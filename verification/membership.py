@@ -4,10 +4,11 @@ from verification.causes import Cause, Reason
 from verification.debts import Debt
 from verification.effects import Effect, MemberJoined, StandingChanged
 from verification.errors import Refused
+from verification.executor import Now
 from verification.manifest import least_stake
 from verification.money import pay_stake, withdraw_stake
 from verification.state import Member, Phase, Stage, Standing, State
-from verification.statements import VERIFIER, WORKER, Announce, Join, Withdraw
+from verification.statements import VERIFIER, WORKER, Announce, Join, Said, Withdraw
 from verification.units import Address, Millis, Round
 
 
@@ -30,8 +31,12 @@ def active(state: State, role: str | None = None, counted_in: Round | None = Non
     ]
 
 
-def process_join(state: State, sender: Address, body: Join) -> list[Effect]:
-    """Stake and join; counts from the round after the next beacon. (SPEC.md 3.4)"""
+def process_join(state: State, said: Said[Join], now: Now) -> list[Effect]:
+    """Stake and join; counts from the round after the next beacon. (SPEC.md 3.4)
+
+    Raises Refused for a member, when the run takes no more, and for a stake that is too small or not there.
+    """
+    sender, body = said.sender, said.body
     if sender in state.members:
         raise Refused("the sender has joined already")
     if state.stage not in (Stage.GATHERING, Stage.RUNNING):
@@ -51,21 +56,24 @@ def process_join(state: State, sender: Address, body: Join) -> list[Effect]:
     return [MemberJoined(sender, body.role, body.stake)]
 
 
-def process_announce(state: State, sender: Address, body: Announce) -> list[Effect]:
-    """Take a member's new endpoint; one that was away is active again. (SPEC.md 3.5)"""
-    member = get_member(state, sender)
+def process_announce(state: State, said: Said[Announce], now: Now) -> list[Effect]:
+    """Take a member's new endpoint; one that was away is active again. (SPEC.md 3.5)
+
+    Raises Refused for strangers and for an older announcement.
+    """
+    body, member = said.body, get_member(state, said.sender)
     if body.sequence <= member.announced:
         raise Refused("an older announcement")
     member.endpoint, member.announced = body.endpoint, body.sequence
     if member.standing is not Standing.AWAY:
         return []
     member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
-    return [StandingChanged(sender, member.standing, Reason(Cause.ANNOUNCED))]
+    return [StandingChanged(member.address, member.standing, Reason(Cause.ANNOUNCED))]
 
 
-def process_withdraw(state: State, sender: Address, body: Withdraw) -> list[Effect]:
-    """Pay a member out after the run has ended. (SPEC.md 7.9)"""
-    member = get_member(state, sender)
+def process_withdraw(state: State, said: Said[Withdraw], now: Now) -> list[Effect]:
+    """Pay a member out after the run has ended; raises Refused before, and for strangers. (SPEC.md 7.9)"""
+    member = get_member(state, said.sender)
     if state.stage is not Stage.ENDED:
         raise Refused("stakes unlock when the run has ended")
     return withdraw_stake(state, member)

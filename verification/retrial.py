@@ -44,14 +44,14 @@ from verification.statements import (
     Mismatch,
     NodeList,
     Opening,
+    Said,
     Seal,
     Spoiled,
-    Statement,
     Trace,
     open_statement,
 )
 from verification.tensors import Tensor, tensor_digest
-from verification.units import Digest, Round
+from verification.units import Digest
 
 B = TypeVar("B")
 MAX_WORK = 1 << 40
@@ -77,10 +77,10 @@ def verify(data: bytes, executor: Executor) -> Finding:
     if not spoken:
         raise BadEvidence("the file holds no statement of the accused")
     if conviction.kind is Kind.CONTRADICTION:
-        return _contradiction(conviction, [statement for statement, _ in spoken])
-    bodies = [body for statement, body in spoken]
-    heads = {statement.head for statement, _ in spoken}
-    if len(heads) != 1 or {statement.round for statement, _ in spoken} != {conviction.round}:
+        return _contradiction(conviction, spoken)
+    bodies = [said.body for said in spoken]
+    heads = {said.statement.head for said in spoken}
+    if len(heads) != 1 or {body.round for body in bodies} != {conviction.round}:
         raise BadEvidence("the statements do not belong to one round")
     if conviction.kind is Kind.SILENCE:
         return _silence(conviction, heads.pop())
@@ -98,11 +98,8 @@ def _spoiled(conviction: Conviction) -> Finding:
     """A commitment and the bytes at its address; whoever showed these, they prove themselves. (SPEC.md 4.15)"""
     if len(conviction.statements) != 2 or conviction.program is None:
         raise BadEvidence("a spoiled contribution needs its commitment, its bytes and its program")
-    said, (_, _, shown) = (
-        _spoken(conviction, conviction.statements[0]),
-        open_statement(conviction.statements[1]),
-    )
-    commit, part = said[1], conviction.program
+    commit, part = _spoken(conviction, conviction.statements[0]).body, conviction.program
+    shown = open_statement(conviction.statements[1]).body
     if not isinstance(commit, Commit) or not isinstance(shown, Spoiled):
         raise BadEvidence("the statements are not a commitment and what its address holds")
     places = {(commit.round, conviction.accused), (shown.round, shown.worker)}
@@ -149,26 +146,23 @@ def _constant(part: ProgramPart, number: int) -> Tensor:
     raise BadEvidence("the file lacks a constant of the node")
 
 
-def _spoken(conviction: Conviction, data: bytes) -> tuple[Statement, Body]:
-    author, statement, body = open_statement(data)
-    if author != conviction.accused or statement.run != run_id(conviction.manifest):
+def _spoken(conviction: Conviction, data: bytes) -> Said[Body]:
+    said = open_statement(data)
+    if said.sender != conviction.accused or said.statement.run != run_id(conviction.manifest):
         raise BadEvidence("a statement is another peer's or another run's")
-    return statement, body
+    return said
 
 
-def _contradiction(conviction: Conviction, statements: Sequence[Statement]) -> Finding:
-    if len(statements) != 2:
+def _contradiction(conviction: Conviction, spoken: Sequence[Said[Body]]) -> Finding:
+    if len(spoken) != 2:
         raise BadEvidence("a contradiction has two statements")
-    first, second = statements
-    if _place(first) != _place(second) or first == second:
+    first, second = spoken
+    is_one_place = (first.run, first.place) == (second.run, second.place)
+    if not is_one_place or first.statement == second.statement:
         raise BadEvidence("the statements do not differ in one place")
-    if first.round != conviction.round:
+    if first.body.round != conviction.round:
         raise BadEvidence("the file names another round than its statements")
-    return finding_of(conviction, Reason(Cause.CONTRADICTION, first.round, about=first.slot))
-
-
-def _place(statement: Statement) -> tuple[str, Digest, Round, str, Digest]:
-    return statement.chain, statement.run, statement.round, statement.slot, statement.head
+    return finding_of(conviction, Reason(Cause.CONTRADICTION, first.body.round, about=first.body.slot))
 
 
 def _silence(conviction: Conviction, head: Digest) -> Finding:
@@ -404,7 +398,8 @@ class _Walk:
         return Execution(self._place, program, record.start, None, data, None, slots, record.ballast)
 
     def _committed(self, entry: Included) -> Digest:
-        _, statement, body = open_statement(entry.commitment)
+        said = open_statement(entry.commitment)
+        statement, body = said.statement, said.body
         is_here = (statement.round, statement.head) == (self._case.round, self._head)
         is_taken_back = entry.weight < 0 and statement.round < self._case.round
         if statement.run != run_id(self._case.manifest) or not isinstance(body, Commit):

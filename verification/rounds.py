@@ -14,12 +14,13 @@ from verification.effects import (
     StageChanged,
 )
 from verification.errors import Refused
+from verification.executor import Now
 from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
 from verification.outer import pending
 from verification.sampling import SLACK, assign, draw_committee, limited_speeds, next_beacon, time_for
 from verification.state import Assignment, Member, Phase, RoundState, Stage, Standing, State
-from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
+from verification.statements import VERIFIER, WORKER, Attest, Commit, Said, Seal
 from verification.units import Address, Millis, Round
 
 
@@ -100,8 +101,12 @@ def let_everyone_decide(state: State, current: RoundState, now: Millis) -> list[
     return [EveryoneDecides(current.number)]
 
 
-def process_commit(state: State, sender: Address, body: Commit, now: Millis) -> list[Effect]:
-    """Take a worker's commitment for the running round. (SPEC.md 4.4)"""
+def process_commit(state: State, said: Said[Commit], now: Now) -> list[Effect]:
+    """Take a worker's commitment for the running round. (SPEC.md 4.4)
+
+    Raises Refused when the round takes none from the sender, and for another start state than the round's.
+    """
+    sender, body = said.sender, said.body
     current = get_round(state, body.round)
     if current.phase is not Phase.COMMIT:
         raise Refused("commitments for this round have closed")
@@ -115,8 +120,12 @@ def process_commit(state: State, sender: Address, body: Commit, now: Millis) -> 
     return []
 
 
-def process_attest(state: State, sender: Address, body: Attest, now: Millis) -> list[Effect]:
-    """Take a member's promise to serve the contributions it holds. (SPEC.md 4.5)"""
+def process_attest(state: State, said: Said[Attest], now: Now) -> list[Effect]:
+    """Take a member's promise to serve the contributions it holds. (SPEC.md 4.5)
+
+    Raises Refused when the round takes none from the sender, and for workers that did not commit.
+    """
+    sender, body = said.sender, said.body
     current = get_round(state, body.round)
     if current.phase is not Phase.ATTEST:
         raise Refused("the round takes no attestations now")
@@ -129,8 +138,12 @@ def process_attest(state: State, sender: Address, body: Attest, now: Millis) -> 
     return []
 
 
-def process_seal(state: State, sender: Address, body: Seal, now: Millis) -> list[Effect]:
-    """Take a member's signature under the next state; late ones stay open to challenge too. (SPEC.md 4.7)"""
+def process_seal(state: State, said: Said[Seal], now: Now) -> list[Effect]:
+    """Take a member's signature under the next state; late ones stay open to challenge too. (SPEC.md 4.7)
+
+    Raises Refused when the round takes none from the sender.
+    """
+    sender, body = said.sender, said.body
     current = get_round(state, body.round)
     if current.phase not in (Phase.SEAL, Phase.SEALED):
         raise Refused("the round's contributions are not decided yet")

@@ -12,13 +12,13 @@ from verification.causes import Cause, Reason
 from verification.debts import OpeningDebt
 from verification.effects import Effect
 from verification.errors import BadEvidence, Malformed, Refused
-from verification.executor import Executor
+from verification.executor import Now
 from verification.manifest import Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
 from verification.rounds import get_round
 from verification.state import State
-from verification.statements import MAX_STATEMENT, Commit, Spoiled
+from verification.statements import MAX_STATEMENT, Commit, Said, Spoiled
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Count, Digest
 
@@ -72,16 +72,18 @@ def show(
     return shown
 
 
-def process_spoiled(state: State, sender: Address, body: Spoiled, executor: Executor) -> list[Effect]:
+def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]:
     """Convict a worker of a contribution that is not what it signed; it counts as none. (SPEC.md 4.15)
 
-    Disputes about the round are void and free, since a worker pays once for a round.
+    Disputes about the round are void and free, since a worker pays once for a round. Raises Refused where there is
+    nothing to convict of, BadEvidence for other bytes than the commitment names, or those of a right contribution.
     """
-    worked, finder = get_round(state, body.round), get_member(state, sender)
+    body = said.body
+    worked, finder = get_round(state, body.round), get_member(state, said.sender)
     commit = worked.commits.get(body.worker)
     if commit is None or (body.round, body.worker) in state.convicted:
         raise Refused("the worker committed to nothing in this round, or has paid for it")
-    program = executor.program(state.manifest.programs.epilogue.digest)
+    program = now.executor.program(state.manifest.programs.epilogue.digest)
     reason = reason_for(body, fault(commit, outputs_of(program), body))
     member = state.members[body.worker]
     state.convicted.add((body.round, body.worker))

@@ -4,6 +4,8 @@ Two statements of one author contradict each other only if all five are equal an
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Generic, TypeVar, get_args
 
 from verification import codec, signing
 from verification.digest import tagged
@@ -13,15 +15,49 @@ from verification.tensors import Tensor
 from verification.units import Address, Amount, Count, Digest, Round, Signature
 
 MAX_STATEMENT = 1 << 28
-"""Bytes of the largest statement; only kinds in LARGE may come near, all else stays under `codec.MAX_MESSAGE`."""
+"""Bytes of the largest statement; only kinds that carry a run's tensors may come near."""
 
 WORKER, VERIFIER = "worker", "verifier"
 MAX_ENTRIES = 64
 """Digests in one list of a dispute (SPEC.md 6.3)."""
 
 
+class Placed:
+    """What may be said: a body that knows its place, its round and a slot within it. (SPEC.md 3.2)
+
+    A kind that may be said several times in a round tells its statements apart by facts, which `at` puts into the slot.
+    """
+
+    limit: ClassVar[int] = codec.MAX_MESSAGE
+    """Bytes that an encoded body may have."""
+
+    @property
+    def slot(self) -> str:
+        """The place within a round that the body fills: a peer says one thing per slot, by default one of a kind."""
+        return self.at()
+
+    @classmethod
+    def at(cls, *facts: int | str | bytes) -> str:
+        """Return the slot of this kind that such facts give."""
+        return "/".join([cls.__name__, *(f.hex() if isinstance(f, bytes) else str(f) for f in facts)])
+
+
 @dataclass(frozen=True)
-class Join:
+class OfRound(Placed):
+    """A body about one round, over whose head it is signed."""
+
+    round: Round
+
+
+class OfRun(Placed):
+    """A body that belongs to the whole run."""
+
+    round: ClassVar[Round] = Round(0)
+    """It is signed over round 0's head."""
+
+
+@dataclass(frozen=True)
+class Join(OfRun):
     """Stake and become a member from the next round on. `speed` is in inner steps per 1,000 seconds, `tip` is the end
     of a verifier's hash chain (zeros for a worker), `endpoint` a libp2p multiaddress."""
 
@@ -39,7 +75,7 @@ class Join:
 
 
 @dataclass(frozen=True)
-class Announce:
+class Announce(OfRun):
     """A member is (back) at `endpoint`; `sequence` grows with every announcement."""
 
     endpoint: str
@@ -49,12 +85,15 @@ class Announce:
         if len(self.endpoint) > 512:
             raise ValueError("endpoint must be at most 512 characters")
 
+    @property
+    def slot(self) -> str:
+        return self.at(self.sequence)
+
 
 @dataclass(frozen=True)
-class Commit:
+class Commit(OfRound):
     """A worker's round: start state, root over salted leaves, contribution and its squared norm on the grid."""
 
-    round: Round
     start: Digest
     leaves: Digest
     contribution: BundleRef
@@ -63,123 +102,139 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Attest:
+class Attest(OfRound):
     """A member holds, could decode and will serve the contributions of these workers."""
 
-    round: Round
     held: tuple[Address, ...]
 
 
 @dataclass(frozen=True)
-class Seal:
+class Seal(OfRound):
     """A member computed this next state from the round's included contributions."""
 
-    round: Round
     state: BundleRef
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(OfRound):
     """A verifier's blind commitment to what it computed for `worker` in round `work`, drawn in session `round`."""
 
-    round: Round
     work: Round
     worker: Address
     blind: Digest
 
+    @property
+    def slot(self) -> str:
+        return self.at(self.work, self.worker)
+
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(OfRound):
     """A verifier has no further verdict for session `round`."""
 
-    round: Round
-
 
 @dataclass(frozen=True)
-class Opening:
+class Opening(OfRound):
     """A worker opens its leaves of a round once, for all: state digests and their salts, in order."""
 
-    round: Round
     digests: tuple[Digest, ...]
     salts: tuple[Digest, ...]
 
 
 @dataclass(frozen=True)
-class Reveal:
+class Reveal(OfRound):
     """A verifier opens its verdict: the state digests at the leaves, the contribution's digest and the blind's salt."""
 
-    round: Round
     work: Round
     worker: Address
     digests: tuple[Digest, ...]
     contribution: Digest
     salt: Digest
 
+    @property
+    def slot(self) -> str:
+        return self.at(self.work, self.worker)
+
 
 @dataclass(frozen=True)
-class Link:
+class Link(OfRound):
     """A verifier shows its hash-chain link of session `round`."""
 
-    round: Round
     link: Digest
 
 
 @dataclass(frozen=True)
-class ChallengeSeal:
+class ChallengeSeal(OfRound):
     """A member contests the next state that `accused` sealed; the poster's own seal is the claim against it."""
 
-    round: Round
     accused: Address
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.accused)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(OfRound):
     """The accused lists its state digests after steps low+1..high of its round, at most 64 of them. (SPEC.md 6.3)"""
 
-    round: Round
     low: Count
     high: Count
     entries: tuple[Digest, ...]
 
+    @property
+    def slot(self) -> str:
+        return self.at(self.low, self.high)
+
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(OfRound):
     """The accused opens one execution: its outputs' digests and the first list of its nodes' results. (SPEC.md 6.4)
 
     `step` numbers the inner step that it is, else it is 0. An execution that failed has no outputs and names the node.
     """
 
-    round: Round
     place: Place
     step: Count
     failed: Count | None
     outputs: tuple[Digest, ...]
     entries: tuple[Digest, ...]
 
+    @property
+    def slot(self) -> str:
+        return self.at(self.place, self.step)
+
 
 @dataclass(frozen=True)
-class NodeList:
+class NodeList(OfRound):
     """The accused lists a segment of a trace: results number low..high-1, or the tops of 64ths of it. (SPEC.md 6.4)"""
 
-    round: Round
     place: Place
     step: Count
     low: Count
     high: Count
     entries: tuple[Digest, ...]
 
+    @property
+    def slot(self) -> str:
+        return self.at(self.place, self.step, self.low, self.high)
+
 
 @dataclass(frozen=True)
-class Point:
+class Point(OfRun):
     """The challenger names the first entry it disagrees with; `level` counts the points of a dispute."""
 
     dispute: Count
     level: Count
     index: Count
 
+    @property
+    def slot(self) -> str:
+        return self.at(self.dispute, self.level)
+
 
 @dataclass(frozen=True)
-class Mismatch:
+class Mismatch(OfRun):
     """The challenger shows that an output of a trace is not the value it claims to be. (SPEC.md 6.5)
 
     `path` proves `digest` in the trace (a node's result) or in the agreed bundle (an input); it is empty for what the
@@ -190,6 +245,10 @@ class Mismatch:
     output: Count
     digest: Digest
     path: tuple[Digest, ...]
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.dispute)
 
 
 @dataclass(frozen=True)
@@ -207,23 +266,32 @@ class NodeInput:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(OfRun):
     """The challenger brings the disputed node's inputs: each once, in the node's order, but for what the law has."""
 
     dispute: Count
     inputs: tuple[NodeInput, ...]
 
+    limit = MAX_STATEMENT
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.dispute)
+
 
 @dataclass(frozen=True)
-class Demand:
+class Demand(OfRound):
     """Someone pays to see a chunk, drawn by the ledger, of a contribution that members attested."""
 
-    round: Round
     worker: Address
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.worker)
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Chunk(OfRun):
     """A member shows a demanded chunk: a row of one of the contribution's `count` tensors, or a whole tensor.
 
     `total` is the number of the tensor's rows, 0 for a whole one; `row` leads to the root over the rows, `path` to that
@@ -237,34 +305,53 @@ class Chunk:
     row: tuple[Digest, ...]
     path: tuple[Digest, ...]
 
+    limit = MAX_STATEMENT
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.demand)
+
 
 @dataclass(frozen=True)
-class Spoiled:
+class Spoiled(OfRound):
     """Bytes whose address a worker committed to, and that are not the contribution it committed to. (SPEC.md 4.15)
 
     `size` and `chunks`, the root over the chunks' digests, give the address. `data` is empty where the size tells.
     """
 
-    round: Round
     worker: Address
     size: Count
     chunks: Digest
     data: bytes
 
+    limit = MAX_STATEMENT
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.worker)
+
 
 @dataclass(frozen=True)
-class Contradiction:
+class Contradiction(OfRun):
     """Two signed statements of one author for the same place that differ: guilt without a dispute."""
 
     first: bytes
     second: bytes
 
+    @property
+    def slot(self) -> str:
+        return self.at(tagged("contradiction", self.first, self.second))
+
 
 @dataclass(frozen=True)
-class Withdraw:
+class Withdraw(OfRun):
     """A member takes its stake and matured rewards after the run has ended."""
 
     sequence: Count
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.sequence)
 
 
 Body = (
@@ -273,17 +360,8 @@ Body = (
     | Spoiled | Contradiction | Withdraw
 )  # fmt: skip
 
-KINDS: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        Join, Announce, Commit, Attest, Seal, Verdict, Finished, Opening, Reveal, Link,
-        ChallengeSeal, Answer, Trace, NodeList, Point, Mismatch, Evidence, Demand, Chunk,
-        Spoiled, Contradiction, Withdraw,
-    )
-}  # fmt: skip
-
-LARGE = (Evidence, Chunk, Spoiled)
-"""Kinds of statements that carry a run's tensors."""
+KINDS: dict[str, type[Body]] = {kind.__name__: kind for kind in get_args(Body)}
+B_co = TypeVar("B_co", bound=Body, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -307,57 +385,37 @@ class Signed:
     signature: Signature
 
 
-def slot_of(body: Body) -> str:
-    """Return the place within a round that a body fills: a peer says one thing per slot."""
-    match body:
-        case Verdict() | Reveal():
-            return f"{type(body).__name__}/{body.work}/{body.worker.hex()}"
-        case ChallengeSeal():
-            return f"ChallengeSeal/{body.accused.hex()}"
-        case Answer():
-            return answer_slot(body.low, body.high)
-        case Trace():
-            return trace_slot(body.place, body.step)
-        case NodeList():
-            return nodes_slot(body.place, body.step, body.low, body.high)
-        case Point():
-            return f"Point/{body.dispute}/{body.level}"
-        case Mismatch() | Evidence():
-            return f"{type(body).__name__}/{body.dispute}"
-        case Demand() | Spoiled():
-            return f"{type(body).__name__}/{body.worker.hex()}"
-        case Chunk():
-            return f"Chunk/{body.demand}"
-        case Announce() | Withdraw():
-            return f"{type(body).__name__}/{body.sequence}"
-        case Contradiction():
-            return f"Contradiction/{tagged('contradiction', body.first, body.second).hex()}"
-    return type(body).__name__
+@dataclass(frozen=True)
+class Said(Generic[B_co]):
+    """A statement that has been opened: `sender` signed it, and its body stands at its own place.
 
+    `data` are the signed bytes. Whoever holds one need check nothing about it but what the ledger's state says.
+    """
 
-def answer_slot(low: int, high: int) -> str:
-    """Return the place of a list of states: one per interval, whoever asks for it."""
-    return f"Answer/{low}/{high}"
+    sender: Address
+    statement: Statement
+    body: B_co
+    data: bytes
 
+    @cached_property
+    def digest(self) -> Digest:
+        """What the ledger keeps of the statement."""
+        return tagged("said", self.data)
 
-def trace_slot(place: Place, step: int) -> str:
-    """Return the place of a trace: one per execution."""
-    return f"Trace/{place}/{step}"
+    @property
+    def run(self) -> tuple[str, Digest]:
+        """The chain and the run that it is said for."""
+        return self.statement.chain, self.statement.run
 
-
-def nodes_slot(place: Place, step: int, low: int, high: int) -> str:
-    """Return the place of a list of nodes: one per segment of an execution."""
-    return f"NodeList/{place}/{step}/{low}/{high}"
-
-
-def round_of(body: Body) -> Round:
-    """Return the round a body speaks about; 0 for bodies that belong to the whole run."""
-    return Round(getattr(body, "round", 0))
+    @property
+    def place(self) -> tuple[Address, Round, str, Digest]:
+        """Whose word it is, and where: a sender says one thing per place. (SPEC.md 3.2)"""
+        return self.sender, self.statement.round, self.statement.slot, self.statement.head
 
 
 def make_statement(chain: str, run: Digest, head: Digest, body: Body) -> Statement:
     """Return the statement that says `body` at its own place."""
-    return Statement(chain, run, round_of(body), slot_of(body), head, type(body).__name__, codec.encode(body))
+    return Statement(chain, run, body.round, body.slot, head, type(body).__name__, codec.encode(body))
 
 
 def sign_statement(secret: bytes, statement: Statement) -> bytes:
@@ -366,15 +424,15 @@ def sign_statement(secret: bytes, statement: Statement) -> bytes:
     return codec.encode(Signed(encoded, signing.sign(secret, "statement", encoded)))
 
 
-def open_statement(data: bytes) -> tuple[Address, Statement, Body]:
-    """Return author, statement and body of signed bytes; raises Malformed or BadSignature. (SPEC.md 3.3)"""
+def open_statement(data: bytes) -> Said[Body]:
+    """Return what signed bytes say; raises Malformed or BadSignature. (SPEC.md 3.3)"""
     signed = codec.decode(Signed, data, MAX_STATEMENT)
     statement = codec.decode(Statement, signed.statement, MAX_STATEMENT)
     schema = KINDS.get(statement.kind)
     if schema is None:
         raise Malformed("unknown kind of statement")
-    limit = MAX_STATEMENT if schema in LARGE else codec.MAX_MESSAGE
-    body: Body = codec.decode(schema, statement.body, limit)
-    if statement.slot != slot_of(body) or statement.round != round_of(body):
+    body: Body = codec.decode(schema, statement.body, schema.limit)
+    if statement.slot != body.slot or statement.round != body.round:
         raise Malformed("statement is filed under another slot than its body's")
-    return signing.recover(signed.signature, "statement", signed.statement), statement, body
+    sender = signing.recover(signed.signature, "statement", signed.statement)
+    return Said(sender, statement, body, data)

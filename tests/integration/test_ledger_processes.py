@@ -25,7 +25,7 @@ from verification.ledger.local import (
     verify_log,
 )
 from verification.manifest import cost_of_round
-from verification.statements import Announce, Join, make_statement, sign_statement
+from verification.statements import Announce, Join, make_statement, open_statement, sign_statement
 from verification.units import Address, Amount, Count
 
 pytestmark = pytest.mark.integration
@@ -63,9 +63,9 @@ def announced(path: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {name: [] for name in NAMES}
     for entry in ledger.entries():
         if entry.kind == "statement":
-            author, _, body = law.open_statement(entry.data)
-            if isinstance(body, Announce):
-                found[known[author]].append(body.sequence)
+            said = open_statement(entry.data)
+            if isinstance(said.body, Announce):
+                found[known[said.sender]].append(said.body.sequence)
     ledger.close()
     return found
 

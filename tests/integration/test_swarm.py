@@ -41,7 +41,6 @@ from verification.statements import (
     Commit,
     Join,
     make_statement,
-    round_of,
     sign_statement,
 )
 from verification.units import Address, Amount, Count, Digest, Signature
@@ -274,7 +273,7 @@ class Liar:
         """Sign a statement and put it on the ledger."""
         self.ledger.catch_up()
         state = self.ledger.state
-        head = law.head_of(state, round_of(body))
+        head = law.head_of(state, body.round)
         self.ledger.submit(
             sign_statement(self.identity.secret, make_statement(state.chain, state.run, head, body))
         )

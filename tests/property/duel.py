@@ -21,13 +21,13 @@ from verification.actions import (
     TraceProgram,
 )
 from verification.digest import ZERO, integer, tagged
-from verification.executor import failed
+from verification.executor import Now, failed
 from verification.manifest import BundleRef, Place
 from verification.moves import moves_in
 from verification.narrowing import lists_needed, positions
 from verification.sampling import leaf_steps
 from verification.state import Assignment, Dispute, Member, Phase, RoundState, State, Turn, total_money
-from verification.statements import VERIFIER, WORKER, Body, Commit, Opening, Reveal
+from verification.statements import VERIFIER, WORKER, Body, Commit, Opening, Reveal, Said, make_statement
 from verification.tensors import Bundle, bundle_digest, digest_of
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
@@ -60,6 +60,11 @@ class Lie:
         if self.failed is not None:
             return self.claim
         return self.claim if step == self.step else tagged("invented", self.claim, integer(step))
+
+
+def said(sender: Address, body: Body) -> Said[Any]:
+    """Return a statement as the law's handlers take it: admitted, its signature checked."""
+    return Said(sender, make_statement("toy", ZERO, ZERO, body), body, b"")
 
 
 class Duel:
@@ -130,7 +135,7 @@ class Duel:
 
     def say(self, sender: Address, body: Body) -> None:
         """Make a move and check what holds after every one."""
-        law.HANDLERS[type(body)](self.state, sender, body, Millis(1), self.executor)
+        law.HANDLERS[type(body)](self.state, said(sender, body), Now(Millis(1), self.executor))
         self.moves += 1
         self.check()
 

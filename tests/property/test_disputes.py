@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.toy import PRIME
-from tests.property.duel import ACCUSED, CHALLENGER, FIRST, Duel, Lie
+from tests.property.duel import ACCUSED, CHALLENGER, FIRST, Duel, Lie, said
 from verification import audits
 from verification.audits import salted_root
 from verification.causes import Cause
 from verification.digest import ZERO, tagged
 from verification.errors import BadEvidence, Violation
-from verification.executor import failed
+from verification.executor import Now, failed
 from verification.manifest import BundleRef, Place
 from verification.narrowing import entries_of, first_difference, lists_needed
 from verification.program import first_node
@@ -145,11 +145,11 @@ def test_the_law_takes_an_opening_only_if_a_failure_stays(is_honest: bool) -> No
     worked.asked.add(ACCUSED)
     opening = Opening(FIRST, digests, salts)
     if is_honest:
-        audits.process_opening(state, ACCUSED, opening, Millis(1), duel.executor)
+        audits.process_opening(state, said(ACCUSED, opening), Now(Millis(1), duel.executor))
         assert (worked.openings, worked.failures) == ({ACCUSED: opening}, {ACCUSED: failing})
     else:
         with pytest.raises(BadEvidence, match="follows a state that stands for a failure"):
-            audits.process_opening(state, ACCUSED, opening, Millis(1), duel.executor)
+            audits.process_opening(state, said(ACCUSED, opening), Now(Millis(1), duel.executor))
         assert (worked.openings, worked.failures) == ({}, {})
 
 

@@ -27,7 +27,7 @@ from verification.statements import (
     NodeInput,
     Spoiled,
     make_statement,
-    round_of,
+    open_statement,
     sign_statement,
 )
 from verification.units import Address, Count, Digest, Millis, Round
@@ -114,7 +114,7 @@ class LawMachine(RuleBasedStateMachine):
         sender = [*arena.others, arena.stranger][who]
         body = self._invented(data.draw, KINDS[kind])
         if body is not None:
-            head = data.draw(st.sampled_from([law.head_of(arena.state, round_of(body)), ZERO, WRONG]))
+            head = data.draw(st.sampled_from([law.head_of(arena.state, body.round), ZERO, WRONG]))
             statement = make_statement(arena.state.chain, arena.state.run, head, body)
             arena.submit(sign_statement(sender.secret, statement))
 
@@ -137,7 +137,7 @@ class LawMachine(RuleBasedStateMachine):
         )
         if journal and place % 5 == 0:
             (_, slot, head), data = journal[place % len(journal)]
-            body = law.open_statement(data)[2]
+            body = open_statement(data).body
             other = altered(lambda strategy: None, body, WRONG)
             statement = make_statement(arena.state.chain, arena.state.run, head, other)
             second = sign_statement(arena.others[who].secret, statement) if statement.slot == slot else data

@@ -145,7 +145,7 @@ def changed(name: str, **changes: Any) -> bytes:
 def without(name: str, kind: str) -> bytes:
     """Return a file that lacks the accused's statements of a kind."""
     held = unpack(next(iter(files_of(name).values()))).statements
-    return changed(name, statements=tuple(s for s in held if open_statement(s)[1].kind != kind))
+    return changed(name, statements=tuple(s for s in held if open_statement(s).statement.kind != kind))
 
 
 def other_answer() -> bytes:
@@ -153,9 +153,8 @@ def other_answer() -> bytes:
     held = unpack(next(iter(files_of("skip-steps").values()))).statements
     other = next(w for w in world_of("skip-steps").actors if w.name == "w0")
     forged = [
-        sign_statement(other.secret, statement) if isinstance(body, Answer) else data
-        for data in held
-        for _, statement, body in [open_statement(data)]
+        sign_statement(other.secret, said.statement) if isinstance(said.body, Answer) else said.data
+        for said in map(open_statement, held)
     ]
     return changed("skip-steps", statements=tuple(forged))
 

@@ -9,7 +9,8 @@ from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
 from verification.adversaries import FalseAccuser, InventDuties, Mute, Since, WrongSeal
-from verification.effects import Slashed
+from verification.debts import OpeningDebt
+from verification.effects import Slashed, StandingChanged
 from verification.state import Stage, Standing
 from verification.statements import ChallengeSeal
 from verification.units import MILLION
@@ -34,7 +35,8 @@ def test_who_is_asked_to_open_by_a_verdict_that_was_not_due_can_still_open_later
     world.run()
     assert world.state.stage is Stage.ENDED
     assert rogue.faults > 0
-    suspended = [owed for line in world.ledger.log for owed in line.effects if "opening/" in str(owed)]
+    changes = world.seen(StandingChanged)
+    suspended = [change for change in changes if isinstance(change.reason.debt, OpeningDebt)]
     assert bool(suspended) == (down > 1_000)
     assert not world.seen(Slashed)
 

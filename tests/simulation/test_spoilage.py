@@ -148,7 +148,7 @@ def test_a_file_about_other_bytes_another_round_or_another_program_is_refused() 
     honest = next(
         line.data
         for line in world.ledger.log
-        if line.kind == "statement" and isinstance(open_statement(line.data)[2], Commit)
+        if line.kind == "statement" and isinstance(open_statement(line.data).body, Commit)
     )
     forged = [
         dataclasses.replace(conviction, statements=(commit,)),
@@ -276,7 +276,7 @@ def test_an_honest_peer_fetches_checks_and_reports_once() -> None:
     reports = [
         line
         for line in world.ledger.log
-        if line.kind == "statement" and isinstance(open_statement(line.data)[2], Spoiled)
+        if line.kind == "statement" and isinstance(open_statement(line.data).body, Spoiled)
     ]
     assert len(reports) == 1
     shown = [

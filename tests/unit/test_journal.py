@@ -25,8 +25,9 @@ def journal(path: Path, chain: str = "local", run: str = "run") -> Journal:
 
 def test_a_statement_is_signed_for_its_place(tmp_path: Path) -> None:
     data = journal(tmp_path).sign(HEAD, SAID)
-    author, statement, body = open_statement(data)
-    assert (author, body) == (ALICE.address, SAID)
+    said = open_statement(data)
+    statement = said.statement
+    assert (said.sender, said.body) == (ALICE.address, SAID)
     assert (statement.chain, statement.run, statement.round, statement.head) == ("local", RUN, 3, HEAD)
 
 
@@ -60,7 +61,7 @@ def test_a_process_that_is_overtaken_between_look_and_write_repeats_the_other(
 
     monkeypatch.setattr(one, "_said", overtaken)
     assert one.sign(HEAD, SAID) == first[0]
-    assert open_statement(first[0])[2] == CHANGED
+    assert open_statement(first[0]).body == CHANGED
 
 
 OTHER_PLACES: dict[str, Body] = {
@@ -97,7 +98,7 @@ def test_only_the_forgotten_place_can_be_said_anew(tmp_path: Path) -> None:
     kept = own.sign(HEAD, OTHER_PLACES["round"])
     own.sign(HEAD, SAID)
     own.forget(HEAD, CHANGED)
-    assert open_statement(own.sign(HEAD, CHANGED))[2] == CHANGED
+    assert open_statement(own.sign(HEAD, CHANGED)).body == CHANGED
     assert own.sign(HEAD, OTHER_PLACES["round"]) == kept
 
 
@@ -115,7 +116,7 @@ def test_another_key_cannot_open_a_journal(tmp_path: Path) -> None:
     own.close()
     with pytest.raises(UserError, match="another key"):
         Journal(tmp_path / "said.sqlite", BOB.secret, "local", RUN)
-    assert open_statement(journal(tmp_path).sign(HEAD, CHANGED))[2] == SAID
+    assert open_statement(journal(tmp_path).sign(HEAD, CHANGED)).body == SAID
 
 
 def test_a_journal_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:

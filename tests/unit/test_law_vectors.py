@@ -43,13 +43,14 @@ def test_an_attack_is_refused_by_name(kind: str, vector: dict[str, Any]) -> None
     before, effects = copy.deepcopy(ledger.state), len(ledger.effects)
     if vector["expect"] in ("", "guilty"):
         assert ledger.submit(data, now)
-        author, statement, _ = open_statement(data)
-        assert statement.kind == kind
+        said = open_statement(data)
+        author = said.sender
+        assert said.statement.kind == kind
         slashed = {e.address for e in ledger.effects[effects:] if isinstance(e, Slashed)}
         assert (author in slashed) == (vector["expect"] == "guilty")
         return
     with pytest.raises(Violation) as caught:
-        law.apply(ledger.state, data, now, ledger.executor)
+        law.apply(ledger.state, open_statement(data), now, ledger.executor)
     assert type(caught.value).__name__ == vector["expect"]
     assert vector["words"] in str(caught.value)
     assert ledger.state == before

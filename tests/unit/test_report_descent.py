@@ -89,7 +89,7 @@ def test_a_node_shows_what_it_reads_and_what_proves_it(kind: str, origin: str) -
 @pytest.mark.parametrize("kind", ["accuser", "sealer", "cheat"])
 def test_the_bytes_are_those_of_the_statements(kind: str) -> None:
     world = played(kind)
-    said = [open_statement(line.data)[2] for line in world.ledger.log if line.kind == "statement"]
+    said = [open_statement(line.data).body for line in world.ledger.log if line.kind == "statement"]
     sizes = [len(line.data) for line in world.ledger.log if line.kind == "statement"]
     moves = sum(
         s for s, body in zip(sizes, said, strict=True) if isinstance(body, Point | Mismatch | Evidence)

@@ -27,7 +27,6 @@ from verification.statements import (
     Seal,
     Trace,
     Withdraw,
-    round_of,
 )
 from verification.units import Count, Round
 
@@ -62,7 +61,7 @@ class Equivocate(Behaviour):
         for act in wanted:
             if self.faults or not isinstance(act, Say) or not isinstance(act.body, self._kind):
                 continue
-            if round_of(act.body) == self._at:
+            if act.body.round == self._at:
                 self.faults += 1
                 return [*wanted, Forge(_other(act.body))]
         return wanted

@@ -19,7 +19,7 @@ from verification.errors import Malformed, ProofswarmError, Refused, Unavailable
 from verification.executor import Executor
 from verification.manifest import Manifest
 from verification.state import State
-from verification.statements import MAX_STATEMENT, open_statement
+from verification.statements import MAX_STATEMENT, Body, Said, open_statement
 from verification.units import Address, Amount, Digest, Millis
 
 FORMAT = 2
@@ -150,7 +150,7 @@ class LocalLedger:
             "SELECT l.data, c.data FROM contradiction c JOIN log l USING (seq) WHERE c.id > ? ORDER BY c.id"
         )
         for first, second in self._connection.execute(query, (len(self._twice),)).fetchall():
-            self._twice.append((open_statement(first)[0], first, second))
+            self._twice.append((open_statement(first).sender, first, second))
         return list(self._twice)
 
     def submit(self, data: bytes) -> None:
@@ -162,26 +162,27 @@ class LocalLedger:
         self.catch_up()
         with self._transaction():
             self.catch_up()
-            if law.is_known(self.state, data):
+            said = open_statement(data)
+            if law.is_known(self.state, said):
                 return
             now = self._tick_if_due()
             try:
-                self._append(now, "statement", data)
+                self._append(now, "statement", data, said)
             except Refused:
-                self._keep_contradiction(data)
+                self._keep_contradiction(said)
                 raise
 
-    def _keep_contradiction(self, data: bytes) -> None:
+    def _keep_contradiction(self, said: Said[Body]) -> None:
         """Keep a refused statement if its author has said something else in its place; one for each place."""
-        said = law.said_instead(self.state, data)
-        if said is None or len(data) > MAX_CONTRADICTION:
+        before = law.said_instead(self.state, said)
+        if before is None or len(said.data) > MAX_CONTRADICTION:
             return
-        seq = self._places[said]
+        seq = self._places[before]
         query = "SELECT data FROM log WHERE seq = ? AND length(data) <= ?"
         first = self._connection.execute(query, (seq, MAX_CONTRADICTION)).fetchone()
-        if first is not None and open_statement(first[0])[1] != open_statement(data)[1]:
+        if first is not None and open_statement(first[0]).statement != said.statement:
             row = "INSERT OR IGNORE INTO contradiction (seq, data) VALUES (?, ?)"
-            self._connection.execute(row, (seq, data))
+            self._connection.execute(row, (seq, said.data))
 
     def tick(self) -> bool:
         """Let due deadlines pass; returns whether there were any. Raises Unavailable as `submit` does."""
@@ -204,13 +205,16 @@ class LocalLedger:
             self._append(now, "tick", b"")
         return now
 
-    def _append(self, at: Millis, kind: str, data: bytes) -> None:
+    def _append(self, at: Millis, kind: str, data: bytes, said: Said[Body] | None = None) -> None:
         seq = self._seq + 1
         head = next_head(self._head, seq, at, kind, data)
-        self._fold(seq, at, kind, data, head)
+        self._fold(seq, at, kind, data, head, said)
         self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (seq, at, kind, data, head))
 
-    def _fold(self, seq: int, at: Millis, kind: str, data: bytes, head: Digest) -> None:
+    def _fold(
+        self, seq: int, at: Millis, kind: str, data: bytes, head: Digest, said: Said[Body] | None = None
+    ) -> None:
+        """Fold one entry in; `said` is the statement in `data` where it has been opened already."""
         if (kind == "found") != (seq == 0):
             raise Malformed("only the first entry founds the run")
         if kind == "found":
@@ -221,19 +225,22 @@ class LocalLedger:
             )
             effects: list[Effect] = []
         else:
-            effects = self._apply(at, kind, data, head)
-            self._places[tagged("said", data)] = seq
+            if kind == "statement" and said is None:
+                said = open_statement(data)
+            effects = self._apply(at, said, head)
+            if said is not None:
+                self._places[said.digest] = seq
         self.state.head = self._head = head
         self._seq = seq
         self._backlog.append(Entry(seq, at, kind, data, tuple(effects)))
 
-    def _apply(self, at: Millis, kind: str, data: bytes, head: Digest) -> list[Effect]:
-        """Apply one entry with its own head in force, since a round that it opens is signed over that head."""
+    def _apply(self, at: Millis, said: Said[Body] | None, head: Digest) -> list[Effect]:
+        """Apply one entry (a tick has no statement), its own head in force: a round that it opens is signed over it."""
         before, self.state.head = self.state.head, head
         try:
-            if kind == "tick":
+            if said is None:
                 return law.advance(self.state, at)
-            return law.apply(self.state, data, at, self._executor)
+            return law.apply(self.state, said, at, self._executor)
         except ProofswarmError:
             self.state.head = before
             raise

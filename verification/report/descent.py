@@ -10,8 +10,8 @@ from verification.program import Program, first_node, head_of, values
 from verification.referee import port_of, sources_to_open
 from verification.report.schema import InputReport, ListReport
 from verification.state import Dispute, State
-from verification.statements import Answer, Body, Evidence, Mismatch, NodeInput, NodeList, Point, Trace
-from verification.units import Digest, Round
+from verification.statements import Answer, Body, Evidence, Mismatch, NodeInput, NodeList, Point, Said, Trace
+from verification.units import Digest
 
 Programs = Callable[[Digest], Program]
 
@@ -37,26 +37,26 @@ def _descent(state: State, log: Log, dispute: Dispute, programs: Programs) -> De
     program = programs(digest)
     listed = lists_of(state, log, dispute, dispute.node)
 
-    def by_challenger(slot: str) -> tuple[bytes, Body] | None:
-        return log.said.get((dispute.challenger, Round(0), slot))
+    def by_challenger(slot: str) -> Said[Body] | None:
+        return log.of_run(dispute.challenger, slot)
 
-    points = [by_challenger(f"Point/{dispute.number}/{level}") for level in range(dispute.level)]
-    ends = [by_challenger(f"{kind}/{dispute.number}") for kind in ("Mismatch", "Evidence")]
+    points = [by_challenger(Point.at(dispute.number, level)) for level in range(dispute.level)]
+    ends = [by_challenger(kind.at(dispute.number)) for kind in (Mismatch, Evidence)]
     said = [found for found in [*points, *ends] if found is not None]
-    chosen = [found[1].index for found in points if found is not None and isinstance(found[1], Point)]
+    chosen = [found.body.index for found in points if found is not None and isinstance(found.body, Point)]
     lists = [
-        _list(body, program, dispute, len(data), chosen[place] if place < len(chosen) else None)
-        for place, (data, body) in enumerate(listed)
+        _list(one.body, program, dispute, len(one.data), chosen[place] if place < len(chosen) else None)
+        for place, one in enumerate(listed)
     ]
-    shown = ends[0][1] if ends[0] is not None else None
+    shown = ends[0].body if ends[0] is not None else None
     if isinstance(shown, Mismatch) and lists:
         lists[-1] = replace(lists[-1], contested=f"output {program.outputs[shown.output].name}")
     return Descent(
         digest.hex(),
         tuple(lists),
-        tuple(_inputs(state, dispute, program, [body for _, body in said])),
-        sum(len(data) for data, _ in listed),
-        sum(len(data) for data, _ in said),
+        tuple(_inputs(state, dispute, program, [one.body for one in said])),
+        sum(len(one.data) for one in listed),
+        sum(len(one.data) for one in said),
     )
 
 

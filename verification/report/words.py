@@ -42,7 +42,7 @@ CAUSES = {
     Cause.SPOILED_BUNDLE: "its contribution's bytes are those of another bundle",
     Cause.SPOILED_SHAPES: "its contribution has not the dtypes and shapes of its program's outputs",
     Cause.SPOILED_NORM: "its contribution's norm is not the one that it committed to",
-    Cause.CONTRADICTION: "contradicts itself in slot {about}",
+    Cause.CONTRADICTION: "said two different things in slot {about}",
     Cause.NOT_OPENED: "did not open its leaves of round {round}",
     Cause.NOT_AUDITED: "said that it had audited round {round}",
     Cause.SILENT: "stayed silent about {about}",
