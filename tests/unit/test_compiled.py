@@ -19,7 +19,7 @@ from tests import zoo
 from tests.lowered import program_of, vjp
 from trainer import exact, native
 from trainer.exact import choice
-from trainer.programs import compiled, emit, fusion, layouts
+from trainer.programs import compiled, emit, fusion, groups, layouts
 from trainer.programs.builder import Builder, Value
 from trainer.programs.compiled import CheckFailed, CompiledProgram
 from trainer.programs.interpreter import LoadedProgram, NoLoops, StepFailed
@@ -231,7 +231,7 @@ def test_most_of_a_model_runs_in_few_loops() -> None:
     """A guard of the fusion itself: a Llama step's nodes come down to products, a few moves and as many loops."""
     program = zoo.traced("llama").inner
     steps = fusion.plan(program).steps
-    alone = [step.node.operator for step in steps if isinstance(step, fusion.Step)]
+    alone = [step.node.operator for step in steps if isinstance(step, groups.Step)]
     assert set(alone) <= {"product", "concatenate", "select", "gather", "take_along", "scatter_sum"}
     assert 4 * (len(steps) - alone.count("product")) < 2 * len(program.nodes)
 

@@ -11,6 +11,7 @@ import pytest
 from trainer import native
 from trainer.exact.compiled import text
 from trainer.programs import emit, fusion
+from trainer.programs.groups import Group
 from verification.program import decode_program
 
 MARCHES = (
@@ -22,7 +23,7 @@ MARCHES = (
 def golden_loops() -> str:
     """The loops of the frozen Llama step that `doctor` runs."""
     program = decode_program(resources.files("trainer.golden").joinpath("step.msgpack").read_bytes())
-    groups = [work for work in fusion.plan(program).steps if isinstance(work, fusion.Group)]
+    groups = [work for work in fusion.plan(program).steps if isinstance(work, Group)]
     return emit.write(groups, set())[0]
 
 

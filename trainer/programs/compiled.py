@@ -10,7 +10,7 @@ import torch
 from trainer import exact, native
 from trainer.programs import arena, emit, fusion, layouts
 from trainer.programs.arena import Life
-from trainer.programs.fusion import Group, Operand, Step
+from trainer.programs.groups import Group, Operand, Step
 from trainer.programs.kernels import TORCH_DTYPES, Kernel, KernelFailed
 from trainer.programs.layouts import Layout
 from verification.program import Program, first_node, values, work_units

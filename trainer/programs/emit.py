@@ -10,7 +10,7 @@ from importlib import resources
 from trainer.exact import cores
 from trainer.exact.sums import fixed_point_bits
 from trainer.programs import layouts
-from trainer.programs.fusion import FULL, REDUCE, ROW, Group, Member
+from trainer.programs.groups import FULL, REDUCE, ROW, Group, Member
 from trainer.programs.layouts import Access
 from verification.program import Node
 

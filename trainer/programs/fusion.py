@@ -5,14 +5,15 @@ elementwise on what a row was reduced to; so a value between members is a regist
 memory. A node that no group takes runs as its own step, by its own kernel; products are such steps.
 """
 
-import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from trainer.programs import layouts
-from trainer.programs.layouts import Access, Layout
-from verification.program import VIEWS, Node, Program, elements, first_node, values
+from trainer.programs.groups import FULL, REDUCE, ROW, Group, Member, Operand, Plan, Step, Work
+from trainer.programs.layouts import Layout
+from trainer.programs.order import Order, by_liveness
+from verification.program import VIEWS, Node, Program, elements, first_node, size_bytes, values
 
 ELEMENTWISE = frozenset(
     [
@@ -24,7 +25,6 @@ ELEMENTWISE = frozenset(
 """What a group computes element by element."""
 
 REDUCTIONS = frozenset(["row_exponent", "sum", "mean", "amax"])
-FULL, ROW, REDUCE = "full", "row", "reduce"
 
 REACH = 64
 """Numbers of nodes between a group and one that joins it: a far one would only lengthen its inputs' lives."""
@@ -33,123 +33,17 @@ WIDEST_ROW = 1 << 14
 """Elements to which the rows of a group without reductions are widened."""
 
 
-@dataclass(frozen=True)
-class Operand:
-    """A value read in the order of a node's elements; `root` names the buffer, `layout` the place in it."""
-
-    root: int
-    layout: Layout
-
-
-@dataclass(frozen=True)
-class Member:
-    """A node in a group: `kind` is FULL, ROW or REDUCE."""
-
-    number: int
-    node: Node
-    kind: str
-    operands: tuple[Operand, ...]
-    dtypes: tuple[str, ...]
-
-
-@dataclass(eq=False)
-class Step:
-    """One node alone, on its own kernel."""
-
-    number: int
-    node: Node
-    operands: tuple[Operand, ...]
-
-    @property
-    def first(self) -> int:
-        """The lowest number of a node in it."""
-        return self.number
-
-    @property
-    def last(self) -> int:
-        """The highest number of a node in it."""
-        return self.number
-
-    @property
-    def makes(self) -> tuple[int, ...]:
-        """The buffer that it fills."""
-        return (self.number,)
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The buffers that it reads."""
-        return tuple(dict.fromkeys(operand.root for operand in self.operands))
-
-
-@dataclass(eq=False)
-class Group:
-    """Members on rows of `columns` elements; `depth` above 0 makes it one reduction over the middle of three."""
-
-    rows: int
-    columns: int
-    soft: bool
-    depth: int = 0
-    members: dict[int, Member] = field(default_factory=dict)
-    kept: tuple[int, ...] = ()
-
-    @property
-    def first(self) -> int:
-        """The lowest number of a node in it."""
-        return min(self.members)
-
-    @property
-    def last(self) -> int:
-        """The highest number of a node in it."""
-        return max(self.members)
-
-    @property
-    def makes(self) -> tuple[int, ...]:
-        """The members whose values others need."""
-        return self.kept
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The buffers that it reads."""
-        roots = (operand.root for member in self.members.values() for operand in member.operands)
-        return tuple(dict.fromkeys(root for root in roots if root not in self.members))
-
-    def access(self, member: Member, operand: Operand) -> Access | None:
-        """Return how a member reads an operand, or None where no rows can be read."""
-        return layouts.access(operand.layout, 1 if member.kind == ROW else self.columns)
-
-    def holds(self, member: Member, columns: int | None = None) -> bool:
-        """Return whether the member could read all its operands here (with rows of `columns`)."""
-        columns = columns or self.columns
-        rows = self.rows * self.columns // columns
-        for operand in member.operands:
-            found = layouts.access(operand.layout, 1 if member.kind == ROW else columns)
-            if found is None:
-                return False
-            source = self.members.get(operand.root)
-            if source is None:
-                continue
-            if member.kind == ROW:
-                if source.kind == FULL or not found.is_full(rows, 1):
-                    return False
-            elif not (found.is_full(rows, columns) if source.kind == FULL else found.is_row(rows, columns)):
-                return False
-        return True
-
-
-Work = Step | Group
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Steps in their order; `places` says for every value of the program in which buffer and how it lies."""
-
-    steps: tuple[Work, ...]
-    places: tuple[Operand, ...]
-
-
 def plan(program: Program) -> Plan:
     """Return the plan of a checked program."""
     return _Planner(program).run()
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A member as a group would hold it, on rows of `columns`."""
+
+    member: Member
+    columns: int
 
 
 class _Planner:
@@ -161,21 +55,27 @@ class _Planner:
             for number, value in enumerate(self.values[: first_node(program)])
         ]
         self.makers: dict[int, Work] = {}
-        self.work: list[Work] = []
-        self.users: dict[int, set[int]] = {}
+        self.order = Order()
         self.tail = _tail(program)
 
     def run(self) -> Plan:
         for number, node in enumerate(self.program.nodes, first_node(self.program)):
             self._place(number, node)
-        needed = {root for work in self.work for root in work.reads}
-        needed |= {self.places[output.source].root for output in self.program.outputs}
-        for work in self.work:
+        works = self.order.works
+        results = {self.places[output.source].root for output in self.program.outputs}
+        needed = results | {root for work in works for root in work.reads}
+        for work in works:
             if isinstance(work, Group):
                 work.kept = tuple(number for number in work.members if number in needed)
                 if work.soft:
                     _widen(work)
-        return Plan(tuple(_ordered(self.work, self.makers, self.tail)), tuple(self.places))
+        sizes = {
+            root: size_bytes(self.values[root])
+            for work in works
+            for root in work.makes
+            if root not in results
+        }
+        return Plan(tuple(by_liveness(works, sizes)), tuple(self.places))
 
     def _place(self, number: int, node: Node) -> None:
         inputs = [self.places[source] for source in node.inputs]
@@ -197,15 +97,14 @@ class _Planner:
         return node.operator in ELEMENTWISE and not narrowing
 
     def _alone(self, number: int, node: Node, inputs: Sequence[Operand]) -> Operand:
-        self._add(Step(number, node, tuple(inputs)))
+        step = Step(number, node, tuple(inputs))
+        self._add(step, self._makers(step))
+        self.makers[number] = step
         return Operand(number, layouts.contiguous(node.shape))
 
-    def _add(self, work: Work) -> None:
-        self.work.append(work)
-        for number in work.makes:
-            self.makers[number] = work
-        for root in work.reads:
-            self.users.setdefault(root, set()).add(id(work))
+    def _add(self, work: Work, sources: Sequence[Work]) -> None:
+        self.order.add(work)
+        assert self.order.need(work, sources), "new work is needed by none"
 
     def _elementwise(self, number: int, node: Node, inputs: Sequence[Operand]) -> Operand:
         spread = [layouts.expand(operand.layout, node.shape) for operand in inputs]
@@ -264,90 +163,77 @@ class _Planner:
 
     def _join(self, member: Member, columns: int | None = None) -> None:
         """Put a member into the latest group that can hold it, or into a new one; `columns` is a reduction's row."""
-        size = math.prod(member.operands[0].layout.shape)
-        near = {self.makers.get(operand.root): None for operand in member.operands}
-        groups = [work for work in near if isinstance(work, Group) and not work.depth]
+        makers = self._makers(member)
+        groups = [work for work in makers if isinstance(work, Group) and not work.depth]
         for group in sorted(groups, key=lambda group: -group.last):
-            if (found := self._fitted(group, member, size, columns)) is not None:
-                for other in groups:
-                    self._absorb(group, other, found)
-                self._enter(group, found)
-                group.soft = group.soft and found.kind == FULL
-                return
+            unused = [other for other in groups if other is not group and not self.order.users(other)]
+            fit = self._fit(group, member, columns)
+            if fit is None or not self.order.need(group, makers):
+                continue
+            group.reshape(fit.columns)
+            for other in unused:
+                self._absorb(group, other, fit.member)
+            self._enter(group, fit.member)
+            group.soft = group.soft and fit.member.kind == FULL
+            return
+        size = math.prod(member.operands[0].layout.shape)
         width = columns or (member.operands[0].layout.shape or (1,))[-1]
         self._start(Group(size // width, width, soft=columns is None), member)
 
     def _start(self, group: Group, member: Member) -> None:
         if not group.depth and not group.holds(member):
-            group.rows, group.columns = group.rows * group.columns, 1
-        self.work.append(group)
+            group.reshape(1)
+        self._add(group, self._makers(member))
         self._enter(group, member)
 
     def _enter(self, group: Group, member: Member) -> None:
         group.members[member.number] = member
         self.makers[member.number] = group
-        for operand in member.operands:
-            self.users.setdefault(operand.root, set()).add(id(group))
+
+    def _makers(self, of: Member | Step) -> list[Work]:
+        """Return the works that make the operands."""
+        found = (self.makers.get(operand.root) for operand in of.operands)
+        return list(dict.fromkeys(work for work in found if work is not None))
 
     def _absorb(self, group: Group, other: Group, member: Member) -> None:
         """Move a group without reductions, whose values nobody has used yet, into the group of its first user."""
-        if other is group or not other.soft or other.rows * other.columns != group.rows * group.columns:
-            return
-        if any(self.users.get(number, set()) - {id(other)} for number in other.members):
-            return
-        if any(self._circular(group, moved) for moved in other.members.values()):
+        if not other.soft or other.rows * other.columns != group.rows * group.columns:
             return
         if len(group.members) + len(other.members) >= MAX_MEMBERS:
             return
         joint = Group(group.rows, group.columns, group.soft, members={**group.members, **other.members})
-        if all(joint.holds(moved) for moved in (*other.members.values(), member)):
+        held = all(joint.holds(moved) for moved in (*other.members.values(), member))
+        if held and self.order.merge(other, into=group):
             for moved in other.members.values():
                 self._enter(group, moved)
-            self.work.remove(other)
 
-    def _fitted(self, group: Group, member: Member, size: int, columns: int | None) -> Member | None:
+    def _fit(self, group: Group, member: Member, columns: int | None) -> _Fit | None:
+        """Return the member as the group could hold it, and the rows that it would then have, or None."""
         far = member.number - group.last > REACH and member.number not in self.tail
         if far or len(group.members) >= MAX_MEMBERS:
             return None
-        total = group.rows * group.columns
-        width = group.columns
-        if size == total and (columns is None or columns == width):
-            found = member if group.holds(member) else None
-            if found is None and columns is None and group.soft:
-                width = (member.operands[0].layout.shape or (1,))[-1]
-                found = member if self._refit(group, member, width) else None
-        elif size == total and columns is not None and group.soft:
-            found = member if self._refit(group, member, columns) else None
-        elif size == group.rows and columns is None and not group.soft:
-            row = Member(member.number, member.node, ROW, member.operands, member.dtypes)
-            found = row if group.holds(row) else None
-        else:
-            found = None
-        return found if found is not None and not self._circular(group, member) else None
+        shape = member.operands[0].layout.shape
+        size = math.prod(shape)
+        if size == group.rows * group.columns:
+            return _fit_elements(group, member, columns)
+        if size == group.rows and columns is None and not group.soft:
+            row = replace(member, kind=ROW)
+            return _Fit(row, group.columns) if group.holds(row) else None
+        return None
 
-    def _refit(self, group: Group, member: Member, columns: int) -> bool:
-        members = (*group.members.values(), member)
-        if self._circular(group, member):
-            return False
-        if all(group.holds(other, columns) for other in members):
-            group.rows, group.columns = group.rows * group.columns // columns, columns
-            return True
-        return False
 
-    def _circular(self, group: Group, member: Member) -> bool:
-        """Return whether an operand from elsewhere needs the group first."""
-        waiting = [self.makers.get(operand.root) for operand in member.operands]
-        seen: set[int] = set()
-        while waiting:
-            work = waiting.pop()
-            if work is None or work is group or id(work) in seen:
-                continue
-            seen.add(id(work))
-            sources = [self.makers.get(root) for root in work.reads]
-            if group in sources:
-                return True
-            waiting += sources
-        return False
+def _fit_elements(group: Group, member: Member, columns: int | None) -> _Fit | None:
+    """Fit a member that has the group's elements: as its rows are or, where none is reduced yet, in other rows."""
+    own = group.columns
+    if columns is None:
+        widths = [own, (member.operands[0].layout.shape or (1,))[-1]] if group.soft else [own]
+    else:
+        widths = [columns] if group.soft or columns == own else []
+    for width in widths:
+        movers = (member,) if width == own else (*group.members.values(), member)
+        if all(group.holds(mover, width) for mover in movers):
+            return _Fit(member, width)
+    return None
 
 
 def _viewed(node: Node, source: Operand) -> Operand | None:
@@ -385,7 +271,7 @@ def _widen(group: Group) -> None:
     for factor in range(min(group.rows, WIDEST_ROW // max(group.columns, 1)), 1, -1):
         columns = group.columns * factor
         if group.rows % factor == 0 and all(group.holds(m, columns) for m in group.members.values()):
-            group.rows, group.columns = group.rows // factor, columns
+            group.reshape(columns)
             return
 
 
@@ -399,32 +285,3 @@ def _tail(program: Program) -> set[int]:
         if number not in tail or not (node.operator in ELEMENTWISE - {"quantise"} or node.operator in VIEWS):
             tail -= set(node.inputs)
     return tail
-
-
-def _ordered(work: Sequence[Work], makers: dict[int, Work], tail: set[int]) -> list[Work]:
-    """Return the work in an order in which all inputs come first: the program's, but updates as soon as they can."""
-    sources = {
-        id(item): {id(makers[root]) for root in item.reads if root in makers} - {id(item)} for item in work
-    }
-    users: dict[int, list[Work]] = {id(item): [] for item in work}
-    for item in work:
-        for source in sources[id(item)]:
-            users[source].append(item)
-
-    def key(item: Work) -> tuple[int, int, int]:
-        soon = isinstance(item, Group) and all(number in tail for number in item.members)
-        return (0 if soon else 1, item.last, item.first)
-
-    places = {id(item): place for place, item in enumerate(work)}
-    ready = [(key(item), places[id(item)]) for item in work if not sources[id(item)]]
-    heapq.heapify(ready)
-    ordered = []
-    while ready:
-        item = work[heapq.heappop(ready)[1]]
-        ordered.append(item)
-        for user in users[id(item)]:
-            sources[id(user)].discard(id(item))
-            if not sources[id(user)]:
-                heapq.heappush(ready, (key(user), places[id(user)]))
-    assert len(ordered) == len(work), "groups depend on each other"
-    return ordered

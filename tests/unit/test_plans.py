@@ -1,0 +1,151 @@
+"""Planning: what comes before what, in which memory, at what cost."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.native import CannotCompile
+from trainer.programs import arena, fusion, order
+from trainer.programs.arena import Life
+from trainer.programs.builder import Builder
+from trainer.programs.groups import Step, Work
+from trainer.programs.order import Order
+from verification.program import Node, Program
+
+
+def work(number: int) -> Work:
+    return Step(number, Node("negate", (), (), "float32", ()), ())
+
+
+def precedes(kept: Order, one: Work, other: Work) -> bool:
+    return kept._places[one] < kept._places[other]
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.sets(st.integers(0, 11), max_size=3)), max_size=40))
+def test_needs_are_added_until_they_would_go_round(needs: list[tuple[int, set[int]]]) -> None:
+    works, kept = [work(number) for number in range(12)], Order()
+    for one in works:
+        kept.add(one)
+    sources: dict[int, set[int]] = {number: set() for number in range(12)}
+
+    def ancestors(number: int) -> set[int]:
+        found, waiting = {number}, [number]
+        while waiting:
+            new = sources[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    for user, wanted in needs:
+        goes_round = any(user in ancestors(source) for source in wanted - {user})
+        assert kept.need(works[user], [works[source] for source in wanted]) != goes_round
+        if not goes_round:
+            sources[user] |= wanted - {user}
+        assert all(precedes(kept, works[s], works[u]) for u in sources for s in sources[u])
+
+
+def test_work_that_is_merged_leaves_its_needs_behind() -> None:
+    one, two, three = works = [work(number) for number in range(3)]
+    kept = Order()
+    for each in works:
+        kept.add(each)
+    assert kept.need(three, [two])
+    assert kept.merge(three, into=one)
+    assert kept.works == [one, two]
+    assert precedes(kept, two, one)
+    assert not kept.need(two, [one])
+
+
+def test_work_is_not_merged_with_what_it_needs_through_others() -> None:
+    one, two, three = works = [work(number) for number in range(3)]
+    kept = Order()
+    for each in works:
+        kept.add(each)
+    assert kept.need(two, [one])
+    assert kept.need(three, [two])
+    assert not kept.merge(three, into=one)
+    assert kept.works == works
+
+
+def test_a_search_that_finds_no_end_takes_works_for_dependent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chained(length: int) -> bool:
+        works, kept = [work(number) for number in range(length)], Order()
+        for one in works:
+            kept.add(one)
+        for source, user in itertools.pairwise(works[1:]):
+            assert kept.need(user, [source])
+        return kept.need(works[0], works[-1:])
+
+    monkeypatch.setattr(order, "HORIZON", 50)
+    assert chained(40)
+    assert not chained(60)
+
+
+def sums(nodes: int) -> Program:
+    """Sums of rows and columns in turn, each over all that came before."""
+    b = Builder()
+    y = b.port("x", "float32", (8, 8))
+    for place in range(nodes // 2):
+        y = b.emit("subtract", y, b.emit("sum", y, dims=[place % 2], keepdim=1))
+    return b.finish("inner", [("y", y)])
+
+
+def crossed(nodes: int) -> Program:
+    """Two chains that read one another."""
+    b = Builder()
+    one = two = b.port("x", "float32", (8, 8))
+    for _ in range(nodes // 2):
+        one, two = two, b.add(one, b.emit("sum", two, dims=[0], keepdim=1))
+    return b.finish("inner", [("one", one), ("two", two)])
+
+
+def products(nodes: int) -> Program:
+    """Products of products, with what quantises them."""
+    b = Builder()
+    y = x = b.port("x", "float32", (8, 8))
+    while len(b.nodes) < nodes:
+        y = b.matmul(y, x)
+    return b.finish("inner", [("y", y)])
+
+
+@pytest.mark.parametrize(("program", "nodes"), [(sums, 2_000), (crossed, 2_000), (products, 8_000)])
+def test_planning_costs_as_much_as_a_program_is_long(program: Callable[[int], Program], nodes: int) -> None:
+    """Walking all ancestors of each node looked at 4 times as much for twice as many."""
+
+    def seen(nodes: int) -> int:
+        planner = fusion._Planner(program(nodes))
+        planner.run()
+        return planner.order.seen
+
+    assert seen(nodes) <= 5 * seen(nodes // 4) + 100
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[Life]:
+    made = []
+    for number in range(draw(st.integers(0, 30))):
+        first = draw(st.integers(0, 20))
+        made.append(Life(draw(st.integers(0, 2000)), first, draw(st.integers(first, 24)), number))
+    return made
+
+
+@given(lives())
+def test_what_lives_together_lies_apart(given: list[Life]) -> None:
+    places, size = arena.arrange(given)
+    assert all(places[life.number] % arena.ALIGNMENT == 0 for life in given)
+    assert all(places[life.number] + life.size <= size for life in given)
+    for one, two in itertools.combinations(given, 2):
+        if one.first <= two.last and two.first <= one.last:
+            (a, b), (c, d) = ((places[life.number], places[life.number] + life.size) for life in (one, two))
+            assert b <= c or d <= a
+
+
+def test_too_many_values_at_a_time_are_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena, "MAX_MEETINGS", 45)
+    everywhere = [Life(64, 0, 10, number) for number in range(11)]
+    assert arena.arrange(everywhere[:10])[1] == 640
+    with pytest.raises(CannotCompile, match="too many values at a time"):
+        arena.arrange(everywhere)
