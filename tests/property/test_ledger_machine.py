@@ -12,7 +12,8 @@ from simulator.toy import START, ToyExecutor, minimal
 from verification.actions import Say
 from verification.actors import decide
 from verification.errors import Violation
-from verification.ledger.local import Genesis, LocalLedger, create, verify_log
+from verification.ledger.local import LocalLedger, create, verify_log
+from verification.ledger.log import Genesis
 from verification.manifest import cost_of_round
 from verification.units import Address, Amount, Millis
 
