@@ -25,7 +25,8 @@ from simulator.world import World
 from verification import codec
 from verification.economics import safe_committee
 from verification.errors import UserError
-from verification.ledger.local import Genesis, LocalLedger, create
+from verification.ledger.local import LocalLedger, create
+from verification.ledger.log import Genesis
 from verification.statements import MAX_STATEMENT
 from verification.units import Millis
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -157,13 +158,14 @@ class BlobStore:
         """Return the bytes that all blobs take."""
         return sum(_size(entry) for entry in self._entries())
 
-    def prune(self, keep: Collection[Digest], before: float) -> int:
-        """Delete blobs not in `keep` that were stored before `before` (Unix seconds); return the bytes freed.
+    def prune(self, keep: Collection[Digest], age: float) -> int:
+        """Delete blobs not in `keep` that were stored more than `age` seconds ago; return the bytes freed.
 
-        `before` protects what another process has just stored and not yet asked to keep. A process that has mapped
+        `age` protects what another process has just stored and not yet asked to keep. A process that has mapped
         a deleted blob may go on reading it.
         """
         kept, freed = {blob.hex() for blob in keep}, 0
+        before = time.time() - age
         for entry in list(self._entries()):
             with contextlib.suppress(FileNotFoundError):
                 if entry.name not in kept and entry.stat().st_mtime < before:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ from verification.addresses import address_of, chunks_root
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show
 from verification.errors import Unavailable
+from verification.ledger.log import Twice
 from verification.manifest import BundleRef, Place
 from verification.outer import mixture, outer_inputs
 from verification.program import outputs_of
@@ -144,9 +146,10 @@ class Actor:
         """Return how often its behaviours departed from the honest one."""
         return sum(behaviour.faults for behaviour in self.behaviours)
 
-    def decide(self, state: State, now: Millis) -> list[Act]:
-        """Return what the peer does at its own time `now`."""
-        return decide_as(self.behaviours, View(state, self.me, self.results, now))
+    def decide(self, state: State, now: Millis, twice: Iterable[Twice] = ()) -> list[Act]:
+        """Return what the peer does at its own time `now`; `twice` is what the ledger keeps of contradictions."""
+        wanted = decide_as(self.behaviours, View(state, self.me, self.results, now))
+        return [*wanted, *actors.report(state, self.me, twice)] if self.is_honest else wanted
 
     def sign(self, state: State, body: Body) -> bytes:
         """Return the statement as it is written down: signed once per place, the same after a restart."""

@@ -1,97 +1,97 @@
-"""The local ledger without its file: one log, one state, the same heads and the same ticks."""
+"""A ledger without a file: the log in a list, the clock set by hand, and money counted after every entry."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from simulator.toy import ToyExecutor
-from verification import codec, law
 from verification.effects import Effect
-from verification.errors import Violation
 from verification.executor import Executor
-from verification.ledger.local import Genesis, next_head
+from verification.ledger.log import Entry, Fold, Genesis, Record, founding
+from verification.ledger.sequencer import Sequencer
 from verification.state import State, total_money
-from verification.statements import open_statement
-from verification.units import Digest, Millis
+from verification.statements import Body, Said
+from verification.units import Millis
 
 
-@dataclass(frozen=True)
-class Line:
-    """One admitted entry with its effects."""
+@dataclass
+class Clock:
+    """Virtual time in milliseconds: `now` is whatever was set last."""
 
-    at: Millis
-    kind: str
-    data: bytes
-    head: Digest
-    effects: tuple[Effect, ...]
+    now: Millis
+
+    def __call__(self) -> Millis:
+        """Return the time."""
+        return self.now
 
 
-class MemoryLedger:
-    """Admits statements as `LocalLedger` does; checks at every entry that no money was made or lost."""
+@dataclass
+class MemoryLog:
+    """The `Storage` in lists. Several ledgers may have it, one after the other."""
 
-    def __init__(self, genesis: Genesis, now: Millis, is_checked: bool = True) -> None:
-        """Found the run; `is_checked` counts all money after every entry, which takes a time that grows with it."""
-        self.executor: Executor = ToyExecutor()
-        self.state = law.found(
-            genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, now
-        )
-        self.money = total_money(self.state)
+    first: Record
+    name: str = "the ledger in memory"
+    entries: list[Entry] = field(default_factory=list)
+    _refused: dict[int, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.entries.append(Entry(**vars(self.first), effects=()))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Shut nobody out: there is one thread."""
+        yield
+
+    def read(self, after: int, limit: int) -> Sequence[Record]:
+        """Return at most `limit` entries with numbers above `after`."""
+        return self.entries[after + 1 : after + 1 + limit]
+
+    def append(self, entry: Entry) -> None:
+        """Keep a new entry."""
+        self.entries.append(entry)
+
+    def keep_refused(self, seq: int, data: bytes) -> None:
+        """Keep a statement that contradicts entry `seq`, unless one is kept for it."""
+        self._refused.setdefault(seq, data)
+
+    def refused(self, skip: int) -> Sequence[tuple[bytes, bytes]]:
+        """Return (the statement in the log, the one refused for it), but for the first `skip`."""
+        return [(self.entries[seq].data, data) for seq, data in list(self._refused.items())[skip:]]
+
+    def close(self) -> None:
+        """Do nothing: it is garbage when nobody has it any more."""
+
+
+class MemoryLedger(Sequencer):
+    """A ledger of the simulator; checks at every entry that no money was made or lost."""
+
+    def __init__(
+        self, log: MemoryLog, clock: Clock, executor: Executor | None = None, is_checked: bool = True
+    ) -> None:
+        """Fold a log; `is_checked` counts all money after every entry, which takes a time that grows with it."""
+        self.clock, self.log = clock, log.entries
         self._is_checked = is_checked
-        data = codec.encode(genesis)
-        self.state.head = next_head(law.GENESIS_HEAD, 0, now, "found", data)
-        self.log = [Line(now, "found", data, self.state.head, ())]
+        super().__init__(log, executor or ToyExecutor(), clock)
+        self.money = total_money(self.state)
+
+    @classmethod
+    def found(cls, genesis: Genesis, clock: Clock, is_checked: bool = True) -> "MemoryLedger":
+        """Return the ledger of a new run; raises Refused when the law admits none such."""
+        return cls(MemoryLog(founding(genesis, clock.now)), clock, is_checked=is_checked)
 
     @property
     def effects(self) -> list[Effect]:
         """Return all effects so far, oldest first."""
-        return [effect for line in self.log for effect in line.effects]
+        return [effect for entry in self.log for effect in entry.effects]
 
     def replay(self) -> State:
         """Return the state that folding the log from the start gives."""
-        genesis = codec.decode(Genesis, self.log[0].data)
-        state = law.found(
-            genesis.manifest,
-            genesis.chain,
-            genesis.submitter,
-            dict(genesis.balances),
-            genesis.deposit,
-            self.log[0].at,
-        )
-        state.head = self.log[0].head
-        for line in self.log[1:]:
-            state.head = line.head
-            effects = (
-                law.advance(state, line.at)
-                if line.kind == "tick"
-                else law.apply(state, open_statement(line.data), line.at, self.executor)
-            )
-            assert tuple(effects) == line.effects
-        return state
+        fold = Fold()
+        for entry in self.log:
+            assert fold.follow(entry, self.executor) == entry
+        return fold.state
 
-    def submit(self, data: bytes, now: Millis) -> bool:
-        """Admit a statement or raise the Violation; return False for what is known, which is acknowledged again."""
-        self.tick(now)
-        said = open_statement(data)
-        if law.is_known(self.state, said):
-            return False
-        self._append(now, "statement", data, lambda: law.apply(self.state, said, now, self.executor))
-        return True
-
-    def tick(self, now: Millis) -> bool:
-        """Let due deadlines pass; returns whether there were any."""
-        deadline = law.next_deadline(self.state)
-        if deadline is None or deadline > now:
-            return False
-        self._append(now, "tick", b"", lambda: law.advance(self.state, now))
-        return True
-
-    def _append(self, at: Millis, kind: str, data: bytes, fold: Callable[[], list[Effect]]) -> None:
-        before = self.state.head
-        self.state.head = next_head(before, len(self.log), at, kind, data)
-        try:
-            effects = fold()
-        except Violation:
-            self.state.head = before
-            raise
-        self.log.append(Line(at, kind, data, self.state.head, tuple(effects)))
+    def _append(self, at: Millis, said: Said[Body] | None) -> None:
+        super()._append(at, said)
         if self._is_checked:
             assert total_money(self.state) == self.money, f"entry {len(self.log) - 1} makes or loses money"

@@ -13,10 +13,9 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.network import Network
 from simulator.toy import minimal
 from simulator.world import World
-from verification import codec, law
-from verification.ledger.local import Genesis
+from verification.ledger.log import STATEMENT, Fold
 from verification.state import Stage
-from verification.statements import MAX_STATEMENT, open_statement
+from verification.statements import open_statement
 
 ROUNDS, SLOTS, VERIFIERS = 3, 16, 8
 STEADY = range(1, ROUNDS - 1)
@@ -62,29 +61,23 @@ def grow(peers: int, committee: int, seed: int) -> World:
 def fold(world: World, clock: Callable[[], float]) -> Folded:
     """Fold a world's log again, as a newcomer does; raises AssertionError when it does not end on the same state."""
     first, *lines = world.ledger.log
-    genesis = codec.decode(Genesis, first.data, MAX_STATEMENT)
-    state = law.found(
-        genesis.manifest, genesis.chain, genesis.submitter, dict(genesis.balances), genesis.deposit, first.at
-    )
-    state.head = first.head
+    fold, executor = Fold(), world.ledger.executor
+    fold.follow(first, executor)
     kinds = [
-        open_statement(line.data).statement.kind if line.kind == "statement" else line.kind for line in lines
+        open_statement(line.data).statement.kind if line.kind == STATEMENT else line.kind for line in lines
     ]
     folded = Folded(dict.fromkeys(kinds, 0.0))
     for kind, line in zip(kinds, lines, strict=True):
-        state.head, number = line.head, len(state.rounds) - 1
+        number = len(fold.state.rounds) - 1
         began = clock()
-        if line.kind == "tick":
-            law.advance(state, line.at)
-        else:
-            law.apply(state, open_statement(line.data), line.at, world.ledger.executor)
+        fold.follow(line, executor)
         taken = clock() - began
         folded.kinds[kind] += taken
         if number in STEADY:
             folded.entries += 1 / len(STEADY)
             folded.size += len(line.data) / len(STEADY)
             folded.seconds += taken / len(STEADY)
-    assert state == world.state
+    assert fold.state == world.state
     return folded
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from simulator.cast import SPEED, Actor, Blobs, steps_of
-from simulator.memory import MemoryLedger
+from simulator.memory import Clock, MemoryLedger
 from simulator.network import CALM, Network
 from simulator.toy import START
 from verification import law
@@ -27,11 +27,10 @@ from verification.actions import (
 )
 from verification.adversaries import Act, Forge, Throw
 from verification.effects import Effect
-from verification.errors import Refused, Violation
-from verification.ledger.local import Genesis
+from verification.errors import Violation
+from verification.ledger.log import Genesis
 from verification.manifest import Manifest, cost_of_round
-from verification.state import Member, Stage, Standing, State
-from verification.statements import Contradiction, open_statement
+from verification.state import Member, Stage, State
 from verification.units import MILLION, Address, Amount, Millis
 
 E = TypeVar("E", bound=Effect)
@@ -59,11 +58,11 @@ class World:
         self.deposit = Amount(cost_of_round(manifest) * rounds)
         balances = tuple((actor.address, funds_of(actor)) for actor in actors)
         genesis = Genesis(manifest, "toy", SUBMITTER, balances, self.deposit)
-        self.ledger = MemoryLedger(genesis, Millis(0), is_checked=check is not None)
+        self.clock = Clock(Millis(0))
+        self.ledger = MemoryLedger.found(genesis, self.clock, is_checked=check is not None)
         self.actors = list(actors)
         self.blobs = Blobs()
         self.blobs.put(START)
-        self.now = 0
         self.events = 0
         self.refused: Counter[str] = Counter()
         self.traffic: Counter[str] = Counter()
@@ -79,7 +78,6 @@ class World:
         self._alarm: int | None = None
         self._pulse: object = None
         self._opened = 0
-        self._reported: set[object] = set()
         self._set_alarm()
         for actor in actors:
             self._wake(actor)
@@ -88,6 +86,11 @@ class World:
     def state(self) -> State:
         """Return the ledger's state."""
         return self.ledger.state
+
+    @property
+    def now(self) -> Millis:
+        """Return the time."""
+        return self.clock.now
 
     def member(self, actor: Actor) -> Member:
         """Return an actor's membership."""
@@ -110,7 +113,8 @@ class World:
         """Go on until `until` holds (by default: the run has ended and every stake is withdrawn)."""
         done = until or World.is_settled
         while not done(self):
-            self.now, _, action = heapq.heappop(self._heap)
+            when, _, action = heapq.heappop(self._heap)
+            self.clock.now = Millis(when)
             assert self.now <= limit, f"the world does not come to an end: {self.state.stage} at {self.now}"
             self.events += 1
             action()
@@ -136,7 +140,7 @@ class World:
 
         def up() -> None:
             actor.is_up, actor.results = True, Results()
-            actor.me = dataclasses.replace(actor.me, started=Millis(self.now))
+            actor.me = dataclasses.replace(actor.me, started=self.now)
             self._free_at[id(actor)] = self.now
             self._wake(actor)
 
@@ -193,7 +197,8 @@ class World:
         if not actor.is_up:
             return
         view = self._deaf.get(id(actor), self.state)
-        for act in actor.decide(view, Millis(max(0, self.now + actor.skew))):
+        twice = [] if id(actor) in self._deaf else self.ledger.contradictions()
+        for act in actor.decide(view, Millis(max(0, self.now + actor.skew)), twice):
             self._perform(actor, act, view)
         if self.state.stage is not Stage.ENDED or not self.is_settled():
             self.at(self.now + self._network.poll, partial(self._wake, actor))
@@ -237,13 +242,11 @@ class World:
     def _arrive(self, actor: Actor, data: bytes, act: Say | None) -> None:
         """Let the ledger admit or refuse what arrives, at its own time."""
         try:
-            is_new = self.ledger.submit(data, Millis(self.now))
+            is_new = self.ledger.submit(data)
         except Violation as violation:
             self.refused[f"{actor.name}: {violation}"] += 1
             if act is not None:
                 self._in_vain[id(actor), act] = len(self.ledger.log)
-            if isinstance(violation, Refused):
-                self._overhear(data)
         else:
             self.traffic["repeated"] += not is_new
             if is_new:
@@ -274,7 +277,7 @@ class World:
     def _ring(self) -> None:
         """Let the deadlines that have come pass."""
         self._alarm = None
-        if self.ledger.tick(Millis(self.now)):
+        if self.ledger.tick():
             self._moved()
         else:
             self._set_alarm()
@@ -302,27 +305,6 @@ class World:
         if result is not None:
             actor.results.done[action] = result
             self._wake(actor)
-
-    def _overhear(self, data: bytes) -> None:
-        """Statements are public: an honest member that holds two for one place reports them. (SPEC.md 6.9)"""
-        said = open_statement(data)
-        place = said.place
-        if place not in self.state.said or place in self._reported or law.is_known(self.state, said):
-            return
-        for line in self.ledger.log:
-            if line.kind != "statement":
-                continue
-            if open_statement(line.data).place == place:
-                self._report(Contradiction(line.data, data), place)
-                return
-
-    def _report(self, body: Contradiction, place: object) -> None:
-        for actor in self.actors:
-            member = self.state.members.get(actor.address)
-            if actor.is_honest and actor.is_up and member is not None and member.standing is Standing.ACTIVE:
-                self._reported.add(place)
-                self._start_saying(actor, Say(body), actor.sign(self.state, body))
-                return
 
 
 def funds_of(actor: Actor) -> Amount:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.cast import Actor, Verifier, Worker
-from simulator.memory import MemoryLedger
+from simulator.memory import Clock, MemoryLedger
 from simulator.toy import BrokenEngine, minimal
 from simulator.world import World
 from trainer.cheats import conduct_named
@@ -29,7 +29,7 @@ from verification.adversaries import (
 )
 from verification.digest import tagged
 from verification.effects import Slashed
-from verification.ledger.local import Genesis
+from verification.ledger.log import Genesis
 from verification.state import Phase, Stage, State, Watch
 from verification.statements import (
     KINDS,
@@ -115,16 +115,15 @@ def played() -> World:
 
 def replay(log: list[dict[str, Any]]) -> Iterator[MemoryLedger]:
     """Yield the one ledger after one entry of a log, two, and so on."""
-    ledger = MemoryLedger(
-        codec.decode(Genesis, bytes.fromhex(log[0]["data"])), Millis(log[0]["at"]), is_checked=False
-    )
+    genesis = codec.decode(Genesis, bytes.fromhex(log[0]["data"]))
+    ledger = MemoryLedger.found(genesis, Clock(Millis(log[0]["at"])), is_checked=False)
     yield ledger
     for line in log[1:]:
-        before, now = len(ledger.log), Millis(line["at"])
+        before, ledger.clock.now = len(ledger.log), Millis(line["at"])
         if line["kind"] == "tick":
-            ledger.tick(now)
+            ledger.tick()
         else:
-            ledger.submit(bytes.fromhex(line["data"]), now)
+            ledger.submit(bytes.fromhex(line["data"]))
         assert len(ledger.log) == before + 1, "the frozen log is not what the law makes of it"
         yield ledger
 

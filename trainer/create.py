@@ -14,6 +14,7 @@ from trainer.engine import TorchEngine
 from trainer.folder import RunFolder
 from trainer.images import read_images
 from trainer.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
+from trainer.ledgers import found_run
 from trainer.models import build_model
 from trainer.programs.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.trace import TraceConfig, TracedRun, trace_run
@@ -25,7 +26,7 @@ from verification.digest import ZERO, integer, tagged
 from verification.economics import require_sound, safe_committee
 from verification.errors import UserError
 from verification.executor import StepFailed
-from verification.ledger import local
+from verification.ledger.log import Genesis
 from verification.manifest import (
     PROTOCOL_VERSION,
     Assumptions,
@@ -94,7 +95,7 @@ def create_run(
             require_sound(manifest)
         keys = _make_keys(job, folder)
         _write_model(folder, job.model.task, config, traced, held_out)
-        local.create(folder.ledger, _genesis(job, manifest, folder), local.system_clock())
+        found_run(folder, _genesis(job, manifest, folder))
     return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
 
 
@@ -289,7 +290,7 @@ def _make_keys(job: JobFile, folder: RunFolder) -> tuple[str, ...]:
     return names
 
 
-def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> local.Genesis:
+def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> Genesis:
     from p2p.identity import load
 
     identities: dict[str, Identity] = {path.stem: load(path) for path in sorted(folder.keys.glob("*.key"))}
@@ -298,7 +299,7 @@ def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> local.Genes
     balances |= {_address(text): Amount(amount) for text, amount in job.accounts.others.items()}
     funded = min(job.money.funded_rounds or manifest.work.rounds, manifest.work.rounds)
     deposit = Amount(cost_of_round(manifest) * funded)
-    return local.Genesis(manifest, CHAIN, submitter, tuple(sorted(balances.items())), deposit)
+    return Genesis(manifest, CHAIN, submitter, tuple(sorted(balances.items())), deposit)
 
 
 def _address(text: str) -> Address:

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2p.blobs import BlobStore
 from p2p.identity import load
 from trainer.events import read_events
 from trainer.folder import RunFolder
-from trainer.inspect import make_executor
+from trainer.inspect import read_ledger
 from verification import law
 from verification.availability import holders
 from verification.errors import Refused, UserError
-from verification.ledger.local import Entry, LocalLedger, read_genesis
+from verification.ledger.log import Entry
+from verification.ledger.port import Ledger
 from verification.signing import address_of, checksum
 from verification.state import Demanded, Stage, State
 from verification.statements import Chunk, Demand, make_statement, open_statement, sign_statement
@@ -56,8 +56,7 @@ def run_demand(
     secret = load(key).secret
     logs = {path.stem: next(read_events(path), None) for path in sorted(folder.events.glob("*.jsonl"))}
     names = Names({str(event["peer"]): name for name, event in logs.items() if event is not None})
-    executor = make_executor(read_genesis(folder.ledger).manifest, BlobStore(folder.blobs))
-    ledger = LocalLedger(folder.ledger, executor)
+    ledger = read_ledger(folder)
     try:
         author = None if worker is None else names.address(worker)
         found = demand(ledger, secret, choose(ledger.state, number, author))
@@ -79,7 +78,7 @@ def choose(state: State, number: int | None, worker: Address | None) -> Demand:
     raise UserError("nobody has attested such a contribution: choose another --round or --worker, or wait")
 
 
-def demand(ledger: LocalLedger, secret: bytes, body: Demand) -> Demanded:
+def demand(ledger: Ledger, secret: bytes, body: Demand) -> Demanded:
     """Put the demand on the ledger, or find it there; raises UserError where the law refuses it."""
     state = ledger.state
     head = law.head_of(state, body.round)
@@ -91,7 +90,7 @@ def demand(ledger: LocalLedger, secret: bytes, body: Demand) -> Demanded:
     return next(d for d in ledger.state.demands if (d.round, d.worker, d.payer) == own)
 
 
-def wait(ledger: LocalLedger, found: Demanded, pause: Callable[[], None]) -> tuple[Address, Chunk] | None:
+def wait(ledger: Ledger, found: Demanded, pause: Callable[[], None]) -> tuple[Address, Chunk] | None:
     """Return who showed the chunk and the chunk, None when nobody did in time or before the run's end."""
     entries: list[Entry] = []
     while True:

@@ -24,11 +24,10 @@ from trainer.create import Created, create_run
 from trainer.evaluate import export_and_evaluate
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.inspect import make_executor, write_report
+from trainer.inspect import read_ledger, write_report
 from trainer.job import JobFile, parse_job
 from trainer.swarm_view import SwarmView, Tail
 from verification.errors import UserError
-from verification.ledger.local import LocalLedger, read_genesis, system_clock
 from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
@@ -250,7 +249,7 @@ def _watch(
     for number in range(len(roles)):
         view.add_peer(checksum(load(folder.keys / f"peer-{number}.key").address), f"peer-{number}")
     tails = [Tail(folder.log(f"peer-{number}")) for number in range(len(roles))]
-    ledger = _open_ledger(folder)
+    ledger = read_ledger(folder)
     said = ""
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while any(process.poll() is None for process in processes):
@@ -285,15 +284,10 @@ def _check(processes: list[subprocess.Popen[bytes]], folder: RunFolder, view: Sw
         raise UserError(f"the demo took over {TIMEOUT_SECONDS} s: see {folder.path}/peers/*/output.log")
 
 
-def _open_ledger(folder: RunFolder) -> LocalLedger:
-    executor = make_executor(read_genesis(folder.ledger).manifest, BlobStore(folder.blobs))
-    return LocalLedger(folder.ledger, executor)
-
-
 def _judge(folder: RunFolder) -> None:
     """Export the final model, look at it before and after, and put that on record beside the peers' events."""
-    ledger = _open_ledger(folder)
-    state = ledger.state
+    ledger = read_ledger(folder)
+    state, now = ledger.state, ledger.now()
     ledger.close()
     before = _bundle([folder.blobs], state.manifest.start.blob)
     last = state.current.sealed if state.rounds else None
@@ -302,7 +296,7 @@ def _judge(folder: RunFolder) -> None:
     stores = [path / "blobs" for path in sorted((folder.path / "peers").iterdir())]
     figures = export_and_evaluate(folder, before, _bundle(stores, last.blob))
     events = EventLog(folder.log("submitter"), checksum(state.submitter))
-    events.write(system_clock(), "evaluated", **figures)
+    events.write(now, "evaluated", **figures)
     events.close()
 
 

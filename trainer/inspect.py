@@ -9,11 +9,12 @@ from rich.console import Console
 from p2p.blobs import BlobStore
 from trainer.events import read_events
 from trainer.folder import RunFolder
+from trainer.ledgers import genesis_of, open_ledger, verify_log
 from trainer.programs.executor import ProgramExecutor
 from verification.convictions import Log, convictions
 from verification.errors import UserError
 from verification.evidence import pack
-from verification.ledger.local import LocalLedger, read_genesis, verify_log
+from verification.ledger.port import Ledger
 from verification.manifest import Manifest
 from verification.program import Program
 from verification.report.build import build_report
@@ -31,6 +32,11 @@ def make_executor(manifest: Manifest, store: BlobStore) -> ProgramExecutor:
     return ProgramExecutor({ref.digest: store.get(ref.blob) for ref in refs})
 
 
+def read_ledger(folder: RunFolder) -> Ledger:
+    """Return a run's ledger, folded with every verdict executed again on what its folder holds; raises UserError."""
+    return open_ledger(folder, make_executor(genesis_of(folder).manifest, BlobStore(folder.blobs)))
+
+
 def read_report(folder: RunFolder) -> Report:
     """Return the report of a run; the ledger's chain is checked and every verdict executed again. Raises UserError."""
     return _read(folder)[0]
@@ -38,10 +44,10 @@ def read_report(folder: RunFolder) -> Report:
 
 def _read(folder: RunFolder) -> tuple[Report, dict[str, bytes]]:
     """Return the report of a run and a file of evidence for each conviction, by name."""
-    verify_log(folder.ledger)
-    manifest = read_genesis(folder.ledger).manifest
+    verify_log(folder)
+    manifest = genesis_of(folder).manifest
     executor = make_executor(manifest, BlobStore(folder.blobs))
-    ledger = LocalLedger(folder.ledger, executor)
+    ledger = open_ledger(folder, executor)
     try:
         entries = ledger.entries()
         events = {path.stem: list(read_events(path)) for path in sorted(folder.events.glob("*.jsonl"))}

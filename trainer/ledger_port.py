@@ -1,22 +1,24 @@
-"""The node's way to the ledger: SQLite and the law run in a worker thread, one call at a time."""
+"""The node's way to the ledger: it and the law run in a worker thread, one call at a time."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 
 from p2p.blobs import BlobStore
 from trainer import orders
+from trainer.folder import RunFolder
+from trainer.ledgers import clock_of, open_ledger
 from trainer.workbench import URGENT, Workbench
 from verification.errors import Malformed, Unavailable
 from verification.executor import Executor
-from verification.ledger.local import Entry, LocalLedger, Twice
+from verification.ledger.log import Entry, Twice
+from verification.ledger.port import Ledger
 from verification.manifest import Manifest
 from verification.program import Node, Program, decode_program, digest_of_program
 from verification.state import State
 from verification.tensors import Tensor
-from verification.units import Count, Digest
+from verification.units import Count, Digest, Millis
 
 
 class RemoteExecutor:
@@ -53,16 +55,22 @@ class RemoteExecutor:
 class LedgerPort:
     """One ledger behind a lock. Whoever looks at the state holds the lock, since the thread changes it in place."""
 
-    def __init__(self, path: Path, executor: Executor) -> None:
-        """`open` must be awaited before anything else."""
-        self._path, self._executor = path, executor
+    def __init__(self, folder: RunFolder, executor: Executor) -> None:
+        """`open` must be awaited before anything but `now`."""
+        self._folder, self._executor = folder, executor
+        self._now = clock_of(folder)
         self._lock = trio.Lock()
-        self._ledger: LocalLedger
+        self._ledger: Ledger
         self.contradictions: list[Twice] = []
 
     async def open(self) -> None:
         """Fold the ledger's log; raises UserError."""
-        self._ledger = await trio.to_thread.run_sync(LocalLedger, self._path, self._executor)
+        self._ledger = await trio.to_thread.run_sync(open_ledger, self._folder, self._executor)
+        self._now = self._ledger.now
+
+    def now(self) -> Millis:
+        """Return the ledger's time, which everything that a peer says, does or records goes by."""
+        return self._now()
 
     async def refresh(self) -> list[Entry]:
         """Fold what is new, let due deadlines pass, and return the new entries."""

@@ -9,7 +9,6 @@ import logging
 import os
 import resource
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.journal import Journal
 from trainer.ledger_port import LedgerPort, RemoteExecutor
+from trainer.ledgers import genesis_of
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import actions, actors, codec, law
 from verification.actions import (
@@ -41,7 +41,7 @@ from verification.actors import Self
 from verification.adversaries import Act, Forge
 from verification.availability import show
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, UserError, Violation
-from verification.ledger.local import Genesis, read_genesis, system_clock
+from verification.ledger.log import Genesis
 from verification.manifest import BundleRef, Place, run_id
 from verification.merkle import root
 from verification.outer import mixture
@@ -106,16 +106,14 @@ class Peer:
         self._config, self._manifest, self._nursery, self._events = config, genesis.manifest, nursery, events
         self._store = BlobStore(own / "blobs")
         self._bench = Workbench(nursery)
-        self._ledger = LedgerPort(
-            config.folder.ledger, RemoteExecutor(self._bench, self._store, genesis.manifest)
-        )
+        self._ledger = LedgerPort(config.folder, RemoteExecutor(self._bench, self._store, genesis.manifest))
         run = run_id(genesis.manifest)
         self._journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
         self._post = PostOffice(
-            config.identity, run, system_clock, listen=config.listen, on_refusal=self._on_refusal
+            config.identity, run, self._ledger.now, listen=config.listen, on_refusal=self._on_refusal
         )
         self._exchange = Exchange(self._store, self._post, on_drop=self._on_drop)
-        self._rumours = Rumours(self._post, self._known_peers, system_clock)
+        self._rumours = Rumours(self._post, self._known_peers, self._ledger.now)
         self._results = actions.Results()
         self._running: set[Computed] = set()
         self._refused: dict[tuple[str, bytes], int] = {}
@@ -193,7 +191,7 @@ class Peer:
             stake=Amount(least if config.stake is None else config.stake),
             speed=prepared.speed,
             endpoint=self._post.address.multiaddr,
-            started=system_clock(),
+            started=self._ledger.now(),
         )
 
     async def _take_part(self, me: Self) -> None:
@@ -232,7 +230,7 @@ class Peer:
     def _decide(self, state: State, me: Self) -> list[Act]:
         """Return what this peer does now. The lock on the ledger is held."""
         reports = actors.report(state, me, self._ledger.contradictions)
-        return [*actors.decide(state, me, self._results, system_clock()), *reports]
+        return [*actors.decide(state, me, self._results, self._ledger.now()), *reports]
 
     async def _do(self, act: Act, head: Digest | None) -> None:
         """Say a statement over `head`, or begin to compute."""
@@ -327,11 +325,12 @@ class Peer:
         if job.steps:
             # An honest machine may be broken, and loses by what it commits to, work or verdict. (SPEC.md 9.6)
             job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
-        began = system_clock()
+        began = trio.current_time()
         done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
+        took = round(1000 * (trio.current_time() - began))
         self._log(
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
-            loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=system_clock() - began,
+            loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=took,
         )  # fmt: skip
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 
@@ -400,7 +399,7 @@ class Peer:
             keep = {ref.blob for number in needed for ref in actors.blobs_of_round(state, number)}
         programs = self._manifest.programs
         keep |= {self._manifest.data.blob, *(ref.blob for ref in programs.all())}
-        await trio.to_thread.run_sync(self._store.prune, keep, time.time() - KEEP_SECONDS)
+        await trio.to_thread.run_sync(self._store.prune, keep, KEEP_SECONDS)
 
     async def _fetch_contribution(self, action: actions.FetchContribution) -> bool | Spoiled:
         async with self._ledger.state() as state:
@@ -477,7 +476,7 @@ class Peer:
             )
 
     def _log(self, kind: str, **fields: Any) -> None:
-        self._events.write(system_clock(), kind, **fields)
+        self._events.write(self._ledger.now(), kind, **fields)
 
 
 def _counted(trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]) -> orders.Trail:
@@ -488,7 +487,7 @@ async def run_peer(config: PeerConfig, kind: type[Peer] = Peer) -> None:
     """Run one peer to the end of its run; raises UserError."""
     folder = config.folder.checked()
     raise_descriptor_limit()
-    genesis = read_genesis(folder.ledger)
+    genesis = genesis_of(folder)
     _make_folder(folder.peer(config.name))
     _make_folder(folder.events)
     events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)

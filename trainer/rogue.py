@@ -12,7 +12,7 @@ from verification.actions import Computed
 from verification.actors import Self
 from verification.adversaries import Act, Forge, Throw, View, decide_as, result_as
 from verification.errors import Violation
-from verification.ledger.local import Genesis, system_clock
+from verification.ledger.log import Genesis
 from verification.manifest import run_id
 from verification.state import State
 from verification.statements import make_statement, sign_statement
@@ -71,4 +71,4 @@ class Rogue(Peer):
         return super()._plays(worker, is_disputed) and not hides
 
     def _view(self, state: State) -> View:
-        return View(state, self._me, self._results, system_clock())
+        return View(state, self._me, self._results, self._ledger.now())

@@ -17,13 +17,12 @@ from verification.digest import ZERO
 from verification.errors import UserError
 from verification.ledger.local import (
     FORMAT,
-    Genesis,
     LocalLedger,
     create,
-    next_head,
     system_clock,
     verify_log,
 )
+from verification.ledger.log import Genesis, next_head
 from verification.manifest import cost_of_round
 from verification.statements import Announce, Join, make_statement, open_statement, sign_statement
 from verification.units import Address, Amount, Count

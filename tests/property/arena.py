@@ -5,7 +5,7 @@ import dataclasses
 
 from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.invariants import Invariants
-from simulator.memory import MemoryLedger
+from simulator.memory import Clock, MemoryLedger
 from simulator.toy import START, minimal
 from trainer.cheats import conduct_named
 from verification import law
@@ -16,7 +16,7 @@ from verification.actions import (
 from verification.actors import needed_rounds
 from verification.adversaries import Forge, Throw
 from verification.errors import Violation
-from verification.ledger.local import Genesis
+from verification.ledger.log import Genesis
 from verification.manifest import cost_of_round
 from verification.state import Phase, Stage, State, open_questions, total_money
 from verification.units import Address, Amount, Millis
@@ -41,10 +41,9 @@ class Arena:
         deposit = Amount(cost_of_round(manifest) * funded)
         balances = tuple((a.address, Amount(50_000)) for a in [*self.honest, *self.others])
         genesis = Genesis(manifest, "toy", Address(b"submitter".ljust(20, b"\0")), balances, deposit)
-        self.ledger = MemoryLedger(genesis, Millis(0))
+        self.ledger = MemoryLedger.found(genesis, Clock(Millis(0)))
         self.blobs = Blobs()
         self.blobs.put(START)
-        self.now = 0
         self.refused = 0
         self.said: list[bytes] = []
         self.asleep: set[Address] = set()
@@ -55,12 +54,17 @@ class Arena:
         """Return the law's state."""
         return self.ledger.state
 
+    @property
+    def now(self) -> Millis:
+        """Return the time."""
+        return self.ledger.now()
+
     def submit(self, data: bytes) -> bool:
         """Submit; returns whether it was admitted. A refusal leaves the state as it was, but for what was due."""
-        self.ledger.tick(Millis(self.now))
+        self.ledger.tick()
         before, length = copy.deepcopy(self.state), len(self.ledger.log)
         try:
-            self.ledger.submit(data, Millis(self.now))
+            self.ledger.submit(data)
         except Violation:
             self.refused += 1
             assert self.state == before
@@ -70,12 +74,12 @@ class Arena:
 
     def act(self, actor: Actor) -> bool:
         """Let an actor do once what it wants; returns whether anything came of it."""
-        for action in actor.decide(self.state, Millis(self.now)):
+        for action in actor.decide(self.state, self.now):
             if isinstance(action, Say):
                 if self.submit(actor.sign(self.state, action.body)):
                     return True
             elif not isinstance(action, Forge | Throw):
-                result = actor.compute(action, self.state, self.blobs, Millis(self.now))
+                result = actor.compute(action, self.state, self.blobs, self.now)
                 if result is not None:
                     actor.results.done[action] = result
                     return True
@@ -90,7 +94,7 @@ class Arena:
     def kill(self, actor: Actor) -> None:
         """Let an actor start again with its key and its journal, and nothing else."""
         actor.results = Results()
-        actor.me = dataclasses.replace(actor.me, started=Millis(self.now))
+        actor.me = dataclasses.replace(actor.me, started=self.now)
         actor.crashes += 1
 
     def pass_time(self, duration: int) -> None:
@@ -101,8 +105,8 @@ class Arena:
             deadline = law.next_deadline(self.state)
             is_waiting = self.state.stage is Stage.RUNNING and self.state.current.phase is Phase.ATTEST
             step = STEP if is_waiting or deadline is None else max(1, min(deadline - self.now, 300))
-            self.now = min(end, self.now + step)
-            self.ledger.tick(Millis(self.now))
+            self.ledger.clock.now = Millis(min(end, self.now + step))
+            self.ledger.tick()
         self.settle()
 
     def check(self) -> None:

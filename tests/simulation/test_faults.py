@@ -17,7 +17,7 @@ from verification.law import head_of
 from verification.state import Audit, Phase, Ruling, Stage, Standing, Turn
 from verification.statements import Commit, Opening, make_statement, sign_statement
 from verification.tensors import digest_of
-from verification.units import MILLION, Count, Digest, Millis, Round
+from verification.units import MILLION, Count, Digest, Round
 
 
 def cast(workers: int = 3, verifiers: int = 2) -> list[Actor]:
@@ -196,9 +196,9 @@ def test_stale_and_late_commitments_are_refused() -> None:
     world = World(minimal(), actors, random.Random(0))
     world.run(until=lambda world: len(world.state.rounds) == 2)
     with pytest.raises(Refused, match="another start state"):
-        world.ledger.submit(commit_of(world, actors[0], 1, digest_of(START)), Millis(world.now))
+        world.ledger.submit(commit_of(world, actors[0], 1, digest_of(START)))
     with pytest.raises(Refused, match="closed"):
-        world.ledger.submit(commit_of(world, Worker("x"), 0, digest_of(START)), Millis(world.now))
+        world.ledger.submit(commit_of(world, Worker("x"), 0, digest_of(START)))
     with pytest.raises(Refused, match="no assignment"):
-        world.ledger.submit(commit_of(world, Worker("x"), 1, digest_of(START)), Millis(world.now))
+        world.ledger.submit(commit_of(world, Worker("x"), 1, digest_of(START)))
     assert world.state.current.phase is Phase.COMMIT

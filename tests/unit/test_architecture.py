@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -108,6 +109,18 @@ def sleeps(source: str) -> list[str]:
     return found
 
 
+def wall_clocks(source: str) -> list[str]:
+    """The machine's own time of day. What a peer says, does and records goes by its ledger's: `Ledger.now`."""
+    clock = re.compile(r"time\.time(_ns)?|(datetime\.)?datetime\.(now|today|utcnow)|(\w+\.)*system_clock")
+    found = []
+    for item in ast.walk(ast.parse(source)):
+        if isinstance(item, ast.ImportFrom) and item.module == "time":
+            found += [f"line {item.lineno}: {a.name}" for a in item.names if a.name in ("time", "time_ns")]
+        elif isinstance(item, ast.Name | ast.Attribute) and clock.fullmatch(ast.unparse(item)):
+            found.append(f"line {item.lineno}: {ast.unparse(item)}")
+    return found
+
+
 def bad_file_name(path: str) -> list[str]:
     """Names that say nothing about what a file holds."""
     return [f"{path} says nothing"] if Path(path).stem in BAD_NAMES and path.endswith(".py") else []
@@ -176,6 +189,14 @@ def test_no_test_sleeps() -> None:
     assert _complaints(sleeps, _python("tests")) == []
 
 
+def test_the_ledger_owns_the_clock() -> None:
+    door = ROOT / "trainer" / "ledgers.py"
+    paths = [path for path in _python("trainer", "simulator") if path != door]
+    assert ROOT / "trainer" / "peer.py" in paths
+    assert _complaints(wall_clocks, paths) == []
+    assert _complaints(wall_clocks, [door])
+
+
 def test_file_names_say_what_they_hold() -> None:
     assert [found for path in _python() for found in bad_file_name(str(path.relative_to(ROOT)))] == []
 
@@ -232,6 +253,9 @@ PLANTED: list[tuple[Checker, str, str]] = [
     (open_starts, "run([sys.executable, '-m', 'x'])", "run(python('-m', 'x'))"),
     (sleeps, "await trio.sleep(1)", "await trio.sleep_forever()"),
     (sleeps, "from time import sleep\nsleep(1)", "clock.jump(1)"),
+    (wall_clocks, "now = time.time()", "began = time.perf_counter()"),
+    (wall_clocks, "from time import time_ns", "from time import monotonic"),
+    (wall_clocks, "Host(clock=system_clock)", "Host(clock=ledger.now)"),
     (bad_file_name, "p2p/utils.py", "p2p/utils_of_nothing.py"),
     (private_paths, "cd /home/" + "alice", "cd /homepage"),
     (private_paths, "/root/" + "x", "a/rooted/tree"),
@@ -242,3 +266,36 @@ PLANTED: list[tuple[Checker, str, str]] = [
 def test_a_planted_violation_is_found(checker: Checker, violation: str, clean: str) -> None:
     assert len(checker(violation)) == 1
     assert checker(clean) == []
+
+
+CONTRACTS = [
+    ("the simulator knows no", "simulator/world.py", "import verification.ledger.sequencer", "sqlite3"),
+    ("the simulator knows no", "simulator/world.py", "import trainer.rounds", "time"),
+    ("only trainer.ledgers knows", "trainer/demo.py", "import trainer.peer", "verification.ledger.local"),
+]
+"""(contract, module, what it imports, what that one then must not import)"""
+
+
+@pytest.mark.parametrize(("contract", "module", "line", "forbidden"), CONTRACTS)
+def test_an_import_contract_finds_a_planted_violation_behind_another_module(
+    tmp_path: Path, contract: str, module: str, line: str, forbidden: str
+) -> None:
+    """On a tree of modules that are empty, all but the door to the ledger, under the contracts of setup.cfg."""
+    for source in _python(*PACKAGES):
+        empty = tmp_path / source.relative_to(ROOT)
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        empty.touch()
+    (tmp_path / "trainer" / "ledgers.py").write_text("import verification.ledger.local\n")
+    (tmp_path / module).write_text(line + "\n")
+    assert _broken_contracts(tmp_path) == []
+    (tmp_path / f"{line.removeprefix('import ').replace('.', '/')}.py").write_text(f"import {forbidden}\n")
+    (broken,) = (name for name in _broken_contracts(tmp_path) if name.startswith(contract))
+    assert broken
+
+
+def _broken_contracts(folder: Path) -> list[str]:
+    """Return the names of the contracts in setup.cfg that the packages in a folder break."""
+    command = [Path(sys.executable).with_name("lint-imports"), "--config", ROOT / "setup.cfg", "--no-cache"]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert "Contracts:" in answer.stdout, answer.stdout + answer.stderr
+    return re.findall(r"^(.*) BROKEN\b", answer.stdout, re.MULTILINE)

@@ -13,7 +13,8 @@ from verification import codec
 from verification.actions import OpenChunk
 from verification.availability import show
 from verification.errors import UserError
-from verification.ledger.local import Genesis, LocalLedger, create
+from verification.ledger.local import LocalLedger, create
+from verification.ledger.log import Genesis
 from verification.signing import checksum
 from verification.state import Phase
 from verification.units import Millis, Round

@@ -39,10 +39,11 @@ def ledgers() -> dict[int, MemoryLedger]:
 def test_an_attack_is_refused_by_name(kind: str, vector: dict[str, Any]) -> None:
     ledger = copy.deepcopy(ledgers()[vector["after"]])
     data, now = bytes.fromhex(vector["data"]), Millis(vector["at"])
-    ledger.tick(now)
+    ledger.clock.now = now
+    ledger.tick()
     before, effects = copy.deepcopy(ledger.state), len(ledger.effects)
     if vector["expect"] in ("", "guilty"):
-        assert ledger.submit(data, now)
+        assert ledger.submit(data)
         said = open_statement(data)
         author = said.sender
         assert said.statement.kind == kind
