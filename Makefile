@@ -52,7 +52,7 @@ demo: install  ## a whole swarm on this machine: trains, catches a cheat, writes
 test: install  ## every test
 	$(PYTEST)
 
-test-matrix: install  ## every setting of the digest matrix: threads, vector widths, library modes; about half an hour
+test-matrix: install  ## every setting of the digest matrix: threads, vector widths, library modes, emulated ARM; about half an hour
 	$(PYTEST) -v --dist load -m matrix tests/matrix
 
 test-gpu: install  ## on a machine with an NVIDIA GPU: golden digests, then step times into runs/gpu.json

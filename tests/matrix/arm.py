@@ -1,0 +1,279 @@
+"""ARM processors under an emulator: kernels cross-compiled as `trainer.native` compiles them, called over a pipe."""
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from trainer import native
+from trainer.exact import compiled as product
+from trainer.exact.backends import Backend
+from trainer.programs import compiled, emit, fusion
+from trainer.programs.compiled import CheckFailed
+from trainer.programs.conversion import to_torch
+from trainer.programs.fusion import Group, Operand, Step
+from trainer.programs.interpreter import Tap
+from trainer.programs.kernels import TORCH_DTYPES
+from trainer.programs.operators import bind
+from trainer.programs.shapes import Spec
+from verification.program import Program, values
+
+DRIVER = Path(__file__).with_name("driver.c")
+COMPILERS = {"gcc": ["aarch64-linux-gnu-gcc", "-fopenmp"], "clang": ["clang", "--target=aarch64-linux-gnu"]}
+EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
+ALIGNMENT = 64
+THREADS = 2
+UNWRITTEN = 0xA5
+"""What a buffer holds before a function fills it."""
+
+
+class Target(NamedTuple):
+    """A key of `COMPILERS`, what it compiles for, and the emulator's processor."""
+
+    compiler: str
+    march: str
+    cpu: str
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
+def missing(compiler: str = "gcc") -> str:
+    """Say which Debian packages this machine lacks for ARM, or nothing."""
+    packages = []
+    if shutil.which(COMPILERS["gcc"][0]) is None:
+        packages += ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"]
+    if shutil.which(COMPILERS[compiler][0]) is None and compiler != "gcc":
+        packages.append(compiler)
+    if not any(map(shutil.which, EMULATORS)):
+        packages.append("qemu-user")
+    return f"ARM is emulated: apt-get install {' '.join(packages)}" if packages else ""
+
+
+def products() -> str:
+    """Return the text of the compiled product."""
+    return resources.files("trainer.exact").joinpath("int16.c").read_text("utf-8")
+
+
+def build(target: Target, texts: Mapping[str, str], names: Sequence[str], folder: Path) -> Path:
+    """Return a program for the target whose functions of these names can be called; raises AssertionError."""
+    declared = f"long {', '.join(f'{name}()' for name in names)};\n"
+    table = f"static long (*const FUNCTIONS[])() = {{{', '.join(names)}}};\n"
+    guarded = {title: native.GUARD + text for title, text in texts.items()}
+    sources = []
+    for title, text in (guarded | {"driver": declared + table + DRIVER.read_text("utf-8")}).items():
+        sources.append(folder / f"{title}.c")
+        sources[-1].write_text(text, encoding="utf-8")
+    kept = [flag for flag in native.FLAGS if flag not in ("-march=native", "-fPIC", "-shared")]
+    made = folder / f"{target.compiler}-{target.march}"
+    command = [*COMPILERS[target.compiler], *kept, f"-march={target.march}", "-static", *map(str, sources)]
+    done = subprocess.run(
+        [*command, "-o", str(made), "-lm"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+class Memory:
+    """What a call sees: bytes at the addresses that they have on the other side."""
+
+    def __init__(self, start: int) -> None:
+        """The first address."""
+        self._start = start
+        self.content = bytearray()
+
+    def put(self, data: bytes) -> int:
+        """Return the address of a copy."""
+        self.content += bytes(-len(self.content) % ALIGNMENT)
+        self.content += data
+        return self._start + len(self.content) - len(data)
+
+    def tensor(self, value: torch.Tensor) -> int:
+        """Return the address of the first element of a tensor, whose strides stay what they are."""
+        storage = torch.empty(0, dtype=torch.uint8).set_(value.untyped_storage()).numpy().tobytes()
+        return self.put(storage) + value.storage_offset() * value.element_size()
+
+    def room(self, count: int, dtype: torch.dtype) -> int:
+        """Return the address of `count` elements that nothing has written."""
+        return self.put(bytes([UNWRITTEN]) * (count * dtype.itemsize))
+
+    def read(self, address: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return a flat tensor of what lies at an address."""
+        if count == 0:
+            return torch.empty(0, dtype=dtype)
+        offset = address - self._start
+        return torch.frombuffer(self.content[offset : offset + count * dtype.itemsize], dtype=dtype)
+
+
+class Machine:
+    """An emulated processor that runs a program of `build`; `called` counts the calls by name."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", names: Sequence[str]) -> None:
+        """The process has been started."""
+        self._process = process
+        self._places = {name: place for place, name in enumerate(names)}
+        self._start = int.from_bytes(self._receive(8), "little")
+        self.called = dict.fromkeys(names, 0)
+
+    def memory(self) -> Memory:
+        """Return the memory of a call, empty."""
+        return Memory(self._start)
+
+    def call(self, name: str, memory: Memory, *arguments: int) -> int:
+        """Return what a function of integers and addresses gives; what it wrote is in the memory then."""
+        assert self._process.stdin is not None
+        self.called[name] += 1
+        filled = [*arguments, *[0] * (7 - len(arguments))]
+        self._process.stdin.write(struct.pack("<9q", self._places[name], len(memory.content), *filled))
+        self._process.stdin.write(memory.content)
+        self._process.stdin.flush()
+        result = int.from_bytes(self._receive(8), "little", signed=True)
+        memory.content[:] = self._receive(len(memory.content))
+        return result
+
+    def _receive(self, count: int) -> bytes:
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(count)
+        assert len(data) == count, f"the emulated program ended with {self._process.wait()}"
+        return data
+
+
+@contextmanager
+def started(target: Target, program: Path, names: Sequence[str]) -> Iterator[Machine]:
+    """Run a program of `build` on the target's processor, and end it."""
+    emulator = next(found for name in EMULATORS if (found := shutil.which(name)))
+    pipe = subprocess.PIPE
+    with subprocess.Popen([emulator, "-cpu", target.cpu, str(program)], stdin=pipe, stdout=pipe) as process:
+        try:
+            yield Machine(process, names)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+class Plan:
+    """A program's loops and products for another processor; nodes that are no loop and no product run on this one."""
+
+    def __init__(self, program: Program, every: bool = False) -> None:
+        """The program has been checked; `every` writes each node's values, not only what others need."""
+        self._program, self._plan = program, fusion.plan(program)
+        self._known = values(program)
+        groups = [work for work in self._plan.steps if isinstance(work, Group)]
+        for group in groups:
+            group.kept = tuple(group.members) if every else (*group.kept, *emit.spilled(group))
+        outputs = [self._plan.places[output.source].root for output in program.outputs]
+        loops, self._calls = emit.write(groups, outputs)
+        self.texts = {"loops": loops, "products": products()}
+        self.names = [*dict.fromkeys(name for name, _ in self._calls), "scales", "int16_product"]
+
+    def run(
+        self, machine: Machine, inputs: Sequence[torch.Tensor], tap: Tap = lambda number, value: None
+    ) -> list[torch.Tensor]:
+        """Return the outputs; `tap` sees what the nodes made. Raises CheckFailed where the step may have to end."""
+        held = dict(enumerate([*inputs, *map(to_torch, self._program.constants)]))
+        held = {number: value.contiguous().flatten() for number, value in held.items()}
+        calls = iter(self._calls)
+        for work in self._plan.steps:
+            if isinstance(work, Group):
+                held |= self._loop(machine, work, *next(calls), held)
+            elif work.node.operator == "product":
+                held[work.number] = _multiplied(machine, work, held).flatten()
+            else:
+                operands = [_tensor(held, operand) for operand in work.operands]
+                specs = [Spec(self._known[s].dtype, tuple(self._known[s].shape)) for s in work.node.inputs]
+                held[work.number] = bind(work.number, work.node, specs)(*operands).contiguous().flatten()
+            for number in work.makes:
+                tap(number, _tensor(held, self._plan.places[number]))
+        return [_tensor(held, self._plan.places[output.source]) for output in self._program.outputs]
+
+    def _loop(
+        self,
+        machine: Machine,
+        group: Group,
+        name: str,
+        buffers: Sequence[int],
+        held: Mapping[int, torch.Tensor],
+    ) -> dict[int, torch.Tensor]:
+        memory = machine.memory()
+        sizes = {n: torch.Size(self._known[n].shape).numel() for n in buffers}
+        dtypes = {n: TORCH_DTYPES[self._known[n].dtype] for n in buffers}
+        slots = [
+            memory.room(sizes[n], dtypes[n]) if n in group.kept else memory.tensor(held[n]) for n in buffers
+        ]
+        table = memory.put(struct.pack(f"<{len(slots)}q", *slots))
+        at = memory.put(struct.pack(f"<{len(slots)}i", *range(len(slots))))
+        if machine.call(name, memory, table, at, THREADS):
+            raise CheckFailed
+        places = dict(zip(buffers, slots, strict=True))
+        return {n: memory.read(places[n], sizes[n], dtypes[n]) for n in group.kept}
+
+
+def backend(machine: Machine) -> Backend:
+    """Return the machine's product as a backend, which `exact.certify` can try."""
+
+    def against(right: torch.Tensor, bits: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda left: _product(machine, left, right, bits)
+
+    def rounded(
+        left: torch.Tensor,
+        right: torch.Tensor,
+        left_scale: torch.Tensor,
+        right_scale: torch.Tensor,
+        bits: int,
+    ) -> torch.Tensor:
+        return _product(machine, left, right, bits, (left_scale, right_scale))
+
+    return Backend(lambda device, bits, depth: "", against, rounded)
+
+
+def _product(
+    machine: Machine,
+    left: torch.Tensor,
+    right: torch.Tensor,
+    bits: int,
+    scales: Sequence[torch.Tensor] = (),
+) -> torch.Tensor:
+    """Return float64 [B, M, N] of int16 [B, M, K] and [B, K, N], or with both sides' scales the float32."""
+    task, memory = product._task(left, right, bits), machine.memory()
+    task.left.start, task.right.start = memory.tensor(left), memory.tensor(right)
+    dtype = torch.float32 if scales else torch.float64
+    shape = torch.Size((left.shape[0], left.shape[1], right.shape[2]))
+    made = memory.room(shape.numel(), dtype)
+    if scales:
+        task.left_scale, task.right_scale = map(memory.tensor, scales)
+        task.scaled = made
+    else:
+        task.exact = made
+    assert machine.call("int16_product", memory, memory.put(bytes(task)), THREADS) == 0
+    return memory.read(made, shape.numel(), dtype).view(shape)
+
+
+def _scales(machine: Machine, exponent: torch.Tensor, bits: int) -> torch.Tensor:
+    memory, count = machine.memory(), exponent.numel()
+    start, made = memory.tensor(exponent), memory.room(count, torch.float64)
+    machine.call("scales", memory, start, *exponent.shape, *exponent.stride(), bits, made)
+    return memory.read(made, count, torch.float64).view(exponent.shape)
+
+
+def _multiplied(machine: Machine, step: Step, held: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    left, left_exponent, right, right_exponent = (
+        value.flatten(0, -3) if value.dim() > 2 else value[None]
+        for value in (_tensor(held, operand) for operand in step.operands)
+    )
+    bits = dict(step.node.attributes)["bits"][0]
+    scales = [_scales(machine, exponent, bits) for exponent in (left_exponent[:, :, 0], right_exponent[:, 0])]
+    return _product(machine, left, right, bits, scales)
+
+
+def _tensor(held: Mapping[int, torch.Tensor], operand: Operand) -> torch.Tensor:
+    return compiled._strided(held[operand.root], operand.layout)
