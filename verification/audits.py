@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 
-from verification import disputes, merkle, money
+from verification import disputes, merkle
 from verification.causes import Cause, Reason
 from verification.debts import LinkDebt, OpeningDebt, RevealDebt
 from verification.digest import integer, tagged
-from verification.effects import AuditEnded, Effect
+from verification.effects import Effect
 from verification.errors import BadEvidence, Refused
 from verification.executor import Now
+from verification.judgement import is_duty, judge
 from verification.manifest import Place
 from verification.membership import active, get_member, mark_away, settle_debt, suspend
 from verification.rounds import get_round
@@ -19,12 +20,11 @@ from verification.sampling import (
     draw_verifier,
     duty_rates,
     earlier_link,
-    is_private_duty,
     leaf_steps,
     limited_speeds,
     time_for,
 )
-from verification.state import Audit, AuditKey, Duty, Member, Ruling, Session, Standing, State, Watch
+from verification.state import Audit, AuditKey, Duty, Member, Session, Standing, State, Watch
 from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Said, Verdict
 from verification.units import MILLION, PPM, Address, Digest, Millis, Round
 
@@ -138,7 +138,7 @@ def process_opening(state: State, said: Said[Opening], now: Now) -> list[Effect]
         worked.failures[sender] = failure
     effects = settle_debt(state, get_member(state, sender), OpeningDebt(body.round))
     for number, key in sorted(state.waiting.pop((body.round, sender), [])):
-        effects += _judge(state, state.sessions[number], key, now.time)
+        effects += judge(state, state.sessions[number], key, now.time)
     return effects
 
 
@@ -187,7 +187,7 @@ def process_link(state: State, said: Said[Link], now: Now) -> list[Effect]:
             effects += settle_debt(state, member, LinkDebt(earlier))
             if missing.watch is Watch.DONE and member.standing is not Standing.EXCLUDED:
                 for key in sorted(_duties(state, missing, {sender}) - missing.audits.keys()):
-                    effects += _judge(state, missing, key, now.time)
+                    effects += judge(state, missing, key, now.time)
     return effects
 
 
@@ -228,7 +228,7 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
         if verifier not in session.links:
             effects += suspend(state, state.members[verifier], LinkDebt(session.number), now)
     for key in sorted(session.verdicts.keys() | _duties(state, session, session.verifiers)):
-        effects += _judge(state, session, key, now)
+        effects += judge(state, session, key, now)
     if len(session.rates) < state.manifest.work.min_verifiers and session.number < len(state.rounds):
         heard = {Audit.PASSED, Audit.MISMATCH, Audit.WAITING}
         audited = {key[1:] for key, outcome in session.audits.items() if outcome in heard}
@@ -252,15 +252,46 @@ def _count_idle(state: State, session: Session) -> list[Effect]:
     return effects
 
 
-def next_accusation(state: State, now: Millis) -> list[Effect] | None:
-    """Judge a queued accusation once its bond is free, or its word worth nothing; None without one. (SPEC.md 6.2)"""
+def can_judge_queued(state: State) -> bool:
+    """An accusation that waits for a bond has one, or is worth nothing any more."""
+    return _first_queued(state) is not None
+
+
+def judge_queued(state: State) -> list[Effect]:
+    """It is judged again. (SPEC.md 5.9, 6.2)"""
+    queued = _first_queued(state)
+    assert queued is not None
+    state.queued.remove(queued)
+    number, key = queued
+    return judge(state, state.sessions[number], key, state.now)
+
+
+def _first_queued(state: State) -> tuple[Round, AuditKey] | None:
     for number, key in sorted(state.queued):
         member = state.members[key[0]]
         decided = key[1:] in state.convicted or member.standing is Standing.EXCLUDED
         if decided or disputes.can_pay_bond(state, member):
-            state.queued.remove((number, key))
-            return _judge(state, state.sessions[number], key, now)
+            return number, key
     return None
+
+
+def oldest_session(state: State) -> Session | None:
+    """Return the first session that is not done: sessions end in order, so the open ones are the newest.
+
+    In order, so that a link never shows before the verdicts of earlier ones are in.
+    """
+    oldest = None
+    for session in reversed(state.sessions.values()):
+        if session.watch is Watch.DONE:
+            break
+        oldest = session
+    return oldest
+
+
+def end_phase(state: State, session: Session, now: Millis) -> list[Effect]:
+    """End the phase in which a session stands. (SPEC.md 5.6)"""
+    ends = {Watch.VERDICT: end_verdicts, Watch.OPENING: end_openings, Watch.REVEAL: end_reveals}
+    return ends[session.watch](state, session, now)
 
 
 def is_session_answered(state: State, session: Session) -> bool:
@@ -279,88 +310,7 @@ def _duties(state: State, session: Session, verifiers: Collection[Address]) -> s
     committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
     pairs = product((verifier for verifier in verifiers if verifier in session.links), committed)
     drawn = ((verifier, session.number, worker) for verifier, worker in pairs)
-    return keys | {key for key in drawn if _is_due(state, session, key)}
-
-
-def _is_due(state: State, session: Session, key: AuditKey) -> bool:
-    """Return whether an audit was a verifier's duty, by name or by its link."""
-    verifier, work, worker = key
-    if Duty(work, worker, verifier) in session.public:
-        return True
-    link = session.links.get(verifier)
-    if link is None or work != session.number or worker not in state.rounds[work].commits:
-        return False
-    return is_private_duty(session.beacon, link, worker, session.rates[verifier])
-
-
-def _judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[Effect]:
-    """Decide one audit. Nothing but two equal openings passes; a lost audit is drawn again. (SPEC.md 5.9)"""
-    verifier, work, worker = key
-    opening, reveal = state.rounds[work].openings.get(worker), session.reveals.get(key)
-    effects: list[Effect] = []
-    if verifier in session.links and not _is_due(state, session, key):
-        outcome = Audit.VOID
-    elif (work, worker) in state.convicted:
-        outcome = Audit.VOID
-        if reveal is not None and verifier in session.links and _was_right(state, reveal):
-            effects += money.pay_fee(state, verifier, work, worker)
-    elif reveal is None or verifier not in session.links:
-        outcome = Audit.LOST
-        disputes.redraw(state, work, worker)
-        if key in session.verdicts and reveal is None:
-            effects += suspend(state, state.members[verifier], RevealDebt(work, worker), now)
-        elif key not in session.verdicts and verifier in session.finished:
-            effects += disputes.charge_idle(state, state.members[verifier], Reason(Cause.NOT_AUDITED, work))
-    elif opening is None:
-        outcome = Audit.WAITING
-        state.waiting.setdefault((work, worker), []).append((session.number, key))
-    elif _agree(state, opening, reveal):
-        outcome = Audit.PASSED
-        effects += money.pay_fee(state, verifier, work, worker)
-    elif state.members[verifier].standing is Standing.EXCLUDED:
-        outcome = Audit.LOST
-        disputes.redraw(state, work, worker)
-    elif not disputes.can_pay_bond(state, state.members[verifier]):
-        outcome = Audit.WAITING
-        state.queued.add((session.number, key))
-    else:
-        outcome = Audit.MISMATCH
-        effects += disputes.open_from_audit(state, verifier, opening, reveal, now)
-    session.audits[key] = outcome
-    state.rounds[work].audited.setdefault(worker, set()).add(verifier)
-    drawn = "public" if Duty(work, worker, verifier) in session.public else "private"
-    return [AuditEnded(session.number, work, worker, verifier, outcome, drawn), *effects]
-
-
-def end_waiting(state: State, work: Round, worker: Address) -> list[Effect]:
-    """Close and pay the audits of a worker that never opened: convicted already, they decide nothing. (SPEC.md 5.9)"""
-    effects: list[Effect] = []
-    for number, key in sorted(state.waiting.pop((work, worker), [])):
-        session = state.sessions[number]
-        session.audits[key] = Audit.VOID
-        drawn = "public" if Duty(work, worker, key[0]) in session.public else "private"
-        effects.append(AuditEnded(number, work, worker, key[0], Audit.VOID, drawn))
-        effects += money.pay_fee(state, key[0], work, worker)
-    return effects
-
-
-def _was_right(state: State, reveal: Reveal) -> bool:
-    """Return whether a verdict found the difference of which the worker has been convicted. (SPEC.md 7.3)"""
-    opening = state.rounds[reveal.work].openings.get(reveal.worker)
-    guilty = (reveal.work, reveal.worker, Ruling.GUILTY)
-    found = [
-        d for d in state.disputes if (d.round, d.accused, d.ruling) == guilty and d.place is not Place.OUTER
-    ]
-    if opening is None or not found:
-        return True  # convicted for silence, which no verifier could foresee
-    pairs = zip(opening.digests, reveal.digests, strict=False)
-    first = next((place for place, (claimed, own) in enumerate(pairs) if claimed != own), None)
-    return first == found[0].leaf and not _agree(state, opening, reveal)
-
-
-def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:
-    commit = state.rounds[reveal.work].commits[reveal.worker]
-    return opening.digests == reveal.digests and commit.contribution.digest == reveal.contribution
+    return keys | {key for key in drawn if is_duty(state, session, key)}
 
 
 def rounds_owed(state: State) -> set[Round]:

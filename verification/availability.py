@@ -58,17 +58,23 @@ def process_chunk(state: State, said: Said[Chunk], now: Now) -> list[Effect]:
     return effects
 
 
-def next_overdue(state: State, now: Millis) -> list[Effect] | None:
-    """Give the price of a demand that nobody met back, and suspend its attesters; None without one. (SPEC.md 4.13)"""
-    for demand in state.demands:
-        if demand.is_met or demand.is_overdue or now < demand.deadline:
-            continue
-        demand.is_overdue = True
-        effects = _give_back(state, demand)
-        for holder in holders(state, demand.round, demand.worker):
-            effects += suspend(state, state.members[holder], ChunkDebt(demand.number), now)
-        return effects
-    return None
+def _unmet(state: State) -> list[Demanded]:
+    return [demand for demand in state.demands if not demand.is_met and not demand.is_overdue]
+
+
+def demand_ends(state: State) -> Millis | None:
+    """The end of the opening window of a demand that nobody has met."""
+    return min((demand.deadline for demand in _unmet(state)), default=None)
+
+
+def void_demand(state: State) -> list[Effect]:
+    """Its price goes back, and who attested the contribution is suspended. (SPEC.md 4.13)"""
+    demand = next(demand for demand in _unmet(state) if demand.deadline <= state.now)
+    demand.is_overdue = True
+    effects = _give_back(state, demand)
+    for holder in holders(state, demand.round, demand.worker):
+        effects += suspend(state, state.members[holder], ChunkDebt(demand.number), state.now)
+    return effects
 
 
 def close_demands(state: State) -> list[Effect]:

@@ -219,6 +219,15 @@ def has_attested_majority(current: RoundState) -> bool:
     return 2 * current.attested > current.weight
 
 
+def have_all_attested(state: State, current: RoundState) -> bool:
+    """Return whether nobody is left who could still attest: the active members of the round have."""
+    return not any(
+        state.members[address].standing is Standing.ACTIVE
+        for address in current.members
+        if address not in current.attests
+    )
+
+
 def sealed_state(current: RoundState) -> BundleRef | None:
     """Return the next state that more than half of the round's weight signed, if there is one."""
     return next((ref for ref, weight in current.backing.items() if 2 * weight > current.weight), None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from verification import audits, disputes, money
+from verification import disputes, judgement, money
 from verification.causes import Cause, Reason
 from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
 from verification.effects import Effect
@@ -11,14 +11,21 @@ from verification.state import Member, Standing, State
 from verification.units import Millis, Round
 
 
-def next_silent(state: State, now: Millis) -> list[Effect] | None:
-    """Convict the first member that owes something for longer than `silence`; None when there is none."""
-    ends = Millis(now - state.manifest.windows.silence)
+def silence_ends(state: State) -> Millis | None:
+    """`silence` after the oldest debt fell due."""
+    since = (state.members[address].suspended_at for address in state.debtors)
+    first = min((time for time in since if time is not None), default=None)
+    return None if first is None else Millis(first + state.manifest.windows.silence)
+
+
+def convict_silent(state: State) -> list[Effect]:
+    """Who owes it pays what a lie would have cost; a chunk's debtor goes away. (SPEC.md 6.8, 4.13)"""
+    ends = state.now - state.manifest.windows.silence
     for member in [state.members[address] for address in sorted(state.debtors)]:
         overdue = [owed for owed, since in member.owes.items() if since <= ends]
         if overdue:
             return _convict(state, member, overdue)
-    return None
+    raise AssertionError("nobody has been silent for so long")
 
 
 def _convict(state: State, member: Member, overdue: Sequence[Debt]) -> list[Effect]:
@@ -59,4 +66,4 @@ def _convict_unopened(state: State, member: Member, number: Round) -> list[Effec
     state.convicted.add((number, member.address))
     state.redraws.discard((number, member.address))
     slashed = money.slash(state, member, [], Reason(Cause.NOT_OPENED, number))
-    return [slashed, *audits.end_waiting(state, number, member.address)]
+    return [slashed, *judgement.end_waiting(state, number, member.address)]

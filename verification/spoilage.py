@@ -6,7 +6,7 @@ bytes do not decode to that contribution, so the bytes and the commitment prove 
 
 from collections.abc import Sequence
 
-from verification import audits, codec, disputes, money
+from verification import codec, disputes, judgement, money
 from verification.addresses import address, chunks_root
 from verification.causes import Cause, Reason
 from verification.debts import OpeningDebt
@@ -93,7 +93,7 @@ def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]
     effects += disputes.close_disputes(state, body.round, body.worker)
     effects += settle_debt(state, member, OpeningDebt(body.round))
     if body.worker not in worked.openings:
-        effects += audits.end_waiting(state, body.round, body.worker)
+        effects += judgement.end_waiting(state, body.round, body.worker)
     if member.convictions >= state.manifest.money.excluded_after:
         effects += exclude(member, Reason(Cause.CONVICTED_SPOILED, body.round))
     return effects

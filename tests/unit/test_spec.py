@@ -4,6 +4,8 @@ import importlib
 import re
 from pathlib import Path
 
+from verification.spec import TABLES, renewed
+
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = (ROOT / "verification" / "SPEC.md").read_text()
 RULES = re.findall(r"^\*\*(\d+\.\d+) ", SPEC, re.MULTILINE)
@@ -54,3 +56,14 @@ def test_ranges_and_lengths_are_the_codec_s() -> None:
         "Address": 20,
         "Signature": 65,
     }
+
+
+def test_the_tables_are_the_ones_that_the_code_gives() -> None:
+    assert renewed(SPEC) == SPEC
+    assert set(re.findall(r"^<!-- (\w+): made by `make docs` -->$", SPEC, re.MULTILINE)) == set(TABLES)
+
+
+def test_a_table_that_is_out_of_date_is_found() -> None:
+    stale = SPEC.replace("| equal leaves and contribution | passed |", "| equal leaves | passed |")
+    assert stale != SPEC
+    assert renewed(stale) == SPEC

@@ -1,0 +1,109 @@
+"""Judging one audit: the facts, the case that holds of them, and what follows. (SPEC.md 5.9)"""
+
+from verification import disputes, money
+from verification.cases import Deed, Facts, case_of
+from verification.causes import Cause, Reason
+from verification.debts import RevealDebt
+from verification.effects import AuditEnded, Effect
+from verification.manifest import Place
+from verification.membership import suspend
+from verification.sampling import is_private_duty
+from verification.state import Audit, AuditKey, Duty, Ruling, Session, Standing, State
+from verification.statements import Opening, Reveal
+from verification.units import Address, Millis, Round
+
+
+def is_duty(state: State, session: Session, key: AuditKey) -> bool:
+    """Return whether an audit was a verifier's duty, by name or by its link."""
+    verifier, work, worker = key
+    if Duty(work, worker, verifier) in session.public:
+        return True
+    link = session.links.get(verifier)
+    if link is None or work != session.number or worker not in state.rounds[work].commits:
+        return False
+    return is_private_duty(session.beacon, link, worker, session.rates[verifier])
+
+
+def judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[Effect]:
+    """Decide one audit, and do what follows from it. (SPEC.md 5.9)"""
+    verifier, work, worker = key
+    case = case_of(_facts(state, session, key))
+    session.audits[key] = case.outcome
+    state.rounds[work].audited.setdefault(worker, set()).add(verifier)
+    drawn = "public" if Duty(work, worker, verifier) in session.public else "private"
+    effects: list[Effect] = [AuditEnded(session.number, work, worker, verifier, case.outcome, drawn)]
+    for deed in case.deeds:
+        effects += _do(state, session, key, deed, now)
+    return effects
+
+
+def _facts(state: State, session: Session, key: AuditKey) -> Facts:
+    verifier, work, worker = key
+    opening, reveal = state.rounds[work].openings.get(worker), session.reveals.get(key)
+    member, is_convicted = state.members[verifier], (work, worker) in state.convicted
+    has_link = verifier in session.links
+    return Facts(
+        has_link=has_link,
+        is_due=is_duty(state, session, key),
+        is_convicted=is_convicted,
+        is_right=is_convicted and has_link and reveal is not None and _was_right(state, reveal),
+        has_verdict=key in session.verdicts,
+        has_finished=verifier in session.finished,
+        has_reveal=reveal is not None,
+        has_opening=opening is not None,
+        is_equal=opening is not None and reveal is not None and _agree(state, opening, reveal),
+        is_excluded=member.standing is Standing.EXCLUDED,
+        can_accuse=disputes.can_pay_bond(state, member),
+    )
+
+
+def _do(state: State, session: Session, key: AuditKey, deed: Deed, now: Millis) -> list[Effect]:
+    verifier, work, worker = key
+    match deed:
+        case Deed.PAY:
+            return money.pay_fee(state, verifier, work, worker)
+        case Deed.REDRAW:
+            disputes.redraw(state, work, worker)
+        case Deed.OWE:
+            return suspend(state, state.members[verifier], RevealDebt(work, worker), now)
+        case Deed.CHARGE:
+            return disputes.charge_idle(state, state.members[verifier], Reason(Cause.NOT_AUDITED, work))
+        case Deed.AWAIT_OPENING:
+            state.waiting.setdefault((work, worker), []).append((session.number, key))
+        case Deed.AWAIT_BOND:
+            state.queued.add((session.number, key))
+        case Deed.DISPUTE:
+            opening = state.rounds[work].openings[worker]
+            return disputes.open_from_audit(state, verifier, opening, session.reveals[key], now)
+    return []
+
+
+def end_waiting(state: State, work: Round, worker: Address) -> list[Effect]:
+    """Close and pay the audits of a worker that never opened: convicted already, they decide nothing. (SPEC.md 5.9)"""
+    effects: list[Effect] = []
+    for number, key in sorted(state.waiting.pop((work, worker), [])):
+        session = state.sessions[number]
+        session.audits[key] = Audit.VOID
+        drawn = "public" if Duty(work, worker, key[0]) in session.public else "private"
+        effects.append(AuditEnded(number, work, worker, key[0], Audit.VOID, drawn))
+        effects += money.pay_fee(state, key[0], work, worker)
+    return effects
+
+
+def _was_right(state: State, reveal: Reveal) -> bool:
+    """Return whether a verdict found the difference of which the worker has been convicted. (SPEC.md 7.3)"""
+    opening = state.rounds[reveal.work].openings.get(reveal.worker)
+    guilty = (reveal.work, reveal.worker, Ruling.GUILTY)
+    found = [
+        d for d in state.disputes if (d.round, d.accused, d.ruling) == guilty and d.place is not Place.OUTER
+    ]
+    if opening is None or not found:
+        return True  # convicted for silence, which no verifier could foresee
+    pairs = zip(opening.digests, reveal.digests, strict=False)
+    first = next((place for place, (claimed, own) in enumerate(pairs) if claimed != own), None)
+    return first == found[0].leaf and not _agree(state, opening, reveal)
+
+
+def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:
+    commit = state.rounds[reveal.work].commits[reveal.worker]
+    return opening.digests == reveal.digests and commit.contribution.digest == reveal.contribution
