@@ -31,7 +31,6 @@ from verification.statements import (
     Withdraw,
     make_statement,
     open_statement,
-    round_of,
     sign_statement,
 )
 from verification.tensors import Tensor
@@ -70,7 +69,7 @@ def run(kind: type[Run], tmp_path: Path) -> Run:
 def said(ledger: Ledger, name: str, body: Body) -> bytes:
     """Return a body as somebody signs it."""
     state = ledger.state
-    head = law.head_of(state, round_of(body))
+    head = law.head_of(state, body.round)
     return sign_statement(secret(name), make_statement(state.chain, state.run, head, body))
 
 
@@ -264,7 +263,7 @@ def test_a_whole_run_has_the_same_heads_everywhere_and_waits_for_a_verdict(
         if line["kind"] == "tick":
             assert ledger.tick()
             continue
-        if not absent.faults and open_statement(data)[1].kind == "Evidence":
+        if not absent.faults and open_statement(data).statement.kind == "Evidence":
             absent.faults = 1
         before = ledger.state.head
         try:
