@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trainer.console import accept_any_text
 from verification.errors import ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, help="The figures in the README, one command each.")
@@ -140,6 +141,7 @@ def _counts(text: str, option: str = "--threads") -> list[int]:
 def main() -> None:
     """Run one command; a person's mistake is one line on standard error and exit status 2."""
     arguments: dict[str, Any] = {"prog_name": "python -m benchmarks"}
+    accept_any_text()
     try:
         app(**arguments)
     except ProofswarmError as error:

@@ -12,12 +12,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.record import write_record
 from simulator.detection import ADVERSARIES, VERIFIERS, Cell, Played, Setting, play
+from trainer.console import Console
 from verification.errors import UserError
 from verification.units import MILLION, PPM
 
@@ -44,7 +44,7 @@ def run(runs: int, json: Path | None, plot: Path | None) -> None:
         console.print(_table([row for row in rows if row["colluding"] == colluding], colluding))
     summary = summarise(rows)
     for name, value in summary.items():
-        console.print(f"{name}: {value}", highlight=False)
+        console.print(f"{name}: {value}")
     outside = [row for row in rows if not row["inside"]]
     for row in outside:
         console.print(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import write_record
 from benchmarks.trainers import MODELS, Recipe
 from simulator.toy import minimal
 from trainer import reexecution
+from trainer.console import Console
 from trainer.engine import Tensors, TorchEngine
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram, Tap
@@ -443,7 +443,7 @@ def run_disputes(model: str, json: Path | None) -> int:
     """Bring every fault before the law, print the table, and return 0 when each node was named."""
     run, data, parameters = trace_model(MODELS[model])
     console = Console()
-    console.print(f"{parameters:,} parameters, {len(run.inner.nodes)} nodes an inner step", highlight=False)
+    console.print(f"{parameters:,} parameters, {len(run.inner.nodes)} nodes an inner step")
     rows: list[dict[str, Any]] = []
     court = Court(run, data)
     for fault in faults(run):

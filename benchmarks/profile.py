@@ -10,10 +10,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.trainers import MODELS, ExactTrainer, data
+from trainer.console import Console
 from verification.program import first_node, values
 
 STEPS = 3

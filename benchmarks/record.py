@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trainer.memory import usable_memory
 from verification.errors import UserError
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -40,7 +41,7 @@ def machine() -> dict[str, Any]:
         "processor": _cpu_line("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "instructions": [name for name in INSTRUCTIONS if name in _cpu_line("flags").split()],
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": usable_memory(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "vector_code": torch.backends.cpu.get_cpu_capability(),

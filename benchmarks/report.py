@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks import bars, curves, gpu, losses
 from benchmarks.exact import Row, compare, default_opponents, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, write_record
 from trainer.children import python
+from trainer.console import Console
 from verification.errors import UserError
 
 TITLES = {
@@ -42,17 +43,17 @@ def run_exact(
     for count in threads:
         for model in models:
             title = f"{model}, {count} thread{'s' if count > 1 else ''}"
-            with console.status(f"{title}: starting") as status:
+            with console.status(Text(f"{title}: starting")) as status:
 
                 def tell(line: str, title: str = title, status: Status = status) -> None:
-                    status.update(f"{title}: {line}")
+                    status.update(Text(f"{title}: {line}"))
 
                 found = compare(model, count, steps, default_opponents(quick), tell)
             console.print(_table(title, found))
             rows += found
     summary = summarise(rows, threads[0], losses.known_gap(curves_file))
     for name, value in summary.items():
-        console.print(f"{name}: {'not measured' if value is None else value}", highlight=False)
+        console.print(f"{name}: {'not measured' if value is None else value}")
     if out is not None:
         write_record(out, rows, summary)
     if plot is not None:
@@ -75,19 +76,23 @@ def run_gpu(models: Sequence[str], device: str, steps: int, out: Path | None) ->
     _print_machine(console)
     table, digests = Table("golden run", "digest after 20 steps", "", title=f"digests on {device}"), []
     for row in gpu.digests(device):
-        verdict = "[green]as on CPU[/]" if row["equal"] else f"[red]differs from step {row['first_wrong']}[/]"
+        verdict = (
+            Text("as on CPU", "green")
+            if row["equal"]
+            else Text(f"differs from step {row['first_wrong']}", "red")
+        )
         table.add_row(row["run"], row["digest"][:32], verdict)
         digests.append(row)
     console.print(table)
     rows: list[Row] = []
     for model in models:
-        with console.status(f"timing {model}"):
+        with console.status(Text(f"timing {model}")):
             found = gpu.compare(model, device, steps)
         console.print(_table(f"{model} on {device}", found))
         rows += found
     summary = gpu.summarise(digests, rows)
     for name, value in summary.items():
-        console.print(f"{name}: {value}", highlight=False)
+        console.print(f"{name}: {value}")
     if out is not None:
         write_record(out, [*digests, *rows], summary)
     return 0 if summary["digests_equal"] else 1
@@ -168,7 +173,4 @@ def _loss_table(runs: Sequence[losses.Run]) -> Table:
 def _print_machine(console: Console) -> None:
     facts = machine()
     instructions = " ".join(facts["instructions"]) or "none that matter"
-    console.print(
-        f"{facts['processor']}, {facts['cores']} cores ({instructions}), torch {facts['torch']}",
-        highlight=False,
-    )
+    console.print(f"{facts['processor']}, {facts['cores']} cores ({instructions}), torch {facts['torch']}")

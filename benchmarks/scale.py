@@ -15,13 +15,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import write_record
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
 from simulator.toy import ToyExecutor
 from simulator.world import World
+from trainer.console import Console
 from verification import codec
 from verification.economics import safe_committee
 from verification.errors import UserError
@@ -60,7 +60,7 @@ def run(peers: Sequence[int], json: Path | None, plot: Path | None) -> None:
         console.print(_table(_of(rows, committee), _name(committee)))
     summary = summarise(rows)
     for name, value in summary.items():
-        console.print(f"{name}: {value}", highlight=False)
+        console.print(f"{name}: {value}")
     if plot is not None:
         draw(rows, plot)
     if json is not None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from trainer.console import accept_any_text
 from verification.errors import ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -97,7 +98,9 @@ def peer(
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(min=0, max=MAX_GIB, help="GiB a program may need; the machine's memory by default."),
+        typer.Option(
+            min=0, max=MAX_GIB, help="GiB a program may need; by default what machine and container have."
+        ),
     ] = None,
     cheat: Annotated[str, typer.Option(help=f"For experiments, joined by commas: {CHEATS}.")] = "none",
     cheat_from: Annotated[
@@ -110,7 +113,8 @@ def peer(
     from p2p.identity import load
     from trainer.cheats import names_in, roles_of
     from trainer.folder import RunFolder
-    from trainer.peer import Peer, PeerConfig, physical_memory, run_peer
+    from trainer.memory import usable_memory
+    from trainer.peer import Peer, PeerConfig, run_peer
     from trainer.rogue import Rogue
     from verification.statements import VERIFIER, WORKER
 
@@ -119,7 +123,7 @@ def peer(
     if role not in roles_of(names_in(cheat)):
         raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
     folder = RunFolder(run).checked()
-    bytes_allowed = physical_memory() if memory is None else int(memory * 2**30)
+    bytes_allowed = usable_memory() if memory is None else int(memory * 2**30)
     config = PeerConfig(
         folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
     )
@@ -171,6 +175,7 @@ def _tell(line: str) -> None:
 
 def main() -> None:
     """Run the command line; a person's mistake is one line on standard error and exit status 2."""
+    accept_any_text()
     try:
         app()
     except BaseExceptionGroup as group:

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from p2p.blobs import BlobStore
 from p2p.identity import load
 from trainer.cheats import CHEATS, names_in, roles_of
 from trainer.children import python
+from trainer.console import Console
 from trainer.create import Created, create_run
 from trainer.evaluate import export_and_evaluate
 from trainer.events import EventLog
@@ -181,7 +182,7 @@ def run_demo(settings: DemoSettings) -> int:
     report = write_report(folder)
     console.print(summary(report))
     for line in report.result.cheats:
-        console.print(f"  {line}", highlight=False, markup=False)
+        console.print(f"  {line}")
     _print_places(console, folder)
     return 0 if report.result.ok else 1
 
@@ -193,8 +194,10 @@ def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
     console.print(
         f"proofswarm demo: {settings.workers} workers, {settings.verifiers} verifiers, {settings.rounds} rounds"
     )
-    with console.status("making the run") as status:
-        created: Created = create_run(job, Path.cwd(), settings.out, tell=lambda line: status.update(line))
+    with console.status(Text("making the run")) as status:
+        created: Created = create_run(
+            job, Path.cwd(), settings.out, tell=lambda line: status.update(Text(line))
+        )
     created.folder.job.write_text(text, encoding="utf-8")
     rate = job.swarm.audit_rate
     console.print(
@@ -314,6 +317,6 @@ def _print_places(console: Console, folder: RunFolder) -> None:
         ("report.json", "the same for programs"),
         ("model", "the model"),
     ):
-        console.print(f"  {folder.path / path}  {what}", highlight=False)
+        console.print(f"  {folder.path / path}  {what}", soft_wrap=True)
     for proof in sorted(folder.evidence.glob("*.evidence"))[:1]:
-        console.print(f"  {proof}  the proof: check it with 'proofswarm verify {proof}'", highlight=False)
+        console.print(f"  {proof}  the proof: check it with 'proofswarm verify {proof}'", soft_wrap=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from trainer import exact
+from trainer.console import Console
 from trainer.engine import TorchEngine
 from trainer.native import CannotCompile
 from trainer.programs.conversion import to_torch
@@ -47,7 +48,7 @@ def examine(json_file: Path | None = None) -> int:
     """
     console = Console()
     facts = machine()
-    console.print(", ".join(str(fact) for fact in facts.values()), highlight=False)
+    console.print(", ".join(str(fact) for fact in facts.values()))
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     speeds: list[Speeds] = []
     for device in devices:
@@ -63,7 +64,7 @@ def examine(json_file: Path | None = None) -> int:
         _tell(console, step)
     if reproduced:
         rate = f"{_rate(golden):.2e} work units a second (the golden step's {golden[0].work_units:.2e}; a work unit is"
-        console.print(f"paid for: {rate} about one operation on one element)", highlight=False)
+        console.print(f"paid for: {rate} about one operation on one element)")
     else:
         console.print("this machine must not stake: its results would be convicted", style="red")
     if json_file is not None:
@@ -103,7 +104,7 @@ def compiled_step(console: Console) -> list[GoldenStep]:
     try:
         return [golden_step(compiled=True)]
     except CannotCompile as error:
-        console.print(f"no compiled loops: {error}", style="yellow", highlight=False)
+        console.print(f"no compiled loops: {error}", style="yellow")
         return []
 
 
@@ -138,7 +139,7 @@ def _table(device: str, bits: int, found: list[Speeds], native: list[Speeds]) ->
         caption_justify="left",
     )
     for speeds in found:
-        certified = "[red]no[/]" if speeds.refused else "[green]yes[/]"
+        certified = Text("no", "red") if speeds.refused else Text("yes", "green")
         table.add_row(speeds.name, certified, *(_cell(speeds, shape) for shape in SHAPES))
     table.add_section()
     for speeds in native:
@@ -158,8 +159,12 @@ def _cell(speeds: Speeds, shape: str) -> str:
 
 
 def _tell(console: Console, golden: GoldenStep) -> None:
-    verdict = "[green]reproduced[/]" if golden.reproduced else f"[red]NOT reproduced[/], got {golden.digest}"
-    console.print(f"golden step {golden.how}: {verdict} in {1000 * golden.seconds:.0f} ms", highlight=False)
+    verdict = (
+        ("reproduced", "green") if golden.reproduced else (f"NOT reproduced, got {golden.digest}", "red")
+    )
+    console.print(
+        Text.assemble(f"golden step {golden.how}: ", verdict, f" in {1000 * golden.seconds:.0f} ms")
+    )
 
 
 def _rate(golden: list[GoldenStep]) -> float:

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
+from trainer.console import Console
 from verification.errors import Unavailable, UserError, Violation
 from verification.evidence import MAX_EVIDENCE, Finding
 from verification.program import Node, Program
@@ -37,10 +35,10 @@ def check_file(path: Path) -> int:
     try:
         finding = verify(data, LazyExecutor())
     except (Violation, Unavailable) as refusal:
-        console.print(f"refused: {printable(str(refusal))}", style="red", highlight=False, markup=False)
+        console.print(f"refused: {printable(str(refusal))}", style="red")
         return 1
     for line in lines_of(finding):
-        console.print(Text(printable(line)))
+        console.print(printable(line))
     return 0
 
 

@@ -1,5 +1,9 @@
 """Where things lie in a run's folder, for everyone who opens one."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +19,7 @@ class RunFolder:
     model.json         Hugging Face config and parameter names, to export the model
     blobs/             programs, data and start state, by digest
     keys/NAME.key      one key per account
-    peers/NAME/        a peer's store and signed statements
+    peers/NAME/        a peer's store and signed statements, and a lock while it runs
     events/NAME.jsonl  a peer's record
     evidence/          a file for each conviction, which `proofswarm verify` checks
     """
@@ -72,3 +76,33 @@ class RunFolder:
                 f"{self.path} holds no run: make one with 'proofswarm run create JOB.toml --out {self.path}'"
             )
         return self
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a peer's folder for this process, as long as it lives; raises UserError when another one has it."""
+    path = folder / "lock"
+    try:
+        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write there: {error.strerror}; check the run folder's owner"
+        ) from error
+    try:
+        _lock(held, path)
+        yield
+    finally:
+        os.close(held)
+
+
+def _lock(held: int, path: Path) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"{path.parent.name} already runs in another process: end that one, or join with a key of another name"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be locked: {error.strerror}; keep the run on a file system with locks"
+        ) from error

@@ -4,9 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from p2p.blobs import BlobStore
+from trainer.console import Console
 from trainer.events import read_events
 from trainer.folder import RunFolder
 from trainer.ledgers import genesis_of, open_ledger, verify_log

@@ -6,7 +6,6 @@ background task lives in its nursery; results wake the loop.
 
 import dataclasses
 import logging
-import os
 import resource
 import secrets
 from collections.abc import Callable
@@ -27,10 +26,11 @@ from p2p.traffic import Refusal
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer import orders
 from trainer.events import EventLog
-from trainer.folder import RunFolder
+from trainer.folder import RunFolder, alone
 from trainer.journal import Journal
 from trainer.ledger_port import LedgerPort, RemoteExecutor
 from trainer.ledgers import genesis_of
+from trainer.memory import usable_memory
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import actions, actors, codec, law
 from verification.actions import (
@@ -64,11 +64,6 @@ KEEP_SECONDS = 60.0
 """A blob younger than this is never pruned: it may not be on the ledger yet."""
 
 
-def physical_memory() -> int:
-    """Return this machine's memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def raise_descriptor_limit() -> None:
     """Let this process open as many files as it may: strangers' connections must not take those of its own files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -93,7 +88,7 @@ class PeerConfig:
     stake: int | None = None
     cheat: str = "none"
     cheat_from: int = 0
-    memory: int = field(default_factory=physical_memory)
+    memory: int = field(default_factory=usable_memory)
     tell: Callable[[str], None] = lambda line: None
 
 
@@ -490,12 +485,13 @@ async def run_peer(config: PeerConfig, kind: type[Peer] = Peer) -> None:
     genesis = genesis_of(folder)
     _make_folder(folder.peer(config.name))
     _make_folder(folder.events)
-    events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
-    try:
-        async with trio.open_nursery() as nursery:
-            await kind(config, genesis, nursery, events).run()
-    finally:
-        events.close()
+    with alone(folder.peer(config.name)):
+        events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
+        try:
+            async with trio.open_nursery() as nursery:
+                await kind(config, genesis, nursery, events).run()
+        finally:
+            events.close()
 
 
 def _make_folder(path: Path) -> None:

@@ -100,6 +100,16 @@ def open_starts(source: str) -> list[str]:
     return [f"line {i.lineno}: sys.executable" for i in named if ast.unparse(i) == "sys.executable"]
 
 
+def other_consoles(source: str) -> list[str]:
+    """Consoles that are not `trainer.console`'s, which read markup and fail on terminals of few signs."""
+    return [f"line {i.lineno}: {i.module}" for i in ast.walk(ast.parse(source)) if _brings_console(i)]
+
+
+def _brings_console(item: ast.AST) -> bool:
+    named = isinstance(item, ast.ImportFrom) and item.module == "rich.console"
+    return named and any(alias.name == "Console" for alias in item.names)
+
+
 def sleeps(source: str) -> list[str]:
     """Sleeps in tests; a test waits for an event or steps a virtual clock."""
     found = []
@@ -172,7 +182,7 @@ def test_every_python_file_keeps(checker: Checker) -> None:
     assert _complaints(checker, _python()) == []
 
 
-@pytest.mark.parametrize("checker", [unsafe_calls, broad_excepts])
+@pytest.mark.parametrize("checker", [unsafe_calls, broad_excepts, other_consoles])
 def test_the_packages_keep(checker: Checker) -> None:
     paths = _python(*PACKAGES)
     assert len(paths) > len(PACKAGES)
@@ -250,6 +260,7 @@ PLANTED: list[tuple[Checker, str, str]] = [
         "try: f()\nexcept (OSError, BaseException): g()",
         "try: f()\nexcept (OSError, KeyError): g()",
     ),
+    (other_consoles, "from rich.console import Console", "from trainer.console import Console"),
     (open_starts, "run([sys.executable, '-m', 'x'])", "run(python('-m', 'x'))"),
     (sleeps, "await trio.sleep(1)", "await trio.sleep_forever()"),
     (sleeps, "from time import sleep\nsleep(1)", "clock.jump(1)"),

@@ -18,7 +18,7 @@ from tests.tiny import job_text, write_job
 from trainer import cli
 from trainer.children import python
 from trainer.create import Created
-from trainer.folder import RunFolder
+from trainer.folder import RunFolder, alone
 from verification.errors import Unavailable, UserError
 from verification.manifest import least_stake
 
@@ -148,6 +148,19 @@ def test_a_mistake_is_one_line_and_exit_status_2(
     assert expected in line
 
 
+def test_a_peer_refuses_to_run_twice(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.peer("peer-0").mkdir(parents=True)
+    with alone(run.peer("peer-0")):
+        assert called(peer(run), monkeypatch) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "peer-0 already runs in another process: end that one, or join with a key of another" in line
+        assert not run.log("peer-0").exists()
+    with alone(run.peer("peer-0")):
+        pass
+
+
 def test_a_created_run_keeps_its_job(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +243,7 @@ def test_a_peer_that_is_broken_off_says_so_in_one_line(
     first = process.stdout.readline()
     while not process.stdout.readline().startswith("measured "):
         assert process.poll() is None
+    assert_one_line(started(run), 2, "peer-0 already runs in another process")
     if who == "both":  # as Ctrl-C at a terminal does
         os.killpg(process.pid, number)
     else:
