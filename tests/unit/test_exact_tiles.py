@@ -122,13 +122,23 @@ def from_packed(kernel: TileProduct, left: Tensor, right: Tensor, bits: int) -> 
     return result
 
 
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("values", [(8191, 8191), (8191, -8191), (8128, 8128), (8128, -8129), (-8129, -8129)])
 @pytest.mark.parametrize("depth", [int8.RUN - 1, int8.RUN, int8.RUN + 1, 3 * int8.RUN + 65, 2**17 + 64])
-def test_sums_at_full_magnitude_are_exact_across_runs(depth: int, sign: int) -> None:
-    left = torch.full((1, 3, depth), 8191, dtype=torch.int16)
-    right = torch.full((1, depth, 2), sign * 8191, dtype=torch.int16)
+def test_sums_of_the_largest_are_exact_across_runs(depth: int, values: tuple[int, int]) -> None:
+    """The largest numbers, and those with the largest planes: 8128 is 64 * 128 - 64, -8129 is -64 * 128 + 63."""
+    left = torch.full((1, 3, depth), values[0], dtype=torch.int16)
+    right = torch.full((1, depth, 2), values[1], dtype=torch.int16)
     found = portable(int8.RUN).against(right, 14)(left)
-    assert found.tolist() == [[[sign * depth * 8191.0**2] * 2] * 3]
+    assert found.tolist() == [[[float(depth * values[0] * values[1])] * 2] * 3]
+
+
+def test_a_run_is_the_longest_that_int32_holds() -> None:
+    """Of every product of planes, what is added in int32: the middle times 128 plus the low."""
+    high = torch.tensor([-64, -64, 64, 64, 63, -63, 63])
+    low = torch.tensor([1, 63, -1, -64, 63, -64, -64])
+    assert int((128 * high + low).abs().max()) == 8191
+    rest = 128 * (high[:, None] * low + low[:, None] * high) + low[:, None] * low
+    assert int8.RUN * int(rest.abs().max()) < 2**31 <= (int8.RUN + 10) * int(rest.abs().max())
 
 
 @pytest.mark.parametrize(

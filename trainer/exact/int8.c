@@ -42,8 +42,7 @@ static void close_tiles(void) {
 #endif
 }
 
-/* sums[ROWS][COLUMNS] = the product of `steps` runs of one plane of a panel of each side. The planes of numbers of at
-   most 14 bits are within -128..127, so int32 holds the sums of 2^17 - 1 products. */
+/* sums[ROWS][COLUMNS] = the product of `steps` runs of one plane of a panel of each side, all within -128..127. */
 static void tile(const int8_t *left, const int8_t *right, int64_t steps, int32_t *sums) {
 #if defined(AMX_TILES)
     enum { ROW = COLUMNS * 4, UPPER = 16 * COLUMNS };
@@ -203,7 +202,8 @@ static void pack_right(const task *t, int64_t matrix, int64_t first, int64_t cou
 }
 
 /* A run of the product of one panel of each side, as [plane][ROWS][COLUMNS], added to what `kept` holds of the runs
-   before: high * 2^14 + (both - high - low) * 2^7 + low, which float64 holds exactly, as it does every sum of runs. */
+   before, which float64 does exactly. Of a product ab = (2^7 h + l)(2^7 h' + l') what remains beside 2^14 hh' is
+   2^7 h'l + l'a, within 2^20, so int32 holds it in sums of 2^11 products, the longest run. */
 static void write_tile(const task *t, const int32_t *parts, int64_t matrix, int64_t row, int64_t column, double *kept,
                        int first, int last) {
     int64_t rows = at_most(ROWS, t->rows - row);
@@ -213,7 +213,10 @@ static void write_tile(const task *t, const int32_t *parts, int64_t matrix, int6
         if (plane_count(t) == 1)
             for (int j = 0; j < COLUMNS; j++) sums[j] = high[j];
         else
-            for (int j = 0; j < COLUMNS; j++) sums[j] = high[j] * 16256.0 + both[j] * 128.0 - low[j] * 127.0;
+            for (int j = 0; j < COLUMNS; j++) {
+                int32_t rest = 128 * (both[j] - high[j] - low[j]) + low[j];
+                sums[j] = high[j] * 16384.0 + rest;
+            }
         if (!first)
             for (int j = 0; j < COLUMNS; j++) sums[j] += kept[j];
         if (last)

@@ -16,9 +16,9 @@ from trainer.native import CannotCompile, build, processor_has
 
 BITS = 14
 """Two planes of 7 bits hold so many, and their sum fits int8 again."""
-RUN = 2048
-"""Numbers along the sum that are multiplied at a time: int32 holds 2^17 - 1 products of int8, but panels of so many
-stay in the second cache level."""
+RUN = 2**11
+"""Numbers along the sum after which int8.c empties its sums of int32: the most that they hold. Panels of so many stay
+in the second cache level."""
 
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
 
