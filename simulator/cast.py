@@ -239,7 +239,7 @@ class Actor:
             assert outcome.failed is not None
             work = Work(outcome.digests, BundleRef(outcome.failed, outcome.failed), Count(0), True)
         else:
-            norm = Count(numbers(outcome.contribution.tensors[1])[0])
+            norm = Count(spoilage.norm_of(outcome.contribution))
             work = Work(outcome.digests, blobs.put(outcome.contribution), norm)
         if is_sound and conduct is HONEST:
             blobs.memo[job] = work
