@@ -59,6 +59,7 @@ from verification.statements import (
     Body,
     Commit,
     Evidence,
+    ExecutionRef,
     Opening,
     Reveal,
     make_statement,
@@ -377,11 +378,11 @@ class Case:
         job = self._job(self.state)
         if isinstance(action, ListStates):
             return side.rounds.digests_after(job, self.start, action.steps)
-        execution: TraceProgram = action if isinstance(action, TraceProgram) else action.execution
+        execution: ExecutionRef = action.execution
         disputed = side.rounds.disputed(job, self.start, execution.place, execution.step)
         if isinstance(action, TraceProgram):
             return reexecution.trace(side.engine, disputed)
-        results = self.results[side.name].done[execution].results
+        results = self.results[side.name].done[TraceProgram(execution)].results
         match action:
             case OpenNode(_, node, trail):
                 return reexecution.open_node(side.engine, disputed, results, node, trail)

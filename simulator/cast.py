@@ -34,7 +34,15 @@ from verification.manifest import BundleRef, Place
 from verification.outer import mixture, outer_inputs
 from verification.program import outputs_of
 from verification.state import State
-from verification.statements import VERIFIER, WORKER, Body, Spoiled, make_statement, sign_statement
+from verification.statements import (
+    VERIFIER,
+    WORKER,
+    Body,
+    ExecutionRef,
+    Spoiled,
+    make_statement,
+    sign_statement,
+)
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
@@ -189,10 +197,9 @@ class Actor:
                 conduct = self._conduct_in_disputes(worker)
                 rounds = _rounds(state, self._engine_for(worker))
                 return rounds.digests_after(job_of(state, number, worker), start, steps, conduct)
-            case TraceProgram():
-                return reexecution.trace(
-                    self._engine_for(action.worker), self._disputed(state, action, blobs)
-                )
+            case TraceProgram(execution):
+                disputed = self._disputed(state, execution, blobs)
+                return reexecution.trace(self._engine_for(execution.worker), disputed)
             case OpenNode(execution, node, trail):
                 disputed = self._disputed(state, execution, blobs)
                 results = reexecution.trace(ToyEngine(), disputed).results
@@ -206,14 +213,14 @@ class Actor:
         recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
         return HONEST if recomputes else self._conduct_for(worker)
 
-    def _disputed(self, state: State, execution: TraceProgram, blobs: Blobs) -> Disputed:
-        worked = state.rounds[execution.number]
+    def _disputed(self, state: State, execution: ExecutionRef, blobs: Blobs) -> Disputed:
+        worked = state.rounds[execution.round]
         if execution.place is Place.OUTER:
             slots = [worked.assignments[worker].slot for worker in worked.included]
-            return _rounds(state).disputed_outer(self._outer_inputs(state, execution.number, blobs), slots)
+            return _rounds(state).disputed_outer(self._outer_inputs(state, execution.round, blobs), slots)
         start = blobs.get(worked.start.digest)
         job, conduct = (
-            job_of(state, execution.number, execution.worker),
+            job_of(state, execution.round, execution.worker),
             self._conduct_in_disputes(execution.worker),
         )
         rounds = _rounds(state, self._engine_for(execution.worker))
@@ -239,7 +246,7 @@ class Actor:
             assert outcome.failed is not None
             work = Work(outcome.digests, BundleRef(outcome.failed, outcome.failed), Count(0), True)
         else:
-            norm = Count(numbers(outcome.contribution.tensors[1])[0])
+            norm = Count(spoilage.norm_of(outcome.contribution))
             work = Work(outcome.digests, blobs.put(outcome.contribution), norm)
         if is_sound and conduct is HONEST:
             blobs.memo[job] = work
@@ -290,14 +297,8 @@ def steps_of(state: State, action: Computed) -> int:
             return state.rounds[number].assignments[worker].steps
         case ListStates(_, _, steps):
             return steps[-1]
-        case TraceProgram(number, worker, place, step):
-            return _steps_before(state, number, worker, place, step)
-        case OpenNode(execution) | OpenValue(execution):
-            return steps_of(state, execution)
+        case TraceProgram(execution) | OpenNode(execution) | OpenValue(execution):
+            if execution.place is Place.EPILOGUE:
+                return state.rounds[execution.round].assignments[execution.worker].steps
+            return execution.step
     return 0
-
-
-def _steps_before(state: State, number: Round, worker: Address, place: Place, step: int) -> int:
-    if place is Place.EPILOGUE:
-        return state.rounds[number].assignments[worker].steps
-    return step

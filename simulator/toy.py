@@ -17,6 +17,7 @@ from verification.addresses import address_of
 from verification.digest import ZERO
 from verification.errors import BadEvidence, Refused, Unavailable
 from verification.executor import StepFailed
+from verification.layout import summary_of
 from verification.manifest import (
     Assumptions,
     BundleRef,
@@ -336,7 +337,7 @@ class ToyEngine:
 
     def loss(self, contribution: tuple[Tensor, ...]) -> float:
         """Return the toy's loss."""
-        return float(numbers(contribution[2])[0])
+        return float(numbers(summary_of(contribution, "loss"))[0])
 
 
 class BrokenEngine(ToyEngine):

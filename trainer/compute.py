@@ -23,6 +23,7 @@ from verification.actions import Traced
 from verification.addresses import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.executor import StepFailed
+from verification.layout import per_parameter
 from verification.manifest import BundleRef, Manifest, ProgramRef
 from verification.outer import outer_inputs
 from verification.program import decode_program, encoded_size, outputs_of, program_digest, require_work_units
@@ -88,7 +89,7 @@ class Workshop:
             nothing = BundleRef(outcome.failed, outcome.failed)
             return orders.JobDone(outcome.digests, nothing, Count(0), 0, True)
         ref = self._keep(outcome.contribution)
-        norm = int.from_bytes(outcome.contribution.tensors[-2].data, "little")
+        norm = spoilage.norm_of(outcome.contribution)
         return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO), False)
 
     def list_steps(self, order: orders.ListSteps) -> orders.Listed:
@@ -139,9 +140,10 @@ class Workshop:
         shown = spoilage.show(order.worker, order.commit, outputs, size, chunks, data)
         if shown is not None:
             return orders.Checked(False, shown if len(shown.data) <= spoilage.MAX_SHOWN else None)
-        *integers, norm, _ = decode_bundle(data, size).tensors
+        contribution = decode_bundle(data, size)
+        integers = per_parameter(contribution.tensors)
         counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
-        return orders.Checked(counted == int(to_torch(norm)) == order.commit.norm, None)
+        return orders.Checked(counted == spoilage.norm_of(contribution) == order.commit.norm, None)
 
     def execute_node(self, order: orders.ExecuteNode) -> orders.Executed:
         """Run a node for the law."""

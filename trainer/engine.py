@@ -9,6 +9,7 @@ from trainer import exact
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import Tap
+from verification.layout import summary_of
 from verification.program import Program
 from verification.tensors import Bundle, bundle_digest, tensor_digest
 from verification.units import Digest
@@ -71,8 +72,8 @@ class TorchEngine:
         return self.digests(again) == self.digests(made)
 
     def loss(self, contribution: Tensors) -> float:
-        """Return the last tensor of a contribution: the round's mean training loss."""
-        return cast(float, contribution[-1].item())
+        """Return the round's mean training loss, which its contribution holds."""
+        return cast(float, summary_of(contribution, "loss").item())
 
     def _digest_of(self, tensor: torch.Tensor) -> Digest:
         # Programs never change a tensor in place, so an identical object has an identical digest.

@@ -47,7 +47,7 @@ from verification.merkle import root
 from verification.outer import mixture
 from verification.signing import checksum
 from verification.state import Stage, State
-from verification.statements import MAX_STATEMENT, VERIFIER, Join, Spoiled
+from verification.statements import MAX_STATEMENT, VERIFIER, ExecutionRef, Join, Spoiled
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
 
@@ -304,8 +304,8 @@ class Peer:
                 job = await self._job(action.number, action.worker)
                 order = orders.ListSteps(job, tuple(map(Count, action.steps)))
                 return (await self._bench.ask(order, SOON)).digests
-            case actions.TraceProgram():
-                traced = await self._bench.ask(orders.TraceNodes(await self._execution(action)), SOON)
+            case actions.TraceProgram(execution):
+                traced = await self._bench.ask(orders.TraceNodes(await self._execution(execution)), SOON)
                 return actions.Traced(traced.failed, traced.outputs, traced.results)
             case actions.OpenNode(execution, node, trail):
                 opening = orders.OpenInputs(await self._execution(execution), Count(node), _counted(trail))
@@ -346,13 +346,13 @@ class Peer:
             )
             return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
 
-    async def _execution(self, action: actions.TraceProgram) -> orders.Execution:
+    async def _execution(self, named: ExecutionRef) -> orders.Execution:
         """Return the order that names a disputed execution."""
-        if action.place is Place.OUTER:
-            outer = await self._outer_step(action.number)
-            return orders.Execution(None, outer, action.place, Count(0))
-        job = await self._job(action.number, action.worker)
-        return orders.Execution(job, None, action.place, Count(action.step))
+        if named.place is Place.OUTER:
+            outer = await self._outer_step(named.round)
+            return orders.Execution(None, outer, named.place, named.step)
+        job = await self._job(named.round, named.worker)
+        return orders.Execution(job, None, named.place, named.step)
 
     async def _job(self, number: Round, worker: Address, is_disputed: bool = True) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""

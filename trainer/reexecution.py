@@ -11,9 +11,9 @@ from typing import Any
 from trainer.rounds import Disputed, Engine
 from verification.actions import Traced
 from verification.executor import StepFailed, failed
+from verification.layout import Home, origin_of
 from verification.openings import Listed, Values, open_inputs, prove
 from verification.program import Program, first_node, head_of, size_bytes
-from verification.referee import Home, port_of
 from verification.statements import NodeInput
 from verification.tensors import Tensor, tensor_digest
 from verification.units import Digest
@@ -68,7 +68,7 @@ def open_value(
 def _is_brought(disputed: Disputed, program: Program, number: int) -> bool:
     if number >= len(program.inputs):
         return number >= first_node(program)
-    port = port_of(disputed.place, head_of(program), number)
+    port = origin_of(disputed.place, head_of(program), number)
     absent = port.home is Home.CONTRIBUTION and port.slot not in disputed.slots
     return port.home not in (Home.INDEX, Home.WEIGHTS) and not absent
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from verification.manifest import BundleRef, Place
-from verification.statements import Body
+from verification.manifest import BundleRef
+from verification.statements import Body, ExecutionRef
 from verification.units import Address, Count, Digest, Round
 
 
@@ -73,15 +73,14 @@ class ListStates:
 
 @dataclass(frozen=True)
 class TraceProgram:
-    """Compute the digests of all node results of one execution in `worker`'s round, or of the outer step.
+    """Compute the digests of all node results of one execution. Result: Traced."""
 
-    `step` numbers the inner step, 0 for the other programs. Result: Traced.
-    """
+    execution: ExecutionRef
 
-    number: Round
-    worker: Address
-    place: Place
-    step: int
+    @property
+    def number(self) -> Round:
+        """The round that it belongs to."""
+        return self.execution.round
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Traced:
 class OpenNode:
     """Bring a node's inputs with paths in the accused's trace, of which `trail` holds lists. Result: NodeInputs."""
 
-    execution: TraceProgram
+    execution: ExecutionRef
     node: int
     trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
 
@@ -109,7 +108,7 @@ class OpenNode:
 class OpenValue:
     """Prove the digest of a value, likewise. Result: (digest, path)."""
 
-    execution: TraceProgram
+    execution: ExecutionRef
     value: int
     trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
 

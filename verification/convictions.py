@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 from verification import merkle, narrowing
 from verification.causes import Cause
-from verification.disputes import program_of, step_of
+from verification.disputes import program_of
 from verification.effects import Effect, Slashed
 from verification.evidence import Conviction, Included, Kind, Nowhere, ProgramPart, PublicRecord
 from verification.manifest import Place
@@ -176,8 +176,7 @@ def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list
         ends = narrowing.positions(low, high)
         index = next(i for i, end in enumerate(ends) if end >= dispute.high)
         low, high = (low if index == 0 else ends[index - 1]), ends[index]
-    place, step = dispute.place, step_of(dispute)
-    if not add(Trace.at(place, step)) or dispute.trace is None:
+    if not add(Trace.about(dispute.execution)) or dispute.trace is None:
         return found
     leaf = dispute.trace.low if node is None else node - dispute.trace.first
     if isinstance(_ended(log, dispute), Mismatch):
@@ -185,7 +184,7 @@ def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list
     low, high = 0, dispute.trace.length
     while high - low > MAX_ENTRIES:
         low, high = next(part for part in narrowing.segments(low, high) if part[0] <= leaf < part[1])
-        if not add(NodeList.at(place, step, low, high)):
+        if not add(NodeList.about(dispute.execution, low, high)):
             return found
     return found
 

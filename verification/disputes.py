@@ -389,17 +389,11 @@ def _get_dispute(state: State, number: int, turn: Turn) -> Dispute:
 
 def awaited(dispute: Dispute) -> str:
     """Return the slot of the list that a dispute waits for: of states, a trace, or of its nodes. (SPEC.md 6.3, 6.4)"""
-    step = step_of(dispute)
     if dispute.trace is not None:
-        return NodeList.at(dispute.place, step, dispute.trace.low, dispute.trace.high)
+        return NodeList.about(dispute.execution, dispute.trace.low, dispute.trace.high)
     if dispute.high - dispute.low > 1:
         return Answer.at(dispute.low, dispute.high)
-    return Trace.at(dispute.place, step)
-
-
-def step_of(dispute: Dispute) -> int:
-    """Return the number of the inner step in dispute, 0 for the other programs."""
-    return dispute.high if dispute.place is Place.STEP else 0
+    return Trace.about(dispute.execution)
 
 
 def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import partial
 
-from verification import disputes
 from verification.actions import (
     Action,
     Computed,
@@ -29,8 +28,8 @@ def moves_in(state: State, dispute: Dispute, results: Results) -> Iterator[Actio
         action: Computed = ListStates(dispute.round, dispute.accused, steps)
         move = partial(_list_or_point, dispute)
     else:
-        action = TraceProgram(dispute.round, dispute.accused, dispute.place, disputes.step_of(dispute))
-        move = partial(_trace_or_point, dispute, action, results)
+        action = TraceProgram(dispute.execution)
+        move = partial(_trace_or_point, dispute, results)
     if action in results.done:
         yield move(results.done[action])
     else:
@@ -45,15 +44,15 @@ def _list_or_point(dispute: Dispute, own: tuple[Digest, ...]) -> Action:
     return Say(Point(Count(dispute.number), Count(dispute.level), Count(index)))
 
 
-def _trace_or_point(dispute: Dispute, execution: TraceProgram, done: Results, own: Traced) -> Action:
+def _trace_or_point(dispute: Dispute, done: Results, own: Traced) -> Action:
     """Open the execution or a segment of it; contest the first result or output that differs; bring its inputs."""
     if dispute.turn is Turn.LIST:
-        return Say(_node_list(dispute, execution, own))
+        return Say(_node_list(dispute, own))
     assert dispute.trace is not None
     number = Count(dispute.number)
     if dispute.turn is Turn.EVIDENCE:
         assert dispute.node is not None
-        opening = OpenNode(execution, dispute.node, dispute.trail)
+        opening = OpenNode(dispute.execution, dispute.node, dispute.trail)
         return Say(Evidence(number, done.done[opening])) if opening in done.done else opening
     # Where one's own execution fails, everything from there on differs: even the digest of that very failure, when the
     # accused goes on after it.
@@ -63,7 +62,7 @@ def _trace_or_point(dispute: Dispute, execution: TraceProgram, done: Results, ow
     output = _first_output(dispute.trace, own) if index is None else None
     if output is not None and dispute.trace.is_whole:
         whole = ((dispute.trace.low, dispute.trace.high, dispute.entries),)
-        value = OpenValue(execution, dispute.trace.sources[output], whole)
+        value = OpenValue(dispute.execution, dispute.trace.sources[output], whole)
         if value not in done.done:
             return value
         return Say(Mismatch(number, Count(output), *done.done[value]))
@@ -78,8 +77,8 @@ def _first_output(trace: Tracing, own: Traced) -> int | None:
     return next((place for place, (claimed, right) in pairs if claimed != right), None)
 
 
-def _node_list(dispute: Dispute, execution: TraceProgram, own: Traced) -> Trace | NodeList:
-    place, step = execution.place, Count(execution.step)
+def _node_list(dispute: Dispute, own: Traced) -> Trace | NodeList:
+    place, step = dispute.place, dispute.execution.step
     if dispute.trace is None:
         entries = entries_of(own.results, 0, len(own.results))
         failed = None if own.failed is None else Count(own.failed)

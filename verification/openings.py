@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from verification import merkle
 from verification.digest import tagged_each
+from verification.layout import Home, origin_of
 from verification.manifest import Place
 from verification.narrowing import segments
 from verification.program import Node, ProgramHead
-from verification.referee import Home, port_of, selection
+from verification.referee import selection
 from verification.statements import MAX_ENTRIES, NodeInput
 from verification.tensors import Tensor, row_paths
 from verification.units import Count, Digest
@@ -52,7 +53,7 @@ def prove(
     """Return the path that proves a value's digest: in the trace, or in the bundle that its port belongs to."""
     if number >= head.first:
         return trace_path(trail, values.results, number - head.first)
-    port = port_of(place, head, number)
+    port = origin_of(place, head, number)
     if port.home not in (Home.START, Home.WORKING, Home.CONTRIBUTION):
         return ()
     first = number - port.index

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from verification.layout import contribution_width
 from verification.manifest import Manifest, counted
 from verification.sampling import weighted_median
 from verification.state import Phase, RoundState, State
@@ -108,8 +109,3 @@ def weights_of(count: int, weights: Mapping[int, int], ballast: int) -> Tensor:
     numbers = [*(weights.get(slot, 0) for slot in range(count - 1)), ballast]
     body = b"".join(number.to_bytes(8, "little", signed=True) for number in numbers)
     return Tensor("int64", (Count(count),), body)
-
-
-def contribution_width(state_tensors: int) -> int:
-    """Return how many tensors a contribution has: one per parameter, the norm and the loss. (SPEC.md 2.4)"""
-    return state_tensors // 2 + 2

@@ -8,41 +8,20 @@ zeros of an empty slot.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
 from verification import merkle
 from verification.errors import BadEvidence
 from verification.executor import Executor, failed, result_of
+from verification.layout import Home, Origin, origin_of
 from verification.manifest import Place
 from verification.narrowing import Tracing
-from verification.outer import contribution_width, weights_of
+from verification.outer import weights_of
 from verification.program import Node, ProgramHead, size_bytes
 from verification.statements import Mismatch, NodeInput
 from verification.tensors import Tensor, bundle_of_root, digest_of_rows, tensor_digest
 from verification.units import Digest
-
-
-class Home(Enum):
-    """Where a program's input comes from."""
-
-    START = "the round's start state"
-    WORKING = "the working state before"
-    CONTRIBUTION = "a contribution"
-    DATA = "the data"
-    INDEX = "the record index"
-    WEIGHTS = "the weights"
-
-
-@dataclass(frozen=True)
-class Port:
-    """Tensor `index` of the `count` tensors of a bundle; `slot` tells contributions apart."""
-
-    home: Home
-    index: int = 0
-    count: int = 1
-    slot: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,29 +47,6 @@ Constants = Callable[[int], Tensor]
 """Gives a program's constant by its value number."""
 
 
-def port_of(place: Place, head: ProgramHead, number: int) -> Port:
-    """Return where input `number` of the program comes from. (SPEC.md 2.4)"""
-    count = len(head.inputs)
-    if place is Place.STEP:
-        return Port(Home.WORKING, number, count)
-    if place is Place.PROLOGUE:
-        if number >= count - 2:
-            return Port(Home.DATA if number == count - 2 else Home.INDEX)
-        return Port(Home.START, number, count - 2)
-    if place is Place.EPILOGUE:
-        width = 2 * (len(head.outputs) - 2)
-        if number < width:
-            return Port(Home.START, number, width)
-        return Port(Home.WORKING, number - width, count - width)
-    width = len(head.outputs)
-    if number < width:
-        return Port(Home.START, number, width)
-    if number == count - 1:
-        return Port(Home.WEIGHTS)
-    slot, index = divmod(number - width, contribution_width(width))
-    return Port(Home.CONTRIBUTION, index, contribution_width(width), slot)
-
-
 def is_public(place: Place, head: ProgramHead, source: int) -> bool:
     """Return whether a value comes from the ledger's record and from nothing that the accused itself has signed.
 
@@ -98,7 +54,7 @@ def is_public(place: Place, head: ProgramHead, source: int) -> bool:
     """
     if source >= len(head.inputs):
         return False
-    home = port_of(place, head, source).home
+    home = origin_of(place, head, source).home
     return home in (Home.INDEX, Home.WEIGHTS, Home.CONTRIBUTION) or (
         home is Home.START and place is Place.OUTER
     )
@@ -222,7 +178,7 @@ def _check(
     if source >= head.first:
         merkle.verify_path("trace", tracing.root, digest, source - head.first, tracing.length, path)
         return
-    port = port_of(execution.place, head, source)
+    port = origin_of(execution.place, head, source)
     if port.home is Home.DATA:
         if path or digest != execution.data:
             raise BadEvidence("the data do not open the data root")
@@ -233,7 +189,7 @@ def _check(
         raise BadEvidence("an input does not open the agreed digest")
 
 
-def _bundle(execution: Execution, port: Port) -> Digest | None:
+def _bundle(execution: Execution, port: Origin) -> Digest | None:
     if port.home is Home.CONTRIBUTION:
         assert execution.slots is not None
         return execution.slots[port.slot][1]
@@ -248,7 +204,7 @@ def _law_has(execution: Execution, head: ProgramHead, constants: Constants, sour
 
 def _made(execution: Execution, head: ProgramHead, source: int) -> Tensor | None:
     """Return a port that the law makes itself; None for one that opens."""
-    port = port_of(execution.place, head, source)
+    port = origin_of(execution.place, head, source)
     if port.home is Home.INDEX:
         return execution.index
     slots, declared = execution.slots or {}, head.inputs[source]

@@ -297,8 +297,7 @@ class _Walk:
         if part is None:
             raise BadEvidence("the file lacks the program")
         if isinstance(body, Trace) and self._trace is None:
-            step = self._high if self._place is Place.STEP else 0
-            if (body.place, body.step) != (self._place, step) or self._high - self._low > 1:
+            if (body.place, body.step) != (self._place, self._step) or self._high - self._low > 1:
                 raise BadEvidence("a trace is about another execution")
             opened = narrowing.open_trace(self._program(part), part.head, self._claimed, body)
             if isinstance(opened, Cause):
@@ -306,6 +305,10 @@ class _Walk:
             self._trace, self._entries = opened, body.entries
             return None
         return self._take_nodes(body)
+
+    @property
+    def _step(self) -> int:
+        return self._high if self._place is Place.STEP else 0
 
     def _failures(self) -> frozenset[Digest]:
         """Return the failures of the program that leads from state to state."""
@@ -319,9 +322,8 @@ class _Walk:
             raise BadEvidence("a statement of the accused belongs to no dispute")
         self._enter_trace(int(body.low))
         trace = self._trace
-        step = self._high if self._place is Place.STEP else 0
         place = (body.place, body.step, body.low, body.high)
-        if place != (self._place, step, trace.low, trace.high) or self._is_leaf:
+        if place != (self._place, self._step, trace.low, trace.high) or self._is_leaf:
             raise BadEvidence("a list of nodes is about another segment")
         fault = narrowing.nodes_fault(trace, body)
         if not fault:
@@ -409,6 +411,6 @@ class _Walk:
         return body.contribution.digest
 
     def _found(self, cause: Cause, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
-        step = self._high if self._place is Place.STEP else None
+        step = self._step or None
         reason = Reason(cause, self._case.round, self._place)
         return finding_of(self._case, reason, step, (claimed, computed), tuple(self._trust))

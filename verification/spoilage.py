@@ -13,13 +13,14 @@ from verification.debts import OpeningDebt
 from verification.effects import Effect
 from verification.errors import BadEvidence, Malformed, Refused
 from verification.executor import Now
+from verification.layout import SUMMARY, summary_of
 from verification.manifest import Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
 from verification.rounds import get_round
 from verification.state import State
 from verification.statements import MAX_STATEMENT, Commit, Said, Spoiled
-from verification.tensors import decode_bundle, digest_of
+from verification.tensors import Bundle, decode_bundle, digest_of
 from verification.units import Address, Count, Digest
 
 MAX_SHOWN = MAX_STATEMENT - codec.MAX_MESSAGE
@@ -49,9 +50,14 @@ def _fault_of_bytes(commit: Commit, outputs: Sequence[Sized], data: bytes) -> Ca
         return Cause.SPOILED_BUNDLE
     if [(t.dtype, t.shape) for t in bundle.tensors] != [(o.dtype, o.shape) for o in outputs]:
         return Cause.SPOILED_SHAPES
-    if len(outputs) > 1 and int.from_bytes(bundle.tensors[-2].data, "little") != commit.norm:
+    if len(outputs) >= len(SUMMARY) and norm_of(bundle) != commit.norm:
         return Cause.SPOILED_NORM
     raise BadEvidence("the contribution is what the commitment says")
+
+
+def norm_of(contribution: Bundle) -> int:
+    """Return the squared norm that a contribution holds, on the grid."""
+    return int.from_bytes(summary_of(contribution.tensors, "norm").data, "little")
 
 
 def reason_for(shown: Spoiled, cause: Cause) -> Reason:

@@ -9,8 +9,8 @@ from verification.debts import Debt, MoveDebt
 from verification.digest import ZERO
 from verification.manifest import BundleRef, Manifest, Place
 from verification.narrowing import Tracing
-from verification.statements import Commit, Opening, Reveal
-from verification.units import NOTHING, PPM, Address, Amount, Digest, Millis, Round
+from verification.statements import Commit, ExecutionRef, Opening, Reveal
+from verification.units import NOTHING, PPM, Address, Amount, Count, Digest, Millis, Round
 
 RECENT_ROUNDS = 2
 """The last so many rounds are sealed late, contested and served, whatever is open. (SPEC.md 4.7, 4.13, 6.2)"""
@@ -249,6 +249,12 @@ class Dispute:
     slashed: Amount = NOTHING
     rewarded: Amount = NOTHING
     burned: Amount = NOTHING
+
+    @property
+    def execution(self) -> ExecutionRef:
+        """The execution that it is about, once the interval is one step long."""
+        step = self.high if self.place is Place.STEP else 0
+        return ExecutionRef(self.round, self.accused, self.place, Count(step))
 
     @property
     def debt(self) -> MoveDebt:

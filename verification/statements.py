@@ -49,6 +49,36 @@ class OfRound(Placed):
     round: Round
 
 
+@dataclass(frozen=True)
+class ExecutionRef:
+    """One execution by name: in `worker`'s round, or of the outer step that it signed.
+
+    `step` numbers an inner step from 1, else it is 0.
+    """
+
+    round: Round
+    worker: Address
+    place: Place
+    step: Count
+
+
+@dataclass(frozen=True)
+class OfExecution(OfRound):
+    """A body about one execution of its sender's: its first fields name it, but for the sender."""
+
+    place: Place
+    step: Count
+
+    @classmethod
+    def about(cls, execution: ExecutionRef, *facts: int) -> str:
+        """Return the slot of this kind for an execution, and for facts that tell its statements apart."""
+        return cls.at(execution.place, execution.step, *facts)
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.place, self.step)
+
+
 class OfRun(Placed):
     """A body that belongs to the whole run."""
 
@@ -188,29 +218,21 @@ class Answer(OfRound):
 
 
 @dataclass(frozen=True)
-class Trace(OfRound):
+class Trace(OfExecution):
     """The accused opens one execution: its outputs' digests and the first list of its nodes' results. (SPEC.md 6.4)
 
-    `step` numbers the inner step that it is, else it is 0. An execution that failed has no outputs and names the node.
+    An execution that failed has no outputs and names the node.
     """
 
-    place: Place
-    step: Count
     failed: Count | None
     outputs: tuple[Digest, ...]
     entries: tuple[Digest, ...]
 
-    @property
-    def slot(self) -> str:
-        return self.at(self.place, self.step)
-
 
 @dataclass(frozen=True)
-class NodeList(OfRound):
+class NodeList(OfExecution):
     """The accused lists a segment of a trace: results number low..high-1, or the tops of 64ths of it. (SPEC.md 6.4)"""
 
-    place: Place
-    step: Count
     low: Count
     high: Count
     entries: tuple[Digest, ...]

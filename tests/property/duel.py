@@ -27,7 +27,17 @@ from verification.moves import moves_in
 from verification.narrowing import lists_needed, positions
 from verification.sampling import leaf_steps
 from verification.state import Assignment, Dispute, Member, Phase, RoundState, State, Turn, total_money
-from verification.statements import VERIFIER, WORKER, Body, Commit, Opening, Reveal, Said, make_statement
+from verification.statements import (
+    VERIFIER,
+    WORKER,
+    Body,
+    Commit,
+    ExecutionRef,
+    Opening,
+    Reveal,
+    Said,
+    make_statement,
+)
 from verification.tensors import Bundle, bundle_digest, digest_of
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
@@ -168,7 +178,7 @@ class Duel:
             own = tuple(lie.state(step, self.states[step]) for step in steps)
             results.done[ListStates(FIRST, ACCUSED, steps)] = own
         else:
-            execution = TraceProgram(FIRST, ACCUSED, dispute.place, disputes.step_of(dispute))
+            execution = TraceProgram(dispute.execution)
             outputs = lie.outputs if lie.failed is None else ()
             results.done[execution] = Traced(lie.failed, outputs, lie.results)
         (action,) = moves_in(self.state, dispute, results)
@@ -180,7 +190,8 @@ class Duel:
         results = Results()
         results.done[FetchState(FIRST)] = True
         if seen is not None:
-            execution = TraceProgram(FIRST, ACCUSED, seen.place, seen.step if seen.place is Place.STEP else 0)
+            step = Count(seen.step if seen.place is Place.STEP else 0)
+            execution = TraceProgram(ExecutionRef(FIRST, ACCUSED, seen.place, step))
             results.done[execution] = Traced(seen.failed, seen.outputs, seen.results)
         while True:
             (action,) = moves_in(self.state, self.dispute, results)
@@ -200,8 +211,8 @@ class Duel:
     def _compute(self, action: Any) -> Any:
         engine = ToyEngine()
         match action:
-            case TraceProgram(place=place, step=step):
-                return reexecution.trace(engine, self.execution(place, step))
+            case TraceProgram(execution):
+                return reexecution.trace(engine, self.execution(execution.place, execution.step))
             case OpenNode(execution, node, trail):
                 disputed = self.execution(execution.place, execution.step)
                 results = reexecution.trace(engine, disputed).results

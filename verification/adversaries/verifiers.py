@@ -55,8 +55,7 @@ class Invent(Behaviour):
 
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
         """Invent an audit's result, the results of nodes, and inputs that open nothing."""
-        execution = action.execution if isinstance(action, OpenNode) else action
-        if isinstance(execution, TraceProgram) and execution.place is not Place.OUTER:
+        if isinstance(action, OpenNode | TraceProgram) and action.execution.place is not Place.OUTER:
             if isinstance(action, OpenNode):
                 return ()
             return Traced(None, (), (tagged("false", view.me.address),) * 4)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from verification.convictions import Log, lists_of
 from verification.disputes import execution_of, program_of
+from verification.layout import origin_of
 from verification.narrowing import positions, segments
 from verification.program import Program, first_node, head_of, values
-from verification.referee import port_of, sources_to_open
+from verification.referee import sources_to_open
 from verification.report.schema import InputReport, ListReport
 from verification.state import Dispute, State
 from verification.statements import Answer, Body, Evidence, Mismatch, NodeInput, NodeList, Point, Said, Trace
@@ -104,5 +105,5 @@ def _source(dispute: Dispute, program: Program, number: int) -> tuple[str, str]:
         return operator, "an earlier node, by a path in the accused's own trace"
     if number >= len(head.inputs):
         return "constant", "the program itself"
-    home = port_of(dispute.place, head, number).home.value
+    home = origin_of(dispute.place, head, number).home.value
     return head.inputs[number].name, home

@@ -1,0 +1,83 @@
+"""Where a program's inputs come from, and which tensor of a bundle is what: nobody else counts. (SPEC.md 2.4)
+
+Ports bear free names, so the law goes by their order, which the names below describe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from verification.manifest import Place
+from verification.program import ProgramHead
+
+T = TypeVar("T")
+
+STATE = ("parameter", "momentum")
+"""What a state holds of every parameter: first one kind for all of them, then the next."""
+
+SUMMARY = ("norm", "loss")
+"""What a contribution holds after one tensor for every parameter."""
+
+
+class Home(Enum):
+    """Where a program's input comes from."""
+
+    START = "the round's start state"
+    WORKING = "the working state before"
+    CONTRIBUTION = "a contribution"
+    DATA = "the data"
+    INDEX = "the record index"
+    WEIGHTS = "the weights"
+
+
+PROLOGUE = (Home.DATA, Home.INDEX)
+"""What a prologue reads after the state."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Tensor `index` of the `count` tensors of a bundle; `slot` tells contributions apart."""
+
+    home: Home
+    index: int = 0
+    count: int = 1
+    slot: int = 0
+
+
+def origin_of(place: Place, head: ProgramHead, number: int) -> Origin:
+    """Return where input `number` of the program at a place comes from."""
+    count = len(head.inputs)
+    match place:
+        case Place.STEP:
+            return Origin(Home.WORKING, number, count)
+        case Place.PROLOGUE:
+            state = count - len(PROLOGUE)
+            return Origin(PROLOGUE[number - state]) if number >= state else Origin(Home.START, number, state)
+        case Place.EPILOGUE:
+            state = len(STATE) * (len(head.outputs) - len(SUMMARY))
+            if number >= state:
+                return Origin(Home.WORKING, number - state, count - state)
+            return Origin(Home.START, number, state)
+    state = len(head.outputs)
+    if number < state:
+        return Origin(Home.START, number, state)
+    if number == count - 1:
+        return Origin(Home.WEIGHTS)
+    slot, index = divmod(number - state, contribution_width(state))
+    return Origin(Home.CONTRIBUTION, index, contribution_width(state), slot)
+
+
+def contribution_width(state: int) -> int:
+    """Return how many tensors a contribution has where a state has `state`."""
+    return state // len(STATE) + len(SUMMARY)
+
+
+def summary_of(contribution: Sequence[T], name: str) -> T:
+    """Return the tensor of a contribution that SUMMARY names; raises ValueError when it has too few."""
+    return dict(zip(SUMMARY, contribution[-len(SUMMARY) :], strict=True))[name]
+
+
+def per_parameter(contribution: Sequence[T]) -> Sequence[T]:
+    """Return a contribution's tensors without the summary: one for every parameter."""
+    return contribution[: len(contribution) - len(SUMMARY)]
