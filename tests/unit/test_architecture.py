@@ -3,7 +3,7 @@
 import ast
 import re
 import subprocess
-import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -306,7 +306,7 @@ def test_an_import_contract_finds_a_planted_violation_behind_another_module(
 
 def _broken_contracts(folder: Path) -> list[str]:
     """Return the names of the contracts in setup.cfg that the packages in a folder break."""
-    command = [Path(sys.executable).with_name("lint-imports"), "--config", ROOT / "setup.cfg", "--no-cache"]
+    command = [Path(sysconfig.get_path("scripts"), "lint-imports"), "--config", ROOT / "setup.cfg", "--no-cache"]
     answer = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     assert "Contracts:" in answer.stdout, answer.stdout + answer.stderr
     return re.findall(r"^(.*) BROKEN\b", answer.stdout, re.MULTILINE)
