@@ -17,6 +17,7 @@ from p2p.blobs import BlobStore
 from trainer import cheats, frames, orders, reexecution
 from trainer.engine import TorchEngine
 from trainer.programs.conversion import to_torch
+from trainer.programs.executor import ProgramExecutor
 from trainer.rounds import HONEST, Disputed, Job, Rounds
 from verification import codec, spoilage
 from verification.actions import Traced
@@ -145,13 +146,6 @@ class Workshop:
         counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
         return orders.Checked(counted == spoilage.norm_of(contribution) == order.commit.norm, None)
 
-    def execute_node(self, order: orders.ExecuteNode) -> orders.Executed:
-        """Run a node for the law."""
-        executor = self.engine.executor
-        return orders.Executed(
-            executor.execute_node(order.arithmetic, order.number, order.node, order.inputs)
-        )
-
     def _disputed(self, execution: orders.Execution) -> Disputed:
         if execution.outer is not None:
             slots = [int(entry.slot) for entry in execution.outer.slots]
@@ -189,6 +183,13 @@ def _job(order: orders.RunJob) -> Job:
     return Job(order.number, order.worker, order.beacon, order.steps)
 
 
+def execute_node(order: orders.ExecuteNode) -> orders.Executed:
+    """Run a node for the law: the one order that needs no run, since it brings all that the node reads."""
+    return orders.Executed(
+        ProgramExecutor({}).execute_node(order.arithmetic, order.number, order.node, order.inputs)
+    )
+
+
 def _answer(workshop: Workshop, message: object, reply: Reply) -> object:
     match message:
         case orders.RunJob():
@@ -205,13 +206,11 @@ def _answer(workshop: Workshop, message: object, reply: Reply) -> object:
             return workshop.run_outer(message)
         case orders.CheckContribution():
             return workshop.check_contribution(message)
-        case orders.ExecuteNode():
-            return workshop.execute_node(message)
     raise Malformed(f"no order {type(message).__name__}")
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Do orders until the source ends. The first must be Prepare."""
+    """Do orders until the source ends. The first that needs a run must be Prepare."""
     workshop: Workshop | None = None
     while (frame := frames.read(source)) is not None:
         message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
@@ -224,6 +223,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             if isinstance(message, orders.Prepare):
                 workshop = Workshop(message)
                 reply(workshop.measure())
+            elif isinstance(message, orders.ExecuteNode):
+                reply(execute_node(message))
             elif workshop is None:
                 raise Malformed("the first order must be Prepare")
             else:

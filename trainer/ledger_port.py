@@ -9,6 +9,7 @@ from p2p.blobs import BlobStore
 from trainer import orders
 from trainer.folder import RunFolder
 from trainer.ledgers import clock_of, open_ledger
+from trainer.referee import Referee
 from trainer.workbench import URGENT, Workbench
 from verification.errors import Malformed, Unavailable
 from verification.executor import Executor
@@ -22,14 +23,14 @@ from verification.units import Count, Digest, Millis
 
 
 class RemoteExecutor:
-    """The law's executor in the node: reads programs itself, and has their nodes executed by the compute process.
+    """The law's executor in the node: reads programs itself, and has their nodes executed in another process.
 
     Called from the ledger's worker thread.
     """
 
-    def __init__(self, bench: Workbench, store: BlobStore, manifest: Manifest) -> None:
-        """Execute on `bench`; programs lie in `store`."""
-        self._bench, self._store = bench, store
+    def __init__(self, bench: Workbench, referee: Referee, store: BlobStore, manifest: Manifest) -> None:
+        """Execute on `bench` when it is idle, else by `referee`; programs lie in `store`."""
+        self._bench, self._referee, self._store = bench, referee, store
         self._blobs = {ref.digest: ref.blob for ref in manifest.programs.all()}
         self._programs: dict[Digest, Program] = {}
 
@@ -47,9 +48,14 @@ class RemoteExecutor:
     def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """Return what a node makes; raises what `Executor.execute_node` raises."""
         order = orders.ExecuteNode(arithmetic, Count(number), node, tuple(inputs))
-        reply = trio.from_thread.run(self._bench.ask, order, URGENT)
-        result: Tensor = reply.result
-        return result
+        return trio.from_thread.run(self._execute, order)
+
+    async def _execute(self, order: orders.ExecuteNode) -> Tensor:
+        """Ask whoever is free: behind a round a verdict would hold up the ledger, and all who write to it."""
+        if self._bench.is_idle:
+            made: orders.Executed = await self._bench.ask(order, URGENT)
+            return made.result
+        return await self._referee.execute(order)
 
 
 class LedgerPort:

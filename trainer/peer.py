@@ -31,6 +31,7 @@ from trainer.journal import Journal
 from trainer.ledger_port import LedgerPort, RemoteExecutor
 from trainer.ledgers import genesis_of
 from trainer.memory import usable_memory
+from trainer.referee import Referee
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import actions, actors, codec, law
 from verification.actions import (
@@ -101,7 +102,9 @@ class Peer:
         self._config, self._manifest, self._nursery, self._events = config, genesis.manifest, nursery, events
         self._store = BlobStore(own / "blobs")
         self._bench = Workbench(nursery)
-        self._ledger = LedgerPort(config.folder, RemoteExecutor(self._bench, self._store, genesis.manifest))
+        self._referee = Referee(config.threads)
+        executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
+        self._ledger = LedgerPort(config.folder, executor)
         run = run_id(genesis.manifest)
         self._journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
         self._post = PostOffice(
@@ -122,6 +125,7 @@ class Peer:
         self._adopt_blobs()
         async with self._post, self._bench:
             self._nursery.start_soon(self._bench.watch)
+            self._nursery.start_soon(self._referee.run)
             prepared = await self._prepare()
             await self._ledger.open()
             self._exchange.serve()

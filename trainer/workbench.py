@@ -70,6 +70,11 @@ class Workbench:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether an order would be done at once."""
+        return not self._busy
+
     async def watch(self) -> None:
         """Wait for the process to end; raises Unavailable when it did so before its time (out of memory, killed)."""
         assert self._process is not None
