@@ -20,7 +20,7 @@ from tests.loops import BINARY, REDUCED, UNARY, bounded, every_operator, numbers
 from tests.lowered import program_of, vjp
 from trainer import exact, native
 from trainer.exact import choice
-from trainer.programs import compiled, emit, fusion, groups, layouts
+from trainer.programs import again, compiled, emit, fusion, groups, layouts
 from trainer.programs.builder import Builder, Value
 from trainer.programs.compiled import CheckFailed, CompiledProgram
 from trainer.programs.interpreter import LoadedProgram, NoLoops, StepFailed
@@ -108,13 +108,16 @@ def _grown(draw: st.DrawFn, b: Builder, known: list[Value], value: Value, kind: 
     return b.matmul(value, turned)
 
 
-@given(programs(), st.integers(1, 2))
+@given(programs(), st.integers(1, 2), st.sampled_from([0, again.DISTANCE]))
 @settings(max_examples=8)
 @pytest.mark.slow
-def test_random_programs(program: Program, count: int) -> None:
+def test_random_programs(program: Program, count: int, distance: int) -> None:
+    """Few loops lie between a value and its readers here, so that `distance` decides what is made again."""
     torch.set_num_threads(count)
     inputs = [numbers(*map(int, port.shape), seed=place) for place, port in enumerate(program.inputs)]
-    both(program, [inputs[0].clamp(-1e18, 1e18), inputs[1].clamp(-1e18, 1e18)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(again, "DISTANCE", distance)
+        both(program, [inputs[0].clamp(-1e18, 1e18), inputs[1].clamp(-1e18, 1e18)])
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.native import CannotCompile
-from trainer.programs import arena, fusion, order
+from trainer.programs import again, arena, fusion, order
 from trainer.programs.arena import Life
 from trainer.programs.builder import Builder
-from trainer.programs.groups import Step, Work
+from trainer.programs.groups import Group, Step, Work
 from trainer.programs.order import Order
-from verification.program import Node, Program
+from verification.program import Node, Program, first_node
 
 
 def work(number: int) -> Work:
@@ -149,3 +149,53 @@ def test_too_many_values_at_a_time_are_not_planned(monkeypatch: pytest.MonkeyPat
     assert arena.arrange(everywhere[:10])[1] == 640
     with pytest.raises(CannotCompile, match="too many values at a time"):
         arena.arrange(everywhere)
+
+
+def remembered(nearby: bool) -> tuple[Program, int]:
+    """A program that reads an early sigmoid again at its end, with what it was made of, or without; its number."""
+    b = Builder()
+    x = b.port("x", "float32", (32, 32))
+    gate = b.matmul(x, x)
+    opened = b.emit("sigmoid", gate)
+    y = b.matmul(opened, x)
+    for _ in range(again.DISTANCE):
+        y = b.matmul(y, x)
+    y = b.multiply(y, opened)
+    program = b.finish("inner", [("y", b.add(y, gate) if nearby else y)])
+    nodes = enumerate(program.nodes, first_node(program))
+    return program, next(number for number, node in nodes if node.operator == "sigmoid")
+
+
+@pytest.mark.parametrize("nearby", [True, False])
+def test_a_value_is_made_again_where_what_it_is_made_of_is_there_anyway(nearby: bool) -> None:
+    program, opened = remembered(nearby)
+    steps = fusion.plan(program).steps
+    makers = [step for step in steps if isinstance(step, Group) and opened in step.members]
+    keepers = [step for step in steps if opened in step.makes]
+    assert (len(makers), len(keepers)) == ((2, 0) if nearby else (1, 1))
+
+
+def waits_for_product() -> Program:
+    """Two activations that the end of a program reads only as integers, along the other axis."""
+    b = Builder()
+    x, w = b.port("x", "float32", (64, 64)), b.port("w", "float32", (64, 64))
+    first, second = b.emit("tanh", b.matmul(x, w)), b.emit("exp", b.matmul(w, x))
+    y = b.matmul(first, second)
+    for _ in range(4):
+        y = b.matmul(y, w)
+    y = b.matmul(b.permute(first, (1, 0)), y)
+    return b.finish("inner", [("y", b.matmul(y, b.permute(second, (1, 0))))])
+
+
+def test_what_is_read_late_as_integers_is_quantised_early() -> None:
+    program = waits_for_product()
+    steps = fusion.plan(program).steps
+    last = arena.last_steps(steps)
+    floats = {number for step in steps if isinstance(step, Group) for number in step.makes}
+    values = {
+        number: node for number, node in enumerate(program.nodes, first_node(program)) if number in floats
+    }
+    middle = len(steps) // 2
+    first = {number: place for place, step in enumerate(steps) for number in step.makes}
+    alive = [node for number, node in values.items() if first[number] < middle < last[number]]
+    assert {node.dtype for node in alive} == {"int16"}

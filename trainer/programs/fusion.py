@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trainer.programs import layouts
-from trainer.programs.groups import FULL, REDUCE, ROW, Group, Member, Operand, Plan, Step, Work
+from trainer.programs.again import compute_again
+from trainer.programs.groups import FULL, MAX_MEMBERS, REDUCE, ROW, Group, Member, Operand, Plan, Step, Work
 from trainer.programs.layouts import Layout
 from trainer.programs.order import Order, by_liveness
 from verification.program import VIEWS, Node, Program, elements, first_node, size_bytes, values
@@ -28,7 +29,6 @@ REDUCTIONS = frozenset(["row_exponent", "sum", "mean", "amax"])
 
 REACH = 64
 """Numbers of nodes between a group and one that joins it: a far one would only lengthen its inputs' lives."""
-MAX_MEMBERS = 96
 WIDEST_ROW = 1 << 14
 """Elements to which the rows of a group without reductions are widened."""
 
@@ -63,19 +63,22 @@ class _Planner:
             self._place(number, node)
         works = self.order.works
         results = {self.places[output.source].root for output in self.program.outputs}
+        nodes = range(first_node(self.program), len(self.values))
+        sizes = {number: size_bytes(self.values[number]) for number in nodes if number not in results}
+        self._keep(works, results)
+        compute_again(by_liveness(works, sizes), sizes)
+        self._keep(works, results)
+        for work in works:
+            if isinstance(work, Group) and work.soft:
+                _widen(work)
+        return Plan(tuple(by_liveness(works, sizes)), tuple(self.places))
+
+    def _keep(self, works: Sequence[Work], results: set[int]) -> None:
+        """Let each group keep those of its own values that other work reads or the program returns."""
         needed = results | {root for work in works for root in work.reads}
         for work in works:
             if isinstance(work, Group):
-                work.kept = tuple(number for number in work.members if number in needed)
-                if work.soft:
-                    _widen(work)
-        sizes = {
-            root: size_bytes(self.values[root])
-            for work in works
-            for root in work.makes
-            if root not in results
-        }
-        return Plan(tuple(by_liveness(works, sizes)), tuple(self.places))
+                work.kept = tuple(n for n in work.members if n in needed and self.makers[n] is work)
 
     def _place(self, number: int, node: Node) -> None:
         inputs = [self.places[source] for source in node.inputs]

@@ -8,6 +8,9 @@ from verification.program import Node
 
 FULL, ROW, REDUCE = "full", "row", "reduce"
 
+MAX_MEMBERS = 96
+"""Nodes in a group: more would make compilers slow and spill registers."""
+
 
 @dataclass(frozen=True)
 class Operand:
