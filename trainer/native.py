@@ -189,9 +189,17 @@ def processor_has(feature: str) -> bool:
 def _processor() -> str:
     """Return what -march=native depends on, as far as the system tells: a cache may be shared between machines."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return identity(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
         return platform.processor() + platform.machine()
+
+
+def identity(cpuinfo: str) -> str:
+    """Return the lines of /proc/cpuinfo that compilers read, each once, and the architecture of this process.
+
+    An ARM part's number is its implementer's own, and a process may be emulated, on the cpuinfo of its host.
+    """
+    named = ("model name", "flags", "Features", "CPU implementer", "CPU part")
     return "\n".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+        [platform.machine(), *sorted({line for line in cpuinfo.splitlines() if line.startswith(named)})]
     )
