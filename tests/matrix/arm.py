@@ -75,7 +75,7 @@ def build(target: Target, texts: Mapping[str, str], names: Sequence[str], folder
     written["driver"] = declared + table + DRIVER.read_text("utf-8")
     for title, body in written.items():
         (folder / f"{title}.c").write_text(body, encoding="utf-8")
-    kept = [flag for flag in native.FLAGS if flag not in ("-march=native", "-fPIC", "-shared")]
+    kept = [flag for flag in native.FLAGS if flag not in (native.NATIVE, "-fPIC", "-shared")]
     made = folder / f"{target.compiler}-{target.march}"
     command = [*COMPILERS[target.compiler], *kept, f"-march={target.march}", "-static"]
     done = subprocess.run(

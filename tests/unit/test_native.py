@@ -53,7 +53,7 @@ def test_the_kernels_compile_for_processors_not_at_hand(name: str, march: str, t
         source = tmp_path / f"{title}.c"
         source.write_text(native.GUARD + written(), encoding="utf-8")
         # Without optimisation, which takes most of the time and refuses nothing.
-        others = {"-march=native": f"-march={march}", "-O3": "-O0"}
+        others = {native.NATIVE: f"-march={march}", "-O3": "-O0"}
         flags = [others.get(flag, flag) for flag in native.FLAGS]
         done = subprocess.run(
             [command, *flags, "-fopenmp", "-S", str(source), "-o", str(source.with_suffix(".s"))],
