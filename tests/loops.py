@@ -6,7 +6,9 @@ import math
 import torch
 
 from trainer.programs.builder import Builder, Value
+from trainer.programs.conversion import from_torch
 from verification.program import Program
+from verification.tensors import tensor_digest
 
 UNARY = (
     "negate",
@@ -91,3 +93,22 @@ def every_operator() -> tuple[Program, list[torch.Tensor]]:
     named = [(f"y{place}", value) for place, value in enumerate(dict.fromkeys(outputs))]
     integers = torch.randint(-(2**62), 2**62, (5, 67), generator=torch.Generator().manual_seed(1))
     return b.finish("inner", named), [numbers(5, 67), numbers(1, 67, seed=9), integers]
+
+
+def specials() -> tuple[Program, list[torch.Tensor]]:
+    """Elementwise operators on every pair of numbers that are hard or none, NaN of both signs among them."""
+    quiet = torch.tensor([0x7FC00000, -0x400000], dtype=torch.int32).view(torch.float32).tolist()
+    numbers = [0.0, -0.0, 1e-45, -1e-45, 1.17e-38, 0.5, -2.5, 3e38, -3e38, math.inf, -math.inf, *quiet]
+    pairs = torch.tensor(list(itertools.product(numbers, repeat=2)))
+    b = Builder()
+    x, y = b.port("x", "float32", (len(pairs),)), b.port("y", "float32", (len(pairs),))
+    made = [b.emit(name, x) for name in UNARY] + [b.emit(name, x, y) for name in (*BINARY, *COMPARED)]
+    made += [b.cast(x, "bool"), b.emit("where", b.emit("less", x, y), x, y)]
+    finite = [b.emit("equal", value, value) if value.dtype == "float32" else value for value in made]
+    program = b.finish("inner", [(f"y{place}", value) for place, value in enumerate(dict.fromkeys(finite))])
+    return program, [pairs[:, 0].contiguous(), pairs[:, 1].contiguous()]
+
+
+def digest(value: torch.Tensor) -> bytes:
+    """What the law sees of a value: neither the sign of a zero nor the bits of a NaN."""
+    return tensor_digest(from_torch(value))

@@ -22,9 +22,13 @@ from pathlib import Path
 from verification.errors import UserError
 
 COMPILERS = ("cc", "gcc", "clang")
+ARM = ("aarch64", "arm64")
+"""What platform.machine() calls 64-bit ARM."""
+# clang knows no -march=native there, and -mcpu on x86 says another thing.
+NATIVE = "-mcpu=native" if platform.machine() in ARM else "-march=native"
 # No -ffast-math and nothing of it that changes a result: its start-up code would flush subnormals in this process.
 FLAGS = (
-    "-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv",
+    "-std=gnu11", "-O3", NATIVE, "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv",
     "-fPIC", "-shared", "-w",
 )  # fmt: skip
 # 16: only _Float16 is evaluated in its own type, which gcc says of processors with arithmetic for it.
@@ -187,11 +191,19 @@ def processor_has(feature: str) -> bool:
 
 @functools.cache
 def _processor() -> str:
-    """Return what -march=native depends on, as far as the system tells: a cache may be shared between machines."""
+    """Return what `NATIVE` depends on, as far as the system tells: a cache may be shared between machines."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return identity(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
         return platform.processor() + platform.machine()
+
+
+def identity(cpuinfo: str) -> str:
+    """Return the lines of /proc/cpuinfo that compilers read, each once, and the architecture of this process.
+
+    An ARM part's number is its implementer's own, and a process may be emulated, on the cpuinfo of its host.
+    """
+    named = ("model name", "flags", "Features", "CPU implementer", "CPU part")
     return "\n".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+        [platform.machine(), *sorted({line for line in cpuinfo.splitlines() if line.startswith(named)})]
     )

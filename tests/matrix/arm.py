@@ -1,23 +1,28 @@
 """ARM processors under an emulator: kernels cross-compiled as `trainer.native` compiles them, called over a pipe."""
 
+import ctypes
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from trainer import native
-from trainer.exact import compiled as product
+from trainer.exact import int8
 from trainer.exact.backends import Backend
+from trainer.exact.compiled import Task, text
+from trainer.exact.int8 import INT8, TileProduct
+from trainer.exact.int16 import INT16
+from trainer.exact.quantise import BITS_MAX
+from trainer.native import CannotCompile
 from trainer.programs import compiled, emit, fusion
 from trainer.programs.compiled import CheckFailed
 from trainer.programs.conversion import to_torch
-from trainer.programs.fusion import Group, Operand, Step
+from trainer.programs.groups import Group, Operand, Step
 from trainer.programs.interpreter import Tap
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.operators import bind
@@ -26,6 +31,7 @@ from verification.program import Program, values
 
 DRIVER = Path(__file__).with_name("driver.c")
 COMPILERS = {"gcc": ["aarch64-linux-gnu-gcc", "-fopenmp"], "clang": ["clang", "--target=aarch64-linux-gnu"]}
+KERNELS = {"int16": INT16, "int8": INT8}
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
 ALIGNMENT = 64
 THREADS = 2
@@ -56,25 +62,24 @@ def missing(compiler: str = "gcc") -> str:
     return f"ARM is emulated: apt-get install {' '.join(packages)}" if packages else ""
 
 
-def products() -> str:
-    """Return the text of the compiled product."""
-    return resources.files("trainer.exact").joinpath("int16.c").read_text("utf-8")
+def product(kernel: str) -> str:
+    """Return the text of a key of `KERNELS`, whose products are called by its name."""
+    return f"#define product {kernel}_product\n{text(f'{kernel}.c')}"
 
 
 def build(target: Target, texts: Mapping[str, str], names: Sequence[str], folder: Path) -> Path:
     """Return a program for the target whose functions of these names can be called; raises AssertionError."""
     declared = f"long {', '.join(f'{name}()' for name in names)};\n"
     table = f"static long (*const FUNCTIONS[])() = {{{', '.join(names)}}};\n"
-    guarded = {title: native.GUARD + text for title, text in texts.items()}
-    sources = []
-    for title, text in (guarded | {"driver": declared + table + DRIVER.read_text("utf-8")}).items():
-        sources.append(folder / f"{title}.c")
-        sources[-1].write_text(text, encoding="utf-8")
-    kept = [flag for flag in native.FLAGS if flag not in ("-march=native", "-fPIC", "-shared")]
+    written = {title: native.GUARD + body for title, body in texts.items()}
+    written["driver"] = declared + table + DRIVER.read_text("utf-8")
+    for title, body in written.items():
+        (folder / f"{title}.c").write_text(body, encoding="utf-8")
+    kept = [flag for flag in native.FLAGS if flag not in (native.NATIVE, "-fPIC", "-shared")]
     made = folder / f"{target.compiler}-{target.march}"
-    command = [*COMPILERS[target.compiler], *kept, f"-march={target.march}", "-static", *map(str, sources)]
+    command = [*COMPILERS[target.compiler], *kept, f"-march={target.march}", "-static"]
     done = subprocess.run(
-        [*command, "-o", str(made), "-lm"],
+        [*command, *(str(folder / f"{title}.c") for title in written), "-o", str(made), "-lm"],
         capture_output=True,
         text=True,
         check=False,
@@ -111,8 +116,11 @@ class Memory:
         """Return a flat tensor of what lies at an address."""
         if count == 0:
             return torch.empty(0, dtype=dtype)
-        offset = address - self._start
-        return torch.frombuffer(self.content[offset : offset + count * dtype.itemsize], dtype=dtype)
+        return torch.frombuffer(bytearray(self.copy(address, count * dtype.itemsize)), dtype=dtype)
+
+    def copy(self, address: int, size: int) -> bytes:
+        """Return what lies at an address."""
+        return bytes(self.content[address - self._start :][:size])
 
 
 class Machine:
@@ -164,17 +172,17 @@ def started(target: Target, program: Path, names: Sequence[str]) -> Iterator[Mac
 class Plan:
     """A program's loops and products for another processor; nodes that are no loop and no product run on this one."""
 
-    def __init__(self, program: Program, every: bool = False) -> None:
-        """The program has been checked; `every` writes each node's values, not only what others need."""
-        self._program, self._plan = program, fusion.plan(program)
+    def __init__(self, program: Program, kernel: str = "int16", every: bool = False) -> None:
+        """`kernel`: a key of `KERNELS`; `every` writes each node's values, not only what others need."""
+        self._program, self._plan, self._kernel = program, fusion.plan(program), kernel
         self._known = values(program)
         groups = [work for work in self._plan.steps if isinstance(work, Group)]
         for group in groups:
             group.kept = tuple(group.members) if every else (*group.kept, *emit.spilled(group))
         outputs = [self._plan.places[output.source].root for output in program.outputs]
         loops, self._calls = emit.write(groups, outputs)
-        self.texts = {"loops": loops, "products": products()}
-        self.names = [*dict.fromkeys(name for name, _ in self._calls), "scales", "int16_product"]
+        self.texts = {"loops": loops, kernel: product(kernel)}
+        self.names = [*dict.fromkeys(name for name, _ in self._calls), "scales", f"{kernel}_product"]
 
     def run(
         self, machine: Machine, inputs: Sequence[torch.Tensor], tap: Tap = lambda number, value: None
@@ -187,7 +195,7 @@ class Plan:
             if isinstance(work, Group):
                 held |= self._loop(machine, work, *next(calls), held)
             elif work.node.operator == "product":
-                held[work.number] = _multiplied(machine, work, held).flatten()
+                held[work.number] = self._product(machine, work, held).flatten()
             else:
                 operands = [_tensor(held, operand) for operand in work.operands]
                 specs = [Spec(self._known[s].dtype, tuple(self._known[s].shape)) for s in work.node.inputs]
@@ -217,45 +225,76 @@ class Plan:
         places = dict(zip(buffers, slots, strict=True))
         return {n: memory.read(places[n], sizes[n], dtypes[n]) for n in group.kept}
 
-
-def backend(machine: Machine) -> Backend:
-    """Return the machine's product as a backend, which `exact.certify` can try."""
-
-    def against(right: torch.Tensor, bits: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda left: _product(machine, left, right, bits)
-
-    def rounded(
-        left: torch.Tensor,
-        right: torch.Tensor,
-        left_scale: torch.Tensor,
-        right_scale: torch.Tensor,
-        bits: int,
-    ) -> torch.Tensor:
-        return _product(machine, left, right, bits, (left_scale, right_scale))
-
-    return Backend(lambda device, bits, depth: "", against, rounded)
+    def _product(self, machine: Machine, step: Step, held: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        left, left_exponent, right, right_exponent = (
+            value.flatten(0, -3) if value.dim() > 2 else value[None]
+            for value in (_tensor(held, operand) for operand in step.operands)
+        )
+        bits = dict(step.node.attributes)["bits"][0]
+        exponents = left_exponent[:, :, 0], right_exponent[:, 0]
+        scales = [_scales(machine, exponent, bits) for exponent in exponents]
+        return Product(machine, self._kernel).rounded(left, right, scales[0], scales[1], bits)
 
 
-def _product(
-    machine: Machine,
-    left: torch.Tensor,
-    right: torch.Tensor,
-    bits: int,
-    scales: Sequence[torch.Tensor] = (),
-) -> torch.Tensor:
-    """Return float64 [B, M, N] of int16 [B, M, K] and [B, K, N], or with both sides' scales the float32."""
-    task, memory = product._task(left, right, bits), machine.memory()
-    task.left.start, task.right.start = memory.tensor(left), memory.tensor(right)
-    dtype = torch.float32 if scales else torch.float64
-    shape = torch.Size((left.shape[0], left.shape[1], right.shape[2]))
-    made = memory.room(shape.numel(), dtype)
-    if scales:
-        task.left_scale, task.right_scale = map(memory.tensor, scales)
-        task.scaled = made
-    else:
-        task.exact = made
-    assert machine.call("int16_product", memory, memory.put(bytes(task)), THREADS) == 0
-    return memory.read(made, shape.numel(), dtype).view(shape)
+class Product(TileProduct):
+    """A compiled product on the machine: its tasks, and what they point to, travel there and back."""
+
+    def __init__(self, machine: Machine, kernel: str) -> None:
+        """`kernel`: a key of `KERNELS`."""
+        super().__init__(_nothing_here, KERNELS[kernel].run)
+        self._machine, self._kernel = machine, kernel
+
+    def backend(self) -> Backend:
+        """Return what `exact.certify` tries."""
+        limit = int8.BITS if self._kernel == "int8" else BITS_MAX
+        refusals = {True: "", False: f"more than {limit} bits"}
+        return Backend(lambda device, bits, depth: refusals[bits <= limit], self.against, self.rounded)
+
+    def call(self, name: str, task: Task, *operands: torch.Tensor) -> None:
+        """Call a function of a task and of operands that it may fill."""
+        memory, there = self._machine.memory(), Task.from_buffer_copy(task)
+        for (here, field, size), (copy, _, _) in zip(_pointers(task), _pointers(there), strict=True):
+            if start := getattr(here, field):
+                setattr(copy, field, memory.put(ctypes.string_at(start, size)))
+        places = [memory.tensor(operand) for operand in operands]
+        called = f"{self._kernel}_product" if name == "product" else name
+        assert self._machine.call(called, memory, memory.put(bytes(there)), *places, THREADS) == 0
+        for _, field, size in _pointers(task):
+            if field in ("scaled", "exact") and (start := getattr(task, field)):
+                ctypes.memmove(start, memory.copy(getattr(there, field), size), size)
+        for operand, place in zip(operands, places, strict=True):
+            operand.copy_(memory.read(place, operand.numel(), operand.dtype))
+
+    def _bytes(self, name: str, task: Task) -> int:
+        memory = self._machine.memory()
+        return self._machine.call(name, memory, memory.put(bytes(task)))
+
+
+def _nothing_here() -> ctypes.CDLL:
+    raise CannotCompile("the library is on another machine")
+
+
+def _pointers(task: Task) -> list[tuple[ctypes.Structure, str, int]]:
+    """Return a task's pointers, each as a field and the bytes from there on."""
+    batch, rows, columns, depth = task.batch, task.rows, task.columns, task.depth
+    spans = [
+        0
+        if 0 in (batch, outer, depth)
+        else _span((batch, outer, depth), (side.batch, side.outer, side.depth))
+        for side, outer in ((task.left, rows), (task.right, columns))
+    ]
+    return [
+        (task.left, "start", 2 * spans[0]),
+        (task.right, "start", 2 * spans[1]),
+        (task, "left_scale", 8 * batch * rows),
+        (task, "right_scale", 8 * batch * columns),
+        (task, "scaled", 4 * batch * rows * columns),
+        (task, "exact", 8 * batch * rows * columns),
+    ]
+
+
+def _span(sizes: Sequence[int], strides: Sequence[int]) -> int:
+    return 1 + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
 
 
 def _scales(machine: Machine, exponent: torch.Tensor, bits: int) -> torch.Tensor:
@@ -263,16 +302,6 @@ def _scales(machine: Machine, exponent: torch.Tensor, bits: int) -> torch.Tensor
     start, made = memory.tensor(exponent), memory.room(count, torch.float64)
     machine.call("scales", memory, start, *exponent.shape, *exponent.stride(), bits, made)
     return memory.read(made, count, torch.float64).view(exponent.shape)
-
-
-def _multiplied(machine: Machine, step: Step, held: Mapping[int, torch.Tensor]) -> torch.Tensor:
-    left, left_exponent, right, right_exponent = (
-        value.flatten(0, -3) if value.dim() > 2 else value[None]
-        for value in (_tensor(held, operand) for operand in step.operands)
-    )
-    bits = dict(step.node.attributes)["bits"][0]
-    scales = [_scales(machine, exponent, bits) for exponent in (left_exponent[:, :, 0], right_exponent[:, 0])]
-    return _product(machine, left, right, bits, scales)
 
 
 def _tensor(held: Mapping[int, torch.Tensor], operand: Operand) -> torch.Tensor:

@@ -62,13 +62,14 @@ def test_inner_steps_reach_the_golden_digests(
     assert min(machine.called.values()) >= STEPS, "a function of the plan was not called"
 
 
+@pytest.mark.parametrize("kernel", arm.KERNELS)
 @pytest.mark.parametrize("target", [*PLAIN, *NEWER], ids=str)
-def test_the_product_passes_its_whole_certificate(
-    target: Target, machine_for: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_products_pass_their_whole_certificates(
+    kernel: str, target: Target, machine_for: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("int16_product",)
-    made = arm.build(machine_for, {"products": arm.products()}, names, tmp_path)
+    names = (f"{kernel}_product",)
+    made = arm.build(machine_for, {kernel: arm.product(kernel)}, names, tmp_path)
     with arm.started(target, made, names) as machine:
-        monkeypatch.setitem(BACKENDS, "arm", arm.backend(machine))
+        monkeypatch.setitem(BACKENDS, "arm", arm.Product(machine, kernel).backend())
         exact.certify("arm")
-    assert machine.called["int16_product"] > 100
+    assert machine.called[names[0]] > 100

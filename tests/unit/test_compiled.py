@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks import golden
 from tests import zoo
-from tests.loops import BINARY, REDUCED, UNARY, bounded, every_operator, numbers
+from tests.loops import BINARY, REDUCED, UNARY, bounded, digest, every_operator, numbers, specials
 from tests.lowered import program_of, vjp
 from trainer import exact, native
 from trainer.exact import choice
@@ -58,6 +58,21 @@ def both(program: Program, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def test_every_elementwise_operator_and_reduction() -> None:
     both(*every_operator())
+
+
+def test_neither_the_sign_of_a_zero_nor_that_of_a_nan_becomes_a_number() -> None:
+    """Processors differ in both: in the NaN that an operation makes, and in the larger of two zeros."""
+    program, inputs = specials()
+    turned = [torch.where((value == 0) | value.isnan(), -value, value) for value in inputs]
+    assert all(
+        (one.view(torch.int32) != two.view(torch.int32)).any()
+        for one, two in zip(inputs, turned, strict=True)
+    )
+    seen: list[dict[int, bytes]] = [{}, {}]
+    for values, found in zip((inputs, turned), seen, strict=True):
+        LoadedProgram(program).run(values, lambda n, value, found=found: found.update({n: digest(value)}))
+        both(program, values)
+    assert seen[0] == seen[1] and len(seen[0]) == len(program.nodes)
 
 
 def test_what_runs_in_loops_is_on_the_allowlist() -> None:

@@ -53,7 +53,7 @@ def test_the_kernels_compile_for_processors_not_at_hand(name: str, march: str, t
         source = tmp_path / f"{title}.c"
         source.write_text(native.GUARD + written(), encoding="utf-8")
         # Without optimisation, which takes most of the time and refuses nothing.
-        others = {"-march=native": f"-march={march}", "-O3": "-O0"}
+        others = {native.NATIVE: f"-march={march}", "-O3": "-O0"}
         flags = [others.get(flag, flag) for flag in native.FLAGS]
         done = subprocess.run(
             [command, *flags, "-fopenmp", "-S", str(source), "-o", str(source.with_suffix(".s"))],
@@ -78,3 +78,24 @@ def test_a_wider_evaluation_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert "wider type" in done.stderr
+
+
+ARM = """processor\t: 0
+BogoMIPS\t: {bogomips}
+Features\t: fp asimd evtstrm aes crc32 atomics fphp asimdhp cpuid asimddp{more}
+CPU implementer\t: {implementer}
+CPU architecture: 8
+CPU variant\t: 0x3
+CPU part\t: {part}
+"""
+
+
+def test_arm_machines_that_compile_differently_are_told_apart() -> None:
+    """What a cache that they share needs; equal machines at other speeds share its kernels."""
+    fields = {"bogomips": "243.75", "more": "", "implementer": "0x41", "part": "0xd0c"}
+    first = native.identity(ARM.format(**fields))
+    assert native.identity(ARM.format(**fields | {"bogomips": "50.00"})) == first
+    others = [{"part": "0xd40"}, {"implementer": "0x48"}, {"more": " i8mm bf16"}]
+    found = {native.identity(ARM.format(**fields | other)) for other in others}
+    assert len(found) == 3 and first not in found
+    assert "asimddp" in first.split() and "i8mm" not in first.split()
