@@ -306,7 +306,12 @@ def test_an_import_contract_finds_a_planted_violation_behind_another_module(
 
 def _broken_contracts(folder: Path) -> list[str]:
     """Return the names of the contracts in setup.cfg that the packages in a folder break."""
-    command = [Path(sysconfig.get_path("scripts"), "lint-imports"), "--config", ROOT / "setup.cfg", "--no-cache"]
+    command = [
+        Path(sysconfig.get_path("scripts"), "lint-imports"),
+        "--config",
+        ROOT / "setup.cfg",
+        "--no-cache",
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     assert "Contracts:" in answer.stdout, answer.stdout + answer.stderr
     return re.findall(r"^(.*) BROKEN\b", answer.stdout, re.MULTILINE)
