@@ -27,6 +27,9 @@ def exact(
     quick: Annotated[
         bool, typer.Option(help="Leave out the opponents that take minutes to start or step.")
     ] = False,
+    opponents: Annotated[
+        str, typer.Option(help="Only these opponents, separated by commas, such as float32,exact-compiled.")
+    ] = "",
     profile: Annotated[bool, typer.Option(help="Show where an exact step's time goes instead.")] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the steps' times here, as SVG or PNG.")
@@ -35,12 +38,16 @@ def exact(
 ) -> None:
     """An exact training step against native float32 and bfloat16: time, tokens per second, memory."""
     from benchmarks import report
+    from benchmarks.exact import opponents_of
+    from benchmarks.opponent import OPPONENTS
 
     chosen, counts = _names(models), _counts(threads)
+    only = _known(opponents, list(OPPONENTS), "opponent") if opponents else []
     if profile:
         report.show_profile(chosen, counts[0])
     else:
-        report.run_exact(chosen, counts, steps, quick, RESULTS / "losses.json", json, plot)
+        who = opponents_of(chosen, quick, only)
+        report.run_exact(who, counts, steps, RESULTS / "losses.json", json, plot)
 
 
 @app.command()

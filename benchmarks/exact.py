@@ -32,6 +32,7 @@ LEAST_ROUNDS, LONG_SECONDS = 3, 50.0
 """After so many rounds no new one begins when they took this long together."""
 LOSS_TOLERANCE = 0.02
 FLOAT32 = ("float32", "float32-onednn", "float32-compiled")
+SLOW = ("float32-compiled", "bfloat16", "alia-carbon")
 Tell = Callable[[str], None]
 Row = dict[str, Any]
 
@@ -213,6 +214,16 @@ def ratio(one: Row, other: Row) -> float:
     return statistics.median(a / b for a, b in pairs)
 
 
-def default_opponents(quick: bool) -> tuple[str, ...]:
-    """Return who takes part; a quick run leaves out the slow ones: compiling takes minutes, bfloat16 may too."""
-    return tuple(name for name in OPPONENTS if not quick or name not in ("float32-compiled", "bfloat16"))
+def opponents_of(models: Sequence[str], quick: bool, only: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Return who takes part on each model: `only` these, if any are named.
+
+    A quick run leaves out the slow ones: compiling takes minutes, bfloat16 may too. alia-carbon takes part on the
+    smallest model alone.
+    """
+    if only:
+        return {model: tuple(only) for model in models}
+    smallest = min(models, key=lambda model: MODELS[model].hidden)
+    names = [name for name in OPPONENTS if not quick or name not in SLOW]
+    return {
+        model: tuple(name for name in names if name != "alia-carbon" or model == smallest) for model in models
+    }

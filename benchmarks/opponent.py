@@ -16,9 +16,10 @@ import torch
 from benchmarks import golden
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Trainer, data
 from trainer.tasks import causal_lm_loss
+from verification.errors import UserError
 
-NATIVE = ("float32", "float32-onednn", "float32-compiled", "bfloat16")
-"""Native as PyTorch comes; with oneDNN's products; compiled, with oneDNN's products; autocast."""
+NATIVE = ("float32", "float32-onednn", "float32-compiled", "bfloat16", "alia-carbon")
+"""Native as PyTorch comes; with oneDNN's products; compiled, with oneDNN's products; autocast; float64 by Kahan."""
 OPPONENTS = (*NATIVE, *(f"exact-{mode}" for mode in golden.MODES))
 
 
@@ -26,12 +27,15 @@ def make_trainer(opponent: str, model: str, folder: Path) -> Trainer:
     """Return an opponent; `folder` holds the exact ones' programs (see `benchmarks.exact`)."""
     if opponent not in NATIVE:
         return ExactTrainer.load(folder, **golden.MODES[opponent.removeprefix("exact-")])
+    from benchmarks.kahan import through_kahan
     from benchmarks.onednn import through_onednn
 
     recipe = MODELS[model]
     built, (batches, _) = recipe.model(SEED, "sdpa"), data(recipe, SEED)
     if opponent == "float32":
         return NativeTrainer(built, batches, recipe.adamw)
+    if opponent == "alia-carbon":
+        return NativeTrainer(through_kahan(built), batches, recipe.adamw)
     if opponent == "bfloat16":
         return NativeTrainer(built, batches, recipe.adamw, autocast=torch.bfloat16, fused=True)
     loss = torch.compile(causal_lm_loss) if opponent == "float32-compiled" else causal_lm_loss
@@ -47,7 +51,10 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     _import_all(opponent)
     base = _memory("VmRSS")
-    trainer = make_trainer(opponent, model, Path(folder))
+    try:
+        trainer = make_trainer(opponent, model, Path(folder))
+    except UserError as error:
+        sys.exit(str(error))
     seconds, loss = _timed(trainer)
     if opponent == "exact-compiled" and isinstance(trainer, ExactTrainer) and not trainer.inner.is_compiled:
         sys.exit("compiled loops gave other numbers than the kernels and were dropped")

@@ -1,7 +1,7 @@
 """What a person sees of the benchmarks: progress, tables and files; the measuring is elsewhere."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import bars, curves, gpu, losses
-from benchmarks.exact import Row, compare, default_opponents, environment, exact_row, ratio, summarise
+from benchmarks.exact import Row, compare, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, write_record
 from trainer.children import python
 from trainer.console import Console
@@ -23,32 +23,32 @@ TITLES = {
     "float32-compiled": "float32, compiled",
     "tf32": "float32, TF32",
     "bfloat16": "bfloat16 autocast",
+    "alia-carbon": "float64, alia-carbon",
     "exact-eager": "exact, eager",
     "exact-compiled": "exact, compiled",
 }
 
 
 def run_exact(
-    models: Sequence[str],
+    opponents: Mapping[str, Sequence[str]],
     threads: Sequence[int],
     steps: int,
-    quick: bool,
     curves_file: Path,
     out: Path | None,
     plot: Path | None = None,
 ) -> None:
-    """Measure every model on every number of threads, print the tables, write the record and draw the plot."""
+    """Measure every model's opponents on every number of threads, print tables, write the record, draw the plot."""
     console, rows = Console(), []
     _print_machine(console)
     for count in threads:
-        for model in models:
+        for model, names in opponents.items():
             title = f"{model}, {count} thread{'s' if count > 1 else ''}"
             with console.status(Text(f"{title}: starting")) as status:
 
                 def tell(line: str, title: str = title, status: Status = status) -> None:
                     status.update(Text(f"{title}: {line}"))
 
-                found = compare(model, count, steps, default_opponents(quick), tell)
+                found = compare(model, count, steps, names, tell)
             console.print(_table(title, found))
             rows += found
     summary = summarise(rows, threads[0], losses.known_gap(curves_file))

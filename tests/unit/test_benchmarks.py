@@ -2,13 +2,15 @@
 
 import json
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from benchmarks import bars, dispute, exact, golden, gpu, losses
+from benchmarks import bars, dispute, exact, golden, gpu, kahan, losses
 from benchmarks.bfloat16 import Widened, WideProducts
 from benchmarks.losses import Run
 from benchmarks.opponent import OPPONENTS
@@ -116,6 +118,46 @@ def test_widened_training_follows_native_bfloat16() -> None:
         assert wide.step() == pytest.approx(native.step(), rel=2e-3)
 
 
+def test_kahans_float64_takes_part_on_the_smallest_model_alone() -> None:
+    who = exact.opponents_of(["d512", "d256", "d768"], quick=False)
+    assert [model for model, names in who.items() if "alia-carbon" in names] == ["d256"]
+    assert who["d256"] == OPPONENTS and len(who["d768"]) == len(OPPONENTS) - 1
+    assert "alia-carbon" not in exact.opponents_of(["d256"], quick=True)["d256"]
+    assert exact.opponents_of(["d512"], True, ["alia-carbon"]) == {"d512": ("alia-carbon",)}
+
+
+@pytest.mark.parametrize("found", [None, "0.2.0"])
+def test_an_opponent_that_is_not_installed_says_so_with_the_mend(
+    found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(UserError, match=r"of alia-carbon is installed: pip install alia-carbon==0\.2\.1"):
+        kahan.through_kahan(nn.Linear(2, 2))
+
+
+def test_kahans_float64_trains_every_layer() -> None:
+    """Its own trainer, given an optimizer beforehand, trains no linear layer."""
+    carbon = pytest.importorskip("carbon", reason="needs the extra `bench`")
+    recipe = MODELS["d64"]
+    batches, _ = data(recipe, 0)
+    native = NativeTrainer(recipe.model(0, "sdpa"), batches, recipe.adamw)
+    try:
+        kahans = NativeTrainer(kahan.through_kahan(recipe.model(0, "sdpa")), batches, recipe.adamw)
+        start = {name: parameter.clone() for name, parameter in kahans.parameters().items()}
+        for _ in range(3):
+            assert kahans.step() == pytest.approx(native.step(), rel=1e-4)
+    finally:
+        carbon.disable()
+    assert not any(torch.equal(start[name], value) for name, value in kahans.parameters().items())
+    kinds = {type(module).__name__ for module in kahans.model.modules()}
+    assert "DeterministicLinear" in kinds and "Linear" not in kinds
+
+
 def test_finished_runs_are_not_pending(tmp_path: Path) -> None:
     wanted = list(losses.pending(tmp_path, [losses.MAIN]))
     trial = losses.TRIALS[losses.MAIN]
@@ -149,6 +191,7 @@ def test_the_gpu_summary_needs_every_digest() -> None:
     [
         (["exact", "--models", "d255"], "unknown model 'd255': choose from d256, d512"),
         (["exact", "--threads", "one"], "--threads: 'one' is no list of numbers"),
+        (["exact", "--opponents", "float32,tf32"], "unknown opponent 'tf32': choose from float32, "),
         (["losses", "--trials", "none"], "unknown trial 'none'"),
     ],
 )
@@ -175,7 +218,7 @@ def test_opponents_alternate_and_leave_a_record(tmp_path: Path) -> None:
     record: dict[str, Any] = json.loads(out.read_text())
     assert set(record) == {"machine", "date", "commit", "command", "rows", "summary"}
     assert tuple(record["summary"]) == SUMMARY
-    wanted = [name for name in OPPONENTS if name in exact.default_opponents(quick=True)]
+    wanted = list(exact.opponents_of(["d64"], quick=True)["d64"])
     assert [row["opponent"] for row in record["rows"]] == wanted
     assert {f"exact-{mode}" for mode in golden.MODES} & set(wanted)
     for measured in record["rows"]:
