@@ -10,7 +10,8 @@ import torch
 from trainer.folder import RunFolder
 from trainer.models import build_model, export_model
 from trainer.programs.conversion import to_torch
-from trainer.tasks import TASKS, Loss, causal_lm_loss
+from trainer.programs.trace import Loss
+from trainer.tasks import TASKS, causal_lm_loss
 from verification.tensors import Bundle
 
 PROMPT = "The statement "

@@ -13,10 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from trainer.programs.trace import Loss
 from verification.errors import UserError
-
-Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-"""(model, int64 bytes of records [batch, width]) to a 0-d float32 loss."""
 
 MASK = 256
 """The token that hides a byte from a masked language model: the first that is no byte."""

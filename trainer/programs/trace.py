@@ -30,10 +30,12 @@ from trainer.programs.optimiser import (
     outer_step,
 )
 from trainer.programs.shapes import DEFAULT_BITS, FLOAT, INDEX
-from trainer.tasks import Loss
 from verification.errors import UserError
 from verification.program import Program
 from verification.tensors import Bundle
+
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+"""(model, int64 bytes of records [batch, width]) to a 0-d float32 loss."""
 
 _DECOMPOSED = (
     torch.ops.aten.native_batch_norm,
