@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from verification import merkle, narrowing
+from verification import merkle
 from verification.causes import Cause
 from verification.disputes import program_of
 from verification.effects import Effect, Slashed
@@ -16,23 +16,18 @@ from verification.manifest import Place
 from verification.outer import mixture
 from verification.program import Program, constant_leaves, head_of, node_leaves, roots_of
 from verification.referee import is_public
-from verification.sampling import leaf_steps
 from verification.state import Dispute, Ruling, State
 from verification.statements import (
-    MAX_ENTRIES,
-    Answer,
     Body,
     Commit,
     Contradiction,
     Evidence,
     Mismatch,
-    NodeList,
     OfRun,
     Opening,
     Said,
     Seal,
     Spoiled,
-    Trace,
     open_statement,
 )
 from verification.units import Address, Count, Digest, Round
@@ -133,10 +128,10 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
         return _plain(state, Kind.SILENCE, dispute.accused, dispute.round, claim, owed)
     program = programs(program_of(state.manifest, dispute.place))
     node = None
-    if isinstance(end, Mismatch) and dispute.trace is not None:
-        node = dispute.trace.sources[end.output]
+    if isinstance(end, Mismatch) and dispute.game.trace is not None:
+        node = dispute.game.trace.sources[end.output]
     elif isinstance(end, Evidence):
-        node = dispute.node
+        node = dispute.game.node
     kind = {Mismatch: Kind.OUTPUT, Evidence: Kind.NODE}.get(type(end), Kind.LIST)
     uses = [] if node is None else _used(program, node, kind is Kind.NODE)
     return Conviction(
@@ -159,34 +154,33 @@ def _claim(log: Log, dispute: Dispute) -> tuple[bytes, ...]:
 def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list[Said[Body]]:
     """Return the accused's lists from its claim down to where the dispute ended."""
     found: list[Said[Body]] = []
-
-    def add(slot: str) -> bool:
-        said = log.said.get((dispute.accused, dispute.round, slot))
-        found.extend([said] if said is not None else [])
-        return said is not None
-
-    low, high = dispute.low, dispute.high
-    if dispute.place is Place.STEP and dispute.leaf is not None:
-        every = state.manifest.work.leaf_every
-        steps = state.rounds[dispute.round].assignments[dispute.accused].steps
-        low, high = leaf_steps(steps, every)[dispute.leaf - 1 : dispute.leaf + 1]
-    while high - low > 1:
-        if not add(Answer.at(low, high)) or (low, high) == (dispute.low, dispute.high):
-            return found
-        ends = narrowing.positions(low, high)
-        index = next(i for i, end in enumerate(ends) if end >= dispute.high)
-        low, high = (low if index == 0 else ends[index - 1]), ends[index]
-    if not add(Trace.about(dispute.execution)) or dispute.trace is None:
-        return found
-    leaf = dispute.trace.low if node is None else node - dispute.trace.first
-    if isinstance(_ended(log, dispute), Mismatch):
-        return found
-    low, high = 0, dispute.trace.length
-    while high - low > MAX_ENTRIES:
-        low, high = next(part for part in narrowing.segments(low, high) if part[0] <= leaf < part[1])
-        if not add(NodeList.about(dispute.execution, low, high)):
-            return found
+    lists, game, end = state.rounds[dispute.round].lists, dispute.opened, dispute.game
+    while (said := log.said.get((dispute.accused, dispute.round, game.awaited))) is not None:
+        found.append(said)
+        listed = lists.get((dispute.accused, game.awaited))
+        if listed is None:
+            break  # it was wrong in itself
+        game = game.take(listed)
+        if game.trace is None:
+            if (game.low, game.high) == (end.low, end.high):
+                break
+            game = game.toward(end.high)
+            continue
+        leaf = _leaf(log, dispute, node)
+        if leaf is None or not listed.entries:
+            break
+        game = game.toward(leaf)
+        if game.node is not None:
+            break
     return found
+
+
+def _leaf(log: Log, dispute: Dispute, node: int | None) -> int | None:
+    """Return the leaf of its trace that a dispute went down to; None when it went no further."""
+    trace = dispute.game.trace
+    if trace is None or isinstance(_ended(log, dispute), Mismatch):
+        return None
+    return trace.low if node is None else node - trace.first
 
 
 def _used(program: Program, node: int, is_executed: bool) -> list[int]:

@@ -1,13 +1,15 @@
 """Disputes: lists that fold, points, one node's inputs, one execution, a ruling. Nobody votes. (SPEC.md 6)"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from verification import money, narrowing, referee
 from verification.causes import Cause, Reason
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, Move
-from verification.errors import BadEvidence, Refused
+from verification.errors import Refused
 from verification.executor import Executor, Now, failed, failures
+from verification.game import Game
 from verification.manifest import Manifest, Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.narrowing import Tracing
@@ -16,9 +18,8 @@ from verification.program import Program, head_of, place_of
 from verification.referee import Execution
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
-from verification.state import Dispute, Listed, Member, Ruling, State, Turn
+from verification.state import Dispute, Member, Ruling, State, Turn
 from verification.statements import (
-    MAX_ENTRIES,
     VERIFIER,
     Answer,
     ChallengeSeal,
@@ -44,21 +45,25 @@ def open_from_audit(
     steps = leaf_steps(worked.assignments[reveal.worker].steps, state.manifest.work.leaf_every)
     pairs = zip(opening.digests, reveal.digests, strict=False)
     leaf = next((index for index, (claimed, own) in enumerate(pairs) if claimed != own), None)
-    if leaf is None:
-        place, low, high = Place.EPILOGUE, steps[-1], steps[-1]
-        agreed, claimed = opening.digests[-1], claimed_end
-    elif leaf == 0:
-        place, low, high = Place.PROLOGUE, 0, 0
-        agreed, claimed = worked.start.digest, opening.digests[0]
-    else:
-        place, low, high = Place.STEP, steps[leaf - 1], steps[leaf]
-        agreed, claimed = opening.digests[leaf - 1], opening.digests[leaf]
-    effects = _open(
-        state, reveal.work, reveal.worker, verifier, place, leaf, (low, high), (agreed, claimed), now
-    )
-    if agreed == worked.failures.get(reveal.worker):
+    game = claim_at(leaf, steps, worked.start.digest, opening.digests, claimed_end)
+    effects = _open(state, (reveal.work, reveal.worker), verifier, leaf, game, now)
+    if game.agreed == worked.failures.get(reveal.worker):
         effects += _acquit(state, state.disputes[-1], Cause.FAILED_BEFORE)
     return effects
+
+
+def claim_at(
+    leaf: int | None, steps: Sequence[int], start: Digest, digests: Sequence[Digest], contribution: Digest
+) -> Game:
+    """Return what is in dispute about a round whose leaves, after so many `steps`, first differ at one. (SPEC.md 6.1)
+
+    Leaf 0 disputes the prologue, None the epilogue.
+    """
+    if leaf is None:
+        return Game(Place.EPILOGUE, steps[-1], steps[-1], digests[-1], contribution)
+    if leaf == 0:
+        return Game(Place.PROLOGUE, 0, 0, start, digests[0])
+    return Game(Place.STEP, steps[leaf - 1], steps[leaf], digests[leaf - 1], digests[leaf])
 
 
 def failure_in(
@@ -94,8 +99,8 @@ def process_challenge_seal(state: State, said: Said[ChallengeSeal], now: Now) ->
         for dispute in state.disputes
     ):
         raise Refused("this seal is contested by the sender already, or convicted")
-    values = (worked.start.digest, worked.seals[body.accused].digest)
-    return _open(state, body.round, body.accused, sender, Place.OUTER, None, (0, 0), values, now.time)
+    game = Game(Place.OUTER, 0, 0, worked.start.digest, worked.seals[body.accused].digest)
+    return _open(state, (body.round, body.accused), sender, None, game, now.time)
 
 
 def can_pay_bond(state: State, member: Member) -> bool:
@@ -112,10 +117,11 @@ def process_list(state: State, said: Said[Answer | Trace | NodeList], now: Now) 
     """
     sender, body, slot = said.sender, said.body, said.body.slot
     about = [d for d in state.open_disputes() if (d.round, d.accused) == (body.round, sender)]
-    waiting = [d for d in about if d.turn is Turn.LIST and awaited(d) == slot]
+    waiting = [d for d in about if d.turn is Turn.LIST and d.game.awaited == slot]
     if not waiting:
         raise Refused("no dispute waits for this list of the sender's")
-    listed = _listed(state, waiting[0], body, now.executor)
+    program = program_of(state.manifest, waiting[0].place)
+    listed = waiting[0].game.check(body, program, head_of(now.executor.program(program)))
     if isinstance(listed, Cause):
         return convict(state, waiting[0], listed)
     state.rounds[body.round].lists[sender, slot] = listed
@@ -124,22 +130,6 @@ def process_list(state: State, said: Said[Answer | Trace | NodeList], now: Now) 
     for dispute in waiting:
         effects += _reuse_list(state, dispute, now.time)
     return effects
-
-
-def _listed(
-    state: State, dispute: Dispute, body: Answer | Trace | NodeList, executor: Executor
-) -> Listed | Cause:
-    """Return a list that folds, or what is wrong with it."""
-    if isinstance(body, Answer):
-        inner = program_of(state.manifest, Place.STEP)
-        ends = failures(inner, head_of(executor.program(inner)))
-        return narrowing.answer_fault(dispute.claimed, body, ends) or Listed(body.entries)
-    if isinstance(body, Trace):
-        digest = program_of(state.manifest, dispute.place)
-        trace = narrowing.open_trace(digest, head_of(executor.program(digest)), dispute.claimed, body)
-        return trace if isinstance(trace, Cause) else Listed(body.entries, trace)
-    assert dispute.trace is not None
-    return narrowing.nodes_fault(dispute.trace, body) or Listed(body.entries, dispute.trace)
 
 
 def process_point(state: State, said: Said[Point], now: Now) -> list[Effect]:
@@ -151,44 +141,36 @@ def process_point(state: State, said: Said[Point], now: Now) -> list[Effect]:
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
     if sender != dispute.challenger or body.level != dispute.level:
         raise Refused("the dispute waits for another party or list")
-    if not body.index < len(dispute.entries):
-        raise BadEvidence("the index lies outside the list")
+    game, before = dispute.game.point(int(body.index)), dispute.game.trace
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now.time)
-    if dispute.trace is None:
-        part = narrowing.narrow(dispute.low, dispute.high, dispute.agreed, dispute.entries, body.index)
-        dispute.low, dispute.high, dispute.agreed, dispute.claimed = part
-        moved = DisputeMoved(dispute.number, sender, Move.CONTESTS_STATE, dispute.high, dispute.high)
-    else:
-        moved = _point_into_trace(dispute, dispute.trace, body.index, now.executor)
-    dispute.level, dispute.entries = dispute.level + 1, ()
-    dispute.turn = Turn.LIST if dispute.node is None else Turn.EVIDENCE
-    effects.append(moved)
-    if dispute.trace is None and failure_in(state, [dispute.agreed], [Place.STEP], now.executor):
+    dispute.game, dispute.level = game, dispute.level + 1
+    if game.node is not None:
+        _arrive(dispute, game.node, now.executor)
+    dispute.turn = Turn.LIST if game.node is None else Turn.EVIDENCE
+    effects.append(_pointed(dispute, before))
+    if game.trace is None and game.agreed and failure_in(state, [game.agreed], [Place.STEP], now.executor):
         return [*effects, *_acquit(state, dispute, Cause.FAILED_BEFORE)]
     return [*effects, *_reuse_list(state, dispute, now.time)]
 
 
-def _point_into_trace(dispute: Dispute, trace: Tracing, index: int, executor: Executor) -> DisputeMoved:
-    low, high = narrowing.segments(trace.low, trace.high)[index]
-    dispute.trail += ((trace.low, trace.high, dispute.entries),)
-    dispute.trace = narrowing.enter(trace, dispute.entries, low)
-    if trace.high - trace.low <= MAX_ENTRIES:
-        dispute.claimed = dispute.entries[index]
-        _arrive(dispute, trace.first + low, executor)
-    first, last = trace.first + low, trace.first + high - 1
-    return DisputeMoved(
-        dispute.number, dispute.challenger, Move.CONTESTS_NODES, first, last, dispute.operator
-    )
+def _pointed(dispute: Dispute, before: Tracing | None) -> DisputeMoved:
+    """Return what the challenger contests now: a state, or nodes of the trace that was open `before`."""
+    game, who = dispute.game, (dispute.number, dispute.challenger)
+    if game.trace is None or before is None:
+        return DisputeMoved(*who, Move.CONTESTS_STATE, game.high, game.high)
+    first, last = game.trace.first + game.trace.low, game.trace.first + game.trace.high - 1
+    return DisputeMoved(*who, Move.CONTESTS_NODES, first, last, dispute.operator)
 
 
 def _arrive(dispute: Dispute, number: int, executor: Executor) -> None:
     """Note at which node a dispute has arrived, and what people call it."""
-    assert dispute.trace is not None
-    program = executor.program(dispute.trace.program)
-    if number >= dispute.trace.first:
-        node = program.nodes[number - dispute.trace.first]
-        dispute.node, dispute.operator = number, f"{node.operator} {node.dtype}{list(map(int, node.shape))}"
+    assert dispute.game.trace is not None
+    program, first = executor.program(dispute.game.trace.program), dispute.game.trace.first
+    if number >= first:
+        node = program.nodes[number - first]
+        dispute.game = replace(dispute.game, node=number)
+        dispute.operator = f"{node.operator} {node.dtype}{list(map(int, node.shape))}"
     dispute.near = place_of(program, number)
 
 
@@ -199,14 +181,15 @@ def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effec
     """
     sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
-    if sender != dispute.challenger or dispute.trace is None or not dispute.trace.is_whole:
+    trace = dispute.game.trace
+    if sender != dispute.challenger or trace is None or not trace.is_whole:
         raise Refused("the dispute waits for another party or move")
-    trace, program = dispute.trace, now.executor.program(dispute.trace.program)
+    program = now.executor.program(trace.program)
     constants = partial(_constant, program)
     computed = referee.judge_output(execution_of(state, dispute), head_of(program), trace, constants, body)
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now.time)
-    dispute.computed, dispute.claimed = computed, trace.outputs[body.output]
+    dispute.computed, dispute.game = computed, replace(dispute.game, claimed=trace.outputs[body.output])
     _arrive(dispute, trace.sources[body.output], now.executor)
     output = int(body.output)
     moved = DisputeMoved(dispute.number, sender, Move.SHOWS_OUTPUT, output, output)
@@ -222,20 +205,21 @@ def process_evidence(state: State, said: Said[Evidence], now: Now) -> list[Effec
     dispute = _get_dispute(state, body.dispute, Turn.EVIDENCE)
     if sender != dispute.challenger:
         raise Refused("the dispute waits for another party")
-    assert dispute.trace is not None
-    assert dispute.node is not None
-    trace, program = dispute.trace, now.executor.program(dispute.trace.program)
-    node = program.nodes[dispute.node - trace.first]
+    trace, number = dispute.game.trace, dispute.game.node
+    assert trace is not None
+    assert number is not None
+    program = now.executor.program(trace.program)
+    node = program.nodes[number - trace.first]
     computed = referee.judge_node(
-        now.executor, execution_of(state, dispute), head_of(program), trace, dispute.node, node,
+        now.executor, execution_of(state, dispute), head_of(program), trace, number, node,
         partial(_constant, program), body.inputs,
     )  # fmt: skip
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now.time)
     dispute.computed = computed
-    moved = DisputeMoved(dispute.number, sender, Move.BRINGS_INPUTS, dispute.node, dispute.node)
-    goes_on = computed == failed(trace.program, dispute.node) and trace.failed != dispute.node
-    if computed != dispute.claimed:
+    moved = DisputeMoved(dispute.number, sender, Move.BRINGS_INPUTS, number, number)
+    goes_on = computed == failed(trace.program, number) and trace.failed != number
+    if computed != dispute.game.claimed:
         return [*effects, moved, *convict(state, dispute, Cause.WRONG_NODE)]
     if goes_on:
         return [*effects, moved, *convict(state, dispute, Cause.TRACE_GOES_ON)]
@@ -261,7 +245,14 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
             commit = state.rounds[part.number].commits[part.worker]
             slots[part.slot] = part.weight, commit.contribution.digest
     return Execution(
-        dispute.place, program, worked.start.digest, dispute.agreed, manifest.data.root, index, slots, ballast
+        dispute.place,
+        program,
+        worked.start.digest,
+        dispute.game.agreed,
+        manifest.data.root,
+        index,
+        slots,
+        ballast,
     )
 
 
@@ -284,7 +275,7 @@ def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     member = state.members[dispute.accused]
     finders = [other.challenger for other in about]
     fees = [] if dispute.place is Place.OUTER else about
-    reason = Reason(cause, dispute.round, dispute.place, dispute.number, dispute.node)
+    reason = Reason(cause, dispute.round, dispute.place, dispute.number, dispute.game.node)
     slashed = money.slash(state, member, finders, reason)
     dispute.slashed = Amount(slashed.stake + slashed.escrow)
     dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
@@ -294,9 +285,8 @@ def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     for other in about:
         is_right = other in siblings
         if is_right:
-            other.low, other.high, other.agreed = dispute.low, dispute.high, dispute.agreed
-            other.claimed, other.computed = dispute.claimed, dispute.computed
-            other.node, other.operator, other.near = dispute.node, dispute.operator, dispute.near
+            other.game, other.computed = other.game.at_end_of(dispute.game), dispute.computed
+            other.operator, other.near = dispute.operator, dispute.near
         ruling, why = (Ruling.GUILTY, cause) if is_right else (Ruling.VOID, Cause.ROUND_CONVICTED)
         effects += _close(state, other, ruling, why)
     if member.convictions >= state.manifest.money.excluded_after:
@@ -354,26 +344,19 @@ def clock_ends(state: State, dispute: Dispute) -> Millis | None:
 
 
 def _open(
-    state: State,
-    number: Round,
-    accused: Address,
-    challenger: Address,
-    place: Place,
-    leaf: int | None,
-    interval: tuple[int, int],
-    values: tuple[Digest, Digest],
-    now: Millis,
+    state: State, claim: tuple[Round, Address], challenger: Address, leaf: int | None, game: Game, now: Millis
 ) -> list[Effect]:
-    low, high = interval
+    """Open a dispute about what an accused claimed in a round."""
+    number, accused = claim
     clock = state.manifest.windows.clock
     dispute = Dispute(
-        len(state.disputes), number, accused, challenger, place, leaf, low, high, *values,
+        len(state.disputes), number, accused, challenger, leaf, opened=game, game=game,
         turn=Turn.LIST, since=now, clocks={accused: clock, challenger: clock},
     )  # fmt: skip
     state.disputes.append(dispute)
     state.running[dispute.number] = dispute
     return [
-        DisputeOpened(dispute.number, number, accused, challenger, place, leaf),
+        DisputeOpened(dispute.number, number, accused, challenger, game.place, leaf),
         *_reuse_list(state, dispute, now),
     ]
 
@@ -387,15 +370,6 @@ def _get_dispute(state: State, number: int, turn: Turn) -> Dispute:
     return dispute
 
 
-def awaited(dispute: Dispute) -> str:
-    """Return the slot of the list that a dispute waits for: of states, a trace, or of its nodes. (SPEC.md 6.3, 6.4)"""
-    if dispute.trace is not None:
-        return NodeList.about(dispute.execution, dispute.trace.low, dispute.trace.high)
-    if dispute.high - dispute.low > 1:
-        return Answer.at(dispute.low, dispute.high)
-    return Trace.about(dispute.execution)
-
-
 def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:
     """Lists are posted once, for all challengers: take one that any dispute has drawn out. (SPEC.md 6.3)
 
@@ -403,11 +377,11 @@ def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:
     """
     if dispute.turn is not Turn.LIST:
         return []
-    listed = state.rounds[dispute.round].lists.get((dispute.accused, awaited(dispute)))
+    listed = state.rounds[dispute.round].lists.get((dispute.accused, dispute.game.awaited))
     if listed is None:
         return []
     _spend_clock(dispute, dispute.accused, now)
-    dispute.entries, dispute.trace, dispute.turn = listed.entries, listed.trace, Turn.POINT
+    dispute.game, dispute.turn = dispute.game.take(listed), Turn.POINT
     return settle_debt(state, state.members[dispute.accused], dispute.debt)
 
 
@@ -443,10 +417,10 @@ def _close(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list
 def _end(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[Effect]:
     dispute.ruling, dispute.cause, dispute.turn = ruling, cause, Turn.CLOSED
     del state.running[dispute.number]
-    step = dispute.high if dispute.place is Place.STEP else None
+    step = dispute.game.high if dispute.place is Place.STEP else None
     return [
         DisputeEnded(
             dispute.number, dispute.round, dispute.accused, dispute.challenger, dispute.place, step,
-            dispute.node, dispute.operator, ruling, cause,
+            dispute.game.node, dispute.operator, ruling, cause,
         )
     ]  # fmt: skip

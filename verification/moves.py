@@ -16,15 +16,16 @@ from verification.actions import (
     TraceProgram,
 )
 from verification.narrowing import Tracing, entries_of, first_difference, positions
-from verification.state import Dispute, State, Turn
+from verification.state import Dispute, State
 from verification.statements import Answer, Evidence, Mismatch, NodeList, Point, Trace
 from verification.units import Count, Digest
 
 
 def moves_in(state: State, dispute: Dispute, results: Results) -> Iterator[Action]:
     """Make one move; a computation it needs comes first, and the round's start state before that."""
-    if dispute.trace is None and dispute.high - dispute.low > 1:
-        steps = positions(dispute.low, dispute.high)
+    game = dispute.game
+    if game.trace is None and game.high - game.low > 1:
+        steps = positions(game.low, game.high)
         action: Computed = ListStates(dispute.round, dispute.accused, steps)
         move = partial(_list_or_point, dispute)
     else:
@@ -38,35 +39,34 @@ def moves_in(state: State, dispute: Dispute, results: Results) -> Iterator[Actio
 
 def _list_or_point(dispute: Dispute, own: tuple[Digest, ...]) -> Action:
     """List states, or name the first that differs; a challenger that finds none can only name the last."""
-    if dispute.turn is Turn.LIST:
-        return Say(Answer(dispute.round, Count(dispute.low), Count(dispute.high), own))
-    index = next((i for i, entry in enumerate(dispute.entries) if entry != own[i]), len(own) - 1)
+    game = dispute.game
+    if game.entries is None:
+        return Say(Answer(dispute.round, Count(game.low), Count(game.high), own))
+    index = next((i for i, entry in enumerate(game.entries) if entry != own[i]), len(own) - 1)
     return Say(Point(Count(dispute.number), Count(dispute.level), Count(index)))
 
 
 def _trace_or_point(dispute: Dispute, done: Results, own: Traced) -> Action:
     """Open the execution or a segment of it; contest the first result or output that differs; bring its inputs."""
-    if dispute.turn is Turn.LIST:
-        return Say(_node_list(dispute, own))
-    assert dispute.trace is not None
-    number = Count(dispute.number)
-    if dispute.turn is Turn.EVIDENCE:
-        assert dispute.node is not None
-        opening = OpenNode(dispute.execution, dispute.node, dispute.trail)
+    game, number = dispute.game, Count(dispute.number)
+    if game.node is not None:
+        opening = OpenNode(dispute.execution, game.node, game.trail)
         return Say(Evidence(number, done.done[opening])) if opening in done.done else opening
+    if game.trace is None or game.entries is None:
+        return Say(_node_list(dispute, own))
     # Where one's own execution fails, everything from there on differs: even the digest of that very failure, when the
     # accused goes on after it.
-    ends_alike = own.failed is None or own.failed == dispute.trace.failed
+    ends_alike = own.failed is None or own.failed == game.trace.failed
     results = own.results if ends_alike else own.results[:-1]
-    index = first_difference(dispute.trace, dispute.entries, results)
-    output = _first_output(dispute.trace, own) if index is None else None
-    if output is not None and dispute.trace.is_whole:
-        whole = ((dispute.trace.low, dispute.trace.high, dispute.entries),)
-        value = OpenValue(dispute.execution, dispute.trace.sources[output], whole)
+    index = first_difference(game.trace, game.entries, results)
+    output = _first_output(game.trace, own) if index is None else None
+    if output is not None and game.trace.is_whole:
+        whole = ((game.trace.low, game.trace.high, game.entries),)
+        value = OpenValue(dispute.execution, game.trace.sources[output], whole)
         if value not in done.done:
             return value
         return Say(Mismatch(number, Count(output), *done.done[value]))
-    last = len(dispute.entries) - 1
+    last = len(game.entries) - 1
     return Say(Point(number, Count(dispute.level), Count(last if index is None else index)))
 
 
@@ -79,9 +79,9 @@ def _first_output(trace: Tracing, own: Traced) -> int | None:
 
 def _node_list(dispute: Dispute, own: Traced) -> Trace | NodeList:
     place, step = dispute.place, dispute.execution.step
-    if dispute.trace is None:
+    if dispute.game.trace is None:
         entries = entries_of(own.results, 0, len(own.results))
         failed = None if own.failed is None else Count(own.failed)
         return Trace(dispute.round, place, step, failed, own.outputs, entries)
-    low, high = dispute.trace.low, dispute.trace.high
+    low, high = dispute.game.trace.low, dispute.game.trace.high
     return NodeList(dispute.round, place, step, Count(low), Count(high), entries_of(own.results, low, high))

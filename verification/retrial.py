@@ -6,10 +6,11 @@ The same rules as `verification.disputes`, over signed statements instead of a l
 from collections.abc import Sequence
 from typing import TypeVar
 
-from verification import codec, merkle, narrowing, referee, spoilage
+from verification import codec, merkle, referee, spoilage
 from verification.audits import salted_root
 from verification.causes import Cause, Reason
 from verification.digest import ZERO
+from verification.disputes import claim_at
 from verification.errors import BadEvidence
 from verification.evidence import (
     Conviction,
@@ -21,7 +22,8 @@ from verification.evidence import (
     finding_of,
     unpack,
 )
-from verification.executor import Executor, failed, failures
+from verification.executor import Executor, failed
+from verification.game import Game
 from verification.manifest import Place, run_id
 from verification.narrowing import Tracing
 from verification.program import (
@@ -37,7 +39,6 @@ from verification.program import (
 from verification.referee import Execution
 from verification.sampling import leaf_steps, record_index
 from verification.statements import (
-    MAX_ENTRIES,
     Answer,
     Body,
     Commit,
@@ -179,32 +180,25 @@ class _Walk:
 
     def __init__(self, conviction: Conviction, bodies: Sequence[Body], head: Digest) -> None:
         """`bodies` are what the accused said, `head` the ledger's that it signed over."""
-        self._case, self._head = conviction, head
         assert isinstance(conviction.place, Place)
-        self._place = conviction.place
+        self._case, self._head, self._place = conviction, head, conviction.place
         self._lists = list(bodies)
-        self._low = self._high = 0
-        self._trace: Tracing | None = None
-        self._entries: tuple[Digest, ...] = ()
-        self._is_leaf = False
         self._start = ZERO
-        self._agreed: Digest | None = None
-        self._claimed: Digest
         self._steps = 0
         self._trust: list[str] = []
-        self._claim()
+        self._game = self._claim()
 
     def finding(self, executor: Executor) -> Finding:
         """Return what is wrong; raises BadEvidence when nothing is."""
-        fault = self._narrow()
-        case = self._case
+        fault = self._fold()
+        case, trace = self._case, self._game.trace
         if fault:
             if case.kind is not Kind.LIST:
                 raise BadEvidence("a list of the accused does not fold, but the file is about something else")
             return self._found(fault)
-        if self._trace is None or case.program is None or case.kind is Kind.LIST:
+        if trace is None or case.program is None or case.kind is Kind.LIST:
             raise BadEvidence("the statements of the accused are in order")
-        trace, head = self._trace, case.program.head
+        head = case.program.head
         if case.kind is Kind.OUTPUT and case.mismatch is not None:
             return self._judge_output(head, trace, case.mismatch)
         if case.kind is Kind.NODE and case.node is not None:
@@ -220,14 +214,14 @@ class _Walk:
         return self._found(Cause.WRONG_OUTPUT, trace.outputs[shown.output], computed)
 
     def _judge_node(self, executor: Executor, head: ProgramHead, trace: Tracing, number: int) -> Finding:
-        if not self._is_leaf:
+        if self._game.node != number:
             raise BadEvidence("the lists of the accused do not end at the node")
         node = self._require_node(number)
         inputs = [opened.tensor for opened in self._case.inputs]
         if node_work(node, inputs) > MAX_WORK or size_bytes(node) > MAX_RESULT:
             raise BadEvidence(f"node {number} is too large to check")
         execution = self._execution(head, [int(source) for source in node.inputs])
-        claimed, opened = trace.top, self._case.inputs
+        claimed, opened = self._game.claimed, self._case.inputs
         computed = referee.judge_node(
             executor, execution, head, trace, number, node, self._constant, opened
         )  # fmt: skip
@@ -237,33 +231,24 @@ class _Walk:
         cause = Cause.TRACE_GOES_ON if computed == claimed else Cause.WRONG_NODE
         return self._found(cause, claimed, computed)
 
-    def _claim(self) -> None:
+    def _claim(self) -> Game:
         """Read the claim from a commitment and its opening, or from a seal."""
         case = self._case
         if self._place is Place.OUTER:
-            seal = self._next(Seal)
-            self._claimed = seal.state.digest
-            return
+            return Game(self._place, 0, 0, None, self._next(Seal).state.digest)
         commit, opening = self._next(Commit), self._next(Opening)
-        run = run_id(case.manifest)
         if len(opening.salts) != len(opening.digests):
             raise BadEvidence("the opening has not one salt for each leaf")
-        if salted_root(run, case.round, opening.digests, opening.salts) != commit.leaves:
+        root = salted_root(run_id(case.manifest), case.round, opening.digests, opening.salts)
+        if root != commit.leaves:
             raise BadEvidence("the opening does not lead to the committed root")
         every = case.manifest.work.leaf_every
-        self._steps = (len(opening.digests) - 1) * every
+        self._start, self._steps = commit.start, (len(opening.digests) - 1) * every
         ends = leaf_steps(self._steps, every)
-        self._start = commit.start
-        if self._place is Place.PROLOGUE:
-            self._agreed, self._claimed = commit.start, opening.digests[0]
-        elif self._place is Place.EPILOGUE:
-            self._agreed, self._claimed = opening.digests[-1], commit.contribution.digest
-            self._low = self._high = self._steps
-        else:
-            if case.leaf is None or not 1 <= case.leaf < len(ends):
-                raise BadEvidence("the opening has no such leaf")
-            self._low, self._high = ends[case.leaf - 1], ends[case.leaf]
-            self._agreed, self._claimed = opening.digests[case.leaf - 1], opening.digests[case.leaf]
+        leaf = {Place.PROLOGUE: 0, Place.EPILOGUE: None}.get(self._place, case.leaf)
+        if self._place is Place.STEP and (leaf is None or not 1 <= leaf < len(ends)):
+            raise BadEvidence("the opening has no such leaf")
+        return claim_at(leaf, ends, commit.start, opening.digests, commit.contribution.digest)
 
     def _next(self, kind: type[B]) -> B:
         body = self._lists.pop(0) if self._lists else None
@@ -271,95 +256,42 @@ class _Walk:
             raise BadEvidence(f"the statements lack a {kind.__name__}")
         return body
 
-    def _narrow(self) -> Cause | None:
+    def _fold(self) -> Cause | None:
         """Follow the lists; return what is wrong with the last one, None when nothing is."""
         while self._lists:
             body = self._lists.pop(0)
-            fault = self._take(body)
-            if fault:
+            if self._game.entries is not None:
+                self._game = self._game.toward(self._target(body))
+            if not isinstance(body, Answer | Trace | NodeList) or body.slot != self._game.awaited:
+                raise BadEvidence("a statement is about another part than the lists before it lead to")
+            listed = self._game.check(body, *self._program(isinstance(body, Answer)))
+            if isinstance(listed, Cause):
                 if self._lists:
                     raise BadEvidence("a list that does not fold is followed by others")
-                return fault
-        if self._trace is not None and self._case.kind is Kind.NODE and self._case.node is not None:
-            self._enter_trace(int(self._case.node) - self._trace.first)
+                return listed
+            self._game = self._game.take(listed)
+        game, node = self._game, self._case.node
+        if game.entries is not None and game.trace is None:
+            raise BadEvidence("the lists of states lead nowhere")
+        if game.trace is not None and self._case.kind is Kind.NODE and node is not None:
+            self._game = game.toward(int(node) - game.trace.first)
         return None
 
-    def _take(self, body: Body) -> Cause | None:
-        case = self._case
-        if isinstance(body, Answer) and self._trace is None:
-            if (body.low, body.high) != (self._low, self._high) or self._high - self._low < 2:
-                raise BadEvidence("a list of states is about another interval")
-            fault = narrowing.answer_fault(self._claimed, body, self._failures())
-            if fault is None:
-                self._enter_states(body)
-            return fault
-        part = case.program
-        if part is None:
-            raise BadEvidence("the file lacks the program")
-        if isinstance(body, Trace) and self._trace is None:
-            if (body.place, body.step) != (self._place, self._step) or self._high - self._low > 1:
-                raise BadEvidence("a trace is about another execution")
-            opened = narrowing.open_trace(self._program(part), part.head, self._claimed, body)
-            if isinstance(opened, Cause):
-                return opened
-            self._trace, self._entries = opened, body.entries
-            return None
-        return self._take_nodes(body)
+    def _target(self, body: Body) -> int:
+        """Return the step or the leaf that the next list is about."""
+        if isinstance(body, NodeList) and self._game.trace is not None:
+            return int(body.low)
+        if isinstance(body, Answer | Trace) and self._game.trace is None:
+            return int(body.high if isinstance(body, Answer) else body.step)
+        raise BadEvidence("the lists of states lead nowhere")
 
-    @property
-    def _step(self) -> int:
-        return self._high if self._place is Place.STEP else 0
-
-    def _failures(self) -> frozenset[Digest]:
-        """Return the failures of the program that leads from state to state."""
-        part = self._case.program
-        if part is None or part.head.nodes > MAX_NODES:
+    def _program(self, is_listed_whole: bool) -> tuple[Digest, ProgramHead]:
+        """Return digest and head of the place's program; a list of states is checked against all of its failures."""
+        part, expected = self._case.program, self._case.manifest.programs.at(self._place).digest
+        if part is None or (is_listed_whole and part.head.nodes > MAX_NODES):
             raise BadEvidence("the file lacks the program, or it is too large to check")
-        return failures(self._program(part), part.head)
-
-    def _take_nodes(self, body: Body) -> Cause | None:
-        if not isinstance(body, NodeList) or self._trace is None:
-            raise BadEvidence("a statement of the accused belongs to no dispute")
-        self._enter_trace(int(body.low))
-        trace = self._trace
-        place = (body.place, body.step, body.low, body.high)
-        if place != (self._place, self._step, trace.low, trace.high) or self._is_leaf:
-            raise BadEvidence("a list of nodes is about another segment")
-        fault = narrowing.nodes_fault(trace, body)
-        if not fault:
-            self._entries = body.entries
-        return fault
-
-    def _enter_states(self, body: Answer) -> None:
-        """Go on with the part of the list that the next statement is about."""
-        following = self._lists[0] if self._lists else None
-        if isinstance(following, Answer):
-            wanted = (int(following.low), int(following.high))
-        elif isinstance(following, Trace):
-            wanted = (int(following.step) - 1, int(following.step))
-        else:
-            raise BadEvidence("the lists of states lead nowhere")
-        ends = narrowing.positions(self._low, self._high)
-        if wanted[1] not in ends:
-            raise BadEvidence("a statement is about a part that no list has")
-        part = narrowing.narrow(
-            self._low, self._high, self._agreed or self._claimed, body.entries, ends.index(wanted[1])
-        )
-        self._low, self._high, self._agreed, self._claimed = part
-        if (self._low, self._high) != wanted:
-            raise BadEvidence("a statement is about a part that no list has")
-
-    def _enter_trace(self, leaf: int) -> None:
-        """Go on with the entry of the last list that holds a leaf."""
-        assert self._trace is not None
-        self._is_leaf = self._trace.high - self._trace.low <= MAX_ENTRIES
-        self._trace = narrowing.enter(self._trace, self._entries, leaf)
-
-    def _program(self, part: ProgramPart) -> Digest:
-        """Return the program's digest, which must be the manifest's for this place."""
-        expected = self._case.manifest.programs.at(self._place).digest
         _require_program(part, expected)
-        return expected
+        return expected, part.head
 
     def _require_node(self, number: int) -> Node:
         """Return a node of the program, checked by its path. Ports and constants need none."""
@@ -385,7 +317,7 @@ class _Walk:
                 "the file lacks the ledger's record of the round, or has one that nothing rests on"
             )
         if record is None:
-            return Execution(self._place, program, self._start, self._agreed, data)
+            return Execution(self._place, program, self._start, self._game.agreed, data)
         under = f"under its head {self._head.hex()}, which the accused signed over"
         if self._place is Place.PROLOGUE:
             work = manifest.work
@@ -393,7 +325,7 @@ class _Walk:
                 raise BadEvidence("the record index is too large to check")
             self._trust.append(f"the ledger's beacon of round {case.round} {under}")
             index = record_index(manifest, record.beacon, case.accused, self._steps)
-            return Execution(self._place, program, self._start, self._agreed, data, index)
+            return Execution(self._place, program, self._start, self._game.agreed, data, index)
         what = "start state, what entered it, and the weights"
         self._trust.append(f"the ledger's record of round {case.round} ({what}) {under}")
         slots = {int(entry.slot): (entry.weight, self._committed(entry)) for entry in record.included}
@@ -411,6 +343,6 @@ class _Walk:
         return body.contribution.digest
 
     def _found(self, cause: Cause, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
-        step = self._step or None
+        step = self._game.step or None
         reason = Reason(cause, self._case.round, self._place)
         return finding_of(self._case, reason, step, (claimed, computed), tuple(self._trust))

@@ -7,8 +7,8 @@ from enum import Enum, StrEnum
 from verification.causes import Cause
 from verification.debts import Debt, MoveDebt
 from verification.digest import ZERO
+from verification.game import Game, Listed
 from verification.manifest import BundleRef, Manifest, Place
-from verification.narrowing import Tracing
 from verification.statements import Commit, ExecutionRef, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Count, Digest, Millis, Round
 
@@ -127,14 +127,6 @@ class Assignment:
     stake: Amount
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A list that an accused has posted, and the trace it narrows; posted once, for all challengers."""
-
-    entries: tuple[Digest, ...]
-    trace: Tracing | None = None
-
-
 @dataclass
 class RoundState:
     """One round. `beacon` drew its assignments; `members` are those who decide it, with their stake or, while a drawn
@@ -216,31 +208,22 @@ class Session:
 
 @dataclass
 class Dispute:
-    """A claim of `accused` that `challenger` contests: value `low` is agreed, value `high` is not.
+    """A claim of `accused` that `challenger` contests: how it was `opened`, and where the `game` stands.
 
-    Once one execution is left the accused has opened its `trace`, and `trail` holds the lists of it that have been
-    pointed into, from the whole one down. `node` is the value number at which the dispute has arrived, `operator` and
-    `near` say for people what and where that is.
+    `level` counts the points; `operator` and `near` say for people at what and where in the program it has arrived.
     """
 
     number: int
     round: Round
     accused: Address
     challenger: Address
-    place: Place
     leaf: int | None
-    low: int
-    high: int
-    agreed: Digest
-    claimed: Digest
+    opened: Game
+    game: Game
     turn: Turn
     since: Millis
     clocks: dict[Address, int]
     level: int = 0
-    entries: tuple[Digest, ...] = ()
-    trace: Tracing | None = None
-    trail: tuple[tuple[int, int, tuple[Digest, ...]], ...] = ()
-    node: int | None = None
     operator: str = ""
     near: str = ""
     computed: Digest | None = None
@@ -251,10 +234,14 @@ class Dispute:
     burned: Amount = NOTHING
 
     @property
+    def place(self) -> Place:
+        """Which of the run's programs it is about."""
+        return self.game.place
+
+    @property
     def execution(self) -> ExecutionRef:
         """The execution that it is about, once the interval is one step long."""
-        step = self.high if self.place is Place.STEP else 0
-        return ExecutionRef(self.round, self.accused, self.place, Count(step))
+        return ExecutionRef(self.round, self.accused, self.place, Count(self.game.step))
 
     @property
     def debt(self) -> MoveDebt:

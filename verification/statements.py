@@ -69,11 +69,6 @@ class OfExecution(OfRound):
     place: Place
     step: Count
 
-    @classmethod
-    def about(cls, execution: ExecutionRef, *facts: int) -> str:
-        """Return the slot of this kind for an execution, and for facts that tell its statements apart."""
-        return cls.at(execution.place, execution.step, *facts)
-
     @property
     def slot(self) -> str:
         return self.at(self.place, self.step)

@@ -117,9 +117,9 @@ def test_cheats_are_convicted_where_they_cheated_and_by_their_own_words(tmp_path
             dispute for dispute in state.disputes if (dispute.round, dispute.accused) == (1, convict)
         )
         assert (found.ruling, found.place) == (Ruling.GUILTY, place)
-        assert found.claimed != found.computed
+        assert found.game.claimed != found.computed
         if place is Place.STEP:
-            assert found.high == state.rounds[1].assignments[convict].steps // 2 + 1
+            assert found.game.high == state.rounds[1].assignments[convict].steps // 2 + 1
         assert (
             state.members[convict].slashed
             == sum(d.slashed for d in state.disputes if d.accused == convict)

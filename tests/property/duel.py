@@ -155,7 +155,7 @@ class Duel:
         # Whatever is said, nobody makes money.
         assert total_money(self.state) == MONEY
         # What is disputed only shrinks, so the game ends: a list and a point for each level, and one last move.
-        assert 0 <= dispute.low <= dispute.high <= self.job.steps
+        assert 0 <= dispute.game.low <= dispute.game.high <= self.job.steps
         assert self.moves <= self.bound
         # The law executes one node and no more, however long the round was.
         assert self.executor.executed <= 1
@@ -173,8 +173,8 @@ class Duel:
         """Return the list that the dispute waits for, made from a lie (or the truth)."""
         results, dispute = Results(), self.dispute
         results.done[FetchState(FIRST)] = True
-        if dispute.trace is None and dispute.high - dispute.low > 1:
-            steps = positions(dispute.low, dispute.high)
+        if dispute.game.trace is None and dispute.game.high - dispute.game.low > 1:
+            steps = positions(dispute.game.low, dispute.game.high)
             own = tuple(lie.state(step, self.states[step]) for step in steps)
             results.done[ListStates(FIRST, ACCUSED, steps)] = own
         else:

@@ -68,12 +68,12 @@ def test_any_lie_is_convicted_at_its_first_wrong_node(
     duel.open(lie)
     dispute = duel.play(lie)
     assert (dispute.ruling, dispute.place) == (Ruling.GUILTY, place)
-    assert place is not Place.STEP or dispute.high == step
+    assert place is not Place.STEP or dispute.game.high == step
     assert dispute.computed is not None
-    assert dispute.computed != dispute.claimed
+    assert dispute.computed != dispute.game.claimed
     first = first_node(duel.executor.program(truth.program))
     if altered:
-        assert dispute.node == first + min(altered)
+        assert dispute.game.node == first + min(altered)
         assert dispute.computed == truth.results[min(altered)]
     assert duel.executor.executed == bool(altered)
 
@@ -93,7 +93,7 @@ def test_a_failure_that_is_none_is_convicted(
     lie = dataclasses.replace(truth, results=(*truth.results[:at], last), failed=node)
     duel.open(lie)
     dispute = duel.play(lie)
-    assert (dispute.ruling, dispute.node, dispute.computed) == (Ruling.GUILTY, node, truth.results[at])
+    assert (dispute.ruling, dispute.game.node, dispute.computed) == (Ruling.GUILTY, node, truth.results[at])
 
 
 @given(st.sampled_from([0, 80]), st.sampled_from(["garbage", "failure"]), st.booleans())
@@ -113,7 +113,7 @@ def test_a_failure_that_is_hidden_is_convicted(chain: int, leaf: str, is_first: 
     lie = dataclasses.replace(truth, results=tuple(results), outputs=outputs, failed=None)
     duel.open(lie)
     dispute = duel.play(lie)
-    assert (dispute.ruling, dispute.node) == (Ruling.GUILTY, truth.failed)
+    assert (dispute.ruling, dispute.game.node) == (Ruling.GUILTY, truth.failed)
     assert dispute.computed == truth.claim
     assert (dispute.cause is Cause.TRACE_GOES_ON) == (leaf == "failure")
 
@@ -158,7 +158,7 @@ def test_a_list_that_goes_on_after_a_failure_convicts_its_author() -> None:
     duel = Duel(3, first=PRIME)
     lie = after_the_failure(2)
     duel.open(lie)
-    assert (duel.dispute.low, duel.dispute.high) == (0, 3)
+    assert (duel.dispute.game.low, duel.dispute.game.high) == (0, 3)
     dispute = duel.play(lie)
     assert (dispute.ruling, duel.executor.executed) == (Ruling.GUILTY, 0)
     assert dispute.cause is Cause.STATES_GO_ON

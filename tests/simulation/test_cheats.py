@@ -127,4 +127,4 @@ def test_a_long_interval_is_narrowed_list_by_list_to_the_first_wrong_step() -> N
         Move.LISTS_STATES,
         Move.LISTS_NODES,
     ]
-    assert world.state.disputes[ended.number].computed != world.state.disputes[ended.number].claimed
+    assert world.state.disputes[ended.number].computed != world.state.disputes[ended.number].game.claimed

@@ -88,9 +88,9 @@ def test_a_finding_says_what_the_law_found(name: str) -> None:
     file, data = next(iter(files_of(name).items()))
     finding = verify(data, ToyExecutor())
     dispute = world_of(name).state.disputes[int(file.removeprefix("dispute-")) - 1]
-    assert (finding.node, finding.operator) == (dispute.node, dispute.operator)
-    assert (finding.claimed, finding.computed) == (dispute.claimed, dispute.computed)
-    assert finding.step == (dispute.high if dispute.place is Place.STEP else None)
+    assert (finding.node, finding.operator) == (dispute.game.node, dispute.operator)
+    assert (finding.claimed, finding.computed) == (dispute.game.claimed, dispute.computed)
+    assert finding.step == (dispute.game.high if dispute.place is Place.STEP else None)
     assert bool(finding.names) == (name in ("wrong-data", "skip-steps"))
 
 
@@ -175,12 +175,12 @@ FORGERIES = {
         "another peer's",
     ),
     "another run": (lambda: changed("noise", manifest=minimal(rounds=9)), "another run's"),
-    "another place": (lambda: changed("noise", place="prologue"), "another execution"),
+    "another place": (lambda: changed("noise", place="prologue"), "another part"),
     "no place": (lambda: changed("noise", place=""), "no place"),
     "an unknown place": (lambda: changed("noise", place="nowhere"), "no such"),
     "a place beside words": (lambda: changed("equivocate", place="prologue"), "no place"),
     "another round beside words": (lambda: changed("equivocate", round=Round(9)), "another round"),
-    "another leaf": (lambda: changed("skip-steps", leaf=Count(1)), "another interval"),
+    "another leaf": (lambda: changed("skip-steps", leaf=Count(1)), "another part"),
     "another node": (lambda: changed("wrong-data", node=Count(6)), "lacks the node"),
     "no inputs": (lambda: changed("wrong-data", inputs=()), "inputs to open"),
     "no record": (lambda: changed("wrong-data", record=None), "lacks the ledger's record"),

@@ -78,13 +78,13 @@ class AnswerHonestly(Behaviour):
         if not isinstance(action, ListStates) or action.worker != view.me.address or not result:
             return result
         for dispute in view.state.open_disputes():
-            if (dispute.round, dispute.accused, dispute.high) == (
+            if (dispute.round, dispute.accused, dispute.game.high) == (
                 action.number,
                 view.me.address,
                 action.steps[-1],
             ):
                 self.faults += 1
-                return (*result[:-1], dispute.claimed)
+                return (*result[:-1], dispute.game.claimed)
         return result
 
 

@@ -36,7 +36,7 @@ def descents(state: State, log: Log, programs: Programs) -> Mapping[int, Descent
 def _descent(state: State, log: Log, dispute: Dispute, programs: Programs) -> Descent:
     digest = program_of(state.manifest, dispute.place)
     program = programs(digest)
-    listed = lists_of(state, log, dispute, dispute.node)
+    listed = lists_of(state, log, dispute, dispute.game.node)
 
     def by_challenger(slot: str) -> Said[Body] | None:
         return log.of_run(dispute.challenger, slot)
@@ -67,7 +67,10 @@ def _list(body: Body, program: Program, dispute: Dispute, size: int, index: int 
         chosen = "" if index is None else f"the state after step {steps[index]}"
         return ListReport(f"states after steps {steps[0]} to {steps[-1]}", len(steps), chosen, size)
     assert isinstance(body, Trace | NodeList)
-    first, total = first_node(program), dispute.trace.length if dispute.trace else len(program.nodes)
+    first, total = (
+        first_node(program),
+        dispute.game.trace.length if dispute.game.trace else len(program.nodes),
+    )
     low, high = (0, total) if isinstance(body, Trace) else (int(body.low), int(body.high))
     chosen = "" if index is None else _nodes(first, *segments(low, high)[index])
     return ListReport(f"results of {_nodes(first, low, high)}", len(body.entries), chosen, size)
@@ -79,9 +82,13 @@ def _nodes(first: int, low: int, high: int) -> str:
 
 def _inputs(state: State, dispute: Dispute, program: Program, said: list[Body]) -> Iterator[InputReport]:
     """Yield what the disputed node reads, each value once: where it came from, and what of it was brought."""
-    if dispute.node is None:
+    if dispute.game.node is None:
         return
-    node, head, made = program.nodes[dispute.node - first_node(program)], head_of(program), values(program)
+    node, head, made = (
+        program.nodes[dispute.game.node - first_node(program)],
+        head_of(program),
+        values(program),
+    )
     brought: dict[int, NodeInput] = {}
     for body in said:
         if isinstance(body, Evidence):
