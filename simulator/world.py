@@ -7,8 +7,9 @@ import copy
 import dataclasses
 import heapq
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -36,6 +37,23 @@ from verification.units import MILLION, Address, Amount, Millis
 E = TypeVar("E", bound=Effect)
 SUBMITTER = Address(b"submitter".ljust(20, b"\0"))
 FUNDS = Amount(50_000)
+
+
+@dataclass
+class Seat:
+    """How an actor sits in the world: what it has under way, and what reaches it and leaves it.
+
+    `awake`: it will look soon. `busy`: what it is saying or computing. `in_vain`: how long the log was when it last
+    refused what the actor says. `free_at`: when its machine is. `deaf`: all it sees of the ledger while it is cut off.
+    `dumb`: nothing that it says arrives.
+    """
+
+    awake: bool = False
+    busy: set[object] = field(default_factory=set)
+    in_vain: dict[Say, int] = field(default_factory=dict)
+    free_at: int = 0
+    deaf: State | None = None
+    dumb: bool = False
 
 
 class World:
@@ -69,12 +87,7 @@ class World:
         self._rng, self._network, self._check = rng, network, check
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
-        self._busy: set[tuple[int, object]] = set()
-        self._awake: set[int] = set()
-        self._in_vain: dict[tuple[int, Say], int] = {}
-        self._free_at: dict[int, int] = {}
-        self._deaf: dict[int, State] = {}
-        self._dumb: set[int] = set()
+        self._seats: defaultdict[Actor, Seat] = defaultdict(Seat)
         self._alarm: int | None = None
         self._pulse: object = None
         self._opened = 0
@@ -127,7 +140,7 @@ class World:
         return not any(
             members[actor.address].stake
             for actor in self.actors
-            if actor.is_up and id(actor) not in self._dumb and actor.address in members
+            if actor.is_up and not self._seats[actor].dumb and actor.address in members
         )
 
     def crash(self, actor: Actor, start: int, end: int | None) -> None:
@@ -136,12 +149,12 @@ class World:
         def down() -> None:
             actor.is_up = False
             actor.crashes += 1
-            self._busy = {entry for entry in self._busy if entry[0] != id(actor)}
+            self._seats[actor].busy.clear()
 
         def up() -> None:
             actor.is_up, actor.results = True, Results()
             actor.me = dataclasses.replace(actor.me, started=self.now)
-            self._free_at[id(actor)] = self.now
+            self._seats[actor].free_at = self.now
             self._wake(actor)
 
         self.at(start, down)
@@ -161,15 +174,14 @@ class World:
 
     def cut_off(self, actor: Actor, start: int, end: int, speaks: bool = False) -> None:
         """Let an actor see nothing new of the ledger from `start` to `end`; what it says arrives only if `speaks`."""
+        seat = self._seats[actor]
 
         def down() -> None:
-            self._deaf[id(actor)] = copy.deepcopy(self.state)
-            if not speaks:
-                self._dumb.add(id(actor))
+            seat.deaf = copy.deepcopy(self.state)
+            seat.dumb = seat.dumb or not speaks
 
         def up() -> None:
-            self._deaf.pop(id(actor), None)
-            self._dumb.discard(id(actor))
+            seat.deaf, seat.dumb = None, False
             self._wake(actor)
 
         self.at(start, down)
@@ -187,17 +199,18 @@ class World:
         return share > 0 and self._rng.randrange(MILLION) < share
 
     def _wake(self, actor: Actor) -> None:
-        if id(actor) not in self._awake:
-            self._awake.add(id(actor))
+        seat = self._seats[actor]
+        if not seat.awake:
+            seat.awake = True
             self.at(self._after(self._network.notice), partial(self._look, actor))
 
     def _look(self, actor: Actor) -> None:
         """Let an actor decide and start what it wants; look again later."""
-        self._awake.discard(id(actor))
+        seat = self._seats[actor]
+        seat.awake = False
         if not actor.is_up:
             return
-        view = self._deaf.get(id(actor), self.state)
-        twice = [] if id(actor) in self._deaf else self.ledger.contradictions()
+        view, twice = seat.deaf or self.state, [] if seat.deaf else self.ledger.contradictions()
         for act in actor.decide(view, Millis(max(0, self.now + actor.skew)), twice):
             self._perform(actor, act, view)
         if self.state.stage is not Stage.ENDED or not self.is_settled():
@@ -206,7 +219,7 @@ class World:
     def _perform(self, actor: Actor, act: Act, view: State) -> None:
         match act:
             case Say(body):
-                if self._in_vain.get((id(actor), act)) != len(self.ledger.log):
+                if self._seats[actor].in_vain.get(act) != len(self.ledger.log):
                     self._start_saying(actor, act, actor.sign(view, body))
             case Forge(body):
                 self._transmit(actor, actor.forge(view, body), None)
@@ -216,15 +229,15 @@ class World:
                 self._start_computing(actor, act, view)
 
     def _start_saying(self, actor: Actor, act: Say, data: bytes) -> None:
-        entry = (id(actor), act)
-        if entry not in self._busy:
-            self._busy.add(entry)
+        busy = self._seats[actor].busy
+        if act not in busy:
+            busy.add(act)
             self._transmit(actor, data, act)
 
     def _transmit(self, actor: Actor, data: bytes, act: Say | None) -> None:
         """Put bytes on their way: they may get lost, arrive twice, and overtake each other."""
         self.traffic["sent"] += 1
-        if id(actor) in self._dumb or self._happens(self._network.lost):
+        if self._seats[actor].dumb or self._happens(self._network.lost):
             self.traffic["lost"] += 1
             self.at(self.now + self._network.resend, partial(self._acknowledge, actor, act))
             return
@@ -236,7 +249,7 @@ class World:
     def _acknowledge(self, actor: Actor, act: Say | None) -> None:
         """End the wait for an answer: the actor may go on, or say the same again."""
         if act is not None:
-            self._busy.discard((id(actor), act))
+            self._seats[actor].busy.discard(act)
             self._wake(actor)
 
     def _arrive(self, actor: Actor, data: bytes, act: Say | None) -> None:
@@ -246,7 +259,7 @@ class World:
         except Violation as violation:
             self.refused[f"{actor.name}: {violation}"] += 1
             if act is not None:
-                self._in_vain[id(actor), act] = len(self.ledger.log)
+                self._seats[actor].in_vain[act] = len(self.ledger.log)
         else:
             self.traffic["repeated"] += not is_new
             if is_new:
@@ -265,7 +278,7 @@ class World:
                 self._opened = len(self.state.rounds)
                 self.blobs.forget(self.state)
             for actor in self.actors:
-                if id(actor) not in self._deaf:
+                if self._seats[actor].deaf is None:
                     self._wake(actor)
 
     def _set_alarm(self) -> None:
@@ -284,23 +297,24 @@ class World:
 
     def _start_computing(self, actor: Actor, action: Computed, view: State) -> None:
         """One machine computes one thing after another, as fast as it is; fetches take no machine."""
-        entry = (id(actor), action)
-        if entry in self._busy:
+        seat = self._seats[actor]
+        if action in seat.busy:
             return
-        self._busy.add(entry)
+        seat.busy.add(action)
         if isinstance(action, FetchState | FetchContribution | RunOuter):
             ready = self._after(self._network.fetch)
         else:
-            begins = max(self.now, self._free_at.get(id(actor), 0))
+            begins = max(self.now, seat.free_at)
             ready = begins + 1 + steps_of(view, action) * self._network.step * 100 * SPEED // actor.me.speed
-            self._free_at[id(actor)] = ready
+            seat.free_at = ready
         self.at(ready, partial(self._finish, actor, action, actor.results))
 
     def _finish(self, actor: Actor, action: Computed, results: Results) -> None:
         if actor.results is not results or not actor.is_up:
             return
-        self._busy.discard((id(actor), action))
-        view = self._deaf.get(id(actor), self.state)
+        seat = self._seats[actor]
+        seat.busy.discard(action)
+        view = seat.deaf or self.state
         result = actor.compute(action, view, self.blobs, Millis(max(0, self.now + actor.skew)))
         if result is not None:
             actor.results.done[action] = result
