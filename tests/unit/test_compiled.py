@@ -308,6 +308,25 @@ def test_a_compiler_that_fails_is_said_once_and_costs_only_speed(monkeypatch: py
     assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("MAX_NODES", "the program has 3 nodes, limit for compiling 2"),
+        ("MAX_TEXT", "its loops have .* limit .* 2"),
+    ],
+)
+def test_what_is_too_long_to_compile_runs_node_by_node(
+    monkeypatch: pytest.MonkeyPatch, limit: str, reason: str
+) -> None:
+    monkeypatch.setattr(compiled, limit, 2)
+    monkeypatch.setattr(compiled, "WORTHWHILE", 0)
+    with pytest.warns(NoLoops, match=f"running node by node: {reason}"):
+        loaded = LoadedProgram(ratio(), compiled="auto")
+    assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
+    with pytest.raises(UserError, match=reason):
+        LoadedProgram(ratio(), compiled=True)
+
+
 def test_not_a_number_that_is_left_out_is_no_difference() -> None:
     b = Builder()
     x = b.port("x", "float32", (4, 3))

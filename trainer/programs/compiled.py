@@ -8,6 +8,7 @@ from functools import cache
 import torch
 
 from trainer import exact, native
+from trainer.native import CannotCompile
 from trainer.programs import arena, emit, fusion, layouts
 from trainer.programs.arena import Life
 from trainer.programs.groups import Group, Operand, Step
@@ -19,6 +20,10 @@ WORTHWHILE = 10**10
 """Work units from which an inner step is compiled. Building takes seconds once per machine; a step of this size takes
 some tenths of a second, of which loops save a part that repays it in a round. A demo's tiny models stay below."""
 
+MAX_NODES = 1 << 16
+"""Planning takes some tens of seconds for so many; a Llama of 80 layers has about 35,000."""
+MAX_TEXT = 1 << 20
+"""Characters of C, for which a compiler takes minutes: a Llama of any depth needs 70,000, its layers being alike."""
 SMALL = 1 << 15
 """Elements below which a loop runs on one thread."""
 
@@ -67,6 +72,10 @@ class CompiledProgram:
         self._program = program
         self._kernels = kernels
         self._first = first_node(program)
+        if len(program.nodes) > MAX_NODES:
+            raise CannotCompile(
+                f"the program has {len(program.nodes)} nodes, limit for compiling {MAX_NODES}"
+            )
         self._plan = fusion.plan(program)
         for work in self._plan.steps:
             if isinstance(work, Group):
@@ -231,6 +240,8 @@ class CompiledProgram:
         """Return the compiled loops, and per group its function's name and buffers."""
         groups = [work for work in self._plan.steps if isinstance(work, Group)]
         source, calls = emit.write(groups, self._results)
+        if len(source) > MAX_TEXT:
+            raise CannotCompile(f"its loops have {len(source)} characters, limit for compiling {MAX_TEXT}")
         library = native.build(source)
         long, pointer = ctypes.c_long, ctypes.c_void_p
         library.scales.argtypes = (pointer, long, long, long, long, ctypes.c_int, pointer)
