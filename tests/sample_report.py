@@ -11,6 +11,7 @@ from verification.report.schema import (
     DisputeReport,
     EvaluationReport,
     InputReport,
+    KernelsReport,
     ListReport,
     MoneyReport,
     MoveReport,
@@ -141,7 +142,15 @@ def _peer(name: str, history: tuple[RoundReport, ...], culprit: str) -> PeerRepo
         status="excluded" if guilty else "active",
         excluded_in_round=CHEAT_ROUND + 1 if guilty else None,
         stake_history=points,
+        kernels=_kernels(name),
     )
+
+
+def _kernels(name: str) -> KernelsReport | None:
+    """One worker has no compiler, one verifier said nothing."""
+    if name == "worker-2":
+        return KernelsReport(("float64",), False, "no C compiler was found: install gcc or clang", 2.9)
+    return KernelsReport(("int16",), True, "", None) if name != "verifier-2" else None
 
 
 def _dispute(culprit: str, checker: str) -> DisputeReport:

@@ -54,14 +54,18 @@ def demo(
 
 @app.command()
 def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder: its own step is tried too.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
     ] = None,
 ) -> None:
     """Is this machine bit-exact, and how fast? Exits with 1 when it must not stake."""
     from trainer.doctor import examine
+    from trainer.folder import RunFolder
 
-    raise typer.Exit(examine(json_file))
+    raise typer.Exit(examine(json_file, None if run is None else RunFolder(run).checked()))
 
 
 @run_app.command("create")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,11 +15,13 @@ from typing import Any, BinaryIO
 import torch
 
 from p2p.blobs import BlobStore
-from trainer import cheats, frames, orders, reexecution
+from trainer import cheats, exact, frames, orders, reexecution
 from trainer.engine import TorchEngine
 from trainer.programs.conversion import to_torch
 from trainer.programs.executor import ProgramExecutor
+from trainer.programs.interpreter import NoLoops
 from trainer.rounds import HONEST, Disputed, Job, Rounds
+from trainer.selfcheck import kernels_of, step_agrees
 from verification import codec, spoilage
 from verification.actions import Traced
 from verification.addresses import chunks_root
@@ -40,8 +43,12 @@ class Workshop:
     """One run's programs, data and store, and the orders on them."""
 
     def __init__(self, order: orders.Prepare) -> None:
-        """Load what the manifest names from the store; raises Violation for blobs that are not what it says."""
+        """Load what the manifest names from the store; raises Violation for blobs that are not what it says.
+
+        Raises UserError in a process that flushes subnormal numbers.
+        """
         torch.set_num_threads(order.threads)
+        exact.require_subnormals()
         self.manifest = codec.decode(Manifest, order.manifest)
         self.store = BlobStore(Path(order.store))
         programs = self.manifest.programs
@@ -60,15 +67,18 @@ class Workshop:
         self.conduct = cheats.conduct_named(order.cheat, order.cheat_from)
 
     def measure(self) -> orders.Prepared:
-        """Reproduce the golden step and time inner steps."""
-        start = self._bundle(self.manifest.start)
+        """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
+        start, inner = self._bundle(self.manifest.start), self.manifest.programs.inner.digest
         golden = self.rounds.golden(start) == self.manifest.golden
+        working = self.rounds.opening(start)
+        agrees = step_agrees(self.engine, inner, working)
         job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), MEASURED_STEPS)  # type: ignore[arg-type]
         began = time.perf_counter()
         self.rounds.digests_after(job, start, (MEASURED_STEPS,))
         seconds = time.perf_counter() - began
         speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
-        return orders.Prepared(golden, speed, Count(encoded_size(outputs_of(self._contribution))))
+        limit = Count(encoded_size(outputs_of(self._contribution)))
+        return orders.Prepared(golden, agrees, speed, limit, kernels_of(self.engine, inner, working))
 
     def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
         """Compute F, telling each inner step; raises Unavailable when step `rerun` does not come out the same twice."""
@@ -237,6 +247,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 def main() -> None:
     """Serve on the standard streams; stray prints go to standard error, and an interrupt is the node's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", NoLoops)  # the node tells it
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, sink)

@@ -1,6 +1,7 @@
 """`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from trainer.images import read_images
 from trainer.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
 from trainer.ledgers import found_run
 from trainer.models import build_model
+from trainer.programs.interpreter import NoLoops
 from trainer.programs.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.trace import TraceConfig, TracedRun, trace_run
 from trainer.rounds import Rounds
+from trainer.selfcheck import kernels_of
 from trainer.tasks import TASKS
 from trainer.text import python_reference, read_text, records_of
 from verification import codec
@@ -90,7 +93,7 @@ def create_run(
     with _draft_of(out) as draft:
         folder = RunFolder(draft)
         tell("computing the golden step")
-        manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs))
+        manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs), tell)
         if not is_toy:
             require_sound(manifest)
         keys = _make_keys(job, folder)
@@ -205,7 +208,9 @@ def _require_disputable(traced: TracedRun) -> None:
             )
 
 
-def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:
+def _publish(
+    job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore, tell: Tell
+) -> Manifest:
     """Put programs, data and start state into the store and return the manifest that names them."""
     encoded: dict[Digest, bytes] = {}
 
@@ -224,13 +229,27 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store
         Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
         programs, units, reference, start, ZERO, *rules,
     )  # fmt: skip
-    try:
-        golden = Rounds(TorchEngine(encoded), manifest, data).golden(traced.start)
-    except StepFailed as error:
-        raise UserError(
-            f"the model's first step fails: {error}; bytes are tokens 0 to 255, and every rate must be sound"
-        ) from error
-    return Manifest(**{**vars(manifest), "golden": golden})
+    return Manifest(
+        **{
+            **vars(manifest),
+            "golden": _golden(TorchEngine(encoded, compiled="auto"), manifest, data, traced, tell),
+        }
+    )
+
+
+def _golden(engine: TorchEngine, manifest: Manifest, data: Bundle, traced: TracedRun, tell: Tell) -> Digest:
+    """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
+    rounds, inner = Rounds(engine, manifest, data), manifest.programs.inner.digest
+    with warnings.catch_warnings(action="ignore", category=NoLoops):  # told below
+        try:
+            golden = rounds.golden(traced.start)
+        except StepFailed as error:
+            raise UserError(
+                f"the model's first step fails: {error}; bytes are tokens 0 to 255, and every rate must be sound"
+            ) from error
+    if complaint := kernels_of(engine, inner, rounds.opening(traced.start)).complaint:
+        tell(complaint)
+    return golden
 
 
 def _rules(job: JobFile) -> Rules:

@@ -2,8 +2,9 @@
 
 import json
 import platform
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -13,63 +14,70 @@ from rich.text import Text
 
 from trainer import exact
 from trainer.console import Console
-from trainer.engine import TorchEngine
-from trainer.native import CannotCompile
-from trainer.programs.conversion import to_torch
-from trainer.speeds import BITS, SHAPES, Speeds, median_seconds, native_speeds, product_speeds
+from trainer.folder import RunFolder
+from trainer.memory import usable_memory
+from trainer.orders import Kernels
+from trainer.programs.interpreter import NoLoops
+from trainer.progress import Stages
+from trainer.selfcheck import kernels_of, over_float32
+from trainer.speeds import BITS, SHAPES, Speeds, native_speeds, product_speeds
+from trainer.trials import Trial, TriedStep, golden_trial, run_trials
 from verification.errors import UserError
-from verification.program import Port, decode_program, program_digest, work_units
-from verification.tensors import Tensor
 
-GOLDEN_STEP = "49c114ac96b1a15d84c44a488843ccbf95fa943b85cfabc599ecb5c2880e619b"
-"""Digest of the golden step's outputs; part of the arithmetic version, the same on every machine."""
+STAGES = 2
+"""What is told of each run's steps: that they are tried, and compared with float32."""
 
 
 @dataclass(frozen=True)
-class GoldenStep:
-    """The golden step on this machine: how it ran, its digest, the one it must have, median seconds, work units."""
+class Examination:
+    """What was found: speeds of products, steps in every way they run, what they run on, and their time over float32's.
 
-    how: str
-    digest: str
-    expected: str
-    seconds: float
-    work_units: int
+    The last two are of the last step: the run's own where there is one.
+    """
+
+    speeds: list[Speeds]
+    steps: list[TriedStep]
+    kernels: Kernels
+    over_float32: float
 
     @property
     def reproduced(self) -> bool:
         """Whether this machine may stake."""
-        return self.digest == self.expected
+        return all(step.reproduced for step in self.steps)
+
+    @property
+    def rate(self) -> float:
+        """Work units a second of the last step, the fastest way."""
+        last = [step for step in self.steps if step.what == self.steps[-1].what]
+        return last[0].work_units / min(step.seconds for step in last)
 
 
-def examine(json_file: Path | None = None) -> int:
+def examine(json_file: Path | None = None, run: RunFolder | None = None) -> int:
     """Print the examination, write it as JSON if asked; return 0 when this machine may train, else 1.
 
-    Raises UserError when the file cannot be written.
+    With a `run` its own inner step is tried too. Raises UserError when the file cannot be written or there is no run.
     """
     console = Console()
-    facts = machine()
-    console.print(", ".join(str(fact) for fact in facts.values()))
+    console.print(", ".join(str(fact) for fact in machine().values()))
+    try:
+        exact.require_subnormals()
+    except UserError as error:
+        _say(console, f"this machine must not stake: {error}", "red")
+        return 1
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    speeds: list[Speeds] = []
-    for device in devices:
-        native = native_speeds(device)
-        speeds += native
-        for bits in BITS:
-            found = product_speeds(device, bits)
-            speeds += found
-            console.print(_table(device, bits, found, native))
-    golden = [golden_step(), *loops] if (loops := compiled_step(console)) else [golden_step()]
-    reproduced = all(step.reproduced for step in golden)
-    for step in golden:
-        _tell(console, step)
-    if reproduced:
-        rate = f"{_rate(golden):.2e} work units a second (the golden step's {golden[0].work_units:.2e}; a work unit is"
-        console.print(f"paid for: {rate} about one operation on one element)")
+    total = len(devices) * (1 + len(BITS) * (1 + len(exact.BACKENDS))) + STAGES * (1 + (run is not None))
+    with Stages(console, total) as tell, warnings.catch_warnings(action="ignore", category=NoLoops):
+        speeds = _products(console, devices, tell)
+        found = _steps(console, speeds, run, tell)
+    if found.kernels.complaint:
+        _say(console, found.kernels.complaint, "yellow")
+    if not found.reproduced:
+        _say(console, "this machine must not stake: its results would be convicted", "red")
     else:
-        console.print("this machine must not stake: its results would be convicted", style="red")
+        _say(console, f"paid for: {_pay(found)}")
     if json_file is not None:
-        _write(json_file, facts, speeds, golden)
-    return 0 if reproduced else 1
+        _write(json_file, found)
+    return 0 if found.reproduced else 1
 
 
 def machine() -> dict[str, str | int]:
@@ -82,52 +90,55 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def golden_step(compiled: bool = False) -> GoldenStep:
-    """Run a frozen Llama step on inputs from the integer generator; raises CannotCompile as `LoadedProgram` does."""
-    encoded = resources.files("trainer.golden").joinpath("step.msgpack").read_bytes()
-    program = decode_program(encoded)
-    engine = TorchEngine({program_digest(encoded): encoded}, compiled=compiled)
-    inputs = [_golden_input(number, port) for number, port in enumerate(program.inputs)]
-
-    def step() -> list[torch.Tensor]:
-        return engine.run(program_digest(encoded), [inputs])
-
-    digest = engine.digest(step()).hex()
-    if compiled and not engine.executor.load(program_digest(encoded)).is_compiled:
-        raise CannotCompile("the compiled loops are not exact on this machine")
-    how = "on compiled loops" if compiled else "node by node"
-    return GoldenStep(how, digest, GOLDEN_STEP, median_seconds(step), work_units(program))
-
-
-def compiled_step(console: Console) -> list[GoldenStep]:
-    """Return the golden step on compiled loops, or nothing where peers do without them, after saying why."""
-    try:
-        return [golden_step(compiled=True)]
-    except CannotCompile as error:
-        console.print(f"no compiled loops: {error}", style="yellow")
-        return []
+def _products(console: Console, devices: Sequence[str], tell: Stages) -> list[Speeds]:
+    """Certify and measure products on every device; print a table for each number of bits."""
+    speeds: list[Speeds] = []
+    for device in devices:
+        native = native_speeds(device, tell)
+        speeds += native
+        for bits in BITS:
+            found = product_speeds(device, bits, tell)
+            speeds += found
+            console.print(_table(device, bits, found, native))
+            for row in found:
+                if row.refused:
+                    _say(console, f"{row.name}: {row.refused}", "red" if row.is_faulty else "dim")
+    return speeds
 
 
-def _golden_input(number: int, port: Port) -> torch.Tensor:
-    """Return a port's input: zeros for counters and moments, small normals for parameters, bytes for tokens."""
-    shape = tuple(int(size) for size in port.shape)
-    seed = b"proofswarm golden step"
-    if port.dtype == "uint8":
-        count = torch.Size(shape).numel()
-        return (exact.uniform_bits(seed, str(number), count) & 0xFF).to(torch.uint8).reshape(shape)
-    if port.name.startswith(("working/m/", "working/v/")) or port.dtype != "float32":
-        return to_torch(Tensor(port.dtype, port.shape, bytes(torch.Size(shape).numel() * _width(port.dtype))))
-    if shape == ():
-        return torch.ones(()) if port.name.endswith("power") else torch.zeros(())
-    return exact.normal_f32(seed, str(number), shape, 0.05)
+def _steps(console: Console, speeds: list[Speeds], run: RunFolder | None, tell: Stages) -> Examination:
+    """Try the golden step, and then the run's own; print how each came out."""
+    tell("the golden step")
+    trials = [golden_trial()]
+    steps = _tried(console, trials[0])
+    if run is not None:
+        tell("the run's own step")
+        trials = run_trials(run, usable_memory())
+        for trial in trials:
+            steps += _tried(console, trial)
+    last = trials[-1]
+    kernels = kernels_of(last.engine, last.inner, last.inputs, last.refused)
+    tell("the same step on PyTorch's float32")
+    ratio = over_float32(last.engine, last.inner, last.inputs)
+    _say(
+        console,
+        f"a step takes {ratio:.2f} times as long as on PyTorch's own float32 kernels, which are not exact",
+    )
+    return Examination(speeds, steps, kernels, ratio)
 
 
-def _width(dtype: str) -> int:
-    return {"float32": 4, "int64": 8}[dtype]
+def _tried(console: Console, trial: Trial) -> list[TriedStep]:
+    tried = trial.tried()
+    for step in tried:
+        verdict = (
+            ("reproduced", "green") if step.reproduced else (f"NOT reproduced, got {step.digest}", "red")
+        )
+        told = Text.assemble(f"{step.what} {step.how}: ", verdict, f" in {1000 * step.seconds:.0f} ms")
+        console.print(told, soft_wrap=True)
+    return tried
 
 
 def _table(device: str, bits: int, found: list[Speeds], native: list[Speeds]) -> Table:
-    refusals = [f"{speeds.name}: {speeds.refused}" for speeds in found if speeds.refused]
     table = Table(
         Column("backend", no_wrap=True),
         Column("certified", no_wrap=True),
@@ -135,11 +146,11 @@ def _table(device: str, bits: int, found: list[Speeds], native: list[Speeds]) ->
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         title=f"{bits}-bit exact products on {device}, scaled and rounded: GFLOP/s by shape (*: chosen)",
-        caption="\n".join(refusals) or None,
-        caption_justify="left",
     )
     for speeds in found:
-        certified = Text("no", "red") if speeds.refused else Text("yes", "green")
+        certified = (
+            Text("no", "red" if speeds.is_faulty else "dim") if speeds.refused else Text("yes", "green")
+        )
         table.add_row(speeds.name, certified, *(_cell(speeds, shape) for shape in SHAPES))
     table.add_section()
     for speeds in native:
@@ -158,26 +169,23 @@ def _cell(speeds: Speeds, shape: str) -> str:
     return f"{speeds.gflops[shape]:.0f}" + ("*" if shape in speeds.chosen else "")
 
 
-def _tell(console: Console, golden: GoldenStep) -> None:
-    verdict = (
-        ("reproduced", "green") if golden.reproduced else (f"NOT reproduced, got {golden.digest}", "red")
-    )
-    console.print(
-        Text.assemble(f"golden step {golden.how}: ", verdict, f" in {1000 * golden.seconds:.0f} ms")
-    )
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style or None, soft_wrap=True)
 
 
-def _rate(golden: list[GoldenStep]) -> float:
-    """Work units a second of the fastest way."""
-    return golden[0].work_units / min(step.seconds for step in golden)
+def _pay(found: Examination) -> str:
+    last = found.steps[-1]
+    units = f"a work unit is about one operation on one element; {last.what} has {last.work_units:.2e}"
+    return f"{found.rate:.2e} work units a second ({units})"
 
 
-def _write(file: Path, facts: dict[str, str | int], speeds: list[Speeds], golden: list[GoldenStep]) -> None:
+def _write(file: Path, found: Examination) -> None:
     record = {
-        "machine": facts,
-        "products": [asdict(row) for row in speeds],
-        "golden": [asdict(step) | {"reproduced": step.reproduced} for step in golden],
-        "work_units_per_second": _rate(golden) if all(step.reproduced for step in golden) else 0.0,
+        "machine": machine(),
+        "products": [asdict(row) for row in found.speeds],
+        "steps": [asdict(step) | {"reproduced": step.reproduced} for step in found.steps],
+        "kernels": asdict(found.kernels) | {"over_float32": found.over_float32},
+        "work_units_per_second": found.rate if found.reproduced else 0.0,
     }
     try:
         file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

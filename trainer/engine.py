@@ -61,15 +61,18 @@ class TorchEngine:
         loaded = self.executor.load(digest)
         return loaded.run(self.executor.filled(digest, [tensor for part in inputs for tensor in part]), tap)
 
-    def agrees(self, digest: Digest, inputs: Tensors, made: Tensors) -> bool:
-        """Whether a program executed node by node, with the trusted product, makes the same of the same inputs."""
+    def again(self, digest: Digest, inputs: Tensors) -> Tensors:
+        """Execute a program in another way: node by node, with the trusted product. Raises StepFailed, BadEvidence."""
         forced = exact.forced_backend()
         exact.force_backend(exact.TRUSTED)
         try:
-            again = self.run(digest, [inputs], tap=lambda number, value: None)
+            return self.run(digest, [inputs], tap=lambda number, value: None)
         finally:
             exact.force_backend(forced)
-        return self.digests(again) == self.digests(made)
+
+    def agrees(self, digest: Digest, inputs: Tensors, made: Tensors) -> bool:
+        """Whether `again` makes the same of the same inputs."""
+        return self.digests(self.again(digest, inputs)) == self.digests(made)
 
     def loss(self, contribution: Tensors) -> float:
         """Return the round's mean training loss, which its contribution holds."""

@@ -9,8 +9,8 @@ from typing import Any, TextIO
 from verification.units import Millis
 
 Event = dict[str, Any]
-"""`at` (ms since 1970), `peer` (0x account), `kind`, and the kind's own fields. Kinds: started, measured, computed,
-outer, state, fetched, said, declined, failed, refused, dropped, traffic, ended, stopped, evaluated."""
+"""`at` (ms since 1970), `peer` (0x account), `kind`, and the kind's own fields. Kinds: started, measured, kernels,
+computed, outer, state, fetched, said, declined, failed, refused, dropped, traffic, ended, stopped, evaluated."""
 
 
 TOLD = frozenset(

@@ -66,7 +66,7 @@ def build(source: str, cache: Path | None = None, timeout: float = TIMEOUT) -> c
     """
     command = compiler()
     if command is None:
-        raise CannotCompile("no C compiler was found: install gcc or clang, or leave `compiled` off")
+        raise CannotCompile("no C compiler was found: install gcc or clang")
     text = GUARD + source
     name = hashlib.sha256("\0".join([text, *FLAGS, _version(command), _processor()]).encode()).hexdigest()[
         :32

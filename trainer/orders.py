@@ -28,13 +28,38 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """What a machine's inner steps run on: product backends, and whether the rest runs on compiled loops.
+
+    `refused` says why compiled kernels that it could have are not used, in one line with the mend, or nothing; then
+    `over_float32` is the time of a step over that of PyTorch's own float32 kernels, in thousandths (0: not measured).
+    """
+
+    products: tuple[str, ...]
+    compiled: bool
+    refused: str
+    over_float32: Count
+
+    @property
+    def complaint(self) -> str:
+        """One line for people where compiled kernels are refused: why, and what it costs."""
+        if not self.refused:
+            return ""
+        return (
+            f"slow: {self.refused} (a step takes {self.over_float32 / 1000:.1f} times PyTorch's float32 here)"
+        )
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """The golden step was reproduced (or not), the speed in inner steps per 1,000 seconds, and the most bytes that the
-    blob of a contribution may have."""
+    """Whether the golden step was reproduced, whether a step of drawn numbers came out the same in two ways, the speed
+    in inner steps per 1,000 seconds, the most bytes that the blob of a contribution may have, and the kernels."""
 
     golden: bool
+    agrees: bool
     speed: Count
     contribution_limit: Count
+    kernels: Kernels
 
 
 @dataclass(frozen=True)

@@ -173,12 +173,27 @@ class Peer:
                 f"this peer does not take the run: {refusal}; --memory raises the limit"
             ) from refusal
         self._contribution_limit = prepared.contribution_limit
-        self._log("measured", golden=prepared.golden, speed=prepared.speed)
-        if not prepared.golden:
+        self._log("measured", golden=prepared.golden, agrees=prepared.agrees, speed=prepared.speed)
+        self._tell_kernels(prepared.kernels)
+        if not (prepared.golden and prepared.agrees):
+            wrong = (
+                "make the same of the run's step in two ways"
+                if prepared.golden
+                else "reproduce the run's golden step"
+            )
             raise UserError(
-                "this machine does not reproduce the run's golden step, so it must not stake: see 'proofswarm doctor'"
+                f"this machine does not {wrong}, so it must not stake: see 'proofswarm doctor {config.folder.path}'"
             )
         return prepared
+
+    def _tell_kernels(self, kernels: orders.Kernels) -> None:
+        """Log what steps run on here; refused kernels cost time and money, so a person hears of them."""
+        self._log(
+            "kernels", products=kernels.products, compiled=kernels.compiled, refused=kernels.refused,
+            over_float32=kernels.over_float32 / 1000 if kernels.over_float32 else None,
+        )  # fmt: skip
+        if kernels.complaint:
+            self._config.tell(kernels.complaint)
 
     def _self(self, prepared: orders.Prepared) -> Self:
         config, money = self._config, self._manifest.money

@@ -213,12 +213,16 @@ class Rounds:
         program = self._manifest.programs.outer.digest
         return Disputed(Place.OUTER, program, self._loaded(inputs), None, frozenset(slots))
 
-    def golden(self, state: Bundle) -> Digest:
-        """Return the state digest after one inner step from `state` on record 0: what a machine must reproduce."""
+    def opening(self, state: Bundle) -> Handle:
+        """Return the working state in which a round from `state` on record 0 alone begins."""
         work = self._manifest.work
         zeros = Tensor("int64", (work.max_steps, work.batch), bytes(8 * work.max_steps * work.batch))
         inputs = [self._engine.load(state), self._data, self._engine.load(Bundle((zeros,)))]
-        working = self._engine.run(self._manifest.programs.prologue.digest, inputs)
+        return self._engine.run(self._manifest.programs.prologue.digest, inputs)
+
+    def golden(self, state: Bundle) -> Digest:
+        """Return the state digest after one inner step from `opening`: what a machine must reproduce."""
+        working = self.opening(state)
         return self._engine.digest(self._engine.run(self._manifest.programs.inner.digest, [working]))
 
     def next_state(self, inputs: Sequence[Tensor | None]) -> Bundle:

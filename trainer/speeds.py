@@ -34,7 +34,8 @@ PATIENCE = 1.0
 class Speeds:
     """One kind of product: `bits` of its operands (0: native), why it is `refused` or nothing, GFLOP/s by shape.
 
-    A backend that a sample shows to be hopeless here has no speeds. `chosen` names the shapes that it is chosen for.
+    A backend that a sample shows to be hopeless here has no speeds. `chosen` names the shapes that it is chosen for;
+    `is_faulty` says that it is refused for a wrong result, and not because it cannot serve here.
     """
 
     name: str
@@ -43,28 +44,36 @@ class Speeds:
     refused: str = ""
     gflops: dict[str, float] = field(default_factory=dict)
     chosen: tuple[str, ...] = ()
+    is_faulty: bool = False
 
 
-def product_speeds(device: str, bits: int) -> list[Speeds]:
+Tell = Callable[[str], None]
+"""Hears what is done next."""
+
+
+def product_speeds(device: str, bits: int, tell: Tell = lambda what: None) -> list[Speeds]:
     """Certify every backend in full and measure `exact.product` with those worth it."""
-    where = torch.device(device)
+    where, kind = torch.device(device), f"{bits}-bit products on {device}"
+    tell(f"{kind}: choosing for each shape")
     operands = {name: _quantised(sizes, where, bits) for name, sizes in SHAPES.items()}
     choices = {name: _choice(parts, bits) for name, parts in operands.items()}
     worth = candidates(where, bits)
     found = []
     for name in BACKENDS:
-        refused = _refusal(name, device, bits)
+        tell(f"{kind}: certifying and measuring {name}")
+        refused, is_faulty = _refusal(name, device, bits)
         rates = {}
         if not refused and name in worth:
             for shape, parts in operands.items():
                 rates[shape] = _rate(SHAPES[shape], where, _product(parts, bits, name))
         chosen = tuple(shape for shape, choice in choices.items() if choice == name)
-        found.append(Speeds(name, device, bits, refused, rates, chosen))
+        found.append(Speeds(name, device, bits, refused, rates, chosen, is_faulty))
     return found
 
 
-def native_speeds(device: str) -> list[Speeds]:
+def native_speeds(device: str, tell: Tell = lambda what: None) -> list[Speeds]:
     """Measure PyTorch's own products of the same shapes: float32 as it comes, through oneDNN, and bfloat16."""
+    tell(f"PyTorch's own products on {device}")
     where = torch.device(device)
     kinds: dict[str, Native] = {"float32, native": _float32, "bfloat16, native": _bfloat16}
     if where.type == "cpu" and torch.backends.mkldnn.is_available():
@@ -99,15 +108,16 @@ def _onednn(left: Tensor, right: Tensor) -> Callable[[], Tensor] | None:
     return lambda: torch.ops.mkldnn._linear_pointwise(left[0], weight, None, "none", [], "")
 
 
-def _refusal(name: str, device: str, bits: int) -> str:
+def _refusal(name: str, device: str, bits: int) -> tuple[str, bool]:
+    """Return why a backend is refused, or nothing, and whether it was wrong."""
     backend = BACKENDS[name]
     if refused := backend.refusal(torch.device(device), bits, 512):
-        return refused
+        return refused, False
     try:
         exact.certify(name, device)
     except exact.BackendFault as fault:
-        return str(fault)
-    return ""
+        return str(fault), True
+    return "", False
 
 
 Operands = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from trainer.events import read_event
 from verification import effects as done
-from verification.report.words import counted, reason
+from verification.report.words import counted, one_line, reason
 from verification.signing import checksum
 from verification.state import Audit, Member, Standing, State
 from verification.statements import WORKER
@@ -74,6 +74,10 @@ class SwarmView:
         match event["kind"]:
             case "measured":
                 figures.doing = "waiting" if event["golden"] else "not bit-exact"
+            case "kernels":
+                slow = f"slow: {one_line(str(event['refused']))}"
+                if event["refused"] and slow not in self.news:  # peers of one machine say the same
+                    self._tell(slow)
             case "computed":
                 figures.doing = f"{'trained' if event['own'] else 'audited'} round {event['round']}"
                 if event["own"]:

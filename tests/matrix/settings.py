@@ -11,10 +11,24 @@ from tests.checkout import ROOT
 from trainer.children import python
 from trainer.exact.backends import BACKENDS
 from trainer.exact.choice import FORCE
+from trainer.native import processor_has
 
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)
 WIDTHS = ("DEFAULT", "AVX2", "AVX512")
 """What PyTorch calls its vector widths, the narrowest first."""
+
+
+NEEDS = {
+    "avx2": "avx2 fma",
+    "avx512": "avx512f avx512bw avx512dq avx512vl fma",
+    "SSE41": "sse4_1",
+    "AVX2": "avx2",
+    "AVX512_CORE": "avx512f avx512bw avx512dq avx512vl",
+    "Prescott": "pni",
+    "Sandybridge": "avx",
+    "Haswell": "avx2 fma",
+}
+"""The instructions, as Linux names them, without which a library cannot follow a setting."""
 
 
 class Setting(NamedTuple):
@@ -27,6 +41,11 @@ class Setting(NamedTuple):
     mkl: str | None = None
     openblas: str | None = None
     product: str | None = None
+
+    def lacking(self) -> str:
+        """Return the instructions that the setting needs and this processor has not, or nothing."""
+        needs = " ".join(NEEDS.get(str(value), "") for value in self[2:])
+        return ", ".join(sorted({need for need in needs.split() if not processor_has(need)}))
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment under the setting."""

@@ -347,10 +347,29 @@ def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
 def test_the_golden_step_is_reproduced_or_told(
     tiny_run: Created, workshop: Workshop, store: BlobStore
 ) -> None:
-    assert workshop.measure().golden
-    assert workshop.measure().speed > 0
+    prepared = workshop.measure()
+    assert prepared.golden and prepared.agrees and prepared.speed > 0
+    assert prepared.kernels.products and not prepared.kernels.compiled
     other = dataclasses.replace(tiny_run.manifest, golden=tagged("other machine"))
     assert not prepare(tiny_run, store, manifest=other).measure().golden
+
+
+def test_a_step_that_differs_on_drawn_numbers_alone_is_told(
+    tiny_run: Created, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The golden step begins with moments of zero, which a fault may leave alone."""
+    workshop, inner, faults = prepare(tiny_run, store), tiny_run.manifest.programs.inner.digest, []
+    sound = workshop.engine.again
+
+    def broken(digest: Digest, inputs: Any) -> Any:
+        faults.append(digest)
+        first, *rest = sound(digest, inputs)
+        return [first + 2.0**-20, *rest]
+
+    monkeypatch.setattr(workshop.engine, "again", broken)
+    prepared = workshop.measure()
+    assert prepared.golden and not prepared.agrees
+    assert faults == [inner]
 
 
 @pytest.mark.parametrize("place", [0, 17])

@@ -1,6 +1,7 @@
 """Making a run: a folder that reads back, or one line and nothing left behind."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from safetensors.torch import save_file
 from p2p.blobs import BlobStore
 from p2p.identity import load
 from tests.tiny import TEXT, job_text, make_run, write_job
-from trainer import create
+from trainer import create, native
 from trainer.create import Created, create_run
-from trainer.job import parse_job
+from trainer.job import parse_job, read_job
+from trainer.programs import compiled
 from verification.economics import adversaries
 from verification.errors import UserError
 from verification.ledger.local import read_genesis, verify_log
@@ -242,3 +244,15 @@ def test_images_that_do_not_fit_are_explained(tmp_path: Path, changes: dict[str,
     (tmp_path / "images.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="no readable"):
         _create(tmp_path, VIT)
+
+
+def test_kernels_that_are_refused_are_told_with_what_they_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(compiled, "WORTHWHILE", 0)
+    heard: list[str] = []
+    create_run(read_job(write_job(tmp_path)), tmp_path, tmp_path / "run", heard.append, is_toy=True)
+    slow = [line for line in heard if line.startswith("slow: ")]
+    assert len(slow) == 1
+    assert re.search(r"no C compiler was found: install gcc or clang \(a step takes [\d.]+ times", slow[0])

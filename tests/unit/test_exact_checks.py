@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trainer.exact import NonFinite, require_finite, require_subnormals
+from verification.errors import UserError
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
@@ -29,7 +30,7 @@ def test_flushed_subnormals_are_refused() -> None:
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot flush subnormals")
     try:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(UserError, match="look at LD_PRELOAD"):
             require_subnormals()
     finally:
         torch.set_flush_denormal(False)

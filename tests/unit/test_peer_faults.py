@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from trainer.create import Created
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.peer import DESCRIPTORS, Peer, PeerConfig, raise_descriptor_limit
+from trainer.workbench import Workbench
 from verification import actions
 from verification.errors import ProofswarmError, UserError
 from verification.ledger.local import read_genesis
@@ -81,6 +83,39 @@ async def test_a_step_of_every_round_is_checked_before_anything_is_committed(
         monkeypatch.setattr(peer_module.secrets, "randbelow", lambda below: below - 1)
         await peer._run_round(action)
     assert [order.rerun for order in asked] == [3]
+
+
+@pytest.mark.parametrize(
+    ("golden", "agrees", "told"),
+    [
+        (False, True, "reproduce the run's golden step"),
+        (True, False, "the same of the run's step in two ways"),
+    ],
+)
+async def test_a_machine_that_computes_otherwise_does_not_stake_and_refused_kernels_are_told(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, golden: bool, agrees: bool, told: str
+) -> None:
+    """A person hears one line of what is slow; the log keeps what steps run on."""
+    heard: list[str] = []
+    kernels = orders.Kernels(("float64",), False, "no C compiler was found", Count(2900))
+    prepared = orders.Prepared(golden, agrees, Count(7), Count(9), kernels)
+
+    async def ask(order: orders.Prepare, urgency: int) -> orders.Prepared:
+        return prepared
+
+    async with trio.open_nursery() as nursery:
+        peer = make_peer(folder, nursery)
+        monkeypatch.setattr(peer._bench, "ask", ask)
+        monkeypatch.setattr(Workbench, "pid", 1)
+        monkeypatch.setattr(peer, "_config", replace(peer._config, tell=heard.append))
+        async with peer._post:
+            with pytest.raises(UserError, match=told) as refused:
+                await peer._prepare()
+    assert f"proofswarm doctor {folder.path}" in str(refused.value)
+    assert heard == ["slow: no C compiler was found (a step takes 2.9 times PyTorch's float32 here)"]
+    events = [json.loads(line) for line in folder.log("peer-0").read_text().splitlines()]
+    (said,) = [event for event in events if event["kind"] == "kernels"]
+    assert (said["products"], said["compiled"], said["over_float32"]) == (["float64"], False, 2.9)
 
 
 @pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), ProofswarmError("the round fails")])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import random
 import re
 from typing import Any
@@ -15,7 +16,7 @@ from trainer.cheats import conduct_named
 from verification.effects import DisputeEnded
 from verification.report.build import build_report
 from verification.report.encoding import to_json
-from verification.report.schema import DisputeReport, PeerReport, Report
+from verification.report.schema import DisputeReport, KernelsReport, PeerReport, Report
 from verification.report.words import where
 from verification.signing import checksum
 from verification.state import Stage
@@ -169,6 +170,39 @@ def test_traffic_adds_up_over_restarts() -> None:
     honest, verifier = (events[name][0]["peer"] for name in ("honest", "verifier"))
     assert rows[honest, "hint"] == (60, 10)
     assert rows[verifier, "hint"] == (30, 5)
+
+
+SAID = {"products": ["int16"], "compiled": True, "refused": "", "over_float32": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, KernelsReport(("int16",), True, "", 0.5)),
+        ({"over_float32": None}, KernelsReport(("int16",), True, "", None)),
+        ({"over_float32": math.inf}, KernelsReport(("int16",), True, "", None)),
+        ({"refused": "x" * 5000}, KernelsReport(("int16",), True, "x" * 400, 0.5)),
+        ({"products": "int16"}, None),
+        ({"products": [7]}, None),
+        ({"compiled": "yes"}, None),
+        ({"refused": None}, None),
+        ({"peer": "0xother"}, None),
+    ],
+)
+def test_what_a_peer_says_of_its_kernels_is_read_as_said(
+    changed: dict[str, Any], expected: KernelsReport | None
+) -> None:
+    """From its own log alone, the last time that it said so, and only what can be read."""
+    world = played("noise")
+    events = logs(world, "noise")
+    own = events["honest"][0]["peer"]
+    older = {**SAID, "products": ["float64"], "kind": "kernels", "peer": own, "at": 1}
+    other = {**older, "peer": events["verifier"][0]["peer"]}
+    events["honest"] = [*events["honest"], *([] if "peer" in changed else [older]), other]
+    events["honest"].append({**SAID, "kind": "kernels", "peer": own, "at": 2, **changed})
+    report = report_of(world, events)
+    assert peer(report, "honest").kernels == expected
+    assert peer(report, "verifier").kernels is None
 
 
 def change(events: Logs, name: str, kind: str, **fields: Any) -> Logs:

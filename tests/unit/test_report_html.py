@@ -72,6 +72,7 @@ def test_the_page_tells_the_story() -> None:
         "nothing was made or lost",
         "What is the matter, sir?",
         "arithmetic",
+        "worker-2: float64 products, the rest node by node, 2.9 times float32's time",
     ):
         assert expected in text
 

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from tests.sample_report import sample
 from verification.report import terminal
-from verification.report.schema import Report
+from verification.report.schema import KernelsReport, Report
 
 
 def shown(renderable: RenderableType, width: int = 100) -> str:
@@ -56,6 +56,9 @@ def test_the_tables_tell_disputes_peers_and_traffic() -> None:
         "✕–––––",
         "convicted for this round",
         "contributions",
+        "as each peer said; nobody checked it",
+        "worker-1, worker-3, worker-4, verifier-1: int16 products, the rest on compiled loops",
+        "worker-2: float64 products, the rest node by node, 2.9 times float32's time; compiled kernels refused: no C",
     ):
         assert expected in text
     assert sample().disputes[0].computed_digest in text
@@ -67,7 +70,9 @@ def test_an_empty_run_has_tables_too() -> None:
 
 def test_a_name_cannot_steer_the_terminal() -> None:
     report = sample()
-    peers = tuple(dataclasses.replace(peer, name="[red]x[/red]\x1b[2J\r\n\u202ey") for peer in report.peers)
+    hostile = "[red]x[/red]\x1b[2J\r\n\u202ey"
+    kernels = KernelsReport((hostile,), False, hostile, None)
+    peers = tuple(dataclasses.replace(peer, name=hostile, kernels=kernels) for peer in report.peers)
     text = shown(terminal.tables(dataclasses.replace(report, peers=peers)), 300)
     assert "[red]x[/red]" in text
     assert not set(text) & {"\x1b", "\r", "\u202e"}

@@ -1,6 +1,7 @@
 """The node's side of a real compute process: urgency, errors that cross over, and a process that dies."""
 
 import os
+import platform
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -12,13 +13,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.checkout import environment
-from trainer import orders
+from trainer import native, orders
 from trainer.create import Created
 from trainer.programs.operators import ARITHMETIC
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
 from verification import codec
 from verification.digest import ZERO, tagged
-from verification.errors import Malformed, Unavailable
+from verification.errors import Malformed, Unavailable, UserError
 from verification.executor import StepFailed
 from verification.manifest import BundleRef
 from verification.program import Node
@@ -34,11 +35,11 @@ MISSING = orders.CheckContribution(
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[tuple[Workbench, trio.Nursery]]:
-    """Run a compute process of this checkout."""
+async def bench(**variables: str) -> AsyncIterator[tuple[Workbench, trio.Nursery]]:
+    """Run a compute process of this checkout, with more environment variables."""
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
-            async with Workbench(nursery, environment()) as running:
+            async with Workbench(nursery, environment(**variables)) as running:
                 yield running, nursery
             nursery.cancel_scope.cancel()
 
@@ -61,6 +62,35 @@ def division(count: int) -> orders.ExecuteNode:
     node = Node("divide", (Count(0), Count(1)), (), "float32", (Count(1),))
     zero = Tensor("float32", (Count(1),), bytes(4))
     return orders.ExecuteNode(ARITHMETIC, Count(17), node, (zero,) * count)
+
+
+FLUSHES = """
+#if defined __x86_64__
+#include <xmmintrin.h>
+static void flush(void) { _mm_setcsr(_mm_getcsr() | 0x8040); }
+#elif defined __aarch64__
+static void flush(void) {
+    unsigned long mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode | 1ul << 24));
+}
+#endif
+__attribute__((constructor)) static void load(void) { flush(); }
+"""
+"""What the start-up code of -ffast-math does in the process that loads it."""
+
+
+async def test_a_process_that_flushes_subnormals_does_nothing(tiny_run: Created, tmp_path: Path) -> None:
+    command, library = native.compiler(), tmp_path / "fast.so"
+    if command is None or platform.machine() not in ("x86_64", "aarch64"):
+        pytest.skip("no compiler, or no processor that this test knows how to make flush")
+    (tmp_path / "fast.c").write_text(FLUSHES)
+    await trio.run_process([command, "-shared", "-fPIC", tmp_path / "fast.c", "-o", library])
+    async with bench(LD_PRELOAD=str(library)) as (compute, _):
+        with pytest.raises(UserError, match=r"subnormal numbers are flushed .* look at LD_PRELOAD"):
+            await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
+        with pytest.raises(Malformed, match="the first order must be Prepare"):
+            await compute.ask(job(tiny_run), NORMAL)
 
 
 async def test_errors_cross_over_as_themselves_and_harm_nothing(tiny_run: Created, tmp_path: Path) -> None:

@@ -3,7 +3,16 @@
 from trainer.exact.backends import BACKENDS, TRUSTED
 from trainer.exact.certificate import certify
 from trainer.exact.checks import require_finite, require_subnormals
-from trainer.exact.choice import choose, chosen_backends, force_backend, forced_backend, prepares, verdict
+from trainer.exact.choice import (
+    choose,
+    chosen_backends,
+    force_backend,
+    forced_backend,
+    prepares,
+    refused_kernels,
+    used_backends,
+    verdict,
+)
 from trainer.exact.errors import BackendFault, NonFinite
 from trainer.exact.functions import (
     cos,
@@ -49,6 +58,7 @@ __all__ = [
     "product",
     "quantise",
     "reciprocal",
+    "refused_kernels",
     "require_finite",
     "require_subnormals",
     "row_exponent",
@@ -61,5 +71,6 @@ __all__ = [
     "tanh",
     "uniform_bits",
     "uniform_f32",
+    "used_backends",
     "verdict",
 ]

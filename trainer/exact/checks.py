@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from trainer.exact.errors import NonFinite
+from verification.errors import UserError
 
 SMALLEST_SUBNORMAL = 2.0**-149
+LARGE = 1 << 20
+"""Elements that torch shares among its threads: 32 times what it gives to one."""
 
 
 def require_finite(x: Tensor) -> None:
@@ -25,15 +28,19 @@ def require_finite(x: Tensor) -> None:
 
 
 def require_subnormals() -> None:
-    """Check that this process keeps subnormal float32 numbers (torch's default).
+    """Check that every thread of this process that computes keeps subnormal float32 numbers (torch's default).
 
-    Raises RuntimeError when they are flushed to zero, as torch.set_flush_denormal(True) does:
-    results would then differ from every other machine's.
+    Raises UserError when they are flushed to zero, as torch.set_flush_denormal(True) does, or the start-up code of a
+    library that was built with -ffast-math: results would then differ from every other machine's.
     """
-    tiny = torch.full((9,), SMALLEST_SUBNORMAL, dtype=torch.float32)
-    twice = (tiny + tiny).to(torch.float64)
-    if not bool((twice == 2 * SMALLEST_SUBNORMAL).all()):
-        raise RuntimeError("subnormal float32 numbers are flushed to zero in this process")
+    tiny = torch.full((LARGE,), SMALLEST_SUBNORMAL, dtype=torch.float32)
+    for some in (tiny, tiny[:9]):  # on all of torch's threads, and on this one
+        twice = (some + some).to(torch.float64)
+        if not bool((twice == 2 * SMALLEST_SUBNORMAL).all()):
+            raise UserError(
+                "subnormal numbers are flushed to zero in this process, so its results would differ from all others': "
+                "a library that is loaded here was built with -ffast-math; look at LD_PRELOAD and leave it out"
+            )
 
 
 def require_float32(x: Tensor, name: str) -> None:

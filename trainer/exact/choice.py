@@ -22,6 +22,9 @@ FORCE = "PROOFSWARM_PRODUCT"
 SMALL = 2**18
 """Up to so many multiplications the first backend that serves is taken: measuring would cost more than it saves."""
 
+LACKING = "this processor has no "
+"""How a backend refuses where nothing can be mended."""
+
 SAMPLE = (192, 192, 192)
 SLOW = 4.0
 """A backend this many times slower than the best on the sample is no candidate for other shapes."""
@@ -46,6 +49,7 @@ _forced: str | None = os.environ.get(FORCE) or None
 _verdicts: dict[tuple[str, str], str] = {}
 _candidates: dict[tuple[str, int, int], list[str]] = {}
 _chosen: dict[ShapeClass, str] = {}
+_used: set[str] = set()
 
 
 def verdict(name: str, device: str = "cpu") -> str:
@@ -57,6 +61,12 @@ def verdict(name: str, device: str = "cpu") -> str:
         except BackendFault as fault:
             _verdicts[name, device] = str(fault)
     return _verdicts[name, device]
+
+
+def refused_kernels() -> tuple[str, ...]:
+    """Return why each compiled product that this processor has instructions for is not used, in one line each."""
+    compiled = [name for name, backend in BACKENDS.items() if backend.rounded is not None]
+    return tuple(fault for name in compiled if (fault := verdict(name)) and LACKING not in fault)
 
 
 def force_backend(name: str | None, device: str = "cpu") -> None:
@@ -80,9 +90,14 @@ def chosen_backends() -> dict[ShapeClass, str]:
     return dict(_chosen)
 
 
+def used_backends() -> frozenset[str]:
+    """The backends that products of this process were given by `choose`, and not by force."""
+    return frozenset(_used)
+
+
 def forget_choices() -> None:
     """Certify and measure again from now on."""
-    for table in (_verdicts, _candidates, _chosen):
+    for table in (_verdicts, _candidates, _chosen, _used):
         table.clear()
 
 
@@ -114,6 +129,13 @@ def choose(
     `prepared`: only one that can `prepare`, for a caller that checks the results itself. Raises BackendFault when no
     certified backend serves or the environment names none of ours.
     """
+    name = _choose(left, right, bits, run, prepared, clock)
+    if _forced is None:
+        _used.add(name)
+    return name
+
+
+def _choose(left: Tensor, right: Tensor, bits: int, run: Run, prepared: bool, clock: Clock) -> str:
     device, depth = left.device, left.shape[2]
     if _forced is not None:
         if _forced not in BACKENDS:

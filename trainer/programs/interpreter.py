@@ -80,7 +80,7 @@ class LoadedProgram:
         require_affordable(program, memory_limit)
         self._constants = [to_torch(constant).to(self.device) for constant in program.constants]
         self._ports = specs[: len(program.inputs)]
-        self._steps = _plan(program, kernels)
+        self._steps = plan(program, kernels)
         self._output_names = {int(output.source): output.name for output in program.outputs}
         self.refused = ""
         self._compiled = self._compile(kernels, compiled, memory_limit)
@@ -248,7 +248,7 @@ def _present(value: torch.Tensor | None) -> torch.Tensor:
     return value
 
 
-def _plan(
+def plan(
     program: Program, kernels: Sequence[Kernel]
 ) -> list[tuple[Kernel, tuple[int, ...], tuple[int, ...]]]:
     """Return per node its kernel, its inputs' numbers, and the numbers of the values that end with it."""

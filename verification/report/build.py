@@ -21,6 +21,8 @@ Event = Mapping[str, Any]
 
 FIRST = Round(0)
 NO_WAY = Descent("", (), (), 0, 0)
+MAX_SAID = 400
+"""Letters, and items, of what a peer says of itself that a report keeps."""
 OUTCOMES: dict[Audit, schema.Outcome] = {
     Audit.PASSED: "pass",
     Audit.MISMATCH: "mismatch",
@@ -115,7 +117,8 @@ def build_report(
     names = {str(event["peer"]): name for name, log in events.items() for event in log[:1]}
     losses = _losses(events)
     rounds = tuple(_round(worked, history, losses) for worked in state.rounds if worked.sealed is not None)
-    peers = tuple(_peer(member, state, history, names) for _, member in sorted(state.members.items()))
+    said = {str(log[0]["peer"]): _kernels(log) for log in events.values() if log}
+    peers = tuple(_peer(member, state, history, names, said) for _, member in sorted(state.members.items()))
     peers = tuple(sorted(peers, key=lambda peer: (peer.role != "worker", peer.name, peer.id)))
     evaluation = _evaluation(events)
     return schema.Report(
@@ -194,7 +197,29 @@ def _audit(audit: done.AuditEnded, history: History) -> schema.AuditReport:
     )
 
 
-def _peer(member: Member, state: State, history: History, names: Mapping[str, str]) -> schema.PeerReport:
+def _kernels(log: Sequence[Event]) -> schema.KernelsReport | None:
+    """Return what the owner of a log said last of its kernels, if that can be read: they are a stranger's words."""
+    own = [event for event in log if event["kind"] == "kernels" and event["peer"] == log[0]["peer"]]
+    if not own:
+        return None
+    products, compiled, refused, ratio = (
+        own[-1].get(name) for name in ("products", "compiled", "refused", "over_float32")
+    )
+    if not isinstance(products, list) or not all(isinstance(name, str) for name in products):
+        return None
+    if not isinstance(compiled, bool) or not isinstance(refused, str):
+        return None
+    measured = float(ratio) if type(ratio) is float and math.isfinite(ratio) else None
+    return schema.KernelsReport(tuple(products[:MAX_SAID]), compiled, refused[:MAX_SAID], measured)
+
+
+def _peer(
+    member: Member,
+    state: State,
+    history: History,
+    names: Mapping[str, str],
+    said: Mapping[str, schema.KernelsReport | None],
+) -> schema.PeerReport:
     own = [audit for audit in history.audits.values() if audit.worker == member.address]
     stakes = history.by_round[member.address]
     return schema.PeerReport(
@@ -215,6 +240,7 @@ def _peer(member: Member, state: State, history: History, names: Mapping[str, st
         status=STATUSES[member.standing],
         excluded_in_round=history.excluded.get(member.address),
         stake_history=tuple(stakes),
+        kernels=said.get(checksum(member.address)),
     )
 
 

@@ -53,6 +53,7 @@ def render(report: Report) -> str:
             stories=tuple((dispute, words.story(dispute, names)) for dispute in report.disputes),
             difference=figures.conserved(report),
             traffic=_traffic(report),
+            kernels=words.kernels_said(report, names),
             standing=standing,
         )
     )

@@ -65,6 +65,20 @@ class StakePoint:
 
 
 @dataclass(frozen=True)
+class KernelsReport:
+    """What a peer said in its own log of the kernels that its inner steps run on. Nobody checked it: no bit and no
+    money depends on it, only speed."""
+
+    products: Annotated[tuple[str, ...], "Backends of its exact products."]
+    compiled: Annotated[bool, "Whether the rest of a step ran on compiled loops, and not node by node."]
+    refused: Annotated[str, "Why compiled kernels that it could have had were not used; empty if they were."]
+    over_float32: Annotated[
+        float | None,
+        "Time of a step over that of PyTorch's float32 on the same machine; null when not measured.",
+    ]
+
+
+@dataclass(frozen=True)
 class PeerReport:
     """One peer's part in the run."""
 
@@ -82,6 +96,9 @@ class PeerReport:
     status: Annotated[Status, "Standing at the run's end."]
     excluded_in_round: Annotated[int | None, "Round in which the law excluded the peer; null if never."]
     stake_history: Annotated[tuple[StakePoint, ...], "Stake by round, ascending."]
+    kernels: Annotated[
+        KernelsReport | None, "What the peer said its steps run on, last; null when it said nothing readable."
+    ]
 
 
 @dataclass(frozen=True)

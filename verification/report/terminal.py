@@ -61,7 +61,7 @@ def tables(report: Report) -> Group:
     if report.penalties:
         parts += [Text(), _penalty_table(report, names)]
     if report.peers:
-        parts += [Text(), _peer_table(report, names)]
+        parts += [Text(), _peer_table(report, names), *_kernels(report, names)]
     if report.economics:
         parts += [Text(), _economics_table(report)]
     if report.traffic:
@@ -152,6 +152,14 @@ def _peer_table(report: Report, names: words.Names) -> Table:
         cells = [names(peer.id), peer.role, peer.status, *money, *counts]
         table.add_row(*(_text(cell) for cell in cells), style=style)
     return table
+
+
+def _kernels(report: Report, names: words.Names) -> list[RenderableType]:
+    said = words.kernels_said(report, names)
+    title = (
+        [Text(), _text("What steps ran on, as each peer said; nobody checked it", "italic")] if said else []
+    )
+    return [*title, *(_text(f"  {who}: {text}") for text, who in said)]
 
 
 def _penalty_table(report: Report, names: words.Names) -> Table:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from verification.causes import Cause, Reason
 from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
 from verification.effects import DisputeMoved, Move
-from verification.report.schema import DisputeReport, Report
+from verification.report.schema import DisputeReport, KernelsReport, Report
 from verification.signing import checksum
 
 SHORT_DIGEST = 12
@@ -190,6 +190,24 @@ class Names:
     def __call__(self, address: str) -> str:
         """Return the name that goes with `address`."""
         return self._names.get(address) or short(one_line(address))
+
+
+def kernels(said: KernelsReport) -> str:
+    """Return what a peer said its steps run on."""
+    loops = "on compiled loops" if said.compiled else "node by node"
+    text = f"{', '.join(map(one_line, said.products)) or 'no'} products, the rest {loops}"
+    if said.over_float32 is not None:
+        text += f", {said.over_float32:.1f} times float32's time"
+    return text + (f"; compiled kernels refused: {one_line(said.refused)}" if said.refused else "")
+
+
+def kernels_said(report: Report, names: Names) -> list[tuple[str, str]]:
+    """Return what peers said their steps run on, and who said each."""
+    sayers: dict[str, list[str]] = {}
+    for peer in report.peers:
+        if peer.kernels is not None:
+            sayers.setdefault(kernels(peer.kernels), []).append(names(peer.id))
+    return [(text, ", ".join(who)) for text, who in sayers.items()]
 
 
 def where(dispute: DisputeReport) -> str:
