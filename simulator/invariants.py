@@ -1,12 +1,14 @@
 """What holds after every entry of every run, whoever plays. Each check says why it must. (DESIGN 3)"""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from simulator.cast import Actor
 from simulator.world import World
 from verification import law
 from verification.effects import DisputeEnded, DisputeMoved, Paid, Slashed
-from verification.state import Ruling, Stage
+from verification.manifest import BundleRef
+from verification.state import Ruling, Stage, State
 from verification.units import Address
 
 MOVES = 80
@@ -63,6 +65,20 @@ class Invariants:
         assert deadline is None or deadline > state.now
         assert state.deposit >= 0
         assert all(member.stake >= 0 for member in state.members.values())
+        self._check_indexes(state)
         if state.stage is Stage.ENDED:
             assert not state.open_disputes()
             assert not any(member.escrow or member.owes for member in state.members.values())
+
+    def _check_indexes(self, state: State) -> None:
+        """What is kept only to be found fast must be what it stands for, or a rule overlooks somebody."""
+        assert state.running == {d.number: d for d in state.disputes if d.ruling is None}
+        assert state.debtors == {address for address, member in state.members.items() if member.owes}
+        assert state.joined == Counter(member.role for member in state.members.values())
+        for worked in state.rounds[-1:]:
+            assert worked.weight == sum(worked.members.values())
+            assert worked.attested == sum(worked.members[address] for address in worked.attests)
+            backing = Counter[BundleRef]()
+            for address, ref in worked.seals.items():
+                backing[ref] += worked.members[address]
+            assert worked.backing == backing

@@ -43,8 +43,7 @@ def open_from_audit(
     worked = state.rounds[reveal.work]
     claimed_end = worked.commits[reveal.worker].contribution.digest
     steps = leaf_steps(worked.assignments[reveal.worker].steps, state.manifest.work.leaf_every)
-    pairs = zip(opening.digests, reveal.digests, strict=False)
-    leaf = next((index for index, (claimed, own) in enumerate(pairs) if claimed != own), None)
+    leaf = narrowing.first_change(opening.digests, reveal.digests)
     game = claim_at(leaf, steps, worked.start.digest, opening.digests, claimed_end)
     effects = _open(state, (reveal.work, reveal.worker), verifier, leaf, game, now)
     if game.agreed == worked.failures.get(reveal.worker):

@@ -7,6 +7,7 @@ from verification.debts import RevealDebt
 from verification.effects import AuditEnded, Effect
 from verification.manifest import Place
 from verification.membership import suspend
+from verification.narrowing import first_change
 from verification.sampling import is_private_duty
 from verification.state import Audit, AuditKey, Duty, Ruling, Session, Standing, State
 from verification.statements import Opening, Reveal
@@ -99,9 +100,9 @@ def _was_right(state: State, reveal: Reveal) -> bool:
     ]
     if opening is None or not found:
         return True  # convicted for silence, which no verifier could foresee
-    pairs = zip(opening.digests, reveal.digests, strict=False)
-    first = next((place for place, (claimed, own) in enumerate(pairs) if claimed != own), None)
-    return first == found[0].leaf and not _agree(state, opening, reveal)
+    return first_change(opening.digests, reveal.digests) == found[0].leaf and not _agree(
+        state, opening, reveal
+    )
 
 
 def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:

@@ -15,7 +15,7 @@ from verification.actions import (
     Traced,
     TraceProgram,
 )
-from verification.narrowing import Tracing, entries_of, first_difference, positions
+from verification.narrowing import Tracing, entries_of, first_change, first_difference, positions
 from verification.state import Dispute, State
 from verification.statements import Answer, Evidence, Mismatch, NodeList, Point, Trace
 from verification.units import Count, Digest
@@ -42,8 +42,9 @@ def _list_or_point(dispute: Dispute, own: tuple[Digest, ...]) -> Action:
     game = dispute.game
     if game.entries is None:
         return Say(Answer(dispute.round, Count(game.low), Count(game.high), own))
-    index = next((i for i, entry in enumerate(game.entries) if entry != own[i]), len(own) - 1)
-    return Say(Point(Count(dispute.number), Count(dispute.level), Count(index)))
+    index = first_change(game.entries, own)
+    last = len(own) - 1
+    return Say(Point(Count(dispute.number), Count(dispute.level), Count(last if index is None else index)))
 
 
 def _trace_or_point(dispute: Dispute, done: Results, own: Traced) -> Action:

@@ -66,6 +66,12 @@ def first_failure(values: Sequence[Digest], failures: Collection[Digest]) -> Dig
     return values[start]
 
 
+def first_change(claimed: Sequence[Digest], own: Sequence[Digest]) -> int | None:
+    """Return the index of the first value that two lists do not share; None where one begins the other."""
+    pairs = enumerate(zip(claimed, own, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), None)
+
+
 def answer_fault(claimed: Digest, answer: Answer, failures: Collection[Digest]) -> Cause | None:
     """Return what is wrong with a list of states, None when it folds to the value it replaces. (SPEC.md 6.3)
 

@@ -18,7 +18,7 @@ from verification.digest import ZERO, integer, tagged
 from verification.errors import BadEvidence
 from verification.law import found
 from verification.manifest import cost_of_round, least_stake
-from verification.narrowing import answer_fault, first_failure, lists_needed, narrow, positions
+from verification.narrowing import answer_fault, first_change, first_failure, lists_needed, narrow, positions
 from verification.sampling import (
     SPREAD,
     assign,
@@ -76,6 +76,15 @@ def test_any_point_inside_a_list_shrinks_the_interval_and_none_outside_is_taken(
         start, end, *_ = narrow(low, low + length, ZERO, entries, index)
         assert low <= start < end <= low + length
         assert end - start <= -(-length // MAX_ENTRIES)
+
+
+@given(st.lists(st.booleans(), max_size=9), st.lists(st.booleans(), max_size=9))
+def test_the_first_change_is_the_end_of_what_two_lists_share(claimed: list[bool], own: list[bool]) -> None:
+    one, other = ([value(0, each) for each in values] for values in (claimed, own))
+    index = first_change(one, other)
+    shared = min(len(one), len(other)) if index is None else index
+    assert one[:shared] == other[:shared]
+    assert index is None or one[index] != other[index]
 
 
 @given(st.integers(2, 500), st.integers(0, 63))
