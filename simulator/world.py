@@ -40,8 +40,8 @@ FUNDS = Amount(50_000)
 
 
 @dataclass
-class Seat:
-    """How an actor sits in the world: what it has under way, and what reaches it and leaves it.
+class Station:
+    """How an actor stands in the world: what it has under way, and what reaches it and leaves it.
 
     `awake`: it will look soon. `busy`: what it is saying or computing. `in_vain`: how long the log was when it last
     refused what the actor says. `free_at`: when its machine is. `deaf`: all it sees of the ledger while it is cut off.
@@ -87,7 +87,7 @@ class World:
         self._rng, self._network, self._check = rng, network, check
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
-        self._seats: defaultdict[Actor, Seat] = defaultdict(Seat)
+        self._stations: defaultdict[Actor, Station] = defaultdict(Station)
         self._alarm: int | None = None
         self._pulse: object = None
         self._opened = 0
@@ -140,7 +140,7 @@ class World:
         return not any(
             members[actor.address].stake
             for actor in self.actors
-            if actor.is_up and not self._seats[actor].dumb and actor.address in members
+            if actor.is_up and not self._stations[actor].dumb and actor.address in members
         )
 
     def crash(self, actor: Actor, start: int, end: int | None) -> None:
@@ -149,12 +149,12 @@ class World:
         def down() -> None:
             actor.is_up = False
             actor.crashes += 1
-            self._seats[actor].busy.clear()
+            self._stations[actor].busy.clear()
 
         def up() -> None:
             actor.is_up, actor.results = True, Results()
             actor.me = dataclasses.replace(actor.me, started=self.now)
-            self._seats[actor].free_at = self.now
+            self._stations[actor].free_at = self.now
             self._wake(actor)
 
         self.at(start, down)
@@ -174,14 +174,14 @@ class World:
 
     def cut_off(self, actor: Actor, start: int, end: int, speaks: bool = False) -> None:
         """Let an actor see nothing new of the ledger from `start` to `end`; what it says arrives only if `speaks`."""
-        seat = self._seats[actor]
+        station = self._stations[actor]
 
         def down() -> None:
-            seat.deaf = copy.deepcopy(self.state)
-            seat.dumb = seat.dumb or not speaks
+            station.deaf = copy.deepcopy(self.state)
+            station.dumb = station.dumb or not speaks
 
         def up() -> None:
-            seat.deaf, seat.dumb = None, False
+            station.deaf, station.dumb = None, False
             self._wake(actor)
 
         self.at(start, down)
@@ -199,18 +199,18 @@ class World:
         return share > 0 and self._rng.randrange(MILLION) < share
 
     def _wake(self, actor: Actor) -> None:
-        seat = self._seats[actor]
-        if not seat.awake:
-            seat.awake = True
+        station = self._stations[actor]
+        if not station.awake:
+            station.awake = True
             self.at(self._after(self._network.notice), partial(self._look, actor))
 
     def _look(self, actor: Actor) -> None:
         """Let an actor decide and start what it wants; look again later."""
-        seat = self._seats[actor]
-        seat.awake = False
+        station = self._stations[actor]
+        station.awake = False
         if not actor.is_up:
             return
-        view, twice = seat.deaf or self.state, [] if seat.deaf else self.ledger.contradictions()
+        view, twice = station.deaf or self.state, [] if station.deaf else self.ledger.contradictions()
         for act in actor.decide(view, Millis(max(0, self.now + actor.skew)), twice):
             self._perform(actor, act, view)
         if self.state.stage is not Stage.ENDED or not self.is_settled():
@@ -219,7 +219,7 @@ class World:
     def _perform(self, actor: Actor, act: Act, view: State) -> None:
         match act:
             case Say(body):
-                if self._seats[actor].in_vain.get(act) != len(self.ledger.log):
+                if self._stations[actor].in_vain.get(act) != len(self.ledger.log):
                     self._start_saying(actor, act, actor.sign(view, body))
             case Forge(body):
                 self._transmit(actor, actor.forge(view, body), None)
@@ -229,7 +229,7 @@ class World:
                 self._start_computing(actor, act, view)
 
     def _start_saying(self, actor: Actor, act: Say, data: bytes) -> None:
-        busy = self._seats[actor].busy
+        busy = self._stations[actor].busy
         if act not in busy:
             busy.add(act)
             self._transmit(actor, data, act)
@@ -237,7 +237,7 @@ class World:
     def _transmit(self, actor: Actor, data: bytes, act: Say | None) -> None:
         """Put bytes on their way: they may get lost, arrive twice, and overtake each other."""
         self.traffic["sent"] += 1
-        if self._seats[actor].dumb or self._happens(self._network.lost):
+        if self._stations[actor].dumb or self._happens(self._network.lost):
             self.traffic["lost"] += 1
             self.at(self.now + self._network.resend, partial(self._acknowledge, actor, act))
             return
@@ -249,7 +249,7 @@ class World:
     def _acknowledge(self, actor: Actor, act: Say | None) -> None:
         """End the wait for an answer: the actor may go on, or say the same again."""
         if act is not None:
-            self._seats[actor].busy.discard(act)
+            self._stations[actor].busy.discard(act)
             self._wake(actor)
 
     def _arrive(self, actor: Actor, data: bytes, act: Say | None) -> None:
@@ -259,7 +259,7 @@ class World:
         except Violation as violation:
             self.refused[f"{actor.name}: {violation}"] += 1
             if act is not None:
-                self._seats[actor].in_vain[act] = len(self.ledger.log)
+                self._stations[actor].in_vain[act] = len(self.ledger.log)
         else:
             self.traffic["repeated"] += not is_new
             if is_new:
@@ -278,7 +278,7 @@ class World:
                 self._opened = len(self.state.rounds)
                 self.blobs.forget(self.state)
             for actor in self.actors:
-                if self._seats[actor].deaf is None:
+                if self._stations[actor].deaf is None:
                     self._wake(actor)
 
     def _set_alarm(self) -> None:
@@ -297,24 +297,24 @@ class World:
 
     def _start_computing(self, actor: Actor, action: Computed, view: State) -> None:
         """One machine computes one thing after another, as fast as it is; fetches take no machine."""
-        seat = self._seats[actor]
-        if action in seat.busy:
+        station = self._stations[actor]
+        if action in station.busy:
             return
-        seat.busy.add(action)
+        station.busy.add(action)
         if isinstance(action, FetchState | FetchContribution | RunOuter):
             ready = self._after(self._network.fetch)
         else:
-            begins = max(self.now, seat.free_at)
+            begins = max(self.now, station.free_at)
             ready = begins + 1 + steps_of(view, action) * self._network.step * 100 * SPEED // actor.me.speed
-            seat.free_at = ready
+            station.free_at = ready
         self.at(ready, partial(self._finish, actor, action, actor.results))
 
     def _finish(self, actor: Actor, action: Computed, results: Results) -> None:
         if actor.results is not results or not actor.is_up:
             return
-        seat = self._seats[actor]
-        seat.busy.discard(action)
-        view = seat.deaf or self.state
+        station = self._stations[actor]
+        station.busy.discard(action)
+        view = station.deaf or self.state
         result = actor.compute(action, view, self.blobs, Millis(max(0, self.now + actor.skew)))
         if result is not None:
             actor.results.done[action] = result
