@@ -10,13 +10,13 @@ from p2p.blobs import BlobStore
 from trainer import exact
 from trainer.engine import TorchEngine
 from trainer.folder import RunFolder
+from trainer.ledgers import genesis_of
 from trainer.native import CannotCompile
 from trainer.programs.conversion import to_torch
 from trainer.rounds import Rounds
 from trainer.selfcheck import drawn
 from trainer.speeds import median_seconds
 from verification.executor import StepFailed
-from verification.ledger.local import read_genesis
 from verification.program import Port, decode_program, program_digest, work_units
 from verification.statements import MAX_STATEMENT
 from verification.tensors import Tensor, decode_bundle
@@ -95,7 +95,7 @@ def run_trials(folder: RunFolder, memory: int) -> list[Trial]:
 
     `memory`: bytes that a program may need. Raises UserError and what loading a program raises.
     """
-    manifest = read_genesis(folder.ledger).manifest
+    manifest = genesis_of(folder).manifest
     store, inner = BlobStore(folder.blobs), manifest.programs.inner.digest
     encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
     engine = TorchEngine(encoded, memory, compiled="auto")
