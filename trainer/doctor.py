@@ -15,8 +15,8 @@ from rich.text import Text
 from trainer import exact
 from trainer.console import Console
 from trainer.folder import RunFolder
+from trainer.machine import Kernels
 from trainer.memory import usable_memory
-from trainer.orders import Kernels
 from trainer.programs.interpreter import NoLoops
 from trainer.progress import Stages
 from trainer.selfcheck import kernels_of, over_float32

@@ -30,6 +30,7 @@ from trainer.folder import RunFolder, alone
 from trainer.journal import Journal
 from trainer.ledger_port import LedgerPort, RemoteExecutor
 from trainer.ledgers import genesis_of
+from trainer.machine import Kernels
 from trainer.memory import usable_memory
 from trainer.referee import Referee
 from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
@@ -186,7 +187,7 @@ class Peer:
             )
         return prepared
 
-    def _tell_kernels(self, kernels: orders.Kernels) -> None:
+    def _tell_kernels(self, kernels: Kernels) -> None:
         """Log what steps run on here; refused kernels cost time and money, so a person hears of them."""
         self._log(
             "kernels", products=kernels.products, compiled=kernels.compiled, refused=kernels.refused,

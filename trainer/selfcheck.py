@@ -8,7 +8,7 @@ import torch
 
 from trainer import exact
 from trainer.engine import TorchEngine
-from trainer.orders import Kernels
+from trainer.machine import Kernels
 from trainer.programs.float32 import run_in_float32
 from verification.executor import StepFailed
 from verification.program import Port, Program

@@ -15,6 +15,7 @@ from trainer import peer as peer_module
 from trainer.create import Created
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.machine import Kernels
 from trainer.peer import DESCRIPTORS, Peer, PeerConfig, raise_descriptor_limit
 from trainer.workbench import Workbench
 from verification import actions
@@ -97,7 +98,7 @@ async def test_a_machine_that_computes_otherwise_does_not_stake_and_refused_kern
 ) -> None:
     """A person hears one line of what is slow; the log keeps what steps run on."""
     heard: list[str] = []
-    kernels = orders.Kernels(("float64",), False, "no C compiler was found", Count(2900))
+    kernels = Kernels(("float64",), False, "no C compiler was found", Count(2900))
     prepared = orders.Prepared(golden, agrees, Count(7), Count(9), kernels)
 
     async def ask(order: orders.Prepare, urgency: int) -> orders.Prepared:
