@@ -22,10 +22,9 @@ from pathlib import Path
 from verification.errors import UserError
 
 COMPILERS = ("cc", "gcc", "clang")
-ARM = ("aarch64", "arm64")
-"""What platform.machine() calls 64-bit ARM."""
+ON_ARM = platform.machine() in ("aarch64", "arm64")
 # clang knows no -march=native there, and -mcpu on x86 says another thing.
-NATIVE = "-mcpu=native" if platform.machine() in ARM else "-march=native"
+NATIVE = "-mcpu=native" if ON_ARM else "-march=native"
 # No -ffast-math and nothing of it that changes a result: its start-up code would flush subnormals in this process.
 FLAGS = (
     "-std=gnu11", "-O3", NATIVE, "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv",

@@ -67,6 +67,19 @@ def product(kernel: str) -> str:
     return f"#define product {kernel}_product\n{text(f'{kernel}.c')}"
 
 
+def functions(kernel: str) -> tuple[str, ...]:
+    """Return the names by which the functions of a key of `KERNELS` are called."""
+    packed = (
+        "left_bytes",
+        "right_bytes",
+        "pack_whole_left",
+        "pack_whole_right",
+        "multiply_packed",
+        "has_tiles",
+    )
+    return (f"{kernel}_product", *(packed if kernel == "int8" else ()))
+
+
 def build(target: Target, texts: Mapping[str, str], names: Sequence[str], folder: Path) -> Path:
     """Return a program for the target whose functions of these names can be called; raises AssertionError."""
     declared = f"long {', '.join(f'{name}()' for name in names)};\n"

@@ -67,7 +67,7 @@ def test_inner_steps_reach_the_golden_digests(
 def test_the_products_pass_their_whole_certificates(
     kernel: str, target: Target, machine_for: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = (f"{kernel}_product",)
+    names = arm.functions(kernel)
     made = arm.build(machine_for, {kernel: arm.product(kernel)}, names, tmp_path)
     with arm.started(target, made, names) as machine:
         monkeypatch.setitem(BACKENDS, "arm", arm.Product(machine, kernel).backend())

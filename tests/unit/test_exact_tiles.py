@@ -165,6 +165,7 @@ def test_int8_tiles_are_asked_for_once_and_refused_in_one_line(
         def has_tiles() -> int:
             return tiles
 
+    monkeypatch.setattr(int8, "ON_ARM", False)
     monkeypatch.setattr(int8, "processor_has", lambda feature: feature in features)
     monkeypatch.setattr(int8, "ask_for_tiles", lambda: asked.append("asked") or permission)
     monkeypatch.setattr(int8, "build", lambda text: built.append("built") or Library())

@@ -2,12 +2,16 @@
    and rounded to float32 once. Compiled on the machine that runs it (compiled.py) and certified there before use. */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512BW__) || defined(WIDE_TILES) /* WIDE_TILES: tests try the widest tiles on any processor */
 enum { LANES = 16, ROWS = 12 };
 #elif defined(__AVX2__)
 enum { LANES = 8, ROWS = 6 };
+#elif defined(__aarch64__)
+enum { LANES = 4, ROWS = 8 };
 #else
 enum { LANES = 4, ROWS = 6 };
 #endif
@@ -24,19 +28,6 @@ static inline int32_t pair(int16_t even, int16_t odd) {
     int32_t result;
     memcpy(&result, both, sizeof result);
     return result;
-}
-
-/* sum + even(a) * even(b) + odd(a) * odd(b) in every lane. */
-static inline ints dot(ints sum, ints a, ints b) {
-#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
-    return (ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
-#elif defined(__AVX512BW__)
-    return sum + (ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif defined(__AVX2__) && !defined(WIDE_TILES)
-    return sum + (ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#else
-    return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
-#endif
 }
 
 /* Lay `count` rows, `width` at a time, as [panel][pair][row]; what is missing is zero. */
@@ -60,6 +51,43 @@ static void pack(const operand *from, const int16_t *start, int64_t count, int64
     }
 }
 
+#if defined(__aarch64__) && !defined(WIDE_TILES)
+#define BY_LANES
+/* One pair of ROWS rows by COLUMNS columns: even by even numbers and odd by odd, each a product by one lane. */
+static inline void add_pair(ints sums[ROWS][2], const int32_t *left, const int32_t *right) {
+    int16x8_t first = vld1q_s16((const int16_t *)right), second = vld1q_s16((const int16_t *)right + 8);
+    int16x8_t even = vuzp1q_s16(first, second), odd = vuzp2q_s16(first, second);
+#define ROW(i, rows, pair)                                                                     \
+    sums[i][0] = vmlal_laneq_s16(sums[i][0], vget_low_s16(even), rows, 2 * (pair));            \
+    sums[i][1] = vmlal_high_laneq_s16(sums[i][1], even, rows, 2 * (pair));                     \
+    sums[i][0] = vmlal_laneq_s16(sums[i][0], vget_low_s16(odd), rows, 2 * (pair) + 1);         \
+    sums[i][1] = vmlal_high_laneq_s16(sums[i][1], odd, rows, 2 * (pair) + 1);
+    int16x8_t upper = vld1q_s16((const int16_t *)left), lower = vld1q_s16((const int16_t *)left + 8);
+    ROW(0, upper, 0)
+    ROW(1, upper, 1)
+    ROW(2, upper, 2)
+    ROW(3, upper, 3)
+    ROW(4, lower, 0)
+    ROW(5, lower, 1)
+    ROW(6, lower, 2)
+    ROW(7, lower, 3)
+#undef ROW
+}
+#else
+/* sum + even(a) * even(b) + odd(a) * odd(b) in every lane. */
+static inline ints dot(ints sum, ints a, ints b) {
+#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
+    return (ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(__AVX512BW__)
+    return sum + (ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__) && !defined(WIDE_TILES)
+    return sum + (ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+    return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+#endif
+
 /* high * 2^16 + low = the product of one panel of each side. A sum enters each run of `flush` pairs as 0..2^16-1, its
    upper half moved to `high`, so that no run overflows. */
 static void tile(const int32_t *left, const int32_t *right, int64_t pairs, int64_t flush, int32_t *high,
@@ -68,6 +96,9 @@ static void tile(const int32_t *left, const int32_t *right, int64_t pairs, int64
     memset(high, 0, sizeof *high * ROWS * COLUMNS);
     for (int64_t p = 0; p < pairs;) {
         for (int64_t stop = at_most(p + flush, pairs); p < stop; p++) {
+#if defined(BY_LANES)
+            add_pair(sums, left + p * ROWS, right + p * COLUMNS);
+#else
             const ints *b = (const ints *)(right + p * COLUMNS);
             ints b0 = b[0], b1 = b[1];
 #pragma GCC unroll 16
@@ -76,6 +107,7 @@ static void tile(const int32_t *left, const int32_t *right, int64_t pairs, int64
                 sums[i][0] = dot(sums[i][0], a, b0);
                 sums[i][1] = dot(sums[i][1], a, b1);
             }
+#endif
         }
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {

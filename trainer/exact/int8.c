@@ -4,20 +4,39 @@
 
    Panels hold, for every plane, runs of STEP numbers along the sum: [run][group][row][number of the group], where the
    instructions of the processor say how long a group is. */
-#if (defined(__AMX_INT8__) || defined(__AMXINT8__)) && !defined(PORTABLE_TILES) /* which tests define */
+#if defined(PORTABLE_TILES) /* which tests define */
+#elif defined(__AMX_INT8__) || defined(__AMXINT8__)
 #define AMX_TILES
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_MATMUL_INT8) || defined(__ARM_FEATURE_DOTPROD)
+#define ARM_TILES
+#include <arm_neon.h>
 #endif
 
+#if defined(ARM_TILES)
+/* Sums in 24 of 32 registers; an instruction takes words of four numbers, or with products of matrices of eight. */
+enum { ROWS = 8, COLUMNS = 12, STEP = 64 };
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+enum { LEFT_GROUP = 8, RIGHT_GROUP = 8 };
+#else
+enum { LEFT_GROUP = 4, RIGHT_GROUP = 4 };
+#endif
+#else
 /* Four tiles of 16 x 16 sums: each tile of an operand is loaded once for two products. */
 enum { ROWS = 32, COLUMNS = 32, STEP = 64, LEFT_GROUP = 64, RIGHT_GROUP = 4 };
+#endif
 
-/* Half of the second cache level of processors with tiles; a panel of columns takes a part of the other. */
-static const int64_t tile_rows = ROWS, tile_columns = COLUMNS, cached_bytes = 1 << 20;
+/* Half of the second cache level; a panel of columns takes a part of the other. */
+#if defined(ARM_TILES)
+static const int64_t cached_bytes = 1 << 18;
+#else
+static const int64_t cached_bytes = 1 << 20;
+#endif
+static const int64_t tile_rows = ROWS, tile_columns = COLUMNS;
 
-/* Whether this text was compiled to instructions for tiles. */
+/* Whether this text was compiled to instructions that multiply int8. */
 int has_tiles(void) {
-#if defined(AMX_TILES)
+#if defined(AMX_TILES) || defined(ARM_TILES)
     return 1;
 #else
     return 0;
@@ -65,6 +84,46 @@ static void tile(const int8_t *left, const int8_t *right, int64_t steps, int32_t
     _tile_stored(1, sums + 16, ROW);
     _tile_stored(2, sums + UPPER, ROW);
     _tile_stored(3, sums + UPPER + 16, ROW);
+#elif defined(__ARM_FEATURE_MATMUL_INT8) && defined(ARM_TILES)
+    int32x4_t parts[ROWS / 2][COLUMNS / 2]; /* two rows of two sums */
+    memset(parts, 0, sizeof parts);
+    for (int64_t k = 0; k < steps * STEP; k += 8, left += ROWS * 8, right += COLUMNS * 8) {
+        int8x16_t a[ROWS / 2];
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS / 2; i++) a[i] = vld1q_s8(left + 16 * i);
+#pragma GCC unroll 16
+        for (int j = 0; j < COLUMNS / 2; j++) {
+            int8x16_t b = vld1q_s8(right + 16 * j);
+#pragma GCC unroll 16
+            for (int i = 0; i < ROWS / 2; i++) parts[i][j] = vmmlaq_s32(parts[i][j], a[i], b);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS / 2; i++, sums += 2 * COLUMNS)
+#pragma GCC unroll 16
+        for (int j = 0; j < COLUMNS / 2; j++) {
+            vst1_s32(sums + 2 * j, vget_low_s32(parts[i][j]));
+            vst1_s32(sums + COLUMNS + 2 * j, vget_high_s32(parts[i][j]));
+        }
+#elif defined(ARM_TILES)
+    int32x4_t parts[ROWS][COLUMNS / 4];
+    memset(parts, 0, sizeof parts);
+    for (int64_t k = 0; k < steps * STEP; k += 4, left += ROWS * 4, right += COLUMNS * 4) {
+        int8x16_t upper = vld1q_s8(left), lower = vld1q_s8(left + 16);
+#pragma GCC unroll 16
+        for (int j = 0; j < COLUMNS / 4; j++) {
+            int8x16_t b = vld1q_s8(right + 16 * j);
+            parts[0][j] = vdotq_laneq_s32(parts[0][j], b, upper, 0);
+            parts[1][j] = vdotq_laneq_s32(parts[1][j], b, upper, 1);
+            parts[2][j] = vdotq_laneq_s32(parts[2][j], b, upper, 2);
+            parts[3][j] = vdotq_laneq_s32(parts[3][j], b, upper, 3);
+            parts[4][j] = vdotq_laneq_s32(parts[4][j], b, lower, 0);
+            parts[5][j] = vdotq_laneq_s32(parts[5][j], b, lower, 1);
+            parts[6][j] = vdotq_laneq_s32(parts[6][j], b, lower, 2);
+            parts[7][j] = vdotq_laneq_s32(parts[7][j], b, lower, 3);
+        }
+    }
+    memcpy(sums, parts, sizeof parts);
 #else
     memset(sums, 0, sizeof *sums * ROWS * COLUMNS);
     for (int64_t k = 0; k < steps * STEP; k += RIGHT_GROUP, right += COLUMNS * RIGHT_GROUP)
@@ -122,6 +181,13 @@ static inline void transpose(const uint32_t *from, int rows, int columns, uint32
         }
 }
 
+/* Words of four numbers, `row` and `word` apart, to groups of two words: [words / 2][rows][2]. */
+static inline void join(const uint32_t *from, int row, int word, int rows, int words, uint32_t *to) {
+    for (int k = 0; k < words; k += 2)
+        for (int r = 0; r < rows; r++)
+            for (int n = 0; n < 2; n++) *to++ = from[r * row + (k + n) * word];
+}
+
 /* A run of a panel of `width` rows by STEP numbers, whole, where numbers lie side by side or rows do. Its words of four
    numbers come as they lie in memory; groups of four are words by row, groups of STEP words by word of the row. */
 static inline void pack_run(const int16_t *from, int64_t row, int64_t depth, int width, int group, int planes,
@@ -147,6 +213,8 @@ static inline void pack_run(const int16_t *from, int64_t row, int64_t depth, int
     for (int plane = 0; plane < planes; plane++, to += apart) {
         if (group == (depth == 1 ? STEP : 4))
             memcpy(to, words[plane], width * STEP);
+        else if (group == 8)
+            join(words[plane], depth == 1 ? WORDS : 1, depth == 1 ? 1 : width, width, WORDS, (uint32_t *)to);
         else if (depth == 1)
             transpose(words[plane], width, WORDS, (uint32_t *)to);
         else

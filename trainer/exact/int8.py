@@ -1,6 +1,7 @@
-"""The product of `int8.c`: three products of 7-bit planes on a processor's int8 tiles.
+"""The product of `int8.c`: three products of 7-bit planes on a processor's int8 tiles, or its products of int8 vectors.
 
-Tiles (Intel's AMX) multiply eight times as many int8 as vectors multiply int16. Linux saves the registers only of a
+Tiles (Intel's AMX) multiply eight times as many int8 as vectors multiply int16; ARM's vectors four times (dotprod) or
+eight (i8mm). Linux saves the registers only of a
 process that asked for them, so the process asks before the library is built.
 """
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.exact.compiled import CompiledProduct, Task, text
-from trainer.native import CannotCompile, build, processor_has
+from trainer.native import ON_ARM, CannotCompile, build, processor_has
 
 BITS = 14
 """Two planes of 7 bits hold so many, and their sum fits int8 again."""
@@ -95,14 +96,18 @@ def ask_for_tiles() -> str:
 
 def _load() -> ctypes.CDLL:
     """Return the library; raises CannotCompile where its instructions would end this process."""
-    if not processor_has("amx_int8"):
+    if not ON_ARM and not processor_has("amx_int8"):
         raise CannotCompile("this processor has no int8 tiles (AMX)")
-    if refused := ask_for_tiles():
+    if not ON_ARM and (refused := ask_for_tiles()):
         mend = "use Linux 5.16 or newer, and let a sandbox pass arch_prctl"
         raise CannotCompile(f"the kernel refuses int8 tiles (AMX): {refused}; {mend}")
     library = build(text("int8.c"))
     if not library.has_tiles():
-        raise CannotCompile("the C compiler knows no int8 tiles (AMX): install gcc 11, clang 12 or newer")
+        raise CannotCompile(
+            "this processor, or the C compiler, knows no products of int8 (asimddp)"
+            if ON_ARM
+            else "the C compiler knows no int8 tiles (AMX): install gcc 11, clang 12 or newer"
+        )
     return library
 
 
