@@ -220,7 +220,10 @@ def _answer(workshop: Workshop, message: object, reply: Reply) -> object:
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Do orders until the source ends. The first that needs a run must be Prepare."""
+    """Do orders until the source ends. The first that needs a run must be Prepare.
+
+    A process that flushes subnormal numbers does none.
+    """
     workshop: Workshop | None = None
     while (frame := frames.read(source)) is not None:
         message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
@@ -230,6 +233,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             sink.flush()
 
         try:
+            if workshop is None:
+                exact.require_subnormals()
             if isinstance(message, orders.Prepare):
                 workshop = Workshop(message)
                 reply(workshop.measure())

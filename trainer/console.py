@@ -12,12 +12,15 @@ FALLBACK = "proofswarm.like"
 
 
 class Console(rich.Console):
-    """The console on standard output. A text is no markup: brackets and :names: in it stay what they are."""
+    """The console on standard output, or standard error, which takes every text anyway.
 
-    def __init__(self) -> None:
-        """Take what standard output is now."""
+    A text is no markup: brackets and :names: in it stay what they are.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        """Take what the stream is now."""
         accept_any_text()
-        super().__init__(markup=False, emoji=False, highlight=False)
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def accept_any_text() -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from trainer.console import Console
 
 QUIET_SECONDS = 10.0
 """Where nothing can move, nothing is said more often than this."""
@@ -21,7 +22,7 @@ class Stages:
         columns = (
             SpinnerColumn(),
             BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
         )
         self._progress = Progress(
@@ -46,4 +47,4 @@ class Stages:
         self._begun += 1
         if self._progress.disable and self._clock() - self._told >= QUIET_SECONDS:
             self._told = self._clock()
-            self._console.print(f"{self._begun} of {self._total}: {what}", highlight=False, soft_wrap=True)
+            self._console.print(f"{self._begun} of {self._total}: {what}", soft_wrap=True)

@@ -2,26 +2,28 @@
 
 import io
 
-from rich.console import Console
+import pytest
 
+from trainer.console import Console
 from trainer.progress import QUIET_SECONDS, Stages
 
 
-def test_without_a_terminal_a_line_now_and_then(capsys: object) -> None:
-    errors = io.StringIO()
+def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    stages = Stages(Console(file=errors, stderr=True), 4, lambda: now)
-    stages._console = Console(file=errors)
-    with stages:
+    with Stages(Console(), 4, lambda: now) as stages:
         for what, seconds in (("one", 1), ("two", QUIET_SECONDS), ("three", 1), ("four", QUIET_SECONDS)):
             now += seconds
             stages(what)
-    assert errors.getvalue() == "2 of 4: two\n4 of 4: four\n"
+    shown = capsys.readouterr()
+    assert shown.err == "2 of 4: two\n4 of 4: four\n"
+    assert shown.out == ""
 
 
-def test_on_a_terminal_a_line_that_goes_away() -> None:
+def test_on_a_terminal_a_line_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=80)
+    console = Console()
+    console.file, console._force_terminal, console.is_interactive = screen, True, True
     with Stages(console, 2, lambda: 0.0) as stages:
         stages("certifying")
         stages._progress.refresh()
