@@ -10,8 +10,8 @@
 # weights, or draw them with integers.
 #
 # Seen on 2026-11-28 (x86-64 with AVX2, Python 3.11, numpy 2.4.6):
-#   same in both: rand, randperm, bernoulli_
-#   differ:       randn, normal_, uniform_
+#   same in both: bernoulli_ rand randperm
+#   differ:       normal_ randn uniform_
 #
 # Runs outside CI and without this project's code; needs a processor with AVX2 (status 2 without). Status 0: still so.
 # TORCH_INDEX=URL takes an index of CPU wheels.
