@@ -183,11 +183,10 @@ def test_a_convict_shown_late_pays_once_and_its_open_debts_end() -> None:
     class Later(Verifier):
         """Reports only what is owed for already."""
 
-        def decide(self, state, now):  # type: ignore[no-untyped-def]
+        def decide(self, state, now, twice=()):  # type: ignore[no-untyped-def]
             """Hold reports back until the audits wait for the suspended author."""
-            acts = [
-                a for a in super().decide(state, now) if not isinstance(getattr(a, "body", None), Spoiled)
-            ]
+            wanted = super().decide(state, now, twice)
+            acts = [act for act in wanted if not isinstance(getattr(act, "body", None), Spoiled)]
             owing = {a for a in state.debtors if OpeningDebt(Round(1)) in state.members[a].owes}
             shown = [body for body in self.results.done.values() if isinstance(body, Spoiled)]
             is_judged = owing and state.sessions[1].watch is Watch.DONE
