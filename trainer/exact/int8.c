@@ -7,6 +7,7 @@
 #if defined(PORTABLE_TILES) /* which tests define */
 #elif defined(__AMX_INT8__) || defined(__AMXINT8__)
 #define AMX_TILES
+#pragma GCC target("prefer-vector-width=512") /* half the instructions on the way out */
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_MATMUL_INT8) || defined(__ARM_FEATURE_DOTPROD)
 #define ARM_TILES
@@ -170,6 +171,7 @@ static inline void zip_pairs(const uint16_t *a, const uint16_t *b, int count, ui
 /* Words of four numbers, [rows][columns] to [columns][rows], two by two. */
 static inline void transpose(const uint32_t *from, int rows, int columns, uint32_t *to) {
     for (int c = 0; c < columns; c += 2)
+#pragma clang loop vectorize(disable) /* strided stores, twice as slow */
         for (int r = 0; r < rows; r += 2) {
             uint64_t upper, lower, left, right;
             memcpy(&upper, from + r * columns + c, 8);
