@@ -43,12 +43,8 @@ class Workshop:
     """One run's programs, data and store, and the orders on them."""
 
     def __init__(self, order: orders.Prepare) -> None:
-        """Load what the manifest names from the store; raises Violation for blobs that are not what it says.
-
-        Raises UserError in a process that flushes subnormal numbers.
-        """
+        """Load what the manifest names from the store; raises Violation for blobs that are not what it says."""
         torch.set_num_threads(order.threads)
-        exact.require_subnormals()
         self.manifest = codec.decode(Manifest, order.manifest)
         self.store = BlobStore(Path(order.store))
         programs = self.manifest.programs

@@ -74,7 +74,10 @@ def examine(json_file: Path | None = None, run: RunFolder | None = None) -> int:
     if not found.reproduced:
         _say(console, "this machine must not stake: its results would be convicted", "red")
     else:
-        _say(console, f"paid for: {_pay(found)}")
+        _say(
+            console,
+            f"paid for: {found.rate:.2e} work units a second, each about one operation on one element",
+        )
     if json_file is not None:
         _write(json_file, found)
     return 0 if found.reproduced else 1
@@ -122,7 +125,7 @@ def _steps(console: Console, speeds: list[Speeds], run: RunFolder | None, tell: 
     ratio = over_float32(last.engine, last.inner, last.inputs)
     _say(
         console,
-        f"a step takes {ratio:.2f} times as long as on PyTorch's own float32 kernels, which are not exact",
+        f"a step takes {ratio:.2f} times as long as on PyTorch's float32, which is not exact",
     )
     return Examination(speeds, steps, kernels, ratio)
 
@@ -145,7 +148,7 @@ def _table(device: str, bits: int, found: list[Speeds], native: list[Speeds]) ->
         *(Column(_folded(shape), justify="right", no_wrap=True) for shape in SHAPES),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        title=f"{bits}-bit exact products on {device}, scaled and rounded: GFLOP/s by shape (*: chosen)",
+        title=f"{bits}-bit exact products on {device}: GFLOP/s by shape (*: chosen)",
     )
     for speeds in found:
         certified = (
@@ -171,12 +174,6 @@ def _cell(speeds: Speeds, shape: str) -> str:
 
 def _say(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style or None, soft_wrap=True)
-
-
-def _pay(found: Examination) -> str:
-    last = found.steps[-1]
-    units = f"a work unit is about one operation on one element; {last.what} has {last.work_units:.2e}"
-    return f"{found.rate:.2e} work units a second ({units})"
 
 
 def _write(file: Path, found: Examination) -> None:
