@@ -67,7 +67,7 @@ class CompiledProduct:
         try:
             return self._load()
         except CannotCompile as error:
-            return error
+            return CannotCompile(str(error))  # a new one: the frames of that one would keep a step's tensors
 
     def refusal(self, device: torch.device) -> str:
         """Say why this machine's processor cannot serve, or nothing."""

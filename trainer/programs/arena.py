@@ -1,8 +1,12 @@
 """Places of buffers in one block of memory, from when each is needed: nothing is allocated while a program runs."""
 
 import bisect
+import contextlib
+import mmap
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
+
+import torch
 
 from trainer.native import CannotCompile
 from trainer.programs.groups import Work
@@ -23,6 +27,19 @@ class Life(NamedTuple):
     first: int
     last: int
     number: int
+
+
+def block(size: int) -> torch.Tensor:
+    """Return zeros, uint8 [size], that go back to the system with the last tensor in them.
+
+    Among the heap's small pieces, blocks of this size that come and go would leave holes that nothing else fits.
+    """
+    memory = mmap.mmap(-1, max(size, 1))
+    with contextlib.suppress(
+        AttributeError, OSError
+    ):  # large pages cost fewer faults, where the system has them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)[:size]
 
 
 def last_steps(steps: Sequence[Work]) -> dict[int, int]:

@@ -39,13 +39,12 @@ class CheckFailed(ArithmeticError):
 
 @dataclass(frozen=True)
 class _Loop:
-    """A group ready to call: its function, the places of its buffers among all, what it makes outside the arena."""
+    """A group ready to call: its function, and the places of its buffers among all."""
 
     group: Group
     call: Callable[[int, object, int], int]
     places: object
     large: bool
-    fresh: tuple[int, ...]
     ending: tuple[int, ...]
 
 
@@ -87,6 +86,8 @@ class CompiledProgram:
         self._sizes, self._dtypes = self._buffers()
         self._products = self._products_in_arena()
         self._places, self.arena_bytes = arena.arrange(self._lives())
+        made = sorted(self._results & self._loops)
+        self._result_places, self._result_bytes = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in made])
         self._slot = {number: place for place, number in enumerate(self._sizes)}
         self._slots = (ctypes.c_void_p * len(self._slot))()
         self._library, calls = self._build()
@@ -102,13 +103,14 @@ class CompiledProgram:
     def memory_bytes(self) -> int:
         """What a run holds at most: the arena, inputs, constants, results, and what steps make outside the arena."""
         outside = (number for number in self._sizes if number not in self._places)
-        return self.arena_bytes + sum(self._sizes[n] * self._dtypes[n].itemsize for n in outside)
+        return self.arena_bytes + sum(self._bytes(n) for n in outside)
 
     def run(
         self, inputs: Sequence[torch.Tensor], tap: Callable[[int, torch.Tensor], None] | None = None
     ) -> list[torch.Tensor]:
         """Return the outputs; a `tap` hears the number and result of every node whose result is kept.
 
+        Outputs share one block of memory: who keeps one of them keeps all.
         Raises CheckFailed where the step may have to end.
         """
         self._start(inputs)
@@ -116,8 +118,6 @@ class CompiledProgram:
         try:
             for work in self._work:
                 if isinstance(work, _Loop):
-                    for number in work.fresh:
-                        self._hold(number, torch.empty(self._sizes[number], dtype=self._dtypes[number]))
                     if work.call(table, work.places, threads if work.large else 1):
                         raise CheckFailed
                 else:
@@ -135,9 +135,12 @@ class CompiledProgram:
 
     def _start(self, inputs: Sequence[torch.Tensor]) -> None:
         if self._arena is None:
-            self._arena = torch.empty(self.arena_bytes, dtype=torch.uint8)
+            self._arena = arena.block(self.arena_bytes)
             for number, place in self._places.items():
                 self._slots[self._slot[number]] = self._arena.data_ptr() + place
+        results = arena.block(self._result_bytes)
+        for number, place in self._result_places.items():
+            self._hold(number, results[place : place + self._bytes(number)].view(self._dtypes[number]))
         for number, tensor in [*enumerate(inputs), *self._constants.items()]:
             self._hold(number, tensor.contiguous())
 
@@ -192,8 +195,8 @@ class CompiledProgram:
         if operand in self._views:
             return self._views[operand]
         assert self._arena is not None
-        start, dtype = self._places[operand.root], self._dtypes[operand.root]
-        flat = self._arena[start : start + self._sizes[operand.root] * dtype.itemsize].view(dtype)
+        start = self._places[operand.root]
+        flat = self._arena[start : start + self._bytes(operand.root)].view(self._dtypes[operand.root])
         made = _strided(flat, operand.layout)
         if made.untyped_storage().data_ptr() == self._arena.untyped_storage().data_ptr():
             self._views[operand] = made  # else it is a copy, which would be stale in the next run
@@ -213,6 +216,9 @@ class CompiledProgram:
         sizes = {number: torch.Size(known[number].shape).numel() for number in numbers}
         return sizes, {number: TORCH_DTYPES[known[number].dtype] for number in numbers}
 
+    def _bytes(self, number: int) -> int:
+        return self._sizes[number] * self._dtypes[number].itemsize
+
     def _products_in_arena(self) -> set[Step]:
         """Return the products whose operands all come from loops, for which a backend can be prepared."""
         cpu = torch.device("cpu")
@@ -229,7 +235,7 @@ class CompiledProgram:
     def _lives(self) -> list[Life]:
         last = arena.last_steps(self._plan.steps)
         return [
-            Life(self._sizes[number] * self._dtypes[number].itemsize, place, last[number], number)
+            Life(self._bytes(number), place, last[number], number)
             for place, work in enumerate(self._plan.steps)
             if isinstance(work, Group) or work in self._products
             for number in work.makes
@@ -270,8 +276,7 @@ class CompiledProgram:
         call.argtypes, call.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int), ctypes.c_int
         places = (ctypes.c_int * len(buffers))(*[self._slot[number] for number in buffers])
         large = group.rows * group.columns * max(group.depth, 1) >= SMALL
-        fresh = tuple(number for number in group.makes if number in self._results)
-        return _Loop(group, call, places, large, fresh, ending)
+        return _Loop(group, call, places, large, ending)
 
 
 def _bits(step: Step) -> int:

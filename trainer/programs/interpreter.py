@@ -84,7 +84,7 @@ class LoadedProgram:
         self._output_names = {int(output.source): output.name for output in program.outputs}
         self.refused = ""
         self._compiled = self._compile(kernels, compiled, memory_limit)
-        self._certified = False
+        self._certified = self._settled = False
 
     @property
     def is_compiled(self) -> bool:
@@ -104,6 +104,9 @@ class LoadedProgram:
             return self._run_nodes(inputs, tap)
         if not self._certified:
             return self._run_both(self._compiled, inputs)
+        if not self._settled:
+            _give_memory_back()  # by now the caller has dropped what it gave to the first run
+            self._settled = True
         try:
             return self._compiled.run(inputs)
         except CheckFailed:
