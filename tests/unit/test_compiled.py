@@ -1,10 +1,12 @@
 """Compiled loops against the operators' own kernels: the same bits, the same errors, and never a wrong number."""
 
+import ctypes
 import dataclasses
 import itertools
 import math
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tests.loops import BINARY, REDUCED, UNARY, bounded, digest, every_operator,
 from tests.lowered import program_of, vjp
 from trainer import exact, native
 from trainer.exact import choice
+from trainer.exact.compiled import CompiledProduct
 from trainer.programs import again, compiled, emit, fusion, groups, layouts
 from trainer.programs.builder import Builder, Value
 from trainer.programs.compiled import CheckFailed, CompiledProgram
@@ -287,6 +290,25 @@ def test_a_tap_hears_every_node() -> None:
     loaded, heard = LoadedProgram(ratio(), compiled=True), []
     loaded.run([torch.ones(4), torch.ones(4)], lambda number, made: heard.append(number))
     assert heard == list(range(first_node(ratio()), first_node(ratio()) + len(ratio().nodes)))
+
+
+def test_a_refusal_keeps_no_step_alive() -> None:
+    """A product backend refuses in the middle of a first step; the frames of what it raised would hold all inputs."""
+
+    def load() -> ctypes.CDLL:
+        raise native.CannotCompile("no tiles")
+
+    refusal = CompiledProduct(load, lambda bits: 1).library
+    assert isinstance(refusal, native.CannotCompile) and str(refusal) == "no tiles"
+    assert refusal.__traceback__ is refusal.__context__ is None
+
+
+def test_inputs_are_let_go_after_a_run() -> None:
+    loaded, y = LoadedProgram(ratio(), compiled=True), torch.ones(4)
+    made = [loaded.run([torch.ones(4), y]) for _ in range(2)]
+    alive = weakref.ref(y)
+    del y
+    assert alive() is None and len(made) == 2
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
