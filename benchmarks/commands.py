@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.console import accept_any_text
+from trainer.commands.console import accept_any_text
 from verification.errors import ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, help="The figures in the README, one command each.")

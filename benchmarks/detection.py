@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.record import write_record
 from simulator.detection import ADVERSARIES, VERIFIERS, Cell, Played, Setting, play
-from trainer.console import Console
+from trainer.commands.console import Console
 from verification.errors import UserError
 from verification.units import MILLION, PPM
 

@@ -19,16 +19,21 @@ from rich.table import Table
 from benchmarks.record import write_record
 from benchmarks.trainers import MODELS, Recipe
 from simulator.toy import minimal
-from trainer import reexecution
-from trainer.console import Console
-from trainer.engine import Tensors, TorchEngine
+from trainer.commands.console import Console
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram, Tap
-from trainer.programs.trace import TraceConfig, TracedRun, trace_run
-from trainer.rounds import Job, Rounds
-from trainer.tasks import causal_lm_loss
+from trainer.programs.tracing.trace import TraceConfig, TracedRun, trace_run
+from trainer.rounds import reexecution
+from trainer.rounds.torch_engine import Tensors, TorchEngine
+from trainer.rounds.training import Job, Rounds
+from trainer.runs.tasks import causal_lm_loss
 from verification import disputes, law, signing
-from verification.actions import (
+from verification.audits import salted_root
+from verification.digest import ZERO, tagged
+from verification.evidence.collect import convictions
+from verification.evidence.file import pack
+from verification.evidence.retrial import verify
+from verification.honest.actions import (
     FetchState,
     ListStates,
     OpenNode,
@@ -37,12 +42,8 @@ from verification.actions import (
     Say,
     TraceProgram,
 )
-from verification.audits import salted_root
-from verification.convictions import convictions
-from verification.digest import ZERO, tagged
-from verification.evidence import pack
+from verification.honest.moves import moves_in
 from verification.manifest import BundleRef, DataRef, Manifest, Place, ProgramRef, Programs
-from verification.moves import moves_in
 from verification.program import (
     Node,
     Output,
@@ -51,7 +52,6 @@ from verification.program import (
     encode_program,
     first_node,
 )
-from verification.retrial import verify
 from verification.state import Assignment, Member, Phase, RoundState, Ruling, Stage, State, Turn
 from verification.statements import (
     VERIFIER,

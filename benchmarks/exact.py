@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, data
-from trainer.children import python
+from trainer.compute.children import python
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import golden
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Trainer, data
-from trainer.tasks import causal_lm_loss
+from trainer.runs.tasks import causal_lm_loss
 from verification.errors import UserError
 
 NATIVE = ("float32", "float32-onednn", "float32-compiled", "bfloat16", "alia-carbon")

@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 
 from benchmarks.trainers import MODELS, ExactTrainer, data
-from trainer.console import Console
+from trainer.commands.console import Console
 from verification.program import first_node, values
 
 STEPS = 3

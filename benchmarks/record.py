@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer.memory import usable_memory
+from trainer.compute.memory import usable_memory
 from verification.errors import UserError
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

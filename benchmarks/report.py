@@ -13,8 +13,8 @@ from rich.text import Text
 from benchmarks import bars, curves, gpu, losses
 from benchmarks.exact import Row, compare, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, write_record
-from trainer.children import python
-from trainer.console import Console
+from trainer.commands.console import Console
+from trainer.compute.children import python
 from verification.errors import UserError
 
 TITLES = {

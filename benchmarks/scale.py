@@ -21,7 +21,7 @@ from benchmarks.record import write_record
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
 from simulator.toy import ToyExecutor
 from simulator.world import World
-from trainer.console import Console
+from trainer.commands.console import Console
 from verification import codec
 from verification.economics import safe_committee
 from verification.errors import UserError

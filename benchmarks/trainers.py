@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer.models import build_model
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.optimiser import AdamW
 from trainer.programs.shapes import DEFAULT_BITS
-from trainer.programs.trace import TraceConfig, trace_run
-from trainer.tasks import causal_lm_loss
-from trainer.text import python_reference, records_of
+from trainer.programs.tracing.optimiser import AdamW
+from trainer.programs.tracing.trace import TraceConfig, trace_run
+from trainer.runs.models import build_model
+from trainer.runs.tasks import causal_lm_loss
+from trainer.runs.text import python_reference, records_of
 from verification import codec
 from verification.program import Program, decode_program, encode_program
 from verification.tensors import decode_bundle

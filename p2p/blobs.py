@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from p2p.messages import MAX_CHUNKS, BlobInfo
-from verification.addresses import CHUNK_BYTES, address, address_of, chunk_digest
 from verification.codec import decode, encode
+from verification.content import CHUNK_BYTES, address, address_of, chunk_digest
 from verification.errors import BadEvidence, Malformed, Unavailable
 from verification.merkle import root
 from verification.units import Count, Digest

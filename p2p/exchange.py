@@ -21,8 +21,8 @@ from p2p.mail import Kind
 from p2p.messages import BlobInfo, BlobQuery, Chunk, ChunkQuery
 from p2p.partial import Partial, known_info
 from p2p.transport import PeerAddress
-from verification.addresses import CHUNK_BYTES
 from verification.codec import decode, encode
+from verification.content import CHUNK_BYTES
 from verification.errors import Malformed, Unavailable, Violation
 from verification.signing import checksum
 from verification.units import Address, Count, Digest

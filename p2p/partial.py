@@ -8,8 +8,8 @@ from typing import Self
 
 from p2p.blobs import BlobStore, check_info, chunk_span, read_list, write_whole
 from p2p.messages import BlobInfo
-from verification.addresses import chunk_digest
 from verification.codec import encode
+from verification.content import chunk_digest
 from verification.errors import BadEvidence, Unavailable
 from verification.units import Digest
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.toy import DATA, ToyEngine, ToyExecutor, norm_of, numbers, reference
-from trainer import reexecution
-from trainer.rounds import HONEST, Conduct, Disputed, Job, Rounds
-from verification import actors, codec, law, signing, spoilage
-from verification.actions import (
+from trainer.rounds import reexecution
+from trainer.rounds.training import HONEST, Conduct, Disputed, Job, Rounds
+from verification import codec, law, signing, spoilage
+from verification.adversaries import Act, Behaviour, View, decide_as, result_as
+from verification.availability import show
+from verification.content import address_of, chunks_root
+from verification.errors import Unavailable
+from verification.honest import decide as actors
+from verification.honest.actions import (
     Computed,
     FetchContribution,
     FetchState,
@@ -24,11 +29,7 @@ from verification.actions import (
     TraceProgram,
     Work,
 )
-from verification.actors import Self
-from verification.addresses import address_of, chunks_root
-from verification.adversaries import Act, Behaviour, View, decide_as, result_as
-from verification.availability import show
-from verification.errors import Unavailable
+from verification.honest.decide import Self
 from verification.ledger.log import Twice
 from verification.manifest import BundleRef, Place
 from verification.outer import mixture, outer_inputs

@@ -15,8 +15,8 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.network import Network
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import CHEATS, conduct_named
-from trainer.rounds import HONEST
+from trainer.rounds.cheats import CHEATS, conduct_named
+from trainer.rounds.training import HONEST
 from verification.adversaries import AnswerHonestly, Behaviour, Collude, CopyWork, Ring, Whisper, Withhold
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, DisputeEnded, Slashed

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from verification import codec
-from verification.addresses import address_of
+from verification.content import address_of
 from verification.digest import ZERO
 from verification.errors import BadEvidence, Refused, Unavailable
 from verification.executor import StepFailed
@@ -286,7 +286,7 @@ class ToyExecutor:
 
 
 class ToyEngine:
-    """The engine that `trainer.rounds` asks for; a handle is a tuple of tensors."""
+    """The engine that `trainer.rounds.training` asks for; a handle is a tuple of tensors."""
 
     def __init__(self) -> None:
         """Use an executor of its own."""

@@ -18,7 +18,10 @@ from simulator.memory import Clock, MemoryLedger
 from simulator.network import CALM, Network
 from simulator.toy import START
 from verification import law
-from verification.actions import (
+from verification.adversaries import Act, Forge, Throw
+from verification.effects import Effect
+from verification.errors import Violation
+from verification.honest.actions import (
     Computed,
     FetchContribution,
     FetchState,
@@ -26,9 +29,6 @@ from verification.actions import (
     RunOuter,
     Say,
 )
-from verification.adversaries import Act, Forge, Throw
-from verification.effects import Effect
-from verification.errors import Violation
 from verification.ledger.log import Genesis
 from verification.manifest import Manifest, cost_of_round
 from verification.state import Member, Stage, State

@@ -17,7 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 if TYPE_CHECKING:
-    from trainer.create import Created
+    from trainer.runs.create import Created
 
 
 @pytest.fixture(scope="session")

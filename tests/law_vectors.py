@@ -15,9 +15,8 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.memory import Clock, MemoryLedger
 from simulator.toy import BrokenEngine, minimal
 from simulator.world import World
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification import codec
-from verification.actions import Say
 from verification.adversaries import (
     Act,
     Behaviour,
@@ -29,6 +28,7 @@ from verification.adversaries import (
 )
 from verification.digest import tagged
 from verification.effects import Slashed
+from verification.honest.actions import Say
 from verification.ledger.log import Genesis
 from verification.state import Phase, Stage, State, Watch
 from verification.statements import (

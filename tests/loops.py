@@ -5,8 +5,8 @@ import math
 
 import torch
 
-from trainer.programs.builder import Builder, Value
 from trainer.programs.conversion import from_torch
+from trainer.programs.tracing.builder import Builder, Value
 from verification.program import Program
 from verification.tensors import tensor_digest
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trainer.programs.builder import Builder
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.lower import Lowering
-from trainer.programs.trace import make_graph, without_mutations
+from trainer.programs.tracing.builder import Builder
+from trainer.programs.tracing.lower import Lowering
+from trainer.programs.tracing.trace import make_graph, without_mutations
 
 Function = Callable[..., torch.Tensor]
 

@@ -16,12 +16,12 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import BrokenEngine, ToyExecutor, minimal
 from simulator.world import World
 from tests import law_vectors
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification import codec, law, merkle
 from verification.adversaries import AnswerHonestly, Equivocate
-from verification.convictions import convictions
 from verification.digest import tagged
-from verification.evidence import FORMAT, Conviction, File, pack, unpack
+from verification.evidence.collect import convictions
+from verification.evidence.file import FORMAT, Conviction, File, pack, unpack
 from verification.manifest import Place
 from verification.statements import (
     Answer,

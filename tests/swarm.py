@@ -12,10 +12,10 @@ from typing import IO, Any
 from p2p.blobs import BlobStore
 from p2p.identity import load
 from tests.checkout import environment
-from trainer.children import python
+from trainer.commands.report import make_executor
+from trainer.compute.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
-from trainer.inspect import make_executor
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
 from verification.signing import checksum
 from verification.state import State

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.create import Created, create_run
-from trainer.job import parse_job
+from trainer.runs.create import Created, create_run
+from trainer.runs.job import parse_job
 
 TEXT = "".join(f"Line {number % 7} of a text that says the same again.\n" for number in range(120))
 JOB: dict[str, Any] = {

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from trainer import exact
-from trainer.models import build_model
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.optimiser import AdamW
-from trainer.programs.trace import Loss, TraceConfig, TracedRun, trace_run
-from trainer.tasks import TASKS, image_loss
+from trainer.programs.tracing.optimiser import AdamW
+from trainer.programs.tracing.trace import Loss, TraceConfig, TracedRun, trace_run
+from trainer.runs.models import build_model
+from trainer.runs.tasks import TASKS, image_loss
 
 ADAMW = AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=4)
 JOB = TraceConfig(

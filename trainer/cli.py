@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.console import accept_any_text
+from trainer.commands.console import accept_any_text
 from verification.errors import ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -47,7 +47,7 @@ def demo(
     ] = None,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
-    from trainer.demo import DemoSettings, run_demo
+    from trainer.commands.demo import DemoSettings, run_demo
 
     raise typer.Exit(run_demo(DemoSettings(out, cheat, rounds, workers, verifiers, seed, text)))
 
@@ -62,7 +62,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Is this machine bit-exact, and how fast? Exits with 1 when it must not stake."""
-    from trainer.doctor import examine
+    from trainer.commands.doctor import examine
     from trainer.folder import RunFolder
 
     raise typer.Exit(examine(json_file, None if run is None else RunFolder(run).checked()))
@@ -77,8 +77,8 @@ def run_create(
     ] = False,
 ) -> None:
     """Trace a job's model and open the run on a new local ledger."""
-    from trainer.create import create_run
-    from trainer.job import read_job
+    from trainer.runs.create import create_run
+    from trainer.runs.job import read_job
 
     created = create_run(read_job(job), job.parent, out, typer.echo, unsafe_economics)
     created.folder.job.write_bytes(job.read_bytes())
@@ -115,11 +115,11 @@ def peer(
     import trio
 
     from p2p.identity import load
-    from trainer.cheats import names_in, roles_of
+    from trainer.compute.memory import usable_memory
     from trainer.folder import RunFolder
-    from trainer.memory import usable_memory
-    from trainer.peer import Peer, PeerConfig, run_peer
-    from trainer.rogue import Rogue
+    from trainer.peer.rogue import Rogue
+    from trainer.peer.runtime import Peer, PeerConfig, run_peer
+    from trainer.rounds.cheats import names_in, roles_of
     from verification.statements import VERIFIER, WORKER
 
     if role not in (WORKER, VERIFIER):
@@ -139,8 +139,8 @@ def report(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
 ) -> None:
     """Make report.json and report.html again from ledger and events, and print what happened."""
+    from trainer.commands.report import print_report, write_report
     from trainer.folder import RunFolder
-    from trainer.inspect import print_report, write_report
 
     print_report(write_report(RunFolder(run).checked()))
 
@@ -155,7 +155,7 @@ def demand(
     worker: Annotated[str | None, typer.Option(help="Whose contribution: a peer's name or account.")] = None,
 ) -> None:
     """Pay to see a drawn chunk of a contribution, and say what came of it. Status 0 if it was shown, else 1."""
-    from trainer.demand import run_demand
+    from trainer.commands.demand import run_demand
     from trainer.folder import RunFolder
 
     raise typer.Exit(run_demand(RunFolder(run).checked(), key, number, worker, typer.echo))
@@ -166,7 +166,7 @@ def verify(
     evidence: Annotated[Path, typer.Argument(help="A file of a run's evidence folder.")],
 ) -> None:
     """Check a conviction offline: signed words, the one node, its inputs. Status 0 if it holds, else 1."""
-    from trainer.evidence import check_file
+    from trainer.commands.verify import check_file
 
     raise typer.Exit(check_file(evidence))
 

@@ -7,8 +7,8 @@ bytes do not decode to that contribution, so the bytes and the commitment prove 
 from collections.abc import Sequence
 
 from verification import codec, disputes, judgement, money
-from verification.addresses import address, chunks_root
 from verification.causes import Cause, Reason
+from verification.content import address, chunks_root
 from verification.debts import OpeningDebt
 from verification.effects import Effect
 from verification.errors import BadEvidence, Malformed, Refused

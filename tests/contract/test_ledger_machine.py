@@ -13,9 +13,9 @@ from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.memory import Clock
 from simulator.toy import START, minimal
 from tests.contract.ledgers import KINDS, Run, log_of
-from verification.actions import Say
-from verification.actors import decide
 from verification.errors import Violation
+from verification.honest.actions import Say
+from verification.honest.decide import decide
 from verification.ledger.log import Genesis, verify_chain
 from verification.manifest import cost_of_round
 from verification.units import Address, Amount, Millis

@@ -15,8 +15,8 @@ from p2p.identity import Identity
 from p2p.messages import BlobInfo, BlobQuery, Chunk, ChunkQuery
 from p2p.partial import Partial, known_info
 from p2p.transport import PeerAddress
-from verification.addresses import CHUNK_BYTES
 from verification.codec import decode, encode
+from verification.content import CHUNK_BYTES
 from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.units import Millis

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from p2p.errors import Declined
-from p2p.gossip import BURST, HINT, MAX_TOPICS, MILLIS_PER_MESSAGE, Rumours
+from p2p.hints import BURST, HINT, MAX_TOPICS, MILLIS_PER_MESSAGE, Rumours
 from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.messages import Hint, Hints

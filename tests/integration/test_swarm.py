@@ -15,23 +15,23 @@ from multiaddr import Multiaddr
 from p2p.blobs import info_digest
 from p2p.envelope import SIGNATURE_BYTES, VERSION, Envelope, first_sequence, seal
 from p2p.exchange import CHUNK, LIST
-from p2p.gossip import Rumours
+from p2p.hints import Rumours
 from p2p.host import PostOffice
 from p2p.identity import Identity, load
 from p2p.messages import BlobInfo, Chunk, Hints
 from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
 from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, places, swarm
 from tests.tiny import make_run
-from trainer.demand import run_demand
-from trainer.evidence import LazyExecutor
+from trainer.commands.demand import run_demand
+from trainer.commands.report import make_executor, read_report, write_report
+from trainer.commands.verify import LazyExecutor
 from trainer.folder import RunFolder
-from trainer.inspect import make_executor, read_report, write_report
 from verification import codec, law, signing
-from verification.addresses import chunk_digest
+from verification.content import chunk_digest
 from verification.digest import ZERO, tagged
+from verification.evidence.retrial import verify
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
 from verification.manifest import BundleRef, Place, run_id
-from verification.retrial import verify
 from verification.sampling import leaf_steps
 from verification.state import Phase, Ruling, Stage, Standing
 from verification.statements import (

@@ -7,9 +7,9 @@ import pytest
 
 from tests.checkout import ROOT
 from tests.swarm import PeerProcess
-from trainer import demo
-from trainer.create import Created
+from trainer.commands import demo
 from trainer.folder import RunFolder
+from trainer.runs.create import Created
 from verification.statements import VERIFIER, WORKER
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]

@@ -1,4 +1,4 @@
-"""ARM processors under an emulator: kernels cross-compiled as `trainer.native` compiles them, called over a pipe."""
+"""ARM processors under an emulator: kernels compiled as `trainer.exact.native` does it, called over a pipe."""
 
 import ctypes
 import shutil
@@ -11,20 +11,19 @@ from typing import NamedTuple
 
 import torch
 
-from trainer import native
-from trainer.exact import int8
+from trainer.exact import int8, native
 from trainer.exact.backends import Backend
-from trainer.exact.compiled import Task, text
+from trainer.exact.c_product import Task, text
 from trainer.exact.int8 import INT8, TileProduct
 from trainer.exact.int16 import INT16
+from trainer.exact.native import CannotCompile
 from trainer.exact.quantise import BITS_MAX
-from trainer.native import CannotCompile
-from trainer.programs import compiled, emit, fusion
-from trainer.programs.compiled import CheckFailed
 from trainer.programs.conversion import to_torch
-from trainer.programs.groups import Group, Operand, Step
 from trainer.programs.interpreter import Tap
 from trainer.programs.kernels import TORCH_DTYPES
+from trainer.programs.loops import compiled, emit, fusion
+from trainer.programs.loops.compiled import CheckFailed
+from trainer.programs.loops.groups import Group, Operand, Step
 from trainer.programs.operators import bind
 from trainer.programs.shapes import Spec
 from verification.program import Program, values

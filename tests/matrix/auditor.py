@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer import frames
-from trainer.engine import TorchEngine
-from trainer.rounds import Job, Rounds
+from trainer.compute import frames
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import Job, Rounds
 from verification import codec
 from verification.manifest import Manifest
 from verification.outer import outer_inputs

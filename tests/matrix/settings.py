@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from benchmarks import golden
 from tests.checkout import ROOT
-from trainer.children import python
+from trainer.compute.children import python
 from trainer.exact.backends import BACKENDS
 from trainer.exact.choice import FORCE
-from trainer.native import processor_has
+from trainer.exact.native import processor_has
 
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)
 WIDTHS = ("DEFAULT", "AVX2", "AVX512")

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import golden
 from tests.matrix.settings import FULL, LIBRARIES, QUICK, WIDTHS, Setting, run
-from trainer import native
+from trainer.exact import native
 from trainer.exact.backends import BACKENDS
 from trainer.exact.choice import LACKING
 

@@ -22,14 +22,16 @@ from simulator.toy import minimal, reference
 from simulator.world import World
 from tests.matrix.auditor import Made, Mix, Part, Setup, Train
 from tests.matrix.settings import QUICK, Setting
-from trainer import frames
-from trainer.children import python
+from trainer.compute import frames
+from trainer.compute.children import python
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.operators import ARITHMETIC
-from trainer.programs.optimiser import AdamW
-from trainer.programs.trace import TraceConfig, TracedRun, trace_run
+from trainer.programs.tracing.optimiser import AdamW
+from trainer.programs.tracing.trace import TraceConfig, TracedRun, trace_run
 from verification import codec
-from verification.actions import (
+from verification.digest import integer, tagged
+from verification.effects import AuditEnded, DisputeOpened, Slashed
+from verification.honest.actions import (
     Computed,
     FetchContribution,
     FetchState,
@@ -37,8 +39,6 @@ from verification.actions import (
     RunRound,
     Work,
 )
-from verification.digest import integer, tagged
-from verification.effects import AuditEnded, DisputeOpened, Slashed
 from verification.manifest import BundleRef, DataRef, Manifest, ProgramRef, Programs
 from verification.outer import mixture
 from verification.program import encode_program, program_digest

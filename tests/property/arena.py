@@ -7,15 +7,15 @@ from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.memory import Clock, MemoryLedger
 from simulator.toy import START, minimal
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification import law
-from verification.actions import (
+from verification.adversaries import Forge, Throw
+from verification.errors import Violation
+from verification.honest.actions import (
     Results,
     Say,
 )
-from verification.actors import needed_rounds
-from verification.adversaries import Forge, Throw
-from verification.errors import Violation
+from verification.honest.decide import needed_rounds
 from verification.ledger.log import Genesis
 from verification.manifest import cost_of_round
 from verification.state import Phase, Stage, State, open_questions, total_money

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.toy import DATA, START, ToyEngine, ToyExecutor, minimal, reference, vector
-from trainer import reexecution
-from trainer.rounds import Disputed, Job, Rounds
+from trainer.rounds import reexecution
+from trainer.rounds.training import Disputed, Job, Rounds
 from verification import disputes, law
-from verification.actions import (
+from verification.digest import ZERO, integer, tagged
+from verification.executor import Now, failed
+from verification.honest.actions import (
     FetchState,
     ListStates,
     OpenNode,
@@ -20,10 +22,8 @@ from verification.actions import (
     Traced,
     TraceProgram,
 )
-from verification.digest import ZERO, integer, tagged
-from verification.executor import Now, failed
+from verification.honest.moves import moves_in
 from verification.manifest import BundleRef, Place
-from verification.moves import moves_in
 from verification.narrowing import lists_needed, positions
 from verification.sampling import leaf_steps
 from verification.state import Assignment, Dispute, Member, Phase, RoundState, State, Turn, total_money

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from p2p import blobs
 from p2p.blobs import BlobStore, blob_digest, info_digest
-from verification.addresses import CHUNK_BYTES
+from verification.content import CHUNK_BYTES
 
 data = st.tuples(st.binary(max_size=64), st.integers(0, 3), st.binary(max_size=64)).map(
     lambda parts: parts[0] + bytes(CHUNK_BYTES * parts[1]) + parts[2]

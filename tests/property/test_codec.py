@@ -13,7 +13,7 @@ from tests.property.strategies import bodies, of
 from verification import codec, signing, statements
 from verification.digest import ZERO
 from verification.errors import BadSignature, Malformed, Violation
-from verification.evidence import Nowhere
+from verification.evidence.file import Nowhere
 from verification.manifest import Manifest, Place
 from verification.statements import KINDS, Commit, Finished, make_statement, open_statement, sign_statement
 from verification.units import Count, Digest, Round

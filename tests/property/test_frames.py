@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property.strategies import of
-from trainer import frames, orders
+from trainer.compute import frames, orders
 from verification import codec
 from verification.errors import Malformed
 from verification.manifest import BundleRef

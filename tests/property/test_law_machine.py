@@ -12,13 +12,13 @@ from simulator.cast import Verifier
 from simulator.toy import BrokenEngine
 from tests.property.arena import Arena
 from tests.property.strategies import of
-from trainer.cheats import CHEATS
+from trainer.rounds.cheats import CHEATS
 from verification import codec, law
-from verification.actions import Say
-from verification.actors import decide
-from verification.addresses import chunks_root
 from verification.adversaries import FalseAccuser, Invent, Mute, SkipDuties, WrongSeal
+from verification.content import chunks_root
 from verification.digest import ZERO, tagged
+from verification.honest.actions import Say
+from verification.honest.decide import decide
 from verification.state import Stage
 from verification.statements import (
     KINDS,

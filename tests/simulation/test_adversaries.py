@@ -11,7 +11,7 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification.adversaries import (
     AnswerHonestly,
     Behaviour,

@@ -12,13 +12,13 @@ from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
 from tests.property.strategies import tensors
-from verification.actions import Say
 from verification.adversaries import Act, Behaviour, Mute, View
 from verification.availability import show, verify
 from verification.causes import Cause
 from verification.digest import integer, tagged
 from verification.effects import Paid, Slashed, StandingChanged
 from verification.errors import BadEvidence
+from verification.honest.actions import Say
 from verification.state import Stage, Standing, Watch
 from verification.statements import Chunk, Demand
 from verification.tensors import Bundle, digest_of

@@ -9,9 +9,9 @@ from simulator.invariants import Invariants
 from simulator.network import CALM, ROUGH
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import CHEATS, conduct_named
+from trainer.rounds.cheats import CHEATS, conduct_named
 from verification.adversaries import AnswerHonestly, Mute
-from verification.playbook import PLAYS
+from verification.adversaries.playbook import PLAYS
 from verification.state import Stage
 from verification.statements import Opening
 

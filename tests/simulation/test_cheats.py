@@ -9,7 +9,7 @@ from simulator.cast import Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import CHEATS, conduct_named
+from trainer.rounds.cheats import CHEATS, conduct_named
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, Move, RoundSealed, Slashed
 from verification.manifest import Place
 from verification.state import Ruling, Stage, Standing

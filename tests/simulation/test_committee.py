@@ -8,13 +8,13 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
-from verification.actions import (
-    FetchContribution,
-    Say,
-)
 from verification.adversaries import Act, Behaviour, View, WrongSeal
 from verification.causes import Cause
 from verification.effects import DisputeEnded, EveryoneDecides, Slashed, StageChanged, StandingChanged
+from verification.honest.actions import (
+    FetchContribution,
+    Say,
+)
 from verification.manifest import Place
 from verification.state import Ruling, Stage
 from verification.statements import Attest, Seal

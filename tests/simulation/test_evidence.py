@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import BrokenEngine, ToyExecutor, minimal
 from simulator.world import World
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification import codec
 from verification.adversaries import AnswerHonestly, Equivocate, Mute, Withhold, WrongSeal
-from verification.convictions import convictions
 from verification.digest import tagged
 from verification.errors import Unavailable, Violation
-from verification.evidence import FORMAT, MAX_EVIDENCE, File, Finding, pack, unpack
+from verification.evidence.collect import convictions
+from verification.evidence.file import FORMAT, MAX_EVIDENCE, File, Finding, pack, unpack
+from verification.evidence.retrial import verify
 from verification.manifest import Place
-from verification.retrial import verify
 from verification.state import Ruling
 from verification.statements import Answer, ChallengeSeal, open_statement, sign_statement
 from verification.units import MILLION, Count, Round

@@ -7,7 +7,7 @@ import pytest
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import START, minimal, reference
 from simulator.world import World
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification.adversaries import Mute
 from verification.audits import must_open
 from verification.causes import Cause

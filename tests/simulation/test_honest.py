@@ -7,8 +7,8 @@ import pytest
 from simulator.cast import Verifier, Worker
 from simulator.toy import minimal
 from simulator.world import SUBMITTER, World
-from verification.actions import FetchState
 from verification.effects import AuditEnded, DisputeOpened, RoundOpened, Slashed, StandingChanged
+from verification.honest.actions import FetchState
 from verification.state import Audit, Stage
 
 

@@ -12,11 +12,7 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import conduct_named
-from verification.actions import (
-    RunRound,
-    Say,
-)
+from trainer.rounds.cheats import conduct_named
 from verification.adversaries import (
     Act,
     Behaviour,
@@ -38,6 +34,10 @@ from verification.effects import (
     DisputeOpened,
     Paid,
     Slashed,
+)
+from verification.honest.actions import (
+    RunRound,
+    Say,
 )
 from verification.manifest import BundleRef, Place, reward_of
 from verification.outer import clipped_weights

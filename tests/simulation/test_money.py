@@ -8,7 +8,7 @@ from simulator.cast import Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import SUBMITTER, World
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification.adversaries import FalseAccuser, Late, Mute
 from verification.causes import Cause, Reason
 from verification.effects import (

@@ -8,10 +8,10 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import conduct_named, names_in, roles_of
+from trainer.rounds.cheats import conduct_named, names_in, roles_of
+from verification.adversaries.playbook import PLAYS, Ending, behaviours, ending_of
 from verification.effects import Slashed
 from verification.errors import UserError
-from verification.playbook import PLAYS, Ending, behaviours, ending_of
 from verification.state import Stage, Standing
 from verification.statements import WORKER
 

@@ -13,25 +13,25 @@ from simulator.invariants import Invariants
 from simulator.toy import PROGRAMS, ToyExecutor, minimal, reference, vector
 from simulator.world import World
 from tests.property.strategies import tensors
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification import codec
-from verification.actions import (
-    FetchContribution,
-    Say,
-    Work,
-)
-from verification.addresses import address_of, chunks_root
 from verification.adversaries import Mute, View, WrongBytes
 from verification.causes import Cause
-from verification.convictions import convictions
+from verification.content import address_of, chunks_root
 from verification.debts import OpeningDebt
 from verification.digest import ZERO, tagged
 from verification.effects import AuditEnded, Slashed
 from verification.errors import BadEvidence, Malformed, Violation
-from verification.evidence import Conviction, pack
+from verification.evidence.collect import convictions
+from verification.evidence.file import Conviction, pack
+from verification.evidence.retrial import verify
+from verification.honest.actions import (
+    FetchContribution,
+    Say,
+    Work,
+)
 from verification.manifest import BundleRef
 from verification.program import Port, encoded_size, outputs_of
-from verification.retrial import verify
 from verification.spoilage import fault, show
 from verification.state import Audit, Standing, Watch
 from verification.statements import Commit, Opening, Spoiled, open_statement

@@ -11,8 +11,8 @@ from simulator.network import ROUGH, Network
 from simulator.toy import minimal
 from simulator.world import World
 from tests.checkout import environment
-from trainer.cheats import conduct_named
-from trainer.children import python
+from trainer.compute.children import python
+from trainer.rounds.cheats import conduct_named
 from verification.adversaries import FalseAccuser
 from verification.effects import Slashed
 from verification.state import Stage
@@ -24,8 +24,8 @@ from simulator.cast import Verifier, Worker
 from simulator.network import ROUGH
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import conduct_named
-from verification.playbook import PLAYS
+from trainer.rounds.cheats import conduct_named
+from verification.adversaries.playbook import PLAYS
 actors = [*(Worker(f"w{i}") for i in range(3)), Worker("cheat", conduct=conduct_named("noise", 1)), Verifier("v0")]
 actors.append(Verifier("liar", *PLAYS["false-accuser"].make(0)))
 world = World(minimal(audit_rate=700_000), actors, random.Random(11), ROUGH)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from tests.ulp.points import Real
 from tests.ulp.rows import rows
-from trainer.programs.builder import Builder
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.optimiser import SGD, AdamW, Gradients, Optimiser, Parameter
+from trainer.programs.tracing.builder import Builder
+from trainer.programs.tracing.optimiser import SGD, AdamW, Gradients, Optimiser, Parameter
 
 ADAMW = AdamW(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1, warmup=1)
 MOMENTUM = SGD(lr=1e-2, momentum=0.9, nesterov=True, weight_decay=0.1, warmup=1)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from simulator.detection import ADVERSARIES
 from trainer import cli
-from trainer.cheats import CHEATS
+from trainer.rounds.cheats import CHEATS
 from verification import adversaries
-from verification.playbook import PLAYS
+from verification.adversaries.playbook import PLAYS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "adversaries.md").read_text("utf-8")
 ROWS = re.findall(r"^\| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import ROOT, environment
-from trainer.children import python
+from trainer.compute.children import python
 
 PACKAGES = ("benchmarks", "simulator", "trainer", "p2p", "verification")
 MAX_FUNCTION, MAX_MODULE, MAX_PARAMETERS = 80, 600, 8
@@ -18,7 +18,7 @@ MAX_TEXT_BYTES = 2_000_000
 BAD_NAMES = {"utils", "common", "manager", "node", "helpers"}
 HEAVY = ("torch", "transformers", "trio", "asyncio", "libp2p", "hivemind")
 TASK_EDGE = "# task's edge"
-STARTER = "trainer/children.py"
+STARTER = "trainer/compute/children.py"
 
 Checker = Callable[[str], list[str]]
 
@@ -95,13 +95,13 @@ def broad_excepts(source: str) -> list[str]:
 
 
 def open_starts(source: str) -> list[str]:
-    """Interpreters started beside `trainer.children.python`, which would import from the working folder."""
+    """Interpreters started beside `trainer.compute.children.python`, which would import from the working folder."""
     named = (item for item in ast.walk(ast.parse(source)) if isinstance(item, ast.Attribute))
     return [f"line {i.lineno}: sys.executable" for i in named if ast.unparse(i) == "sys.executable"]
 
 
 def other_consoles(source: str) -> list[str]:
-    """Consoles that are not `trainer.console`'s, which read markup and fail on terminals of few signs."""
+    """Consoles that are not `trainer.commands.console`'s, which read markup and fail on terminals of few signs."""
     return [f"line {i.lineno}: {i.module}" for i in ast.walk(ast.parse(source)) if _brings_console(i)]
 
 
@@ -128,6 +128,18 @@ def wall_clocks(source: str) -> list[str]:
             found += [f"line {item.lineno}: {a.name}" for a in item.names if a.name in ("time", "time_ns")]
         elif isinstance(item, ast.Name | ast.Attribute) and clock.fullmatch(ast.unparse(item)):
             found.append(f"line {item.lineno}: {ast.unparse(item)}")
+    return found
+
+
+def rooms_of_the_law(source: str) -> list[str]:
+    """What the law itself never imports: who acts under it, what it convicts with as files, who keeps it, who tells."""
+    rooms = re.compile(r"verification\.(honest|adversaries|evidence|ledger|report)\b")
+    found = []
+    for item in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in item.names] if isinstance(item, ast.Import | ast.ImportFrom) else []
+        module = item.module or "" if isinstance(item, ast.ImportFrom) else ""
+        imported = [f"{module}.{name}".lstrip(".") for name in names]
+        found += [f"line {item.lineno}: {name}" for name in imported if rooms.match(name)]
     return found
 
 
@@ -200,11 +212,17 @@ def test_no_test_sleeps() -> None:
 
 
 def test_the_ledger_owns_the_clock() -> None:
-    door = ROOT / "trainer" / "ledgers.py"
+    door = ROOT / "trainer" / "runs" / "ledgers.py"
     paths = [path for path in _python("trainer", "simulator") if path != door]
-    assert ROOT / "trainer" / "peer.py" in paths
+    assert ROOT / "trainer" / "peer" / "runtime.py" in paths
     assert _complaints(wall_clocks, paths) == []
     assert _complaints(wall_clocks, [door])
+
+
+def test_the_law_knows_none_of_its_rooms() -> None:
+    paths = [path for path in _python("verification") if path.parent == ROOT / "verification"]
+    assert ROOT / "verification" / "law.py" in paths
+    assert _complaints(rooms_of_the_law, paths) == []
 
 
 def test_file_names_say_what_they_hold() -> None:
@@ -260,13 +278,16 @@ PLANTED: list[tuple[Checker, str, str]] = [
         "try: f()\nexcept (OSError, BaseException): g()",
         "try: f()\nexcept (OSError, KeyError): g()",
     ),
-    (other_consoles, "from rich.console import Console", "from trainer.console import Console"),
+    (other_consoles, "from rich.console import Console", "from trainer.commands.console import Console"),
     (open_starts, "run([sys.executable, '-m', 'x'])", "run(python('-m', 'x'))"),
     (sleeps, "await trio.sleep(1)", "await trio.sleep_forever()"),
     (sleeps, "from time import sleep\nsleep(1)", "clock.jump(1)"),
     (wall_clocks, "now = time.time()", "began = time.perf_counter()"),
     (wall_clocks, "from time import time_ns", "from time import monotonic"),
     (wall_clocks, "Host(clock=system_clock)", "Host(clock=ledger.now)"),
+    (rooms_of_the_law, "from verification import codec, report", "from verification import codec, law"),
+    (rooms_of_the_law, "import verification.ledger.log", "import verification.law"),
+    (rooms_of_the_law, "from verification.honest.decide import decide", "from verification.law import apply"),
     (bad_file_name, "p2p/utils.py", "p2p/utils_of_nothing.py"),
     (private_paths, "cd /home/" + "alice", "cd /homepage"),
     (private_paths, "/root/" + "x", "a/rooted/tree"),
@@ -281,8 +302,13 @@ def test_a_planted_violation_is_found(checker: Checker, violation: str, clean: s
 
 CONTRACTS = [
     ("the simulator knows no", "simulator/world.py", "import verification.ledger.sequencer", "sqlite3"),
-    ("the simulator knows no", "simulator/world.py", "import trainer.rounds", "time"),
-    ("only trainer.ledgers knows", "trainer/demo.py", "import trainer.peer", "verification.ledger.local"),
+    ("the simulator knows no", "simulator/world.py", "import trainer.rounds.training", "time"),
+    (
+        "only trainer.runs.ledgers knows",
+        "trainer/commands/demo.py",
+        "import trainer.peer.runtime",
+        "verification.ledger.local",
+    ),
 ]
 """(contract, module, what it imports, what that one then must not import)"""
 
@@ -296,7 +322,7 @@ def test_an_import_contract_finds_a_planted_violation_behind_another_module(
         empty = tmp_path / source.relative_to(ROOT)
         empty.parent.mkdir(parents=True, exist_ok=True)
         empty.touch()
-    (tmp_path / "trainer" / "ledgers.py").write_text("import verification.ledger.local\n")
+    (tmp_path / "trainer" / "runs" / "ledgers.py").write_text("import verification.ledger.local\n")
     (tmp_path / module).write_text(line + "\n")
     assert _broken_contracts(tmp_path) == []
     (tmp_path / f"{line.removeprefix('import ').replace('.', '/')}.py").write_text(f"import {forbidden}\n")

@@ -10,7 +10,8 @@ import torch
 from tests.loops import digest, every_operator, specials
 from tests.matrix import arm
 from trainer import exact
-from trainer.exact import golden, uniform_bits
+from trainer.exact import known_products as golden
+from trainer.exact import uniform_bits
 from trainer.exact.backends import BACKENDS
 from trainer.programs.interpreter import LoadedProgram
 from verification.program import Program, first_node

@@ -17,7 +17,7 @@ from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, NativeTrainer, Trainer, data
 from tests.checkout import environment
 from trainer import cli
-from trainer.children import python
+from trainer.compute.children import python
 from trainer.exact import normal_f32
 from verification.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 from p2p.blobs import BlobStore, blob_digest, check_info, info_digest
 from p2p.messages import MAX_CHUNKS, BlobInfo
 from p2p.partial import Partial, known_info
-from verification.addresses import CHUNK_BYTES, chunk_digest
+from verification.content import CHUNK_BYTES, chunk_digest
 from verification.errors import BadEvidence, Unavailable
 
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]

@@ -16,9 +16,9 @@ import pytest
 from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
-from trainer.children import python
-from trainer.create import Created
+from trainer.compute.children import python
 from trainer.folder import RunFolder, alone
+from trainer.runs.create import Created
 from verification.errors import Unavailable, UserError
 from verification.manifest import least_stake
 

@@ -20,15 +20,15 @@ from benchmarks import golden
 from tests import zoo
 from tests.loops import BINARY, REDUCED, UNARY, bounded, digest, every_operator, numbers, specials
 from tests.lowered import program_of, vjp
-from trainer import exact, native
-from trainer.exact import choice
-from trainer.exact.compiled import CompiledProduct
-from trainer.programs import again, compiled, emit, fusion, groups, layouts
-from trainer.programs.builder import Builder, Value
-from trainer.programs.compiled import CheckFailed, CompiledProgram
+from trainer import exact
+from trainer.exact import choice, native
+from trainer.exact.c_product import CompiledProduct
 from trainer.programs.interpreter import LoadedProgram, NoLoops, StepFailed
-from trainer.programs.layouts import Layout
+from trainer.programs.loops import again, compiled, emit, fusion, groups, layouts
+from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
+from trainer.programs.loops.layouts import Layout
 from trainer.programs.operators import OPERATORS
+from trainer.programs.tracing.builder import Builder, Value
 from verification.errors import UserError
 from verification.program import Program, first_node, peak_bytes
 

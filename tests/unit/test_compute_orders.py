@@ -11,13 +11,15 @@ import pytest
 
 from p2p.blobs import BlobStore
 from tests.tiny import job_text, write_job
-from trainer import compute, exact, frames, orders
-from trainer.compute import Workshop
-from trainer.create import Created, create_run
-from trainer.engine import TorchEngine
-from trainer.job import parse_job
+from trainer import exact
+from trainer.compute import frames, orders
+from trainer.compute import process as compute
+from trainer.compute.process import Workshop
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.operators import ARITHMETIC
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.runs.create import Created, create_run
+from trainer.runs.job import parse_job
 from verification import codec
 from verification.digest import ZERO, tagged
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable

@@ -10,11 +10,11 @@ import pytest
 
 from tests.checkout import environment
 from tests.sample_report import sample
-from trainer import demo
-from trainer.children import python
-from trainer.console import LIKE, Console
+from trainer.commands import demo
+from trainer.commands.console import LIKE, Console
+from trainer.commands.report import print_report
+from trainer.compute.children import python
 from trainer.folder import RunFolder
-from trainer.inspect import print_report
 
 ODD = ("demo[exp1]", "[/]", "[red]", ":dog:", "a\\[b]", "[link=x]y[/link]")
 """Names of folders that a markup language would take for its own."""

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from p2p.blobs import BlobStore
 from p2p.identity import load
 from tests.tiny import TEXT, job_text, make_run, write_job
-from trainer import create, native
-from trainer.create import Created, create_run
-from trainer.job import parse_job, read_job
-from trainer.programs import compiled
+from trainer.exact import native
+from trainer.programs.loops import compiled
+from trainer.runs import create
+from trainer.runs.create import Created, create_run
+from trainer.runs.job import parse_job, read_job
 from verification.economics import adversaries
 from verification.errors import UserError
 from verification.ledger.local import read_genesis, verify_log
@@ -153,7 +154,7 @@ def test_a_crash_leaves_no_draft_and_an_old_draft_is_replaced(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:
-        patched.setattr("trainer.create._genesis", crash)
+        patched.setattr("trainer.runs.create._genesis", crash)
         with pytest.raises(RuntimeError, match="a bug"):
             create_run(job, tmp_path, tmp_path / "run")
     assert len(crashes) == 1

@@ -11,8 +11,8 @@ from tests.property.test_outer import closed, history
 from tests.zoo import JOB
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.trace import trace_run
-from trainer.tasks import causal_lm_loss
+from trainer.programs.tracing.trace import trace_run
+from trainer.runs.tasks import causal_lm_loss
 from verification.outer import mixture
 
 pytestmark = pytest.mark.slow

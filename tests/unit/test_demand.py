@@ -8,11 +8,11 @@ import pytest
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import ToyExecutor, minimal
 from simulator.world import World
-from trainer.demand import Names, asked, choose, demand, outcome, wait
+from trainer.commands.demand import Names, asked, choose, demand, outcome, wait
 from verification import codec
-from verification.actions import OpenChunk
 from verification.availability import show
 from verification.errors import UserError
+from verification.honest.actions import OpenChunk
 from verification.ledger.local import LocalLedger, create
 from verification.ledger.log import Genesis
 from verification.signing import checksum

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.demo import MISSED_CHANCE, WAITED_FOR, DemoSettings, audit_rate, demo_job, run_demo
-from trainer.job import parse_job
+from trainer.commands.demo import MISSED_CHANCE, WAITED_FOR, DemoSettings, audit_rate, demo_job, run_demo
+from trainer.runs.job import parse_job
+from verification.adversaries.playbook import PLAYS
 from verification.errors import UserError
-from verification.playbook import PLAYS
 
 
 def settings(

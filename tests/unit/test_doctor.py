@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import doctor, exact, native, speeds, trials
-from trainer.create import Created
-from trainer.engine import TorchEngine
-from trainer.exact import BACKENDS, BackendFault
+from trainer import exact
+from trainer.commands import doctor, speeds, trials
+from trainer.exact import BACKENDS, BackendFault, native
 from trainer.exact.backends import REFERENCE
-from trainer.native import compiler
+from trainer.exact.native import compiler
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.runs.create import Created
 from verification.errors import UserError
 from verification.units import Digest
 

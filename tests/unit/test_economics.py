@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.toy import minimal
-from trainer.create import _rules
-from trainer.demo import DemoSettings, demo_job
-from trainer.job import JobFile, read_job
+from trainer.commands.demo import DemoSettings, demo_job
+from trainer.runs.create import _rules
+from trainer.runs.job import JobFile, read_job
 from verification import economics
 from verification.economics import (
     COMMITTEE_RISK,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer.commands.swarm_view import Tail
 from trainer.events import EventLog, read_events
-from trainer.swarm_view import Tail
 from verification.units import Millis
 
 NOW = Millis(1_700_000_000_000)

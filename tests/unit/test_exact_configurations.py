@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.checkout import ROOT
 from trainer import exact
-from trainer.children import python
+from trainer.compute.children import python
 
 # Recorded once; every machine must reproduce it.
 EXPECTED = "c3bc4c7bdb4f5d4ca81edaff76e24bb6e7e65bfa5cc3a7ba9a1d393b5355dbe5"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.checkout import ROOT
-from trainer.children import python
+from trainer.compute.children import python
 
 pytestmark = pytest.mark.slow
 

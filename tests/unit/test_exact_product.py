@@ -28,7 +28,7 @@ from trainer.exact import (
     verdict,
 )
 from trainer.exact.backends import REFERENCE, TRUSTED, Backend, int8_matmul, slices
-from trainer.native import CannotCompile
+from trainer.exact.native import CannotCompile
 
 TOP = {8: 127, 14: 8191, 15: 16383}
 CPU = torch.device("cpu")

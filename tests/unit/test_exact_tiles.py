@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainer import exact
-from trainer.exact import choice, golden, int8, uniform_bits
-from trainer.exact.compiled import text
+from trainer.exact import choice, int8, uniform_bits
+from trainer.exact import known_products as golden
+from trainer.exact.c_product import text
 from trainer.exact.int8 import INT8, TileProduct
 from trainer.exact.int16 import INT16
-from trainer.native import CannotCompile, build, compiler, processor_has
+from trainer.exact.native import CannotCompile, build, compiler, processor_has
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from trainer import frames, orders
+from trainer.compute import frames, orders
 from verification import codec
 from verification.errors import Malformed
 from verification.units import Count

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import job_text
-from trainer.job import parse_job, read_job
+from trainer.runs.job import parse_job, read_job
 from verification.errors import UserError
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {

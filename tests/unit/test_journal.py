@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from p2p.identity import Identity
-from trainer.journal import Journal
+from trainer.peer.journal import Journal
 from verification.digest import tagged
 from verification.errors import UserError
 from verification.statements import Attest, Body, Finished, Verdict, Withdraw, open_statement

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.programs import layouts
-from trainer.programs.layouts import Access, Layout
+from trainer.programs.loops import layouts
+from trainer.programs.loops.layouts import Access, Layout
 
 SIZES = st.lists(st.integers(0, 4), min_size=1, max_size=4)
 

@@ -8,7 +8,7 @@ import pytest
 
 from p2p.identity import load
 from simulator.toy import ToyExecutor
-from trainer.create import Created
+from trainer.runs.create import Created
 from verification import law
 from verification.digest import ZERO
 from verification.errors import Unavailable

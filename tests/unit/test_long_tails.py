@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from tests.lowered import lowered, program_of, vjp
 from trainer import exact
-from trainer.programs.builder import Builder
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.tracing.builder import Builder
 
 
 def halves(values: torch.Tensor, bits: int) -> list[torch.Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.memory import usable_memory
+from trainer.compute.memory import usable_memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 UNLIMITED_V1 = "9223372036854771712"

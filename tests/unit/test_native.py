@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer import native
-from trainer.exact.compiled import text
-from trainer.programs import emit, fusion
-from trainer.programs.groups import Group
+from trainer.exact import native
+from trainer.exact.c_product import text
+from trainer.programs.loops import emit, fusion
+from trainer.programs.loops.groups import Group
 from verification.program import decode_program
 
 MARCHES = (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer import native
-from trainer.children import python
-from trainer.native import CannotCompile
+from trainer.compute.children import python
+from trainer.exact import native
+from trainer.exact.native import CannotCompile
 
 needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="no C compiler")
 SEVEN = "int seven(void) { return 7; }"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests import zoo
-from trainer.programs.builder import Builder
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.optimiser import (
+from trainer.programs.tracing.builder import Builder
+from trainer.programs.tracing.optimiser import (
     NEWTON_SCHULZ,
     NEWTON_SCHULZ_ROUNDS,
     SGD,
@@ -20,7 +20,7 @@ from trainer.programs.optimiser import (
     Parameter,
     orthogonalised,
 )
-from trainer.programs.trace import hidden_matrices, trace_run
+from trainer.programs.tracing.trace import hidden_matrices, trace_run
 
 PARAMETERS = (
     Parameter("wide", (6, 11), hidden=True),

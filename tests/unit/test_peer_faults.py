@@ -10,16 +10,16 @@ import pytest
 import trio
 
 from p2p.identity import load
-from trainer import orders
-from trainer import peer as peer_module
-from trainer.create import Created
+from trainer.compute import orders
+from trainer.compute.client import Workbench
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.machine import Kernels
-from trainer.peer import DESCRIPTORS, Peer, PeerConfig, raise_descriptor_limit
-from trainer.workbench import Workbench
-from verification import actions
+from trainer.peer import runtime as peer_module
+from trainer.peer.runtime import DESCRIPTORS, Peer, PeerConfig, raise_descriptor_limit
+from trainer.rounds.machine import Kernels
+from trainer.runs.create import Created
 from verification.errors import ProofswarmError, UserError
+from verification.honest import actions
 from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
 from verification.units import Address, Count, Digest, Round
@@ -55,7 +55,7 @@ async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
         peer = make_peer(folder, nursery)
         await peer._ledger.open()
         garbage = BundleRef(peer._manifest.start.digest, peer._store.put(b"garbage"))
-        monkeypatch.setattr("verification.actors.state_before", lambda state, number: garbage)
+        monkeypatch.setattr("verification.honest.decide.state_before", lambda state, number: garbage)
         await peer._perform(ACTION)
         assert ACTION not in peer._results.done
     assert len(reasons(folder)) == 1

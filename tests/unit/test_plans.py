@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.native import CannotCompile
-from trainer.programs import again, arena, fusion, order
-from trainer.programs.arena import Life
-from trainer.programs.builder import Builder
-from trainer.programs.groups import Group, Step, Work
-from trainer.programs.order import Order
+from trainer.exact.native import CannotCompile
+from trainer.programs.loops import again, arena, fusion, order
+from trainer.programs.loops.arena import Life
+from trainer.programs.loops.groups import Group, Step, Work
+from trainer.programs.loops.order import Order
+from trainer.programs.tracing.builder import Builder
 from verification.program import Node, Program, first_node
 
 

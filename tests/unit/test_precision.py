@@ -7,8 +7,8 @@ import pytest
 from p2p.blobs import BlobStore
 from tests import zoo
 from tests.tiny import make_run
-from trainer.create import Created
-from trainer.inspect import precision_of, read_report
+from trainer.commands.report import precision_of, read_report
+from trainer.runs.create import Created
 from verification.program import Program, decode_program
 
 pytestmark = pytest.mark.slow

@@ -8,14 +8,14 @@ import torch
 
 from tests import zoo
 from trainer import exact
-from trainer.engine import TorchEngine
-from trainer.programs.builder import Builder
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import LoadedProgram, StepFailed
 from trainer.programs.operators import ARITHMETIC
-from trainer.reexecution import trace
-from trainer.rounds import Disputed
+from trainer.programs.tracing.builder import Builder
+from trainer.rounds.reexecution import trace
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import Disputed
 from verification.errors import BadEvidence, Malformed, Refused, Unavailable
 from verification.manifest import Place
 from verification.program import (
@@ -201,7 +201,7 @@ def test_an_exported_model_loads_again(tmp_path: object) -> None:
 
     import transformers
 
-    from trainer.models import export_model
+    from trainer.runs.models import export_model
 
     folder, run, module = Path(str(tmp_path)), zoo.traced("gpt2"), zoo.model("gpt2")
     state = bundle_of([to_torch(tensor) + 1.0 for tensor in run.start.tensors])

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from trainer.console import Console
-from trainer.progress import QUIET_SECONDS, Stages
+from trainer.commands.console import Console
+from trainer.commands.progress import QUIET_SECONDS, Stages
 
 
 def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

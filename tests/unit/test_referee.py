@@ -14,12 +14,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from p2p.blobs import BlobStore
 from tests.checkout import environment
-from trainer import orders
-from trainer.create import Created
-from trainer.ledger_port import RemoteExecutor
+from trainer.compute import orders
+from trainer.compute.client import NORMAL, Workbench
+from trainer.compute.referee import Referee
+from trainer.peer.ledger import RemoteExecutor
 from trainer.programs.operators import ARITHMETIC
-from trainer.referee import Referee
-from trainer.workbench import NORMAL, Workbench
+from trainer.runs.create import Created
 from verification import codec
 from verification.digest import tagged
 from verification.errors import Malformed, Unavailable

@@ -12,7 +12,7 @@ import pytest
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import minimal
 from simulator.world import World
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification.effects import DisputeEnded
 from verification.report.build import build_report
 from verification.report.encoding import to_json

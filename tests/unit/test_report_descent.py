@@ -8,10 +8,10 @@ import pytest
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import ToyExecutor, minimal
 from simulator.world import World
-from trainer.cheats import conduct_named
+from trainer.rounds.cheats import conduct_named
 from verification.adversaries import FalseAccuser, Mute, WrongSeal
-from verification.convictions import Log
 from verification.disputes import program_of
+from verification.evidence.collect import Log
 from verification.manifest import Place
 from verification.program import first_node
 from verification.report.build import build_report

@@ -9,21 +9,21 @@ import pytest
 import trio
 
 from p2p.identity import load
-from trainer.create import Created
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.peer import Peer, PeerConfig
-from trainer.rogue import Rogue
+from trainer.peer.rogue import Rogue
+from trainer.peer.runtime import Peer, PeerConfig
+from trainer.runs.create import Created
 from verification import law
-from verification.actions import (
+from verification.adversaries import Behaviour, Forge, View
+from verification.digest import ZERO
+from verification.honest.actions import (
     Computed,
     FetchState,
     RunRound,
     Say,
 )
-from verification.actors import Self
-from verification.adversaries import Behaviour, Forge, View
-from verification.digest import ZERO
+from verification.honest.decide import Self
 from verification.ledger.local import read_genesis
 from verification.statements import Contradiction, Join
 from verification.units import Address, Amount, Count, Millis, Round

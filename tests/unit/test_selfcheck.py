@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tests import zoo
-from trainer import exact, selfcheck
-from trainer.engine import TorchEngine
+from trainer import exact
 from trainer.programs.float32 import run_in_float32
 from trainer.programs.interpreter import LoadedProgram
+from trainer.rounds import selfcheck
+from trainer.rounds.torch_engine import TorchEngine
 from verification.program import encode_program, program_digest
 from verification.units import Count, Digest
 

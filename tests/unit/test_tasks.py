@@ -8,7 +8,7 @@ from torch.nn import functional
 from tests import zoo
 from tests.lowered import lowered
 from trainer.exact import uniform_bits
-from trainer.tasks import MASK, MASKED_SHARE, TASKS, hidden_places, image_loss, masked_lm_loss
+from trainer.runs.tasks import MASK, MASKED_SHARE, TASKS, hidden_places, image_loss, masked_lm_loss
 from verification.errors import UserError
 
 RECORDS = (uniform_bits(b"tasks", "records", 400 * 50) & 0xFF).view(400, 50)

@@ -10,13 +10,13 @@ from torch import nn
 
 from tests import zoo
 from tests.zoo import JOB
-from trainer.models import build_model
-from trainer.programs.builder import Builder
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.lower import Lowering
-from trainer.programs.trace import trace_gradients, trace_run
-from trainer.tasks import causal_lm_loss
+from trainer.programs.tracing.builder import Builder
+from trainer.programs.tracing.lower import Lowering
+from trainer.programs.tracing.trace import trace_gradients, trace_run
+from trainer.runs.models import build_model
+from trainer.runs.tasks import causal_lm_loss
 from verification.errors import UserError
 from verification.program import encode_program, program_digest
 

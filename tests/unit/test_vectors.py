@@ -12,7 +12,7 @@ import pytest
 
 from simulator.toy import ToyExecutor, minimal
 from verification import codec, errors, merkle
-from verification.retrial import verify
+from verification.evidence.retrial import verify
 from verification.statements import open_statement
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "disputes"

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from tests.simulation.test_evidence import files_of
 from trainer.cli import app
-from trainer.evidence import LazyExecutor, check_file
+from trainer.commands.verify import LazyExecutor, check_file
 from verification.digest import ZERO
 from verification.errors import Unavailable, UserError
 from verification.program import Node

@@ -13,10 +13,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.checkout import environment
-from trainer import native, orders
-from trainer.create import Created
+from trainer.compute import orders
+from trainer.compute.client import LATER, NORMAL, SOON, URGENT, Workbench
+from trainer.exact import native
 from trainer.programs.operators import ARITHMETIC
-from trainer.workbench import LATER, NORMAL, SOON, URGENT, Workbench
+from trainer.runs.create import Created
 from verification import codec
 from verification.digest import ZERO, tagged
 from verification.errors import Malformed, Unavailable, UserError

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from trainer.exact import golden
+from trainer.exact import known_products as golden
 from trainer.exact.backends import BACKENDS, Backend
 from trainer.exact.errors import BackendFault
 from trainer.exact.scale import power_of_two64

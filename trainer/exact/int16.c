@@ -1,5 +1,5 @@
 /* Exact products of int16 matrices: pairs of products summed in int32, emptied before they can overflow, and scaled
-   and rounded to float32 once. Compiled on the machine that runs it (compiled.py) and certified there before use. */
+   and rounded to float32 once. Compiled on the machine that runs it (c_product.py) and certified there before use. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)

@@ -6,8 +6,8 @@ float32 gets, and needs no slices.
 
 import torch
 
-from trainer.exact.compiled import CompiledProduct, text
-from trainer.native import build
+from trainer.exact.c_product import CompiledProduct, text
+from trainer.exact.native import build
 
 SUM_LIMIT = 2**31 - 2**16
 """What a run of pairs may sum to in int32, above the 16 bits that the run before it left."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainer.exact.compiled import CompiledProduct, Task, text
-from trainer.native import ON_ARM, CannotCompile, build, processor_has
+from trainer.exact.c_product import CompiledProduct, Task, text
+from trainer.exact.native import ON_ARM, CannotCompile, build, processor_has
 
 BITS = 14
 """Two planes of 7 bits hold so many, and their sum fits int8 again."""

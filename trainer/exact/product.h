@@ -1,5 +1,5 @@
 /* What the compiled exact products share: their operands, the way out, and how a product is shared out among threads.
-   compiled.py puts this text before a kernel's, which is int16.c or int8.c.
+   c_product.py puts this text before a kernel's, which is int16.c or int8.c.
 
    Blocked as in Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): panels of both
    operands are packed in the order in which a tile of sums that stays in registers reads them. */

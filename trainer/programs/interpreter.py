@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 
 from trainer import exact
-from trainer.native import CannotCompile
-from trainer.programs import compiled as compilation
-from trainer.programs.compiled import CheckFailed, CompiledProgram
+from trainer.exact.native import CannotCompile
 from trainer.programs.conversion import from_torch, to_torch
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
+from trainer.programs.loops import compiled as compilation
+from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
 from trainer.programs.operators import ARITHMETIC, bind
 from trainer.programs.shapes import Spec
 from verification.errors import BadEvidence, Malformed

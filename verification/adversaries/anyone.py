@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from verification import law
-from verification.actions import (
+from verification.adversaries.behaviour import Act, Behaviour, Forge, Throw, View
+from verification.digest import tagged
+from verification.honest.actions import (
     Computed,
     RunOuter,
     Say,
 )
-from verification.adversaries.behaviour import Act, Behaviour, Forge, Throw, View
-from verification.digest import tagged
 from verification.manifest import BundleRef, Place
 from verification.state import Phase
 from verification.statements import (

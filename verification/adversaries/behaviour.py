@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from verification import actors
-from verification.actions import (
+from verification.honest import decide as actors
+from verification.honest.actions import (
     Action,
     Computed,
     Results,
     RunRound,
     Say,
 )
-from verification.actors import Self
+from verification.honest.decide import Self
 from verification.sampling import leaf_steps
 from verification.state import State
 from verification.statements import (

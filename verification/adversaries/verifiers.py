@@ -4,7 +4,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
-from verification.actions import (
+from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
+from verification.adversaries.workers import Ring
+from verification.audits import blind_of
+from verification.digest import tagged
+from verification.honest.actions import (
     Computed,
     FetchState,
     OpenNode,
@@ -14,10 +18,6 @@ from verification.actions import (
     TraceProgram,
     Work,
 )
-from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
-from verification.adversaries.workers import Ring
-from verification.audits import blind_of
-from verification.digest import tagged
 from verification.manifest import BundleRef, Place
 from verification.state import Session, Watch
 from verification.statements import (

@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from verification.actions import (
+from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
+from verification.digest import tagged
+from verification.honest.actions import (
     Computed,
     ListStates,
     RunRound,
     Say,
     Work,
 )
-from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
-from verification.digest import tagged
 from verification.manifest import BundleRef
 from verification.sampling import next_beacon
 from verification.state import State

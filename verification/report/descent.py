@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from verification.convictions import Log, lists_of
 from verification.disputes import execution_of, program_of
+from verification.evidence.collect import Log, lists_of
 from verification.layout import origin_of
 from verification.narrowing import positions, segments
 from verification.program import Program, first_node, head_of, values

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verification.playbook import Ending, ending_of
+from verification.adversaries.playbook import Ending, ending_of
 from verification.report import schema
 from verification.report.words import amount, counted
 from verification.signing import checksum

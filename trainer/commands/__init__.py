@@ -1,0 +1,1 @@
+"""What people call: one module per command of the command line."""

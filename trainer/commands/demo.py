@@ -1,0 +1,322 @@
+"""`demo`: a whole swarm on this machine, every peer its own processes, over loopback.
+
+It trains a model, catches a cheat if there is one, and leaves the model and a report.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.live import Live
+from rich.text import Text
+
+from p2p.blobs import BlobStore
+from p2p.identity import load
+from trainer.commands.console import Console
+from trainer.commands.evaluate import export_and_evaluate
+from trainer.commands.report import read_ledger, write_report
+from trainer.commands.swarm_view import SwarmView, Tail
+from trainer.compute.children import python
+from trainer.events import EventLog
+from trainer.folder import RunFolder
+from trainer.rounds.cheats import CHEATS, names_in, roles_of
+from trainer.runs.create import Created, create_run
+from trainer.runs.job import JobFile, parse_job
+from verification.errors import UserError
+from verification.report.terminal import summary
+from verification.signing import checksum
+from verification.state import Stage
+from verification.statements import MAX_STATEMENT, VERIFIER, WORKER
+from verification.tensors import Bundle, decode_bundle
+
+CHEAT_FROM = 3
+MISSED_CHANCE = 1e-4
+"""Highest chance that no audit before the last round's hits a cheating worker."""
+REFRESH_SECONDS = 0.25
+TIMEOUT_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What a user may choose."""
+
+    out: Path
+    cheat: str
+    rounds: int
+    workers: int
+    verifiers: int
+    seed: int
+    text: Path | None
+
+    @property
+    def names(self) -> list[str]:
+        """Return what the cheat plays; raises UserError for an unknown cheat."""
+        return names_in(self.cheat)
+
+    @property
+    def cheat_number(self) -> int | None:
+        """Return the number of the peer that cheats: the last one of the role that the cheat is for."""
+        if not self.names:
+            return None
+        return self.workers - 1 if WORKER in roles_of(self.names) else self.workers + self.verifiers - 1
+
+    @property
+    def cheated_rounds(self) -> int:
+        """Return in how many rounds before the last, which is always audited, the cheat plays."""
+        once = [CHEATS[name].rounds for name in self.names if name in CHEATS]
+        return max(1, min([self.rounds - 1 - CHEAT_FROM, *(count for count in once if count is not None)]))
+
+
+def audit_rate(rounds: int, verifiers: int) -> float:
+    """Return the rate per verifier at which a cheat in `rounds` rounds is missed with chance `MISSED_CHANCE`.
+
+    (1 - q) ** (verifiers * rounds) = MISSED_CHANCE.
+    """
+    chances = verifiers * rounds
+    return float(min(1.0, round(1 - MISSED_CHANCE ** (1 / chances), 3) + 0.001))
+
+
+def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
+    """Return the demo's job file as text and checked."""
+    text = JOB.format(
+        seed=settings.seed,
+        data='builtin = "python-reference"'
+        if settings.text is None
+        else f"text = {json.dumps(str(settings.text.resolve()), ensure_ascii=False)}",
+        rounds=settings.rounds,
+        workers=settings.workers,
+        verifiers=settings.verifiers,
+        peers=settings.workers + settings.verifiers,
+        audit_rate=audit_rate(settings.cheated_rounds, settings.verifiers),
+    )
+    if WAITED_FOR.intersection(settings.names):
+        text += HASTE
+    return text, parse_job(text, "the demo's job")
+
+
+HEADING = "# The job of `proofswarm demo`."
+JOB = (
+    HEADING
+    + """
+title = "proofswarm demo"
+seed = {seed}
+
+[model.config]
+model_type = "llama"
+vocab_size = 256
+hidden_size = 192
+intermediate_size = 512
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 4
+max_position_embeddings = 256
+tie_word_embeddings = false
+bos_token_id = 0
+eos_token_id = 0
+
+[data]
+{data}
+length = 64
+
+[training]
+rounds = {rounds}
+max_steps = 8
+leaf_every = 4
+batch = 4
+learning_rate = 0.003
+warmup = 2
+
+[swarm]
+workers = {workers}
+verifiers = {verifiers}
+min_workers = {workers}
+min_verifiers = {verifiers}
+audit_rate = {audit_rate}
+
+[accounts]
+peers = {peers}
+"""
+)
+HASTE = """
+[windows]
+commit = 45
+attest = 30
+seal = 30
+verdict = 90
+opening = 30
+reveal = 30
+clock = 60
+silence = 60
+"""
+"""Of a demo whose cheat lets the law wait, or stays silent until it is convicted."""
+WAITED_FOR = {
+    "withhold-opening", "never-commit", "dawdle", "grief", "invent-verdicts", "copy-verdicts", "withhold-reveal",
+    "withhold-link",
+}  # fmt: skip
+
+
+def run_demo(settings: DemoSettings) -> int:
+    """Run the demo and return the exit status: 0 only if the report's result is ok. Raises UserError."""
+    if settings.names and settings.rounds < CHEAT_FROM + 2:
+        raise UserError(
+            f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none"
+        )
+    if (
+        settings.cheat_number is not None
+        and settings.cheat_number >= settings.workers
+        and settings.verifiers < 2
+    ):
+        raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
+    console = Console()
+    folder = _make_run(settings, console)
+    roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
+    with _peers(folder, roles, settings) as processes:
+        _watch(folder, roles, processes, console)
+    _judge(folder)
+    report = write_report(folder)
+    console.print(summary(report))
+    for line in report.result.cheats:
+        console.print(f"  {line}")
+    _print_places(console, folder)
+    return 0 if report.result.ok else 1
+
+
+def _make_run(settings: DemoSettings, console: Console) -> RunFolder:
+    if settings.out.is_dir() and any(settings.out.iterdir()):
+        _remove_earlier(RunFolder(settings.out))
+    text, job = demo_job(settings)
+    console.print(
+        f"proofswarm demo: {settings.workers} workers, {settings.verifiers} verifiers, {settings.rounds} rounds"
+    )
+    with console.status(Text("making the run")) as status:
+        created: Created = create_run(
+            job, Path.cwd(), settings.out, tell=lambda line: status.update(Text(line))
+        )
+    created.folder.job.write_text(text, encoding="utf-8")
+    rate = job.swarm.audit_rate
+    console.print(
+        f"each verifier audits {100 * rate:.1f}% of all worker-rounds in secret: cheating from round {CHEAT_FROM} "
+        f"is missed with probability below {MISSED_CHANCE:g}"
+    )
+    return created.folder
+
+
+def _remove_earlier(folder: RunFolder) -> None:
+    """Delete an earlier demo, and nothing else; raises UserError."""
+    is_demo = folder.job.is_file() and folder.job.read_text(encoding="utf-8").startswith(HEADING)
+    if not is_demo:
+        raise UserError(f"{folder.path} holds something else than a demo: choose another folder with --out")
+    shutil.rmtree(folder.path)
+
+
+@contextmanager
+def _peers(
+    folder: RunFolder, roles: list[str], settings: DemoSettings
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start every peer as `proofswarm peer` would; end the ones that are left at the end."""
+    processes = []
+    try:
+        for number, role in enumerate(roles):
+            name = f"peer-{number}"
+            cheats = number == settings.cheat_number
+            command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
+            command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
+            command += ["--cheat", settings.cheat if cheats else "none"]
+            folder.peer(name).mkdir(parents=True)
+            with (folder.peer(name) / "output.log").open("wb") as log:
+                processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _watch(
+    folder: RunFolder, roles: list[str], processes: list[subprocess.Popen[bytes]], console: Console
+) -> None:
+    """Draw until every peer has finished; raises UserError when one failed or the run takes too long."""
+    view = SwarmView(time.monotonic(), time.monotonic)
+    for number in range(len(roles)):
+        view.add_peer(checksum(load(folder.keys / f"peer-{number}.key").address), f"peer-{number}")
+    tails = [Tail(folder.log(f"peer-{number}")) for number in range(len(roles))]
+    ledger = read_ledger(folder)
+    said = ""
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        while any(process.poll() is None for process in processes):
+            _check(processes, folder, view)
+            ledger.catch_up()
+            for entry in ledger.entries():
+                for effect in entry.effects:
+                    view.take_effect(entry.at, effect)
+            for tail in tails:
+                for event in tail.read():
+                    view.take_event(event)
+            if console.is_terminal:
+                live.update(view.draw(ledger.state))
+            elif (line := view.line(ledger.state)) != said:
+                console.print(line)
+                said = line
+            time.sleep(REFRESH_SECONDS)
+    ended = ledger.state.stage is Stage.ENDED
+    ledger.close()
+    _check(processes, folder, view)
+    if not ended:
+        raise UserError(f"the peers stopped before the run ended: see {folder.path}/peers/*/output.log")
+
+
+def _check(processes: list[subprocess.Popen[bytes]], folder: RunFolder, view: SwarmView) -> None:
+    for number, process in enumerate(processes):
+        if process.poll():
+            log = folder.peer(f"peer-{number}") / "output.log"
+            lines = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+            raise UserError(f"peer-{number} failed ({lines[-1]}): see {log}")
+    if time.monotonic() - view.began > TIMEOUT_SECONDS:
+        raise UserError(f"the demo took over {TIMEOUT_SECONDS} s: see {folder.path}/peers/*/output.log")
+
+
+def _judge(folder: RunFolder) -> None:
+    """Export the final model, look at it before and after, and put that on record beside the peers' events."""
+    ledger = read_ledger(folder)
+    state, now = ledger.state, ledger.now()
+    ledger.close()
+    before = _bundle([folder.blobs], state.manifest.start.blob)
+    last = state.current.sealed if state.rounds else None
+    if last is None:
+        raise UserError("no round was completed, so there is no model")
+    stores = [path / "blobs" for path in sorted((folder.path / "peers").iterdir())]
+    figures = export_and_evaluate(folder, before, _bundle(stores, last.blob))
+    events = EventLog(folder.log("submitter"), checksum(state.submitter))
+    events.write(now, "evaluated", **figures)
+    events.close()
+
+
+def _bundle(stores: list[Path], blob: bytes) -> Bundle:
+    for path in stores:
+        store = BlobStore(path)
+        if store.has(blob):  # type: ignore[arg-type]
+            return decode_bundle(store.get(blob), MAX_STATEMENT)  # type: ignore[arg-type]
+    raise UserError(f"no peer's store holds blob {blob.hex()}")
+
+
+def _print_places(console: Console, folder: RunFolder) -> None:
+    for path, what in (
+        ("report.html", "the report"),
+        ("report.json", "the same for programs"),
+        ("model", "the model"),
+    ):
+        console.print(f"  {folder.path / path}  {what}", soft_wrap=True)
+    for proof in sorted(folder.evidence.glob("*.evidence"))[:1]:
+        console.print(f"  {proof}  the proof: check it with 'proofswarm verify {proof}'", soft_wrap=True)

@@ -1,0 +1,96 @@
+"""`report`: fold a run's ledger and events into report.json and report.html, and print it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from p2p.blobs import BlobStore
+from trainer.commands.console import Console
+from trainer.events import read_events
+from trainer.folder import RunFolder
+from trainer.programs.executor import ProgramExecutor
+from trainer.runs.ledgers import genesis_of, open_ledger, verify_log
+from verification.errors import UserError
+from verification.evidence.collect import Log, convictions
+from verification.evidence.file import pack
+from verification.ledger.port import Ledger
+from verification.manifest import Manifest
+from verification.program import Program
+from verification.report.build import build_report
+from verification.report.descent import descents
+from verification.report.encoding import to_json
+from verification.report.html import render
+from verification.report.schema import Report
+from verification.report.terminal import tables
+
+
+def make_executor(manifest: Manifest, store: BlobStore) -> ProgramExecutor:
+    """Return the exact interpreter over a run's programs, for a reader of its ledger."""
+    programs = manifest.programs
+    refs = programs.all()
+    return ProgramExecutor({ref.digest: store.get(ref.blob) for ref in refs})
+
+
+def read_ledger(folder: RunFolder) -> Ledger:
+    """Return a run's ledger, folded with every verdict executed again on what its folder holds; raises UserError."""
+    return open_ledger(folder, make_executor(genesis_of(folder).manifest, BlobStore(folder.blobs)))
+
+
+def read_report(folder: RunFolder) -> Report:
+    """Return the report of a run; the ledger's chain is checked and every verdict executed again. Raises UserError."""
+    return _read(folder)[0]
+
+
+def _read(folder: RunFolder) -> tuple[Report, dict[str, bytes]]:
+    """Return the report of a run and a file of evidence for each conviction, by name."""
+    verify_log(folder)
+    manifest = genesis_of(folder).manifest
+    executor = make_executor(manifest, BlobStore(folder.blobs))
+    ledger = open_ledger(folder, executor)
+    try:
+        entries = ledger.entries()
+        events = {path.stem: list(read_events(path)) for path in sorted(folder.events.glob("*.jsonl"))}
+        logs = {name: log for name, log in events.items() if log}
+        effects = [(entry.at, effect) for entry in entries for effect in entry.effects]
+        statements = [entry.data for entry in entries if entry.kind == "statement"]
+        ways = descents(ledger.state, Log.read(statements), executor.program)
+        report = build_report(ledger.state, effects, logs, entries[0].at, ways)
+        precision = precision_of(executor.load(manifest.programs.inner.digest).program)
+        found = convictions(ledger.state, statements, [effect for _, effect in effects], executor.program)
+        evidence = {name: pack(conviction) for name, conviction in found.items()}
+        return replace(report, parameters=report.parameters | {"precision": precision}), evidence
+    finally:
+        ledger.close()
+
+
+def precision_of(program: Program) -> str:
+    """Return the bits of a program's products, for people: "14 bits"; "none" for a program without products."""
+    bits = {dict(node.attributes)["bits"][0] for node in program.nodes if node.operator == "product"}
+    return " and ".join(f"{number} bits" for number in sorted(bits)) or "none"
+
+
+def write_report(folder: RunFolder) -> Report:
+    """Write report.json, report.html and the evidence into the run's folder and return the report."""
+    report, evidence = _read(folder)
+    _write(folder.path / "report.json", (json.dumps(to_json(report), indent=1) + "\n").encode())
+    _write(folder.path / "report.html", render(report).encode())
+    for name, data in evidence.items():
+        _write(folder.evidence / f"{name}.evidence", data)
+    return report
+
+
+def print_report(report: Report) -> None:
+    """Print a report at length."""
+    Console().print(tables(report))
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write the report: {error.strerror}; check the folder's owner"
+        ) from error

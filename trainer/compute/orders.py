@@ -1,0 +1,243 @@
+"""What the node asks of the compute process, and what comes back. Bundles travel as blobs of the peer's store."""
+
+from dataclasses import dataclass
+
+from trainer.rounds.machine import Kernels
+from verification.manifest import BundleRef, Place
+from verification.program import Node
+from verification.statements import Commit, NodeInput, Spoiled
+from verification.tensors import Tensor
+from verification.units import Address, Count, Digest, Round
+
+NO_STEP = Count(0)
+
+MICRO = 1_000_000
+"""Losses travel as integers, in millionths."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The first order: load a run. `cheat` is a name of `trainer.rounds.cheats`, played from round `cheat_from`;
+    `memory` in bytes bounds what one program may need."""
+
+    manifest: bytes
+    store: str
+    threads: Count
+    cheat: str
+    cheat_from: Count
+    memory: Count
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Whether the golden step was reproduced, whether a step of drawn numbers came out the same in two ways, the speed
+    in inner steps per 1,000 seconds, the most bytes that the blob of a contribution may have, and the kernels."""
+
+    golden: bool
+    agrees: bool
+    speed: Count
+    contribution_limit: Count
+    kernels: Kernels
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """Compute F for one worker's round; `own` follows the peer's conduct, an audit is honest.
+
+    Inner step `rerun` is computed again in another way before the result is told; 0: none is.
+    """
+
+    number: Round
+    worker: Address
+    beacon: Digest
+    steps: Count
+    start: BundleRef
+    own: bool
+    rerun: Count = NO_STEP
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure."""
+
+    digests: tuple[Digest, ...]
+    contribution: BundleRef
+    norm: Count
+    loss: int
+    failed: bool
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """Progress: an inner step of the running job is done."""
+
+    step: Count
+
+
+@dataclass(frozen=True)
+class ListSteps:
+    """Compute the state digests after some inner steps of a job."""
+
+    job: RunJob
+    steps: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The digests, in order."""
+
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One contribution that enters an outer step, and its weight; a negative one takes it back."""
+
+    slot: Count
+    weight: int
+    contribution: BundleRef
+
+
+@dataclass(frozen=True)
+class RunOuterStep:
+    """Compute the next state."""
+
+    start: BundleRef
+    slots: tuple[Slot, ...]
+    ballast: Count
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle that is now in the store."""
+
+    ref: BundleRef
+
+
+@dataclass(frozen=True)
+class CheckContribution:
+    """Decode a fetched blob and compare it with what `worker` committed to."""
+
+    worker: Address
+    commit: Commit
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Whether the blob holds that contribution, and what shows that its author signed something else."""
+
+    ok: bool
+    spoiled: Spoiled | None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One disputed execution: of a worker's `job`, or of the `outer` step; `step` numbers an inner step, else 0."""
+
+    job: RunJob | None
+    outer: RunOuterStep | None
+    place: Place
+    step: Count
+
+
+Trail = tuple[tuple[Count, Count, tuple[Digest, ...]], ...]
+"""Lists of an accused's trace: (low, high, entries), from the whole one down."""
+
+
+@dataclass(frozen=True)
+class TraceNodes:
+    """Compute the digests of all node results of an execution."""
+
+    execution: Execution
+
+
+@dataclass(frozen=True)
+class NodesTraced:
+    """The digests, and the node at which the execution failed."""
+
+    failed: Count | None
+    outputs: tuple[Digest, ...]
+    results: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class OpenInputs:
+    """Bring a node's inputs with their paths."""
+
+    execution: Execution
+    node: Count
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The inputs that evidence must bring."""
+
+    inputs: tuple[NodeInput, ...]
+
+
+@dataclass(frozen=True)
+class ProveValue:
+    """Prove the digest of a value of an execution."""
+
+    execution: Execution
+    value: Count
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class Proved:
+    """The digest and its path."""
+
+    digest: Digest
+    path: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class ExecuteNode:
+    """The law's executor: run a node on its inputs."""
+
+    arithmetic: str
+    number: Count
+    node: Node
+    inputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What the node made."""
+
+    result: Tensor
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The order could not be done: `kind` names the error's class, `node` is a failed step's node or -1."""
+
+    kind: str
+    message: str
+    node: int
+
+
+ORDERS = {
+    k.__name__: k
+    for k in (
+        Prepare, RunJob, ListSteps, RunOuterStep, CheckContribution, TraceNodes, OpenInputs, ProveValue, ExecuteNode,
+    )
+}  # fmt: skip
+REPLIES = {
+    k.__name__: k
+    for k in (
+        Prepared,
+        JobDone,
+        StepDone,
+        Listed,
+        Made,
+        Checked,
+        NodesTraced,
+        Opened,
+        Proved,
+        Executed,
+        Failed,
+    )
+}

@@ -1,0 +1,260 @@
+"""The compute process of a peer: torch, programs and the store; no sockets, no ledger. Frames in, frames out.
+
+Started by the node as `python -m trainer.compute.process`; it ends when its standard input does.
+"""
+
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from p2p.blobs import BlobStore
+from trainer import exact
+from trainer.compute import frames, orders
+from trainer.programs.conversion import to_torch
+from trainer.programs.executor import ProgramExecutor
+from trainer.programs.interpreter import NoLoops
+from trainer.rounds import cheats, reexecution
+from trainer.rounds.selfcheck import kernels_of, step_agrees
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import HONEST, Disputed, Job, Rounds
+from verification import codec, spoilage
+from verification.content import chunks_root
+from verification.errors import Malformed, ProofswarmError, Unavailable
+from verification.executor import StepFailed
+from verification.honest.actions import Traced
+from verification.layout import per_parameter
+from verification.manifest import BundleRef, Manifest, ProgramRef
+from verification.outer import outer_inputs
+from verification.program import decode_program, encoded_size, outputs_of, program_digest, require_work_units
+from verification.statements import MAX_STATEMENT
+from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
+from verification.units import Count, Digest, Round
+
+MEASURED_STEPS = 3
+Reply = Callable[[object], None]
+
+
+class Workshop:
+    """One run's programs, data and store, and the orders on them."""
+
+    def __init__(self, order: orders.Prepare) -> None:
+        """Load what the manifest names from the store; raises Violation for blobs that are not what it says."""
+        torch.set_num_threads(order.threads)
+        self.manifest = codec.decode(Manifest, order.manifest)
+        self.store = BlobStore(Path(order.store))
+        programs = self.manifest.programs
+        refs = programs.all()
+        encoded = {ref.digest: self._program(ref) for ref in refs}
+        self.engine = TorchEngine(encoded, order.memory, compiled="auto")
+        for ref in refs:
+            self.engine.executor.load(ref.digest)
+        for name, units in vars(self.manifest.units).items():
+            ref = getattr(programs, name)
+            require_work_units(self.engine.executor.load(ref.digest).program, units)
+        self._contribution = decode_program(encoded[programs.epilogue.digest])
+        data = decode_bundle(self.store.get(self.manifest.data.blob), MAX_STATEMENT)
+        self.rounds = Rounds(self.engine, self.manifest, data)
+        self._traced: tuple[orders.Execution, Traced] | None = None
+        self.conduct = cheats.conduct_named(order.cheat, order.cheat_from)
+
+    def measure(self) -> orders.Prepared:
+        """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
+        start, inner = self._bundle(self.manifest.start), self.manifest.programs.inner.digest
+        golden = self.rounds.golden(start) == self.manifest.golden
+        working = self.rounds.opening(start)
+        agrees = step_agrees(self.engine, inner, working)
+        job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), MEASURED_STEPS)  # type: ignore[arg-type]
+        began = time.perf_counter()
+        self.rounds.digests_after(job, start, (MEASURED_STEPS,))
+        seconds = time.perf_counter() - began
+        speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
+        limit = Count(encoded_size(outputs_of(self._contribution)))
+        return orders.Prepared(golden, agrees, speed, limit, kernels_of(self.engine, inner, working))
+
+    def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
+        """Compute F, telling each inner step; raises Unavailable when step `rerun` does not come out the same twice."""
+        conduct = self._conduct(order)
+        kept: list[Any] = []
+
+        def on_step(number: int, working: Any) -> None:
+            if conduct is HONEST and number in (order.rerun - 1, order.rerun):
+                kept.append(working)
+            reply(orders.StepDone(Count(number)))
+
+        outcome = self.rounds.run(_job(order), self._bundle(order.start), conduct, on_step)
+        if len(kept) == 2 and not self.engine.agrees(self.manifest.programs.inner.digest, *kept):
+            raise Unavailable(
+                f"step {order.rerun} computed in another way has another digest: see proofswarm doctor"
+            )
+        if outcome.contribution is None:
+            assert outcome.failed is not None
+            nothing = BundleRef(outcome.failed, outcome.failed)
+            return orders.JobDone(outcome.digests, nothing, Count(0), 0, True)
+        ref = self._keep(outcome.contribution)
+        norm = spoilage.norm_of(outcome.contribution)
+        return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO), False)
+
+    def list_steps(self, order: orders.ListSteps) -> orders.Listed:
+        """Compute the digests of a dispute's list."""
+        job = order.job
+        digests = self.rounds.digests_after(
+            _job(job), self._bundle(job.start), order.steps, self._conduct(job)
+        )
+        return orders.Listed(digests)
+
+    def trace_nodes(self, order: orders.TraceNodes) -> orders.NodesTraced:
+        """Execute and digest every node's result."""
+        traced = self._trace(order.execution, self._disputed(order.execution))
+        failed = None if traced.failed is None else Count(traced.failed)
+        return orders.NodesTraced(failed, traced.outputs, traced.results)
+
+    def _trace(self, execution: orders.Execution, disputed: Disputed) -> Traced:
+        """Return the trace of an execution; the last one is kept, for its node is opened next."""
+        if self._traced is None or self._traced[0] != execution:
+            self._traced = execution, reexecution.trace(self.engine, disputed)
+        return self._traced[1]
+
+    def open_inputs(self, order: orders.OpenInputs) -> orders.Opened:
+        """Bring a disputed node's inputs."""
+        disputed = self._disputed(order.execution)
+        results = self._trace(order.execution, disputed).results
+        return orders.Opened(reexecution.open_node(self.engine, disputed, results, order.node, order.trail))
+
+    def prove_value(self, order: orders.ProveValue) -> orders.Proved:
+        """Prove the digest of a disputed output's source."""
+        disputed = self._disputed(order.execution)
+        results = self._trace(order.execution, disputed).results
+        return orders.Proved(
+            *reexecution.open_value(self.engine, disputed, results, order.value, order.trail)
+        )
+
+    def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
+        """Compute and keep the next state."""
+        return orders.Made(self._keep(self.rounds.next_state(self._outer_inputs(order))))
+
+    def check_contribution(self, order: orders.CheckContribution) -> orders.Checked:
+        """Check that a fetched blob is the committed contribution, of the epilogue's dtypes and shapes.
+
+        The norm decides how much a contribution weighs, so it is counted again. (SPEC.md 4.5, 4.15)
+        """
+        data, outputs = self.store.get(order.commit.contribution.blob), outputs_of(self._contribution)
+        size, chunks = len(data), chunks_root(data)
+        shown = spoilage.show(order.worker, order.commit, outputs, size, chunks, data)
+        if shown is not None:
+            return orders.Checked(False, shown if len(shown.data) <= spoilage.MAX_SHOWN else None)
+        contribution = decode_bundle(data, size)
+        integers = per_parameter(contribution.tensors)
+        counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
+        return orders.Checked(counted == spoilage.norm_of(contribution) == order.commit.norm, None)
+
+    def _disputed(self, execution: orders.Execution) -> Disputed:
+        if execution.outer is not None:
+            slots = [int(entry.slot) for entry in execution.outer.slots]
+            return self.rounds.disputed_outer(self._outer_inputs(execution.outer), slots)
+        order = execution.job
+        if order is None:
+            raise Malformed("an execution needs a job or an outer step")
+        start, conduct = self._bundle(order.start), self._conduct(order)
+        return self.rounds.disputed(_job(order), start, execution.place, execution.step, conduct)
+
+    def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
+        entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}
+        return outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries, order.ballast)
+
+    def _program(self, ref: ProgramRef) -> bytes:
+        encoded = self.store.get(ref.blob)
+        if program_digest(encoded) != ref.digest:
+            raise Malformed("a program's blob has another digest than the manifest says")
+        return encoded
+
+    def _bundle(self, ref: BundleRef) -> Bundle:
+        bundle = decode_bundle(self.store.get(ref.blob), MAX_STATEMENT)
+        if digest_of(bundle) != ref.digest:
+            raise Malformed("a bundle's blob has another digest than it should")
+        return bundle
+
+    def _keep(self, bundle: Bundle) -> BundleRef:
+        return BundleRef(digest_of(bundle), self.store.put(codec.encode(bundle)))
+
+    def _conduct(self, order: orders.RunJob) -> Any:
+        return self.conduct if order.own else HONEST
+
+
+def _job(order: orders.RunJob) -> Job:
+    return Job(order.number, order.worker, order.beacon, order.steps)
+
+
+def execute_node(order: orders.ExecuteNode) -> orders.Executed:
+    """Run a node for the law: the one order that needs no run, since it brings all that the node reads."""
+    return orders.Executed(
+        ProgramExecutor({}).execute_node(order.arithmetic, order.number, order.node, order.inputs)
+    )
+
+
+def _answer(workshop: Workshop, message: object, reply: Reply) -> object:
+    match message:
+        case orders.RunJob():
+            return workshop.run_job(message, reply)
+        case orders.ListSteps():
+            return workshop.list_steps(message)
+        case orders.TraceNodes():
+            return workshop.trace_nodes(message)
+        case orders.OpenInputs():
+            return workshop.open_inputs(message)
+        case orders.ProveValue():
+            return workshop.prove_value(message)
+        case orders.RunOuterStep():
+            return workshop.run_outer(message)
+        case orders.CheckContribution():
+            return workshop.check_contribution(message)
+    raise Malformed(f"no order {type(message).__name__}")
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Do orders until the source ends. The first that needs a run must be Prepare.
+
+    A process that flushes subnormal numbers does none.
+    """
+    workshop: Workshop | None = None
+    while (frame := frames.read(source)) is not None:
+        message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
+
+        def reply(answer: object, number: int = frame.order) -> None:
+            sink.write(frames.pack(number, answer))
+            sink.flush()
+
+        try:
+            if workshop is None:
+                exact.require_subnormals()
+            if isinstance(message, orders.Prepare):
+                workshop = Workshop(message)
+                reply(workshop.measure())
+            elif isinstance(message, orders.ExecuteNode):
+                reply(execute_node(message))
+            elif workshop is None:
+                raise Malformed("the first order must be Prepare")
+            else:
+                reply(_answer(workshop, message, reply))
+        except ProofswarmError as error:
+            node = error.node if isinstance(error, StepFailed) else -1
+            reply(orders.Failed(type(error).__name__, str(error), node))
+
+
+def main() -> None:
+    """Serve on the standard streams; stray prints go to standard error, and an interrupt is the node's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", NoLoops)  # the node tells it
+    sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin.buffer, sink)
+
+
+if __name__ == "__main__":
+    main()

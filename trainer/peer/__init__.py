@@ -1,0 +1,1 @@
+"""The node process of a peer: the loop, what it signed, its ledger. No torch here."""

@@ -1,0 +1,1 @@
+"""Programs as compiled loops: layouts, fusion, memory, C text."""

@@ -1,0 +1,306 @@
+"""What surrounds loss and gradients, built from operators: the inner optimisers, compression to a grid, the outer step.
+
+Tested against PyTorch's own optimisers (tests/unit/test_optimisers.py).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from trainer.programs.shapes import FLOAT, INDEX
+from trainer.programs.tracing.builder import Builder, Value
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the model; `hidden` for a matrix between two hidden layers: no embedding, no head."""
+
+    name: str
+    shape: tuple[int, ...]
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A float32 tensor of an optimiser's state: its name in the working bundle, its shape and its first value."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a step is made from: parameters and their gradients in one order, and the int64 number of steps done."""
+
+    parameters: Sequence[Value]
+    gradients: Sequence[Value]
+    step: Value
+
+    def only(self, places: Sequence[int]) -> "Gradients":
+        """The same for some of the parameters."""
+        return Gradients(
+            [self.parameters[place] for place in places],
+            [self.gradients[place] for place in places],
+            self.step,
+        )
+
+
+Stepped = tuple[list[Value], list[Value]]
+"""(parameters, state) after a step."""
+
+
+class Optimiser(Protocol):
+    """The inner optimiser of a run: what it keeps, and its step as operators."""
+
+    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+        """Return its state's tensors, in the order in which `update` takes and gives them."""
+
+    def update(
+        self, b: Builder, parameters: Sequence[Parameter], now: Gradients, state: Sequence[Value]
+    ) -> Stepped:
+        """Return parameters and state after one step, one rounding per operation."""
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Decoupled weight decay (Loshchilov and Hutter, 2019), none on 1-d tensors; linear warm-up over `warmup` steps.
+
+    As `torch.optim.AdamW`. `clip_norm` bounds the norm of all gradients together; 0 leaves them.
+    """
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    warmup: int
+    clip_norm: float = 0.0
+
+    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+        """Two moments per parameter, and the powers of the betas."""
+        moments = [Slot(f"working/{kind}/{p.name}", p.shape) for kind in ("m", "v") for p in parameters]
+        return [*moments, Slot("beta1_power", (), 1.0), Slot("beta2_power", (), 1.0)]
+
+    def update(
+        self, b: Builder, parameters: Sequence[Parameter], now: Gradients, state: Sequence[Value]
+    ) -> Stepped:
+        """Return parameters and state after one step."""
+        now = _clipped(b, now, self.clip_norm)
+        count = len(now.parameters)
+        beta1, beta2 = b.scalar(self.beta1), b.scalar(self.beta2)
+        power1, power2 = b.multiply(state[-2], beta1), b.multiply(state[-1], beta2)
+        rate = _rate(b, self.lr, self.warmup, now.step)
+        one = b.scalar(1.0)
+        length = b.divide(rate, b.subtract(one, power1))
+        spread = b.emit("sqrt", b.subtract(one, power2))
+        kept = b.subtract(one, b.multiply(rate, b.scalar(self.weight_decay)))
+        moved, first, second = [], [], []
+        for place, (value, gradient) in enumerate(zip(now.parameters, now.gradients, strict=True)):
+            m = _mixed(b, state[place], gradient, self.beta1)
+            v = _mixed(b, state[count + place], b.multiply(gradient, gradient), self.beta2)
+            below = b.add(b.divide(b.emit("sqrt", v), spread), b.scalar(self.eps))
+            if self.weight_decay and len(value.shape) > 1:
+                value = b.multiply(value, kept)
+            moved.append(b.subtract(value, b.multiply(b.divide(m, below), length)))
+            first.append(m)
+            second.append(v)
+        return moved, [*first, *second, power1, power2]
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum, as `torch.optim.SGD` without dampening.
+
+    `weight_decay` times the parameter is added to its gradient, not on 1-d tensors; the rest as in `AdamW`.
+    """
+
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    warmup: int
+    clip_norm: float = 0.0
+
+    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+        """The momentum of each parameter."""
+        return [Slot(f"working/m/{p.name}", p.shape) for p in parameters]
+
+    def update(
+        self, b: Builder, parameters: Sequence[Parameter], now: Gradients, state: Sequence[Value]
+    ) -> Stepped:
+        """Return parameters and state after one step."""
+        now = _clipped(b, now, self.clip_norm)
+        rate, momentum = _rate(b, self.lr, self.warmup, now.step), b.scalar(self.momentum)
+        moved, speeds = [], []
+        for value, gradient, speed in zip(now.parameters, now.gradients, state, strict=True):
+            if self.weight_decay and len(value.shape) > 1:
+                gradient = b.add(gradient, b.multiply(value, b.scalar(self.weight_decay)))
+            speed = b.add(b.multiply(speed, momentum), gradient)
+            move = b.add(gradient, b.multiply(speed, momentum)) if self.nesterov else speed
+            moved.append(b.subtract(value, b.multiply(move, rate)))
+            speeds.append(speed)
+        return moved, speeds
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Orthogonalised momentum on the hidden matrices (Jordan et al., "Muon", 2024), AdamW (`rest`) on all else.
+
+    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which makes one learning rate, warm-up and weight
+    decay, those of `rest`, fit both (Liu et al., "Muon is scalable for LLM training", 2025). Its products are exact, of
+    quantised operands; torch's are bfloat16.
+    """
+
+    rest: AdamW
+    momentum: float = 0.95
+    nesterov: bool = True
+
+    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+        """The momentum of each hidden matrix, then the state of AdamW for the others."""
+        momentum = [Slot(f"working/momentum/{p.name}", p.shape) for p in parameters if p.hidden]
+        return momentum + self.rest.slots([p for p in parameters if not p.hidden])
+
+    def update(
+        self, b: Builder, parameters: Sequence[Parameter], now: Gradients, state: Sequence[Value]
+    ) -> Stepped:
+        """Return parameters and state after one step."""
+        now = _clipped(b, now, self.rest.clip_norm)
+        hidden = [place for place, p in enumerate(parameters) if p.hidden]
+        others = [place for place, p in enumerate(parameters) if not p.hidden]
+        rest = replace(self.rest, clip_norm=0.0)
+        values, kept = rest.update(b, [parameters[n] for n in others], now.only(others), state[len(hidden) :])
+        moved, speeds = self._orthogonal(b, now.only(hidden), state[: len(hidden)])
+        made = dict(zip([*hidden, *others], [*moved, *values], strict=True))
+        return [made[place] for place in range(len(parameters))], [*speeds, *kept]
+
+    def _orthogonal(self, b: Builder, now: Gradients, state: Sequence[Value]) -> Stepped:
+        rate = _rate(b, self.rest.lr, self.rest.warmup, now.step)
+        decay = b.subtract(b.scalar(1.0), b.multiply(rate, b.scalar(self.rest.weight_decay)))
+        moved, speeds = [], []
+        for value, gradient, speed in zip(now.parameters, now.gradients, state, strict=True):
+            speed = _mixed(b, speed, gradient, self.momentum)
+            direction = _mixed(b, speed, gradient, self.momentum) if self.nesterov else speed
+            length = b.multiply(rate, b.scalar(0.2 * math.sqrt(max(value.shape))))
+            kept = b.multiply(value, decay) if self.rest.weight_decay else value
+            moved.append(b.subtract(kept, b.multiply(orthogonalised(b, direction), length)))
+            speeds.append(speed)
+        return moved, speeds
+
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""The quintic a x + b x^3 + c x^5, which takes singular values in 0..1 to about 1 in five rounds (Jordan, 2024)."""
+NEWTON_SCHULZ_ROUNDS = 5
+LEAST_NORM = 1e-7
+
+
+def orthogonalised(b: Builder, matrix: Value) -> Value:
+    """Return [M, N] with about the singular vectors of `matrix` and singular values of 0.7 to 1.2.
+
+    Five Newton-Schulz rounds on the matrix over its Frobenius norm, as in `torch.optim.Muon`, in exact products.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    first, third, fifth = (b.scalar(number) for number in NEWTON_SCHULZ)
+    norm = b.emit("sqrt", _sum(b, b.multiply(matrix, matrix)))
+    x = b.divide(matrix, b.emit("maximum", norm, b.scalar(LEAST_NORM)))
+    x = b.permute(x, (1, 0)) if tall else x
+    for _ in range(NEWTON_SCHULZ_ROUNDS):
+        gram = b.matmul(x, b.permute(x, (1, 0)))
+        change = b.add(b.multiply(gram, third), b.multiply(b.matmul(gram, gram), fifth))
+        x = b.add(b.multiply(x, first), b.matmul(change, x))
+    return b.permute(x, (1, 0)) if tall else x
+
+
+def _rate(b: Builder, lr: float, warmup: int, step: Value) -> Value:
+    """The learning rate of the step after `step` steps: it grows linearly over `warmup` steps."""
+    number, rate = b.add(step, b.scalar(1, INDEX)), b.scalar(lr)
+    if warmup <= 1:
+        return rate
+    share = b.divide(b.cast(number, FLOAT), b.scalar(float(warmup)))
+    return b.multiply(rate, b.emit("minimum", share, b.scalar(1.0)))
+
+
+def _mixed(b: Builder, old: Value, new: Value, keep: float) -> Value:
+    """old * keep + new * (1 - keep)."""
+    return b.add(b.multiply(old, b.scalar(keep)), b.multiply(new, b.scalar(1.0 - keep)))
+
+
+@dataclass(frozen=True)
+class Working:
+    """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, uint8 tokens."""
+
+    parameters: list[Value]
+    state: list[Value]
+    loss_sum: Value
+    step: Value
+    tokens: Value
+
+
+def _clipped(b: Builder, now: Gradients, limit: float) -> Gradients:
+    if not limit:
+        return now
+    total = b.scalar(0.0)
+    for gradient in now.gradients:
+        total = b.add(total, _sum(b, b.multiply(gradient, gradient)))
+    below = b.add(b.emit("sqrt", total), b.scalar(1e-6))
+    factor = b.emit("minimum", b.divide(b.scalar(limit), below), b.scalar(1.0))
+    return replace(now, gradients=[b.multiply(gradient, factor) for gradient in now.gradients])
+
+
+def compress(
+    b: Builder, start: Sequence[Value], working: Working, grid_exponent: int
+) -> tuple[list[Value], Value, Value]:
+    """Return (int8 integers per parameter, int64 0-d sum of their squares, float32 0-d mean loss).
+
+    An integer is (start - end) * 2**grid_exponent, rounded half to even and clipped to -127..127.
+    """
+    scale, integers, norm = b.scalar(math.ldexp(1.0, grid_exponent)), [], b.scalar(0, INDEX)
+    for before, after in zip(start, working.parameters, strict=True):
+        rounded = b.emit("round", b.multiply(b.subtract(before, after), scale))
+        clipped = b.emit("minimum", b.emit("maximum", rounded, b.scalar(-127.0)), b.scalar(127.0))
+        integers.append(b.cast(clipped, "int8"))
+        wide = b.cast(clipped, INDEX)
+        norm = b.add(norm, _sum(b, b.multiply(wide, wide)))
+    steps = b.emit("maximum", working.step, b.scalar(1, INDEX))
+    return integers, norm, b.divide(working.loss_sum, b.cast(steps, FLOAT))
+
+
+def outer_step(
+    b: Builder,
+    parameters: Sequence[Value],
+    momentum: Sequence[Value],
+    contributions: Sequence[Sequence[Value]],
+    weights: Value,
+    rates: tuple[float, float, float],
+) -> tuple[list[Value], list[Value]]:
+    """Return (parameters, momentum) after Nesterov's step on the weighted mean of the contributions.
+
+    `weights`: int64 [slots]; `rates`: (units of the grid, learning rate, momentum). The weighted sum is exact in
+    int64; weights that are all zero give a mean of zero.
+    """
+    scale, lr, momentum_rate = (b.scalar(rate) for rate in rates)
+    total = b.emit("maximum", _sum(b, weights), b.scalar(1, INDEX))
+    divisor = b.cast(total, FLOAT)
+    factors = [b.view(b.slice(weights, 0, slot, slot + 1), ()) for slot in range(len(contributions))]
+    new, moved = [], []
+    for place, (parameter, speed) in enumerate(zip(parameters, momentum, strict=True)):
+        parts = [
+            b.multiply(b.cast(slot[place], INDEX), factor)
+            for slot, factor in zip(contributions, factors, strict=True)
+        ]
+        summed = parts[0]
+        for part in parts[1:]:
+            summed = b.add(summed, part)
+        delta = b.multiply(b.divide(b.cast(summed, FLOAT), divisor), scale)
+        speed = b.add(b.multiply(speed, momentum_rate), delta)
+        look = b.add(delta, b.multiply(speed, momentum_rate))
+        new.append(b.subtract(parameter, b.multiply(look, lr)))
+        moved.append(speed)
+    return new, moved
+
+
+def _sum(b: Builder, value: Value) -> Value:
+    if not value.shape:
+        return value
+    return b.emit("sum", value, dims=list(range(len(value.shape))), keepdim=0)

@@ -1,0 +1,305 @@
+"""Tracing: from a `torch.nn.Module` and a loss to the four programs of a run.
+
+The model is traced once, with fake tensors, over its loss and gradients; everything around them (the optimiser, the
+outer step, compression) is built from operators directly. The same model and configuration give the same bytes.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from trainer.programs.conversion import bundle_of
+from trainer.programs.shapes import DEFAULT_BITS, FLOAT, INDEX
+from trainer.programs.tracing import lower_math, lower_shape, lower_spatial
+from trainer.programs.tracing.builder import Builder, Value
+from trainer.programs.tracing.lower import Lowering, refuse_random
+from trainer.programs.tracing.optimiser import (
+    Gradients,
+    Optimiser,
+    Parameter,
+    Slot,
+    Working,
+    compress,
+    outer_step,
+)
+from verification.errors import UserError
+from verification.program import Program
+from verification.tensors import Bundle
+
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+"""(model, int64 bytes of records [batch, width]) to a 0-d float32 loss."""
+
+_DECOMPOSED = (
+    torch.ops.aten.native_batch_norm,
+    torch.ops.aten._native_batch_norm_legit,
+)
+"""Core ATen operators that PyTorch can write in smaller ones too."""
+
+_RULES = (lower_math, lower_shape, lower_spatial)
+"""Imported for the rules that they register."""
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """Sizes and rates that the programs fix.
+
+    `records` rows of `length` + 1 bytes make a worker's data; a round has `max_steps` inner steps of `batch` rows;
+    `slots` contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The outer step is
+    Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom).
+    Operands of products are quantised to `bits` bits, 14 or 8.
+    """
+
+    records: int
+    length: int
+    batch: int
+    max_steps: int
+    slots: int
+    grid_exponent: int
+    optimiser: Optimiser
+    outer_lr: float
+    outer_momentum: float
+    bits: int = DEFAULT_BITS
+
+
+@dataclass(frozen=True)
+class TracedRun:
+    """The four programs, the start state (parameters, then zero momentum) and the parameters' names in order."""
+
+    prologue: Program
+    inner: Program
+    epilogue: Program
+    outer: Program
+    start: Bundle
+    parameter_names: tuple[str, ...]
+
+
+def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
+    """Return the programs that train `model` under `loss`.
+
+    Raises UserError, in one line, for an operator without an exact form, for dropout and for modules that change
+    their buffers while training; the line names the operator or module and, where known, the user's source line.
+    """
+    _check_model(model)
+    named = dict(model.named_parameters())
+    parameters = [parameter.detach().clone() for parameter in named.values()]
+    graph = trace_gradients(model, loss, job)
+    hidden = hidden_matrices(model)
+    sizes = Sizes(tuple(Parameter(name, tuple(p.shape), name in hidden) for name, p in named.items()), job)
+    start = bundle_of(parameters + [torch.zeros_like(parameter) for parameter in parameters])
+    return TracedRun(
+        _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, tuple(named)
+    )
+
+
+def hidden_matrices(model: nn.Module) -> set[str]:
+    """Return the names of the matrices between hidden layers: 2-D, of no embedding, and not the head.
+
+    The head is what a Hugging Face model calls its output embeddings, or else the last linear layer.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    given: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    head = [given] if given is not None else linear[-1:]
+    outside = [*head, *(module for module in model.modules() if isinstance(module, nn.Embedding))]
+    apart = {id(module.weight) for module in outside}
+    return {name for name, p in model.named_parameters() if p.dim() == 2 and id(p) not in apart}
+
+
+def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
+    """Return the ATen graph (parameters..., int64 tokens [batch, length + 1]) -> (loss, gradients...)."""
+    names = [name for name, _ in model.named_parameters()]
+    wrapped = _LossModule(model, loss)
+
+    def step(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        parameters = [value.requires_grad_() for value in inputs[:-1]]
+        changed = {f"model.{name}": value for name, value in zip(names, parameters, strict=True)}
+        value = functional_call(wrapped, changed, (inputs[-1],))
+        if value.shape != () or value.dtype != torch.float32:
+            raise UserError(f"the loss must be a 0-d float32 tensor, got {value.dtype} {list(value.shape)}")
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        return value.detach(), *gradients
+
+    samples = [parameter.detach().clone() for parameter in model.parameters()]
+    tokens = torch.zeros(job.batch, job.length + 1, dtype=torch.int64)
+    graph = make_graph(step, [*samples, tokens])
+    refuse_random(graph)
+    _refuse_buffer_changes(graph, model)
+    return without_mutations(graph, [*samples, tokens])
+
+
+class _LossModule(nn.Module):
+    """The loss as a module's forward, so that `functional_call` swaps the parameters under it."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.loss(self.model, tokens)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the four programs share: the parameters and the job."""
+
+    parameters: tuple[Parameter, ...]
+    job: TraceConfig
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The optimiser's state."""
+        return self.job.optimiser.slots(self.parameters)
+
+    def state(self, builder: Builder, prefix: str = "") -> tuple[list[Value], list[Value]]:
+        """Declare a state bundle: (parameters, outer momentum)."""
+        return self.tensors(builder, prefix + "parameter"), self.tensors(builder, prefix + "momentum")
+
+    def tensors(self, builder: Builder, kind: str, dtype: str = FLOAT) -> list[Value]:
+        """Declare one input per parameter."""
+        return [builder.port(f"{kind}/{p.name}", dtype, p.shape) for p in self.parameters]
+
+    def working(self, builder: Builder) -> Working:
+        """Declare a working bundle."""
+        job = self.job
+        return Working(
+            self.tensors(builder, "working/parameter"),
+            [builder.port(slot.name, FLOAT, slot.shape) for slot in self.slots],
+            builder.port("loss_sum", FLOAT, ()),
+            builder.port("step", INDEX, ()),
+            builder.port("tokens", "uint8", (job.max_steps, job.batch, job.length + 1)),
+        )
+
+    def named(self, kind: str, values: list[Value]) -> list[tuple[str, Value]]:
+        """Pair one output per parameter with its name."""
+        return [(f"{kind}/{p.name}", value) for p, value in zip(self.parameters, values, strict=True)]
+
+    def working_outputs(self, working: Working) -> list[tuple[str, Value]]:
+        """The working bundle as outputs, in the order in which `working` declares it."""
+        state = [(slot.name, value) for slot, value in zip(self.slots, working.state, strict=True)]
+        ending = [(name, getattr(working, name)) for name in ("loss_sum", "step", "tokens")]
+        return [*self.named("working/parameter", working.parameters), *state, *ending]
+
+
+def _prologue(sizes: Sizes) -> Program:
+    b, job = Builder(), sizes.job
+    parameters, _ = sizes.state(b)
+    data = b.port("data", "uint8", (job.records, job.length + 1))
+    index = b.port("index", INDEX, (job.max_steps, job.batch))
+    state = [b.expand(b.scalar(slot.start), slot.shape) for slot in sizes.slots]
+    tokens = b.emit("gather", data, index)
+    working = Working(parameters, state, b.scalar(0.0), b.scalar(0, INDEX), tokens)
+    return b.finish("prologue", sizes.working_outputs(working))
+
+
+def _inner(sizes: Sizes, graph: fx.GraphModule) -> Program:
+    b = Builder(bits=sizes.job.bits)
+    old = sizes.working(b)
+    tokens = b.cast(b.emit("select", old.tokens, old.step), INDEX)
+    loss, *gradients = Lowering(b).run(graph, [*old.parameters, tokens])
+    now = Gradients(old.parameters, gradients, old.step)
+    parameters, state = sizes.job.optimiser.update(b, sizes.parameters, now, old.state)
+    step = b.add(old.step, b.scalar(1, INDEX))
+    new = Working(parameters, state, b.add(old.loss_sum, loss), step, old.tokens)
+    return b.finish("inner", sizes.working_outputs(new))
+
+
+def _epilogue(sizes: Sizes) -> Program:
+    b = Builder()
+    start, _ = sizes.state(b)
+    working = sizes.working(b)
+    integers, norm, loss = compress(b, start, working, sizes.job.grid_exponent)
+    return b.finish("epilogue", [*sizes.named("contribution", integers), ("norm", norm), ("loss", loss)])
+
+
+def _outer(sizes: Sizes) -> Program:
+    b, job = Builder(), sizes.job
+    parameters, momentum = sizes.state(b)
+    contributions = []
+    for slot in range(job.slots):
+        contributions.append(sizes.tensors(b, f"contribution{slot}", "int8"))
+        b.port(f"norm{slot}", INDEX, ())
+        b.port(f"loss{slot}", FLOAT, ())
+    weights = b.port("weights", INDEX, (job.slots,))
+    rates = (2.0**-job.grid_exponent, job.outer_lr, job.outer_momentum)
+    new, moved = outer_step(b, parameters, momentum, contributions, weights, rates)
+    return b.finish("outer", [*sizes.named("parameter", new), *sizes.named("momentum", moved)])
+
+
+def make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> fx.GraphModule:
+    """Return the ATen graph of a function, decomposed as far as the lowerings expect. Raises UserError."""
+    table = {**core_aten_decompositions(), **get_decompositions(_DECOMPOSED)}
+    # Lowered as one exact sum by row; its decomposition is an index_put behind masks.
+    table.pop(torch.ops.aten.embedding_dense_backward.default, None)
+    # Lowered whole, since its products need more bits than others.
+    table.pop(torch.ops.aten._log_softmax_backward_data.default, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tracer = make_fx(
+            function,
+            decomposition_table=table,
+            tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+            record_stack_traces=True,
+        )
+        try:
+            # Fused attention would be one opaque node; its plain form is products and a softmax.
+            with sdpa_kernel(SDPBackend.MATH):
+                return tracer(*samples)
+        except RuntimeError as error:
+            # The model's own forward failed, or a shape in it depends on data: torch says both as RuntimeError.
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the model cannot be traced: {reason}; it must run on fixed shapes") from error
+
+
+def without_mutations(graph: fx.GraphModule, samples: list[torch.Tensor]) -> fx.GraphModule:
+    """Return the graph with its in-place operators replaced by the others, traced again if it has any."""
+    return make_graph(functionalize(graph, remove="mutations"), samples) if _mutations(graph) else graph
+
+
+def _mutations(graph: fx.GraphModule) -> list[fx.Node]:
+    return [
+        node
+        for node in graph.graph.nodes
+        if getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+    ]
+
+
+def _refuse_buffer_changes(graph: fx.GraphModule, model: nn.Module) -> None:
+    buffers = {buffer.data_ptr(): name for name, buffer in model.named_buffers() if buffer.numel()}
+    for node in _mutations(graph):
+        changed = node.args[0]
+        if isinstance(changed, fx.Node) and changed.op == "get_attr":
+            name = buffers.get(getattr(graph, str(changed.target)).data_ptr(), str(changed.target))
+            raise UserError(
+                f"the model changes its buffer {name!r} while training; programs have no such state"
+            )
+
+
+def _check_model(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.modules.batchnorm._NormBase)
+            and module.training
+            and module.track_running_stats
+        ):
+            raise UserError(
+                f"module {name!r} ({type(module).__name__}) changes its buffers while training; "
+                "set track_running_stats=False, or use GroupNorm or LayerNorm"
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise UserError(
+                f"module {name!r} (dropout, p={module.p}) draws random numbers; set the model's dropout to 0"
+            )
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise UserError(f"parameter {name!r} is {parameter.dtype}; make the model float32")
+        if not parameter.requires_grad:
+            raise UserError(f"parameter {name!r} is frozen; register it as a buffer instead")

@@ -1,0 +1,86 @@
+"""A machine's check of itself on a run's own inner step, and what that step runs on: for peers and `doctor`."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from trainer import exact
+from trainer.programs.float32 import run_in_float32
+from trainer.rounds.machine import Kernels
+from trainer.rounds.torch_engine import TorchEngine
+from verification.executor import StepFailed
+from verification.program import Port, Program
+from verification.units import Count, Digest
+
+SEED = b"proofswarm self-check"
+SPREAD = 0.05
+"""Standard deviation of drawn parameters, as models begin with."""
+
+REPEATS = 3
+Clock = Callable[[], float]
+
+
+def drawn(program: Program, working: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return a working state of an inner program with numbers of the integer generator in it.
+
+    A run begins with moments of zero, which hide what goes wrong in an optimiser. Parameters become normal numbers and
+    the optimiser's tensors their squares, which any of them may be; counters and the run's own data stay.
+    """
+    pairs = zip(program.inputs, working, strict=True)
+    return [_drawn(port) if port.dtype == "float32" and port.shape else tensor for port, tensor in pairs]
+
+
+def _drawn(port: Port) -> torch.Tensor:
+    made = exact.normal_f32(SEED, port.name, tuple(map(int, port.shape)), SPREAD)
+    return made if port.name.startswith("working/parameter/") else made.mul_(made)
+
+
+def step_agrees(engine: TorchEngine, inner: Digest, working: Sequence[torch.Tensor]) -> bool:
+    """Return whether a drawn step comes out the same as it runs here and node by node with the trusted product."""
+    inputs = drawn(engine.program(inner), working)
+    try:
+        made = engine.run(inner, [inputs])
+    except StepFailed:  # a model that does not bear these numbers; the golden step was compared already
+        return True
+    return engine.agrees(inner, inputs, made)
+
+
+def kernels_of(
+    engine: TorchEngine,
+    inner: Digest,
+    working: Sequence[torch.Tensor],
+    refused: str = "",
+    clock: Clock = time.perf_counter,
+) -> Kernels:
+    """Return what an inner step runs on, after it has run; measures what it costs where kernels are refused.
+
+    `refused` says why the engine was not even asked for compiled loops, or nothing.
+    """
+    loaded = engine.executor.load(inner)
+    reasons = [*exact.refused_kernels(), refused or loaded.refused]
+    why = "; ".join(dict.fromkeys(r for r in reasons if r and not any(r in o for o in reasons if o != r)))
+    ratio = over_float32(engine, inner, working, clock) if why else 0.0
+    forced = exact.forced_backend()
+    products = (forced,) if forced else tuple(sorted(exact.used_backends()))
+    return Kernels(products, loaded.is_compiled, why, Count(round(1000 * ratio)))
+
+
+def over_float32(
+    engine: TorchEngine, inner: Digest, working: Sequence[torch.Tensor], clock: Clock = time.perf_counter
+) -> float:
+    """Return the time of an inner step over that of the same program on PyTorch's float32, medians in turn."""
+    program, tensors = engine.program(inner), list(working)
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: engine.run(inner, [tensors]),
+        lambda: run_in_float32(program, tensors),
+    )
+    seconds: list[list[float]] = [[], []]
+    for _ in range(1 + REPEATS):
+        for way, taken in zip(ways, seconds, strict=True):
+            began = clock()
+            way()
+            taken.append(clock() - began)
+    exactly, natively = (statistics.median(taken[1:]) for taken in seconds)
+    return exactly / natively

@@ -1,0 +1,341 @@
+"""`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p.blobs import BlobStore
+from p2p.identity import Identity
+from p2p.identity import create as create_key
+from trainer.folder import RunFolder
+from trainer.programs.interpreter import NoLoops
+from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
+from trainer.programs.tracing.trace import TraceConfig, TracedRun, trace_run
+from trainer.rounds.selfcheck import kernels_of
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import Rounds
+from trainer.runs.images import read_images
+from trainer.runs.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
+from trainer.runs.ledgers import found_run
+from trainer.runs.models import build_model
+from trainer.runs.tasks import TASKS
+from trainer.runs.text import python_reference, read_text, records_of
+from verification import codec
+from verification.digest import ZERO, integer, tagged
+from verification.economics import require_sound, safe_committee
+from verification.errors import UserError
+from verification.executor import StepFailed
+from verification.ledger.log import Genesis
+from verification.manifest import (
+    PROTOCOL_VERSION,
+    Assumptions,
+    BundleRef,
+    DataRef,
+    Manifest,
+    MoneyRules,
+    ProgramRef,
+    Programs,
+    Windows,
+    WorkRules,
+    WorkUnits,
+    cost_of_round,
+)
+from verification.outer import CLIP_UNIT
+from verification.program import (
+    Program,
+    encode_program,
+    evidence_bytes,
+    first_node,
+    program_digest,
+    work_units,
+)
+from verification.statements import MAX_STATEMENT
+from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
+from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
+
+CHAIN = "local"
+MARGIN = 1 << 20
+"""Bytes of a statement that are not a node's inputs: paths, signature, place."""
+
+Tell = Callable[[str], None]
+Rules = tuple[WorkRules, Windows, MoneyRules, Assumptions]
+
+
+@dataclass(frozen=True)
+class Created:
+    """What a new run consists of, for the one who made it."""
+
+    folder: RunFolder
+    manifest: Manifest
+    keys: tuple[str, ...]
+    nodes: int
+
+
+def create_run(
+    job: JobFile, base: Path, out: Path, tell: Tell = lambda line: None, is_toy: bool = False
+) -> Created:
+    """Make a run's folder from a job whose relative paths start at `base`.
+
+    Refuses parameters under which cheating pays, unless `is_toy`. Nothing is left behind when it fails. Raises
+    UserError.
+    """
+    _check_out(out)
+    rules = _rules(job)
+    config = _model_config(job, base)
+    train, held_out = _records(job, base)
+    tell("tracing the model into programs")
+    traced = _trace(job, config, train)
+    _require_disputable(traced)
+    with _draft_of(out) as draft:
+        folder = RunFolder(draft)
+        tell("computing the golden step")
+        manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs), tell)
+        if not is_toy:
+            require_sound(manifest)
+        keys = _make_keys(job, folder)
+        _write_model(folder, job.model.task, config, traced, held_out)
+        found_run(folder, _genesis(job, manifest, folder))
+    return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
+
+
+def _check_out(out: Path) -> None:
+    if not out.name:
+        raise UserError(f"{out}: cannot become a run's folder: name a new one with --out")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: choose another folder with --out, or delete it")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose another folder with --out")
+
+
+@contextmanager
+def _draft_of(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` when all went well, and is deleted when anything did not."""
+    draft = _draft_folder(out)
+    try:
+        yield draft
+        if out.exists():
+            out.rmdir()
+        draft.rename(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot write there: {error.strerror}; choose another folder") from error
+    finally:
+        if draft.exists():
+            _remove(draft)
+
+
+def _draft_folder(out: Path) -> Path:
+    """Return a new folder beside `out` that becomes it at the end, so that nothing half-made stands there."""
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        if draft.exists():
+            _remove(draft)
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"{out}: cannot write there: {error.strerror}; choose another folder with --out"
+        ) from error
+    return draft
+
+
+def _remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+
+
+def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
+    if job.model.config_file is None:
+        return dict(job.model.config)
+    path = base / job.model.config_file
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no readable JSON config: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: a model config is a JSON object")
+    return config
+
+
+def _records(job: JobFile, base: Path) -> tuple[Tensor, Tensor]:
+    if job.data.images is not None:
+        return read_images(base / job.data.images, job.data.held_out)
+    data = python_reference() if job.data.text is None else read_text(base / job.data.text)
+    return records_of(data, job.data.length, job.data.held_out)
+
+
+def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
+    training = job.training
+    settings = TraceConfig(
+        records=train.shape[0],
+        length=train.shape[1] - 1,
+        batch=training.batch,
+        max_steps=training.max_steps,
+        slots=job.swarm.workers + 1,  # the last one is the ballast
+        grid_exponent=training.grid,
+        optimiser=_optimiser(training),
+        outer_lr=training.outer_rate,
+        outer_momentum=training.outer_momentum,
+        bits=training.precision,
+    )
+    model = build_model(config, job.seed, job.model.task)
+    return trace_run(model, TASKS[job.model.task].loss(model.config), settings)
+
+
+def _optimiser(training: TrainingSection) -> Optimiser:
+    lr, decay, warmup = training.learning_rate, training.weight_decay, training.warmup
+    momentum, nesterov = training.momentum, training.nesterov
+    if training.optimiser == "sgd":
+        return SGD(lr, 0.9 if momentum is None else momentum, bool(nesterov), decay, warmup)
+    adamw = AdamW(lr, training.beta1, training.beta2, training.epsilon, decay, warmup)
+    if training.optimiser == "adamw":
+        return adamw
+    return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
+
+
+def _require_disputable(traced: TracedRun) -> None:
+    """Raise UserError for a node whose inputs are too large for a statement: nobody could be convicted of it."""
+    for program in (traced.prologue, traced.inner, traced.epilogue, traced.outer):
+        number, size = evidence_bytes(program)
+        if size > MAX_STATEMENT - MARGIN:
+            node = program.nodes[number - first_node(program)]
+            raise UserError(
+                f"the {program.role} program's node {number} ({node.operator}) reads {size} bytes, a dispute can bring "
+                f"{MAX_STATEMENT - MARGIN}: make the model's widest layer or the batch smaller"
+            )
+
+
+def _publish(
+    job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore, tell: Tell
+) -> Manifest:
+    """Put programs, data and start state into the store and return the manifest that names them."""
+    encoded: dict[Digest, bytes] = {}
+
+    def publish(program: Program) -> ProgramRef:
+        data = encode_program(program)
+        encoded[program_digest(data)] = data
+        return ProgramRef(program_digest(data), store.put(data))
+
+    programs = Programs(*map(publish, (traced.prologue, traced.inner, traced.epilogue, traced.outer)))
+    data = Bundle((train,))
+    start = BundleRef(digest_of(traced.start), store.put(codec.encode(traced.start)))
+    records, width = train.shape
+    reference = DataRef(tensor_digest(train), store.put(codec.encode(data)), records, width)
+    units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
+    manifest = Manifest(
+        Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
+        programs, units, reference, start, ZERO, *rules,
+    )  # fmt: skip
+    return Manifest(
+        **{
+            **vars(manifest),
+            "golden": _golden(TorchEngine(encoded, compiled="auto"), manifest, data, traced, tell),
+        }
+    )
+
+
+def _golden(engine: TorchEngine, manifest: Manifest, data: Bundle, traced: TracedRun, tell: Tell) -> Digest:
+    """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
+    rounds, inner = Rounds(engine, manifest, data), manifest.programs.inner.digest
+    with warnings.catch_warnings(action="ignore", category=NoLoops):  # told below
+        try:
+            golden = rounds.golden(traced.start)
+        except StepFailed as error:
+            raise UserError(
+                f"the model's first step fails: {error}; bytes are tokens 0 to 255, and every rate must be sound"
+            ) from error
+    if complaint := kernels_of(engine, inner, rounds.opening(traced.start)).complaint:
+        tell(complaint)
+    return golden
+
+
+def _rules(job: JobFile) -> Rules:
+    try:
+        return _work(job), _windows(job.windows), _money(job.money), _assumptions(job.economics)
+    except ValueError as error:
+        raise UserError(f"the job's rules do not fit together: {error}") from error
+
+
+def _work(job: JobFile) -> WorkRules:
+    training, swarm = job.training, job.swarm
+    return WorkRules(
+        rounds=Count(training.rounds),
+        max_steps=Count(training.max_steps),
+        leaf_every=Count(training.leaf_every),
+        batch=Count(training.batch),
+        slots=Count(swarm.workers),
+        max_verifiers=Count(swarm.verifiers),
+        min_workers=Count(swarm.min_workers),
+        min_verifiers=Count(swarm.min_verifiers),
+        audit_rate=_ppm(swarm.audit_rate),
+        miss_limit=Count(swarm.miss_limit),
+        committee=Count(_committee(job)),
+        clip=Count(round(CLIP_UNIT * training.clip)),
+        on_conviction=swarm.on_conviction,
+    )
+
+
+def _committee(job: JobFile) -> int:
+    chosen = job.swarm.committee
+    return safe_committee(_ppm(job.economics.colluding), job.training.rounds) if chosen is None else chosen
+
+
+def _windows(windows: WindowsSection) -> Windows:
+    return Windows(**{name: Millis(round(1000 * seconds)) for name, seconds in windows.model_dump().items()})
+
+
+def _money(money: MoneySection) -> MoneyRules:
+    rules = money.model_dump(exclude={"funded_rounds"})
+    amounts = {name: Amount(value) for name, value in rules.items() if isinstance(value, int)}
+    shares = {"slash_grades": tuple(map(_ppm, money.slash_grades)), "burned_share": _ppm(money.burned_share)}
+    return MoneyRules(**{**amounts, **shares})  # type: ignore[arg-type]
+
+
+def _assumptions(economics: EconomicsSection) -> Assumptions:
+    return Assumptions(_ppm(economics.colluding), Amount(economics.sabotage))
+
+
+def _ppm(share: float) -> PPM:
+    return PPM(round(share * MILLION))
+
+
+def _make_keys(job: JobFile, folder: RunFolder) -> tuple[str, ...]:
+    names = tuple(f"peer-{number}" for number in range(job.accounts.peers))
+    for name in (*names, "submitter"):
+        create_key(folder.keys / f"{name}.key")
+    return names
+
+
+def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> Genesis:
+    from p2p.identity import load
+
+    identities: dict[str, Identity] = {path.stem: load(path) for path in sorted(folder.keys.glob("*.key"))}
+    submitter = identities.pop("submitter").address
+    balances = {identity.address: Amount(job.accounts.balance) for identity in identities.values()}
+    balances |= {_address(text): Amount(amount) for text, amount in job.accounts.others.items()}
+    funded = min(job.money.funded_rounds or manifest.work.rounds, manifest.work.rounds)
+    deposit = Amount(cost_of_round(manifest) * funded)
+    return Genesis(manifest, CHAIN, submitter, tuple(sorted(balances.items())), deposit)
+
+
+def _address(text: str) -> Address:
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        address = b""
+    if len(address) != 20:
+        raise UserError(f"accounts.others: {text!r} is no account; write 0x and 40 hex digits")
+    return Address(address)
+
+
+def _write_model(
+    folder: RunFolder, task: str, config: dict[str, Any], traced: TracedRun, held_out: Tensor
+) -> None:
+    """Write what exporting and judging the model needs; none of it is part of the run's identity."""
+    names, width = list(traced.parameter_names), held_out.shape[1]
+    facts = {"task": task, "config": config, "parameter_names": names, "width": width}
+    folder.model.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    (folder.path / "held_out.bin").write_bytes(held_out.data)

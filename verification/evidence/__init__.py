@@ -1,0 +1,1 @@
+"""Evidence as a file: collected from a ledger, judged again without one."""

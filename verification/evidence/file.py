@@ -1,0 +1,181 @@
+"""A conviction as a file that anyone checks offline: the accused's own signed words, one node, its inputs' bytes.
+
+What the accused signed fixes its claim, its lists and its trace; the manifest's identity fixes the program, of which
+the file carries the head and the node with their paths. So a wrong node or a contradiction needs no trust in anyone.
+Only what the ledger fixed (the beacon behind the record index, what an outer step was computed from) is taken from its
+record, whose head the accused signed over. `verification.evidence.retrial` follows the lists. (SPEC.md 6.11)
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from verification import codec
+from verification.causes import Reason
+from verification.digest import tagged
+from verification.errors import BadEvidence, Malformed
+from verification.manifest import Manifest, Place, run_id
+from verification.program import (
+    Node,
+    ProgramHead,
+)
+from verification.statements import (
+    MAX_STATEMENT,
+    Mismatch,
+    NodeInput,
+)
+from verification.tensors import Tensor
+from verification.units import Address, Count, Digest, Round
+
+FORMAT = "proofswarm evidence/1"
+MAX_EVIDENCE = MAX_STATEMENT + (1 << 24)
+"""Bytes of the largest file: one node's inputs, and what stands around them."""
+
+
+@dataclass(frozen=True)
+class ProgramPart:
+    """A program's head and roots, and of its nodes and constants those that are used, each with its path."""
+
+    head: ProgramHead
+    constants_root: bytes
+    nodes_root: bytes
+    nodes: tuple[tuple[Count, Node, tuple[Digest, ...]], ...]
+    constants: tuple[tuple[Count, Tensor, tuple[Digest, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Included:
+    """A contribution that entered an outer step: its slot, its weight (negative for one that is taken back), and its
+    worker's signed commitment."""
+
+    slot: Count
+    weight: int
+    commitment: bytes
+
+
+@dataclass(frozen=True)
+class PublicRecord:
+    """What the ledger fixed before the accused spoke: nothing in the file proves it but the head it was signed over."""
+
+    beacon: Digest
+    start: Digest
+    included: tuple[Included, ...]
+    ballast: Count
+
+
+class Kind(StrEnum):
+    """What convicts: a node that gives another value, an output or a list that is wrong in itself, or words alone."""
+
+    NODE = "node"
+    OUTPUT = "output"
+    LIST = "list"
+    CONTRADICTION = "contradiction"
+    SPOILED = "spoiled"
+    SILENCE = "silence"
+
+
+class Nowhere(StrEnum):
+    """The place of a conviction that is about no execution."""
+
+    NOWHERE = ""
+
+
+@dataclass(frozen=True)
+class Conviction:
+    """The file's body. `statements` are the accused's, in the order in which they narrow its claim down.
+
+    A NODE comes with its `inputs`, an OUTPUT with the `mismatch`, SPOILED with the commitment and a Spoiled of whoever
+    found it, which proves itself; SILENCE says in words what was `owed`. `leaf` is the leaf that was disputed.
+    """
+
+    manifest: Manifest
+    kind: Kind
+    accused: Address
+    round: Round
+    place: Place | Nowhere
+    leaf: Count | None
+    statements: tuple[bytes, ...]
+    program: ProgramPart | None
+    node: Count | None
+    inputs: tuple[NodeInput, ...]
+    mismatch: Mismatch | None
+    record: PublicRecord | None
+    owed: str
+
+
+@dataclass(frozen=True)
+class File:
+    """The file: its format, the encoded body, and a digest so that damage of any bit is seen at once."""
+
+    format: str
+    body: bytes
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a file proves. `step` numbers an inner step, `names` are the node's ports and outputs, `trust` is what was
+    not proven by the file itself."""
+
+    kind: Kind
+    accused: Address
+    run: Digest
+    round: Round
+    place: Place | Nowhere
+    step: int | None
+    node: int | None
+    operator: str
+    names: tuple[str, ...]
+    reason: Reason
+    claimed: Digest | None
+    computed: Digest | None
+    trust: tuple[str, ...]
+
+
+def pack(conviction: Conviction) -> bytes:
+    """Return the file's bytes."""
+    body = codec.encode(conviction)
+    return codec.encode(File(FORMAT, body, tagged("evidence", body)))
+
+
+def unpack(data: bytes) -> Conviction:
+    """Return the conviction that a file holds; raises Malformed for any other bytes, BadEvidence for damaged ones."""
+    file = codec.decode(File, data, MAX_EVIDENCE)
+    if file.format != FORMAT:
+        raise Malformed("the file is no evidence that this version reads")
+    if tagged("evidence", file.body) != file.digest:
+        raise BadEvidence("the file has been altered or damaged: its digest is another")
+    return codec.decode(Conviction, file.body, MAX_EVIDENCE)
+
+
+def finding_of(
+    conviction: Conviction,
+    reason: Reason,
+    step: int | None = None,
+    values: tuple[Digest | None, Digest | None] = (None, None),
+    trust: tuple[str, ...] = (),
+) -> Finding:
+    """Return what a conviction that has been tried again proves; `values` are what was claimed and what is."""
+    node, operator, names = _named(conviction)
+    return Finding(
+        conviction.kind, conviction.accused, run_id(conviction.manifest), conviction.round, conviction.place, step,
+        node, operator, names, reason, *values, trust,
+    )  # fmt: skip
+
+
+def _named(conviction: Conviction) -> tuple[int | None, str, tuple[str, ...]]:
+    """Return a node's number, what it makes, and the names of the ports and outputs that it touches."""
+    if (
+        conviction.kind not in (Kind.NODE, Kind.OUTPUT)
+        or conviction.node is None
+        or conviction.program is None
+    ):
+        return None, "", ()
+    head, number = conviction.program.head, int(conviction.node)
+    outputs = [output.name for output in head.outputs if output.source == number]
+    if number < head.first:
+        ports = [head.inputs[number].name] if number < len(head.inputs) else []
+        return None, "", (*ports, *outputs)
+    (node,) = (node for place, node, _ in conviction.program.nodes if place == number)
+    ports = [head.inputs[source].name for source in node.inputs if source < len(head.inputs)]
+    operator = f"{node.operator} {node.dtype}{list(map(int, node.shape))}"
+    return number, operator, tuple(dict.fromkeys([*ports, *outputs]))

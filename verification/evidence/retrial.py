@@ -1,0 +1,348 @@
+"""A conviction tried again from its file alone: from the accused's claim down its own lists to what is wrong.
+
+The same rules as `verification.disputes`, over signed statements instead of a ledger. (SPEC.md 6.11)
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from verification import codec, merkle, referee, spoilage
+from verification.audits import salted_root
+from verification.causes import Cause, Reason
+from verification.digest import ZERO
+from verification.disputes import claim_at
+from verification.errors import BadEvidence
+from verification.evidence.file import (
+    Conviction,
+    Finding,
+    Included,
+    Kind,
+    Nowhere,
+    ProgramPart,
+    finding_of,
+    unpack,
+)
+from verification.executor import Executor, failed
+from verification.game import Game
+from verification.manifest import Place, run_id
+from verification.narrowing import Tracing
+from verification.program import (
+    Node,
+    ProgramHead,
+    Sized,
+    check_head,
+    check_node,
+    digest_of_parts,
+    node_work,
+    size_bytes,
+)
+from verification.referee import Execution
+from verification.sampling import leaf_steps, record_index
+from verification.statements import (
+    Answer,
+    Body,
+    Commit,
+    Mismatch,
+    NodeList,
+    Opening,
+    Said,
+    Seal,
+    Spoiled,
+    Trace,
+    open_statement,
+)
+from verification.tensors import Tensor, tensor_digest
+from verification.units import Digest
+
+B = TypeVar("B")
+MAX_WORK = 1 << 40
+"""Work units of the dearest node that a file may ask its reader to execute."""
+
+MAX_RESULT = 1 << 31
+"""Bytes of the largest tensor that such a node may make."""
+
+MAX_NODES = 1 << 20
+"""Nodes of the largest program whose failures are told apart from states."""
+
+
+def verify(data: bytes, executor: Executor) -> Finding:
+    """Return what a file proves; raises a Violation when it proves nothing, Unavailable for another arithmetic.
+
+    (SPEC.md 6.11)
+    """
+    conviction = unpack(data)
+    _check_place(conviction)
+    if conviction.kind is Kind.SPOILED:
+        return _spoiled(conviction)
+    spoken = [_spoken(conviction, data) for data in conviction.statements]
+    if not spoken:
+        raise BadEvidence("the file holds no statement of the accused")
+    if conviction.kind is Kind.CONTRADICTION:
+        return _contradiction(conviction, spoken)
+    bodies = [said.body for said in spoken]
+    heads = {said.statement.head for said in spoken}
+    if len(heads) != 1 or {body.round for body in bodies} != {conviction.round}:
+        raise BadEvidence("the statements do not belong to one round")
+    if conviction.kind is Kind.SILENCE:
+        return _silence(conviction, heads.pop())
+    return _Walk(conviction, bodies, heads.pop()).finding(executor)
+
+
+def _check_place(conviction: Conviction) -> None:
+    """Raise BadEvidence unless the file names an execution exactly where its kind is about one."""
+    is_about_words = conviction.kind in (Kind.CONTRADICTION, Kind.SILENCE)
+    if is_about_words != isinstance(conviction.place, Nowhere):
+        raise BadEvidence("the file names no place that its kind of conviction can be about")
+
+
+def _spoiled(conviction: Conviction) -> Finding:
+    """A commitment and the bytes at its address; whoever showed these, they prove themselves. (SPEC.md 4.15)"""
+    if len(conviction.statements) != 2 or conviction.program is None:
+        raise BadEvidence("a spoiled contribution needs its commitment, its bytes and its program")
+    commit, part = _spoken(conviction, conviction.statements[0]).body, conviction.program
+    shown = open_statement(conviction.statements[1]).body
+    if not isinstance(commit, Commit) or not isinstance(shown, Spoiled):
+        raise BadEvidence("the statements are not a commitment and what its address holds")
+    places = {(commit.round, conviction.accused), (shown.round, shown.worker)}
+    if places != {(conviction.round, conviction.accused)} or conviction.place is not Place.EPILOGUE:
+        raise BadEvidence("the bytes belong to another commitment")
+    _require_program(part, conviction.manifest.programs.epilogue.digest)
+    cause = spoilage.fault(commit, [_value(part, int(output.source)) for output in part.head.outputs], shown)
+    return finding_of(conviction, spoilage.reason_for(shown, cause))
+
+
+def _require_program(part: ProgramPart, expected: Digest) -> None:
+    """Raise a Violation unless this is a part of the program with a digest."""
+    check_head(part.head)
+    if max(map(size_bytes, part.head.inputs), default=0) > MAX_RESULT:
+        raise BadEvidence("the program's inputs are too large to check")
+    if digest_of_parts(part.head, part.constants_root, part.nodes_root) != expected:
+        raise BadEvidence("the program is not the run's")
+
+
+def _value(part: ProgramPart, number: int) -> Sized:
+    """Return the port, constant or node with a number, checked by its path."""
+    if number < len(part.head.inputs):
+        return part.head.inputs[number]
+    return _constant(part, number) if number < part.head.first else _node(part, number)
+
+
+def _node(part: ProgramPart, number: int) -> Node:
+    for place, node, path in part.nodes:
+        if place == number:
+            index, count = number - part.head.first, part.head.nodes
+            merkle.verify_path("node", Digest(part.nodes_root), codec.encode(node), index, count, path)
+            check_node(number, node)
+            return node
+    raise BadEvidence("the file lacks the node")
+
+
+def _constant(part: ProgramPart, number: int) -> Tensor:
+    for place, tensor, path in part.constants:
+        if place == number:
+            index, count = number - len(part.head.inputs), part.head.constants
+            root = Digest(part.constants_root)
+            merkle.verify_path("constant", root, tensor_digest(tensor), index, count, path)
+            return tensor
+    raise BadEvidence("the file lacks a constant of the node")
+
+
+def _spoken(conviction: Conviction, data: bytes) -> Said[Body]:
+    said = open_statement(data)
+    if said.sender != conviction.accused or said.statement.run != run_id(conviction.manifest):
+        raise BadEvidence("a statement is another peer's or another run's")
+    return said
+
+
+def _contradiction(conviction: Conviction, spoken: Sequence[Said[Body]]) -> Finding:
+    if len(spoken) != 2:
+        raise BadEvidence("a contradiction has two statements")
+    first, second = spoken
+    is_one_place = (first.run, first.place) == (second.run, second.place)
+    if not is_one_place or first.statement == second.statement:
+        raise BadEvidence("the statements do not differ in one place")
+    if first.body.round != conviction.round:
+        raise BadEvidence("the file names another round than its statements")
+    return finding_of(conviction, Reason(Cause.CONTRADICTION, first.body.round, about=first.body.slot))
+
+
+def _silence(conviction: Conviction, head: Digest) -> Finding:
+    trust = (
+        f"the ledger's clock and log: that {conviction.owed} was due and did not come before its time ran out",
+        f"the ledger's head {head.hex()}, which the accused signed over",
+    )
+    reason = Reason(Cause.SILENT, conviction.round, about=conviction.owed)
+    return finding_of(conviction, reason, trust=trust)
+
+
+class _Walk:
+    """The dispute once more, without a ledger: from the accused's claim down its own lists to what is wrong."""
+
+    def __init__(self, conviction: Conviction, bodies: Sequence[Body], head: Digest) -> None:
+        """`bodies` are what the accused said, `head` the ledger's that it signed over."""
+        assert isinstance(conviction.place, Place)
+        self._case, self._head, self._place = conviction, head, conviction.place
+        self._lists = list(bodies)
+        self._start = ZERO
+        self._steps = 0
+        self._trust: list[str] = []
+        self._game = self._claim()
+
+    def finding(self, executor: Executor) -> Finding:
+        """Return what is wrong; raises BadEvidence when nothing is."""
+        fault = self._fold()
+        case, trace = self._case, self._game.trace
+        if fault:
+            if case.kind is not Kind.LIST:
+                raise BadEvidence("a list of the accused does not fold, but the file is about something else")
+            return self._found(fault)
+        if trace is None or case.program is None or case.kind is Kind.LIST:
+            raise BadEvidence("the statements of the accused are in order")
+        head = case.program.head
+        if case.kind is Kind.OUTPUT and case.mismatch is not None:
+            return self._judge_output(head, trace, case.mismatch)
+        if case.kind is Kind.NODE and case.node is not None:
+            return self._judge_node(executor, head, trace, int(case.node))
+        raise BadEvidence("the file does not say what is wrong")
+
+    def _judge_output(self, head: ProgramHead, trace: Tracing, shown: Mismatch) -> Finding:
+        if not shown.output < len(trace.outputs):
+            raise BadEvidence("the trace has no such output")
+        source = trace.sources[shown.output]
+        self._require_node(source)
+        computed = referee.judge_output(self._execution(head, [source]), head, trace, self._constant, shown)
+        return self._found(Cause.WRONG_OUTPUT, trace.outputs[shown.output], computed)
+
+    def _judge_node(self, executor: Executor, head: ProgramHead, trace: Tracing, number: int) -> Finding:
+        if self._game.node != number:
+            raise BadEvidence("the lists of the accused do not end at the node")
+        node = self._require_node(number)
+        inputs = [opened.tensor for opened in self._case.inputs]
+        if node_work(node, inputs) > MAX_WORK or size_bytes(node) > MAX_RESULT:
+            raise BadEvidence(f"node {number} is too large to check")
+        execution = self._execution(head, [int(source) for source in node.inputs])
+        claimed, opened = self._game.claimed, self._case.inputs
+        computed = referee.judge_node(
+            executor, execution, head, trace, number, node, self._constant, opened
+        )  # fmt: skip
+        goes_on = computed == failed(trace.program, number) and trace.failed != number
+        if computed == claimed and not goes_on:
+            raise BadEvidence("the node gives what the accused claimed")
+        cause = Cause.TRACE_GOES_ON if computed == claimed else Cause.WRONG_NODE
+        return self._found(cause, claimed, computed)
+
+    def _claim(self) -> Game:
+        """Read the claim from a commitment and its opening, or from a seal."""
+        case = self._case
+        if self._place is Place.OUTER:
+            return Game(self._place, 0, 0, None, self._next(Seal).state.digest)
+        commit, opening = self._next(Commit), self._next(Opening)
+        if len(opening.salts) != len(opening.digests):
+            raise BadEvidence("the opening has not one salt for each leaf")
+        root = salted_root(run_id(case.manifest), case.round, opening.digests, opening.salts)
+        if root != commit.leaves:
+            raise BadEvidence("the opening does not lead to the committed root")
+        every = case.manifest.work.leaf_every
+        self._start, self._steps = commit.start, (len(opening.digests) - 1) * every
+        ends = leaf_steps(self._steps, every)
+        leaf = {Place.PROLOGUE: 0, Place.EPILOGUE: None}.get(self._place, case.leaf)
+        if self._place is Place.STEP and (leaf is None or not 1 <= leaf < len(ends)):
+            raise BadEvidence("the opening has no such leaf")
+        return claim_at(leaf, ends, commit.start, opening.digests, commit.contribution.digest)
+
+    def _next(self, kind: type[B]) -> B:
+        body = self._lists.pop(0) if self._lists else None
+        if not isinstance(body, kind):
+            raise BadEvidence(f"the statements lack a {kind.__name__}")
+        return body
+
+    def _fold(self) -> Cause | None:
+        """Follow the lists; return what is wrong with the last one, None when nothing is."""
+        while self._lists:
+            body = self._lists.pop(0)
+            if self._game.entries is not None:
+                self._game = self._game.toward(self._target(body))
+            if not isinstance(body, Answer | Trace | NodeList) or body.slot != self._game.awaited:
+                raise BadEvidence("a statement is about another part than the lists before it lead to")
+            listed = self._game.check(body, *self._program(isinstance(body, Answer)))
+            if isinstance(listed, Cause):
+                if self._lists:
+                    raise BadEvidence("a list that does not fold is followed by others")
+                return listed
+            self._game = self._game.take(listed)
+        game, node = self._game, self._case.node
+        if game.entries is not None and game.trace is None:
+            raise BadEvidence("the lists of states lead nowhere")
+        if game.trace is not None and self._case.kind is Kind.NODE and node is not None:
+            self._game = game.toward(int(node) - game.trace.first)
+        return None
+
+    def _target(self, body: Body) -> int:
+        """Return the step or the leaf that the next list is about."""
+        if isinstance(body, NodeList) and self._game.trace is not None:
+            return int(body.low)
+        if isinstance(body, Answer | Trace) and self._game.trace is None:
+            return int(body.high if isinstance(body, Answer) else body.step)
+        raise BadEvidence("the lists of states lead nowhere")
+
+    def _program(self, is_listed_whole: bool) -> tuple[Digest, ProgramHead]:
+        """Return digest and head of the place's program; a list of states is checked against all of its failures."""
+        part, expected = self._case.program, self._case.manifest.programs.at(self._place).digest
+        if part is None or (is_listed_whole and part.head.nodes > MAX_NODES):
+            raise BadEvidence("the file lacks the program, or it is too large to check")
+        _require_program(part, expected)
+        return expected, part.head
+
+    def _require_node(self, number: int) -> Node:
+        """Return a node of the program, checked by its path. Ports and constants need none."""
+        part = self._case.program
+        assert part is not None
+        if self._case.node != number:
+            raise BadEvidence("the file names another node than its statements")
+        if number < part.head.first:
+            return Node("", (), (), "bool", ())
+        return _node(part, number)
+
+    def _constant(self, number: int) -> Tensor:
+        assert self._case.program is not None
+        return _constant(self._case.program, number)
+
+    def _execution(self, head: ProgramHead, uses: Sequence[int]) -> Execution:
+        """Return what fixes the values used; what comes from the ledger's record is noted as taken on trust."""
+        case, manifest, record = self._case, self._case.manifest, self._case.record
+        program, data = manifest.programs.at(self._place).digest, manifest.data.root
+        is_needed = any(referee.is_public(self._place, head, source) for source in uses)
+        if is_needed != (record is not None):
+            raise BadEvidence(
+                "the file lacks the ledger's record of the round, or has one that nothing rests on"
+            )
+        if record is None:
+            return Execution(self._place, program, self._start, self._game.agreed, data)
+        under = f"under its head {self._head.hex()}, which the accused signed over"
+        if self._place is Place.PROLOGUE:
+            work = manifest.work
+            if self._steps > work.max_steps or 8 * work.max_steps * work.batch > MAX_RESULT:
+                raise BadEvidence("the record index is too large to check")
+            self._trust.append(f"the ledger's beacon of round {case.round} {under}")
+            index = record_index(manifest, record.beacon, case.accused, self._steps)
+            return Execution(self._place, program, self._start, self._game.agreed, data, index)
+        what = "start state, what entered it, and the weights"
+        self._trust.append(f"the ledger's record of round {case.round} ({what}) {under}")
+        slots = {int(entry.slot): (entry.weight, self._committed(entry)) for entry in record.included}
+        return Execution(self._place, program, record.start, None, data, None, slots, record.ballast)
+
+    def _committed(self, entry: Included) -> Digest:
+        said = open_statement(entry.commitment)
+        statement, body = said.statement, said.body
+        is_here = (statement.round, statement.head) == (self._case.round, self._head)
+        is_taken_back = entry.weight < 0 and statement.round < self._case.round
+        if statement.run != run_id(self._case.manifest) or not isinstance(body, Commit):
+            raise BadEvidence("what should be an included commitment is none of this run")
+        if not (is_here if entry.weight >= 0 else is_taken_back):
+            raise BadEvidence("an included commitment belongs to another round")
+        return body.contribution.digest
+
+    def _found(self, cause: Cause, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
+        step = self._game.step or None
+        reason = Reason(cause, self._case.round, self._place)
+        return finding_of(self._case, reason, step, (claimed, computed), tuple(self._trust))

@@ -1,0 +1,1 @@
+"""What an honest peer does: a pure function of the state and of its own results."""

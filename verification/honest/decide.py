@@ -1,0 +1,347 @@
+"""What an honest peer does next, as a pure function of the ledger's state and of what it has computed so far.
+
+`decide` names actions; a driver performs them (over sockets, or in a simulation) and files what came out in `Results`.
+An action without a result is repeated until it has one, so a peer that lost everything but its key and its signed
+statements simply computes again and says the same. (SPEC.md 9)
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from verification import audits, disputes
+from verification.audits import blind_of
+from verification.digest import ZERO, integer, keyed
+from verification.honest.actions import (
+    Action,
+    Computed,
+    FetchContribution,
+    FetchState,
+    OpenChunk,
+    Results,
+    RunOuter,
+    RunRound,
+    Say,
+)
+from verification.honest.moves import moves_in
+from verification.manifest import BundleRef, Place
+from verification.outer import mixture, pending
+from verification.sampling import chain_link, chain_tip, is_private_duty
+from verification.state import (
+    RECENT_ROUNDS,
+    Duty,
+    Member,
+    Phase,
+    RoundState,
+    Ruling,
+    Session,
+    Stage,
+    Standing,
+    State,
+    Watch,
+    open_questions,
+)
+from verification.statements import (
+    VERIFIER,
+    Announce,
+    Attest,
+    ChallengeSeal,
+    Commit,
+    Contradiction,
+    Finished,
+    Join,
+    Link,
+    Opening,
+    Reveal,
+    Seal,
+    Spoiled,
+    Verdict,
+    Withdraw,
+)
+from verification.units import Address, Amount, Count, Digest, Millis, Round
+
+
+@dataclass(frozen=True)
+class Self:
+    """What a peer is: its account, secret, and how it joins. `chain_length` must cover the run's rounds."""
+
+    address: Address
+    secret: bytes
+    role: str
+    stake: Amount
+    speed: int
+    endpoint: str
+    started: Millis
+
+    def salt(self, number: int, leaf: int) -> Digest:
+        """Return a leaf's salt: nobody else can make it, and a restarted peer makes it again. (SPEC.md 4.3)"""
+        return keyed(self.secret, "salt", integer(number), integer(leaf))
+
+    def blind_salt(self, session: int, work: int, worker: Address) -> Digest:
+        """Return the salt of a blind verdict."""
+        return keyed(self.secret, "blind-salt", integer(session), integer(work), worker)
+
+    def link(self, state: State, session: int) -> Digest:
+        """Return this verifier's link of a session; link 0 is the tip it joined with."""
+        return chain_link(keyed(self.secret, "chain", state.run), chain_length(state), session + 1)
+
+
+def chain_length(state: State) -> int:
+    """Return how many links a run can ask for: one per round, and one per draw of lost audits while it drains."""
+    return state.manifest.work.rounds + state.manifest.work.max_verifiers + 1
+
+
+def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action]:
+    """Return what an honest peer should do now, most urgent first; Computed actions already done are left out.
+
+    (SPEC.md 9.1)
+    """
+    member = state.members.get(me.address)
+    if member is None:
+        return [] if state.stage in (Stage.DRAINING, Stage.ENDED) else [Say(_join(state, me))]
+    if state.stage is Stage.ENDED:
+        last = FetchState(Round(len(state.rounds)))
+        # Not one after the other: a last state that nobody serves any more must not lock the stake.
+        fetch: list[Action] = [last] if last not in results.done else []
+        return [*fetch, Say(Withdraw(Count(0)))] if member.stake else fetch
+    wanted = [
+        *_present_oneself(member, me),
+        *_exchange(state, me, results, now),
+        *_contest(state, me, results),
+        *_serve(state, me, results),
+        *_open(state, me, results),
+        *(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results)),
+    ]
+    return [action for action in wanted if isinstance(action, Say) or action not in results.done]
+
+
+def report(state: State, me: Self, found: Iterable[tuple[Address, bytes, bytes]]) -> list[Action]:
+    """Report (author, first, second): two statements of a member for one place, until it is excluded. (SPEC.md 6.9)"""
+    if me.address not in state.members or state.stage is Stage.ENDED:
+        return []
+    members = state.members
+    return [
+        Say(Contradiction(first, second))
+        for author, first, second in found
+        if author in members and author != me.address and members[author].standing is not Standing.EXCLUDED
+    ]
+
+
+def _join(state: State, me: Self) -> Join:
+    tip = (
+        chain_tip(keyed(me.secret, "chain", state.run), chain_length(state)) if me.role == VERIFIER else ZERO
+    )
+    return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
+
+
+def _present_oneself(member: Member, me: Self) -> Iterator[Action]:
+    """Announce a new endpoint, or that one is back. (SPEC.md 9.2)"""
+    if member.standing is Standing.AWAY or member.endpoint != me.endpoint:
+        yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
+
+
+def _train(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Run F for the open round and commit to it."""
+    if state.stage is not Stage.RUNNING:
+        return
+    current = state.current
+    if (
+        current.phase is not Phase.COMMIT
+        or me.address not in current.assignments
+        or me.address in current.commits
+    ):
+        return
+    work = results.work(current.number, me.address)
+    if work is None:
+        yield from _run(state, results, current.number, me.address)
+        return
+    if work.failed:
+        return
+    salts = tuple(me.salt(current.number, leaf) for leaf in range(len(work.digests)))
+    leaves = audits.salted_root(state.run, current.number, work.digests, salts)
+    yield Say(Commit(current.number, current.start.digest, leaves, work.contribution, work.norm, ZERO))
+
+
+def _run(state: State, results: Results, number: Round, worker: Address) -> Iterator[Action]:
+    """Ask for the start state first, if it is not here, then for the round."""
+    if FetchState(number) not in results.done:
+        yield FetchState(number)
+    else:
+        yield RunRound(number, worker)
+
+
+def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator[Action]:
+    """Fetch contributions, attest, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
+    for worked in state.rounds[-RECENT_ROUNDS:]:
+        if me.address not in worked.members:
+            continue
+        for worker in sorted(worked.commits.keys() - {me.address}):
+            shown = results.done.get(FetchContribution(worked.number, worker))
+            if isinstance(shown, Spoiled) and (worked.number, worker) not in state.convicted:
+                yield Say(shown)
+        if worked.phase is Phase.ATTEST and me.address not in worked.attests:
+            yield from _attest(state, worked, results, now)
+        if worked.phase in (Phase.SEAL, Phase.SEALED) and me.address not in worked.seals:
+            yield from _seal(state, worked, results)
+    if state.stage is Stage.DRAINING and state.rounds and state.current.sealed is not None:
+        yield FetchState(Round(len(state.rounds)))
+
+
+def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> Iterator[Action]:
+    fetches = [FetchContribution(worked.number, worker) for worker in sorted(worked.commits)]
+    missing = [fetch for fetch in fetches if fetch not in results.done]
+    hurry = now + state.manifest.windows.attest // 4 >= worked.deadline
+    if missing and not hurry:
+        yield from missing
+        return
+    held = tuple(fetch.worker for fetch in fetches if results.done.get(fetch) is True)
+    yield Say(Attest(worked.number, held))
+
+
+def _seal(state: State, worked: RoundState, results: Results) -> Iterator[Action]:
+    parts = mixture(state, worked).parts
+    wanted: list[Computed] = [FetchContribution(part.number, part.worker) for part in parts]
+    missing = [a for a in [FetchState(worked.number), *wanted] if results.done.get(a) is not True]
+    outer = RunOuter(worked.number)
+    if missing:
+        yield from missing
+    elif outer not in results.done:
+        yield outer
+    else:
+        yield Say(Seal(worked.number, results.done[outer]))
+
+
+def _open(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Open one's leaves where a verdict asks for it. (SPEC.md 9.4)"""
+    for worked in state.rounds:
+        number = worked.number
+        if not audits.must_open(state, number, me.address):
+            continue
+        work = results.work(number, me.address)
+        if work is None:
+            yield from _run(state, results, number, me.address)
+        else:
+            salts = tuple(me.salt(number, leaf) for leaf in range(len(work.digests)))
+            yield Say(Opening(number, work.digests, salts))
+
+
+def _verify(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Audit what the beacon and the own chain draw, blindly; then reveal."""
+    for session in state.sessions.values():
+        if me.address not in session.verifiers:
+            continue
+        if session.watch is Watch.VERDICT and me.address not in session.finished:
+            yield from _audit(state, session, me, results)
+        if session.watch in (Watch.REVEAL, Watch.DONE):
+            yield from _reveal(state, session, me, results)
+
+
+def duties(state: State, session: Session, me: Self) -> list[Duty]:
+    """Return the audits of a session that are this verifier's: drawn by its own link, or given to it in public."""
+    mine = {duty for duty in session.public if duty.verifier == me.address}
+    worked = state.rounds[session.number] if session.number < len(state.rounds) else None
+    rate = session.rates[me.address]
+    link = me.link(state, session.number)
+    for worker in worked.commits if worked else ():
+        if is_private_duty(session.beacon, link, worker, rate):
+            mine.add(Duty(session.number, worker, me.address))
+    mine = {duty for duty in mine if (duty.work, duty.worker) not in state.convicted}
+    return sorted(mine, key=lambda duty: (duty.work, duty.worker))
+
+
+def _audit(state: State, session: Session, me: Self, results: Results) -> Iterator[Action]:
+    pending = False
+    for duty in duties(state, session, me):
+        if (me.address, duty.work, duty.worker) in session.verdicts:
+            continue
+        pending = True
+        reveal = _reveal_of(session, me, results, duty.work, duty.worker)
+        if reveal is None:
+            yield from _run(state, results, duty.work, duty.worker)
+        else:
+            blind = blind_of(state.run, me.address, session.number, reveal)
+            yield Say(Verdict(session.number, duty.work, duty.worker, blind))
+    if not pending:
+        yield Say(Finished(session.number))
+
+
+def _reveal_of(session: Session, me: Self, results: Results, number: Round, worker: Address) -> Reveal | None:
+    work = results.work(number, worker)
+    if work is None:
+        return None
+    salt = me.blind_salt(session.number, number, worker)
+    return Reveal(session.number, number, worker, work.digests, work.contribution.digest, salt)
+
+
+def _reveal(state: State, session: Session, me: Self, results: Results) -> Iterator[Action]:
+    mine = (key for key in session.verdicts if key[0] == me.address and key not in session.reveals)
+    for _, number, worker in sorted(mine):
+        reveal = _reveal_of(session, me, results, number, worker)
+        if reveal is None:
+            yield from _run(state, results, number, worker)
+        else:
+            yield Say(reveal)
+    member = state.members[me.address]
+    if me.address not in session.links and member.links <= session.number:
+        yield Say(Link(session.number, me.link(state, session.number)))
+
+
+def _serve(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Show the chunks that others have paid to see of what this peer attested. (SPEC.md 4.13)"""
+    for demand in state.demands:
+        worked = state.rounds[demand.round]
+        if demand.is_met or demand.worker not in worked.attests.get(me.address, ()):
+            continue
+        contribution = worked.commits[demand.worker].contribution
+        action = OpenChunk(demand.number, contribution, demand.seed)
+        yield Say(results.done[action]) if action in results.done else action
+
+
+def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
+    """Make the moves that disputes wait for, and contest a wrongly sealed state. (SPEC.md 9.5)"""
+    for dispute in state.open_disputes():
+        if disputes.mover(dispute) == me.address:
+            yield from moves_in(state, dispute, results)
+    for worked in state.rounds[-RECENT_ROUNDS:]:
+        own = worked.seals.get(me.address)
+        if own is None or len(worked.backing) < 2:
+            continue  # nobody sealed anything else
+        contested = {
+            (d.round, d.accused)
+            for d in state.disputes
+            if d.place is Place.OUTER and (d.ruling in (None, Ruling.GUILTY) or d.challenger == me.address)
+        }
+        for accused, ref in sorted(worked.seals.items()):
+            if ref.digest == own.digest or (worked.number, accused) in contested:
+                continue
+            if disputes.can_pay_bond(state, state.members[me.address]):
+                yield Say(ChallengeSeal(worked.number, accused))
+
+
+def state_before(state: State, number: Round) -> BundleRef:
+    """Return the state that round `number` starts from; one past the last round gives the newest sealed state."""
+    if number < len(state.rounds):
+        return state.rounds[number].start
+    if not state.rounds:
+        return state.manifest.start
+    return state.current.sealed or state.current.start
+
+
+def needed_rounds(state: State) -> set[Round]:
+    """Return the rounds whose start state and contributions a member must keep: those about which it may be asked.
+
+    A link that is still hidden may bring an audit of its session's round. (SPEC.md 9.3)
+    """
+    newest = len(state.rounds)
+    needed = {Round(number) for number in range(max(0, newest - RECENT_ROUNDS), newest + 1)}
+    needed |= {demand.round for demand in state.demands if not demand.is_met}
+    needed |= audits.rounds_owed(state)
+    return needed | {number for number, _ in [*open_questions(state), *pending(state)]}
+
+
+def blobs_of_round(state: State, number: Round) -> tuple[BundleRef, ...]:
+    """Return what a round reads: its start state, the contributions committed in it, and those that it takes back."""
+    if number == len(state.rounds):
+        return (state_before(state, number),)
+    worked = state.rounds[number]
+    commits = [*worked.commits.values(), *(state.rounds[n].commits[worker] for n, worker in worked.subtracts)]
+    return state_before(state, number), *(commit.contribution for commit in commits)
