@@ -5,7 +5,6 @@ background task lives in its nursery; results wake the loop.
 """
 
 import dataclasses
-import logging
 import resource
 import secrets
 from collections.abc import Callable
@@ -50,12 +49,11 @@ from verification.manifest import BundleRef, Place, run_id
 from verification.merkle import root
 from verification.outer import mixture
 from verification.signing import checksum
-from verification.state import Stage, State
+from verification.state import Stage, Standing, State
 from verification.statements import MAX_STATEMENT, VERIFIER, ExecutionRef, Join, Spoiled
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
 
-log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 """Between two looks at the ledger when nobody hints that it is worth one."""
 RETRY_SECONDS = 1.0
@@ -117,7 +115,7 @@ class Peer:
         self._rumours = Rumours(self._post, self._known_peers, self._ledger.now)
         self._results = actions.Results()
         self._running: set[Computed] = set()
-        self._refused: dict[tuple[str, bytes], int] = {}
+        self._refused: dict[tuple[Round, str], int] = {}
         self._peers: dict[Address, PeerAddress] = {}
         self._height = self._contribution_limit = 0
         self._wake = trio.Event()
@@ -213,8 +211,8 @@ class Peer:
 
     async def _take_part(self, me: Self) -> None:
         """Look, decide, act; return some time after the run has ended."""
-        linger = trio.current_time() + float("inf")
-        while trio.current_time() < linger:
+        last: float | None = None
+        while last is None or trio.current_time() < last:
             self._wake = trio.Event()
             try:
                 ended = await self._look_and_act(me)
@@ -223,8 +221,8 @@ class Peer:
             except Unavailable as error:  # another process holds the ledger; the next look may find it free
                 self._log("failed", action="look", reason=str(error))
                 ended = False
-            if ended and linger == float("inf"):
-                linger = trio.current_time() + LINGER_SECONDS
+            if ended and last is None:
+                last = trio.current_time() + LINGER_SECONDS
             with trio.move_on_after(POLL_SECONDS):
                 await self._wake.wait()
 
@@ -262,12 +260,12 @@ class Peer:
         async with self._ledger.state() as state:
             if state.stage is not Stage.ENDED:
                 return False
-            return all(m.stake == 0 for m in state.members.values() if m.standing.value == "active")
+            return all(m.stake == 0 for m in state.members.values() if m.standing is Standing.ACTIVE)
 
     async def _say(self, action: Say, head: Digest) -> None:
         """Sign, keep and submit a statement; one that was refused is not tried again before the ledger has moved."""
         kind = type(action.body).__name__
-        place = (kind, codec.encode(action.body)[:256])
+        place = (action.body.round, action.body.slot)
         if self._refused.get(place) == self._height:
             return
         data = await trio.to_thread.run_sync(self._journal.sign, head, action.body)
