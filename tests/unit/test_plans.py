@@ -1,16 +1,18 @@
 """Planning: what comes before what, in which memory, at what cost."""
 
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import golden
 from trainer.exact.native import CannotCompile
 from trainer.programs.loops import again, arena, fusion, order
 from trainer.programs.loops.arena import Life
-from trainer.programs.loops.groups import Group, Step, Work
+from trainer.programs.loops.groups import FULL, Group, Step, Work
 from trainer.programs.loops.order import Order
 from trainer.programs.tracing.builder import Builder
 from verification.program import Node, Program, first_node
@@ -199,3 +201,13 @@ def test_what_is_read_late_as_integers_is_quantised_early() -> None:
     first = {number: place for place, step in enumerate(steps) for number in step.makes}
     alive = [node for number, node in values.items() if first[number] < middle < last[number]]
     assert {node.dtype for node in alive} == {"int16"}
+
+
+@pytest.mark.parametrize("name", golden.names())
+def test_members_of_a_group_walk_over_its_elements(name: str) -> None:
+    """What is computed again may not come from rows of another number: its text would read other places."""
+    for group in fusion.plan(golden.read(name).inner).steps:
+        if not isinstance(group, Group) or group.depth:
+            continue
+        full = [member for member in group.members.values() if member.kind == FULL]
+        assert all(math.prod(member.node.shape) == group.rows * group.columns for member in full)

@@ -1,6 +1,7 @@
 """Errors against 50 digits, function by function: the bounds are those that docs/arithmetic.md states."""
 
 import math
+import re
 from pathlib import Path
 
 import mpmath
@@ -17,11 +18,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "arithmetic.md"
 
 
 def stated() -> dict[str, float]:
-    """The bounds in the page's tables, by the name in the first column."""
-    table = [
-        line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")
-    ]
-    return {cells[1].strip(): float(cells[3]) for cells in table if cells[3].strip() != "bound"}
+    """The bounds in the page's tables that have a column for them, by the name in the first column."""
+    tables = re.findall(r"^\| .*\| bound \|.*\n\|[-|]*\n((?:\|.*\n)*)", PAGE.read_text("utf-8"), re.MULTILINE)
+    rows = [line.split("|") for table in tables for line in table.splitlines()]
+    return {cells[1].strip(): float(cells[3]) for cells in rows}
 
 
 def row_of(name: str) -> str:

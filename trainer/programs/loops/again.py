@@ -4,6 +4,7 @@ Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016), recompute s
 takes the members that another one computed before it. The expressions are the same, so the numbers are.
 """
 
+import math
 from collections.abc import Sequence
 
 from trainer.programs.loops.groups import FULL, MAX_MEMBERS, Group, Member, Work
@@ -69,6 +70,8 @@ class _Recomputation:
         while waiting:
             member = maker.members.get(waiting.pop())
             if member is None or member.kind != FULL or len(taken) == DEEPEST:
+                return None
+            if math.prod(member.node.shape) != reader.rows * reader.columns:  # it reads a part of the value
                 return None
             taken[member.number] = member
             waiting += [
