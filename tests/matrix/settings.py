@@ -14,9 +14,6 @@ from trainer.exact.choice import FORCE
 from trainer.exact.native import processor_has
 
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)
-WIDTHS = ("DEFAULT", "AVX2", "AVX512")
-"""What PyTorch calls its vector widths, the narrowest first."""
-
 
 NEEDS = {
     "avx2": "avx2 fma",
