@@ -75,8 +75,8 @@ format: install  ## rewrite the sources in the project's format
 
 docs: install  ## write the pages that are made from the sources
 	$(BIN)/python -c 'from verification.report.reference import page; print(page(), end="")' > docs/report-schema.md
-	$(BIN)/python -c 'from pathlib import Path; from verification.spec import renewed; p = Path("verification/SPEC.md"); \
-		p.write_text(renewed(p.read_text()))'
+	$(BIN)/python -c 'from pathlib import Path; from verification.spec import PAGES, renewed; \
+		[p.write_text(renewed(p.read_text())) for p in map(Path("verification").joinpath, PAGES)]'
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

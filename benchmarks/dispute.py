@@ -22,7 +22,7 @@ from simulator.toy import minimal
 from trainer.commands.console import Console
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram, Tap
-from trainer.programs.tracing.trace import TraceConfig, TracedRun, trace_run
+from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.rounds import reexecution
 from trainer.rounds.torch_engine import Tensors, TorchEngine
 from trainer.rounds.training import Job, Rounds

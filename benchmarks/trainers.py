@@ -17,8 +17,8 @@ from torch.nn import functional
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.shapes import DEFAULT_BITS
+from trainer.programs.tracing.capture import TraceConfig, trace_run
 from trainer.programs.tracing.optimiser import AdamW
-from trainer.programs.tracing.trace import TraceConfig, trace_run
 from trainer.runs.models import build_model
 from trainer.runs.tasks import causal_lm_loss
 from trainer.runs.text import python_reference, records_of

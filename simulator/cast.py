@@ -29,7 +29,7 @@ from verification.honest.actions import (
     TraceProgram,
     Work,
 )
-from verification.honest.decide import Self
+from verification.honest.decide import Me
 from verification.ledger.log import Twice
 from verification.manifest import BundleRef, Place
 from verification.outer import mixture, outer_inputs
@@ -124,7 +124,7 @@ class Actor:
         self.name = name
         self.secret = hashlib.sha256(name.encode()).digest()
         least = 10_000 if self.role == WORKER else 5_000
-        self.me = Self(
+        self.me = Me(
             signing.address_of(self.secret),
             self.secret,
             self.role,

@@ -6,8 +6,8 @@ import torch
 
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.builder import Builder
+from trainer.programs.tracing.capture import make_graph, without_mutations
 from trainer.programs.tracing.lower import Lowering
-from trainer.programs.tracing.trace import make_graph, without_mutations
 
 Function = Callable[..., torch.Tensor]
 

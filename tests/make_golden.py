@@ -8,8 +8,8 @@ from benchmarks import golden
 from tests import zoo
 from trainer import exact
 from trainer.programs.conversion import bundle_of
+from trainer.programs.tracing.capture import trace_run
 from trainer.programs.tracing.optimiser import SGD, Muon
-from trainer.programs.tracing.trace import trace_run
 
 REFERENCE = "int64"
 """The product's backend that needs no library's word: integers added one by one."""

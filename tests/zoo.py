@@ -14,8 +14,8 @@ from torch import nn
 from trainer import exact
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.tracing.capture import Loss, TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import AdamW
-from trainer.programs.tracing.trace import Loss, TraceConfig, TracedRun, trace_run
 from trainer.runs.models import build_model
 from trainer.runs.tasks import TASKS, image_loss
 

@@ -1,7 +1,7 @@
 """What breaking the rules costs under a run's parameters, move by move, in integers that favour the adversary.
 
 A worker's cost is unknown to the law. It is taken to be all of its reward: nobody honest works for less than its cost,
-so this is the most that a round without work can save. What a verifier saves is the same work. (SPEC.md 7.11)
+so this is the most that a round without work can save. What a verifier saves is the same work. (SPEC.md 11.1)
 """
 
 import math
@@ -27,7 +27,7 @@ COMMITTEES = (256, 512, 1024, 2048)
 """Seats to choose from, up to MAX_COMMITTEE."""
 
 COMMITTEE_RISK = Fraction(1, 1 << 40)
-"""Most chance of a run to see a dishonest majority: in a million, for who can try a million beacons. (SPEC.md 4.14)"""
+"""Most chance of a run to see a dishonest majority: in a million, for who can try a million beacons. (SPEC.md 11.4)"""
 
 _ONE = 1 << 64
 _NEGLIGIBLE = 1 << 20
@@ -88,7 +88,7 @@ def lost(manifest: Manifest, escrow: int) -> int:
     """Return the least that a conviction costs a ring, which may hurry to be convicted by a partner before.
 
     A worker sees when an honest verdict about it is in. If it then lets a partner convict it of something else, escrow
-    and the lower grade go to the partner in part, and the honest conviction takes the next grade only. (SPEC.md 7.11)
+    and the lower grade go to the partner in part, and the honest conviction takes the next grade only. (SPEC.md 11.2)
     """
     kept, burned = share_lost(manifest), Fraction(manifest.money.burned_share, MILLION)
     ways = [
@@ -110,6 +110,7 @@ def adversaries(manifest: Manifest) -> tuple[Adversary, ...]:
 
 
 def _cheats(manifest: Manifest) -> Iterator[Adversary]:
+    """A worker's wrong rounds, and how its ring may soften the conviction. (SPEC.md 11.2)"""
     q, stake = audit_chance(manifest), stake_at_risk(manifest)
     reward = reward_of(manifest, manifest.work.max_steps)
     gain = reward + manifest.assumptions.sabotage
@@ -158,7 +159,7 @@ def _worst_length(manifest: Manifest, gain: int) -> tuple[int, int]:
 
 
 def _identities(manifest: Manifest) -> Iterator[Adversary]:
-    """Who stakes, computes nothing and hopes that rewards mature: in the long run R (1 - q)^(W + 1) / q per stake."""
+    """Who stakes, computes nothing and hopes that rewards mature: R (1 - q)^(W + 1) / q per stake. (SPEC.md 11.3)"""
     reward = reward_of(manifest, manifest.work.max_steps)
     escrow, rounds = manifest.money.escrow_rounds, manifest.work.rounds
     stake = lost(manifest, 0)
@@ -182,6 +183,7 @@ def _identities(manifest: Manifest) -> Iterator[Adversary]:
 
 
 def _verifiers(manifest: Manifest) -> Iterator[Adversary]:
+    """Audits that are not done, and accusations that are not true. (SPEC.md 11.5)"""
     steps, bond = manifest.work.max_steps, manifest.money.accuser_bond
     cost, fee = reward_of(manifest, steps), fee_of(manifest, steps)
     yield Adversary(

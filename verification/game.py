@@ -18,7 +18,7 @@ from verification.units import Digest
 
 
 @dataclass(frozen=True)
-class Listed:
+class PostedList:
     """A list of an accused that is in order, and the trace that it narrows; said once, for all challengers."""
 
     entries: tuple[Digest, ...]
@@ -60,18 +60,20 @@ class Game:
             return Answer.at(self.low, self.high)
         return Trace.at(self.place, self.step)
 
-    def check(self, body: Answer | Trace | NodeList, program: Digest, head: ProgramHead) -> Listed | Cause:
+    def check(
+        self, body: Answer | Trace | NodeList, program: Digest, head: ProgramHead
+    ) -> PostedList | Cause:
         """Return the awaited list if it is in order, or what is wrong with it; `program` is the place's."""
         if isinstance(body, Answer):
             fault = narrowing.answer_fault(self.claimed, body, failures(program, head))
-            return fault or Listed(body.entries)
+            return fault or PostedList(body.entries)
         if isinstance(body, Trace):
             trace = narrowing.open_trace(program, head, self.claimed, body)
-            return trace if isinstance(trace, Cause) else Listed(body.entries, trace)
+            return trace if isinstance(trace, Cause) else PostedList(body.entries, trace)
         assert self.trace is not None
-        return narrowing.nodes_fault(self.trace, body) or Listed(body.entries, self.trace)
+        return narrowing.nodes_fault(self.trace, body) or PostedList(body.entries, self.trace)
 
-    def take(self, listed: Listed) -> "Game":
+    def take(self, listed: PostedList) -> "Game":
         """Return the game with the awaited list."""
         return replace(self, entries=listed.entries, trace=listed.trace)
 

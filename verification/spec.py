@@ -1,5 +1,6 @@
-"""The tables of SPEC.md that are made from the code: `make docs` writes them, and a test fails when the two differ."""
+"""The tables of the SPEC that are made from the code: `make docs` writes them, and a test fails when they differ."""
 
+import importlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,14 +10,32 @@ from verification.law import HANDLERS
 from verification.statements import OfRound
 from verification.transitions import TRANSITIONS, never
 
+PAGES = ("SPEC.md", "SPEC-ledger.md", "SPEC-honest.md", "SPEC-economics.md")
+"""The pages of the SPEC. Rules are numbered across all of them."""
+
+CONSTANTS = {
+    "manifest": ("PROTOCOL_VERSION", "MAX_COMMITTEE"),
+    "codec": ("MAX_MESSAGE", "MAX_ITEMS"),
+    "statements": ("MAX_STATEMENT", "MAX_ENTRIES"),
+    "content": ("CHUNK_BYTES",),
+    "tensors": ("BLOCK", "MAX_DIMENSIONS"),
+    "program": ("MAX_ELEMENTS", "MAX_PROGRAM"),
+    "sampling": ("SPREAD", "SLACK"),
+    "outer": ("SHARE", "CLIP_UNIT"),
+    "state": ("RECENT_ROUNDS",),
+    "units": ("MILLION",),
+    "ledger.local": ("FORMAT", "APPLICATION", "BUSY_SECONDS"),
+}
+"""The numbers that another implementation must share, by module of `verification`."""
+
 
 def renewed(text: str) -> str:
-    """Return SPEC.md with every table made anew; raises KeyError for markers of a table that is not made here."""
+    """Return a page with every table made anew; raises KeyError for markers of a table that is not made here."""
 
     def table(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}"
+        return f"{found[1]}{TABLES[found[2]]()}\n{found[3]}"
 
-    return re.sub(r"(<!-- (\w+): made by `make docs` -->)\n.*?\n(<!-- end -->)", table, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- (\w+): made by `make docs` -->\n).*?(<!-- end -->)", table, text, flags=re.DOTALL)
 
 
 def transitions() -> str:
@@ -43,10 +62,21 @@ def statements() -> str:
     return _table(("kind", "of the", "what it does"), rows)
 
 
+def constants() -> str:
+    """Return the constants with their values and modules."""
+    rows = [
+        (name, repr(getattr(importlib.import_module(f"verification.{module}"), name)), module)
+        for module, names in CONSTANTS.items()
+        for name in names
+    ]
+    return _table(("name", "value", "in"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "transitions": transitions,
     "cases": cases,
     "statements": statements,
+    "constants": constants,
 }
 
 

@@ -7,7 +7,7 @@ from enum import Enum, StrEnum
 from verification.causes import Cause
 from verification.debts import Debt, MoveDebt
 from verification.digest import ZERO
-from verification.game import Game, Listed
+from verification.game import Game, PostedList
 from verification.manifest import BundleRef, Manifest, Place
 from verification.statements import Commit, ExecutionRef, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Count, Digest, Millis, Round
@@ -163,7 +163,7 @@ class RoundState:
     openings: dict[Address, Opening] = field(default_factory=dict)
     failures: dict[Address, Digest] = field(default_factory=dict)
     audited: dict[Address, set[Address]] = field(default_factory=dict)
-    lists: dict[tuple[Address, str], Listed] = field(default_factory=dict)
+    lists: dict[tuple[Address, str], PostedList] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

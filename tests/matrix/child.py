@@ -26,7 +26,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "refused": refused,
     }
-    loaded = sorted({"transformers", "trainer.programs.tracing.trace"} & set(sys.modules))
+    loaded = sorted({"transformers", "trainer.programs.tracing.capture"} & set(sys.modules))
     print(json.dumps({"took": took, "digests": digests, "loaded": loaded}))
 
 

@@ -26,8 +26,8 @@ from trainer.compute import frames
 from trainer.compute.children import python
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import AdamW
-from trainer.programs.tracing.trace import TraceConfig, TracedRun, trace_run
 from verification import codec
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, DisputeOpened, Slashed

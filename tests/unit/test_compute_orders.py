@@ -14,7 +14,7 @@ from tests.tiny import job_text, write_job
 from trainer import exact
 from trainer.compute import frames, orders
 from trainer.compute import process as compute
-from trainer.compute.process import Workshop
+from trainer.compute.process import ComputeProcess
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.operators import ARITHMETIC
 from trainer.rounds.torch_engine import TorchEngine
@@ -61,15 +61,15 @@ def store(tiny_run: Created, tmp_path_factory: pytest.TempPathFactory) -> BlobSt
 
 def prepare(
     run: Created, store: BlobStore, cheat: str = "none", manifest: Manifest | None = None
-) -> Workshop:
-    """Return a workshop that cheats from round 1 on."""
+) -> ComputeProcess:
+    """Return a process that cheats from round 1 on."""
     encoded = codec.encode(manifest or run.manifest)
-    return Workshop(orders.Prepare(encoded, str(store.folder), Count(1), cheat, Count(1), MEMORY))
+    return ComputeProcess(orders.Prepare(encoded, str(store.folder), Count(1), cheat, Count(1), MEMORY))
 
 
 @pytest.fixture(scope="module")
-def workshop(tiny_run: Created, store: BlobStore) -> Workshop:
-    """An honest workshop."""
+def process(tiny_run: Created, store: BlobStore) -> ComputeProcess:
+    """An honest process."""
     return prepare(tiny_run, store)
 
 
@@ -79,27 +79,27 @@ def job(run: Created, number: int = 1, start: BundleRef | None = None, own: bool
     return orders.RunJob(Round(number), WORKER, beacon, Count(STEPS), start or run.manifest.start, own)
 
 
-def done(workshop: Workshop, order: orders.RunJob) -> orders.JobDone:
+def done(process: ComputeProcess, order: orders.RunJob) -> orders.JobDone:
     """Compute a round."""
-    return workshop.run_job(order, lambda answer: None)
+    return process.run_job(order, lambda answer: None)
 
 
-def listed(workshop: Workshop, order: orders.RunJob) -> tuple[Digest, ...]:
+def listed(process: ComputeProcess, order: orders.RunJob) -> tuple[Digest, ...]:
     """Return the state digests after every inner step."""
-    return workshop.list_steps(orders.ListSteps(order, EVERY)).digests
+    return process.list_steps(orders.ListSteps(order, EVERY)).digests
 
 
-def next_start(workshop: Workshop, run: Created) -> BundleRef:
+def next_start(process: ComputeProcess, run: Created) -> BundleRef:
     """Return the state after round 0, with the worker as its only contributor."""
-    slot = orders.Slot(Count(0), STEPS, done(workshop, job(run, 0)).contribution)
-    return workshop.run_outer(orders.RunOuterStep(run.manifest.start, (slot,), Count(0))).ref
+    slot = orders.Slot(Count(0), STEPS, done(process, job(run, 0)).contribution)
+    return process.run_outer(orders.RunOuterStep(run.manifest.start, (slot,), Count(0))).ref
 
 
 def test_an_audit_computes_what_the_worker_did(
-    tiny_run: Created, workshop: Workshop, store: BlobStore
+    tiny_run: Created, process: ComputeProcess, store: BlobStore
 ) -> None:
     steps: list[object] = []
-    own = workshop.run_job(job(tiny_run, own=True), steps.append)
+    own = process.run_job(job(tiny_run, own=True), steps.append)
     audit = done(prepare(tiny_run, store), job(tiny_run))
     assert own == audit
     assert steps == [orders.StepDone(Count(step)) for step in range(STEPS + 1)]
@@ -113,9 +113,9 @@ def test_a_machine_that_computes_wrongly_finds_out_before_it_commits(
 ) -> None:
     """SPEC.md 9.6, of its own work and of an audit."""
     order = dataclasses.replace(job(tiny_run, own=own), rerun=Count(rerun))
-    workshop = prepare(tiny_run, store)
-    right, inner, faults = done(workshop, order), tiny_run.manifest.programs.inner.digest, []
-    sound = workshop.engine.run
+    process = prepare(tiny_run, store)
+    right, inner, faults = done(process, order), tiny_run.manifest.programs.inner.digest, []
+    sound = process.engine.run
 
     def broken(digest: Digest, inputs: Any, tap: Any = None) -> Any:
         made = sound(digest, inputs, tap)
@@ -125,36 +125,38 @@ def test_a_machine_that_computes_wrongly_finds_out_before_it_commits(
             made[0].view(-1)[0] += 2.0**-20
         return made
 
-    monkeypatch.setattr(workshop.engine, "run", broken)
+    monkeypatch.setattr(process.engine, "run", broken)
     with pytest.raises(Unavailable, match=f"step {rerun} computed in another way"):
-        done(workshop, order)
+        done(process, order)
     assert len(faults) == rerun
     assert exact.forced_backend() is None
-    assert done(workshop, order) == right
+    assert done(process, order) == right
 
 
-def test_rounds_and_workers_differ(tiny_run: Created, workshop: Workshop) -> None:
+def test_rounds_and_workers_differ(tiny_run: Created, process: ComputeProcess) -> None:
     other = dataclasses.replace(job(tiny_run), worker=Address(b"\x08" * 20))
-    results = {done(workshop, order).contribution for order in (job(tiny_run), job(tiny_run, 2), other)}
+    results = {done(process, order).contribution for order in (job(tiny_run), job(tiny_run, 2), other)}
     assert len(results) == 3
 
 
-def test_listed_steps_equal_the_leaves(tiny_run: Created, workshop: Workshop) -> None:
-    every = listed(workshop, job(tiny_run))
+def test_listed_steps_equal_the_leaves(tiny_run: Created, process: ComputeProcess) -> None:
+    every = listed(process, job(tiny_run))
     leaves = leaf_steps(STEPS, tiny_run.manifest.work.leaf_every)
     assert leaves == (0, 2, 4)
-    assert tuple(every[step] for step in leaves) == done(workshop, job(tiny_run)).digests
+    assert tuple(every[step] for step in leaves) == done(process, job(tiny_run)).digests
 
 
-def execution(run: Created, place: Place, step: int = 0) -> orders.Execution:
+def execution(run: Created, place: Place, step: int = 0) -> orders.DisputedExecution:
     """Return the order that names an execution of the job."""
-    return orders.Execution(job(run), None, place, Count(step))
+    return orders.DisputedExecution(job(run), None, place, Count(step))
 
 
-def referees(workshop: Workshop, run: Created, order: orders.Execution, agreed: Execution) -> list[bool]:
+def referees(
+    process: ComputeProcess, run: Created, order: orders.DisputedExecution, agreed: Execution
+) -> list[bool]:
     """Trace an execution, bring the inputs of some nodes and of every gather; return the law's judgements."""
-    traced = workshop.trace_nodes(orders.TraceNodes(order))
-    program = workshop.engine.program(agreed.program)
+    traced = process.trace_nodes(orders.TraceNodes(order))
+    program = process.engine.program(agreed.program)
     head, results = head_of(program), traced.results
     trail = whole(results)
     trace = Trace(Round(1), order.place, order.step, traced.failed, traced.outputs, trail[0][2])
@@ -165,11 +167,11 @@ def referees(workshop: Workshop, run: Created, order: orders.Execution, agreed: 
         if leaf % 31 and node.operator != "gather":
             continue
         number = head.first + leaf
-        inputs = workshop.open_inputs(orders.OpenInputs(order, Count(number), trail)).inputs
+        inputs = process.open_inputs(orders.OpenInputs(order, Count(number), trail)).inputs
         small = [opened.total for opened in inputs if opened.total]
         assert bool(small) == (node.operator == "gather")
         args = agreed, head, tracing, number, node, lambda n: program.constants[n - len(head.inputs)], inputs
-        judged.append(judge_node(workshop.engine.executor, *args) == results[leaf])
+        judged.append(judge_node(process.engine.executor, *args) == results[leaf])
     return judged
 
 
@@ -183,68 +185,64 @@ def whole(results: tuple[Digest, ...]) -> orders.Trail:
         low, high = segments(low, high)[-1]
 
 
-def test_every_node_of_a_round_can_be_refereed(tiny_run: Created, workshop: Workshop) -> None:
+def test_every_node_of_a_round_can_be_refereed(tiny_run: Created, process: ComputeProcess) -> None:
     """What a challenger brings opens what is agreed, and the law makes of it what the round made."""
     manifest, order = tiny_run.manifest, job(tiny_run)
-    programs, every = manifest.programs, listed(workshop, order)
+    programs, every = manifest.programs, listed(process, order)
     start, data = manifest.start.digest, manifest.data.root
     index = record_index(manifest, order.beacon, WORKER, STEPS)
     prologue = Execution(Place.PROLOGUE, programs.prologue.digest, start, None, data, index)
-    assert all(referees(workshop, tiny_run, execution(tiny_run, Place.PROLOGUE), prologue))
+    assert all(referees(process, tiny_run, execution(tiny_run, Place.PROLOGUE), prologue))
     step = Execution(Place.STEP, programs.inner.digest, start, every[1])
-    assert all(referees(workshop, tiny_run, execution(tiny_run, Place.STEP, 2), step))
+    assert all(referees(process, tiny_run, execution(tiny_run, Place.STEP, 2), step))
     epilogue = Execution(Place.EPILOGUE, programs.epilogue.digest, start, every[STEPS])
-    assert all(referees(workshop, tiny_run, execution(tiny_run, Place.EPILOGUE), epilogue))
+    assert all(referees(process, tiny_run, execution(tiny_run, Place.EPILOGUE), epilogue))
 
 
-def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, workshop: Workshop) -> None:
+def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, process: ComputeProcess) -> None:
     """With one slot filled and one empty, whose zeros the law makes itself."""
-    part = done(workshop, job(tiny_run)).contribution
+    part = done(process, job(tiny_run)).contribution
     start, programs = tiny_run.manifest.start, tiny_run.manifest.programs
     slots = {1: (STEPS, part.digest)}
     outer = orders.RunOuterStep(start, (orders.Slot(Count(1), STEPS, part),), Count(3))
     agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots, ballast=3)
-    order = orders.Execution(None, outer, Place.OUTER, Count(0))
-    judged = referees(workshop, tiny_run, order, agreed)
+    order = orders.DisputedExecution(None, outer, Place.OUTER, Count(0))
+    judged = referees(process, tiny_run, order, agreed)
     assert judged
     assert all(judged)
 
 
-def test_traces_end_in_what_the_round_claims(tiny_run: Created, workshop: Workshop) -> None:
-    every = listed(workshop, job(tiny_run))
+def test_traces_end_in_what_the_round_claims(tiny_run: Created, process: ComputeProcess) -> None:
+    every = listed(process, job(tiny_run))
 
     def traced(place: Place, step: int = 0) -> Digest:
-        return bundle_digest(
-            workshop.trace_nodes(orders.TraceNodes(execution(tiny_run, place, step))).outputs
-        )
+        return bundle_digest(process.trace_nodes(orders.TraceNodes(execution(tiny_run, place, step))).outputs)
 
     assert traced(Place.PROLOGUE) == every[0]
     assert [traced(Place.STEP, step) for step in range(1, STEPS + 1)] == list(every[1:])
-    assert traced(Place.EPILOGUE) == done(workshop, job(tiny_run)).contribution.digest
+    assert traced(Place.EPILOGUE) == done(process, job(tiny_run)).contribution.digest
 
 
-def test_the_outer_step_equals_the_laws(tiny_run: Created, workshop: Workshop, store: BlobStore) -> None:
-    parts = {slot: done(workshop, job(tiny_run, slot)).contribution for slot in (0, 1)}
+def test_the_outer_step_equals_the_laws(tiny_run: Created, process: ComputeProcess, store: BlobStore) -> None:
+    parts = {slot: done(process, job(tiny_run, slot)).contribution for slot in (0, 1)}
     slots = tuple(orders.Slot(Count(slot), STEPS - slot, ref) for slot, ref in parts.items())
     forth, back = (
-        workshop.run_outer(orders.RunOuterStep(tiny_run.manifest.start, order, Count(3))).ref
+        process.run_outer(orders.RunOuterStep(tiny_run.manifest.start, order, Count(3))).ref
         for order in (slots, slots[::-1])
     )
     assert forth == back
     bundles = {slot: decode_bundle(store.get(ref.blob), LIMIT) for slot, ref in parts.items()}
     start = decode_bundle(store.get(tiny_run.manifest.start.blob), LIMIT)
     inputs = outer_inputs(2, start, {slot: (STEPS - slot, bundle) for slot, bundle in bundles.items()}, 3)
-    assert digest_of(workshop.rounds.next_state(inputs)) == forth.digest
+    assert digest_of(process.rounds.next_state(inputs)) == forth.digest
 
 
-def differences(workshop: Workshop, order: orders.RunJob) -> tuple[list[int], list[int], bool]:
+def differences(process: ComputeProcess, order: orders.RunJob) -> tuple[list[int], list[int], bool]:
     """Return the steps and leaves at which the worker's own run differs from an audit, and whether its end does."""
     own, audit = dataclasses.replace(order, own=True), dataclasses.replace(order, own=False)
-    claimed, right = done(workshop, own), done(workshop, audit)
+    claimed, right = done(process, own), done(process, audit)
     steps = [
-        s
-        for s, (a, b) in enumerate(zip(listed(workshop, own), listed(workshop, audit), strict=True))
-        if a != b
+        s for s, (a, b) in enumerate(zip(listed(process, own), listed(process, audit), strict=True)) if a != b
     ]
     leaves = [n for n, (a, b) in enumerate(zip(claimed.digests, right.digests, strict=True)) if a != b]
     return steps, leaves, claimed.contribution != right.contribution
@@ -273,18 +271,18 @@ def differences(workshop: Workshop, order: orders.RunJob) -> tuple[list[int], li
 def test_a_cheat_differs_exactly_where_it_must(
     tiny_run: Created, store: BlobStore, cheat: str, steps: list[int], leaves: list[int], contribution: bool
 ) -> None:
-    workshop = prepare(tiny_run, store, cheat)
-    assert differences(workshop, job(tiny_run, 0)) == ([], [], False)
-    later = job(tiny_run, 1, next_start(workshop, tiny_run))
-    assert differences(workshop, later) == (steps, leaves, contribution)
+    process = prepare(tiny_run, store, cheat)
+    assert differences(process, job(tiny_run, 0)) == ([], [], False)
+    later = job(tiny_run, 1, next_start(process, tiny_run))
+    assert differences(process, later) == (steps, leaves, contribution)
 
 
 def test_a_poisoned_contribution_differs_in_its_first_tensor_only(
     tiny_run: Created, store: BlobStore
 ) -> None:
-    workshop = prepare(tiny_run, store, "noise")
+    process = prepare(tiny_run, store, "noise")
     poisoned, right = (
-        decode_bundle(store.get(done(workshop, job(tiny_run, own=own)).contribution.blob), LIMIT).tensors
+        decode_bundle(store.get(done(process, job(tiny_run, own=own)).contribution.blob), LIMIT).tensors
         for own in (True, False)
     )
     assert [one != other for one, other in zip(poisoned, right, strict=True)] == [True] + [False] * (
@@ -294,11 +292,11 @@ def test_a_poisoned_contribution_differs_in_its_first_tensor_only(
 
 
 def test_a_contribution_fits_its_limit_closely(
-    tiny_run: Created, workshop: Workshop, store: BlobStore
+    tiny_run: Created, process: ComputeProcess, store: BlobStore
 ) -> None:
     """The limit on a fetch admits every contribution, and little more than one."""
-    size = store.path(done(workshop, job(tiny_run)).contribution.blob).stat().st_size
-    assert size <= workshop.measure().contribution_limit < 1.2 * size
+    size = store.path(done(process, job(tiny_run)).contribution.blob).stat().st_size
+    assert size <= process.measure().contribution_limit < 1.2 * size
 
 
 def committed(ref: BundleRef, norm: int) -> orders.CheckContribution:
@@ -308,9 +306,9 @@ def committed(ref: BundleRef, norm: int) -> orders.CheckContribution:
 
 
 def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
-    tiny_run: Created, workshop: Workshop, store: BlobStore
+    tiny_run: Created, process: ComputeProcess, store: BlobStore
 ) -> None:
-    right = done(workshop, job(tiny_run)).contribution
+    right = done(process, job(tiny_run)).contribution
     tensors = decode_bundle(store.get(right.blob), LIMIT).tensors
     first = tensors[0]
     flat = Tensor(first.dtype, (Count(math.prod(first.shape)),), first.data)
@@ -328,13 +326,13 @@ def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
     lying = Bundle((*tensors[:-2], lie, tensors[-1]))
 
     def check(ref: BundleRef, said: int = norm) -> orders.Checked:
-        return workshop.check_contribution(committed(ref, said))
+        return process.check_contribution(committed(ref, said))
 
     assert check(right) == orders.Checked(True, None)
     assert check(BundleRef(digest_of(lying), store.put(codec.encode(lying))), norm + 1) == orders.Checked(
         False, None
     )
-    outputs = outputs_of(workshop._contribution)
+    outputs = outputs_of(process._contribution)
     for checked, ref, said in [
         (check(right, norm + 1), right, norm + 1),
         *((check(ref), ref, norm) for ref in kept),
@@ -347,9 +345,9 @@ def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
 
 
 def test_the_golden_step_is_reproduced_or_told(
-    tiny_run: Created, workshop: Workshop, store: BlobStore
+    tiny_run: Created, process: ComputeProcess, store: BlobStore
 ) -> None:
-    prepared = workshop.measure()
+    prepared = process.measure()
     assert prepared.golden and prepared.agrees and prepared.speed > 0
     assert prepared.kernels.products and not prepared.kernels.compiled
     other = dataclasses.replace(tiny_run.manifest, golden=tagged("other machine"))
@@ -360,16 +358,16 @@ def test_a_step_that_differs_on_drawn_numbers_alone_is_told(
     tiny_run: Created, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The golden step begins with moments of zero, which a fault may leave alone."""
-    workshop, inner, faults = prepare(tiny_run, store), tiny_run.manifest.programs.inner.digest, []
-    sound = workshop.engine.again
+    process, inner, faults = prepare(tiny_run, store), tiny_run.manifest.programs.inner.digest, []
+    sound = process.engine.again
 
     def broken(digest: Digest, inputs: Any) -> Any:
         faults.append(digest)
         first, *rest = sound(digest, inputs)
         return [first + 2.0**-20, *rest]
 
-    monkeypatch.setattr(workshop.engine, "again", broken)
-    prepared = workshop.measure()
+    monkeypatch.setattr(process.engine, "again", broken)
+    prepared = process.measure()
     assert prepared.golden and not prepared.agrees
     assert faults == [inner]
 

@@ -11,7 +11,7 @@ from tests.property.test_outer import closed, history
 from tests.zoo import JOB
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.tracing.trace import trace_run
+from trainer.programs.tracing.capture import trace_run
 from trainer.runs.tasks import causal_lm_loss
 from verification.outer import mixture
 

@@ -9,6 +9,7 @@ import torch
 from tests import zoo
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.builder import Builder
+from trainer.programs.tracing.capture import hidden_matrices, trace_run
 from trainer.programs.tracing.optimiser import (
     NEWTON_SCHULZ,
     NEWTON_SCHULZ_ROUNDS,
@@ -20,7 +21,6 @@ from trainer.programs.tracing.optimiser import (
     Parameter,
     orthogonalised,
 )
-from trainer.programs.tracing.trace import hidden_matrices, trace_run
 
 PARAMETERS = (
     Parameter("wide", (6, 11), hidden=True),

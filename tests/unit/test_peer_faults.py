@@ -11,7 +11,7 @@ import trio
 
 from p2p.identity import load
 from trainer.compute import orders
-from trainer.compute.client import Workbench
+from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.peer import runtime as peer_module
@@ -107,7 +107,7 @@ async def test_a_machine_that_computes_otherwise_does_not_stake_and_refused_kern
     async with trio.open_nursery() as nursery:
         peer = make_peer(folder, nursery)
         monkeypatch.setattr(peer._bench, "ask", ask)
-        monkeypatch.setattr(Workbench, "pid", 1)
+        monkeypatch.setattr(ComputeClient, "pid", 1)
         monkeypatch.setattr(peer, "_config", replace(peer._config, tell=heard.append))
         async with peer._post:
             with pytest.raises(UserError, match=told) as refused:

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from p2p.blobs import BlobStore
 from tests.checkout import environment
 from trainer.compute import orders
-from trainer.compute.client import NORMAL, Workbench
+from trainer.compute.client import NORMAL, ComputeClient
 from trainer.compute.referee import Referee
 from trainer.peer.ledger import RemoteExecutor
 from trainer.programs.operators import ARITHMETIC
@@ -67,7 +67,7 @@ async def test_a_verdict_does_not_wait_behind_a_round(tiny_run: Created, tmp_pat
     async with (
         sitting() as referee,
         trio.open_nursery() as nursery,
-        Workbench(nursery, environment()) as bench,
+        ComputeClient(nursery, environment()) as bench,
     ):
         executor = RemoteExecutor(bench, referee, store, tiny_run.manifest)
 
@@ -110,16 +110,16 @@ async def test_an_idle_process_ends_and_the_next_verdict_starts_another() -> Non
 
 async def test_a_process_that_dies_is_told_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     kills = 0
-    ask = Workbench.ask
+    ask = ComputeClient.ask
 
-    async def fatal(self: Workbench, *order: Any) -> Any:
+    async def fatal(self: ComputeClient, *order: Any) -> Any:
         nonlocal kills
         if not kills:
             kills += 1
             os.kill(self.pid, signal.SIGKILL)
         return await ask(self, *order)
 
-    monkeypatch.setattr(Workbench, "ask", fatal)
+    monkeypatch.setattr(ComputeClient, "ask", fatal)
     async with sitting() as referee:
         with pytest.raises(Unavailable, match="the compute process has died"):
             await referee.execute(case(SUM, ONE, ONE))

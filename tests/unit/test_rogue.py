@@ -23,7 +23,7 @@ from verification.honest.actions import (
     RunRound,
     Say,
 )
-from verification.honest.decide import Self
+from verification.honest.decide import Me
 from verification.ledger.local import read_genesis
 from verification.statements import Contradiction, Join
 from verification.units import Address, Amount, Count, Millis, Round
@@ -52,10 +52,10 @@ async def opened(
     return peer
 
 
-def own(run: RunFolder, name: str) -> Self:
+def own(run: RunFolder, name: str) -> Me:
     """Return what a peer is."""
     identity = load(run.keys / f"{name}.key")
-    return Self(identity.address, identity.salt_secret, "worker", Amount(1_000_000), 1, "", Millis(0))
+    return Me(identity.address, identity.salt_secret, "worker", Amount(1_000_000), 1, "", Millis(0))
 
 
 async def test_a_second_statement_is_refused_kept_and_reported_by_an_honest_peer(run: RunFolder) -> None:

@@ -13,8 +13,8 @@ from tests.zoo import JOB
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.builder import Builder
+from trainer.programs.tracing.capture import trace_gradients, trace_run
 from trainer.programs.tracing.lower import Lowering
-from trainer.programs.tracing.trace import trace_gradients, trace_run
 from trainer.runs.models import build_model
 from trainer.runs.tasks import causal_lm_loss
 from verification.errors import UserError

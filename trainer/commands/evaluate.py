@@ -9,7 +9,7 @@ import torch
 
 from trainer.folder import RunFolder
 from trainer.programs.conversion import to_torch
-from trainer.programs.tracing.trace import Loss
+from trainer.programs.tracing.capture import Loss
 from trainer.runs.models import build_model, export_model
 from trainer.runs.tasks import TASKS, causal_lm_loss
 from verification.tensors import Bundle

@@ -27,7 +27,7 @@ megabytes again and again, and giving them back each time costs more than the ar
 URGENT, SOON, NORMAL, LATER = range(4)
 
 
-class Workbench:
+class ComputeClient:
     """Runs `python -m trainer.compute.process` and passes orders to it."""
 
     def __init__(self, nursery: trio.Nursery, environment: dict[str, str] | None = None) -> None:

@@ -83,7 +83,7 @@ class ListSteps:
 
 
 @dataclass(frozen=True)
-class Listed:
+class StatesListed:
     """The digests, in order."""
 
     digests: tuple[Digest, ...]
@@ -131,7 +131,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Execution:
+class DisputedExecution:
     """One disputed execution: of a worker's `job`, or of the `outer` step; `step` numbers an inner step, else 0."""
 
     job: RunJob | None
@@ -148,7 +148,7 @@ Trail = tuple[tuple[Count, Count, tuple[Digest, ...]], ...]
 class TraceNodes:
     """Compute the digests of all node results of an execution."""
 
-    execution: Execution
+    execution: DisputedExecution
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class NodesTraced:
 class OpenInputs:
     """Bring a node's inputs with their paths."""
 
-    execution: Execution
+    execution: DisputedExecution
     node: Count
     trail: Trail
 
@@ -180,7 +180,7 @@ class Opened:
 class ProveValue:
     """Prove the digest of a value of an execution."""
 
-    execution: Execution
+    execution: DisputedExecution
     value: Count
     trail: Trail
 
@@ -231,7 +231,7 @@ REPLIES = {
         Prepared,
         JobDone,
         StepDone,
-        Listed,
+        StatesListed,
         Made,
         Checked,
         NodesTraced,

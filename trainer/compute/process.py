@@ -41,7 +41,7 @@ MEASURED_STEPS = 3
 Reply = Callable[[object], None]
 
 
-class Workshop:
+class ComputeProcess:
     """One run's programs, data and store, and the orders on them."""
 
     def __init__(self, order: orders.Prepare) -> None:
@@ -61,7 +61,7 @@ class Workshop:
         self._contribution = decode_program(encoded[programs.epilogue.digest])
         data = decode_bundle(self.store.get(self.manifest.data.blob), MAX_STATEMENT)
         self.rounds = Rounds(self.engine, self.manifest, data)
-        self._traced: tuple[orders.Execution, Traced] | None = None
+        self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self.conduct = cheats.conduct_named(order.cheat, order.cheat_from)
 
     def measure(self) -> orders.Prepared:
@@ -101,13 +101,13 @@ class Workshop:
         norm = spoilage.norm_of(outcome.contribution)
         return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO), False)
 
-    def list_steps(self, order: orders.ListSteps) -> orders.Listed:
+    def list_steps(self, order: orders.ListSteps) -> orders.StatesListed:
         """Compute the digests of a dispute's list."""
         job = order.job
         digests = self.rounds.digests_after(
             _job(job), self._bundle(job.start), order.steps, self._conduct(job)
         )
-        return orders.Listed(digests)
+        return orders.StatesListed(digests)
 
     def trace_nodes(self, order: orders.TraceNodes) -> orders.NodesTraced:
         """Execute and digest every node's result."""
@@ -115,7 +115,7 @@ class Workshop:
         failed = None if traced.failed is None else Count(traced.failed)
         return orders.NodesTraced(failed, traced.outputs, traced.results)
 
-    def _trace(self, execution: orders.Execution, disputed: Disputed) -> Traced:
+    def _trace(self, execution: orders.DisputedExecution, disputed: Disputed) -> Traced:
         """Return the trace of an execution; the last one is kept, for its node is opened next."""
         if self._traced is None or self._traced[0] != execution:
             self._traced = execution, reexecution.trace(self.engine, disputed)
@@ -154,7 +154,7 @@ class Workshop:
         counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
         return orders.Checked(counted == spoilage.norm_of(contribution) == order.commit.norm, None)
 
-    def _disputed(self, execution: orders.Execution) -> Disputed:
+    def _disputed(self, execution: orders.DisputedExecution) -> Disputed:
         if execution.outer is not None:
             slots = [int(entry.slot) for entry in execution.outer.slots]
             return self.rounds.disputed_outer(self._outer_inputs(execution.outer), slots)
@@ -198,22 +198,22 @@ def execute_node(order: orders.ExecuteNode) -> orders.Executed:
     )
 
 
-def _answer(workshop: Workshop, message: object, reply: Reply) -> object:
+def _answer(process: ComputeProcess, message: object, reply: Reply) -> object:
     match message:
         case orders.RunJob():
-            return workshop.run_job(message, reply)
+            return process.run_job(message, reply)
         case orders.ListSteps():
-            return workshop.list_steps(message)
+            return process.list_steps(message)
         case orders.TraceNodes():
-            return workshop.trace_nodes(message)
+            return process.trace_nodes(message)
         case orders.OpenInputs():
-            return workshop.open_inputs(message)
+            return process.open_inputs(message)
         case orders.ProveValue():
-            return workshop.prove_value(message)
+            return process.prove_value(message)
         case orders.RunOuterStep():
-            return workshop.run_outer(message)
+            return process.run_outer(message)
         case orders.CheckContribution():
-            return workshop.check_contribution(message)
+            return process.check_contribution(message)
     raise Malformed(f"no order {type(message).__name__}")
 
 
@@ -222,7 +222,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
     A process that flushes subnormal numbers does none.
     """
-    workshop: Workshop | None = None
+    process: ComputeProcess | None = None
     while (frame := frames.read(source)) is not None:
         message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
 
@@ -231,17 +231,17 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             sink.flush()
 
         try:
-            if workshop is None:
+            if process is None:
                 exact.require_subnormals()
             if isinstance(message, orders.Prepare):
-                workshop = Workshop(message)
-                reply(workshop.measure())
+                process = ComputeProcess(message)
+                reply(process.measure())
             elif isinstance(message, orders.ExecuteNode):
                 reply(execute_node(message))
-            elif workshop is None:
+            elif process is None:
                 raise Malformed("the first order must be Prepare")
             else:
-                reply(_answer(workshop, message, reply))
+                reply(_answer(process, message, reply))
         except ProofswarmError as error:
             node = error.node if isinstance(error, StepFailed) else -1
             reply(orders.Failed(type(error).__name__, str(error), node))

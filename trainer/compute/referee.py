@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from trainer.compute import orders
-from trainer.compute.client import URGENT, Workbench
+from trainer.compute.client import URGENT, ComputeClient
 from verification.errors import ProofswarmError, Unavailable
 from verification.tensors import Tensor
 
@@ -53,10 +53,10 @@ class Referee:
         while True:
             first = await self._cases.receive()
             self.starts += 1
-            async with trio.open_nursery() as nursery, Workbench(nursery, self._environment) as bench:
+            async with trio.open_nursery() as nursery, ComputeClient(nursery, self._environment) as bench:
                 await self._sit(bench, first)
 
-    async def _sit(self, bench: Workbench, case: _Case) -> None:
+    async def _sit(self, bench: ComputeClient, case: _Case) -> None:
         """Execute until there is nothing to do for a while, or the process may have died."""
         while True:
             try:

@@ -7,7 +7,7 @@ import trio
 
 from p2p.blobs import BlobStore
 from trainer.compute import orders
-from trainer.compute.client import URGENT, Workbench
+from trainer.compute.client import URGENT, ComputeClient
 from trainer.compute.referee import Referee
 from trainer.folder import RunFolder
 from trainer.runs.ledgers import clock_of, open_ledger
@@ -28,7 +28,7 @@ class RemoteExecutor:
     Called from the ledger's worker thread.
     """
 
-    def __init__(self, bench: Workbench, referee: Referee, store: BlobStore, manifest: Manifest) -> None:
+    def __init__(self, bench: ComputeClient, referee: Referee, store: BlobStore, manifest: Manifest) -> None:
         """Execute on `bench` when it is idle, else by `referee`; programs lie in `store`."""
         self._bench, self._referee, self._store = bench, referee, store
         self._blobs = {ref.digest: ref.blob for ref in manifest.programs.all()}

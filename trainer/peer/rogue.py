@@ -10,7 +10,7 @@ from trainer.rounds import cheats
 from verification.adversaries import Act, Forge, Throw, View, decide_as, playbook, result_as
 from verification.errors import Violation
 from verification.honest.actions import Computed
-from verification.honest.decide import Self
+from verification.honest.decide import Me
 from verification.ledger.log import Genesis
 from verification.manifest import run_id
 from verification.state import State
@@ -29,10 +29,10 @@ class Rogue(Peer):
         super().__init__(config, genesis, nursery, events)
         self._behaviours = playbook.behaviours(cheats.names_in(config.cheat), config.cheat_from)
         self._chain, self._run_id = genesis.chain, run_id(genesis.manifest)
-        self._me: Self
+        self._me: Me
         self._faults = 0
 
-    def _decide(self, state: State, me: Self) -> list[Act]:
+    def _decide(self, state: State, me: Me) -> list[Act]:
         self._me = me
         wanted = decide_as(self._behaviours, self._view(state))
         faults = sum(behaviour.faults for behaviour in self._behaviours)

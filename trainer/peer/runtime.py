@@ -24,7 +24,7 @@ from p2p.messages import Hint
 from p2p.traffic import Refusal
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer.compute import orders
-from trainer.compute.client import LATER, NORMAL, SOON, URGENT, Workbench
+from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
 from trainer.compute.memory import usable_memory
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
@@ -43,7 +43,7 @@ from verification.honest.actions import (
     Computed,
     Say,
 )
-from verification.honest.decide import Self
+from verification.honest.decide import Me
 from verification.ledger.log import Genesis
 from verification.manifest import BundleRef, Place, run_id
 from verification.merkle import root
@@ -102,7 +102,7 @@ class Peer:
         own = config.folder.peer(config.name)
         self._config, self._manifest, self._nursery, self._events = config, genesis.manifest, nursery, events
         self._store = BlobStore(own / "blobs")
-        self._bench = Workbench(nursery)
+        self._bench = ComputeClient(nursery)
         self._referee = Referee(config.threads)
         executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
         self._ledger = LedgerPort(config.folder, executor)
@@ -196,10 +196,10 @@ class Peer:
         if kernels.complaint:
             self._config.tell(kernels.complaint)
 
-    def _self(self, prepared: orders.Prepared) -> Self:
+    def _self(self, prepared: orders.Prepared) -> Me:
         config, money = self._config, self._manifest.money
         least = money.verifier_stake if config.role == VERIFIER else money.worker_stake
-        return Self(
+        return Me(
             address=config.identity.address,
             secret=config.identity.salt_secret,
             role=config.role,
@@ -209,7 +209,7 @@ class Peer:
             started=self._ledger.now(),
         )
 
-    async def _take_part(self, me: Self) -> None:
+    async def _take_part(self, me: Me) -> None:
         """Look, decide, act; return some time after the run has ended."""
         last: float | None = None
         while last is None or trio.current_time() < last:
@@ -226,7 +226,7 @@ class Peer:
             with trio.move_on_after(POLL_SECONDS):
                 await self._wake.wait()
 
-    async def _look_and_act(self, me: Self) -> bool:
+    async def _look_and_act(self, me: Me) -> bool:
         """Do one turn; return whether the run has ended for this peer."""
         entries = await self._ledger.refresh()
         if entries:
@@ -242,7 +242,7 @@ class Peer:
             await self._do(act, heads.get(id(act)))
         return ended
 
-    def _decide(self, state: State, me: Self) -> list[Act]:
+    def _decide(self, state: State, me: Me) -> list[Act]:
         """Return what this peer does now. The lock on the ledger is held."""
         reports = actors.report(state, me, self._ledger.contradictions)
         return [*actors.decide(state, me, self._results, self._ledger.now()), *reports]
@@ -366,13 +366,13 @@ class Peer:
             )
             return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
 
-    async def _execution(self, named: ExecutionRef) -> orders.Execution:
+    async def _execution(self, named: ExecutionRef) -> orders.DisputedExecution:
         """Return the order that names a disputed execution."""
         if named.place is Place.OUTER:
             outer = await self._outer_step(named.round)
-            return orders.Execution(None, outer, named.place, named.step)
+            return orders.DisputedExecution(None, outer, named.place, named.step)
         job = await self._job(named.round, named.worker)
-        return orders.Execution(job, None, named.place, named.step)
+        return orders.DisputedExecution(job, None, named.place, named.step)
 
     async def _job(self, number: Round, worker: Address, is_disputed: bool = True) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""

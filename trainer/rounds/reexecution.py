@@ -11,7 +11,7 @@ from typing import Any
 from trainer.rounds.training import Disputed, Engine
 from verification.executor import StepFailed, failed
 from verification.honest.actions import Traced
-from verification.honest.openings import Listed, Values, open_inputs, prove
+from verification.honest.openings import TraceList, Values, open_inputs, prove
 from verification.layout import Home, origin_of
 from verification.program import Program, first_node, head_of, size_bytes
 from verification.statements import NodeInput
@@ -38,7 +38,7 @@ def trace(engine: Engine, disputed: Disputed) -> Traced:
 
 
 def open_node(
-    engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[Listed]
+    engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[TraceList]
 ) -> tuple[NodeInput, ...]:
     """Return the evidence for a node; `results` are the digests that `trace` gave. (SPEC.md 6.5)"""
     program = engine.program(disputed.program)
@@ -49,7 +49,7 @@ def open_node(
 
 
 def open_value(
-    engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[Listed]
+    engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[TraceList]
 ) -> tuple[Digest, tuple[Digest, ...]]:
     """Return the digest of a value and the path that proves it. (SPEC.md 6.5)"""
     program = engine.program(disputed.program)

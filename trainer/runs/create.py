@@ -13,8 +13,8 @@ from p2p.identity import Identity
 from p2p.identity import create as create_key
 from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
+from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
-from trainer.programs.tracing.trace import TraceConfig, TracedRun, trace_run
 from trainer.rounds.selfcheck import kernels_of
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainer.programs.tracing.trace import Loss
+from trainer.programs.tracing.capture import Loss
 from verification.errors import UserError
 
 MASK = 256

@@ -13,7 +13,7 @@ from verification.honest.actions import (
     RunRound,
     Say,
 )
-from verification.honest.decide import Self
+from verification.honest.decide import Me
 from verification.sampling import leaf_steps
 from verification.state import State
 from verification.statements import (
@@ -27,7 +27,7 @@ class View:
     """What a peer decides on: the ledger's state, itself, its results so far, and its clock."""
 
     state: State
-    me: Self
+    me: Me
     results: Results
     now: Millis
 

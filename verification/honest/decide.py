@@ -61,7 +61,7 @@ from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 
 @dataclass(frozen=True)
-class Self:
+class Me:
     """What a peer is: its account, secret, and how it joins. `chain_length` must cover the run's rounds."""
 
     address: Address
@@ -90,7 +90,7 @@ def chain_length(state: State) -> int:
     return state.manifest.work.rounds + state.manifest.work.max_verifiers + 1
 
 
-def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action]:
+def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
     """Return what an honest peer should do now, most urgent first; Computed actions already done are left out.
 
     (SPEC.md 9.1)
@@ -114,7 +114,7 @@ def decide(state: State, me: Self, results: Results, now: Millis) -> list[Action
     return [action for action in wanted if isinstance(action, Say) or action not in results.done]
 
 
-def report(state: State, me: Self, found: Iterable[tuple[Address, bytes, bytes]]) -> list[Action]:
+def report(state: State, me: Me, found: Iterable[tuple[Address, bytes, bytes]]) -> list[Action]:
     """Report (author, first, second): two statements of a member for one place, until it is excluded. (SPEC.md 6.9)"""
     if me.address not in state.members or state.stage is Stage.ENDED:
         return []
@@ -126,20 +126,20 @@ def report(state: State, me: Self, found: Iterable[tuple[Address, bytes, bytes]]
     ]
 
 
-def _join(state: State, me: Self) -> Join:
+def _join(state: State, me: Me) -> Join:
     tip = (
         chain_tip(keyed(me.secret, "chain", state.run), chain_length(state)) if me.role == VERIFIER else ZERO
     )
     return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
 
 
-def _present_oneself(member: Member, me: Self) -> Iterator[Action]:
+def _present_oneself(member: Member, me: Me) -> Iterator[Action]:
     """Announce a new endpoint, or that one is back. (SPEC.md 9.2)"""
     if member.standing is Standing.AWAY or member.endpoint != me.endpoint:
         yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
 
 
-def _train(state: State, me: Self, results: Results) -> Iterator[Action]:
+def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
     """Run F for the open round and commit to it."""
     if state.stage is not Stage.RUNNING:
         return
@@ -169,7 +169,7 @@ def _run(state: State, results: Results, number: Round, worker: Address) -> Iter
         yield RunRound(number, worker)
 
 
-def _exchange(state: State, me: Self, results: Results, now: Millis) -> Iterator[Action]:
+def _exchange(state: State, me: Me, results: Results, now: Millis) -> Iterator[Action]:
     """Fetch contributions, attest, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
     for worked in state.rounds[-RECENT_ROUNDS:]:
         if me.address not in worked.members:
@@ -210,7 +210,7 @@ def _seal(state: State, worked: RoundState, results: Results) -> Iterator[Action
         yield Say(Seal(worked.number, results.done[outer]))
 
 
-def _open(state: State, me: Self, results: Results) -> Iterator[Action]:
+def _open(state: State, me: Me, results: Results) -> Iterator[Action]:
     """Open one's leaves where a verdict asks for it. (SPEC.md 9.4)"""
     for worked in state.rounds:
         number = worked.number
@@ -224,7 +224,7 @@ def _open(state: State, me: Self, results: Results) -> Iterator[Action]:
             yield Say(Opening(number, work.digests, salts))
 
 
-def _verify(state: State, me: Self, results: Results) -> Iterator[Action]:
+def _verify(state: State, me: Me, results: Results) -> Iterator[Action]:
     """Audit what the beacon and the own chain draw, blindly; then reveal."""
     for session in state.sessions.values():
         if me.address not in session.verifiers:
@@ -235,7 +235,7 @@ def _verify(state: State, me: Self, results: Results) -> Iterator[Action]:
             yield from _reveal(state, session, me, results)
 
 
-def duties(state: State, session: Session, me: Self) -> list[Duty]:
+def duties(state: State, session: Session, me: Me) -> list[Duty]:
     """Return the audits of a session that are this verifier's: drawn by its own link, or given to it in public."""
     mine = {duty for duty in session.public if duty.verifier == me.address}
     worked = state.rounds[session.number] if session.number < len(state.rounds) else None
@@ -248,7 +248,7 @@ def duties(state: State, session: Session, me: Self) -> list[Duty]:
     return sorted(mine, key=lambda duty: (duty.work, duty.worker))
 
 
-def _audit(state: State, session: Session, me: Self, results: Results) -> Iterator[Action]:
+def _audit(state: State, session: Session, me: Me, results: Results) -> Iterator[Action]:
     pending = False
     for duty in duties(state, session, me):
         if (me.address, duty.work, duty.worker) in session.verdicts:
@@ -264,7 +264,7 @@ def _audit(state: State, session: Session, me: Self, results: Results) -> Iterat
         yield Say(Finished(session.number))
 
 
-def _reveal_of(session: Session, me: Self, results: Results, number: Round, worker: Address) -> Reveal | None:
+def _reveal_of(session: Session, me: Me, results: Results, number: Round, worker: Address) -> Reveal | None:
     work = results.work(number, worker)
     if work is None:
         return None
@@ -272,7 +272,7 @@ def _reveal_of(session: Session, me: Self, results: Results, number: Round, work
     return Reveal(session.number, number, worker, work.digests, work.contribution.digest, salt)
 
 
-def _reveal(state: State, session: Session, me: Self, results: Results) -> Iterator[Action]:
+def _reveal(state: State, session: Session, me: Me, results: Results) -> Iterator[Action]:
     mine = (key for key in session.verdicts if key[0] == me.address and key not in session.reveals)
     for _, number, worker in sorted(mine):
         reveal = _reveal_of(session, me, results, number, worker)
@@ -285,7 +285,7 @@ def _reveal(state: State, session: Session, me: Self, results: Results) -> Itera
         yield Say(Link(session.number, me.link(state, session.number)))
 
 
-def _serve(state: State, me: Self, results: Results) -> Iterator[Action]:
+def _serve(state: State, me: Me, results: Results) -> Iterator[Action]:
     """Show the chunks that others have paid to see of what this peer attested. (SPEC.md 4.13)"""
     for demand in state.demands:
         worked = state.rounds[demand.round]
@@ -296,7 +296,7 @@ def _serve(state: State, me: Self, results: Results) -> Iterator[Action]:
         yield Say(results.done[action]) if action in results.done else action
 
 
-def _contest(state: State, me: Self, results: Results) -> Iterator[Action]:
+def _contest(state: State, me: Me, results: Results) -> Iterator[Action]:
     """Make the moves that disputes wait for, and contest a wrongly sealed state. (SPEC.md 9.5)"""
     for dispute in state.open_disputes():
         if disputes.mover(dispute) == me.address:

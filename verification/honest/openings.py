@@ -18,7 +18,7 @@ from verification.statements import MAX_ENTRIES, NodeInput
 from verification.tensors import Tensor, row_paths
 from verification.units import Count, Digest
 
-Listed = tuple[int, int, tuple[Digest, ...]]
+TraceList = tuple[int, int, tuple[Digest, ...]]
 """(low, high, entries) of one list of a trace."""
 
 
@@ -31,7 +31,7 @@ class Values:
     tensor: Callable[[int], Tensor]
 
 
-def trace_path(trail: Sequence[Listed], results: Sequence[Digest], leaf: int) -> tuple[Digest, ...]:
+def trace_path(trail: Sequence[TraceList], results: Sequence[Digest], leaf: int) -> tuple[Digest, ...]:
     """Return the path of an agreed leaf in the accused's trace; `trail` holds its lists, from the whole one down."""
     low, high, entries = trail[0]
     parts = segments(low, high)
@@ -48,7 +48,7 @@ def trace_path(trail: Sequence[Listed], results: Sequence[Digest], leaf: int) ->
 
 
 def prove(
-    place: Place, head: ProgramHead, trail: Sequence[Listed], values: Values, number: int
+    place: Place, head: ProgramHead, trail: Sequence[TraceList], values: Values, number: int
 ) -> tuple[Digest, ...]:
     """Return the path that proves a value's digest: in the trace, or in the bundle that its port belongs to."""
     if number >= head.first:
@@ -63,7 +63,7 @@ def prove(
 def open_inputs(
     place: Place,
     head: ProgramHead,
-    trail: Sequence[Listed],
+    trail: Sequence[TraceList],
     values: Values,
     node: Node,
     sources: Sequence[int],

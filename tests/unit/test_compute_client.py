@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.checkout import environment
 from trainer.compute import orders
-from trainer.compute.client import LATER, NORMAL, SOON, URGENT, Workbench
+from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
 from trainer.exact import native
 from trainer.programs.operators import ARITHMETIC
 from trainer.runs.create import Created
@@ -36,11 +36,11 @@ MISSING = orders.CheckContribution(
 
 
 @asynccontextmanager
-async def bench(**variables: str) -> AsyncIterator[tuple[Workbench, trio.Nursery]]:
+async def bench(**variables: str) -> AsyncIterator[tuple[ComputeClient, trio.Nursery]]:
     """Run a compute process of this checkout, with more environment variables."""
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
-            async with Workbench(nursery, environment(**variables)) as running:
+            async with ComputeClient(nursery, environment(**variables)) as running:
                 yield running, nursery
             nursery.cancel_scope.cancel()
 
