@@ -19,6 +19,7 @@ from trainer.compute.client import NORMAL, ComputeClient
 from trainer.compute.referee import Referee
 from trainer.peer.ledger import RemoteExecutor
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
 from verification import codec
 from verification.digest import tagged
@@ -58,7 +59,7 @@ async def test_a_verdict_does_not_wait_behind_a_round(tiny_run: Created, tmp_pat
     """The round takes for ever: its process is stopped. Without one the verdict is executed there."""
     store = BlobStore(Path(shutil.copytree(tiny_run.folder.blobs, tmp_path / "blobs")))
     first = orders.Prepare(
-        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), Count(1 << 34)
+        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), RunOptions()
     )
     start = tiny_run.manifest.start
     round_ = orders.RunJob(Round(0), Address(bytes(20)), tagged("beacon"), Count(4), start, True)

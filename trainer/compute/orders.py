@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from trainer.programs.options import RunOptions
 from trainer.rounds.machine import Kernels
 from verification.manifest import BundleRef, Place
 from verification.program import Node
@@ -17,15 +18,17 @@ MICRO = 1_000_000
 
 @dataclass(frozen=True)
 class Prepare:
-    """The first order: load a run. `cheat` is a name of `trainer.rounds.cheats`, played from round `cheat_from`;
-    `memory` in bytes bounds what one program may need."""
+    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is.
+
+    `cheat` is a name of `trainer.rounds.cheats`, played from round `cheat_from`.
+    """
 
     manifest: bytes
     store: str
     threads: Count
     cheat: str
     cheat_from: Count
-    memory: Count
+    options: RunOptions
 
 
 @dataclass(frozen=True)

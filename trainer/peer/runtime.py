@@ -8,7 +8,7 @@ import dataclasses
 import resource
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ from p2p.traffic import Refusal
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer.compute import orders
 from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
-from trainer.compute.memory import usable_memory
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort, RemoteExecutor
+from trainer.programs.options import AS_PEERS, RunOptions
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
 from verification import codec, law
@@ -78,7 +78,7 @@ def raise_descriptor_limit() -> None:
 class PeerConfig:
     """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
 
-    `memory` is the most bytes that executing one program may need; `tell` hears one line for people about what happens.
+    `options` say how the compute process runs programs; `tell` hears one line for people about what happens.
     """
 
     folder: RunFolder
@@ -90,7 +90,7 @@ class PeerConfig:
     stake: int | None = None
     cheat: str = "none"
     cheat_from: int = 0
-    memory: int = field(default_factory=usable_memory)
+    options: RunOptions = AS_PEERS
     tell: Callable[[str], None] = lambda line: None
 
 
@@ -157,7 +157,7 @@ class Peer:
         config = self._config
         order = orders.Prepare(
             codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.cheat,
-            Count(config.cheat_from), Count(config.memory),
+            Count(config.cheat_from), config.options,
         )  # fmt: skip
         self._log(
             "started",
@@ -182,9 +182,9 @@ class Peer:
                 if prepared.golden
                 else "reproduce the run's golden step"
             )
-            raise UserError(
-                f"this machine does not {wrong}, so it must not stake: see 'proofswarm doctor {config.folder.path}'"
-            )
+            doctor = f"proofswarm doctor {config.folder.path}"
+            doctor += "" if config.options.device == "cpu" else f" --device {config.options.device}"
+            raise UserError(f"this machine does not {wrong}, so it must not stake: see '{doctor}'")
         return prepared
 
     def _tell_kernels(self, kernels: Kernels) -> None:
