@@ -24,7 +24,7 @@ from trainer.programs.tracing.builder import Builder
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.create import Created
 from verification import codec
-from verification.errors import UserError
+from verification.errors import Malformed, UserError
 from verification.program import Program, encode_program, program_digest
 from verification.units import Count
 
@@ -50,8 +50,13 @@ def test_options_travel_in_orders() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "", "cuda:0\n", "mps"])
 def test_a_device_of_another_name_is_refused_wherever_it_is_named(name: str) -> None:
-    with pytest.raises(UserError, match=r"unknown device .*: choose cpu, cuda or cuda:N"):
+    told = r"unknown device .*: choose cpu, cuda or cuda:N"
+    with pytest.raises(UserError, match=told):
+        peer_options(name)
+    with pytest.raises(ValueError, match=told):
         RunOptions(name)
+    with pytest.raises(Malformed, match=told):
+        codec.decode(RunOptions, codec.encode((name, None, "never", "")))
 
 
 @pytest.mark.usefixtures("no_gpu")

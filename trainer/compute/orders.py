@@ -1,34 +1,41 @@
 """What the node asks of the compute process, and what comes back. Bundles travel as blobs of the peer's store."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from trainer.programs.options import RunOptions
 from trainer.rounds.machine import Kernels
+from verification.honest.actions import Traced
 from verification.manifest import BundleRef, Place
 from verification.program import Node
 from verification.statements import Commit, NodeInput, Spoiled
 from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
+R = TypeVar("R")
+ORDERS: "dict[str, type[Order[Any]]]" = {}
+"""All orders, by name."""
+
+
+class Order(Generic[R]):
+    """What the node asks; R is the dataclass that answers it.
+
+    A subclass is the one declaration of an order. Whoever does it stands in `trainer.compute.process` under
+    `does`, and mypy checks that it returns R; `ComputeClient.ask` returns R to who asks.
+    """
+
+    reply: ClassVar[type[Any]]
+
+    def __init_subclass__(cls) -> None:
+        (base,) = cls.__orig_bases__  # type: ignore[attr-defined]
+        (cls.reply,) = get_args(base)
+        ORDERS[cls.__name__] = cls
+
+
 NO_STEP = Count(0)
 
 MICRO = 1_000_000
 """Losses travel as integers, in millionths."""
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is.
-
-    `cheat` is a name of `trainer.rounds.cheats`, played from round `cheat_from`.
-    """
-
-    manifest: bytes
-    store: str
-    threads: Count
-    cheat: str
-    cheat_from: Count
-    options: RunOptions
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,33 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class RunJob:
+class Prepare(Order[Prepared]):
+    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is.
+
+    `cheat` is a name of `trainer.rounds.cheats`, played from round `cheat_from`.
+    """
+
+    manifest: bytes
+    store: str
+    threads: Count
+    cheat: str
+    cheat_from: Count
+    options: RunOptions
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure."""
+
+    digests: tuple[Digest, ...]
+    contribution: BundleRef
+    norm: Count
+    loss: int
+    failed: bool
+
+
+@dataclass(frozen=True)
+class RunJob(Order[JobDone]):
     """Compute F for one worker's round; `own` follows the peer's conduct, an audit is honest.
 
     Inner step `rerun` is computed again in another way before the result is told; 0: none is.
@@ -60,36 +93,18 @@ class RunJob:
 
 
 @dataclass(frozen=True)
-class JobDone:
-    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure."""
-
-    digests: tuple[Digest, ...]
-    contribution: BundleRef
-    norm: Count
-    loss: int
-    failed: bool
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """Progress: an inner step of the running job is done."""
-
-    step: Count
-
-
-@dataclass(frozen=True)
-class ListSteps:
-    """Compute the state digests after some inner steps of a job."""
-
-    job: RunJob
-    steps: tuple[Count, ...]
-
-
-@dataclass(frozen=True)
 class StatesListed:
     """The digests, in order."""
 
     digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class ListSteps(Order[StatesListed]):
+    """Compute the state digests after some inner steps of a job."""
+
+    job: RunJob
+    steps: tuple[Count, ...]
 
 
 @dataclass(frozen=True)
@@ -102,27 +117,12 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class RunOuterStep:
+class RunOuterStep(Order[BundleRef]):
     """Compute the next state."""
 
     start: BundleRef
     slots: tuple[Slot, ...]
     ballast: Count
-
-
-@dataclass(frozen=True)
-class Made:
-    """A bundle that is now in the store."""
-
-    ref: BundleRef
-
-
-@dataclass(frozen=True)
-class CheckContribution:
-    """Decode a fetched blob and compare it with what `worker` committed to."""
-
-    worker: Address
-    commit: Commit
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,18 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class DisputedExecution:
-    """One disputed execution: of a worker's `job`, or of the `outer` step; `step` numbers an inner step, else 0."""
+class CheckContribution(Order[Checked]):
+    """Decode a fetched blob and compare it with what `worker` committed to."""
 
-    job: RunJob | None
-    outer: RunOuterStep | None
+    worker: Address
+    commit: Commit
+
+
+@dataclass(frozen=True)
+class DisputedExecution:
+    """One disputed execution, of a worker's round or of an outer step; `step` numbers an inner step, else 0."""
+
+    work: RunJob | RunOuterStep
     place: Place
     step: Count
 
@@ -148,28 +155,10 @@ Trail = tuple[tuple[Count, Count, tuple[Digest, ...]], ...]
 
 
 @dataclass(frozen=True)
-class TraceNodes:
+class TraceNodes(Order[Traced]):
     """Compute the digests of all node results of an execution."""
 
     execution: DisputedExecution
-
-
-@dataclass(frozen=True)
-class NodesTraced:
-    """The digests, and the node at which the execution failed."""
-
-    failed: Count | None
-    outputs: tuple[Digest, ...]
-    results: tuple[Digest, ...]
-
-
-@dataclass(frozen=True)
-class OpenInputs:
-    """Bring a node's inputs with their paths."""
-
-    execution: DisputedExecution
-    node: Count
-    trail: Trail
 
 
 @dataclass(frozen=True)
@@ -180,11 +169,11 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class ProveValue:
-    """Prove the digest of a value of an execution."""
+class OpenInputs(Order[Opened]):
+    """Bring a node's inputs with their paths."""
 
     execution: DisputedExecution
-    value: Count
+    node: Count
     trail: Trail
 
 
@@ -197,7 +186,16 @@ class Proved:
 
 
 @dataclass(frozen=True)
-class ExecuteNode:
+class ProveValue(Order[Proved]):
+    """Prove the digest of a value of an execution."""
+
+    execution: DisputedExecution
+    value: Count
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class ExecuteNode(Order[Tensor]):
     """The law's executor: run a node on its inputs."""
 
     arithmetic: str
@@ -207,10 +205,10 @@ class ExecuteNode:
 
 
 @dataclass(frozen=True)
-class Executed:
-    """What the node made."""
+class StepDone:
+    """Progress: an inner step of the running job is done."""
 
-    result: Tensor
+    step: Count
 
 
 @dataclass(frozen=True)
@@ -222,25 +220,7 @@ class Failed:
     node: int
 
 
-ORDERS = {
-    k.__name__: k
-    for k in (
-        Prepare, RunJob, ListSteps, RunOuterStep, CheckContribution, TraceNodes, OpenInputs, ProveValue, ExecuteNode,
-    )
-}  # fmt: skip
-REPLIES = {
-    k.__name__: k
-    for k in (
-        Prepared,
-        JobDone,
-        StepDone,
-        StatesListed,
-        Made,
-        Checked,
-        NodesTraced,
-        Opened,
-        Proved,
-        Executed,
-        Failed,
-    )
+REPLIES: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (*(order.reply for order in ORDERS.values()), StepDone, Failed)
 }
+"""What comes back, by name: progress and failures may answer any order."""

@@ -25,11 +25,12 @@ from p2p.traffic import Refusal
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer.compute import orders
 from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
+from trainer.compute.executor import RemoteExecutor
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
 from trainer.peer.journal import Journal
-from trainer.peer.ledger import LedgerPort, RemoteExecutor
+from trainer.peer.ledger import LedgerPort
 from trainer.programs.options import AS_PEERS, RunOptions
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
@@ -168,7 +169,7 @@ class Peer:
             compute=self._bench.pid,
         )
         try:
-            prepared: orders.Prepared = await self._bench.ask(order, URGENT)
+            prepared = await self._bench.ask(order, URGENT)
         except Refused as refusal:
             raise UserError(
                 f"this peer does not take the run: {refusal}; --memory raises the limit"
@@ -325,8 +326,7 @@ class Peer:
                 order = orders.ListSteps(job, tuple(map(Count, action.steps)))
                 return (await self._bench.ask(order, SOON)).digests
             case actions.TraceProgram(execution):
-                traced = await self._bench.ask(orders.TraceNodes(await self._execution(execution)), SOON)
-                return actions.Traced(traced.failed, traced.outputs, traced.results)
+                return await self._bench.ask(orders.TraceNodes(await self._execution(execution)), SOON)
             case actions.OpenNode(execution, node, trail):
                 opening = orders.OpenInputs(await self._execution(execution), Count(node), _counted(trail))
                 return (await self._bench.ask(opening, SOON)).inputs
@@ -341,7 +341,7 @@ class Peer:
             # An honest machine may be broken, and loses by what it commits to, work or verdict. (SPEC.md 9.6)
             job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
         began = trio.current_time()
-        done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
+        done = await self._bench.ask(job, NORMAL if job.own else LATER)
         took = round(1000 * (trio.current_time() - began))
         self._log(
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
@@ -350,9 +350,9 @@ class Peer:
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 
     async def _run_outer(self, action: actions.RunOuter) -> BundleRef:
-        made: orders.Made = await self._bench.ask(await self._outer_step(action.number), URGENT)
-        self._log("outer", round=action.number, digest=made.ref.digest.hex())
-        return made.ref
+        made = await self._bench.ask(await self._outer_step(action.number), URGENT)
+        self._log("outer", round=action.number, digest=made.digest.hex())
+        return made
 
     async def _outer_step(self, number: Round) -> orders.RunOuterStep:
         async with self._ledger.state() as state:
@@ -370,9 +370,9 @@ class Peer:
         """Return the order that names a disputed execution."""
         if named.place is Place.OUTER:
             outer = await self._outer_step(named.round)
-            return orders.DisputedExecution(None, outer, named.place, named.step)
+            return orders.DisputedExecution(outer, named.place, named.step)
         job = await self._job(named.round, named.worker)
-        return orders.DisputedExecution(job, None, named.place, named.step)
+        return orders.DisputedExecution(job, named.place, named.step)
 
     async def _job(self, number: Round, worker: Address, is_disputed: bool = True) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
@@ -429,7 +429,7 @@ class Peer:
             chunks = root("blob", lie.info.chunks)
             return Spoiled(action.number, action.worker, lie.info.size, chunks, b"")
         order = orders.CheckContribution(action.worker, commit)
-        checked: orders.Checked = await self._bench.ask(order, URGENT)
+        checked = await self._bench.ask(order, URGENT)
         return checked.spoiled or checked.ok
 
     async def _fetch(
