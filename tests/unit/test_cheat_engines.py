@@ -24,9 +24,12 @@ def job(number: int) -> Job:
 
 
 def claimed(engine: Engine, number: int, place: Place, step: int = 0) -> Digest:
-    """Return the digest of the outputs that an execution's trace tells."""
+    """Return the digest of the outputs that an execution's trace tells, with every node's result, as often as asked."""
     disputed = Rounds(engine, MANIFEST, DATA).disputed(job(number), STATES[number], place, step)
-    return bundle_digest(reexecution.trace(engine, disputed).outputs)
+    traced = reexecution.trace(engine, disputed)
+    assert len(traced.results) == len(engine.program(disputed.program).nodes)
+    assert reexecution.trace(engine, disputed) == traced
+    return bundle_digest(traced.outputs)
 
 
 @pytest.mark.parametrize("name", CHEATS)
