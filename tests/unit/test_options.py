@@ -64,9 +64,7 @@ def test_a_device_that_is_not_here_is_refused_at_every_door(tiny_run: Created, t
     """What is refused has loaded no program, made no run and staked nothing."""
     options, refused = peer_options("cuda:1"), "no device 'cuda:1': .*, or take --device cpu"
     store = BlobStore(Path(shutil.copytree(tiny_run.folder.blobs, tmp_path / "blobs")))
-    order = orders.Prepare(
-        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), options
-    )
+    order = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), options)
     doors: list[Any] = [
         lambda: require_device(options),
         lambda: products_for(options),

@@ -52,16 +52,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Prepare(Order[Prepared]):
-    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is.
-
-    `cheat` is a name of `trainer.rounds.cheats`, played from round `cheat_from`.
-    """
+    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is."""
 
     manifest: bytes
     store: str
     threads: Count
-    cheat: str
-    cheat_from: Count
     options: RunOptions
 
 
@@ -78,7 +73,7 @@ class JobDone:
 
 @dataclass(frozen=True)
 class RunJob(Order[JobDone]):
-    """Compute F for one worker's round; `own` follows the peer's conduct, an audit is honest.
+    """Compute F for one worker's round; an `own` one is computed with the peer's conduct, an audit never is.
 
     Inner step `rerun` is computed again in another way before the result is told; 0: none is.
     """
