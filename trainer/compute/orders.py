@@ -12,9 +12,28 @@ from verification.statements import Commit, NodeInput, Spoiled
 from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
+
+@dataclass(frozen=True)
+class StepDone:
+    """Progress: an inner step of the running job is done."""
+
+    step: Count
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The order could not be done: `kind` names the error's class, `node` is a failed step's node or -1."""
+
+    kind: str
+    message: str
+    node: int
+
+
 R = TypeVar("R")
 ORDERS: "dict[str, type[Order[Any]]]" = {}
 """All orders, by name."""
+REPLIES: dict[str, type[Any]] = {kind.__name__: kind for kind in (StepDone, Failed)}
+"""All that comes back, by name: progress and failures may answer any order."""
 
 
 class Order(Generic[R]):
@@ -29,7 +48,7 @@ class Order(Generic[R]):
     def __init_subclass__(cls) -> None:
         (base,) = cls.__orig_bases__  # type: ignore[attr-defined]
         (cls.reply,) = get_args(base)
-        ORDERS[cls.__name__] = cls
+        ORDERS[cls.__name__], REPLIES[cls.reply.__name__] = cls, cls.reply
 
 
 NO_STEP = Count(0)
@@ -197,25 +216,3 @@ class ExecuteNode(Order[Tensor]):
     number: Count
     node: Node
     inputs: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """Progress: an inner step of the running job is done."""
-
-    step: Count
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The order could not be done: `kind` names the error's class, `node` is a failed step's node or -1."""
-
-    kind: str
-    message: str
-    node: int
-
-
-REPLIES: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (*(order.reply for order in ORDERS.values()), StepDone, Failed)
-}
-"""What comes back, by name: progress and failures may answer any order."""
