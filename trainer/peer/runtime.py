@@ -23,7 +23,6 @@ from p2p.messages import Hint
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.compute import orders
 from trainer.compute.client import PROCESS, ComputeClient
-from trainer.compute.memory import usable_memory
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
@@ -35,6 +34,7 @@ from trainer.peer.ledger import LedgerPort, RemoteExecutor
 from trainer.peer.policy import Honest, Policy
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
+from trainer.programs.options import AS_PEERS, RunOptions
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
 from verification import codec
@@ -81,7 +81,7 @@ def pause_after(faults: int) -> float:
 class PeerConfig:
     """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
 
-    `memory` is the most bytes that executing one program may need; `tell` hears one line for people about what happens.
+    `options` say how the compute process runs programs; `tell` hears one line for people about what happens.
     `policy` makes what the peer goes by, `compute` is the program that computes for it, `label` goes on record with it.
     """
 
@@ -92,7 +92,7 @@ class PeerConfig:
     listen: str = ANY_LOCAL_PORT
     threads: int = 1
     stake: int | None = None
-    memory: int = field(default_factory=usable_memory)
+    options: RunOptions = AS_PEERS
     tell: Callable[[str], None] = lambda line: None
     policy: Callable[[Deeds, Voice], Policy] = Honest
     compute: Sequence[str] = PROCESS
@@ -147,7 +147,7 @@ class Peer:
         """Have the machine try the run; raises UserError when it must not stake on it."""
         config = self._config
         order = orders.Prepare(
-            codec.encode(self._manifest), str(self._store.folder), Count(config.threads), Count(config.memory)
+            codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.options
         )
         listen = self._post.address.multiaddr
         self._record.write(
@@ -167,9 +167,9 @@ class Peer:
                 if prepared.golden
                 else "reproduce the run's golden step"
             )
-            raise UserError(
-                f"this machine does not {wrong}, so it must not stake: see 'proofswarm doctor {config.folder.path}'"
-            )
+            doctor = f"proofswarm doctor {config.folder.path}"
+            doctor += "" if config.options.device == "cpu" else f" --device {config.options.device}"
+            raise UserError(f"this machine does not {wrong}, so it must not stake: see '{doctor}'")
         return prepared
 
     def _tell_kernels(self, kernels: Kernels) -> None:
