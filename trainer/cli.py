@@ -129,7 +129,7 @@ def peer(
     folder = RunFolder(run).checked()
     bytes_allowed = usable_memory() if memory is None else int(memory * 2**30)
     config = PeerConfig(
-        folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
+        folder, key, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
     )
     trio.run(run_peer, config, Peer if cheat == "none" else Rogue)
 

@@ -1,7 +1,9 @@
 """A peer that misbehaves: what it forges goes past its journal, and an honest peer reports it from the ledger."""
 
+import os
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import trio
 from p2p.identity import load
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.peer.journal import journal_of
 from trainer.peer.rogue import Rogue
-from trainer.peer.runtime import Peer, PeerConfig
+from trainer.peer.runtime import Peer, PeerConfig, run_peer
 from trainer.runs.create import Created
 from verification import law
 from verification.adversaries import Behaviour, Forge, View
 from verification.digest import ZERO
+from verification.errors import UserError
 from verification.honest.actions import (
     Computed,
     FetchState,
@@ -44,8 +48,8 @@ async def opened(
     run: RunFolder, kind: type[Peer], name: str, nursery: trio.Nursery, cheat: str = "none"
 ) -> Peer:
     """Return a peer with its ledger open, that takes no part yet."""
-    identity = load(run.keys / f"{name}.key")
-    config = PeerConfig(run, name, identity, "worker", cheat=cheat)
+    key = run.keys / f"{name}.key"
+    config = PeerConfig(run, key, load(key), "worker", cheat=cheat)
     run.peer(name).mkdir(parents=True)
     peer = kind(config, read_genesis(run.ledger), nursery, EventLog(run.log(name), name))
     await peer._ledger.open()
@@ -75,9 +79,49 @@ async def test_a_second_statement_is_refused_kept_and_reported_by_an_honest_peer
         async with honest._ledger.state() as state:
             assert state.members[author].standing.value == "excluded"
             assert not any(_is_report(act) for act in honest._decide(state, own(run, "peer-1")))
-    journal = sqlite3.connect(run.peer("peer-0") / "said.sqlite")
+    key = run.keys / "peer-0.key"
+    journal = sqlite3.connect(journal_of(key, load(key).address))
     assert journal.execute("SELECT count(*) FROM said").fetchone() == (1,)
     journal.close()
+
+
+async def test_a_join_that_the_run_would_not_take_is_not_signed(run: RunFolder) -> None:
+    head, poor = law.GENESIS_HEAD, replace(JOIN, stake=Amount(5))
+    async with trio.open_nursery() as nursery:
+        peer = await opened(run, Peer, "peer-0", nursery)
+        with pytest.raises(UserError, match=r"as a worker that stakes 5: .* see --stake"):
+            await peer._do(Say(poor), head)
+        assert peer._journal.signed(head, poor) is None
+        await peer._do(Say(JOIN), head)
+        async with peer._ledger.state() as state:
+            assert state.members[peer._config.identity.address].stake == JOIN.stake
+
+
+async def test_a_join_that_was_refused_is_never_said_differently(run: RunFolder) -> None:
+    head, poor = law.GENESIS_HEAD, replace(JOIN, stake=Amount(5))
+    async with trio.open_nursery() as nursery:
+        peer = await opened(run, Peer, "peer-0", nursery)
+        signed = peer._journal.sign(head, poor)  # as a peer did that lost its place between look and word
+        for wanted in (poor, JOIN, OTHER):
+            peer._refused.clear()  # as after a new start
+            with pytest.raises(UserError, match=r"stakes 5: .* cannot say otherwise: take another --key"):
+                await peer._do(Say(wanted), head)
+            assert peer._journal.sign(head, wanted) == signed
+        async with peer._ledger.state() as state:
+            assert not state.members
+
+
+async def test_what_a_peer_writes_is_for_nobody_else_to_read(run: RunFolder) -> None:
+    before = os.umask(0)
+    try:
+        config = PeerConfig(run, run.keys / "peer-0.key", load(run.keys / "peer-0.key"), "worker", memory=1)
+        with pytest.raises((UserError, BaseExceptionGroup)):
+            await run_peer(config)
+    finally:
+        os.umask(before)
+    assert run.peer("peer-0").stat().st_mode & 0o777 == 0o700
+    assert run.log("peer-0").stat().st_mode & 0o777 == 0o600
+    assert config.journal.stat().st_mode & 0o777 == 0o600
 
 
 def _is_report(act: Any) -> bool:

@@ -12,7 +12,6 @@ from verification.errors import Violation
 from verification.honest.actions import Computed
 from verification.honest.decide import Me
 from verification.ledger.log import Genesis
-from verification.manifest import run_id
 from verification.state import State
 from verification.statements import make_statement, sign_statement
 from verification.units import Address, Digest
@@ -28,7 +27,7 @@ class Rogue(Peer):
         """As `Peer`; raises UserError for an unknown cheat."""
         super().__init__(config, genesis, nursery, events)
         self._behaviours = playbook.behaviours(cheats.names_in(config.cheat), config.cheat_from)
-        self._chain, self._run_id = genesis.chain, run_id(genesis.manifest)
+        self._chain, self._run_id = genesis.chain, genesis.run
         self._me: Me
         self._faults = 0
 

@@ -29,7 +29,7 @@ from trainer.compute.memory import usable_memory
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
-from trainer.peer.journal import Journal
+from trainer.peer.journal import Journal, journal_of
 from trainer.peer.ledger import LedgerPort, RemoteExecutor
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
@@ -45,7 +45,8 @@ from verification.honest.actions import (
 )
 from verification.honest.decide import Me
 from verification.ledger.log import Genesis
-from verification.manifest import BundleRef, Place, run_id
+from verification.manifest import BundleRef, Place
+from verification.membership import require_place
 from verification.merkle import root
 from verification.outer import mixture
 from verification.signing import checksum
@@ -78,11 +79,12 @@ def raise_descriptor_limit() -> None:
 class PeerConfig:
     """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
 
+    `key` is the file that holds the identity: its stem is the peer's name, and what the account signs lies beside it.
     `memory` is the most bytes that executing one program may need; `tell` hears one line for people about what happens.
     """
 
     folder: RunFolder
-    name: str
+    key: Path
     identity: Identity
     role: str
     listen: str = ANY_LOCAL_PORT
@@ -92,6 +94,16 @@ class PeerConfig:
     cheat_from: int = 0
     memory: int = field(default_factory=usable_memory)
     tell: Callable[[str], None] = lambda line: None
+
+    @property
+    def name(self) -> str:
+        """What the peer is called in the run's folder."""
+        return self.key.stem
+
+    @property
+    def journal(self) -> Path:
+        """Where all that the account ever signed is kept."""
+        return journal_of(self.key, self.identity.address)
 
 
 class Peer:
@@ -106,8 +118,8 @@ class Peer:
         self._referee = Referee(config.threads)
         executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
         self._ledger = LedgerPort(config.folder, executor)
-        run = run_id(genesis.manifest)
-        self._journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
+        run = genesis.run
+        self._journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
         self._post = PostOffice(
             config.identity, run, self._ledger.now, listen=config.listen, on_refusal=self._on_refusal
         )
@@ -268,6 +280,8 @@ class Peer:
         place = (action.body.round, action.body.slot)
         if self._refused.get(place) == self._height:
             return
+        if isinstance(action.body, Join) and self._journal.signed(head, action.body) is None:
+            await self._require_place(action.body)
         data = await trio.to_thread.run_sync(self._journal.sign, head, action.body)
         try:
             await self._ledger.submit(data)
@@ -286,10 +300,25 @@ class Peer:
         async with self._ledger.state() as state:
             if law.head_of(state, Round(0)) != head:
                 return
-        self._journal.forget(head, join)
-        raise UserError(
-            f"the run does not take this peer as a {join.role}: {refusal}; see --stake, --role and the job's [accounts]"
+        signed = self._journal.signed(head, join)
+        assert isinstance(signed, Join)
+        raise self._not_taken(
+            signed, refusal, "this account has signed so and cannot say otherwise: "
         ) from refusal
+
+    async def _require_place(self, join: Join) -> None:
+        """Raise UserError for a Join that the law would refuse now, before it is signed and can never be changed."""
+        async with self._ledger.state() as state:
+            try:
+                require_place(state, self._config.identity.address, join)
+            except Refused as refusal:
+                raise self._not_taken(join, refusal) from refusal
+
+    def _not_taken(self, join: Join, refusal: Violation, bound: str = "") -> UserError:
+        return UserError(
+            f"the run does not take this peer as a {join.role} that stakes {join.stake}: {refusal}; {bound}"
+            f"{'take another --key' if bound else 'see --stake, --role'} and the job's [accounts]"
+        )
 
     async def _perform(self, action: Computed) -> None:
         """Compute or fetch, file the result, wake the loop; what cannot be had now is tried again later.
@@ -503,9 +532,11 @@ async def run_peer(config: PeerConfig, kind: type[Peer] = Peer) -> None:
     folder = config.folder.checked()
     raise_descriptor_limit()
     genesis = genesis_of(folder)
-    _make_folder(folder.peer(config.name))
+    _make_folder(
+        folder.peer(config.name), is_private=True
+    )  # a contribution is not for all before it is committed to
     _make_folder(folder.events)
-    with alone(folder.peer(config.name)):
+    with alone(folder.lock(checksum(config.identity.address))):
         events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
         try:
             async with trio.open_nursery() as nursery:
@@ -514,9 +545,11 @@ async def run_peer(config: PeerConfig, kind: type[Peer] = Peer) -> None:
             events.close()
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path, is_private: bool = False) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if is_private:
+            path.chmod(0o700)
     except OSError as error:
         raise UserError(
             f"{path}: cannot write there: {error.strerror}; check the run folder's owner"
