@@ -233,7 +233,7 @@ def _peers(
             command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
             command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
             command += ["--cheat", settings.cheat if cheats else "none", "--device", settings.device]
-            folder.peer(name).mkdir(parents=True)
+            folder.peer(name).mkdir(0o700, parents=True)
             with (folder.peer(name) / "output.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         yield processes
