@@ -23,6 +23,7 @@ from p2p.messages import Hint
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.compute import orders
 from trainer.compute.client import PROCESS, ComputeClient
+from trainer.compute.executor import RemoteExecutor
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
@@ -30,7 +31,7 @@ from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
 from trainer.peer.journal import Journal, journal_of
-from trainer.peer.ledger import LedgerPort, RemoteExecutor
+from trainer.peer.ledger import LedgerPort
 from trainer.peer.policy import Honest, Policy
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
