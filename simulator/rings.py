@@ -16,7 +16,7 @@ from simulator.network import Network
 from simulator.toy import minimal
 from simulator.world import World
 from trainer.rounds.cheats import conduct_named
-from trainer.rounds.training import HONEST, Conduct, Handle, Job
+from trainer.rounds.engine import Conduct, honest
 from verification import economics
 from verification.adversaries import (
     Behaviour,
@@ -101,16 +101,10 @@ class Point:
         return True
 
 
-class Between(Conduct):
-    """Another conduct in some rounds, honest in all others."""
-
-    def __init__(self, conduct: Conduct, rounds: range) -> None:
-        """`rounds` are those of the other conduct."""
-        self._conduct, self._rounds = conduct, rounds
-
-    def step(self, job: Job, number: int, working: Handle, advance: Callable[[Handle], Handle]) -> Handle:
-        """Train one way or the other."""
-        return (self._conduct if job.number in self._rounds else HONEST).step(job, number, working, advance)
+def idle_in(rounds: range) -> Conduct:
+    """Return how a worker trains that computes nothing in some rounds."""
+    idle = conduct_named("zero-update", 0)
+    return lambda engine, job: (idle if job.number in rounds else honest)(engine, job)
 
 
 Behaviours = Callable[[], list[Behaviour]]
@@ -175,7 +169,7 @@ def strategy_named(name: str) -> Strategy:
 def play(point: Point, stake: int, strategy: Strategy, seed: int) -> Outcome:
     """Play one run; the same arguments give the same log."""
     ring: Ring = {}
-    conduct = Between(conduct_named("zero-update", 0), strategy.wrong)
+    conduct = idle_in(strategy.wrong)
     cheats = [
         Worker(f"cheat{n}", *strategy.worker(), Whisper(ring), stake=stake, conduct=conduct)
         for n in range(WORKERS)
@@ -189,12 +183,12 @@ def play(point: Point, stake: int, strategy: Strategy, seed: int) -> Outcome:
         partners[0].behaviours += tuple(Hurry(cheat.me, accomplices, FIRST) for cheat in cheats)
     if partners and strategy.steers:
         partners[0].behaviours += (Steer(ROUNDS - 1, accomplices),)
-    honest: list[Actor] = [Worker("honest", stake=3 * (WORKERS * stake + STAKE * point.places))]
-    honest += [Verifier(f"v{n}", stake=STAKE) for n in range(point.places - len(partners))]
-    world = World(point.manifest(stake, seed), [*honest, *cheats, *partners], random.Random(seed), NETWORK)
+    others: list[Actor] = [Worker("honest", stake=3 * (WORKERS * stake + STAKE * point.places))]
+    others += [Verifier(f"v{n}", stake=STAKE) for n in range(point.places - len(partners))]
+    world = World(point.manifest(stake, seed), [*others, *cheats, *partners], random.Random(seed), NETWORK)
     world.run(limit=2_000_000)
     assert world.state.stage is Stage.ENDED
-    good = {actor.address for actor in honest}
+    good = {actor.address for actor in others}
     assert not any(slashed.address in good for slashed in world.seen(Slashed))
     return _outcome(world, cheats, partners, strategy.wrong)
 

@@ -13,6 +13,7 @@ from p2p.identity import Identity
 from p2p.identity import create as create_key
 from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
+from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.rounds.selfcheck import kernels_of
@@ -233,7 +234,7 @@ def _publish(
     return Manifest(
         **{
             **vars(manifest),
-            "golden": _golden(TorchEngine(encoded, compiled="auto"), manifest, data, traced, tell),
+            "golden": _golden(TorchEngine(encoded, peer_options()), manifest, data, traced, tell),
         }
     )
 

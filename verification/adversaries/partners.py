@@ -1,9 +1,10 @@
 """What a verifier does for a partner that cheats, beside passing its work: convict it, or choose who audits it."""
 
 from verification import law
-from verification.adversaries.behaviour import Act, Behaviour, View
+from verification.adversaries.behaviour import Act, Behaviour
 from verification.honest.actions import Say
 from verification.honest.decide import Me
+from verification.honest.view import View
 from verification.sampling import draw_verifier, next_beacon
 from verification.state import State, Watch
 from verification.statements import (
