@@ -16,7 +16,7 @@ from simulator.network import Network
 from simulator.toy import minimal
 from simulator.world import World
 from trainer.rounds.cheats import conduct_named
-from trainer.rounds.engine import Conduct, Engine, Job
+from trainer.rounds.engine import Conduct, honest
 from verification import economics
 from verification.adversaries import (
     Behaviour,
@@ -101,13 +101,10 @@ class Point:
         return True
 
 
-def between(conduct: Conduct, rounds: range) -> Conduct:
-    """Return another conduct in some rounds, honest in all others."""
-
-    def chosen(engine: Engine, job: Job) -> Engine:
-        return conduct(engine, job) if job.number in rounds else engine
-
-    return chosen
+def idle_in(rounds: range) -> Conduct:
+    """Return how a worker trains that computes nothing in some rounds."""
+    idle = conduct_named("zero-update", 0)
+    return lambda engine, job: (idle if job.number in rounds else honest)(engine, job)
 
 
 Behaviours = Callable[[], list[Behaviour]]
@@ -172,7 +169,7 @@ def strategy_named(name: str) -> Strategy:
 def play(point: Point, stake: int, strategy: Strategy, seed: int) -> Outcome:
     """Play one run; the same arguments give the same log."""
     ring: Ring = {}
-    conduct = between(conduct_named("zero-update", 0), strategy.wrong)
+    conduct = idle_in(strategy.wrong)
     cheats = [
         Worker(f"cheat{n}", *strategy.worker(), Whisper(ring), stake=stake, conduct=conduct)
         for n in range(WORKERS)
@@ -186,12 +183,12 @@ def play(point: Point, stake: int, strategy: Strategy, seed: int) -> Outcome:
         partners[0].behaviours += tuple(Hurry(cheat.me, accomplices, FIRST) for cheat in cheats)
     if partners and strategy.steers:
         partners[0].behaviours += (Steer(ROUNDS - 1, accomplices),)
-    honest: list[Actor] = [Worker("honest", stake=3 * (WORKERS * stake + STAKE * point.places))]
-    honest += [Verifier(f"v{n}", stake=STAKE) for n in range(point.places - len(partners))]
-    world = World(point.manifest(stake, seed), [*honest, *cheats, *partners], random.Random(seed), NETWORK)
+    others: list[Actor] = [Worker("honest", stake=3 * (WORKERS * stake + STAKE * point.places))]
+    others += [Verifier(f"v{n}", stake=STAKE) for n in range(point.places - len(partners))]
+    world = World(point.manifest(stake, seed), [*others, *cheats, *partners], random.Random(seed), NETWORK)
     world.run(limit=2_000_000)
     assert world.state.stage is Stage.ENDED
-    good = {actor.address for actor in honest}
+    good = {actor.address for actor in others}
     assert not any(slashed.address in good for slashed in world.seen(Slashed))
     return _outcome(world, cheats, partners, strategy.wrong)
 

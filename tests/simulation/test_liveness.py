@@ -11,14 +11,14 @@ from simulator.invariants import Invariants
 from simulator.toy import minimal
 from simulator.world import World
 from trainer.rounds.cheats import conduct_named
-from verification.adversaries import Mute
+from verification.adversaries import Dawdle, Mute
 from verification.causes import Cause
 from verification.effects import NotPaid, Paid, Payment, RoundClosed, Slashed, StageChanged, StandingChanged
 from verification.honest.actions import Computed, FetchContribution
 from verification.manifest import reward_of
 from verification.sampling import _draw_slots
-from verification.state import Member, Stage, Standing
-from verification.statements import Attest, Commit, Finished, Link, Seal, Verdict
+from verification.state import Member, Stage, Standing, Watch
+from verification.statements import Attest, Commit, Finished, Link, Opening, Reveal, Seal, Verdict
 from verification.units import MILLION, Address, Amount, Digest, Round
 
 ALL = {"audit_rate": MILLION, "max_verifiers": 1}
@@ -87,6 +87,25 @@ def test_who_vanishes_in_the_middle_of_a_session_pays_one_bond_at_most() -> None
     world.run(limit=400_000)
     taken = [slashed.stake for slashed in world.seen(Slashed) if slashed.address == me]
     assert taken == [manifest.money.accuser_bond]
+
+
+@pytest.mark.parametrize("waits", [1, 3])
+def test_rounds_run_no_further_ahead_of_their_audits_than_rewards_wait(waits: int) -> None:
+    """N5: whoever opens and reveals at the last moment; before, rounds went on for as long as sessions lagged behind."""
+    slow = [Worker("late", Dawdle(Opening)), Verifier("later", Dawdle(Reveal, Link, Finished))]
+    honest: list[Actor] = [Worker("w0"), Worker("w1"), Verifier("v0")]
+    manifest = minimal(rounds=12, min_workers=3, min_verifiers=2, audit_rate=MILLION, escrow_rounds=waits)
+    furthest = 0
+
+    def look(world: World) -> None:
+        nonlocal furthest
+        open_ones = [
+            n for n, session in world.state.sessions.items() if session.watch is not Watch.DONE and n < 12
+        ]
+        furthest = max(furthest, max((len(world.state.rounds) - 1 - n for n in open_ones), default=0))
+
+    World(manifest, [*slow, *honest], random.Random(1), check=look).run(limit=400_000)
+    assert furthest == waits
 
 
 def test_rounds_go_on_when_the_promised_verifier_is_back() -> None:
