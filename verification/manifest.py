@@ -13,6 +13,7 @@ from verification.units import PPM, Amount, Count, Digest, Millis
 PROTOCOL_VERSION = 2
 ON_CONVICTION = ("continue", "subtract")
 MAX_COMMITTEE = 2048
+MAX_GRADES = 64
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ class MoneyRules:
     chunk_price: Amount
 
     def __post_init__(self) -> None:
-        if not self.slash_grades:
-            raise ValueError("slash_grades needs an entry")
+        if not 1 <= len(self.slash_grades) <= MAX_GRADES:
+            raise ValueError(f"slash_grades needs one to {MAX_GRADES} entries")
         if self.accuser_bond > self.verifier_stake:
             raise ValueError("accuser_bond must not exceed verifier_stake")
         if self.excluded_after < 1:

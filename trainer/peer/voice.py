@@ -78,7 +78,7 @@ class Voice:
         """Raise UserError for a Join that the law would refuse now, before it is signed and can never be changed."""
         async with self._ledger.state() as state:
             try:
-                require_place(state, self._account, join)
+                require_place(state, self._account, join, self._ledger.now())
             except Refused as refusal:
                 raise _not_taken(join, refusal, "see --stake, --role") from refusal
 
