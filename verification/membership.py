@@ -57,14 +57,14 @@ def process_join(state: State, said: Said[Join], now: Now) -> list[Effect]:
 
 
 def process_announce(state: State, said: Said[Announce], now: Now) -> list[Effect]:
-    """Take a member's new endpoint; one that was away is active again. (SPEC.md 3.5)
+    """Take a member's new endpoint, once a round; one that was away is active again. (SPEC.md 3.5)
 
-    Raises Refused for strangers and for an older announcement.
+    Raises Refused for strangers, and for an announcement of another round than the newest.
     """
     body, member = said.body, get_member(state, said.sender)
-    if body.sequence <= member.announced:
-        raise Refused("an older announcement")
-    member.endpoint, member.announced = body.endpoint, body.sequence
+    if body.round != state.newest:
+        raise Refused("an announcement of another round than the newest")
+    member.endpoint = body.endpoint
     if member.standing is not Standing.AWAY:
         return []
     member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)

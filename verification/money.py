@@ -12,8 +12,13 @@ from verification.units import MILLION, Address, Amount, Round
 
 
 def pay_stake(state: State, address: Address, amount: Amount) -> None:
-    """Take `amount` from an account for a stake; raises Refused when the balance is smaller."""
-    balance = state.balances.get(address, Amount(0))
+    """Take `amount` from an account for a stake; raises Refused for one that the run knows not, or that holds less.
+
+    Accounts are the founding's, so their number is fixed: keys alone cost nothing. (SPEC.md 3.10)
+    """
+    balance = state.balances.get(address)
+    if balance is None:
+        raise Refused("the sender has no account in this run")
     if balance < amount:
         raise Refused(f"the account holds {balance}, the stake is {amount}")
     state.balances[address] = Amount(balance - amount)

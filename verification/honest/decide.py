@@ -23,6 +23,7 @@ from verification.honest.actions import (
     Say,
 )
 from verification.honest.moves import moves_in
+from verification.law import head_of
 from verification.manifest import BundleRef, Place
 from verification.outer import mixture, pending
 from verification.sampling import chain_link, chain_tip, is_private_duty
@@ -70,7 +71,6 @@ class Me:
     stake: Amount
     speed: int
     endpoint: str
-    started: Millis
 
     def salt(self, number: int, leaf: int) -> Digest:
         """Return a leaf's salt: nobody else can make it, and a restarted peer makes it again. (SPEC.md 4.3)"""
@@ -102,9 +102,9 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         last = FetchState(Round(len(state.rounds)))
         # Not one after the other: a last state that nobody serves any more must not lock the stake.
         fetch: list[Action] = [last] if last not in results.done else []
-        return [*fetch, Say(Withdraw(Count(0)))] if member.stake else fetch
+        return [*fetch, Say(Withdraw())] if member.stake else fetch
     wanted = [
-        *_present_oneself(member, me),
+        *_present_oneself(state, member, me),
         *_exchange(state, me, results, now),
         *_contest(state, me, results),
         *_serve(state, me, results),
@@ -133,10 +133,13 @@ def _join(state: State, me: Me) -> Join:
     return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
 
 
-def _present_oneself(member: Member, me: Me) -> Iterator[Action]:
-    """Announce a new endpoint, or that one is back. (SPEC.md 9.2)"""
-    if member.standing is Standing.AWAY or member.endpoint != me.endpoint:
-        yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
+def _present_oneself(state: State, member: Member, me: Me) -> Iterator[Action]:
+    """Announce a new endpoint, or that one is back: once a round. (SPEC.md 9.2)"""
+    announcement = Announce(state.newest, me.endpoint)
+    place = (me.address, state.newest, announcement.slot, head_of(state, state.newest))
+    has_news = member.standing is Standing.AWAY or member.endpoint != me.endpoint
+    if has_news and place not in state.said:
+        yield Say(announcement)
 
 
 def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
