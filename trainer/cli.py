@@ -117,8 +117,8 @@ def peer(
     from p2p.identity import load
     from trainer.compute.memory import usable_memory
     from trainer.folder import RunFolder
-    from trainer.peer.rogue import Rogue
-    from trainer.peer.runtime import Peer, PeerConfig, run_peer
+    from trainer.peer.rogue import misbehaving
+    from trainer.peer.runtime import PeerConfig, run_peer
     from trainer.rounds.cheats import names_in, roles_of
     from verification.statements import VERIFIER, WORKER
 
@@ -128,10 +128,11 @@ def peer(
         raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
     folder = RunFolder(run).checked()
     bytes_allowed = usable_memory() if memory is None else int(memory * 2**30)
+    label = {"cheat": cheat, "cheat_from": cheat_from}
     config = PeerConfig(
-        folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
+        folder, key.stem, load(key), role, listen, threads, stake, bytes_allowed, _tell, label=label
     )
-    trio.run(run_peer, config, Peer if cheat == "none" else Rogue)
+    trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 
 @app.command()

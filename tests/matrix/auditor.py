@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from trainer.compute import frames
+from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import Job, Rounds
+from trainer.rounds.training import Rounds
 from verification import codec
 from verification.manifest import Manifest
 from verification.outer import outer_inputs

@@ -34,6 +34,7 @@ from verification.signing import checksum
 from verification.state import Stage
 from verification.statements import MAX_STATEMENT, VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle
+from verification.units import Digest
 
 CHEAT_FROM = 3
 MISSED_CHANCE = 1e-4
@@ -303,11 +304,11 @@ def _judge(folder: RunFolder) -> None:
     events.close()
 
 
-def _bundle(stores: list[Path], blob: bytes) -> Bundle:
+def _bundle(stores: list[Path], blob: Digest) -> Bundle:
     for path in stores:
         store = BlobStore(path)
-        if store.has(blob):  # type: ignore[arg-type]
-            return decode_bundle(store.get(blob), MAX_STATEMENT)  # type: ignore[arg-type]
+        if store.has(blob):
+            return decode_bundle(store.get(blob), MAX_STATEMENT)
     raise UserError(f"no peer's store holds blob {blob.hex()}")
 
 

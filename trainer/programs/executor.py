@@ -10,8 +10,8 @@ from trainer.programs.interpreter import LoadedProgram, run_node
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.operators import ARITHMETIC
 from verification.errors import BadEvidence, Unavailable
-from verification.program import MAX_PROGRAM, Node, Program, decode_program, program_digest, values
-from verification.tensors import Bundle, Tensor
+from verification.program import MAX_PROGRAM, Node, Program, decode_program, program_digest
+from verification.tensors import Tensor
 from verification.units import Digest
 
 
@@ -62,15 +62,6 @@ class ProgramExecutor:
             raise BadEvidence(f"the program has {len(ports)} inputs, not {len(inputs)}")
         pairs = zip(ports, inputs, strict=True)
         return [torch.zeros(p.shape, dtype=TORCH_DTYPES[p.dtype]) if t is None else t for p, t in pairs]
-
-    def fits_outputs(self, program: Digest, bundle: Bundle) -> bool:
-        """Return whether a bundle has the dtypes and shapes of the program's outputs."""
-        loaded = self.load(program).program
-        made = values(loaded)
-        expected = [
-            (made[output.source].dtype, tuple(made[output.source].shape)) for output in loaded.outputs
-        ]
-        return [(tensor.dtype, tuple(tensor.shape)) for tensor in bundle.tensors] == expected
 
     def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """Return what a node makes of its inputs: one step of a dispute. (SPEC.md 6.5)

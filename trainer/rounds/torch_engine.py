@@ -1,4 +1,4 @@
-"""The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.training`."""
+"""The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.engine`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
