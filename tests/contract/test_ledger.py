@@ -54,7 +54,7 @@ def genesis() -> Genesis:
     names = [*NAMES, *(name for crowd in CROWDS.values() for name in crowd)]
     balances = tuple((address_of(secret(name)), Amount(20_000)) for name in names)
     deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
-    return Genesis(manifest, "toy", Address(bytes(20)), balances, deposit)
+    return Genesis(manifest, "toy", ZERO, Address(bytes(20)), balances, deposit)
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS)

@@ -124,18 +124,20 @@ def fitted(case: Conviction, secret: bytes) -> bytes:
         dataclasses.replace(
             case,
             manifest=manifest,
-            statements=tuple(resigned(data, run_id(manifest), secret) for data in case.statements),
+            statements=tuple(
+                resigned(data, case.chain, run_id(manifest, case.chain), secret) for data in case.statements
+            ),
         )
     )
 
 
-def resigned(data: bytes, run: Digest, secret: bytes) -> bytes:
+def resigned(data: bytes, chain: str, run: Digest, secret: bytes) -> bytes:
     """Return a statement as of another run; what is none stays as it is."""
     try:
         statement = codec.decode(Statement, codec.decode(Signed, data, 1 << 28).statement, 1 << 28)
     except Violation:
         return data
-    return sign_statement(secret, dataclasses.replace(statement, run=run))
+    return sign_statement(secret, dataclasses.replace(statement, chain=chain, run=run))
 
 
 def is_signed(part: Any) -> bool:
@@ -193,7 +195,7 @@ def wide(outputs: int) -> bytes:
     ref = BundleRef(ZERO, address(shown.size, shown.chunks))
     commit = Commit(Round(0), ZERO, ZERO, ref, Count(0), ZERO)
     said = tuple(
-        sign_statement(worker.secret, make_statement("toy", run_id(manifest), Digest(ZERO), body))
+        sign_statement(worker.secret, make_statement("toy", run_id(manifest, "toy"), Digest(ZERO), body))
         for body in (commit, shown)
     )
     leaves, roots = node_leaves(program), roots_of(program)
@@ -202,6 +204,7 @@ def wide(outputs: int) -> bytes:
     return pack(
         Conviction(
             manifest,
+            "toy",
             Kind.SPOILED,
             worker.address,
             Round(0),

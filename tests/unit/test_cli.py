@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p.identity import load
 from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
@@ -21,6 +22,7 @@ from trainer.folder import RunFolder, alone
 from trainer.runs.create import Created
 from verification.errors import Unavailable, UserError
 from verification.manifest import least_stake
+from verification.signing import checksum
 
 Mistake = Callable[[RunFolder], list[str]]
 
@@ -151,13 +153,18 @@ def test_a_mistake_is_one_line_and_exit_status_2(
 def test_a_peer_refuses_to_run_twice(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.peer("peer-0").mkdir(parents=True)
-    with alone(run.peer("peer-0")):
-        assert called(peer(run), monkeypatch) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "peer-0 already runs in another process: end that one, or join with a key of another" in line
-        assert not run.log("peer-0").exists()
-    with alone(run.peer("peer-0")):
+    account = checksum(load(run.keys / "peer-0.key").address)
+    (run.path / "peers").mkdir()
+    shutil.copy(run.keys / "peer-0.key", run.keys / "again.key")
+    with alone(run.lock(account)):
+        for name in ("peer-0", "again"):
+            assert called(peer(run, key=run.keys / f"{name}.key"), monkeypatch) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert (
+                f"{account} already runs in another process: end that one, or join with another key" in line
+            )
+            assert not run.log(name).exists()
+    with alone(run.lock(account)):
         pass
 
 
@@ -243,7 +250,7 @@ def test_a_peer_that_is_broken_off_says_so_in_one_line(
     first = process.stdout.readline()
     while not process.stdout.readline().startswith("measured "):
         assert process.poll() is None
-    assert_one_line(started(run), 2, "peer-0 already runs in another process")
+    assert_one_line(started(run), 2, "already runs in another process")
     if who == "both":  # as Ctrl-C at a terminal does
         os.killpg(process.pid, number)
     else:

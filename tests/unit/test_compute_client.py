@@ -18,6 +18,7 @@ from trainer.compute import orders
 from trainer.compute.client import LATER, NORMAL, PROCESS, SOON, URGENT, ComputeClient
 from trainer.exact import native
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
 from verification import codec
 from verification.digest import ZERO, tagged
@@ -53,7 +54,7 @@ def prepare(run: Created, folder: Path) -> orders.Prepare:
     store = folder / "blobs"
     if not store.exists():
         shutil.copytree(run.folder.blobs, store)
-    return orders.Prepare(codec.encode(run.manifest), str(store), Count(1), Count(1 << 34))
+    return orders.Prepare(codec.encode(run.manifest), str(store), Count(1), RunOptions())
 
 
 def job(run: Created) -> orders.RunJob:

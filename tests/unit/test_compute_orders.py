@@ -11,12 +11,12 @@ import pytest
 
 from p2p.blobs import BlobStore
 from tests.tiny import job_text, write_job
-from trainer import exact
 from trainer.compute import frames, orders
 from trainer.compute import process as compute
 from trainer.compute.process import ComputeProcess
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
 from trainer.rounds.cheats import conduct_named
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.create import Created, create_run
@@ -46,7 +46,6 @@ from verification.units import Address, Count, Digest, Round
 pytestmark = pytest.mark.slow
 
 LIMIT = 1 << 24
-MEMORY = Count(1 << 34)
 WORKER = Address(b"\x07" * 20)
 STEPS = 4
 EVERY = tuple(Count(step) for step in range(STEPS + 1))
@@ -65,7 +64,7 @@ def prepare(
 ) -> ComputeProcess:
     """Return a process that cheats from round 1 on."""
     encoded = codec.encode(manifest or run.manifest)
-    order = orders.Prepare(encoded, str(store.folder), Count(1), MEMORY)
+    order = orders.Prepare(encoded, str(store.folder), Count(1), RunOptions())
     return ComputeProcess(order, conduct_named(cheat, 1))
 
 
@@ -131,7 +130,6 @@ def test_a_machine_that_computes_wrongly_finds_out_before_it_commits(
     with pytest.raises(Unsound, match=f"step {rerun} of round 1 computed in another way"):
         done(process, order)
     assert len(faults) == rerun
-    assert exact.forced_backend() is None
     assert done(process, order) == right
 
 
@@ -397,7 +395,7 @@ def test_a_program_above_the_memory_limit_is_refused_before_anything_runs(
     runs: list[int] = []
     monkeypatch.setattr(LoadedProgram, "run", lambda *_: runs.append(1))
     inner = tiny_run.manifest.programs.inner
-    engine = TorchEngine({inner.digest: store.get(inner.blob)}, memory_limit=100_000)
+    engine = TorchEngine({inner.digest: store.get(inner.blob)}, RunOptions(memory=Count(100_000)))
     with pytest.raises(Refused, match=r"limit 100000; its largest value is node \d+"):
         engine.run(inner.digest, [[]])
     assert not runs
@@ -424,7 +422,7 @@ def answers(*messages: object) -> list[object]:
 
 def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: BlobStore) -> None:
     missing = committed(BundleRef(tagged("no"), tagged("such")), 0)
-    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), MEMORY)
+    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
     node = Node("add", (), (), "float32", ())
     early, prepared, unavailable, refused, again = answers(
         missing,
@@ -442,7 +440,7 @@ def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: B
 
 
 def test_a_failed_node_is_named(tiny_run: Created, store: BlobStore) -> None:
-    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), MEMORY)
+    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
     node = Node("divide", (Count(0), Count(1)), (), "float32", (Count(1),))
     zero = Tensor("float32", (Count(1),), bytes(4))
     _, failed = answers(good, orders.ExecuteNode(ARITHMETIC, Count(17), node, (zero, zero)))

@@ -19,6 +19,7 @@ from trainer.compute.client import NORMAL, ComputeClient
 from trainer.compute.referee import Referee
 from trainer.peer.ledger import RemoteExecutor
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
 from verification import codec
 from verification.digest import tagged
@@ -57,7 +58,7 @@ async def sitting(idle: float = FOREVER) -> AsyncIterator[Referee]:
 async def test_a_verdict_does_not_wait_behind_a_round(tiny_run: Created, tmp_path: Path) -> None:
     """The round takes for ever: its process is stopped. Without one the verdict is executed there."""
     store = BlobStore(Path(shutil.copytree(tiny_run.folder.blobs, tmp_path / "blobs")))
-    first = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), Count(1 << 34))
+    first = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
     start = tiny_run.manifest.start
     round_ = orders.RunJob(Round(0), Address(bytes(20)), tagged("beacon"), Count(4), start, True)
     ended: list[object] = []

@@ -78,6 +78,7 @@ def forged_silence(kind: str) -> bytes:
     return pack(
         Conviction(
             world.state.manifest,
+            world.state.chain,
             Kind.SILENCE,
             honest.address,
             body.round,

@@ -26,6 +26,8 @@ from trainer.commands.swarm_view import SwarmView, Tail
 from trainer.compute.children import python
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.programs.devices import require_device
+from trainer.programs.options import RunOptions
 from trainer.rounds.cheats import CHEATS, names_in, roles_of
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
@@ -55,6 +57,7 @@ class DemoSettings:
     verifiers: int
     seed: int
     text: Path | None
+    device: str = "cpu"
 
     @property
     def names(self) -> list[str]:
@@ -175,6 +178,7 @@ def run_demo(settings: DemoSettings) -> int:
         and settings.verifiers < 2
     ):
         raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
+    require_device(RunOptions(settings.device))
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
@@ -238,8 +242,8 @@ def _peers(
             cheats = number == settings.cheat_number
             command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
             command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
-            command += ["--cheat", settings.cheat if cheats else "none"]
-            folder.peer(name).mkdir(parents=True)
+            command += ["--cheat", settings.cheat if cheats else "none", "--device", settings.device]
+            folder.peer(name).mkdir(0o700, parents=True)
             with (folder.peer(name) / "output.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         yield processes

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from trainer.programs.options import RunOptions
 from trainer.rounds.machine import Kernels
 from verification.manifest import BundleRef, Place
 from verification.program import Node
@@ -17,12 +18,12 @@ MICRO = 1_000_000
 
 @dataclass(frozen=True)
 class Prepare:
-    """The first order: load a run. `memory` in bytes bounds what one program may need."""
+    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is."""
 
     manifest: bytes
     store: str
     threads: Count
-    memory: Count
+    options: RunOptions
 
 
 @dataclass(frozen=True)

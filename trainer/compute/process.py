@@ -17,6 +17,7 @@ import torch
 from p2p.blobs import BlobStore
 from trainer import exact
 from trainer.compute import frames, orders
+from trainer.compute.memory import within_memory
 from trainer.programs.conversion import to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import NoLoops
@@ -48,7 +49,7 @@ class ComputeProcess:
     def __init__(self, order: orders.Prepare, conduct: Conduct = honest) -> None:
         """Load what the manifest names from the store; `conduct` is what the peer's own rounds are computed with.
 
-        Raises Violation for blobs that are not what the manifest says.
+        Raises Violation for blobs that are not what the manifest says, UserError where the device is not here.
         """
         torch.set_num_threads(order.threads)
         self.manifest = codec.decode(Manifest, order.manifest)
@@ -56,7 +57,7 @@ class ComputeProcess:
         programs = self.manifest.programs
         refs = programs.all()
         encoded = {ref.digest: self._program(ref) for ref in refs}
-        self.engine = TorchEngine(encoded, order.memory, compiled="auto")
+        self.engine = TorchEngine(encoded, within_memory(order.options))
         for ref in refs:
             self.engine.executor.load(ref.digest)
         for name, units in vars(self.manifest.units).items():
@@ -196,11 +197,9 @@ def _job(order: orders.RunJob) -> Job:
     return Job(order.number, order.worker, order.beacon, order.steps)
 
 
-def execute_node(order: orders.ExecuteNode) -> orders.Executed:
+def execute_node(executor: ProgramExecutor, order: orders.ExecuteNode) -> orders.Executed:
     """Run a node for the law: the one order that needs no run, since it brings all that the node reads."""
-    return orders.Executed(
-        ProgramExecutor({}).execute_node(order.arithmetic, order.number, order.node, order.inputs)
-    )
+    return orders.Executed(executor.execute_node(order.arithmetic, order.number, order.node, order.inputs))
 
 
 def _answer(process: ComputeProcess, message: object, reply: Reply) -> object:
@@ -228,6 +227,7 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
     A process that flushes subnormal numbers does none.
     """
     process: ComputeProcess | None = None
+    referee = ProgramExecutor({})  # on the CPU, with products of its own, whatever the run's are
     while (frame := frames.read(source)) is not None:
         message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
 
@@ -242,7 +242,7 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
                 process = ComputeProcess(message, conduct)
                 reply(process.measure())
             elif isinstance(message, orders.ExecuteNode):
-                reply(execute_node(message))
+                reply(execute_node(referee, message))
             elif process is None:
                 raise Malformed("the first order must be Prepare")
             else:

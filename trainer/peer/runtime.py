@@ -23,18 +23,18 @@ from p2p.messages import Hint
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.compute import orders
 from trainer.compute.client import PROCESS, ComputeClient
-from trainer.compute.memory import usable_memory
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
-from trainer.peer.journal import Journal
+from trainer.peer.journal import Journal, journal_of
 from trainer.peer.ledger import LedgerPort, RemoteExecutor
 from trainer.peer.policy import Honest, Policy
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
+from trainer.programs.options import AS_PEERS, RunOptions
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
 from verification import codec
@@ -44,7 +44,6 @@ from verification.honest.actions import Computed
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.ledger.log import Genesis
-from verification.manifest import run_id
 from verification.signing import checksum
 from verification.state import Stage, Standing
 from verification.statements import VERIFIER
@@ -81,22 +80,33 @@ def pause_after(faults: int) -> float:
 class PeerConfig:
     """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
 
-    `memory` is the most bytes that executing one program may need; `tell` hears one line for people about what happens.
+    `key` is the file that holds the identity: its stem is the peer's name, and what the account signs lies beside it.
+    `options` say how the compute process runs programs; `tell` hears one line for people about what happens.
     `policy` makes what the peer goes by, `compute` is the program that computes for it, `label` goes on record with it.
     """
 
     folder: RunFolder
-    name: str
+    key: Path
     identity: Identity
     role: str
     listen: str = ANY_LOCAL_PORT
     threads: int = 1
     stake: int | None = None
-    memory: int = field(default_factory=usable_memory)
+    options: RunOptions = AS_PEERS
     tell: Callable[[str], None] = lambda line: None
     policy: Callable[[Deeds, Voice], Policy] = Honest
     compute: Sequence[str] = PROCESS
     label: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the peer is called in the run's folder."""
+        return self.key.stem
+
+    @property
+    def journal(self) -> Path:
+        """Where all that the account ever signed is kept."""
+        return journal_of(self.key, self.identity.address)
 
 
 class Peer:
@@ -104,7 +114,7 @@ class Peer:
 
     def __init__(self, config: PeerConfig, genesis: Genesis, events: EventLog) -> None:
         """Open the peer's files; raises UserError for those that are not its own."""
-        own, run, account = config.folder.peer(config.name), run_id(genesis.manifest), config.identity.address
+        own, run, account = config.folder.peer(config.name), genesis.run, config.identity.address
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
         self._bench, self._referee = ComputeClient(program=config.compute), Referee(config.threads)
         executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
@@ -117,8 +127,8 @@ class Peer:
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
         self._contacts = Contacts(account)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
-        journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
-        voice = Voice(journal, self._ledger, self._record, self._announce)
+        journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
+        voice = Voice(account, journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(account, self._bench, self._ledger, self._depot, self._contacts, self._record)
         self._policy = config.policy(self._deeds, voice)
         self._results = actions.Results()
@@ -147,7 +157,7 @@ class Peer:
         """Have the machine try the run; raises UserError when it must not stake on it."""
         config = self._config
         order = orders.Prepare(
-            codec.encode(self._manifest), str(self._store.folder), Count(config.threads), Count(config.memory)
+            codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.options
         )
         listen = self._post.address.multiaddr
         self._record.write(
@@ -167,9 +177,9 @@ class Peer:
                 if prepared.golden
                 else "reproduce the run's golden step"
             )
-            raise UserError(
-                f"this machine does not {wrong}, so it must not stake: see 'proofswarm doctor {config.folder.path}'"
-            )
+            doctor = f"proofswarm doctor {config.folder.path}"
+            doctor += "" if config.options.device == "cpu" else f" --device {config.options.device}"
+            raise UserError(f"this machine does not {wrong}, so it must not stake: see '{doctor}'")
         return prepared
 
     def _tell_kernels(self, kernels: Kernels) -> None:
@@ -288,9 +298,10 @@ async def run_peer(config: PeerConfig) -> None:
     folder = config.folder.checked()
     raise_descriptor_limit()
     genesis = genesis_of(folder)
-    _make_folder(folder.peer(config.name))
+    # A contribution is not for all before it is committed to.
+    _make_folder(folder.peer(config.name), is_private=True)
     _make_folder(folder.events)
-    with alone(folder.peer(config.name)):
+    with alone(folder.lock(checksum(config.identity.address))):
         events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
         try:
             await Peer(config, genesis, events).run()
@@ -298,9 +309,11 @@ async def run_peer(config: PeerConfig) -> None:
             events.close()
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path, is_private: bool = False) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if is_private:
+            path.chmod(0o700)
     except OSError as error:
         raise UserError(
             f"{path}: cannot write there: {error.strerror}; check the run folder's owner"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from verification import economics
 from verification import effects as done
-from verification.manifest import Place
+from verification.manifest import Place, digest_of_manifest
 from verification.report import said, schema, words
 from verification.report.descent import Descent
 from verification.report.said import Event, Own
@@ -121,7 +121,7 @@ def build_report(
     return schema.Report(
         schema_version=schema.SCHEMA_VERSION,
         run=state.run.hex(),
-        manifest_digest=state.run.hex(),
+        manifest_digest=digest_of_manifest(state.manifest).hex(),
         created_at_ms=created,
         title=state.manifest.title,
         parameters=_parameters(state),
