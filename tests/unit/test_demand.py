@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def test_a_demand_is_shown_and_the_price_goes_to_who_showed_it(run: Run) -> None:
+def test_a_demand_is_shown_and_half_of_the_price_goes_to_who_showed_it(run: Run) -> None:
     payer, server = run.actors[2], run.actors[1]
     before = run.ledger.state.balances[server.address]
     found = demand(run.ledger, payer.secret, choose(run.ledger.state, 1, run.actors[0].address))
