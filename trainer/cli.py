@@ -21,6 +21,7 @@ for _entry in entry_points(group="proofswarm.commands"):
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
 INTERRUPTED = 130
+UNSOUND = "Accept parameters under which cheating pays."
 MAX_STAKE, MAX_ROUND, MAX_GIB = 2**62, 2**31 - 1, 2**20
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
@@ -72,15 +73,13 @@ def doctor(
 def run_create(
     job: Annotated[Path, typer.Argument(help="Job file (TOML); the README shows one.")],
     out: Out = Path("runs/new"),
-    unsafe_economics: Annotated[
-        bool, typer.Option("--unsafe-economics", help="Allow parameters under which cheating pays.")
-    ] = False,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
 ) -> None:
     """Trace a job's model and open the run on a new local ledger."""
     from trainer.runs.create import create_run
     from trainer.runs.job import read_job
 
-    created = create_run(read_job(job), job.parent, out, typer.echo, unsafe_economics)
+    created = create_run(read_job(job), job.parent, out, typer.echo, accept_unsound)
     created.folder.job.write_bytes(job.read_bytes())
     typer.echo(
         f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"
@@ -110,6 +109,7 @@ def peer(
     cheat_from: Annotated[
         int, typer.Option(min=0, max=MAX_ROUND, help="Round in which cheating begins.")
     ] = 3,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
 ) -> None:
     """Join a run and take part until it has ended."""
     import trio
@@ -129,7 +129,18 @@ def peer(
     folder = RunFolder(run).checked()
     bytes_allowed = usable_memory() if memory is None else int(memory * 2**30)
     config = PeerConfig(
-        folder, key, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
+        folder,
+        key,
+        load(key),
+        role,
+        listen,
+        threads,
+        stake,
+        cheat,
+        cheat_from,
+        bytes_allowed,
+        _tell,
+        accept_unsound,
     )
     trio.run(run_peer, config, Peer if cheat == "none" else Rogue)
 

@@ -30,6 +30,7 @@ COMMITTEE_RISK = Fraction(1, 1 << 40)
 """Most chance of a run to see a dishonest majority: in a million, for who can try a million beacons. (SPEC.md 11.4)"""
 
 _ONE = 1 << 64
+_SPAN = 256
 _NEGLIGIBLE = 1 << 20
 """Powers of a chance are fixed-point numbers, since a fraction's digits grow with the exponent; below 2^-44 is none."""
 
@@ -149,12 +150,12 @@ def _cheats(manifest: Manifest) -> Iterator[Adversary]:
 def _worst_length(manifest: Manifest, gain: int) -> tuple[int, int]:
     """Return (m, loss) for the number of wrong rounds in a row, all still in escrow, that pays best."""
     reward = reward_of(manifest, manifest.work.max_steps)
-    missed, survived, worst = _missed(audit_chance(manifest)), _ONE, (1, 0)
-    for count in range(1, min(max(1, manifest.money.escrow_rounds), manifest.work.rounds) + 1):
-        survived = _times(survived, missed)
-        loss = (_ONE - survived) * lost(manifest, count * reward) // _ONE
-        if count == 1 or count * gain - loss > worst[0] * gain - worst[1]:
-            worst = (count, loss)
+    missed, survived, worst, before = _missed(audit_chance(manifest)), _ONE, (1, 0), 0
+    for low, high in _spans(min(max(1, manifest.money.escrow_rounds), manifest.work.rounds)):
+        survived, before = _times(survived, _power(missed, low - before)), low
+        loss = (_ONE - survived) * lost(manifest, low * reward) // _ONE
+        if low == 1 or high * gain - loss > worst[0] * gain - worst[1]:
+            worst = (high, loss)
     return worst
 
 
@@ -163,14 +164,14 @@ def _identities(manifest: Manifest) -> Iterator[Adversary]:
     reward = reward_of(manifest, manifest.work.max_steps)
     escrow, rounds = manifest.money.escrow_rounds, manifest.work.rounds
     stake = lost(manifest, 0)
-    missed, survived, matured, worst = _missed(audit_chance(manifest)), _ONE, 0, (1, 0, 0)
-    for count in range(1, rounds + 1):
-        survived = _times(survived, missed)
-        matured += survived if count > escrow else 0
-        gain = -(-reward * (matured + min(count, escrow) * survived) // _ONE)
+    missed, survived, matured, worst, before = _missed(audit_chance(manifest)), _ONE, 0, (1, 0, 0), 0
+    for low, high in _spans(rounds):
+        survived, before = _times(survived, _power(missed, low - before)), low
+        matured += survived * max(0, high - max(low - 1, escrow))
+        gain = -(-reward * (matured + min(high, escrow) * survived) // _ONE)
         loss = stake * (_ONE - survived) // _ONE
-        if count == 1 or gain - loss > worst[1] - worst[2]:
-            worst = (count, gain, loss)
+        if low == 1 or gain - loss > worst[1] - worst[2]:
+            worst = (high, gain, loss)
         if survived < _NEGLIGIBLE or missed == _ONE:
             break
     if missed == _ONE:
@@ -272,8 +273,30 @@ def _setting(knob: str, value: int) -> str:
     return f"set {table}.{knob} to {shown}"
 
 
+def _spans(most: int) -> Iterator[tuple[int, int]]:
+    """Yield numbers of rounds from 1 to `most`, one by one at first and then in spans, so that their count is bounded.
+
+    A span counts with the gain of its last number and the loss of its first: an error of 0.4% for the adversary.
+    """
+    low = 1
+    while low <= most:
+        high = min(most, low + low // _SPAN)
+        yield low, high
+        low = high + 1
+
+
 def _missed(chance: Fraction) -> int:
     return math.ceil((1 - chance) * _ONE)
+
+
+def _power(chance: int, exponent: int) -> int:
+    """Return a power of a fixed-point chance, rounded up."""
+    result = _ONE
+    while exponent:
+        if exponent & 1:
+            result = _times(result, chance)
+        chance, exponent = _times(chance, chance), exponent >> 1
+    return result
 
 
 def _times(left: int, right: int) -> int:

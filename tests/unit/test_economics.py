@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,37 @@ def turned(manifest: Manifest, knob: str, value: int) -> Manifest:
     part = KNOBS[knob]
     rules: Any = dataclasses.replace(getattr(manifest, part), **{knob: value})
     return dataclasses.replace(manifest, **{part: rules})
+
+
+@pytest.mark.parametrize("rate", [1, 400_000])
+def test_the_longest_run_takes_a_bounded_number_of_steps(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, spans = 0, economics._spans
+
+    def counted(most: int) -> Iterator[tuple[int, int]]:
+        nonlocal steps
+        for span in spans(most):
+            steps += 1
+            yield span
+
+    monkeypatch.setattr(economics, "_spans", counted)
+    adversaries(minimal(rounds=1_000_000, escrow_rounds=1_000_000, audit_rate=rate))
+    assert 1000 < steps < 5000
+
+
+@given(st.integers(1, 1_000_000))
+def test_spans_hold_every_number_once_and_are_short(most: int) -> None:
+    spans = list(economics._spans(most))
+    assert spans[0][0] == 1
+    assert spans[-1][1] == most
+    assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(spans))
+    assert all(high * 256 <= low * 257 for low, high in spans)
+    assert all(low == high for low, high in spans if low < 256)
+
+
+@given(st.integers(0, economics._ONE), st.integers(0, 300))
+def test_a_power_is_never_too_small_and_hardly_too_large(chance: int, exponent: int) -> None:
+    exact = Fraction(chance, economics._ONE) ** exponent * economics._ONE
+    assert exact <= economics._power(chance, exponent) <= exact + 2 * exponent + 1
 
 
 def test_chance_counts_honest_verifiers_only() -> None:

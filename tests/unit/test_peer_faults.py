@@ -22,7 +22,9 @@ from verification.errors import ProofswarmError, UserError
 from verification.honest import actions
 from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
-from verification.units import Address, Count, Digest, Round
+from verification.sizes import AROUND
+from verification.statements import Opening
+from verification.units import Address, Amount, Count, Digest, Round
 
 ACTION = actions.FetchState(Round(0))
 
@@ -86,6 +88,28 @@ async def test_a_step_of_every_round_is_checked_before_anything_is_committed(
     assert [order.rerun for order in asked] == [3]
 
 
+async def test_a_peer_checks_what_it_stakes_on(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `run create` refuses is refused here too: whoever wrote the ledger may have left that out."""
+    async with trio.open_nursery() as nursery:
+        peer = make_peer(folder, nursery)
+        peer._adopt_blobs()
+        peer._check_run()
+        manifest = peer._manifest
+        monkeypatch.setattr(Opening, "limit", AROUND)
+        with pytest.raises(UserError, match=r"this peer does not take the run: .*Opening of 3 leaves"):
+            peer._check_run()
+        monkeypatch.undo()
+        monkeypatch.setattr("verification.staking.MAX_NODE_WORK", 1000)
+        with pytest.raises(UserError, match=r"does not take the run: .* work units, limit 1000"):
+            peer._check_run()
+        monkeypatch.undo()
+        peer._manifest = replace(manifest, money=replace(manifest.money, worker_stake=Amount(10)))
+        with pytest.raises(UserError, match=r"does not take the run: cheating would pay .* --accept-unsound"):
+            peer._check_run()
+        monkeypatch.setattr(peer, "_config", replace(peer._config, accept_unsound=True))
+        peer._check_run()
+
+
 @pytest.mark.parametrize(
     ("golden", "agrees", "told"),
     [
@@ -99,7 +123,7 @@ async def test_a_machine_that_computes_otherwise_does_not_stake_and_refused_kern
     """A person hears one line of what is slow; the log keeps what steps run on."""
     heard: list[str] = []
     kernels = Kernels(("float64",), False, "no C compiler was found", Count(2900))
-    prepared = orders.Prepared(golden, agrees, Count(7), Count(9), kernels)
+    prepared = orders.Prepared(golden, agrees, Count(7), kernels)
 
     async def ask(order: orders.Prepare, urgency: int) -> orders.Prepared:
         return prepared

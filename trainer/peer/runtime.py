@@ -50,8 +50,10 @@ from verification.membership import require_place
 from verification.merkle import root
 from verification.outer import mixture
 from verification.signing import checksum
+from verification.sizes import contribution_size, state_size
+from verification.staking import check_manifest
 from verification.state import Stage, Standing, State
-from verification.statements import MAX_STATEMENT, VERIFIER, ExecutionRef, Join, Spoiled
+from verification.statements import VERIFIER, ExecutionRef, Join, Spoiled
 from verification.tensors import decode_bundle, digest_of
 from verification.units import Address, Amount, Count, Digest, Round
 
@@ -94,6 +96,7 @@ class PeerConfig:
     cheat_from: int = 0
     memory: int = field(default_factory=usable_memory)
     tell: Callable[[str], None] = lambda line: None
+    accept_unsound: bool = False
 
     @property
     def name(self) -> str:
@@ -116,8 +119,8 @@ class Peer:
         self._store = BlobStore(own / "blobs")
         self._bench = ComputeClient(nursery)
         self._referee = Referee(config.threads)
-        executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
-        self._ledger = LedgerPort(config.folder, executor)
+        self._executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
+        self._ledger = LedgerPort(config.folder, self._executor)
         run = genesis.run
         self._journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
         self._post = PostOffice(
@@ -129,13 +132,14 @@ class Peer:
         self._running: set[Computed] = set()
         self._refused: dict[tuple[Round, str], int] = {}
         self._peers: dict[Address, PeerAddress] = {}
-        self._height = self._contribution_limit = 0
+        self._height = self._state_limit = self._contribution_limit = 0
         self._wake = trio.Event()
         self._fetching = trio.CapacityLimiter(8)
 
     async def run(self) -> None:
         """Take part until the run has ended; raises UserError for a machine or folder that cannot."""
         self._adopt_blobs()
+        await trio.to_thread.run_sync(self._check_run)
         async with self._post, self._bench:
             self._nursery.start_soon(self._bench.watch)
             self._nursery.start_soon(self._referee.run)
@@ -165,6 +169,16 @@ class Peer:
                     f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's folder again"
                 )
 
+    def _check_run(self) -> None:
+        """Learn how long the run's blobs are; raises UserError for a run that nobody should stake on. (SPEC.md 11.7)"""
+        refs = zip(Place, self._manifest.programs.all(), strict=True)
+        try:
+            programs = {place: self._executor.program(ref.digest) for place, ref in refs}
+            check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.accept_unsound)
+        except (UserError, Malformed) as error:
+            raise UserError(f"this peer does not take the run: {error}") from error
+        self._state_limit, self._contribution_limit = state_size(programs), contribution_size(programs)
+
     async def _prepare(self) -> orders.Prepared:
         config = self._config
         order = orders.Prepare(
@@ -185,7 +199,6 @@ class Peer:
             raise UserError(
                 f"this peer does not take the run: {refusal}; --memory raises the limit"
             ) from refusal
-        self._contribution_limit = prepared.contribution_limit
         self._log("measured", golden=prepared.golden, agrees=prepared.agrees, speed=prepared.speed)
         self._tell_kernels(prepared.kernels)
         if not (prepared.golden and prepared.agrees):
@@ -411,7 +424,7 @@ class Peer:
             own = self._plays(worker, is_disputed)
             job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
             sources = self._makers_first(state, number)
-        await self._fetch(job.start.blob, "state", sources)
+        await self._fetch(job.start.blob, "state", sources, self._state_limit)
         return job
 
     def _plays(self, worker: Address, is_disputed: bool) -> bool:
@@ -423,7 +436,7 @@ class Peer:
             ref = actors.state_before(state, number)
             ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
             sources = self._makers_first(state, number)
-        await self._fetch(ref.blob, "state", sources)
+        await self._fetch(ref.blob, "state", sources, self._state_limit)
         bundle = await trio.to_thread.run_sync(self._read_bundle, ref)
         self._log(
             "ended" if ended else "state", round=number, digest=digest_of(bundle).hex(), blob=ref.blob.hex()
@@ -461,9 +474,7 @@ class Peer:
         checked: orders.Checked = await self._bench.ask(order, URGENT)
         return checked.spoiled or checked.ok
 
-    async def _fetch(
-        self, blob: Digest, what: str, sources: tuple[PeerAddress, ...], limit: int = MAX_BLOB_BYTES
-    ) -> None:
+    async def _fetch(self, blob: Digest, what: str, sources: tuple[PeerAddress, ...], limit: int) -> None:
         if self._store.has(blob):
             return
         async with self._fetching:
@@ -471,7 +482,8 @@ class Peer:
         self._log("fetched", what=what, blob=blob.hex(), size=path.stat().st_size)
 
     def _read_bundle(self, ref: BundleRef) -> Any:
-        bundle = decode_bundle(self._store.get(ref.blob), MAX_STATEMENT)
+        limit = max(self._state_limit, self._contribution_limit)
+        bundle = decode_bundle(self._store.get(ref.blob), limit)
         if digest_of(bundle) != ref.digest:
             raise Malformed(f"blob {ref.blob.hex()} does not hold bundle {ref.digest.hex()}")
         return bundle
