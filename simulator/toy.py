@@ -287,7 +287,7 @@ class ToyExecutor:
 
 
 class ToyEngine:
-    """The engine that `trainer.rounds.training` asks for; a handle is a tuple of tensors."""
+    """The engine that `trainer.rounds.engine` asks for; a handle is a tuple of tensors."""
 
     def __init__(self) -> None:
         """Use an executor of its own."""
@@ -335,6 +335,10 @@ class ToyEngine:
     def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """Execute one node."""
         return self.executor.execute_node(ARITHMETIC, number, node, inputs)
+
+    def agrees(self, digest: Digest, inputs: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> bool:
+        """Return whether executing again makes the same."""
+        return self.digests(self.run(digest, [inputs])) == self.digests(made)
 
     def loss(self, contribution: tuple[Tensor, ...]) -> float:
         """Return the toy's loss."""

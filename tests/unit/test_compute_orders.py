@@ -11,18 +11,19 @@ import pytest
 
 from p2p.blobs import BlobStore
 from tests.tiny import job_text, write_job
-from trainer import exact
 from trainer.compute import frames, orders
 from trainer.compute import process as compute
 from trainer.compute.process import ComputeProcess
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
+from trainer.rounds.cheats import conduct_named
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import parse_job
 from verification import codec
 from verification.digest import ZERO, tagged
-from verification.errors import Malformed, ProofswarmError, Refused, Unavailable
+from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.narrowing import Tracing, entries_of, open_trace, segments
 from verification.outer import outer_inputs
@@ -46,7 +47,6 @@ from verification.units import Address, Count, Digest, Round
 pytestmark = pytest.mark.slow
 
 LIMIT = 1 << 24
-MEMORY = Count(1 << 34)
 WORKER = Address(b"\x07" * 20)
 STEPS = 4
 EVERY = tuple(Count(step) for step in range(STEPS + 1))
@@ -65,7 +65,8 @@ def prepare(
 ) -> ComputeProcess:
     """Return a process that cheats from round 1 on."""
     encoded = codec.encode(manifest or run.manifest)
-    return ComputeProcess(orders.Prepare(encoded, str(store.folder), Count(1), cheat, Count(1), MEMORY))
+    order = orders.Prepare(encoded, str(store.folder), Count(1), RunOptions())
+    return ComputeProcess(order, conduct_named(cheat, 1))
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +128,9 @@ def test_a_machine_that_computes_wrongly_finds_out_before_it_commits(
         return made
 
     monkeypatch.setattr(process.engine, "run", broken)
-    with pytest.raises(Unavailable, match=f"step {rerun} computed in another way"):
+    with pytest.raises(Unsound, match=f"step {rerun} of round 1 computed in another way"):
         done(process, order)
     assert len(faults) == rerun
-    assert exact.forced_backend() is None
     assert done(process, order) == right
 
 
@@ -403,7 +403,7 @@ def test_a_program_above_the_memory_limit_is_refused_before_anything_runs(
     runs: list[int] = []
     monkeypatch.setattr(LoadedProgram, "run", lambda *_: runs.append(1))
     inner = tiny_run.manifest.programs.inner
-    engine = TorchEngine({inner.digest: store.get(inner.blob)}, memory_limit=100_000)
+    engine = TorchEngine({inner.digest: store.get(inner.blob)}, RunOptions(memory=Count(100_000)))
     with pytest.raises(Refused, match=r"limit 100000; its largest value is node \d+"):
         engine.run(inner.digest, [[]])
     assert not runs
@@ -430,9 +430,7 @@ def answers(*messages: object) -> list[object]:
 
 def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: BlobStore) -> None:
     missing = committed(BundleRef(tagged("no"), tagged("such")), 0)
-    good = orders.Prepare(
-        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
-    )
+    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
     node = Node("add", (), (), "float32", ())
     early, prepared, unavailable, refused, again = answers(
         missing,
@@ -450,9 +448,7 @@ def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: B
 
 
 def test_a_failed_node_is_named(tiny_run: Created, store: BlobStore) -> None:
-    good = orders.Prepare(
-        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), MEMORY
-    )
+    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
     node = Node("divide", (Count(0), Count(1)), (), "float32", (Count(1),))
     zero = Tensor("float32", (Count(1),), bytes(4))
     _, failed = answers(good, orders.ExecuteNode(ARITHMETIC, Count(17), node, (zero, zero)))

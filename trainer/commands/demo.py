@@ -25,6 +25,8 @@ from trainer.commands.swarm_view import SwarmView, Tail
 from trainer.compute.children import python
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.programs.devices import require_device
+from trainer.programs.options import RunOptions
 from trainer.rounds.cheats import CHEATS, names_in, roles_of
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
@@ -34,6 +36,7 @@ from verification.signing import checksum
 from verification.state import Stage
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle
+from verification.units import Digest
 
 CHEAT_FROM = 3
 MISSED_CHANCE = 1e-4
@@ -53,6 +56,7 @@ class DemoSettings:
     verifiers: int
     seed: int
     text: Path | None
+    device: str = "cpu"
 
     @property
     def names(self) -> list[str]:
@@ -173,6 +177,7 @@ def run_demo(settings: DemoSettings) -> int:
         and settings.verifiers < 2
     ):
         raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
+    require_device(RunOptions(settings.device))
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
@@ -227,7 +232,7 @@ def _peers(
             cheats = number == settings.cheat_number
             command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
             command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
-            command += ["--cheat", settings.cheat if cheats else "none"]
+            command += ["--cheat", settings.cheat if cheats else "none", "--device", settings.device]
             folder.peer(name).mkdir(0o700, parents=True)
             with (folder.peer(name) / "output.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
@@ -303,11 +308,11 @@ def _judge(folder: RunFolder) -> None:
     events.close()
 
 
-def _bundle(stores: list[Path], blob: bytes) -> Bundle:
+def _bundle(stores: list[Path], blob: Digest) -> Bundle:
     for path in stores:
         store = BlobStore(path)
-        if store.has(blob):  # type: ignore[arg-type]
-            return decode_bundle(store.get(blob), MAX_BLOB_BYTES)  # type: ignore[arg-type]
+        if store.has(blob):
+            return decode_bundle(store.get(blob), MAX_BLOB_BYTES)
     raise UserError(f"no peer's store holds blob {blob.hex()}")
 
 

@@ -4,8 +4,8 @@ import heapq
 import itertools
 import os
 import subprocess
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import trio
@@ -24,35 +24,43 @@ ALLOCATOR = {
 """Settings of glibc's allocator: freed memory stays with the process. A step frees and takes the same hundreds of
 megabytes again and again, and giving them back each time costs more than the arithmetic on them."""
 
+PROCESS = ("trainer.compute.process",)
+"""Module and arguments of the process that does the orders."""
+
 URGENT, SOON, NORMAL, LATER = range(4)
 
 
 class ComputeClient:
-    """Runs `python -m trainer.compute.process` and passes orders to it."""
+    """Runs a compute process and passes orders to it."""
 
-    def __init__(self, nursery: trio.Nursery, environment: dict[str, str] | None = None) -> None:
-        """The process is started by `async with`; `nursery` holds its reader."""
-        self._nursery = nursery
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, program: Sequence[str] = PROCESS
+    ) -> None:
+        """`running` starts the process: the module and the arguments in `program`."""
         self._environment = environment
+        self._program = program
         self._process: trio.Process | None = None
         self._numbers = itertools.count(1)
         self._queue: list[tuple[int, int, trio.Event]] = []
         self._busy = self._closing = False
         self._replies: trio.MemoryReceiveChannel[frames.Frame]
 
-    async def __aenter__(self) -> Self:
-        command = python("-m", "trainer.compute.process")
+    @asynccontextmanager
+    async def running(self, nursery: trio.Nursery) -> AsyncIterator[Self]:
+        """Start the process, and end it at the end; `nursery` holds the task that reads from it."""
+        command = python("-m", *self._program)
         environment = ALLOCATOR | dict(os.environ if self._environment is None else self._environment)
         self._process = await trio.lowlevel.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )  # fmt: skip
         sender, self._replies = trio.open_memory_channel[frames.Frame](16)
-        self._nursery.start_soon(self._read, sender)
-        return self
+        nursery.start_soon(self._read, sender)
+        try:
+            yield self
+        finally:
+            await self._close()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def _close(self) -> None:
         assert self._process is not None
         self._closing = True
         with trio.CancelScope(shield=True):

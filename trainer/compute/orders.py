@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from trainer.programs.options import RunOptions
 from trainer.rounds.machine import Kernels
 from verification.manifest import BundleRef, Place
 from verification.program import Node
@@ -17,15 +18,12 @@ MICRO = 1_000_000
 
 @dataclass(frozen=True)
 class Prepare:
-    """The first order: load a run. `cheat` is a name of `trainer.rounds.cheats`, played from round `cheat_from`;
-    `memory` in bytes bounds what one program may need."""
+    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is."""
 
     manifest: bytes
     store: str
     threads: Count
-    cheat: str
-    cheat_from: Count
-    memory: Count
+    options: RunOptions
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class RunJob:
-    """Compute F for one worker's round; `own` follows the peer's conduct, an audit is honest.
+    """Compute F for one worker's round; an `own` one is computed with the peer's conduct, an audit never is.
 
     Inner step `rerun` is computed again in another way before the result is told; 0: none is.
     """

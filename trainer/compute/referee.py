@@ -53,7 +53,10 @@ class Referee:
         while True:
             first = await self._cases.receive()
             self.starts += 1
-            async with trio.open_nursery() as nursery, ComputeClient(nursery, self._environment) as bench:
+            async with (
+                trio.open_nursery() as nursery,
+                ComputeClient(self._environment).running(nursery) as bench,
+            ):
                 await self._sit(bench, first)
 
     async def _sit(self, bench: ComputeClient, case: _Case) -> None:

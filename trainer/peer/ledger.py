@@ -68,6 +68,8 @@ class LedgerPort:
         self._lock = trio.Lock()
         self._ledger: Ledger
         self.contradictions: list[Twice] = []
+        self.height = 0
+        """The number of the newest entry."""
 
     async def open(self) -> None:
         """Fold the ledger's log; raises UserError."""
@@ -83,7 +85,10 @@ class LedgerPort:
         async with self._lock:
             await trio.to_thread.run_sync(self._ledger.tick)
             self.contradictions = await trio.to_thread.run_sync(self._ledger.contradictions)
-            return self._ledger.entries()
+            entries = self._ledger.entries()
+            if entries:
+                self.height = entries[-1].seq
+            return entries
 
     async def submit(self, data: bytes) -> None:
         """Put a signed statement on the ledger; raises a Violation when it is refused."""

@@ -10,7 +10,7 @@ import torch
 
 from trainer import exact
 from trainer.programs import kernels, shapes
-from trainer.programs.kernels import Binder, Kernel, plain
+from trainer.programs.kernels import Binder, Binding, Kernel, plain
 from trainer.programs.shapes import FLOAT, INTEGERS, NUMERIC, Rule, ShapeError, Spec
 from verification.errors import Malformed
 from verification.program import Node
@@ -111,8 +111,8 @@ def infer(node: Node, inputs: Sequence[Spec]) -> Spec:
     return operator.rule(inputs, attributes, Spec(node.dtype, node.shape))
 
 
-def bind(number: int, node: Node, inputs: Sequence[Spec]) -> Kernel:
-    """Return the kernel of node `number`, checked; raises Malformed with the number.
+def bind(number: int, node: Node, inputs: Sequence[Spec], products: exact.Products) -> Kernel:
+    """Return the kernel of node `number`, checked, its products by `products`; raises Malformed with the number.
 
     Unknown operators, wrong numbers of inputs, wrong attributes and a declared shape or dtype that is not what the
     operator makes are all refused here.
@@ -126,4 +126,4 @@ def bind(number: int, node: Node, inputs: Sequence[Spec]) -> Kernel:
             f"node {number} ({node.operator}) declares {node.dtype}{list(node.shape)}"
             f" but makes {made.dtype}{list(made.shape)}"
         )
-    return OPERATORS[node.operator].binder(dict(node.attributes), Spec(node.dtype, node.shape))
+    return OPERATORS[node.operator].binder(Binding(dict(node.attributes), made, products))

@@ -15,6 +15,7 @@ from p2p.identity import Identity
 from p2p.identity import create as create_key
 from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
+from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.rounds.selfcheck import kernels_of
@@ -222,9 +223,8 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store
 def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: TracedRun, tell: Tell) -> Digest:
     """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
     store = BlobStore(folder.blobs)
-    engine = TorchEngine(
-        {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}, compiled="auto"
-    )
+    encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
+    engine = TorchEngine(encoded, peer_options())
     rounds, inner = Rounds(engine, manifest, Bundle((train,))), manifest.programs.inner.digest
     with warnings.catch_warnings(action="ignore", category=NoLoops):  # told below
         try:

@@ -20,7 +20,6 @@ from verification.adversaries.behaviour import (
     Mute,
     Since,
     Throw,
-    View,
     decide_as,
     result_as,
 )
@@ -41,6 +40,7 @@ from verification.adversaries.workers import (
     Withhold,
     WrongBytes,
 )
+from verification.honest.view import View
 
 __all__ = [
     "Act",

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 from verification import law
-from verification.adversaries.behaviour import Act, Behaviour, Forge, Throw, View
+from verification.adversaries.behaviour import Act, Behaviour, Forge, Throw
 from verification.digest import tagged
 from verification.honest.actions import (
     Computed,
     RunOuter,
     Say,
 )
+from verification.honest.view import View
 from verification.manifest import BundleRef, Place
 from verification.state import Phase
 from verification.statements import (

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
-from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
+from verification.adversaries.behaviour import Act, Behaviour, leaves_of
 from verification.adversaries.workers import Ring
 from verification.audits import blind_of
 from verification.digest import tagged
@@ -18,6 +18,7 @@ from verification.honest.actions import (
     TraceProgram,
     Work,
 )
+from verification.honest.view import View
 from verification.manifest import BundleRef, Place
 from verification.state import Session, Watch
 from verification.statements import (

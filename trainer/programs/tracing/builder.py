@@ -190,6 +190,12 @@ class Builder:
             return value
         return self.emit("slice", value, dim=dim, start=start, stop=stop, step=step)
 
+    def total(self, value: Value) -> Value:
+        """Return the sum of all elements, 0-d."""
+        if not value.shape:
+            return value
+        return self.emit("sum", value, dims=range(len(value.shape)), keepdim=0)
+
     def matmul(self, left: Value, right: Value) -> Value:
         """[..., M, K] by [..., K, N], as row exponents, operands quantised to `bits` and an exact product.
 
