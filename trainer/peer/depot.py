@@ -40,7 +40,7 @@ class Depot:
                 continue
             if not source.has(blob) or self._store.put_file(source.path(blob)) != blob:
                 raise UserError(
-                    f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's folder again"
+                    f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's blobs/ again"
                 )
 
     def expect(self, programs: Programs) -> None:
