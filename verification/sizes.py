@@ -249,11 +249,14 @@ def _chunk(contribution: Sequence[Sized]) -> Largest:
 
 def _require_executable(place: Place, program: Program) -> None:
     """Raise UserError for a node whose inputs and result do not go to whoever executes it for the law, in one order."""
-    known = values(program)
+    known, constants = values(program), range(len(program.inputs), first_node(program))
     for number, node in enumerate(program.nodes, first_node(program)):
-        inputs = [known[source] for source in dict.fromkeys(map(int, node.inputs))]
-        for what, size in (("reads", sum(map(size_bytes, inputs))), ("makes", size_bytes(node))):
-            if node.operator != "gather" and size > MAX_STATEMENT - AROUND:
+        sources = [
+            s for s in dict.fromkeys(map(int, node.inputs)) if s in constants or node.operator != "gather"
+        ]
+        reads = sum(size_bytes(known[source]) for source in sources)  # a gather's table comes by its rows
+        for what, size in (("reads", reads), ("makes", size_bytes(node))):
+            if size > MAX_STATEMENT - AROUND:
                 raise UserError(
                     f"the {place} program's node {number} ({node.operator}) {what} {size} bytes, a verdict takes "
                     f"{MAX_STATEMENT - AROUND}: make the model's widest layer or the batch smaller"

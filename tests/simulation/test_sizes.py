@@ -167,6 +167,15 @@ def test_what_cannot_be_brought_is_refused_at_the_very_byte(kind: type[Placed]) 
             require_sayable(manifest, programs_of(manifest))
 
 
+def test_a_node_whose_result_does_not_reach_the_law_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = minimal(max_steps=200, batch=4, leaf_every=100)
+    monkeypatch.setattr(sizes, "MAX_STATEMENT", sizes.AROUND + 100)
+    with pytest.raises(
+        UserError, match=r"program's node \d+ \(\w+\) (reads|makes) \d+ bytes, a verdict takes 100"
+    ):
+        require_sayable(manifest, programs_of(manifest))
+
+
 def test_items_count_like_bytes() -> None:
     manifest = minimal(max_steps=200, batch=4, leaf_every=1)
     with pytest.MonkeyPatch.context() as patch:
