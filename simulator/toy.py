@@ -19,6 +19,7 @@ from verification.errors import BadEvidence, Refused, Unavailable
 from verification.executor import StepFailed
 from verification.layout import summary_of
 from verification.manifest import (
+    PROTOCOL_VERSION,
     Assumptions,
     BundleRef,
     DataRef,
@@ -403,7 +404,7 @@ def minimal(**changes: Any) -> Manifest:
         parts[name] = dataclasses.replace(part, **{key: changes.pop(key) for key in known & changes.keys()})
     assert not changes, f"no such fields: {changes}"
     return Manifest(
-        version=Count(1), arithmetic=ARITHMETIC, title="toy", seed=ZERO,
+        version=Count(PROTOCOL_VERSION), arithmetic=ARITHMETIC, title="toy", seed=ZERO,
         programs=programs(parts["work"].max_steps, parts["work"].batch, parts["work"].slots, chain),
         units=WorkUnits(Count(5), Count(10), Count(5)),
         data=DataRef(tensor_digest(DATA.tensors[0]), ZERO, Count(RECORDS), Count(RECORD)),

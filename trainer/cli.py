@@ -138,9 +138,7 @@ def peer(
     folder = RunFolder(run).checked()
     options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
     label = {"cheat": cheat, "cheat_from": cheat_from}
-    config = PeerConfig(
-        folder, key.stem, load(key), role, listen, threads, stake, options, _tell, label=label
-    )
+    config = PeerConfig(folder, key, load(key), role, listen, threads, stake, options, _tell, label=label)
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 

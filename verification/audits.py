@@ -54,7 +54,9 @@ def open_session(state: State, number: Round, now: Millis) -> None:
             state.redraws.remove((work, worker))
     rates = duty_rates(state.manifest, members)
     deadline = Millis(now + _verdict_window(state, number, members, rates, public))
-    state.sessions[number] = Session(number, state.beacon, deadline, rates, frozenset(public))
+    # Links are for rounds: who may be drawn while a run drains is up to who comes and goes, and so is how often.
+    has_links = number < state.manifest.work.rounds
+    state.sessions[number] = Session(number, state.beacon, deadline, rates, frozenset(public), has_links)
 
 
 def _verdict_window(
@@ -169,7 +171,7 @@ def process_link(state: State, said: Said[Link], now: Now) -> list[Effect]:
     """
     sender, body = said.sender, said.body
     session = get_session(state, body.round)
-    if sender not in session.verifiers or sender in session.links:
+    if not session.has_links or sender not in session.verifiers or sender in session.links:
         raise Refused("the session expects no link from the sender")
     if session.watch not in (Watch.REVEAL, Watch.DONE):
         raise Refused("links are shown after the verdict deadline")
@@ -226,9 +228,10 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
     session.watch = Watch.DONE
     effects: list[Effect] = []
     spoke = {verifier for verifier, _, _ in session.verdicts}
-    mute = {verifier for verifier in session.verifiers if verifier not in session.links} - spoke
-    for verifier in session.verifiers:
-        if verifier not in session.links and verifier in spoke:
+    hidden = session.verifiers_without_link()
+    mute = {*hidden} - spoke
+    for verifier in hidden:
+        if verifier in spoke:
             effects += suspend(state, state.members[verifier], LinkDebt(session.number), now)
     for key in sorted(session.verdicts.keys() | _duties(state, session, session.verifiers)):
         effects += judge(state, session, key, now)

@@ -10,7 +10,7 @@ from verification import codec
 from verification.digest import tagged
 from verification.units import PPM, Amount, Count, Digest, Millis
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 ON_CONVICTION = ("continue", "subtract")
 MAX_COMMITTEE = 2048
 MAX_GRADES = 64
@@ -218,9 +218,19 @@ class Manifest:
             raise ValueError(f"protocol version {self.version} is not {PROTOCOL_VERSION}")
 
 
-def run_id(manifest: Manifest) -> Digest:
-    """Return the run's identity: the digest of its manifest."""
+def digest_of_manifest(manifest: Manifest) -> Digest:
+    """Return the digest of a manifest, which runs that were made of one job share."""
     return tagged("manifest", codec.encode(manifest))
+
+
+def chain_name(ledger: str, nonce: Digest) -> str:
+    """Return the name of one log: the kind of its ledger and what was drawn when it was founded. (SPEC.md 3.1)"""
+    return f"{ledger}/{nonce.hex()}"
+
+
+def run_id(manifest: Manifest, chain: str) -> Digest:
+    """Return a run's identity, its own: a manifest played again on another chain is another run. (SPEC.md 3.1)"""
+    return tagged("run", chain.encode(), digest_of_manifest(manifest))
 
 
 def reward_of(manifest: Manifest, steps: int) -> Amount:

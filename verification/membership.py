@@ -6,7 +6,7 @@ from verification.effects import Effect, MemberJoined, StandingChanged
 from verification.errors import Refused
 from verification.executor import Now
 from verification.manifest import least_stake
-from verification.money import pay_stake, withdraw_stake
+from verification.money import pay_stake, require_funds, withdraw_stake
 from verification.state import MOST_ROUNDS_OUT, Member, Phase, Stage, Standing, State
 from verification.statements import VERIFIER, WORKER, Announce, Join, Said, Withdraw
 from verification.units import Address, Millis, Round
@@ -37,6 +37,18 @@ def process_join(state: State, said: Said[Join], now: Now) -> list[Effect]:
     Raises Refused for a member, when the run takes no more, and for a stake that is too small or not there.
     """
     sender, body = said.sender, said.body
+    require_place(state, sender, body, now.time)
+    pay_stake(state, sender, body.stake)
+    state.joined[body.role] = state.joined.get(body.role, 0) + 1
+    state.members[sender] = Member(
+        sender, body.role, body.stake, body.speed, body.tip, body.endpoint, _counts_after(state),
+        capacity=state.manifest.work.leaf_every,
+    )  # fmt: skip
+    return [MemberJoined(sender, body.role, body.stake)]
+
+
+def require_place(state: State, sender: Address, body: Join, now: Millis) -> None:
+    """Raise Refused where the run does not take a sender as it wants to join. (SPEC.md 3.4)"""
     if sender in state.members:
         raise Refused("the sender has joined already")
     if state.stage not in (Stage.GATHERING, Stage.RUNNING):
@@ -45,15 +57,9 @@ def process_join(state: State, said: Said[Join], now: Now) -> list[Effect]:
     least = least_stake(state.manifest) if body.role == WORKER else money.verifier_stake
     if body.stake < least:
         raise Refused(f"a {body.role} stakes at least {least}")
-    if body.role == VERIFIER and not has_free_place(state, now.time):
+    if body.role == VERIFIER and not has_free_place(state, now):
         raise Refused("the run has all the verifiers that its deposit can pay")
-    pay_stake(state, sender, body.stake)
-    state.joined[body.role] = state.joined.get(body.role, 0) + 1
-    state.members[sender] = Member(
-        sender, body.role, body.stake, body.speed, body.tip, body.endpoint, _counts_after(state),
-        capacity=state.manifest.work.leaf_every,
-    )  # fmt: skip
-    return [MemberJoined(sender, body.role, body.stake)]
+    require_funds(state, sender, body.stake)
 
 
 def process_announce(state: State, said: Said[Announce], now: Now) -> list[Effect]:

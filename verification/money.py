@@ -13,10 +13,15 @@ from verification.units import MILLION, Address, Amount, Round
 
 def pay_stake(state: State, address: Address, amount: Amount) -> None:
     """Take `amount` from an account for a stake; raises Refused when the balance is smaller."""
+    require_funds(state, address, amount)
+    state.balances[address] = Amount(state.balances[address] - amount)
+
+
+def require_funds(state: State, address: Address, amount: Amount) -> None:
+    """Raise Refused when an account holds less than a stake."""
     balance = state.balances.get(address, Amount(0))
     if balance < amount:
         raise Refused(f"the account holds {balance}, the stake is {amount}")
-    state.balances[address] = Amount(balance - amount)
 
 
 def credit(state: State, address: Address, amount: Amount) -> None:

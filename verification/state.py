@@ -194,7 +194,8 @@ class Duty:
 class Session:
     """The audits drawn by the beacon of round `number`. Verdict keys are (verifier, work round, worker).
 
-    `rates` gives each verifier's chance to audit a worker's round.
+    `rates` gives each verifier's chance to audit a worker's round; `has_links` says whether secret links draw audits
+    too, as they do in all sessions but those of a draining run.
     """
 
     number: Round
@@ -202,6 +203,7 @@ class Session:
     deadline: Millis
     rates: dict[Address, PPM]
     public: frozenset[Duty]
+    has_links: bool = True
     watch: Watch = Watch.VERDICT
     verdicts: dict[tuple[Address, Round, Address], Digest] = field(default_factory=dict)
     finished: set[Address] = field(default_factory=set)
@@ -216,7 +218,7 @@ class Session:
 
     def verifiers_without_link(self) -> list[Address]:
         """Return whose duties are not known yet."""
-        if len(self.links) == len(self.rates):
+        if not self.has_links or len(self.links) == len(self.rates):
             return []
         return [verifier for verifier in self.rates if verifier not in self.links]
 

@@ -188,7 +188,7 @@ def commit_of(world: World, actor: Actor, number: int, start: Digest) -> bytes:
     """Return a signed commitment to nothing in particular."""
     body = Commit(Round(number), start, start, reference(START), Count(0), start)
     head = head_of(world.state, Round(number))
-    return sign_statement(actor.secret, make_statement("toy", world.state.run, head, body))
+    return sign_statement(actor.secret, make_statement(world.state.chain, world.state.run, head, body))
 
 
 def test_stale_and_late_commitments_are_refused() -> None:

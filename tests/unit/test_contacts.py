@@ -20,7 +20,7 @@ def endpoint(identity: Identity, port: int = 4001) -> str:
 
 def members(endpoints: dict[Identity, str]) -> State:
     """Return a state with these members."""
-    genesis = Genesis(minimal(), "toy", Address(bytes(20)), (), Amount(10**9))
+    genesis = Genesis(minimal(), "toy", ZERO, Address(bytes(20)), (), Amount(10**9))
     state = MemoryLedger.found(genesis, Clock(Millis(0))).state
     for identity, text in endpoints.items():
         state.members[identity.address] = Member(identity.address, WORKER, Amount(1), 1, ZERO, text, Round(0))

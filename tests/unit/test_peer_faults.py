@@ -47,7 +47,7 @@ def folder(tiny_run: Created, tmp_path: Path) -> RunFolder:
 
 def make_peer(folder: RunFolder) -> Peer:
     """Return a peer that has not been started."""
-    config = PeerConfig(folder, "peer-0", load(folder.keys / "peer-0.key"), "worker")
+    config = PeerConfig(folder, folder.keys / "peer-0.key", load(folder.keys / "peer-0.key"), "worker")
     events = EventLog(folder.log("peer-0"), "peer-0")
     return Peer(config, read_genesis(folder.ledger), events)
 

@@ -26,7 +26,7 @@ from trainer.compute.children import python
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.programs.devices import require_device
-from trainer.programs.options import RunOptions
+from trainer.programs.options import peer_options
 from trainer.rounds.cheats import CHEATS, names_in, roles_of
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
@@ -188,7 +188,7 @@ def run_demo(settings: DemoSettings) -> int:
         and settings.verifiers < 2
     ):
         raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
-    require_device(RunOptions(settings.device))
+    require_device(peer_options(settings.device))
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
@@ -244,7 +244,7 @@ def _peers(
             command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
             command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
             command += ["--cheat", settings.cheat if cheats else "none", "--device", settings.device]
-            folder.peer(name).mkdir(parents=True)
+            folder.peer(name).mkdir(0o700, parents=True)
             with (folder.peer(name) / "output.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         yield processes

@@ -14,7 +14,6 @@ from verification.adversaries import Act, Behaviour, Forge, Throw, decide_as, pl
 from verification.honest.actions import Computed, RunRound
 from verification.honest.view import View
 from verification.ledger.log import Twice
-from verification.manifest import run_id
 from verification.statements import Body, make_statement, sign_statement
 from verification.units import Digest
 
@@ -72,10 +71,10 @@ def misbehaving(config: PeerConfig, cheat: str, first_round: int) -> PeerConfig:
     What it says is by `verification.adversaries.playbook`, what it trains with by `trainer.rounds.cheats`.
     """
     names, genesis = cheats.names_in(cheat), genesis_of(config.folder)
-    run, secret = run_id(genesis.manifest), config.identity.secret
 
     def sign(head: Digest, body: Body) -> bytes:
-        return sign_statement(secret, make_statement(genesis.chain, run, head, body))
+        statement = make_statement(genesis.chain, genesis.run, head, body)
+        return sign_statement(config.identity.secret, statement)
 
     def policy(deeds: Deeds, voice: Voice) -> Rogue:
         return Rogue(playbook.behaviours(names, first_round), sign, deeds, voice)

@@ -23,14 +23,15 @@ from p2p.messages import Hint
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.compute import orders
 from trainer.compute.client import PROCESS, ComputeClient
+from trainer.compute.executor import RemoteExecutor
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
-from trainer.peer.journal import Journal
-from trainer.peer.ledger import LedgerPort, RemoteExecutor
+from trainer.peer.journal import Journal, journal_of
+from trainer.peer.ledger import LedgerPort
 from trainer.peer.policy import Honest, Policy
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
@@ -44,7 +45,6 @@ from verification.honest.actions import Computed
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.ledger.log import Genesis
-from verification.manifest import run_id
 from verification.signing import checksum
 from verification.state import Stage, Standing
 from verification.statements import VERIFIER
@@ -81,12 +81,13 @@ def pause_after(faults: int) -> float:
 class PeerConfig:
     """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
 
+    `key` is the file that holds the identity: its stem is the peer's name, and what the account signs lies beside it.
     `options` say how the compute process runs programs; `tell` hears one line for people about what happens.
     `policy` makes what the peer goes by, `compute` is the program that computes for it, `label` goes on record with it.
     """
 
     folder: RunFolder
-    name: str
+    key: Path
     identity: Identity
     role: str
     listen: str = ANY_LOCAL_PORT
@@ -98,13 +99,23 @@ class PeerConfig:
     compute: Sequence[str] = PROCESS
     label: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """What the peer is called in the run's folder."""
+        return self.key.stem
+
+    @property
+    def journal(self) -> Path:
+        """Where all that the account ever signed is kept."""
+        return journal_of(self.key, self.identity.address)
+
 
 class Peer:
     """One running peer."""
 
     def __init__(self, config: PeerConfig, genesis: Genesis, events: EventLog) -> None:
         """Open the peer's files; raises UserError for those that are not its own."""
-        own, run, account = config.folder.peer(config.name), run_id(genesis.manifest), config.identity.address
+        own, run, account = config.folder.peer(config.name), genesis.run, config.identity.address
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
         self._bench, self._referee = ComputeClient(program=config.compute), Referee(config.threads)
         executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
@@ -117,8 +128,8 @@ class Peer:
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
         self._contacts = Contacts(account)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
-        journal = Journal(own / "said.sqlite", config.identity.secret, genesis.chain, run)
-        voice = Voice(journal, self._ledger, self._record, self._announce)
+        journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
+        voice = Voice(account, journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(account, self._bench, self._ledger, self._depot, self._contacts, self._record)
         self._policy = config.policy(self._deeds, voice)
         self._results = actions.Results()
@@ -289,9 +300,10 @@ async def run_peer(config: PeerConfig) -> None:
     folder = config.folder.checked()
     raise_descriptor_limit()
     genesis = genesis_of(folder)
-    _make_folder(folder.peer(config.name))
+    # A contribution is not for all before it is committed to.
+    _make_folder(folder.peer(config.name), is_private=True)
     _make_folder(folder.events)
-    with alone(folder.peer(config.name)):
+    with alone(folder.lock(checksum(config.identity.address))):
         events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
         try:
             await Peer(config, genesis, events).run()
@@ -299,9 +311,11 @@ async def run_peer(config: PeerConfig) -> None:
             events.close()
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path, is_private: bool = False) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if is_private:
+            path.chmod(0o700)
     except OSError as error:
         raise UserError(
             f"{path}: cannot write there: {error.strerror}; check the run folder's owner"

@@ -8,19 +8,25 @@ from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
 from verification import law
-from verification.errors import UserError, Violation
+from verification.errors import Refused, UserError, Violation
+from verification.membership import require_place
 from verification.statements import Body, Join
-from verification.units import Digest, Round
+from verification.units import Address, Digest, Round
 
 
 class Voice:
     """Signs statements and puts them on the ledger."""
 
     def __init__(
-        self, journal: Journal, ledger: LedgerPort, record: Record, on_said: Callable[[Digest], None]
+        self,
+        account: Address,
+        journal: Journal,
+        ledger: LedgerPort,
+        record: Record,
+        on_said: Callable[[Digest], None],
     ) -> None:
-        """`on_said` hears the head that a statement is over, once the ledger has it."""
-        self._journal, self._ledger, self._on_said = journal, ledger, on_said
+        """`journal` is the account's; `on_said` hears the head that a statement is over, once the ledger has it."""
+        self._account, self._journal, self._ledger, self._on_said = account, journal, ledger, on_said
         self.record = record
         self._refused: dict[tuple[Round, str], int] = {}
 
@@ -32,12 +38,14 @@ class Voice:
     async def say(self, body: Body) -> None:
         """Sign, keep and submit a statement; one that was refused is not tried again before the ledger has moved.
 
-        Raises UserError for a Join that no later ledger will admit.
+        Raises UserError for a Join that the run does not take: before it is signed, or as it was signed once.
         """
         place, height = (body.round, body.slot), self._ledger.height
         if self._refused.get(place) == height:
             return
         head = await self.head_for(body)
+        if isinstance(body, Join) and self._journal.signed(head, body) is None:
+            await self._require_place(body)
         data = await trio.to_thread.run_sync(self._journal.sign, head, body)
         refusal = await self.send(data, type(body).__name__)
         if refusal is None:
@@ -61,7 +69,22 @@ class Voice:
         """Raise UserError for a Join that no later ledger will admit; one that only came late is said again."""
         if await self.head_for(join) != head:
             return
-        self._journal.forget(head, join)
-        raise UserError(
-            f"the run does not take this peer as a {join.role}: {refusal}; see --stake, --role and the job's [accounts]"
-        ) from refusal
+        signed = self._journal.signed(head, join)
+        assert isinstance(signed, Join)
+        bound = "this account has signed so and cannot say otherwise: take another --key"
+        raise _not_taken(signed, refusal, bound) from refusal
+
+    async def _require_place(self, join: Join) -> None:
+        """Raise UserError for a Join that the law would refuse now, before it is signed and can never be changed."""
+        async with self._ledger.state() as state:
+            try:
+                require_place(state, self._account, join, self._ledger.now())
+            except Refused as refusal:
+                raise _not_taken(join, refusal, "see --stake, --role") from refusal
+
+
+def _not_taken(join: Join, refusal: Violation, mend: str) -> UserError:
+    return UserError(
+        f"the run does not take this peer as a {join.role} that stakes {join.stake}: {refusal}; {mend} and the job's "
+        "[accounts]"
+    )

@@ -1,6 +1,7 @@
 """`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
 
 import json
+import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ from verification.statements import MAX_STATEMENT
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
 
-CHAIN = "local"
+LEDGER = "local"
 MARGIN = 1 << 20
 """Bytes of a statement that are not a node's inputs: paths, signature, place."""
 
@@ -320,7 +321,8 @@ def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> Genesis:
     balances |= {_address(text): Amount(amount) for text, amount in job.accounts.others.items()}
     funded = min(job.money.funded_rounds or manifest.work.rounds, manifest.work.rounds)
     deposit = Amount(cost_of_round(manifest) * funded)
-    return Genesis(manifest, CHAIN, submitter, tuple(sorted(balances.items())), deposit)
+    nonce = Digest(secrets.token_bytes(32))
+    return Genesis(manifest, LEDGER, nonce, submitter, tuple(sorted(balances.items())), deposit)
 
 
 def _address(text: str) -> Address:

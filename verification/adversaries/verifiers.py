@@ -152,7 +152,7 @@ class InventDuties(Behaviour):
                 here = FetchState(number) in view.results.done
                 found.append(RunRound(number, worker) if here else FetchState(number))
                 continue
-            salt = me.blind_salt(number, number, worker)
+            salt = me.blind_salt(view.state.run, number, number, worker)
             reveal = Reveal(number, number, worker, work.digests, work.contribution.digest, salt)
             blind = blind_of(view.state.run, me.address, number, reveal)
             found.append(Say(Verdict(number, number, worker, blind)))
