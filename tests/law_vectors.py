@@ -71,7 +71,7 @@ class Ask(Behaviour):
         if view.state.demands or len(rounds) < 2 or self._body.worker not in rounds[1].included:
             return wanted
         self.faults += 1
-        return [*wanted, Say(self._body), Say(Announce(view.state.newest, "/toy/elsewhere"))]
+        return [*wanted, Say(self._body), Say(Announce(view.state.newest, Count(0), "/toy/elsewhere"))]
 
 
 class Spoil(WrongBytes):
@@ -105,7 +105,7 @@ def played() -> World:
         slots=8,
         max_verifiers=6,
         min_workers=8,
-        min_verifiers=5,
+        min_verifiers=3,
         miss_limit=9,
     )
     world = World(manifest, cast, random.Random(7))
@@ -342,6 +342,7 @@ def _other(body: Any) -> Any:
     """Return another body for the same place; None where a place leaves no choice."""
     fixed = (
         "round",
+        "lapse",
         "worker",
         "work",
         "dispute",

@@ -47,9 +47,12 @@ def most(kind: type[Body], manifest: Manifest, accounts: int) -> int:
     """
     slots = int(manifest.work.slots)
     disputes = slots + accounts
+    # While one round is the newest: its own close, the sessions that it waits for, and each demand set a member away.
+    lapses = int(manifest.money.escrow_rounds) + 2 + slots * accounts
     counts = {
         Once.RUN: 1,
         Once.ROUND: 1,
+        Once.LAPSE: 1 + lapses,
         Once.WORK: slots,
         Once.SEAL: accounts,
         Once.LIST: 2 * accounts * (2 * LONGEST + 1),

@@ -31,6 +31,7 @@ class Once(StrEnum):
 
     RUN = "a run"
     ROUND = "a round or session"
+    LAPSE = "a round or session, and a time away"
     WORK = "a worker's round"
     SEAL = "a seal"
     LIST = "a list that a dispute waits for"
@@ -133,16 +134,21 @@ class Join(OfRun):
 
 @dataclass(frozen=True)
 class Announce(OfRound):
-    """A member is (back) at `endpoint`, as it says in the newest round or draining session."""
+    """A member is (back) at `endpoint`: said in the newest round or draining session, after `lapse` times away."""
 
+    lapse: Count
     endpoint: str
 
-    once = Once.ROUND
+    once = Once.LAPSE
     begins = True
 
     def __post_init__(self) -> None:
         if len(self.endpoint) > 512:
             raise ValueError("endpoint must be at most 512 characters")
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.lapse)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def test_a_refusal_changes_nothing_for_anyone(run: Run) -> None:
         good[:-1]: Malformed,
         good[:-65] + bytes(65): BadSignature,
         said(ledger, "stranger", join("stranger")): Refused,
-        said(ledger, "c", Announce(Round(0), "/toy/c")): Refused,
+        said(ledger, "c", Announce(Round(0), Count(0), "/toy/c")): Refused,
     }
     for data, error in refused.items():
         for handle in (ledger, other):
@@ -232,7 +232,7 @@ def test_whoever_opens_it_again_finds_all_of_it(run: Run) -> None:
     assert (again.state, log_of(again), again.entries()) == (state, log, entries)
     assert again.contradictions() == twice
     assert len(twice) == 1
-    assert again.submit(said(again, "a", Announce(Round(0), "/toy/elsewhere")))
+    assert again.submit(said(again, "a", Announce(Round(0), Count(0), "/toy/elsewhere")))
 
 
 class Absent(ToyExecutor):

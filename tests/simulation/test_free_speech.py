@@ -19,13 +19,14 @@ from tests.property.strategies import of
 from verification import law
 from verification.adversaries import Behaviour, View
 from verification.availability import show
-from verification.causes import Cause
+from verification.causes import Cause, Reason
 from verification.content import address, chunks_root
 from verification.digest import ZERO, tagged
 from verification.effects import Paid, Slashed
 from verification.errors import BadEvidence, Malformed, Violation
-from verification.honest.actions import RunRound, Work
+from verification.honest.actions import RunRound, Say, Work
 from verification.manifest import BundleRef, Place
+from verification.membership import mark_away
 from verification.program import outputs_of
 from verification.spoilage import fault
 from verification.state import Standing
@@ -75,7 +76,7 @@ def begun(cheat: str = "none") -> Arena:
 def excluded(arena: Arena) -> Actor:
     """Return a member of a run that has just been excluded, for two announcements in one place."""
     liar, reporter = arena.others[0], arena.honest[0]
-    both = [signed(arena, liar, Announce(arena.state.newest, f"/toy/{n}")) for n in range(2)]
+    both = [signed(arena, liar, Announce(arena.state.newest, Count(0), f"/toy/{n}")) for n in range(2)]
     assert arena.submit(signed(arena, reporter, Contradiction(*both)))
     assert arena.state.members[liar.address].standing is Standing.EXCLUDED
     return liar
@@ -88,18 +89,33 @@ def test_a_member_announces_itself_once_a_round_and_the_excluded_never() -> None
     for actor in everyone:
         arena.act(actor)
     who, newest = arena.others[0], arena.state.newest
-    assert arena.submit(signed(arena, who, Announce(newest, "/toy/first")))
+    assert arena.submit(signed(arena, who, Announce(newest, Count(0), "/toy/first")))
     assert (
-        refused(arena, who, Announce(newest, "/toy/second")) == "the sender has spoken in this slot already"
+        refused(arena, who, Announce(newest, Count(0), "/toy/second"))
+        == "the sender has spoken in this slot already"
     )
     for other in (newest + 1, newest + 99):
-        assert "another round" in refused(arena, who, Announce(Round(other), "/toy/other"))
+        assert "another round" in refused(arena, who, Announce(Round(other), Count(0), "/toy/other"))
     assert arena.state.members[who.address].endpoint == "/toy/first"
     length = len(arena.ledger.log)
     excluded(arena)
     for number in range(50):
-        refused(arena, who, Announce(Round(number), f"/toy/{number}"))
+        refused(arena, who, Announce(Round(number), Count(0), f"/toy/{number}"))
     assert len(arena.ledger.log) == length + 1
+
+
+def test_who_went_away_again_in_the_round_of_its_announcement_may_come_back_in_it() -> None:
+    """Where no round opens without it, nobody could go on before the run stalled."""
+    arena = begun()
+    who, member = arena.others[0], arena.state.members[arena.others[0].address]
+    assert arena.submit(signed(arena, who, Announce(arena.state.newest, Count(0), "/toy/first")))
+    mark_away(arena.state, member, Reason(Cause.IDLE, count=2))
+    said = [action.body for action in who.decide(arena.state, arena.now) if isinstance(action, Say)]
+    (back,) = [body for body in said if isinstance(body, Announce)]
+    assert arena.submit(signed(arena, who, back))
+    assert (member.standing, member.endpoint) == (Standing.ACTIVE, who.me.endpoint)
+    assert "spoken in this slot" in refused(arena, who, Announce(arena.state.newest, Count(1), "/toy/other"))
+    assert "another time away" in refused(arena, who, Announce(arena.state.newest, Count(2), "/toy/other"))
 
 
 def test_the_excluded_end_what_is_open_and_begin_nothing() -> None:
@@ -107,9 +123,11 @@ def test_the_excluded_end_what_is_open_and_begin_nothing() -> None:
     liar = excluded(arena)
     number, worker = Round(0), arena.honest[0].address
     words = "the sender is excluded: it may only end what is open"
-    said = [signed(arena, arena.others[1], Announce(arena.state.newest, text)) for text in ("/a", "/b")]
+    said = [
+        signed(arena, arena.others[1], Announce(arena.state.newest, Count(0), text)) for text in ("/a", "/b")
+    ]
     begins: list[Body] = [
-        Announce(arena.state.newest, "/x"), ChallengeSeal(number, worker), Demand(number, worker),
+        Announce(arena.state.newest, Count(0), "/x"), ChallengeSeal(number, worker), Demand(number, worker),
         Spoiled(number, worker, Count(1), ZERO, b""), Contradiction(said[0], said[1]),
     ]  # fmt: skip
     assert [refused(arena, liar, body) for body in begins] == [words] * len(begins)

@@ -17,6 +17,7 @@ from p2p.identity import load
 from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
+from trainer.commands.report import read_ledger
 from trainer.compute.children import python
 from trainer.folder import RunFolder, alone
 from trainer.runs.create import Created
@@ -106,6 +107,9 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "key open to others": (lambda r: peer(r, key=written(r.path / "k.key", "x", 0o644)), "run: chmod 600"),
     "no key at all": (lambda r: peer(r, key=written(r.path / "k.key", "secret")), "not a key file"),
     "wrong role": (lambda r: peer(r, "--role", "boss"), "unknown role 'boss': choose worker or verifier"),
+    "unknown device": (lambda r: peer(r, "--device", "gpu"), "unknown device 'gpu': choose cpu, cuda or cuda:N"),
+    "a doctor for no device": (lambda r: ["doctor", "--device", "gpu"], "unknown device 'gpu'"),
+    "a demo on no device": (lambda r: ["demo", "--out", str(r.path), "--device", "gpu"], "unknown device 'gpu'"),
     "unknown cheat": (lambda r: peer(r, "--cheat", "fly"), "unknown cheat 'fly': choose one of none, skip-steps"),
     "no address": (lambda r: peer(r, "--listen", "here"), "not an address to listen on"),
     "address of others": (lambda r: peer(r, "--listen", "/ip4/192.0.2.1/tcp/0"), "cannot listen there"),
@@ -114,8 +118,8 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "altered ledger": (altered, "entry 0 does not continue the hash chain"),
     "peers is a file": (lambda r: instead(r.path / "peers", peer(r)), "cannot write there"),
     "events is a file": (lambda r: instead(r.events, peer(r)), "cannot write there"),
-    "missing blob": (lambda r: without(blob(r), peer(r)), "copy the run's folder"),
-    "damaged blob": (damaged, "holds it damaged: copy the run's folder again"),
+    "missing blob": (lambda r: without(blob(r), peer(r)), "copy the run's blobs/"),
+    "damaged blob": (damaged, "holds it damaged: copy the run's blobs/ again"),
     "report of nothing": (lambda r: ["report", str(r.keys)], "holds no run"),
     "missing job": (lambda r: ["run", "create", str(r.path / "no.toml")], "no such job file"),
     "malformed job": (lambda r: job(r, "[model"), "not TOML"),
@@ -222,6 +226,14 @@ def test_a_taken_port_ends_a_real_peer_with_one_line(run: RunFolder) -> None:
         port = taken.getsockname()[1]
         process = started(run, "--listen", f"/ip4/127.0.0.1/tcp/{port}")
         assert_one_line(process, 2, f"port {port} is taken; choose another")
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_here_ends_a_real_peer_before_it_stakes(run: RunFolder) -> None:
+    assert_one_line(started(run, "--device", "cuda:9999"), 2, "no device 'cuda:9999': ")
+    ledger = read_ledger(run)
+    assert ledger.state.members == {}
+    ledger.close()
 
 
 @pytest.mark.slow
