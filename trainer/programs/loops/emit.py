@@ -349,7 +349,7 @@ def _numbers(member: Member, count: int) -> dict[str, object]:
 def _expression(member: Member, operands: Sequence[str]) -> str:
     node, wrapped = member.node, [f"({text})" for text in operands]
     special: dict[str, Callable[[Node], str]] = {
-        "quantise": lambda n: f"quantise({{0}}, {{1}}, {_bits(n)}, {2 ** (_bits(n) - 1) - 1}.0f)",
+        "quantise": lambda n: f"quantise({{0}}, {{1}}, {_bits(n)}, {2 ** (_bits(n) - 1) - 1})",
         "cast": lambda n: "{0} != 0" if n.dtype == "bool" else f"({TYPES[n.dtype]}){{0}}",
         "absolute": lambda n: "fabsf({0})" if n.dtype == "float32" else "{0} < 0 ? -{0} : {0}",
     }
