@@ -24,8 +24,9 @@ from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram, Tap
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.rounds import reexecution
+from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import Tensors, TorchEngine
-from trainer.rounds.training import Job, Rounds
+from trainer.rounds.training import Rounds
 from trainer.runs.tasks import causal_lm_loss
 from verification import disputes, law, signing
 from verification.audits import salted_root

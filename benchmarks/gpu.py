@@ -13,24 +13,16 @@ import torch
 from benchmarks import golden
 from benchmarks.exact import Row, exact_row, quartiles, ratio
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Recipe, Trainer, data
-from verification.errors import UserError
+from trainer.programs.options import RunOptions, forced_product
 
 WARMUP = 2
-
-
-def require(device: str) -> None:
-    """Raise UserError unless the device is here."""
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(
-            f"no device {device!r}: PyTorch sees no NVIDIA GPU; --device cpu tries the command itself"
-        )
 
 
 def digests(device: str) -> Iterator[dict[str, Any]]:
     """Yield per golden run whether the device reaches its digests, and the first place where it does not."""
     for name, expected in golden.expected().items():
         began = time.perf_counter()
-        found = golden.train(golden.read(name), device=device)
+        found = golden.train(golden.read(name), options=RunOptions(device, product=forced_product()))
         wrong = [place for place, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]]
         yield {
             "run": name,
@@ -62,14 +54,14 @@ def compare(model: str, device: str, steps: int) -> list[Row]:
 
 
 def _opponents(recipe: Recipe, device: str) -> dict[str, Callable[[], Trainer]]:
-    batches = data(recipe, SEED)[0]
+    batches, options = data(recipe, SEED)[0], RunOptions(device, product=forced_product())
 
     def native(autocast: torch.dtype | None = None) -> NativeTrainer:
         model = recipe.model(SEED, "sdpa").to(device)
         return NativeTrainer(model, batches.to(device), recipe.adamw, autocast=autocast, fused=True)
 
     def exact() -> ExactTrainer:
-        return ExactTrainer.trace(recipe.model(SEED, "eager"), batches, recipe.adamw, device=device)
+        return ExactTrainer.trace(recipe.model(SEED, "eager"), batches, recipe.adamw, options=options)
 
     found: dict[str, Callable[[], Trainer]] = {"float32": native, "bfloat16": lambda: native(torch.bfloat16)}
     if device != "cpu":

@@ -8,6 +8,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from benchmarks import golden
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Trainer, data
+from trainer.programs.options import forced_product
 from trainer.runs.tasks import causal_lm_loss
 from verification.errors import UserError
 
@@ -26,7 +28,8 @@ OPPONENTS = (*NATIVE, *(f"exact-{mode}" for mode in golden.MODES))
 def make_trainer(opponent: str, model: str, folder: Path) -> Trainer:
     """Return an opponent; `folder` holds the exact ones' programs (see `benchmarks.exact`)."""
     if opponent not in NATIVE:
-        return ExactTrainer.load(folder, **golden.MODES[opponent.removeprefix("exact-")])
+        options = golden.MODES[opponent.removeprefix("exact-")]
+        return ExactTrainer.load(folder, replace(options, product=forced_product()))
     from benchmarks.kahan import through_kahan
     from benchmarks.onednn import through_onednn
 

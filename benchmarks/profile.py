@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.trainers import MODELS, ExactTrainer, data
 from trainer.commands.console import Console
+from trainer.programs.options import RunOptions, forced_product
 from verification.program import first_node, values
 
 STEPS = 3
@@ -33,7 +34,8 @@ def profile(model: str, threads: int) -> tuple[dict[str, Share], dict[str, Share
     """Return shares by operator and, for products, by shape; medians are not needed where one node runs often."""
     torch.set_num_threads(threads)
     recipe = MODELS[model]
-    trainer = ExactTrainer.trace(recipe.model(0, "eager"), data(recipe, 0)[0], recipe.adamw)
+    options = RunOptions(product=forced_product())
+    trainer = ExactTrainer.trace(recipe.model(0, "eager"), data(recipe, 0)[0], recipe.adamw, options=options)
     trainer.step()
     program, first = trainer.inner.program, first_node(trainer.inner.program)
     known = values(program)

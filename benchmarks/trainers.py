@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.programs.shapes import DEFAULT_BITS
 from trainer.programs.tracing.capture import TraceConfig, trace_run
 from trainer.programs.tracing.optimiser import AdamW
@@ -137,28 +138,32 @@ class ExactTrainer:
     """The same training as programs of exact arithmetic."""
 
     def __init__(
-        self, inner: Program, state: Sequence[torch.Tensor], device: str = "cpu", **options: Any
+        self, inner: Program, state: Sequence[torch.Tensor], options: RunOptions = NODE_BY_NODE
     ) -> None:
-        """`state` is a working bundle, as the prologue returns it; `options` go to LoadedProgram."""
-        if device != "cpu":
-            options["device"] = device
-        self.inner, self.state = LoadedProgram(inner, **options), [tensor.to(device) for tensor in state]
+        """`state` is a working bundle, as the prologue returns it; raises as `LoadedProgram`."""
+        self.inner = LoadedProgram(inner, options)
+        self.state = [tensor.to(self.inner.device) for tensor in state]
         self._ports = [port.name for port in inner.inputs]
         self._loss = self._ports.index("loss_sum")
 
     @classmethod
     def trace(
-        cls, model: nn.Module, tokens: torch.Tensor, adamw: AdamW, bits: int = DEFAULT_BITS, **options: Any
+        cls,
+        model: nn.Module,
+        tokens: torch.Tensor,
+        adamw: AdamW,
+        bits: int = DEFAULT_BITS,
+        options: RunOptions = NODE_BY_NODE,
     ) -> "ExactTrainer":
         """Trace `model`; `tokens`: uint8 [steps, batch, length + 1]; `bits`: 14 or 8, the precision of products."""
-        return cls(*_traced(model, tokens, adamw, bits), **options)
+        return cls(*_traced(model, tokens, adamw, bits), options)
 
     @classmethod
-    def load(cls, folder: Path, **options: Any) -> "ExactTrainer":
+    def load(cls, folder: Path, options: RunOptions = NODE_BY_NODE) -> "ExactTrainer":
         """Return what `dump` wrote, without tracing: as a peer begins that fetched a run's programs."""
         inner = decode_program((folder / "inner").read_bytes())
         bundle = decode_bundle((folder / "state").read_bytes(), MAX_STATE)
-        return cls(inner, [to_torch(tensor) for tensor in bundle.tensors], **options)
+        return cls(inner, [to_torch(tensor) for tensor in bundle.tensors], options)
 
     @staticmethod
     def dump(model: nn.Module, tokens: torch.Tensor, adamw: AdamW, folder: Path) -> None:

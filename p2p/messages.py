@@ -21,15 +21,6 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """A peer introduces itself: where it listens (a multiaddr with /p2p/) and the ledger head that it knows."""
-
-    address: str
-    head: Digest
-    height: Count
-
-
-@dataclass(frozen=True, slots=True)
 class BlobQuery:
     """Asks for the list of a blob's chunks."""
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from simulator.toy import DATA, ToyEngine, ToyExecutor, norm_of, numbers, reference
 from trainer.rounds import reexecution
-from trainer.rounds.training import HONEST, Conduct, Disputed, Job, Rounds
+from trainer.rounds.engine import Conduct, Engine, Job, honest
+from trainer.rounds.training import Disputed, Rounds
 from verification import codec, law, signing, spoilage
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show
@@ -118,9 +119,9 @@ class Actor:
     role = VERIFIER
 
     def __init__(
-        self, name: str, *behaviours: Behaviour, speed: int = 100, stake: int = 0, conduct: Conduct = HONEST
+        self, name: str, *behaviours: Behaviour, speed: int = 100, stake: int = 0, conduct: Conduct = honest
     ) -> None:
-        """A peer whose key follows from its name. `conduct` is how it trains, `behaviours` what else it does."""
+        """A peer whose key follows from its name. `conduct` is what it trains with, `behaviours` what else it does."""
         self.name = name
         self.secret = hashlib.sha256(name.encode()).digest()
         least = 10_000 if self.role == WORKER else 5_000
@@ -148,7 +149,7 @@ class Actor:
     @property
     def is_honest(self) -> bool:
         """Return whether it follows the protocol."""
-        return not self.behaviours and self.conduct is HONEST
+        return not self.behaviours and self.conduct is honest
 
     @property
     def faults(self) -> int:
@@ -195,61 +196,56 @@ class Actor:
                 return self._run_outer(state, number, blobs)
             case ListStates(number, worker, steps):
                 start = blobs.get(state.rounds[number].start.digest)
-                conduct = self._conduct_in_disputes(worker)
-                rounds = _rounds(state, self._engine_for(worker))
-                return rounds.digests_after(job_of(state, number, worker), start, steps, conduct)
+                job = job_of(state, number, worker)
+                return _rounds(state, self._disputing(job)).digests_after(job, start, steps)
             case TraceProgram(execution):
-                disputed = self._disputed(state, execution, blobs)
-                return reexecution.trace(self._engine_for(execution.worker), disputed)
+                return reexecution.trace(*self._disputed(state, execution, blobs))
             case OpenNode(execution, node, trail):
-                disputed = self._disputed(state, execution, blobs)
-                results = reexecution.trace(ToyEngine(), disputed).results
-                return reexecution.open_node(ToyEngine(), disputed, results, node, trail)
+                engine, disputed = self._disputed(state, execution, blobs)
+                results = reexecution.trace(engine, disputed).results
+                return reexecution.open_node(engine, disputed, results, node, trail)
             case OpenValue(execution, value, trail):
-                disputed = self._disputed(state, execution, blobs)
-                results = reexecution.trace(ToyEngine(), disputed).results
-                return reexecution.open_value(ToyEngine(), disputed, results, value, trail)
+                engine, disputed = self._disputed(state, execution, blobs)
+                results = reexecution.trace(engine, disputed).results
+                return reexecution.open_value(engine, disputed, results, value, trail)
 
-    def _conduct_in_disputes(self, worker: Address) -> Conduct:
-        recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
-        return HONEST if recomputes else self._conduct_for(worker)
-
-    def _disputed(self, state: State, execution: ExecutionRef, blobs: Blobs) -> Disputed:
+    def _disputed(self, state: State, execution: ExecutionRef, blobs: Blobs) -> tuple[Engine, Disputed]:
+        """Return a disputed execution, and the engine that has come as far as it."""
         worked = state.rounds[execution.round]
         if execution.place is Place.OUTER:
             slots = [worked.assignments[worker].slot for worker in worked.included]
-            return _rounds(state).disputed_outer(self._outer_inputs(state, execution.round, blobs), slots)
+            inputs = self._outer_inputs(state, execution.round, blobs)
+            return ToyEngine(), _rounds(state).disputed_outer(inputs, slots)
         start = blobs.get(worked.start.digest)
-        job, conduct = (
-            job_of(state, execution.round, execution.worker),
-            self._conduct_in_disputes(execution.worker),
-        )
-        rounds = _rounds(state, self._engine_for(execution.worker))
-        return rounds.disputed(job, start, execution.place, execution.step, conduct)
+        job = job_of(state, execution.round, execution.worker)
+        engine = self._disputing(job)
+        return engine, _rounds(state, engine).disputed(job, start, execution.place, execution.step)
 
-    def _engine_for(self, worker: Address) -> ToyEngine:
-        return self.engine if worker == self.address else ToyEngine()
+    def _disputing(self, job: Job) -> Engine:
+        """Return what it computes a job with that is disputed."""
+        recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
+        return self.engine if recomputes and job.worker == self.address else self._training(job)
 
-    def _conduct_for(self, worker: Address) -> Conduct:
-        return self.conduct if worker == self.address else HONEST
+    def _training(self, job: Job) -> Engine:
+        """Return what it computes a job with, its own or another's."""
+        return self.conduct(self.engine, job) if job.worker == self.address else ToyEngine()
 
     def _run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
         """Compute F as oneself or as an auditor."""
-        job, conduct = job_of(state, number, worker), self._conduct_for(worker)
-        is_sound = type(self._engine_for(worker)) is ToyEngine
-        if is_sound and conduct is HONEST and job in blobs.memo:
+        job = job_of(state, number, worker)
+        engine = self._training(job)
+        is_sound = type(engine) is ToyEngine
+        if is_sound and job in blobs.memo:
             known: Work = blobs.memo[job]
             return known
-        start = blobs.get(state.rounds[number].start.digest)
-        engine = self._engine_for(worker)
-        outcome = _rounds(state, engine).run(job, start, conduct)
+        outcome = _rounds(state, engine).run(job, blobs.get(state.rounds[number].start.digest))
         if outcome.contribution is None:
             assert outcome.failed is not None
             work = Work(outcome.digests, BundleRef(outcome.failed, outcome.failed), Count(0), True)
         else:
             norm = Count(spoilage.norm_of(outcome.contribution))
             work = Work(outcome.digests, blobs.put(outcome.contribution), norm)
-        if is_sound and conduct is HONEST:
+        if is_sound:
             blobs.memo[job] = work
         return work
 
@@ -281,7 +277,7 @@ class Worker(Actor):
     role = WORKER
 
 
-def _rounds(state: State, engine: ToyEngine | None = None) -> Rounds:
+def _rounds(state: State, engine: Engine | None = None) -> Rounds:
     return Rounds(engine or ToyEngine(), state.manifest, DATA)
 
 

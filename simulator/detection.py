@@ -16,7 +16,6 @@ from simulator.network import Network
 from simulator.toy import minimal
 from simulator.world import World
 from trainer.rounds.cheats import CHEATS, conduct_named
-from trainer.rounds.training import HONEST
 from verification.adversaries import AnswerHonestly, Behaviour, Collude, CopyWork, Ring, Whisper, Withhold
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, DisputeEnded, Slashed
@@ -106,8 +105,7 @@ def play(setting: Setting, seed: int) -> Played:
 
 def _cheat(setting: Setting, number: int, ring: Ring, accomplices: frozenset[Address]) -> Worker:
     adversary = setting.adversary
-    conduct = HONEST if adversary.conduct == "none" else conduct_named(adversary.conduct, FIRST)
-    behaviours = adversary.behaviours(accomplices)
+    behaviours, conduct = adversary.behaviours(accomplices), conduct_named(adversary.conduct, FIRST)
     return Worker(f"cheat{number}", *behaviours, Whisper(ring), conduct=conduct)
 
 

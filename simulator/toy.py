@@ -19,6 +19,7 @@ from verification.errors import BadEvidence, Refused, Unavailable
 from verification.executor import StepFailed
 from verification.layout import summary_of
 from verification.manifest import (
+    PROTOCOL_VERSION,
     Assumptions,
     BundleRef,
     DataRef,
@@ -286,7 +287,7 @@ class ToyExecutor:
 
 
 class ToyEngine:
-    """The engine that `trainer.rounds.training` asks for; a handle is a tuple of tensors."""
+    """The engine that `trainer.rounds.engine` asks for; a handle is a tuple of tensors."""
 
     def __init__(self) -> None:
         """Use an executor of its own."""
@@ -334,6 +335,10 @@ class ToyEngine:
     def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """Execute one node."""
         return self.executor.execute_node(ARITHMETIC, number, node, inputs)
+
+    def agrees(self, digest: Digest, inputs: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> bool:
+        """Return whether executing again makes the same."""
+        return self.digests(self.run(digest, [inputs])) == self.digests(made)
 
     def loss(self, contribution: tuple[Tensor, ...]) -> float:
         """Return the toy's loss."""
@@ -399,7 +404,7 @@ def minimal(**changes: Any) -> Manifest:
         parts[name] = dataclasses.replace(part, **{key: changes.pop(key) for key in known & changes.keys()})
     assert not changes, f"no such fields: {changes}"
     return Manifest(
-        version=Count(1), arithmetic=ARITHMETIC, title="toy", seed=ZERO,
+        version=Count(PROTOCOL_VERSION), arithmetic=ARITHMETIC, title="toy", seed=ZERO,
         programs=programs(parts["work"].max_steps, parts["work"].batch, parts["work"].slots, chain),
         units=WorkUnits(Count(5), Count(10), Count(5)),
         data=DataRef(tensor_digest(DATA.tensors[0]), ZERO, Count(RECORDS), Count(RECORD)),

@@ -32,7 +32,7 @@ from verification.honest.actions import (
 from verification.ledger.log import Genesis
 from verification.manifest import Manifest, cost_of_round
 from verification.state import Member, Stage, State
-from verification.units import MILLION, Address, Amount, Millis
+from verification.units import MILLION, Address, Amount, Digest, Millis
 
 E = TypeVar("E", bound=Effect)
 SUBMITTER = Address(b"submitter".ljust(20, b"\0"))
@@ -75,7 +75,7 @@ class World:
         rounds = manifest.work.rounds if funded is None else funded
         self.deposit = Amount(cost_of_round(manifest) * rounds)
         balances = tuple((actor.address, funds_of(actor)) for actor in actors)
-        genesis = Genesis(manifest, "toy", SUBMITTER, balances, self.deposit)
+        genesis = Genesis(manifest, "toy", Digest(rng.randbytes(32)), SUBMITTER, balances, self.deposit)
         self.clock = Clock(Millis(0))
         self.ledger = MemoryLedger.found(genesis, self.clock, is_checked=check is not None)
         self.actors = list(actors)

@@ -20,7 +20,9 @@ for _entry in entry_points(group="proofswarm.commands"):
     app.add_typer(_entry.load(), name=_entry.name)
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
+Device = Annotated[str, typer.Option(help="What computes: cpu, cuda or cuda:N.")]
 INTERRUPTED = 130
+UNSOUND = "Accept parameters under which cheating pays."
 MAX_STAKE, MAX_ROUND, MAX_GIB = 2**62, 2**31 - 1, 2**20
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
@@ -45,11 +47,12 @@ def demo(
     text: Annotated[
         Path | None, typer.Option(help="Text to train on instead of the Python reference.")
     ] = None,
+    device: Device = "cpu",
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.commands.demo import DemoSettings, run_demo
 
-    raise typer.Exit(run_demo(DemoSettings(out, cheat, rounds, workers, verifiers, seed, text)))
+    raise typer.Exit(run_demo(DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device)))
 
 
 @app.command()
@@ -60,27 +63,28 @@ def doctor(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
     ] = None,
+    device: Device = "cpu",
 ) -> None:
     """Is this machine bit-exact, and how fast? Exits with 1 when it must not stake."""
     from trainer.commands.doctor import examine
     from trainer.folder import RunFolder
+    from trainer.programs.options import peer_options
 
-    raise typer.Exit(examine(json_file, None if run is None else RunFolder(run).checked()))
+    folder = None if run is None else RunFolder(run).checked()
+    raise typer.Exit(examine(json_file, folder, peer_options(device)))
 
 
 @run_app.command("create")
 def run_create(
     job: Annotated[Path, typer.Argument(help="Job file (TOML); the README shows one.")],
     out: Out = Path("runs/new"),
-    unsafe_economics: Annotated[
-        bool, typer.Option("--unsafe-economics", help="Allow parameters under which cheating pays.")
-    ] = False,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
 ) -> None:
     """Trace a job's model and open the run on a new local ledger."""
     from trainer.runs.create import create_run
     from trainer.runs.job import read_job
 
-    created = create_run(read_job(job), job.parent, out, typer.echo, unsafe_economics)
+    created = create_run(read_job(job), job.parent, out, typer.echo, accept_unsound)
     created.folder.job.write_bytes(job.read_bytes())
     typer.echo(
         f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"
@@ -103,35 +107,42 @@ def peer(
     memory: Annotated[
         float | None,
         typer.Option(
-            min=0, max=MAX_GIB, help="GiB a program may need; by default what machine and container have."
+            min=0,
+            max=MAX_GIB,
+            help="GiB a program may need; by default what machine and container, or GPU, have.",
         ),
     ] = None,
+    device: Device = "cpu",
     cheat: Annotated[str, typer.Option(help=f"For experiments, joined by commas: {CHEATS}.")] = "none",
     cheat_from: Annotated[
         int, typer.Option(min=0, max=MAX_ROUND, help="Round in which cheating begins.")
     ] = 3,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
 ) -> None:
     """Join a run and take part until it has ended."""
     import trio
 
     from p2p.identity import load
-    from trainer.compute.memory import usable_memory
     from trainer.folder import RunFolder
-    from trainer.peer.rogue import Rogue
-    from trainer.peer.runtime import Peer, PeerConfig, run_peer
+    from trainer.peer.rogue import misbehaving
+    from trainer.peer.runtime import PeerConfig, run_peer
+    from trainer.programs.options import peer_options
     from trainer.rounds.cheats import names_in, roles_of
     from verification.statements import VERIFIER, WORKER
+    from verification.units import Count
 
     if role not in (WORKER, VERIFIER):
         raise UserError(f"unknown role {role!r}: choose worker or verifier")
     if role not in roles_of(names_in(cheat)):
         raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
     folder = RunFolder(run).checked()
-    bytes_allowed = usable_memory() if memory is None else int(memory * 2**30)
+    options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
+    label = {"cheat": cheat, "cheat_from": cheat_from}
     config = PeerConfig(
-        folder, key.stem, load(key), role, listen, threads, stake, cheat, cheat_from, bytes_allowed, _tell
-    )
-    trio.run(run_peer, config, Peer if cheat == "none" else Rogue)
+        folder, key, load(key), role, listen, threads, stake, options, _tell,
+        label=label, accept_unsound=accept_unsound,
+    )  # fmt: skip
+    trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 
 @app.command()

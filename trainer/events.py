@@ -2,6 +2,7 @@
 what only the peer saw (losses, bytes, refusals). Reports are made from both."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,7 +40,7 @@ class EventLog:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._file: TextIO = os.fdopen(_open_private(path), "a", encoding="utf-8")
         self._peer, self._tell = peer, tell
         if torn:
             self._file.write("\n")
@@ -54,6 +55,13 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _open_private(path: Path) -> int:
+    """Open a file for its owner only: it says what a verifier found before the verdict is revealed."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.fchmod(handle, 0o600)
+    return handle
 
 
 def read_events(path: Path) -> Iterator[Event]:

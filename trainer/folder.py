@@ -18,8 +18,9 @@ class RunFolder:
     job.toml           what `run create` was given
     model.json         Hugging Face config and parameter names, to export the model
     blobs/             programs, data and start state, by digest
-    keys/NAME.key      one key per account
-    peers/NAME/        a peer's store and signed statements, and a lock while it runs
+    keys/NAME.key      one key per account; beside it 0xACCOUNT.said.sqlite, all that the account ever signed
+    peers/NAME/        a peer's store, for nobody else to read
+    peers/0xACCOUNT.lock   held while a peer of the account runs
     events/NAME.jsonl  a peer's record
     evidence/          a file for each conviction, which `proofswarm verify` checks
     """
@@ -65,6 +66,10 @@ class RunFolder:
         """The folder of one peer's own files."""
         return self.path / "peers" / name
 
+    def lock(self, account: str) -> Path:
+        """What a running peer of an account holds."""
+        return self.path / "peers" / f"{account}.lock"
+
     def log(self, name: str) -> Path:
         """The event log of one peer."""
         return self.events / f"{name}.jsonl"
@@ -79,9 +84,8 @@ class RunFolder:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a peer's folder for this process, as long as it lives; raises UserError when another one has it."""
-    path = folder / "lock"
+def alone(path: Path) -> Iterator[None]:
+    """Hold an account's lock for this process, as long as it lives; raises UserError when another one has it."""
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -100,7 +104,7 @@ def _lock(held: int, path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
-            f"{path.parent.name} already runs in another process: end that one, or join with a key of another name"
+            f"{path.stem} already runs in another process: end that one, or join with another key"
         ) from error
     except OSError as error:
         raise UserError(

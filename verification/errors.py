@@ -8,6 +8,7 @@
     │   ├── Refused           a well-formed statement that the law does not admit now
     │   └── BadEvidence       an opening or evidence that does not match what it must open
     └── Unavailable           nobody's fault: bytes or a peer out of reach; try again later
+        └── Unsound           this machine's fault: it makes two different things of one step; try again much later
 
 Anything else that escapes is our own bug and must crash loudly.
 """
@@ -43,3 +44,7 @@ class BadEvidence(Violation):
 
 class Unavailable(ProofswarmError):
     """Bytes or a peer cannot be had at the moment; retrying may help."""
+
+
+class Unsound(Unavailable):
+    """This machine computes one thing in two ways and gets two results: it must not stand by either."""

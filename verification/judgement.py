@@ -42,7 +42,7 @@ def _facts(state: State, session: Session, key: AuditKey) -> Facts:
     verifier, work, worker = key
     opening, reveal = state.rounds[work].openings.get(worker), session.reveals.get(key)
     member, is_convicted = state.members[verifier], (work, worker) in state.convicted
-    has_link = verifier in session.links
+    has_link = verifier in session.links or not session.has_links
     return Facts(
         has_link=has_link,
         is_due=is_duty(state, session, key),

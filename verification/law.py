@@ -65,13 +65,16 @@ def found(
     deposit: Amount,
     now: Millis,
 ) -> State:
-    """Return the state of a new run; raises Refused when the deposit cannot pay one round. (SPEC.md 3.1, 7.1)"""
+    """Return the state of a new run; raises Refused when the deposit cannot pay one round. (SPEC.md 3.1, 7.1)
+
+    `chain` names this ledger and no other: all that is said here, and every secret that a peer makes for the run,
+    depends on it.
+    """
     needed = cost_of_round(manifest)
     if deposit < needed:
         raise Refused(f"the deposit of {deposit} does not cover a round's worst case of {needed}")
-    return State(
-        manifest, run_id(manifest), chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now
-    )
+    run = run_id(manifest, chain)
+    return State(manifest, run, chain, submitter, GENESIS_HEAD, dict(balances), deposit, now, now)
 
 
 def head_of(state: State, number: Round) -> Digest:

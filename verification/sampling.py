@@ -4,7 +4,9 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
+from math import isqrt
 
 from verification.digest import integer, tagged
 from verification.manifest import Manifest, counted, leaves_warranted
@@ -24,14 +26,26 @@ def next_beacon(previous: Digest, links: Sequence[Digest], commitments: Sequence
     return tagged("beacon", previous, b"".join(sorted(links)), b"".join(sorted(commitments)))
 
 
-def chain_tip(seed: bytes, length: int) -> Digest:
-    """Return the end of a hash chain of `length` links that starts at `seed`."""
-    return chain_link(seed, length, 0)
-
-
 def chain_link(seed: bytes, length: int, number: int) -> Digest:
-    """Return link `number` of a chain: link 0 is the tip, each later link hashes to the one before."""
-    return earlier_link(tagged("link-seed", seed), length - number)
+    """Return link `number` of a chain: link 0 is the tip, each later link hashes to the one before.
+
+    Raises ValueError for a link that the chain has not: it would be one that has been shown.
+    """
+    if not 0 <= number <= length:
+        raise ValueError(f"a chain of {length} links has no link {number}")
+    marks, stride = _marks(seed, length)
+    place, rest = divmod(length - number, stride)
+    return earlier_link(marks[place], rest)
+
+
+@lru_cache(maxsize=256)
+def _marks(seed: bytes, length: int) -> tuple[tuple[Digest, ...], int]:
+    """Return so many links, from the last on, that every other one is near: a chain is as long as a run."""
+    stride = isqrt(length) + 1
+    marks = [tagged("link-seed", seed)]
+    for _ in range(length // stride):
+        marks.append(earlier_link(marks[-1], stride))
+    return tuple(marks), stride
 
 
 def earlier_link(link: Digest, distance: int) -> Digest:
@@ -78,9 +92,9 @@ def assign(
 
 
 def _draw_slots(manifest: Manifest, beacon: Digest, able: Sequence[Member], slots: int) -> list[Member]:
-    """Return who works, drawn one after another; chances follow the work that stakes allow, not the names they have."""
+    """Return who works, drawn one after another; chances follow the work that each may be given, not the names."""
     rest = sorted(able, key=lambda member: member.address)
-    weights = [leaves_warranted(manifest, member.stake) for member in rest]
+    weights = [_most_leaves(manifest, member) for member in rest]
     drawn: list[Member] = []
     while len(rest) > slots - len(drawn) > 0:
         sums = list(accumulate(weights))

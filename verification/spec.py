@@ -7,6 +7,7 @@ from typing import Any
 
 from verification.cases import CASES
 from verification.law import HANDLERS
+from verification.operators import OPERATORS
 from verification.statements import OfRound
 from verification.transitions import TRANSITIONS, never
 
@@ -14,7 +15,16 @@ PAGES = ("SPEC.md", "SPEC-ledger.md", "SPEC-honest.md", "SPEC-economics.md")
 """The pages of the SPEC. Rules are numbered across all of them."""
 
 CONSTANTS = {
-    "manifest": ("PROTOCOL_VERSION", "MAX_COMMITTEE"),
+    "manifest": (
+        "PROTOCOL_VERSION",
+        "MAX_COMMITTEE",
+        "MAX_ROUNDS",
+        "MAX_SLOTS",
+        "MAX_VERIFIERS",
+        "MAX_RECORDS",
+        "MAX_WINDOW",
+        "MAX_GRADES",
+    ),
     "codec": ("MAX_MESSAGE", "MAX_ITEMS"),
     "statements": ("MAX_STATEMENT", "MAX_ENTRIES"),
     "content": ("CHUNK_BYTES",),
@@ -23,7 +33,8 @@ CONSTANTS = {
     "sampling": ("SPREAD", "SLACK"),
     "outer": ("SHARE", "CLIP_UNIT"),
     "state": ("RECENT_ROUNDS",),
-    "units": ("MILLION",),
+    "units": ("MILLION", "MAX_AMOUNT"),
+    "staking": ("MAX_NODE_WORK",),
     "ledger.local": ("FORMAT", "APPLICATION", "BUSY_SECONDS"),
 }
 """The numbers that another implementation must share, by module of `verification`."""
@@ -62,6 +73,16 @@ def statements() -> str:
     return _table(("kind", "of the", "what it does"), rows)
 
 
+def operators() -> str:
+    """Return what a node of each operator costs."""
+    costs: dict[str, list[str]] = {}
+    for name, operator in sorted(OPERATORS.items(), key=lambda item: (item[1].price, item[0])):
+        price = "n" if operator.price == 1 else f"{operator.price}n"
+        cost = "1" if operator.is_view else "1 + 2MKN" if operator.multiplies else f"1 + {price}"
+        costs.setdefault(cost, []).append(name)
+    return _table(("work units", "operators"), [(cost, ", ".join(names)) for cost, names in costs.items()])
+
+
 def constants() -> str:
     """Return the constants with their values and modules."""
     rows = [
@@ -76,6 +97,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "transitions": transitions,
     "cases": cases,
     "statements": statements,
+    "operators": operators,
     "constants": constants,
 }
 

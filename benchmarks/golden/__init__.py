@@ -10,21 +10,22 @@ import json
 import lzma
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from trainer import exact
 from trainer.programs.conversion import bundle_of, to_torch
+from trainer.programs.devices import products_for
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.options import NODE_BY_NODE, Loops, RunOptions
 from verification import codec
 from verification.program import Port, Program
 from verification.tensors import Bundle, digest_of
 
 FOLDER = Path(__file__).parent
 STEPS = 20
-MODES: dict[str, dict[str, Any]] = {"eager": {}, "compiled": {"compiled": True}}
-"""Options of LoadedProgram by the name of a way to execute on a CPU; every one gives the same bits."""
+MODES = {"eager": NODE_BY_NODE, "compiled": RunOptions(loops=Loops.ALWAYS)}
+"""Ways to execute on a CPU by name; every one gives the same bits."""
 MAX_FILE = 1 << 26
 START_SEED = b"proofswarm golden start"
 START_STD = 0.05
@@ -65,31 +66,32 @@ def write(name: str, golden: Golden) -> None:
 
 
 def train(
-    golden: Golden, steps: int = STEPS, device: str = "cpu", every: int = 1, **options: Any
+    golden: Golden, steps: int = STEPS, options: RunOptions = NODE_BY_NODE, every: int = 1
 ) -> list[str]:
     """Return the digests that this machine reaches, in the order of `expected`; of a shorter run when `steps` is less.
 
     Steps are digested `every` so many: on models this small hashing takes as long as training.
-    `options` go to every LoadedProgram. Raises BackendFault when compiled loops were asked for and dropped.
+    Raises UserError as `products_for`, BackendFault when compiled loops were asked for and dropped.
     """
-    if device != "cpu":
-        options["device"] = device
+    products = products_for(options)
+    device = products.device
     state = start(golden.prologue, device)
     data = [to_torch(tensor).to(device) for tensor in golden.data.tensors]
-    working = LoadedProgram(golden.prologue, **options).run([*state, *data])
-    digests, inner = [_digest(working)], LoadedProgram(golden.inner, **options)
+    working = LoadedProgram(golden.prologue, options, products).run([*state, *data])
+    digests, inner = [_digest(working)], LoadedProgram(golden.inner, options, products)
     for number in range(1, steps + 1):
         working = inner.run(working)
         if number % every == 0:
             digests.append(_digest(working))
-    if options.get("compiled") is True and not inner.is_compiled:
+    if options.loops is Loops.ALWAYS and not inner.is_compiled:
         raise exact.BackendFault("compiled loops gave other numbers than the kernels and were dropped")
-    contribution = LoadedProgram(golden.epilogue, **options).run([*state, *working])
-    ended = LoadedProgram(golden.outer, **options).run([*state, *contribution * 3, WEIGHTS.to(device)])
+    contribution = LoadedProgram(golden.epilogue, options, products).run([*state, *working])
+    outer = LoadedProgram(golden.outer, options, products)
+    ended = outer.run([*state, *contribution * 3, WEIGHTS.to(device)])
     return [*digests, _digest(contribution), _digest(ended)]
 
 
-def start(prologue: Program, device: str) -> list[torch.Tensor]:
+def start(prologue: Program, device: torch.device) -> list[torch.Tensor]:
     """Return the state bundle that a golden run starts from: the same bits on every machine."""
     ports = [port for port in prologue.inputs if port.name.startswith(("parameter/", "momentum/"))]
     return [_start(port).to(device) for port in ports]

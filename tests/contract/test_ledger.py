@@ -51,7 +51,7 @@ def genesis() -> Genesis:
     manifest = minimal(slots=8, min_workers=8, stall=STALL)
     balances = tuple((address_of(secret(name)), Amount(20_000)) for name in NAMES)
     deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
-    return Genesis(manifest, "toy", Address(bytes(20)), balances, deposit)
+    return Genesis(manifest, "toy", ZERO, Address(bytes(20)), balances, deposit)
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS)

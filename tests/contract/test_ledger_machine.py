@@ -13,6 +13,7 @@ from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.memory import Clock
 from simulator.toy import START, minimal
 from tests.contract.ledgers import KINDS, Run, log_of
+from verification.digest import ZERO
 from verification.errors import Violation
 from verification.honest.actions import Say
 from verification.honest.decide import decide
@@ -35,7 +36,7 @@ class LedgerMachine(RuleBasedStateMachine):
         manifest = minimal(rounds=2, audit_rate=0)
         deposit = Amount(cost_of_round(manifest) * 2)
         balances = tuple((actor.address, Amount(20_000)) for actor in self.actors)
-        genesis = Genesis(manifest, "toy", Address(bytes(20)), balances, deposit)
+        genesis = Genesis(manifest, "toy", ZERO, Address(bytes(20)), balances, deposit)
         self.run = kind(Path(self.folder.name), genesis, self.clock)
         self.handles = [self.run.opened() for _ in range(HANDLES)]
         self.blobs = Blobs()

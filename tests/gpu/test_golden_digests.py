@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import golden
 from trainer import exact
+from trainer.programs.options import RunOptions
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,7 +34,7 @@ def precision(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("name", golden.names())
 def test_training_reaches_the_golden_digests(name: str) -> None:
-    found = golden.train(golden.read(name), device="cuda")
+    found = golden.train(golden.read(name), options=RunOptions("cuda"))
     print(f"{name} after {golden.STEPS} steps: {found[golden.STEPS]}")
     assert found == golden.expected()[name]
 
@@ -85,4 +86,4 @@ def test_products_give_the_same_bits(shape: tuple[int, int, int], bits: int) -> 
 def _product(left: torch.Tensor, right: torch.Tensor, bits: int) -> torch.Tensor:
     ea, eb = exact.row_exponent(left, -1), exact.row_exponent(right, -2)
     qa, qb = exact.quantise(left, ea, -1, bits), exact.quantise(right, eb, -2, bits)
-    return exact.product(qa, ea, qb, eb, bits)
+    return exact.product(qa, ea, qb, eb, bits, exact.Products(left.device))

@@ -40,7 +40,7 @@ def ledger_file(tmp_path: Path) -> Path:
     balances = tuple((signing.address_of(secret), Amount(20_000)) for secret in secrets)
     deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
     path = tmp_path / "run.ledger"
-    create(path, Genesis(manifest, "toy", Address(bytes(20)), balances, deposit), system_clock())
+    create(path, Genesis(manifest, "toy", ZERO, Address(bytes(20)), balances, deposit), system_clock())
     return path
 
 
@@ -176,7 +176,7 @@ def test_a_second_run_does_not_overwrite_the_first(ledger_file: Path) -> None:
     deposit = Amount(cost_of_round(manifest) * manifest.work.rounds)
     before = ledger_file.read_bytes()
     with pytest.raises(UserError, match="exists already"):
-        create(ledger_file, Genesis(manifest, "toy", Address(bytes(20)), (), deposit), system_clock())
+        create(ledger_file, Genesis(manifest, "toy", ZERO, Address(bytes(20)), (), deposit), system_clock())
     assert ledger_file.read_bytes() == before
 
 
@@ -197,7 +197,9 @@ def test_a_failure_that_is_no_refusal_closes_the_handle_and_keeps_nothing(ledger
     )
     secret = hashlib.sha256(b"a").digest()
     body = Join("worker", Amount(10_000), Count(1), ZERO, "/toy/a")
-    data = sign_statement(secret, make_statement("toy", ledger.state.run, law.GENESIS_HEAD, body))
+    data = sign_statement(
+        secret, make_statement(ledger.state.chain, ledger.state.run, law.GENESIS_HEAD, body)
+    )
     with pytest.raises(sqlite3.IntegrityError, match="disk full"):
         ledger.submit(data)
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):

@@ -31,7 +31,7 @@ from verification.content import chunk_digest
 from verification.digest import ZERO, tagged
 from verification.evidence.retrial import verify
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
-from verification.manifest import BundleRef, Place, run_id
+from verification.manifest import BundleRef, Place
 from verification.sampling import leaf_steps
 from verification.state import Phase, Ruling, Stage, Standing
 from verification.statements import (
@@ -54,7 +54,7 @@ def made(folder: Path, workers: int, verifiers: int, **changes: Any) -> RunFolde
     keys = {name.replace("__", "."): value for name, value in changes.items()}
     sizes = {"swarm.workers": workers, "swarm.min_workers": workers, "swarm.verifiers": verifiers}
     sizes |= {"swarm.min_verifiers": verifiers, "accounts.peers": workers + verifiers}
-    return make_run(folder, {**sizes, **keys}, is_toy=keys.get("swarm.audit_rate") == 0.0).folder
+    return make_run(folder, {**sizes, **keys}, accept_unsound=keys.get("swarm.audit_rate") == 0.0).folder
 
 
 def assert_nobody_contradicts_itself(folder: RunFolder, peers: list[PeerProcess]) -> None:
@@ -63,7 +63,7 @@ def assert_nobody_contradicts_itself(folder: RunFolder, peers: list[PeerProcess]
     assert all(len(datas) == 1 for datas in said.values())
     on_ledger = {data for datas in said.values() for data in datas}
     for peer in peers:
-        connection = sqlite3.connect(folder.peer(peer.name) / "said.sqlite")
+        connection = sqlite3.connect(folder.keys / f"{peer.account}.said.sqlite")
         journal = {bytes(data) for (data,) in connection.execute("SELECT data FROM said")}
         connection.close()
         own = {
@@ -252,12 +252,12 @@ class Liar:
 
     def __init__(self, folder: RunFolder) -> None:
         """Take the last worker's key."""
-        manifest = read_genesis(folder.ledger).manifest
+        genesis = read_genesis(folder.ledger)
         self.identity = load(folder.keys / "peer-2.key")
-        self.run, self.lies = run_id(manifest), 0
+        self.run, self.lies = genesis.run, 0
         self.post = PostOffice(self.identity, self.run, system_clock)
         self.news = Rumours(self.post, tuple, system_clock)
-        self.ledger = LocalLedger(folder.ledger, make_executor(manifest, _store(folder)))
+        self.ledger = LocalLedger(folder.ledger, make_executor(genesis.manifest, _store(folder)))
         self.info = BlobInfo(Count(1000), (chunk_digest(b"x" * 1000),))
         self.post.register(LIST, self._list)
         self.post.register(CHUNK, self._chunk)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks import golden
 from trainer.compute import frames
+from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import Job, Rounds
+from trainer.rounds.training import Rounds
 from verification import codec
 from verification.manifest import Manifest
 from verification.outer import outer_inputs
@@ -91,7 +93,7 @@ def main() -> None:
         if isinstance(order, Setup):
             manifest = codec.decode(Manifest, order.manifest)
             programs = {program_digest(encoded): encoded for encoded in order.programs}
-            rounds = Rounds(TorchEngine(programs, compiled=mode == "compiled"), manifest, order.data)
+            rounds = Rounds(TorchEngine(programs, golden.MODES[mode]), manifest, order.data)
             continue
         assert rounds is not None
         sink.write(frames.pack(frame.order, answer(rounds, manifest.work.slots, order)))

@@ -6,21 +6,23 @@ tracer, as an auditor's machine would not.
 
 import json
 import sys
+from dataclasses import replace
 
 import torch
 
 from benchmarks import golden
 from trainer import exact
+from trainer.programs.options import forced_product
 
 
 def main() -> None:
     """Train the runs named on the command line, after threads, steps, how many make a digest, and eager or compiled."""
     threads, steps, every, mode, *names = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    options = {"every": int(every), **golden.MODES[mode]}
-    digests = {name: golden.train(golden.read(name), int(steps), **options) for name in names}
-    product = exact.forced_backend()
-    refused = exact.verdict(product) if product else ""
+    product = forced_product()
+    refused = exact.Products().verdict(product) if product else ""
+    options = replace(golden.MODES[mode], product="" if refused else product)
+    digests = {name: golden.train(golden.read(name), int(steps), options, int(every)) for name in names}
     took = {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),

@@ -10,6 +10,7 @@ from simulator.toy import START, minimal
 from trainer.rounds.cheats import conduct_named
 from verification import law
 from verification.adversaries import Forge, Throw
+from verification.digest import ZERO
 from verification.errors import Violation
 from verification.honest.actions import (
     Results,
@@ -40,7 +41,7 @@ class Arena:
         manifest = minimal(rounds=3, audit_rate=700_000, committee=committee)
         deposit = Amount(cost_of_round(manifest) * funded)
         balances = tuple((a.address, Amount(50_000)) for a in [*self.honest, *self.others])
-        genesis = Genesis(manifest, "toy", Address(b"submitter".ljust(20, b"\0")), balances, deposit)
+        genesis = Genesis(manifest, "toy", ZERO, Address(b"submitter".ljust(20, b"\0")), balances, deposit)
         self.ledger = MemoryLedger.found(genesis, Clock(Millis(0)))
         self.blobs = Blobs()
         self.blobs.put(START)

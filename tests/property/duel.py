@@ -8,7 +8,8 @@ from typing import Any
 
 from simulator.toy import DATA, START, ToyEngine, ToyExecutor, minimal, reference, vector
 from trainer.rounds import reexecution
-from trainer.rounds.training import Disputed, Job, Rounds
+from trainer.rounds.engine import Job
+from trainer.rounds.training import Disputed, Rounds
 from verification import disputes, law
 from verification.digest import ZERO, integer, tagged
 from verification.executor import Now, failed

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.exact import (
+    Products,
     exact_mean,
     exact_sum,
     integer_product,
@@ -21,8 +22,8 @@ from trainer.exact import (
     uniform_bits,
 )
 from trainer.exact.backends import REFERENCE
-from trainer.exact.choice import serving
 
+PRODUCTS = Products()
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -55,7 +56,7 @@ def test_integer_products_in_any_order_blocks_and_threads(case: Case, threads: i
     wanted = [[sum(x * b[k][j] for k, x in enumerate(row)) for j in range(len(b[0]))] for row in a]
     qa, qb = torch.tensor(a, dtype=torch.int16), torch.tensor(b, dtype=torch.int16)
     torch.set_num_threads(threads)
-    for name in (*serving(qa.device, bits, len(b)), REFERENCE):
+    for name in (*PRODUCTS.serving(bits, len(b)), REFERENCE):
         assert integer_product(qa, qb, bits, name).tolist() == wanted
         assert integer_product(qa[:, order], qb[order], bits, name).tolist() == wanted
         parts = [integer_product(qa[:, k], qb[k], bits, name) for k in (slice(cut), slice(cut, None))]
@@ -74,7 +75,7 @@ def test_large_products_agree_under_any_thread_count(m: int, k: int, n: int, bat
     wanted = torch.matmul(qa.to(torch.int64), qb.to(torch.int64))
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
-        for name in serving(qa.device, bits, k):
+        for name in PRODUCTS.serving(bits, k):
             assert torch.equal(integer_product(qa, qb, bits, name).to(torch.int64), wanted)
 
 
@@ -88,7 +89,7 @@ def test_float_products_in_any_order(values: list[float], random: Random) -> Non
 
     def whole(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         ex, ey = row_exponent(x, -1), row_exponent(y, -2)
-        return product(quantise(x, ex, -1), ex, quantise(y, ey, -2), ey)
+        return product(quantise(x, ex, -1), ex, quantise(y, ey, -2), ey, 14, PRODUCTS)
 
     assert torch.equal(whole(a, b), whole(a[:, order], b[order]))
 

@@ -6,13 +6,14 @@ import itertools
 import math
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.toy import minimal
-from verification import money
+from verification import money, sampling
 from verification.causes import Cause, Reason
 from verification.digest import ZERO, integer, tagged
 from verification.errors import BadEvidence
@@ -23,7 +24,6 @@ from verification.sampling import (
     SPREAD,
     assign,
     chain_link,
-    chain_tip,
     draw_committee,
     draw_verifier,
     duty_rates,
@@ -242,10 +242,33 @@ def test_links_lead_back_to_the_tip_and_only_by_their_distance(
     seed: bytes, length: int, data: st.DataObject
 ) -> None:
     number = data.draw(st.integers(1, length))
-    link, tip = chain_link(seed, length, number), chain_tip(seed, length)
+    link, tip = chain_link(seed, length, number), chain_link(seed, length, 0)
     assert earlier_link(link, number) == tip
     assert earlier_link(link, number - 1) != tip
     assert earlier_link(link, 1) == chain_link(seed, length, number - 1)
+    for wrong in (-1, length + 1):
+        with pytest.raises(ValueError, match=f"has no link {wrong}"):
+            chain_link(seed, length, wrong)
+
+
+def test_a_link_of_a_long_chain_takes_few_hashes_once_the_chain_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    length, made, tagged = 100_000, 0, sampling.tagged
+
+    def counted(*parts: Any) -> Digest:
+        nonlocal made
+        made += 1
+        return tagged(*parts)
+
+    monkeypatch.setattr(sampling, "tagged", counted)
+    tip = chain_link(b"long", length, 0)
+    assert length <= made <= length + 320
+    for number in (1, 2, 777, length - 1, length):
+        made, link = 0, chain_link(b"long", length, number)
+        assert made <= 320
+        if number < 1000:
+            assert earlier_link(link, number) == tip
 
 
 @given(

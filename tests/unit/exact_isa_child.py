@@ -6,12 +6,11 @@ import sys
 
 import torch
 
-from trainer.exact import BACKENDS, product, uniform_bits
+from trainer.exact import BACKENDS, BackendFault, Products, product, uniform_bits
 from trainer.exact.backends import int8_matmul
-from trainer.exact.choice import chosen_backends, force_backend, serving, verdict
+from trainer.programs.options import forced_product
 
 SHAPES = ((0, 97, 130, 65), (0, 64, 1100, 70), (6, 33, 64, 48))
-CPU = torch.device("cpu")
 
 
 def operands(bits: int, batch: int, m: int, k: int, n: int) -> tuple[torch.Tensor, ...]:
@@ -27,7 +26,7 @@ def operands(bits: int, batch: int, m: int, k: int, n: int) -> tuple[torch.Tenso
     return left, torch.arange(m).view(m, 1) % 9 - 4, right, torch.arange(n) % 7 - 3
 
 
-def digests() -> dict[str, str]:
+def digests(products: Products) -> dict[str, str]:
     """One digest over all products of the choice, and one per certified backend."""
     found = {}
     for name in (None, *BACKENDS):
@@ -35,8 +34,8 @@ def digests() -> dict[str, str]:
         for bits in (8, 14):
             for shape in SHAPES:
                 left, ea, right, eb = operands(bits, *shape)
-                if name is None or name in (*serving(CPU, bits, left.shape[-1]), "int64"):
-                    result = product(left, ea, right, eb.view(1, -1), bits, name)
+                if name is None or name in (*products.serving(bits, left.shape[-1]), "int64"):
+                    result = product(left, ea, right, eb.view(1, -1), bits, name or products)
                     state.update(result.numpy().tobytes())
                     served = True
                 else:
@@ -54,8 +53,11 @@ def saturates() -> bool:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
-    verdicts = {name: verdict(name) for name in BACKENDS}
-    made = digests()
-    force_backend(None)
-    chosen = sorted(set(chosen_backends().values()))
+    try:
+        products = Products(forced=forced_product())
+    except BackendFault:  # a saturating int8 kernel serves nothing
+        products = Products()
+    verdicts = {name: products.verdict(name) for name in BACKENDS}
+    made = digests(products)
+    chosen = sorted(set(products.chosen.values()))
     print(json.dumps({"verdicts": verdicts, "digests": made, "chosen": chosen, "saturates": saturates()}))

@@ -309,6 +309,24 @@ CONTRACTS = [
         "import trainer.peer.runtime",
         "verification.ledger.local",
     ),
+    (
+        "the honest peer knows no",
+        "trainer/peer/runtime.py",
+        "import trainer.peer.deeds",
+        "verification.adversaries.playbook",
+    ),
+    (
+        "the honest peer knows no",
+        "trainer/compute/process.py",
+        "import trainer.rounds.engine",
+        "trainer.rounds.cheats",
+    ),
+    (
+        "the honest peer knows no",
+        "trainer/commands/report.py",
+        "import trainer.peer.policy",
+        "trainer.peer.rogue",
+    ),
 ]
 """(contract, module, what it imports, what that one then must not import)"""
 

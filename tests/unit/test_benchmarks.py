@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import bars, dispute, exact, golden, gpu, kahan, losses
+from benchmarks import bars, dispute, exact, golden, gpu, kahan, losses, report
 from benchmarks.bfloat16 import Widened, WideProducts
 from benchmarks.losses import Run
 from benchmarks.opponent import OPPONENTS
@@ -183,7 +183,7 @@ def test_the_gpu_summary_needs_every_digest() -> None:
         "exact_over_tf32_d512": 3.0,
     }
     with pytest.raises(UserError, match="sees no NVIDIA GPU"):
-        gpu.require("cuda:7")
+        report.run_gpu([], "cuda:7", 1, None)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from p2p.identity import load
 from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
+from trainer.commands.report import read_ledger
 from trainer.compute.children import python
 from trainer.folder import RunFolder, alone
 from trainer.runs.create import Created
 from verification.errors import Unavailable, UserError
 from verification.manifest import least_stake
+from verification.signing import checksum
 
 Mistake = Callable[[RunFolder], list[str]]
 
@@ -104,6 +107,9 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "key open to others": (lambda r: peer(r, key=written(r.path / "k.key", "x", 0o644)), "run: chmod 600"),
     "no key at all": (lambda r: peer(r, key=written(r.path / "k.key", "secret")), "not a key file"),
     "wrong role": (lambda r: peer(r, "--role", "boss"), "unknown role 'boss': choose worker or verifier"),
+    "unknown device": (lambda r: peer(r, "--device", "gpu"), "unknown device 'gpu': choose cpu, cuda or cuda:N"),
+    "a doctor for no device": (lambda r: ["doctor", "--device", "gpu"], "unknown device 'gpu'"),
+    "a demo on no device": (lambda r: ["demo", "--out", str(r.path), "--device", "gpu"], "unknown device 'gpu'"),
     "unknown cheat": (lambda r: peer(r, "--cheat", "fly"), "unknown cheat 'fly': choose one of none, skip-steps"),
     "no address": (lambda r: peer(r, "--listen", "here"), "not an address to listen on"),
     "address of others": (lambda r: peer(r, "--listen", "/ip4/192.0.2.1/tcp/0"), "cannot listen there"),
@@ -112,8 +118,8 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "altered ledger": (altered, "entry 0 does not continue the hash chain"),
     "peers is a file": (lambda r: instead(r.path / "peers", peer(r)), "cannot write there"),
     "events is a file": (lambda r: instead(r.events, peer(r)), "cannot write there"),
-    "missing blob": (lambda r: without(blob(r), peer(r)), "copy the run's folder"),
-    "damaged blob": (damaged, "holds it damaged: copy the run's folder again"),
+    "missing blob": (lambda r: without(blob(r), peer(r)), "copy the run's blobs/"),
+    "damaged blob": (damaged, "holds it damaged: copy the run's blobs/ again"),
     "report of nothing": (lambda r: ["report", str(r.keys)], "holds no run"),
     "missing job": (lambda r: ["run", "create", str(r.path / "no.toml")], "no such job file"),
     "malformed job": (lambda r: job(r, "[model"), "not TOML"),
@@ -151,13 +157,18 @@ def test_a_mistake_is_one_line_and_exit_status_2(
 def test_a_peer_refuses_to_run_twice(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.peer("peer-0").mkdir(parents=True)
-    with alone(run.peer("peer-0")):
-        assert called(peer(run), monkeypatch) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "peer-0 already runs in another process: end that one, or join with a key of another" in line
-        assert not run.log("peer-0").exists()
-    with alone(run.peer("peer-0")):
+    account = checksum(load(run.keys / "peer-0.key").address)
+    (run.path / "peers").mkdir()
+    shutil.copy(run.keys / "peer-0.key", run.keys / "again.key")
+    with alone(run.lock(account)):
+        for name in ("peer-0", "again"):
+            assert called(peer(run, key=run.keys / f"{name}.key"), monkeypatch) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert (
+                f"{account} already runs in another process: end that one, or join with another key" in line
+            )
+            assert not run.log(name).exists()
+    with alone(run.lock(account)):
         pass
 
 
@@ -218,6 +229,14 @@ def test_a_taken_port_ends_a_real_peer_with_one_line(run: RunFolder) -> None:
 
 
 @pytest.mark.slow
+def test_a_device_that_is_not_here_ends_a_real_peer_before_it_stakes(run: RunFolder) -> None:
+    assert_one_line(started(run, "--device", "cuda:9999"), 2, "no device 'cuda:9999': ")
+    ledger = read_ledger(run)
+    assert ledger.state.members == {}
+    ledger.close()
+
+
+@pytest.mark.slow
 def test_a_peer_that_the_run_refuses_ends_and_may_try_again(tiny_run: Created, run: RunFolder) -> None:
     least = least_stake(tiny_run.manifest)
     assert_one_line(started(run, "--stake", "5"), 2, f"a worker stakes at least {least}; see --stake")
@@ -243,7 +262,7 @@ def test_a_peer_that_is_broken_off_says_so_in_one_line(
     first = process.stdout.readline()
     while not process.stdout.readline().startswith("measured "):
         assert process.poll() is None
-    assert_one_line(started(run), 2, "peer-0 already runs in another process")
+    assert_one_line(started(run), 2, "already runs in another process")
     if who == "both":  # as Ctrl-C at a terminal does
         os.killpg(process.pid, number)
     else:

@@ -28,9 +28,14 @@ from trainer.programs.loops import again, compiled, emit, fusion, groups, layout
 from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
 from trainer.programs.loops.layouts import Layout
 from trainer.programs.operators import OPERATORS
+from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.builder import Builder, Value
 from verification.errors import UserError
+from verification.operators import operator_of
 from verification.program import Program, first_node, peak_bytes
+from verification.units import Count
+
+COMPILED, AUTO = RunOptions(loops=Loops.ALWAYS), RunOptions(loops=Loops.WORTHWHILE)
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="this machine has no C compiler")
 
@@ -45,7 +50,7 @@ def threads() -> Iterator[None]:
 
 def both(program: Program, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     """Run on compiled loops, the first time checked against the nodes' kernels, and node by node; all must be equal."""
-    loaded = LoadedProgram(program, compiled=True)
+    loaded = LoadedProgram(program, COMPILED)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made = loaded.run(inputs)
@@ -78,12 +83,14 @@ def test_neither_the_sign_of_a_zero_nor_that_of_a_nan_becomes_a_number() -> None
     assert seen[0] == seen[1] and len(seen[0]) == len(program.nodes)
 
 
-def test_what_runs_in_loops_is_on_the_allowlist() -> None:
-    assert set(OPERATORS) > fusion.ELEMENTWISE | fusion.REDUCTIONS
+def test_every_operator_that_loops_compute_is_tried_in_them() -> None:
+    program, _ = every_operator()
+    views = {name for name in OPERATORS if operator_of(name).is_view}
+    in_loops = {name for name, operator in OPERATORS.items() if operator.c or operator.reduces} - views
+    assert in_loops <= {node.operator for node in program.nodes}
     # What loops leave out runs on its own kernel; a new operator is right from the start, and listed here.
     apart = {"power", "concatenate", "select", "gather", "take_along", "scatter_sum", "product"}
-    views = {"view", "expand", "permute", "slice"}
-    assert set(OPERATORS) - fusion.ELEMENTWISE - fusion.REDUCTIONS == apart | views
+    assert set(OPERATORS) - in_loops - views == apart
 
 
 @st.composite
@@ -146,7 +153,7 @@ def test_a_models_training(name: str) -> None:
         torch.set_num_threads(count)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            digests = golden.train(golden.read(name), 3, compiled=True)
+            digests = golden.train(golden.read(name), 3, COMPILED)
         assert digests[:4] == golden.expected()[name][:4]
 
 
@@ -181,7 +188,7 @@ def test_most_of_a_model_runs_in_few_loops() -> None:
 
 def test_buffers_that_live_together_lie_apart() -> None:
     program = zoo.traced("llama").inner
-    loaded = LoadedProgram(program, compiled=True)._compiled
+    loaded = LoadedProgram(program, COMPILED)._compiled
     assert loaded is not None
     last: dict[int, int] = {}
     first: dict[int, int] = {}
@@ -217,17 +224,13 @@ def test_products_are_prepared_by_the_backend_that_is_chosen(
         return counted
 
     monkeypatch.setitem(exact.BACKENDS, "counting", dataclasses.replace(whole, prepare=prepare))
-    choice.forget_choices()
-    exact.force_backend("counting" if forced else None)
-    try:
-        b = Builder()
-        x, y = b.port("x", "float32", (96, 80)), b.port("y", "float32", (80, 70))
-        program = b.finish("inner", [("z", b.add(b.matmul(b.add(x, x), y), b.scalar(1.0)))])
-        both(program, [torch.randn(96, 80), torch.randn(80, 70)])
-        chosen = {place: name for place, name in exact.chosen_backends().items() if place.prepared}
-    finally:
-        exact.force_backend(None)
-        choice.forget_choices()
+    b = Builder()
+    x, y = b.port("x", "float32", (96, 80)), b.port("y", "float32", (80, 70))
+    program = b.finish("inner", [("z", b.add(b.matmul(b.add(x, x), y), b.scalar(1.0)))])
+    options = dataclasses.replace(COMPILED, product="counting" if forced else "")
+    loaded, inputs = LoadedProgram(program, options), [torch.randn(96, 80), torch.randn(80, 70)]
+    assert torch.equal(loaded.run(inputs)[0], loaded.run(inputs)[0]) and loaded.is_compiled
+    chosen = {place: name for place, name in loaded.products.chosen.items() if place.prepared}
     if forced:
         assert len(done) == 2 and not chosen
     else:  # both were measured, and the two runs were done by the faster
@@ -255,7 +258,7 @@ def test_a_step_that_ends_says_where_as_without_loops(x: list[float], y: list[fl
     inputs = [torch.tensor(x), torch.tensor(y)]
     with pytest.raises(StepFailed, match=reason) as expected:
         LoadedProgram(ratio()).run(inputs)
-    loaded = LoadedProgram(ratio(), compiled=True)
+    loaded = LoadedProgram(ratio(), COMPILED)
     loaded.run([torch.ones(4), torch.ones(4)])
     with pytest.raises(StepFailed, match=reason) as caught:
         loaded.run(inputs)
@@ -268,7 +271,7 @@ def test_an_output_that_is_not_finite_is_seen() -> None:
     b = Builder()
     x = b.port("x", "float32", (3,))
     program = b.finish("inner", [("y", b.multiply(x, x))])
-    loaded = LoadedProgram(program, compiled=True)
+    loaded = LoadedProgram(program, COMPILED)
     loaded.run([torch.ones(3)])
     for bad in (3e38, math.inf, math.nan):
         with pytest.raises(StepFailed, match="output 'y' holds NaN or infinity"):
@@ -277,7 +280,7 @@ def test_an_output_that_is_not_finite_is_seen() -> None:
 
 def test_a_wrong_loop_is_dropped_and_the_result_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(emit._PLAIN, "add", "{0} + {1} + 0x1p-20f")
-    loaded = LoadedProgram(ratio(), compiled=True)
+    loaded = LoadedProgram(ratio(), COMPILED)
     x, y = torch.arange(4.0), torch.full((4,), 2.0)
     first = first_node(ratio())
     with pytest.warns(NoLoops, match=rf"node by node: .* not exact here, first node {first + 1} \(divide\)"):
@@ -287,7 +290,7 @@ def test_a_wrong_loop_is_dropped_and_the_result_is_right(monkeypatch: pytest.Mon
 
 
 def test_a_tap_hears_every_node() -> None:
-    loaded, heard = LoadedProgram(ratio(), compiled=True), []
+    loaded, heard = LoadedProgram(ratio(), COMPILED), []
     loaded.run([torch.ones(4), torch.ones(4)], lambda number, made: heard.append(number))
     assert heard == list(range(first_node(ratio()), first_node(ratio()) + len(ratio().nodes)))
 
@@ -304,7 +307,7 @@ def test_a_refusal_keeps_no_step_alive() -> None:
 
 
 def test_inputs_are_let_go_after_a_run() -> None:
-    loaded, y = LoadedProgram(ratio(), compiled=True), torch.ones(4)
+    loaded, y = LoadedProgram(ratio(), COMPILED), torch.ones(4)
     made = [loaded.run([torch.ones(4), y]) for _ in range(2)]
     alive = weakref.ref(y)
     del y
@@ -315,18 +318,18 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "compiler", lambda: None)
     monkeypatch.setattr(compiled, "WORTHWHILE", 0)
     with pytest.warns(NoLoops, match="no C compiler was found: install gcc or clang"):
-        loaded = LoadedProgram(ratio(), compiled="auto")
+        loaded = LoadedProgram(ratio(), AUTO)
     assert not loaded.is_compiled and "install gcc or clang" in loaded.refused
     assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
     with pytest.raises(UserError, match="install gcc or clang"):
-        LoadedProgram(ratio(), compiled=True)
+        LoadedProgram(ratio(), COMPILED)
 
 
 def test_a_compiler_that_fails_is_said_once_and_costs_only_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emit, "prelude", lambda: "this is no C")
     monkeypatch.setattr(compiled, "WORTHWHILE", 0)
     with pytest.warns(NoLoops, match="running node by node: the C compiler"):
-        loaded = LoadedProgram(ratio(), compiled="auto")
+        loaded = LoadedProgram(ratio(), AUTO)
     assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
 
 
@@ -343,10 +346,10 @@ def test_what_is_too_long_to_compile_runs_node_by_node(
     monkeypatch.setattr(compiled, limit, 2)
     monkeypatch.setattr(compiled, "WORTHWHILE", 0)
     with pytest.warns(NoLoops, match=f"running node by node: {reason}"):
-        loaded = LoadedProgram(ratio(), compiled="auto")
+        loaded = LoadedProgram(ratio(), AUTO)
     assert torch.equal(loaded.run([torch.ones(4), torch.ones(4)])[0], torch.full((4,), 2.0))
     with pytest.raises(UserError, match=reason):
-        LoadedProgram(ratio(), compiled=True)
+        LoadedProgram(ratio(), COMPILED)
 
 
 def test_not_a_number_that_is_left_out_is_no_difference() -> None:
@@ -362,17 +365,17 @@ def test_not_a_number_that_is_left_out_is_no_difference() -> None:
 
 def test_loops_keep_to_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     program = zoo.traced("llama").inner
-    needed = LoadedProgram(program, compiled=True)._compiled
+    needed = LoadedProgram(program, COMPILED)._compiled
     assert needed is not None
     assert needed.memory_bytes <= peak_bytes(program)
-    LoadedProgram(program, peak_bytes(program), compiled=True)
+    LoadedProgram(program, dataclasses.replace(COMPILED, memory=Count(peak_bytes(program))))
     monkeypatch.setattr(CompiledProgram, "memory_bytes", property(lambda self: 1_000_001))
     with pytest.raises(UserError, match="compiled loops need 1000001 bytes, limit 1000000"):
-        LoadedProgram(ratio(), 1_000_000, compiled=True)
+        LoadedProgram(ratio(), dataclasses.replace(COMPILED, memory=Count(1_000_000)))
 
 
 def test_small_programs_are_not_worth_it() -> None:
-    assert not LoadedProgram(zoo.traced("llama").inner, compiled="auto").is_compiled
+    assert not LoadedProgram(zoo.traced("llama").inner, AUTO).is_compiled
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
@@ -398,7 +401,7 @@ def test_loading_loops_leaves_subnormals_alone() -> None:
     x = b.port("x", "float32", (1 << 17,))
     program = b.finish("inner", [("y", b.multiply(x, b.scalar(0.5)))])
     tiny = torch.full((1 << 17,), 2.0**-148)
-    (made,) = LoadedProgram(program, compiled=True).run([tiny])
+    (made,) = LoadedProgram(program, COMPILED).run([tiny])
     assert made.eq(2.0**-149).all()
     exact.require_subnormals()
     failed: list[str] = []
@@ -457,7 +460,7 @@ def test_a_wrong_layout_is_seen_and_the_result_is_right(
         return made
 
     monkeypatch.setattr(layouts, name, faulty)
-    loaded, given = LoadedProgram(joined(cut), compiled=True), numbers(8, 12)
+    loaded, given = LoadedProgram(joined(cut), COMPILED), numbers(8, 12)
     assert faults
     with pytest.warns(NoLoops, match="not exact here, first node") as caught:
         (made,) = loaded.run([given.clamp(-1e30, 1e30)])
@@ -481,7 +484,7 @@ def test_the_first_run_alone_is_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(LoadedProgram, "_run_nodes", run_nodes)
     monkeypatch.setattr(CompiledProgram, "run", run_loops)
-    loaded = LoadedProgram(ratio(), compiled=True)
+    loaded = LoadedProgram(ratio(), COMPILED)
     for _ in range(2):
         loaded.run([torch.ones(4), torch.ones(4)])
     assert heard == ["nodes", "loops", "loops"]
@@ -489,7 +492,7 @@ def test_the_first_run_alone_is_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_loop_that_fails_where_the_nodes_do_not_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A check in a loop that is wrong costs a warning and speed, not every step twice."""
-    loaded, failed = LoadedProgram(ratio(), compiled=True), []
+    loaded, failed = LoadedProgram(ratio(), COMPILED), []
     inputs = [torch.ones(4), torch.ones(4)]
     loaded.run(inputs)
 
@@ -505,7 +508,7 @@ def test_a_loop_that_fails_where_the_nodes_do_not_is_dropped(monkeypatch: pytest
 
 
 def test_a_failed_check_leaves_no_tensor_behind() -> None:
-    loaded = LoadedProgram(ratio(), compiled=True)
+    loaded = LoadedProgram(ratio(), COMPILED)
     assert loaded._compiled is not None
     with pytest.raises(CheckFailed):
         loaded._compiled.run([torch.ones(4), torch.zeros(4)])

@@ -1,10 +1,11 @@
 """The node's side of a real compute process: urgency, errors that cross over, and a process that dies."""
 
+import dataclasses
 import os
 import platform
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.checkout import environment
 from trainer.compute import orders
-from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
+from trainer.compute.client import LATER, NORMAL, PROCESS, SOON, URGENT, ComputeClient
 from trainer.exact import native
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
 from verification import codec
 from verification.digest import ZERO, tagged
@@ -36,11 +38,13 @@ MISSING = orders.CheckContribution(
 
 
 @asynccontextmanager
-async def bench(**variables: str) -> AsyncIterator[tuple[ComputeClient, trio.Nursery]]:
+async def bench(
+    program: Sequence[str] = PROCESS, **variables: str
+) -> AsyncIterator[tuple[ComputeClient, trio.Nursery]]:
     """Run a compute process of this checkout, with more environment variables."""
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
-            async with ComputeClient(nursery, environment(**variables)) as running:
+            async with ComputeClient(environment(**variables), program).running(nursery) as running:
                 yield running, nursery
             nursery.cancel_scope.cancel()
 
@@ -50,7 +54,7 @@ def prepare(run: Created, folder: Path) -> orders.Prepare:
     store = folder / "blobs"
     if not store.exists():
         shutil.copytree(run.folder.blobs, store)
-    return orders.Prepare(codec.encode(run.manifest), str(store), Count(1), "none", Count(0), Count(1 << 34))
+    return orders.Prepare(codec.encode(run.manifest), str(store), Count(1), RunOptions())
 
 
 def job(run: Created) -> orders.RunJob:
@@ -194,3 +198,17 @@ async def test_closing_is_no_death(tiny_run: Created, tmp_path: Path) -> None:
         pid = compute.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_another_door_computes_own_rounds_with_a_cheats_engine_and_no_audits(
+    tiny_run: Created, tmp_path: Path
+) -> None:
+    """It keeps quiet about the step that it left out, also when it is told to look for faults there."""
+    async with bench(("trainer.compute.cheating", "tail-step", "0")) as (compute, _):
+        await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
+        own, audit = [
+            (await compute.ask(dataclasses.replace(job(tiny_run), own=own, rerun=Count(4)), NORMAL)).digests
+            for own in (True, False)
+        ]
+    assert own[:2] == audit[:2]
+    assert own[2] != audit[2]

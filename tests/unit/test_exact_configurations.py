@@ -47,12 +47,12 @@ def results() -> list[Tensor]:
 
 
 def products(x: Tensor) -> list[Tensor]:
-    found = []
+    found, multiplier = [], exact.Products()
     tiny = x * 2.0**-140
     for left, right in ((x, x.t()), (x[:, :300].reshape(3, 100, 300), x[:, :77]), (tiny, x.t())):
         ea, eb = exact.row_exponent(left, -1), exact.row_exponent(right, -2)
         qa, qb = exact.quantise(left, ea, -1), exact.quantise(right, eb, -2)
-        found += [ea, eb, qa, qb, exact.product(qa, ea, qb, eb)]
+        found += [ea, eb, qa, qb, exact.product(qa, ea, qb, eb, 14, multiplier)]
     return found
 
 

@@ -1,7 +1,7 @@
 """Exact products against Python's integers, the certificate of backends, and the choice between them."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 
@@ -12,11 +12,9 @@ from torch import Tensor
 from trainer.exact import (
     BACKENDS,
     BackendFault,
+    Products,
     certify,
     choice,
-    chosen_backends,
-    force_backend,
-    forced_backend,
     int16,
     integer_product,
     normal_f32,
@@ -25,13 +23,13 @@ from trainer.exact import (
     row_exponent,
     scaled,
     uniform_bits,
-    verdict,
 )
 from trainer.exact.backends import REFERENCE, TRUSTED, Backend, int8_matmul, slices
 from trainer.exact.native import CannotCompile
 
 TOP = {8: 127, 14: 8191, 15: 16383}
 CPU = torch.device("cpu")
+PRODUCTS = Products()
 
 
 def zeros(rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -57,20 +55,11 @@ def rounded(value: Fraction) -> float:
     return float(result) if abs(result) < 2**128 else float("inf") * (1 if result > 0 else -1)
 
 
-@pytest.fixture
-def fresh_choice() -> Iterator[None]:
-    """No verdict and no choice from before, nor left behind."""
-    choice.forget_choices()
-    yield
-    force_backend(None)
-    choice.forget_choices()
-
-
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_passes_its_certificate(name: str) -> None:
     if refusal := BACKENDS[name].refusal(CPU, 8, 1):
         pytest.skip(refusal)
-    if name == "int8" and verdict(name):
+    if name == "int8" and PRODUCTS.verdict(name):
         pytest.skip(
             "this machine's int8 kernel saturates; test_exact_isa shows that the certificate finds it"
         )
@@ -81,7 +70,7 @@ def test_every_backend_passes_its_certificate(name: str) -> None:
 def test_the_short_certificate_is_part_of_the_full_one(name: str) -> None:
     if not BACKENDS[name].refusal(CPU, 8, 1):
         certify(name, full=False)
-        assert verdict(name) == ""
+        assert PRODUCTS.verdict(name) == ""
 
 
 def wrong(change: Callable[[Tensor], Tensor]) -> Backend:
@@ -128,8 +117,7 @@ def test_faulty_backends_are_refused(fault: str, full: bool, monkeypatch: pytest
     with pytest.raises(BackendFault, match="backend faulty is wrong on"):
         certify("faulty", full=full)
     with pytest.raises(BackendFault):
-        force_backend("faulty")
-    assert forced_backend() is None
+        Products(forced="faulty")
 
 
 def test_a_backend_that_rounds_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,20 +138,19 @@ def test_a_backend_that_serves_nothing_says_why() -> None:
         certify("no such backend")
 
 
-@pytest.mark.usefixtures("fresh_choice")
 def test_selection_passes_over_a_saturating_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """First in the table and fast, but wrong: the product is right all the same, and nothing measures it."""
     faulty = {"faulty": FAULTY["pairs saturate"], TRUSTED: BACKENDS[TRUSTED]}
     monkeypatch.setattr(choice, "BACKENDS", faulty)
     monkeypatch.setitem(BACKENDS, "faulty", FAULTY["pairs saturate"])
+    products = Products()
     for size in (8, 100):
         full = torch.full((size, size), TOP[14], dtype=torch.int16)
-        assert (integer_product(full, full, 14) == size * TOP[14] ** 2).all()
-    assert "wrong on" in verdict("faulty")
-    assert set(chosen_backends().values()) == {TRUSTED}
+        assert (integer_product(full, full, 14, products) == size * TOP[14] ** 2).all()
+    assert "wrong on" in products.verdict("faulty")
+    assert set(products.chosen.values()) == {TRUSTED} == products.used
 
 
-@pytest.mark.usefixtures("fresh_choice")
 def test_a_backend_that_is_wrong_on_one_shape_only_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """No certificate knows every shape: candidates are compared on the operands that they are measured on."""
 
@@ -176,35 +163,35 @@ def test_a_backend_that_is_wrong_on_one_shape_only_is_refused_there(monkeypatch:
     monkeypatch.setitem(BACKENDS, "sly", two["sly"])
     a, b = integers("a", (1, 77, 90), 14), integers("b", (1, 90, 91), 14)
     seconds = itertools.count()
+    products = Products(clock=lambda: float(next(seconds)))
 
     def multiplied(left: Tensor, name: str) -> Tensor:
         return two[name].against(b, 14)(left)
 
     def chosen(left: Tensor) -> str:
         """The choice between two that take equally long, so that neither is left out."""
-        run = partial(multiplied, left)
-        return choice.choose(left, b, 14, run, clock=lambda: float(next(seconds)))
+        return products.choose(left, b, 14, partial(multiplied, left))
 
     assert chosen(torch.cat([a, a], 1)) == "sly"
     assert chosen(a) == TRUSTED
-    assert "disagrees with float64" in verdict("sly")
-    assert list(chosen_backends().values()) == ["sly", TRUSTED]
-    assert torch.equal(integer_product(a[0], b[0]), integer_product(a[0], b[0], backend=REFERENCE))
+    assert "disagrees with float64" in products.verdict("sly")
+    assert list(products.chosen.values()) == ["sly", TRUSTED]
+    assert torch.equal(integer_product(a[0], b[0], 14, products), integer_product(a[0], b[0], 14, REFERENCE))
+    other = Products()
+    assert other.verdict("sly") == "" and not other.chosen and not other.used
 
 
-@pytest.mark.usefixtures("fresh_choice")
 def test_the_choice_is_made_once_per_class_of_shapes() -> None:
+    products = Products()
     for rows in (65, 100, 128, 129):
-        product(
-            integers("a", (rows, 80), 14), zeros(rows, 60)[0], integers("b", (80, 60), 14), zeros(rows, 60)[1]
-        )
-    places = chosen_backends()
+        (ea, eb), left = zeros(rows, 60), integers("a", (rows, 80), 14)
+        product(left, ea, integers("b", (80, 60), 14), eb, 14, products)
+    places = products.chosen
     assert sorted(place.rows for place in places) == [7, 8]
     assert all((place.bits, place.depth, place.columns, place.batch) == (14, 7, 6, 0) for place in places)
-    assert all(verdict(name) == "" for name in places.values())
+    assert all(products.verdict(name) == "" for name in places.values())
 
 
-@pytest.mark.usefixtures("fresh_choice")
 def test_a_forced_backend_runs_wherever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
@@ -215,25 +202,30 @@ def test_a_forced_backend_runs_wherever_it_can(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(
         BACKENDS, "counting", Backend(lambda device, bits, depth: "no" if bits == 8 else "", counting)
     )
-    force_backend("counting")
-    assert forced_backend() == "counting"
+    products = Products(forced="counting")
     calls.clear()
     one = torch.ones(2, 2, dtype=torch.int16)
     for bits in (14, 8):
         assert (
-            product(one, zeros(2, 2)[0], one, zeros(2, 2)[1], bits).tolist()
+            product(one, zeros(2, 2)[0], one, zeros(2, 2)[1], bits, products).tolist()
             == [[2 * 4.0 ** (1 - bits)] * 2] * 2
         )
     assert calls == [14]
-    assert not chosen_backends()
+    assert not products.chosen
 
 
-@pytest.mark.usefixtures("fresh_choice")
-def test_an_unknown_name_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_forced", "fastest")
+def test_an_unknown_name_is_told_with_the_known_ones() -> None:
+    with pytest.raises(BackendFault, match="there is no product backend 'fastest'; choose from int16, int8"):
+        Products(forced="fastest")
+
+
+def test_backends_multiply_on_the_device_that_they_were_certified_on() -> None:
     one = torch.ones(2, 2, dtype=torch.int16)
-    with pytest.raises(BackendFault, match="PROOFSWARM_PRODUCT names no backend: 'fastest'"):
-        integer_product(one, one)
+    products = Products("meta")
+    with pytest.raises(BackendFault, match="certified on meta do not multiply on cpu"):
+        integer_product(one, one, 14, products)
+    assert products.refused_kernels() == ()
+    assert not products.prepares(14, 4)
 
 
 @pytest.mark.parametrize("depth", [1, 3, 1000, 65536])
@@ -243,7 +235,7 @@ def test_full_magnitude(depth: int, sign: int, bits: int) -> None:
     a = torch.full((3, depth), TOP[bits], dtype=torch.int16)
     b = torch.full((depth, 5), sign * TOP[bits], dtype=torch.int16)
     wanted = rounded(Fraction(sign * depth * TOP[bits] ** 2, 2 ** (2 * bits - 2)))
-    for name in choice.serving(CPU, bits, depth):
+    for name in PRODUCTS.serving(bits, depth):
         found = product(a, zeros(3, 5)[0], b, zeros(3, 5)[1], bits, name)
         assert found.dtype == torch.float32 and found.tolist() == [[wanted] * 5] * 3
 
@@ -289,8 +281,8 @@ def test_int8_products_have_the_right_shape_when_empty() -> None:
 def test_one_rounding_over_all_scales(ea: int, eb: int) -> None:
     a = torch.tensor([[8191, 8190, -5, 1]], dtype=torch.int16)
     b = torch.tensor([[8191, -8191, 1], [8191, 8190, -1], [3, 7, 1], [1, 0, 5]], dtype=torch.int16)
-    for name in choice.serving(CPU, 14, 4):
-        found = product(a, torch.tensor([[ea]]), b, torch.tensor([[eb] * 3]), backend=name)
+    for name in PRODUCTS.serving(14, 4):
+        found = product(a, torch.tensor([[ea]]), b, torch.tensor([[eb] * 3]), 14, name)
         for column in range(3):
             total = sum(int(a[0, k]) * int(b[k, column]) for k in range(4))
             assert found[0, column].item() == rounded(Fraction(total) * Fraction(2) ** (ea + eb - 26))
@@ -298,53 +290,53 @@ def test_one_rounding_over_all_scales(ea: int, eb: int) -> None:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_batches_broadcast_and_layouts_agree(name: str) -> None:
-    if BACKENDS[name].refusal(CPU, 14, 33) or verdict(name):
+    if BACKENDS[name].refusal(CPU, 14, 33) or PRODUCTS.verdict(name):
         pytest.skip("cannot serve here")
     x, y = normal_f32(b"p", "x", (2, 3, 17, 33)), normal_f32(b"p", "y", (33, 21))
     ex, ey = row_exponent(x, -1), row_exponent(y, -2)
     qx, qy = quantise(x, ex, -1), quantise(y, ey, -2)
-    whole = product(qx, ex, qy, ey, backend=REFERENCE)
+    whole = product(qx, ex, qy, ey, 14, REFERENCE)
     for i in range(2):
         for j in range(3):
-            assert torch.equal(whole[i, j], product(qx[i, j], ex[i, j], qy, ey, backend=name))
+            assert torch.equal(whole[i, j], product(qx[i, j], ex[i, j], qy, ey, 14, name))
     for left in (qx, qx.mT.contiguous().mT, qx.permute(1, 0, 2, 3).contiguous().permute(1, 0, 2, 3)):
         for right in (qy, qy.t().contiguous().t(), qy.expand(2, 3, 33, 21), qy[None]):
             exponent = ey if right.dim() < 3 else ey[None]
-            assert torch.equal(whole, product(left, ex, right, exponent, backend=name))
-    assert torch.equal(whole.mT, product(qy.mT, ey.mT, qx.mT, ex.mT, backend=name))
+            assert torch.equal(whole, product(left, ex, right, exponent, 14, name))
+    assert torch.equal(whole.mT, product(qy.mT, ey.mT, qx.mT, ex.mT, 14, name))
     relative = (whole - torch.matmul(x, y)).norm() / whole.norm()
     assert relative < 1e-3
 
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_tall_products_in_blocks_equal_their_rows(name: str) -> None:
-    if BACKENDS[name].refusal(CPU, 14, 40) or verdict(name):
+    if BACKENDS[name].refusal(CPU, 14, 40) or PRODUCTS.verdict(name):
         pytest.skip("cannot serve here")
     x, y = normal_f32(b"p", "tall", (3000, 40)), normal_f32(b"p", "wide", (40, 600))
     ex, ey = row_exponent(x, -1), row_exponent(y, -2)
     qx, qy = quantise(x, ex, -1), quantise(y, ey, -2)
-    whole = product(qx, ex, qy, ey, backend=name)
-    assert torch.equal(whole[1723:1730], product(qx[1723:1730], ex[1723:1730], qy, ey, backend=REFERENCE))
-    batch = product(qx.view(30, 100, 40), ex.view(30, 100, 1), qy[None], ey[None], backend=name)
+    whole = product(qx, ex, qy, ey, 14, name)
+    assert torch.equal(whole[1723:1730], product(qx[1723:1730], ex[1723:1730], qy, ey, 14, REFERENCE))
+    batch = product(qx.view(30, 100, 40), ex.view(30, 100, 1), qy[None], ey[None], 14, name)
     assert torch.equal(whole.view(30, 100, 600), batch)
 
 
 def test_empty_dimensions() -> None:
-    for name in choice.serving(CPU, 14, 4):
+    for name in PRODUCTS.serving(14, 4):
         for m, k, n in ((0, 4, 3), (2, 0, 3), (2, 4, 0)):
             ea, eb = zeros(m, n)
             a, b = torch.ones(m, k, dtype=torch.int16), torch.ones(k, n, dtype=torch.int16)
-            found = product(a, ea, b, eb, backend=name)
+            found = product(a, ea, b, eb, 14, name)
             assert found.shape == (m, n) and not found.any()
 
 
 def test_integer_products_are_the_products_before_scaling() -> None:
     a, b = integers("a", (2, 70, 90), 14), integers("b", (2, 90, 50), 14)
     wanted = torch.matmul(a.to(torch.int64), b.to(torch.int64))
-    for name in (*choice.serving(CPU, 14, 90), None):
-        found = integer_product(a, b, 14, name)
+    for by in (*PRODUCTS.serving(14, 90), PRODUCTS):
+        found = integer_product(a, b, 14, by)
         ea, eb = integers("ea", (2, 70, 1), 8), integers("eb", (2, 1, 50), 8)
-        assert torch.equal(scaled(found, ea, eb, 14), product(a, ea, b, eb, 14, name))
+        assert torch.equal(scaled(found, ea, eb, 14), product(a, ea, b, eb, 14, by))
         assert found.dtype == torch.float64 and torch.equal(found.to(torch.int64), wanted)
 
 
@@ -352,18 +344,18 @@ def test_sums_that_float64_cannot_hold_are_refused() -> None:
     one = torch.ones(1, 1, dtype=torch.int16)
     a, b = one.expand(1, 2**24), one.expand(2**24, 1)
     with pytest.raises(ValueError):
-        product(a, zeros(1, 1)[0], b, zeros(1, 1)[1], bits=16)
+        product(a, zeros(1, 1)[0], b, zeros(1, 1)[1], 16, PRODUCTS)
     with pytest.raises(TypeError):
-        product(a.to(torch.int32), zeros(1, 1)[0], b, zeros(1, 1)[1])
+        product(a.to(torch.int32), zeros(1, 1)[0], b, zeros(1, 1)[1], 14, PRODUCTS)
 
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = CannotCompile("no C compiler was found")
     monkeypatch.setattr(int16.INT16, "library", refused)
     assert int16.refusal(CPU, 14, 10) == "no C compiler was found"
-    assert "int16" not in choice.serving(CPU, 14, 10)
+    assert "int16" not in Products().serving(14, 10)
     with pytest.raises(CannotCompile):
-        integer_product(*(torch.ones(2, 2, dtype=torch.int16),) * 2, backend="int16")
+        integer_product(*(torch.ones(2, 2, dtype=torch.int16),) * 2, 14, "int16")
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainer import exact
-from trainer.exact import choice, int8, uniform_bits
+from trainer.exact import int8, uniform_bits
 from trainer.exact import known_products as golden
 from trainer.exact.c_product import text
 from trainer.exact.int8 import INT8, TileProduct
@@ -193,5 +193,5 @@ def test_products_without_tiles_are_refused_by_the_product_itself(monkeypatch: p
     monkeypatch.setattr(INT8, "library", refused)
     one = torch.ones(2, 2, dtype=torch.int16)
     with pytest.raises(CannotCompile, match="no int8 tiles"):
-        exact.integer_product(one, one, backend="int8-tiles")
-    assert "int8-tiles" not in choice.serving(CPU, 14, 2)
+        exact.integer_product(one, one, 14, "int8-tiles")
+    assert "int8-tiles" not in exact.Products().serving(14, 2)

@@ -1,14 +1,16 @@
 """The journal: one signed statement per place for ever, whatever happens to the process."""
 
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from p2p.identity import Identity
-from trainer.peer.journal import Journal
+from trainer.peer.journal import Journal, journal_of
 from verification.digest import tagged
 from verification.errors import UserError
+from verification.signing import checksum
 from verification.statements import Attest, Body, Finished, Verdict, Withdraw, open_statement
 from verification.units import Count, Round
 
@@ -93,13 +95,35 @@ def test_a_statement_is_on_disk_before_it_is_returned(tmp_path: Path) -> None:
     own.close()
 
 
-def test_only_the_forgotten_place_can_be_said_anew(tmp_path: Path) -> None:
+def test_what_was_signed_is_told_and_stays(tmp_path: Path) -> None:
     own = journal(tmp_path)
-    kept = own.sign(HEAD, OTHER_PLACES["round"])
-    own.sign(HEAD, SAID)
-    own.forget(HEAD, CHANGED)
-    assert open_statement(own.sign(HEAD, CHANGED)).body == CHANGED
-    assert own.sign(HEAD, OTHER_PLACES["round"]) == kept
+    assert own.signed(HEAD, CHANGED) is None
+    kept = own.sign(HEAD, SAID)
+    assert own.signed(HEAD, CHANGED) == SAID
+    assert own.sign(HEAD, CHANGED) == kept
+    assert not {name for name in dir(own) if "forget" in name or "delete" in name}
+
+
+def test_a_journal_is_the_account_s_whatever_its_key_file_is_called(tmp_path: Path) -> None:
+    places = {journal_of(tmp_path / name, ALICE.address) for name in ("peer-0.key", "renamed.key", "old")}
+    assert places == {tmp_path / f"{checksum(ALICE.address)}.said.sqlite"}
+    assert journal_of(tmp_path / "peer-0.key", BOB.address) not in places
+
+
+def test_nobody_else_reads_what_is_signed_before_it_is_said(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        own = journal(tmp_path)
+        own.sign(HEAD, SAID)
+        files = sorted(path.name for path in tmp_path.iterdir())
+        assert files == ["said.sqlite", "said.sqlite-shm", "said.sqlite-wal"]
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+        own.close()
+        (tmp_path / "said.sqlite").chmod(0o644)
+        journal(tmp_path).close()
+        assert (tmp_path / "said.sqlite").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_a_damaged_journal_is_named_and_not_replaced(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_locked_ledger_is_unavailable_and_works_again_when_it_is_free(
     ledger = local.LocalLedger(path, ToyExecutor())
     identity = load(tmp_path / "run" / "keys" / "peer-0.key")
     join = Join("worker", Amount(1_000_000), Count(1), ZERO, "/ip4/127.0.0.1/tcp/1")
-    statement = make_statement("local", ledger.state.run, law.GENESIS_HEAD, join)
+    statement = make_statement(ledger.state.chain, ledger.state.run, law.GENESIS_HEAD, join)
     data = sign_statement(identity.secret, statement)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

@@ -9,20 +9,33 @@ from pathlib import Path
 import pytest
 import trio
 
+from p2p.blobs import BlobStore
 from p2p.identity import load
 from trainer.compute import orders
 from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.peer import runtime as peer_module
-from trainer.peer.runtime import DESCRIPTORS, Peer, PeerConfig, raise_descriptor_limit
+from trainer.peer import deeds as deeds_module
+from trainer.peer.policy import Look
+from trainer.peer.runtime import (
+    DESCRIPTORS,
+    LONGEST_PAUSE,
+    RETRY_SECONDS,
+    Peer,
+    PeerConfig,
+    pause_after,
+    raise_descriptor_limit,
+)
 from trainer.rounds.machine import Kernels
 from trainer.runs.create import Created
-from verification.errors import ProofswarmError, UserError
+from verification.errors import ProofswarmError, Unsound, UserError
 from verification.honest import actions
+from verification.honest.decide import Me
 from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
-from verification.units import Address, Count, Digest, Round
+from verification.sizes import AROUND
+from verification.statements import Opening
+from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 ACTION = actions.FetchState(Round(0))
 
@@ -35,11 +48,14 @@ def folder(tiny_run: Created, tmp_path: Path) -> RunFolder:
     return copied
 
 
-def make_peer(folder: RunFolder, nursery: trio.Nursery) -> Peer:
+def make_peer(folder: RunFolder) -> Peer:
     """Return a peer that has not been started."""
-    config = PeerConfig(folder, "peer-0", load(folder.keys / "peer-0.key"), "worker")
+    config = PeerConfig(folder, folder.keys / "peer-0.key", load(folder.keys / "peer-0.key"), "worker")
     events = EventLog(folder.log("peer-0"), "peer-0")
-    return Peer(config, read_genesis(folder.ledger), nursery, events)
+    return Peer(config, read_genesis(folder.ledger), events)
+
+
+ME = Me(Address(bytes(20)), bytes(32), "worker", Amount(1), 1, "", Millis(0))
 
 
 def reasons(folder: RunFolder) -> list[str]:
@@ -51,13 +67,14 @@ def reasons(folder: RunFolder) -> list[str]:
 async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
     folder: RunFolder, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        peer = make_peer(folder, nursery)
-        await peer._ledger.open()
-        garbage = BundleRef(peer._manifest.start.digest, peer._store.put(b"garbage"))
-        monkeypatch.setattr("verification.honest.decide.state_before", lambda state, number: garbage)
-        await peer._perform(ACTION)
-        assert ACTION not in peer._results.done
+    peer = make_peer(folder)
+    await peer._ledger.open()
+    peer._depot.adopt(BlobStore(folder.blobs))
+    peer._check_run()
+    garbage = BundleRef(peer._manifest.start.digest, peer._store.put(b"garbage"))
+    monkeypatch.setattr("verification.honest.decide.state_before", lambda state, number: garbage)
+    await peer._perform(ACTION, ME)
+    assert ACTION not in peer._results.done
     assert len(reasons(folder)) == 1
 
 
@@ -67,23 +84,43 @@ async def test_a_step_of_every_round_is_checked_before_anything_is_committed(
 ) -> None:
     """SPEC.md 9.6: a worker's of its own round, a verifier's of the one that it audits."""
     asked: list[orders.RunJob] = []
-    async with trio.open_nursery() as nursery:
-        peer = make_peer(folder, nursery)
-        start = peer._manifest.start
-        action = actions.RunRound(Round(1), Address(bytes(20)))
+    peer = make_peer(folder)
+    start = peer._manifest.start
+    action = actions.RunRound(Round(1), Address(bytes(20)))
 
-        async def job(number: Round, worker: Address, is_disputed: bool) -> orders.RunJob:
-            return orders.RunJob(number, worker, Digest(bytes(32)), Count(3), start, own)
+    async def job(number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
+        return orders.RunJob(number, worker, Digest(bytes(32)), Count(3), start, own)
 
-        async def ask(order: orders.RunJob, urgency: int) -> orders.JobDone:
-            asked.append(order)
-            return orders.JobDone((), start, Count(0), 0, False)
+    async def ask(order: orders.RunJob, urgency: int) -> orders.JobDone:
+        asked.append(order)
+        return orders.JobDone((), start, Count(0), 0, False)
 
-        monkeypatch.setattr(peer, "_job", job)
-        monkeypatch.setattr(peer._bench, "ask", ask)
-        monkeypatch.setattr(peer_module.secrets, "randbelow", lambda below: below - 1)
-        await peer._run_round(action)
+    monkeypatch.setattr(peer._deeds, "_job", job)
+    monkeypatch.setattr(peer._bench, "ask", ask)
+    monkeypatch.setattr(deeds_module.secrets, "randbelow", lambda below: below - 1)
+    await peer._deeds.compute(action)
     assert [order.rerun for order in asked] == [3]
+
+
+def test_a_peer_checks_what_it_stakes_on(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `run create` refuses is refused here too: whoever wrote the ledger may have left that out."""
+    peer = make_peer(folder)
+    peer._depot.adopt(BlobStore(folder.blobs))
+    peer._check_run()
+    manifest = peer._manifest
+    monkeypatch.setattr(Opening, "limit", AROUND)
+    with pytest.raises(UserError, match=r"this peer does not take the run: .*Opening of 3 leaves"):
+        peer._check_run()
+    monkeypatch.undo()
+    monkeypatch.setattr("verification.staking.MAX_NODE_WORK", 1000)
+    with pytest.raises(UserError, match=r"does not take the run: .* work units, limit 1000"):
+        peer._check_run()
+    monkeypatch.undo()
+    peer._manifest = replace(manifest, money=replace(manifest.money, worker_stake=Amount(10)))
+    with pytest.raises(UserError, match=r"does not take the run: cheating would pay .* --accept-unsound"):
+        peer._check_run()
+    peer._config = replace(peer._config, accept_unsound=True)
+    peer._check_run()
 
 
 @pytest.mark.parametrize(
@@ -99,19 +136,18 @@ async def test_a_machine_that_computes_otherwise_does_not_stake_and_refused_kern
     """A person hears one line of what is slow; the log keeps what steps run on."""
     heard: list[str] = []
     kernels = Kernels(("float64",), False, "no C compiler was found", Count(2900))
-    prepared = orders.Prepared(golden, agrees, Count(7), Count(9), kernels)
+    prepared = orders.Prepared(golden, agrees, Count(7), kernels)
 
     async def ask(order: orders.Prepare, urgency: int) -> orders.Prepared:
         return prepared
 
-    async with trio.open_nursery() as nursery:
-        peer = make_peer(folder, nursery)
-        monkeypatch.setattr(peer._bench, "ask", ask)
-        monkeypatch.setattr(ComputeClient, "pid", 1)
-        monkeypatch.setattr(peer, "_config", replace(peer._config, tell=heard.append))
-        async with peer._post:
-            with pytest.raises(UserError, match=told) as refused:
-                await peer._prepare()
+    peer = make_peer(folder)
+    monkeypatch.setattr(peer._bench, "ask", ask)
+    monkeypatch.setattr(ComputeClient, "pid", 1)
+    monkeypatch.setattr(peer, "_config", replace(peer._config, tell=heard.append))
+    async with peer._post:
+        with pytest.raises(UserError, match=told) as refused:
+            await peer._prepare()
     assert f"proofswarm doctor {folder.path}" in str(refused.value)
     assert heard == ["slow: no C compiler was found (a step takes 2.9 times PyTorch's float32 here)"]
     events = [json.loads(line) for line in folder.log("peer-0").read_text().splitlines()]
@@ -126,34 +162,63 @@ async def test_a_moment_without_descriptors_is_waited_out(
     monkeypatch: pytest.MonkeyPatch,
     fault: Exception,
 ) -> None:
-    faults = [fault]
+    faults, began = [fault], trio.current_time()
 
-    async def compute(action: actions.Computed) -> bool:
+    async def compute(action: actions.Computed, look: Look) -> bool:
         if faults:
             raise faults.pop()
         return True
 
-    async with trio.open_nursery() as nursery:
-        peer = make_peer(folder, nursery)
-        monkeypatch.setattr(peer, "_compute", compute)
-        await peer._perform(ACTION)
-        assert ACTION not in peer._results.done
-        await peer._perform(ACTION)
-        assert peer._results.done[ACTION] is True
+    peer = make_peer(folder)
+    monkeypatch.setattr(peer._policy, "compute", compute)
+    await peer._perform(ACTION, ME)
+    assert ACTION not in peer._results.done
+    await peer._perform(ACTION, ME)
+    assert peer._results.done[ACTION] is True
     assert reasons(folder) == [str(fault)]
+    assert trio.current_time() == began + RETRY_SECONDS
+
+
+async def test_a_machine_at_fault_tries_ever_more_seldom_and_says_so(
+    folder: RunFolder, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try costs a whole round; one that comes out begins from a second again, as does another round."""
+    heard: list[str] = []
+    pauses: list[float] = []
+    faults = [*[Unsound("step 3 of round 1")] * 12, None, Unsound("step 3 of round 1")]
+
+    async def compute(action: actions.Computed, look: Look) -> bool:
+        fault = faults.pop(0)
+        if fault is not None:
+            raise fault
+        return True
+
+    peer = make_peer(folder)
+    monkeypatch.setattr(peer, "_config", replace(peer._config, tell=heard.append))
+    monkeypatch.setattr(peer._policy, "compute", compute)
+    while faults:
+        began = trio.current_time()
+        await peer._perform(ACTION, ME)
+        pauses.append(trio.current_time() - began)
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 0, 1]
+    assert len(reasons(folder)) == len(heard) == 13
+    assert heard[2] == (
+        "at fault: step 3 of round 1: nothing is committed to; tried again in 4 s, see "
+        f"'proofswarm doctor {folder.path}'"
+    )
+    assert pause_after(10_000) == LONGEST_PAUSE
 
 
 async def test_a_users_mistake_still_ends_the_peer(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def compute(action: actions.Computed) -> bool:
+    async def compute(action: actions.Computed, look: Look) -> bool:
         raise UserError("this machine is too small")
 
-    async with trio.open_nursery() as nursery:
-        peer = make_peer(folder, nursery)
-        monkeypatch.setattr(peer, "_compute", compute)
-        with pytest.raises(UserError, match="too small"):
-            await peer._perform(ACTION)
+    peer = make_peer(folder)
+    monkeypatch.setattr(peer._policy, "compute", compute)
+    with pytest.raises(UserError, match="too small"):
+        await peer._perform(ACTION, ME)
 
 
 def test_a_peer_takes_as_many_descriptors_as_it_may() -> None:

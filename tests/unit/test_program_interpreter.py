@@ -12,6 +12,7 @@ from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import LoadedProgram, StepFailed
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
 from trainer.programs.tracing.builder import Builder
 from trainer.rounds.reexecution import trace
 from trainer.rounds.torch_engine import TorchEngine
@@ -82,9 +83,9 @@ def test_wrong_programs_are_refused_before_they_run(program: Program, reason: st
 
 def test_memory_and_work_limits_name_a_node() -> None:
     program = zoo.traced("llama").inner
-    LoadedProgram(program, peak_bytes(program))
+    LoadedProgram(program, RunOptions(memory=Count(peak_bytes(program))))
     with pytest.raises(Refused, match=r"bytes, limit \d+; its largest value is node \d+"):
-        LoadedProgram(program, peak_bytes(program) - 1)
+        LoadedProgram(program, RunOptions(memory=Count(peak_bytes(program) - 1)))
     with pytest.raises(Refused, match=r"node \d+ costs \d+ work units, limit 1000"):
         require_affordable(program, None, 1000)
 
@@ -188,7 +189,7 @@ def test_a_referee_refuses_operands_that_no_program_makes() -> None:
 
 def test_an_executor_knows_programs_by_digest() -> None:
     encoded = encode_program(small())
-    executor = ProgramExecutor({program_digest(encoded): encoded}, memory_limit=1 << 20)
+    executor = ProgramExecutor({program_digest(encoded): encoded}, RunOptions(memory=Count(1 << 20)))
     assert executor.program(program_digest(encoded)) == small()
     with pytest.raises(BadEvidence, match="unknown program"):
         executor.program(Digest(bytes(32)))

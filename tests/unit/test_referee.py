@@ -16,9 +16,10 @@ from p2p.blobs import BlobStore
 from tests.checkout import environment
 from trainer.compute import orders
 from trainer.compute.client import NORMAL, ComputeClient
+from trainer.compute.executor import RemoteExecutor
 from trainer.compute.referee import Referee
-from trainer.peer.ledger import RemoteExecutor
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
 from verification import codec
 from verification.digest import tagged
@@ -57,9 +58,7 @@ async def sitting(idle: float = FOREVER) -> AsyncIterator[Referee]:
 async def test_a_verdict_does_not_wait_behind_a_round(tiny_run: Created, tmp_path: Path) -> None:
     """The round takes for ever: its process is stopped. Without one the verdict is executed there."""
     store = BlobStore(Path(shutil.copytree(tiny_run.folder.blobs, tmp_path / "blobs")))
-    first = orders.Prepare(
-        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), Count(1 << 34)
-    )
+    first = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
     start = tiny_run.manifest.start
     round_ = orders.RunJob(Round(0), Address(bytes(20)), tagged("beacon"), Count(4), start, True)
     ended: list[object] = []
@@ -67,7 +66,7 @@ async def test_a_verdict_does_not_wait_behind_a_round(tiny_run: Created, tmp_pat
     async with (
         sitting() as referee,
         trio.open_nursery() as nursery,
-        ComputeClient(nursery, environment()) as bench,
+        ComputeClient(environment()).running(nursery) as bench,
     ):
         executor = RemoteExecutor(bench, referee, store, tiny_run.manifest)
 

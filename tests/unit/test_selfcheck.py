@@ -73,7 +73,7 @@ def test_numbers_that_end_a_step_are_no_fault_of_the_machine(
 def test_nothing_is_measured_or_said_where_nothing_is_refused(
     engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exact, "refused_kernels", lambda: ())
+    monkeypatch.setattr(exact.Products, "refused_kernels", lambda self: ())
     engine.run(inner(), [zoo.working(NAME)])
     kernels = selfcheck.kernels_of(engine, inner(), zoo.working(NAME), clock=lambda: 1 // 0)
     assert kernels.products and set(kernels.products) <= set(exact.BACKENDS)
@@ -86,7 +86,7 @@ def test_refused_kernels_are_told_once_with_what_they_cost(
 ) -> None:
     """Exact steps that take 3 s beside float32's 2 s, on a clock of the test's own."""
     reason = "no C compiler was found: install gcc or clang"
-    monkeypatch.setattr(exact, "refused_kernels", lambda: (f"backend int16: {reason}",))
+    monkeypatch.setattr(exact.Products, "refused_kernels", lambda self: (f"backend int16: {reason}",))
     times = iter(
         [moment for start in range(0, 400, 10) for moment in (start, start + 3, start + 5, start + 7)]
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.live import Live
 from rich.text import Text
 
-from p2p.blobs import BlobStore
+from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.identity import load
 from trainer.commands.console import Console
 from trainer.commands.evaluate import export_and_evaluate
@@ -25,6 +25,8 @@ from trainer.commands.swarm_view import SwarmView, Tail
 from trainer.compute.children import python
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.programs.devices import require_device
+from trainer.programs.options import peer_options
 from trainer.rounds.cheats import CHEATS, names_in, roles_of
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
@@ -32,8 +34,9 @@ from verification.errors import UserError
 from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
-from verification.statements import MAX_STATEMENT, VERIFIER, WORKER
+from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle
+from verification.units import Digest
 
 CHEAT_FROM = 3
 MISSED_CHANCE = 1e-4
@@ -53,6 +56,7 @@ class DemoSettings:
     verifiers: int
     seed: int
     text: Path | None
+    device: str = "cpu"
 
     @property
     def names(self) -> list[str]:
@@ -65,6 +69,12 @@ class DemoSettings:
         if not self.names:
             return None
         return self.workers - 1 if WORKER in roles_of(self.names) else self.workers + self.verifiers - 1
+
+    @property
+    def promised(self) -> int:
+        """Return how many verifiers the run waits for: not the one that cheats, since it may end excluded."""
+        is_verifier = self.cheat_number is not None and self.cheat_number >= self.workers
+        return max(1, self.verifiers - is_verifier)
 
     @property
     def cheated_rounds(self) -> int:
@@ -93,7 +103,9 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         workers=settings.workers,
         verifiers=settings.verifiers,
         peers=settings.workers + settings.verifiers,
+        min_verifiers=settings.promised,
         audit_rate=audit_rate(settings.cheated_rounds, settings.verifiers),
+        colluding=0.34 if settings.promised > 1 else 0,
     )
     if WAITED_FOR.intersection(settings.names):
         text += HASTE
@@ -136,8 +148,11 @@ warmup = 2
 workers = {workers}
 verifiers = {verifiers}
 min_workers = {workers}
-min_verifiers = {verifiers}
+min_verifiers = {min_verifiers}
 audit_rate = {audit_rate}
+
+[economics]
+colluding = {colluding}
 
 [accounts]
 peers = {peers}
@@ -173,6 +188,7 @@ def run_demo(settings: DemoSettings) -> int:
         and settings.verifiers < 2
     ):
         raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
+    require_device(peer_options(settings.device))
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
@@ -227,8 +243,8 @@ def _peers(
             cheats = number == settings.cheat_number
             command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
             command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
-            command += ["--cheat", settings.cheat if cheats else "none"]
-            folder.peer(name).mkdir(parents=True)
+            command += ["--cheat", settings.cheat if cheats else "none", "--device", settings.device]
+            folder.peer(name).mkdir(0o700, parents=True)
             with (folder.peer(name) / "output.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         yield processes
@@ -303,11 +319,11 @@ def _judge(folder: RunFolder) -> None:
     events.close()
 
 
-def _bundle(stores: list[Path], blob: bytes) -> Bundle:
+def _bundle(stores: list[Path], blob: Digest) -> Bundle:
     for path in stores:
         store = BlobStore(path)
-        if store.has(blob):  # type: ignore[arg-type]
-            return decode_bundle(store.get(blob), MAX_STATEMENT)  # type: ignore[arg-type]
+        if store.has(blob):
+            return decode_bundle(store.get(blob), MAX_BLOB_BYTES)
     raise UserError(f"no peer's store holds blob {blob.hex()}")
 
 

@@ -17,9 +17,10 @@ from trainer.commands.console import Console
 from trainer.commands.progress import Stages
 from trainer.commands.speeds import BITS, SHAPES, Speeds, native_speeds, product_speeds
 from trainer.commands.trials import Trial, TriedStep, golden_trial, run_trials
-from trainer.compute.memory import usable_memory
+from trainer.compute.memory import within_memory
 from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
+from trainer.programs.options import RunOptions, peer_options
 from trainer.rounds.machine import Kernels
 from trainer.rounds.selfcheck import kernels_of, over_float32
 from verification.errors import UserError
@@ -52,11 +53,15 @@ class Examination:
         return last[0].work_units / min(step.seconds for step in last)
 
 
-def examine(json_file: Path | None = None, run: RunFolder | None = None) -> int:
+def examine(
+    json_file: Path | None = None, run: RunFolder | None = None, options: RunOptions | None = None
+) -> int:
     """Print the examination, write it as JSON if asked; return 0 when this machine may train, else 1.
 
-    With a `run` its own inner step is tried too. Raises UserError when the file cannot be written or there is no run.
+    Steps are done as `options` say, by default as a peer does them. With a `run` its own inner step is tried too.
+    Raises UserError when the file cannot be written, there is no run or no such device.
     """
+    options = within_memory(options or peer_options())
     console = Console()
     console.print(", ".join(str(fact) for fact in machine().values()))
     try:
@@ -68,7 +73,7 @@ def examine(json_file: Path | None = None, run: RunFolder | None = None) -> int:
     total = len(devices) * (1 + len(BITS) * (1 + len(exact.BACKENDS))) + STAGES * (1 + (run is not None))
     with Stages(console, total) as tell, warnings.catch_warnings(action="ignore", category=NoLoops):
         speeds = _products(console, devices, tell)
-        found = _steps(console, speeds, run, tell)
+        found = _steps(console, speeds, run, options, tell)
     if found.kernels.complaint:
         _say(console, found.kernels.complaint, "yellow")
     if not found.reproduced:
@@ -109,14 +114,16 @@ def _products(console: Console, devices: Sequence[str], tell: Stages) -> list[Sp
     return speeds
 
 
-def _steps(console: Console, speeds: list[Speeds], run: RunFolder | None, tell: Stages) -> Examination:
+def _steps(
+    console: Console, speeds: list[Speeds], run: RunFolder | None, options: RunOptions, tell: Stages
+) -> Examination:
     """Try the golden step, and then the run's own; print how each came out."""
     tell("the golden step")
-    trials = [golden_trial()]
+    trials = [golden_trial(options)]
     steps = _tried(console, trials[0])
     if run is not None:
         tell("the run's own step")
-        trials = run_trials(run, usable_memory())
+        trials = run_trials(run, options)
         for trial in trials:
             steps += _tried(console, trial)
     last = trials[-1]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trainer import exact
 from trainer.exact.backends import BACKENDS
-from trainer.exact.choice import candidates, choose
 
 Sizes = tuple[int, int, int, int]
 """Matrices in the batch, rows M, summed K, columns N."""
@@ -56,8 +55,9 @@ def product_speeds(device: str, bits: int, tell: Tell = lambda what: None) -> li
     where, kind = torch.device(device), f"{bits}-bit products on {device}"
     tell(f"{kind}: choosing for each shape")
     operands = {name: _quantised(sizes, where, bits) for name, sizes in SHAPES.items()}
-    choices = {name: _choice(parts, bits) for name, parts in operands.items()}
-    worth = candidates(where, bits)
+    products = exact.Products(where)
+    choices = {name: _choice(products, parts, bits) for name, parts in operands.items()}
+    worth = products.candidates(bits)
     found = []
     for name in BACKENDS:
         tell(f"{kind}: certifying and measuring {name}")
@@ -135,9 +135,9 @@ def _product(operands: Operands, bits: int, name: str) -> Callable[[], Tensor]:
     return lambda: exact.product(*operands, bits, name)
 
 
-def _choice(operands: Operands, bits: int) -> str:
+def _choice(products: exact.Products, operands: Operands, bits: int) -> str:
     left, _, right, _ = operands
-    return choose(left, right, bits, lambda name: exact.product(*operands, bits, name))
+    return products.choose(left, right, bits, lambda name: exact.product(*operands, bits, name))
 
 
 def _operands(sizes: Sizes) -> tuple[Tensor, Tensor]:

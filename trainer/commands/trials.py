@@ -1,7 +1,7 @@
 """Inner steps that a machine must get right: a frozen one, the same for everybody, and those of a run's own program."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import torch
@@ -12,13 +12,15 @@ from trainer.commands.speeds import median_seconds
 from trainer.exact.native import CannotCompile
 from trainer.folder import RunFolder
 from trainer.programs.conversion import to_torch
+from trainer.programs.options import Loops, RunOptions
 from trainer.rounds.selfcheck import drawn
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
 from trainer.runs.ledgers import genesis_of
 from verification.executor import StepFailed
+from verification.manifest import Place
 from verification.program import Port, decode_program, program_digest, work_units
-from verification.statements import MAX_STATEMENT
+from verification.sizes import data_size, state_size
 from verification.tensors import Tensor, decode_bundle
 from verification.units import Digest
 
@@ -77,31 +79,31 @@ class TriedStep:
         return self.digest == self.expected
 
 
-def golden_trial() -> Trial:
+def golden_trial(options: RunOptions) -> Trial:
     """Return the frozen Llama step, on inputs from the integer generator, on compiled loops where there can be any."""
     encoded = resources.files("trainer.golden").joinpath("step.msgpack").read_bytes()
     digest, program = program_digest(encoded), decode_program(encoded)
-    engine, refused = TorchEngine({digest: encoded}, compiled=True), ""
+    engine, refused = TorchEngine({digest: encoded}, replace(options, loops=Loops.ALWAYS)), ""
     try:
         engine.executor.load(digest)
     except CannotCompile as error:
-        engine, refused = TorchEngine({digest: encoded}), str(error)
+        engine, refused = TorchEngine({digest: encoded}, replace(options, loops=Loops.NEVER)), str(error)
     inputs = [_golden_input(number, port) for number, port in enumerate(program.inputs)]
     return Trial("golden step", engine, digest, inputs, GOLDEN_STEP, refused)
 
 
-def run_trials(folder: RunFolder, memory: int) -> list[Trial]:
+def run_trials(folder: RunFolder, options: RunOptions) -> list[Trial]:
     """Return a run's golden step and its step on numbers of the integer generator, as its peers run them.
 
-    `memory`: bytes that a program may need. Raises UserError and what loading a program raises.
+    Raises UserError and what loading a program raises.
     """
     manifest = genesis_of(folder).manifest
     store, inner = BlobStore(folder.blobs), manifest.programs.inner.digest
     encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
-    engine = TorchEngine(encoded, memory, compiled="auto")
-    data, start = (
-        decode_bundle(store.get(ref.blob), MAX_STATEMENT) for ref in (manifest.data, manifest.start)
-    )
+    engine = TorchEngine(encoded, options)
+    programs = {place: engine.program(manifest.programs.at(place).digest) for place in Place}
+    data = decode_bundle(store.get(manifest.data.blob), data_size(manifest))
+    start = decode_bundle(store.get(manifest.start.blob), state_size(programs))
     opening = Rounds(engine, manifest, data).opening(start)
     trials = [Trial("the run's golden step", engine, inner, opening, manifest.golden.hex())]
     inputs = drawn(engine.program(inner), opening)

@@ -4,16 +4,16 @@ import heapq
 import itertools
 import os
 import subprocess
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Self, TypeVar, cast
 
 import trio
 
 from trainer.compute import frames, orders
 from trainer.compute.children import python
 from verification import codec, errors
-from verification.errors import ProofswarmError, Unavailable
+from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.executor import StepFailed
 
 ALLOCATOR = {
@@ -24,35 +24,44 @@ ALLOCATOR = {
 """Settings of glibc's allocator: freed memory stays with the process. A step frees and takes the same hundreds of
 megabytes again and again, and giving them back each time costs more than the arithmetic on them."""
 
+R = TypeVar("R")
+PROCESS = ("trainer.compute.process",)
+"""Module and arguments of the process that does the orders."""
+
 URGENT, SOON, NORMAL, LATER = range(4)
 
 
 class ComputeClient:
-    """Runs `python -m trainer.compute.process` and passes orders to it."""
+    """Runs a compute process and passes orders to it."""
 
-    def __init__(self, nursery: trio.Nursery, environment: dict[str, str] | None = None) -> None:
-        """The process is started by `async with`; `nursery` holds its reader."""
-        self._nursery = nursery
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, program: Sequence[str] = PROCESS
+    ) -> None:
+        """`running` starts the process: the module and the arguments in `program`."""
         self._environment = environment
+        self._program = program
         self._process: trio.Process | None = None
         self._numbers = itertools.count(1)
         self._queue: list[tuple[int, int, trio.Event]] = []
         self._busy = self._closing = False
         self._replies: trio.MemoryReceiveChannel[frames.Frame]
 
-    async def __aenter__(self) -> Self:
-        command = python("-m", "trainer.compute.process")
+    @asynccontextmanager
+    async def running(self, nursery: trio.Nursery) -> AsyncIterator[Self]:
+        """Start the process, and end it at the end; `nursery` holds the task that reads from it."""
+        command = python("-m", *self._program)
         environment = ALLOCATOR | dict(os.environ if self._environment is None else self._environment)
         self._process = await trio.lowlevel.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )  # fmt: skip
         sender, self._replies = trio.open_memory_channel[frames.Frame](16)
-        self._nursery.start_soon(self._read, sender)
-        return self
+        nursery.start_soon(self._read, sender)
+        try:
+            yield self
+        finally:
+            await self._close()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def _close(self) -> None:
         assert self._process is not None
         self._closing = True
         with trio.CancelScope(shield=True):
@@ -82,7 +91,9 @@ class ComputeClient:
         if not self._closing:
             raise Unavailable(f"the compute process ended with status {status}; start this peer again")
 
-    async def ask(self, order: object, urgency: int, on_step: Callable[[int], None] | None = None) -> Any:
+    async def ask(
+        self, order: orders.Order[R], urgency: int, on_step: Callable[[int], None] | None = None
+    ) -> R:
         """Return the reply to an order; raises what the other side raised, Unavailable when it has died."""
         await self._enter(urgency)
         try:
@@ -91,7 +102,7 @@ class ComputeClient:
         finally:
             self._leave()
 
-    async def _exchange(self, order: object, on_step: Callable[[int], None] | None) -> Any:
+    async def _exchange(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> R:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
@@ -100,7 +111,7 @@ class ComputeClient:
                 frame = await self._replies.receive()
                 reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
                 if not isinstance(reply, orders.StepDone):
-                    return _checked(reply)
+                    return _checked(order, reply)
                 if on_step is not None:
                     on_step(reply.step)
         except (trio.BrokenResourceError, trio.EndOfChannel) as error:
@@ -136,9 +147,11 @@ class ComputeClient:
             self._busy = False
 
 
-def _checked(reply: object) -> object:
+def _checked(order: orders.Order[R], reply: object) -> R:
     if not isinstance(reply, orders.Failed):
-        return reply
+        if not isinstance(reply, order.reply):
+            raise Malformed(f"{type(order).__name__} was answered by {type(reply).__name__}")
+        return cast(R, reply)
     if reply.kind == StepFailed.__name__:
         raise StepFailed(reply.node)
     kind = getattr(errors, reply.kind, ProofswarmError)

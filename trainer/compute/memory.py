@@ -2,10 +2,26 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+
+from trainer.programs.devices import device_memory
+from trainer.programs.options import RunOptions
+from verification.units import Count
 
 MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
+
+
+def within_memory(options: RunOptions) -> RunOptions:
+    """Return options that allow a program what there is, where they say nothing of memory: the GPU's own, or as below.
+
+    Raises UserError where the device is not here.
+    """
+    if options.memory is not None:
+        return options
+    own = device_memory(options)
+    return replace(options, memory=Count(usable_memory() if own is None else own))
 
 
 def usable_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int:

@@ -10,59 +10,87 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
 from p2p.blobs import BlobStore
 from trainer import exact
 from trainer.compute import frames, orders
+from trainer.compute.memory import within_memory
 from trainer.programs.conversion import to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import NoLoops
-from trainer.rounds import cheats, reexecution
+from trainer.rounds import reexecution
+from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.selfcheck import kernels_of, step_agrees
 from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import HONEST, Disputed, Job, Rounds
+from trainer.rounds.training import Disputed, Rounds
 from verification import codec, spoilage
 from verification.content import chunks_root
-from verification.errors import Malformed, ProofswarmError, Unavailable
+from verification.errors import Malformed, ProofswarmError, Unsound
 from verification.executor import StepFailed
 from verification.honest.actions import Traced
 from verification.layout import per_parameter
-from verification.manifest import BundleRef, Manifest, ProgramRef
+from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import decode_program, encoded_size, outputs_of, program_digest, require_work_units
-from verification.statements import MAX_STATEMENT
+from verification.program import outputs_of, program_digest, require_work_units
+from verification.sizes import contribution_size, data_size, state_size
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
 from verification.units import Count, Digest, Round
 
 MEASURED_STEPS = 3
-Reply = Callable[[object], None]
+Tell = Callable[[orders.StepDone], None]
+R = TypeVar("R")
+Process = TypeVar("Process")
+Order = TypeVar("Order")
+HANDLERS: dict[type[orders.Order[Any]], Callable[[Any, Any], object]] = {}
+"""The method of `ComputeProcess` that does a kind of order."""
+
+
+def does(
+    kind: type[orders.Order[R]],
+) -> Callable[[Callable[[Process, Order], R]], Callable[[Process, Order], R]]:
+    """Make a method the one that does a kind of order, whose reply it returns."""
+
+    def put(method: Callable[[Process, Order], R]) -> Callable[[Process, Order], R]:
+        HANDLERS[kind] = method
+        return method
+
+    return put
 
 
 class ComputeProcess:
     """One run's programs, data and store, and the orders on them."""
 
-    def __init__(self, order: orders.Prepare) -> None:
-        """Load what the manifest names from the store; raises Violation for blobs that are not what it says."""
+    def __init__(
+        self, order: orders.Prepare, conduct: Conduct = honest, tell: Tell = lambda step: None
+    ) -> None:
+        """Load what the manifest names from the store; `conduct` is what the peer's own rounds are computed with.
+
+        `tell` hears of every inner step of a job. Raises Violation for blobs that are not what the manifest says,
+        UserError where the device is not here.
+        """
         torch.set_num_threads(order.threads)
+        self._tell = tell
         self.manifest = codec.decode(Manifest, order.manifest)
         self.store = BlobStore(Path(order.store))
         programs = self.manifest.programs
         refs = programs.all()
         encoded = {ref.digest: self._program(ref) for ref in refs}
-        self.engine = TorchEngine(encoded, order.memory, compiled="auto")
+        self.engine = TorchEngine(encoded, within_memory(order.options))
         for ref in refs:
             self.engine.executor.load(ref.digest)
         for name, units in vars(self.manifest.units).items():
             ref = getattr(programs, name)
             require_work_units(self.engine.executor.load(ref.digest).program, units)
-        self._contribution = decode_program(encoded[programs.epilogue.digest])
-        data = decode_bundle(self.store.get(self.manifest.data.blob), MAX_STATEMENT)
-        self.rounds = Rounds(self.engine, self.manifest, data)
+        loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
+        self._limit = max(state_size(loaded), contribution_size(loaded))
+        self._contribution = loaded[Place.EPILOGUE]
+        self._data = decode_bundle(self.store.get(self.manifest.data.blob), data_size(self.manifest))
+        self.rounds = Rounds(self.engine, self.manifest, self._data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
-        self.conduct = cheats.conduct_named(order.cheat, order.cheat_from)
+        self._conduct = conduct
 
     def measure(self) -> orders.Prepared:
         """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
@@ -75,23 +103,23 @@ class ComputeProcess:
         self.rounds.digests_after(job, start, (MEASURED_STEPS,))
         seconds = time.perf_counter() - began
         speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
-        limit = Count(encoded_size(outputs_of(self._contribution)))
-        return orders.Prepared(golden, agrees, speed, limit, kernels_of(self.engine, inner, working))
+        return orders.Prepared(golden, agrees, speed, kernels_of(self.engine, inner, working))
 
-    def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
-        """Compute F, telling each inner step; raises Unavailable when step `rerun` does not come out the same twice."""
-        conduct = self._conduct(order)
+    @does(orders.RunJob)
+    def run_job(self, order: orders.RunJob) -> orders.JobDone:
+        """Compute F, telling each inner step; raises Unsound when step `rerun` does not come out the same twice."""
+        engine, rounds = self._rounds(order)
         kept: list[Any] = []
 
         def on_step(number: int, working: Any) -> None:
-            if conduct is HONEST and number in (order.rerun - 1, order.rerun):
+            if number in (order.rerun - 1, order.rerun):
                 kept.append(working)
-            reply(orders.StepDone(Count(number)))
+            self._tell(orders.StepDone(Count(number)))
 
-        outcome = self.rounds.run(_job(order), self._bundle(order.start), conduct, on_step)
-        if len(kept) == 2 and not self.engine.agrees(self.manifest.programs.inner.digest, *kept):
-            raise Unavailable(
-                f"step {order.rerun} computed in another way has another digest: see proofswarm doctor"
+        outcome = rounds.run(_job(order), self._bundle(order.start), on_step)
+        if len(kept) == 2 and not engine.agrees(self.manifest.programs.inner.digest, *kept):
+            raise Unsound(
+                f"step {order.rerun} of round {order.number} computed in another way has another digest"
             )
         if outcome.contribution is None:
             assert outcome.failed is not None
@@ -101,44 +129,44 @@ class ComputeProcess:
         norm = spoilage.norm_of(outcome.contribution)
         return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO), False)
 
+    @does(orders.ListSteps)
     def list_steps(self, order: orders.ListSteps) -> orders.StatesListed:
         """Compute the digests of a dispute's list."""
         job = order.job
-        digests = self.rounds.digests_after(
-            _job(job), self._bundle(job.start), order.steps, self._conduct(job)
-        )
-        return orders.StatesListed(digests)
+        _, rounds = self._rounds(job)
+        return orders.StatesListed(rounds.digests_after(_job(job), self._bundle(job.start), order.steps))
 
-    def trace_nodes(self, order: orders.TraceNodes) -> orders.NodesTraced:
+    @does(orders.TraceNodes)
+    def trace_nodes(self, order: orders.TraceNodes) -> Traced:
         """Execute and digest every node's result."""
-        traced = self._trace(order.execution, self._disputed(order.execution))
-        failed = None if traced.failed is None else Count(traced.failed)
-        return orders.NodesTraced(failed, traced.outputs, traced.results)
+        return self._trace(order.execution, *self._disputed(order.execution))
 
-    def _trace(self, execution: orders.DisputedExecution, disputed: Disputed) -> Traced:
+    def _trace(self, execution: orders.DisputedExecution, engine: Engine, disputed: Disputed) -> Traced:
         """Return the trace of an execution; the last one is kept, for its node is opened next."""
         if self._traced is None or self._traced[0] != execution:
-            self._traced = execution, reexecution.trace(self.engine, disputed)
+            self._traced = execution, reexecution.trace(engine, disputed)
         return self._traced[1]
 
+    @does(orders.OpenInputs)
     def open_inputs(self, order: orders.OpenInputs) -> orders.Opened:
         """Bring a disputed node's inputs."""
-        disputed = self._disputed(order.execution)
-        results = self._trace(order.execution, disputed).results
-        return orders.Opened(reexecution.open_node(self.engine, disputed, results, order.node, order.trail))
+        engine, disputed = self._disputed(order.execution)
+        results = self._trace(order.execution, engine, disputed).results
+        return orders.Opened(reexecution.open_node(engine, disputed, results, order.node, order.trail))
 
+    @does(orders.ProveValue)
     def prove_value(self, order: orders.ProveValue) -> orders.Proved:
         """Prove the digest of a disputed output's source."""
-        disputed = self._disputed(order.execution)
-        results = self._trace(order.execution, disputed).results
-        return orders.Proved(
-            *reexecution.open_value(self.engine, disputed, results, order.value, order.trail)
-        )
+        engine, disputed = self._disputed(order.execution)
+        results = self._trace(order.execution, engine, disputed).results
+        return orders.Proved(*reexecution.open_value(engine, disputed, results, order.value, order.trail))
 
-    def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
+    @does(orders.RunOuterStep)
+    def run_outer(self, order: orders.RunOuterStep) -> BundleRef:
         """Compute and keep the next state."""
-        return orders.Made(self._keep(self.rounds.next_state(self._outer_inputs(order))))
+        return self._keep(self.rounds.next_state(self._outer_inputs(order)))
 
+    @does(orders.CheckContribution)
     def check_contribution(self, order: orders.CheckContribution) -> orders.Checked:
         """Check that a fetched blob is the committed contribution, of the epilogue's dtypes and shapes.
 
@@ -154,15 +182,21 @@ class ComputeProcess:
         counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
         return orders.Checked(counted == spoilage.norm_of(contribution) == order.commit.norm, None)
 
-    def _disputed(self, execution: orders.DisputedExecution) -> Disputed:
-        if execution.outer is not None:
-            slots = [int(entry.slot) for entry in execution.outer.slots]
-            return self.rounds.disputed_outer(self._outer_inputs(execution.outer), slots)
-        order = execution.job
-        if order is None:
-            raise Malformed("an execution needs a job or an outer step")
-        start, conduct = self._bundle(order.start), self._conduct(order)
-        return self.rounds.disputed(_job(order), start, execution.place, execution.step, conduct)
+    def _disputed(self, execution: orders.DisputedExecution) -> tuple[Engine, Disputed]:
+        """Return a disputed execution, and the engine that has come as far as it."""
+        order = execution.work
+        if isinstance(order, orders.RunOuterStep):
+            slots = [int(entry.slot) for entry in order.slots]
+            return self.engine, self.rounds.disputed_outer(self._outer_inputs(order), slots)
+        engine, rounds = self._rounds(order)
+        start = self._bundle(order.start)
+        return engine, rounds.disputed(_job(order), start, execution.place, execution.step)
+
+    def _rounds(self, order: orders.RunJob) -> tuple[Engine, Rounds]:
+        """Return what a job is computed with: the machine's engine for an audit, the conduct's for an own round."""
+        engine = self._conduct(self.engine, _job(order)) if order.own else self.engine
+        rounds = self.rounds if engine is self.engine else Rounds(engine, self.manifest, self._data)
+        return engine, rounds
 
     def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
         entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}
@@ -175,7 +209,7 @@ class ComputeProcess:
         return encoded
 
     def _bundle(self, ref: BundleRef) -> Bundle:
-        bundle = decode_bundle(self.store.get(ref.blob), MAX_STATEMENT)
+        bundle = decode_bundle(self.store.get(ref.blob), self._limit)
         if digest_of(bundle) != ref.digest:
             raise Malformed("a bundle's blob has another digest than it should")
         return bundle
@@ -183,77 +217,56 @@ class ComputeProcess:
     def _keep(self, bundle: Bundle) -> BundleRef:
         return BundleRef(digest_of(bundle), self.store.put(codec.encode(bundle)))
 
-    def _conduct(self, order: orders.RunJob) -> Any:
-        return self.conduct if order.own else HONEST
-
 
 def _job(order: orders.RunJob) -> Job:
     return Job(order.number, order.worker, order.beacon, order.steps)
 
 
-def execute_node(order: orders.ExecuteNode) -> orders.Executed:
+def execute_node(executor: ProgramExecutor, order: orders.ExecuteNode) -> Tensor:
     """Run a node for the law: the one order that needs no run, since it brings all that the node reads."""
-    return orders.Executed(
-        ProgramExecutor({}).execute_node(order.arithmetic, order.number, order.node, order.inputs)
-    )
+    return executor.execute_node(order.arithmetic, order.number, order.node, order.inputs)
 
 
-def _answer(process: ComputeProcess, message: object, reply: Reply) -> object:
-    match message:
-        case orders.RunJob():
-            return process.run_job(message, reply)
-        case orders.ListSteps():
-            return process.list_steps(message)
-        case orders.TraceNodes():
-            return process.trace_nodes(message)
-        case orders.OpenInputs():
-            return process.open_inputs(message)
-        case orders.ProveValue():
-            return process.prove_value(message)
-        case orders.RunOuterStep():
-            return process.run_outer(message)
-        case orders.CheckContribution():
-            return process.check_contribution(message)
-    raise Malformed(f"no order {type(message).__name__}")
-
-
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
+def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
     """Do orders until the source ends. The first that needs a run must be Prepare.
 
     A process that flushes subnormal numbers does none.
     """
     process: ComputeProcess | None = None
+    referee = ProgramExecutor({})  # on the CPU, with products of its own, whatever the run's are
+    number = 0
+
+    def reply(answer: object) -> None:
+        sink.write(frames.pack(number, answer))
+        sink.flush()
+
     while (frame := frames.read(source)) is not None:
-        message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
-
-        def reply(answer: object, number: int = frame.order) -> None:
-            sink.write(frames.pack(number, answer))
-            sink.flush()
-
+        number = frame.order
+        order = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
         try:
             if process is None:
                 exact.require_subnormals()
-            if isinstance(message, orders.Prepare):
-                process = ComputeProcess(message)
+            if isinstance(order, orders.Prepare):
+                process = ComputeProcess(order, conduct, reply)
                 reply(process.measure())
-            elif isinstance(message, orders.ExecuteNode):
-                reply(execute_node(message))
+            elif isinstance(order, orders.ExecuteNode):
+                reply(execute_node(referee, order))
             elif process is None:
                 raise Malformed("the first order must be Prepare")
             else:
-                reply(_answer(process, message, reply))
+                reply(HANDLERS[type(order)](process, order))
         except ProofswarmError as error:
             node = error.node if isinstance(error, StepFailed) else -1
             reply(orders.Failed(type(error).__name__, str(error), node))
 
 
-def main() -> None:
+def main(conduct: Conduct = honest) -> None:
     """Serve on the standard streams; stray prints go to standard error, and an interrupt is the node's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore", NoLoops)  # the node tells it
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, sink)
+    serve(sys.stdin.buffer, sink, conduct)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,17 @@ class Referee:
         while True:
             first = await self._cases.receive()
             self.starts += 1
-            async with trio.open_nursery() as nursery, ComputeClient(nursery, self._environment) as bench:
+            async with (
+                trio.open_nursery() as nursery,
+                ComputeClient(self._environment).running(nursery) as bench,
+            ):
                 await self._sit(bench, first)
 
     async def _sit(self, bench: ComputeClient, case: _Case) -> None:
         """Execute until there is nothing to do for a while, or the process may have died."""
         while True:
             try:
-                case.result = (await bench.ask(case.order, URGENT)).result
+                case.result = await bench.ask(case.order, URGENT)
             except ProofswarmError as error:
                 case.result = error
             case.told.set()

@@ -3,16 +3,7 @@
 from trainer.exact.backends import BACKENDS, TRUSTED
 from trainer.exact.certificate import certify
 from trainer.exact.checks import require_finite, require_subnormals
-from trainer.exact.choice import (
-    choose,
-    chosen_backends,
-    force_backend,
-    forced_backend,
-    prepares,
-    refused_kernels,
-    used_backends,
-    verdict,
-)
+from trainer.exact.choice import Products
 from trainer.exact.errors import BackendFault, NonFinite
 from trainer.exact.functions import (
     cos,
@@ -38,27 +29,22 @@ __all__ = [
     "TRUSTED",
     "BackendFault",
     "NonFinite",
+    "Products",
     "certify",
-    "choose",
-    "chosen_backends",
     "cos",
     "divide",
     "erf",
     "exact_mean",
     "exact_sum",
     "exp",
-    "force_backend",
-    "forced_backend",
     "integer_product",
     "keep_mask",
     "log",
     "normal_f32",
     "pow",
-    "prepares",
     "product",
     "quantise",
     "reciprocal",
-    "refused_kernels",
     "require_finite",
     "require_subnormals",
     "row_exponent",
@@ -71,6 +57,4 @@ __all__ = [
     "tanh",
     "uniform_bits",
     "uniform_f32",
-    "used_backends",
-    "verdict",
 ]

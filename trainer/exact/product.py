@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.exact.backends import BACKENDS, Backend
 from trainer.exact.blocks import block_elements
-from trainer.exact.choice import choose
+from trainer.exact.choice import Products, Run
 from trainer.exact.scale import power_of_two64
 
 EXACT_LIMIT = 2**53
@@ -20,16 +20,14 @@ BLOCKS = 8
 """Blocks of `block_elements` that one step of an unfused product takes: enough rows to make its kernels efficient."""
 
 
-def product(
-    qa: Tensor, ea: Tensor, qb: Tensor, eb: Tensor, bits: int = 14, backend: str | None = None
-) -> Tensor:
+def product(qa: Tensor, ea: Tensor, qb: Tensor, eb: Tensor, bits: int, by: Products | str) -> Tensor:
     """The exact sum over K of qa * qb, times 2^(ea+eb-2(bits-1)), rounded once to float32.
 
     qa: int16 [..., M, K]; ea: integers [..., M, 1]; qb: int16 [..., K, N]; eb: integers [..., 1, N],
     as `row_exponent` and `quantise` return them for dim -1 and dim -2; leading dimensions broadcast.
-    Returns float32 [..., M, N], +-inf where the sum exceeds float32. `backend` names one of `BACKENDS`, else the
-    fastest certified one runs. Raises TypeError for other dtypes, ValueError when K and bits allow a sum that float64
-    does not represent exactly, KeyError for an unknown backend.
+    `by` are the products that choose a certified backend, or the name of one of `BACKENDS`, taken as it is.
+    Returns float32 [..., M, N], +-inf where the sum exceeds float32. Raises TypeError for other dtypes, ValueError when
+    K and bits allow a sum that float64 does not represent exactly, KeyError for an unknown backend, BackendFault.
     """
     left, right, shape = _matrices(qa, qb, bits)
     batch = () if qb.dim() == 2 else shape[:-2]
@@ -44,22 +42,26 @@ def product(
             return chosen.rounded(left, right, left_scale, right_scale, bits)
         return _in_blocks(chosen, left, right, left_scale, right_scale, bits)
 
-    return run(backend or choose(left, right, bits, run)).view(shape)
+    return run(_backend(by, left, right, bits, run)).view(shape)
 
 
-def integer_product(qa: Tensor, qb: Tensor, bits: int = 14, backend: str | None = None) -> Tensor:
+def integer_product(qa: Tensor, qb: Tensor, bits: int, by: Products | str) -> Tensor:
     """The exact sum over K of qa * qb as float64 [..., M, N]; arguments and errors as for `product`."""
     left, right, shape = _matrices(qa, qb, bits)
 
     def run(name: str) -> Tensor:
         return BACKENDS[name].against(right, bits)(left)
 
-    return run(backend or choose(left, right, bits, run)).view(shape)
+    return run(_backend(by, left, right, bits, run)).view(shape)
 
 
 def scaled(total: Tensor, ea: Tensor, eb: Tensor, bits: int = 14) -> Tensor:
     """What `product` makes of its integers: float64 [..., M, N] from `integer_product`, rounded once to float32."""
     return (total * _scale(ea, bits)).mul_(_scale(eb, bits)).to(torch.float32)
+
+
+def _backend(by: Products | str, left: Tensor, right: Tensor, bits: int, run: Run) -> str:
+    return by if isinstance(by, str) else by.choose(left, right, bits, run)
 
 
 def _matrices(qa: Tensor, qb: Tensor, bits: int) -> tuple[Tensor, Tensor, torch.Size]:

@@ -1,15 +1,25 @@
-"""What a peer has signed, on disk before it is sent: after a crash it repeats itself, and contradicts itself never."""
+"""What an account has signed, on disk before it is sent: after a crash it repeats itself, and contradicts itself never.
 
+The journal is the account's: it lies beside the key and is named by the address, so that neither another run's folder
+nor another name of the key file begins an empty one. It holds all runs of the account.
+"""
+
+import os
 import sqlite3
 from pathlib import Path
 
 from verification.errors import UserError
-from verification.signing import address_of
+from verification.signing import address_of, checksum
 from verification.statements import Body, Statement, make_statement, open_statement, sign_statement
-from verification.units import Digest
+from verification.units import Address, Digest
 
 BUSY_SECONDS = 60.0
 SCHEMA = "CREATE TABLE IF NOT EXISTS said (place TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT"
+
+
+def journal_of(key: Path, account: Address) -> Path:
+    """Return where the journal of an account lies whose key is in the file `key`."""
+    return key.parent / f"{checksum(account)}.said.sqlite"
 
 
 class Journal:
@@ -18,12 +28,17 @@ class Journal:
     def __init__(self, path: Path, secret: bytes, chain: str, run: Digest) -> None:
         """Open or create the journal of one key in one run; raises UserError for a file that is none, or another's."""
         self._secret, self._chain, self._run = secret, chain, run
+        self.account = address_of(secret)
         try:
+            _make_private(path)
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
-            raise UserError(f"{path}: cannot be opened ({error}); check the run folder's owner") from error
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(
+                f"{path}: cannot be opened ({error}); a peer writes what it signs beside its key: keep the key in a "
+                "folder of your own"
+            ) from error
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
@@ -39,12 +54,10 @@ class Journal:
     def _check_author(self, path: Path) -> None:
         """Refuse a journal of another key, which would speak for that one. Raises UserError."""
         row = self._connection.execute("SELECT data FROM said LIMIT 1").fetchone()
-        if row is None or open_statement(bytes(row[0])).sender == address_of(self._secret):
+        if row is None or open_statement(bytes(row[0])).sender == self.account:
             return
         self.close()
-        raise UserError(
-            f"{path}: is the journal of another key; give the key file another name: it is the peer's"
-        )
+        raise UserError(f"{path}: is the journal of another key; restore the one of this account")
 
     def sign(self, head: Digest, body: Body) -> bytes:
         """Return the signed statement of this place: the one said before if there is one, whatever `body` says now."""
@@ -61,10 +74,10 @@ class Journal:
         assert said is not None
         return said
 
-    def forget(self, head: Digest, body: Body) -> None:
-        """Drop what was said at a place. Only for a Join that the ledger refused: it bound nobody to anything."""
-        place = _place(make_statement(self._chain, self._run, head, body))
-        self._connection.execute("DELETE FROM said WHERE place = ?", (place,))
+    def signed(self, head: Digest, body: Body) -> Body | None:
+        """Return what was said at the place of `body`, which is all that will ever be said there; None for nothing."""
+        said = self._said(_place(make_statement(self._chain, self._run, head, body)))
+        return None if said is None else open_statement(said).body
 
     def _said(self, place: str) -> bytes | None:
         row = self._connection.execute("SELECT data FROM said WHERE place = ?", (place,)).fetchone()
@@ -73,6 +86,12 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does: what is signed here is not said yet. Its companions get the file's mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
 
 
 def _place(statement: Statement) -> str:

@@ -1,76 +1,82 @@
-"""A peer that misbehaves, for experiments: `trainer.peer.runtime` with behaviours between decision and deed."""
+"""A peer that misbehaves, for experiments: behaviours between the honest decision and its deed."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import trio
-
-from trainer.events import EventLog
-from trainer.peer.runtime import Peer, PeerConfig
+from trainer.peer.deeds import Deeds
+from trainer.peer.policy import Honest, Look
+from trainer.peer.runtime import PeerConfig
+from trainer.peer.voice import Voice
 from trainer.rounds import cheats
-from verification.adversaries import Act, Forge, Throw, View, decide_as, playbook, result_as
-from verification.errors import Violation
-from verification.honest.actions import Computed
-from verification.honest.decide import Me
-from verification.ledger.log import Genesis
-from verification.manifest import run_id
-from verification.state import State
-from verification.statements import make_statement, sign_statement
-from verification.units import Address, Digest
+from trainer.runs.ledgers import genesis_of
+from verification.adversaries import Act, Behaviour, Forge, Throw, decide_as, playbook, result_as
+from verification.honest.actions import Computed, RunRound
+from verification.honest.view import View
+from verification.ledger.log import Twice
+from verification.statements import Body, make_statement, sign_statement
+from verification.units import Digest
+
+PROCESS = "trainer.compute.cheating"
+
+Sign = Callable[[Digest, Body], bytes]
+"""(head, body) to the statement, signed afresh."""
 
 
-class Rogue(Peer):
-    """Plays the `cheat` of its settings.
+class Rogue:
+    """The policy of a peer with behaviours: what they forge and throw goes past its journal."""
 
-    What it says is by `verification.adversaries.playbook`, how it trains by `trainer.rounds.cheats`.
-    """
-
-    def __init__(self, config: PeerConfig, genesis: Genesis, nursery: trio.Nursery, events: EventLog) -> None:
-        """As `Peer`; raises UserError for an unknown cheat."""
-        super().__init__(config, genesis, nursery, events)
-        self._behaviours = playbook.behaviours(cheats.names_in(config.cheat), config.cheat_from)
-        self._chain, self._run_id = genesis.chain, run_id(genesis.manifest)
-        self._me: Me
+    def __init__(self, behaviours: Sequence[Behaviour], sign: Sign, deeds: Deeds, voice: Voice) -> None:
+        """As `Honest`, but for the behaviours."""
+        self._behaviours, self._sign, self._deeds, self._voice = behaviours, sign, deeds, voice
+        self._honest = Honest(deeds, voice)
         self._faults = 0
 
-    def _decide(self, state: State, me: Me) -> list[Act]:
-        self._me = me
-        wanted = decide_as(self._behaviours, self._view(state))
+    def decide(self, view: View, twice: Sequence[Twice]) -> list[Act]:
+        """Return what a peer with these behaviours does now; it reports nobody."""
+        wanted = decide_as(self._behaviours, view)
         faults = sum(behaviour.faults for behaviour in self._behaviours)
         if faults > self._faults:
-            self._log("misbehaved", times=faults - self._faults)
+            self._voice.record.write("misbehaved", times=faults - self._faults)
             self._faults = faults
         return wanted
 
-    async def _do(self, act: Act, head: Digest | None) -> None:
+    async def say(self, act: Any) -> None:
         """Send what is forged or thrown past the journal, once."""
-        if isinstance(act, Forge) and head is not None:
-            statement = make_statement(self._chain, self._run_id, head, act.body)
-            await self._throw(sign_statement(self._config.identity.secret, statement), statement.kind)
-        elif isinstance(act, Throw):
-            await self._throw(act.data, "bytes")
-        else:
-            await super()._do(act, head)
+        match act:
+            case Forge(body):
+                data = self._sign(await self._voice.head_for(body), body)
+                await self._voice.send(data, type(body).__name__)
+            case Throw(data):
+                await self._voice.send(data, "bytes")
+            case _:
+                await self._honest.say(act)
 
-    async def _throw(self, data: bytes, kind: str) -> None:
-        try:
-            await self._ledger.submit(data)
-        except Violation as refusal:
-            self._log("declined", statement=kind, reason=f"{type(refusal).__name__}: {refusal}")
-
-    async def _compute(self, action: Computed) -> Any:
+    async def compute(self, action: Computed, look: Look) -> Any:
         """Ask the behaviours first, since some compute nothing, and again with the true result if they wanted it."""
         asked: list[Computed] = []
-        async with self._ledger.state() as state:
-            made = result_as(self._behaviours, self._view(state), action, lambda: asked.append(action))
+        async with look() as view:
+            made = result_as(self._behaviours, view, action, lambda: asked.append(action))
         if not asked:
             return made
-        true = await super()._compute(action)
-        async with self._ledger.state() as state:
-            return result_as(self._behaviours, self._view(state), action, lambda: true)
+        hides = any(behaviour.recomputes for behaviour in self._behaviours)
+        true = await self._deeds.compute(action, as_auditor=hides and not isinstance(action, RunRound))
+        async with look() as view:
+            return result_as(self._behaviours, view, action, lambda: true)
 
-    def _plays(self, worker: Address, is_disputed: bool) -> bool:
-        hides = is_disputed and any(behaviour.recomputes for behaviour in self._behaviours)
-        return super()._plays(worker, is_disputed) and not hides
 
-    def _view(self, state: State) -> View:
-        return View(state, self._me, self._results, self._ledger.now())
+def misbehaving(config: PeerConfig, cheat: str, first_round: int) -> PeerConfig:
+    """Return the settings of a peer that plays `cheat` from a round on; raises UserError for an unknown one.
+
+    What it says is by `verification.adversaries.playbook`, what it trains with by `trainer.rounds.cheats`.
+    """
+    names, genesis = cheats.names_in(cheat), genesis_of(config.folder)
+
+    def sign(head: Digest, body: Body) -> bytes:
+        statement = make_statement(genesis.chain, genesis.run, head, body)
+        return sign_statement(config.identity.secret, statement)
+
+    def policy(deeds: Deeds, voice: Voice) -> Rogue:
+        return Rogue(playbook.behaviours(names, first_round), sign, deeds, voice)
+
+    return dataclasses.replace(config, policy=policy, compute=(PROCESS, cheat, str(first_round)))

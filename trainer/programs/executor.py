@@ -1,42 +1,35 @@
 """Executing programs named by digest on the law's tensors: what the law's `Executor` calls."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 
 from trainer.programs.conversion import from_torch, to_torch
+from trainer.programs.devices import products_for
 from trainer.programs.interpreter import LoadedProgram, run_node
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.operators import ARITHMETIC
+from trainer.programs.options import NODE_BY_NODE, RunOptions
 from verification.errors import BadEvidence, Unavailable
-from verification.program import MAX_PROGRAM, Node, Program, decode_program, program_digest, values
-from verification.tensors import Bundle, Tensor
+from verification.program import MAX_PROGRAM, Node, Program, decode_program, program_digest
+from verification.tensors import Tensor
 from verification.units import Digest
 
 
 class ProgramExecutor:
     """Holds encoded programs by digest and loads each on its first use.
 
-    Raises BadEvidence when the bytes under a digest have another digest. `memory_limit` in bytes; None for any.
-    `device` and `compiled` are those of `LoadedProgram`.
+    All its programs share `products`. Raises BadEvidence when the bytes under a digest have another digest, UserError
+    as `products_for`.
     """
 
-    def __init__(
-        self,
-        programs: Mapping[Digest, bytes],
-        memory_limit: int | None = None,
-        *,
-        device: str = "cpu",
-        compiled: bool | Literal["auto"] = False,
-    ) -> None:
+    def __init__(self, programs: Mapping[Digest, bytes], options: RunOptions = NODE_BY_NODE) -> None:
         for digest, encoded in programs.items():
             if program_digest(encoded) != digest:
                 raise BadEvidence(f"the bytes of program {digest.hex()} have another digest")
         self._encoded = dict(programs)
-        self._memory_limit = memory_limit
-        self._device: str = device
-        self._compiled: bool | Literal["auto"] = compiled
+        self._options = options
+        self.products = products_for(options)
         self._loaded: dict[Digest, LoadedProgram] = {}
 
     def load(self, program: Digest) -> LoadedProgram:
@@ -46,9 +39,7 @@ class ProgramExecutor:
             if encoded is None:
                 raise BadEvidence(f"unknown program {program.hex()}")
             decoded = decode_program(encoded, MAX_PROGRAM)
-            self._loaded[program] = LoadedProgram(
-                decoded, self._memory_limit, device=self._device, compiled=self._compiled
-            )
+            self._loaded[program] = LoadedProgram(decoded, self._options, self.products)
         return self._loaded[program]
 
     def program(self, digest: Digest) -> Program:
@@ -63,15 +54,6 @@ class ProgramExecutor:
         pairs = zip(ports, inputs, strict=True)
         return [torch.zeros(p.shape, dtype=TORCH_DTYPES[p.dtype]) if t is None else t for p, t in pairs]
 
-    def fits_outputs(self, program: Digest, bundle: Bundle) -> bool:
-        """Return whether a bundle has the dtypes and shapes of the program's outputs."""
-        loaded = self.load(program).program
-        made = values(loaded)
-        expected = [
-            (made[output.source].dtype, tuple(made[output.source].shape)) for output in loaded.outputs
-        ]
-        return [(tensor.dtype, tuple(tensor.shape)) for tensor in bundle.tensors] == expected
-
     def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """Return what a node makes of its inputs: one step of a dispute. (SPEC.md 6.5)
 
@@ -80,4 +62,5 @@ class ProgramExecutor:
         """
         if arithmetic != ARITHMETIC:
             raise Unavailable(f"this version executes arithmetic {ARITHMETIC!r}, not {arithmetic!r}")
-        return from_torch(run_node(number, node, [to_torch(tensor) for tensor in inputs]))
+        here = [to_torch(tensor).to(self.products.device) for tensor in inputs]
+        return from_torch(run_node(number, node, here, self.products))

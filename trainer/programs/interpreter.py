@@ -8,17 +8,18 @@ import contextlib
 import ctypes
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import torch
 
 from trainer import exact
 from trainer.exact.native import CannotCompile
 from trainer.programs.conversion import from_torch, to_torch
+from trainer.programs.devices import products_for
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.loops import compiled as compilation
 from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
 from trainer.programs.operators import ARITHMETIC, bind
+from trainer.programs.options import NODE_BY_NODE, Loops, RunOptions
 from trainer.programs.shapes import Spec
 from verification.errors import BadEvidence, Malformed
 from verification.executor import StepFailed
@@ -37,6 +38,9 @@ from verification.units import Digest
 Tap = Callable[[int, torch.Tensor], None]
 """Called with a node's number and what it made."""
 
+NodeStep = tuple[Kernel, tuple[int, ...], tuple[int, ...]]
+"""A node's kernel, its inputs' numbers, and the numbers of the values that end with it."""
+
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -148, 128
 """What `exact.row_exponent` gives."""
 
@@ -46,44 +50,37 @@ class NoLoops(RuntimeWarning):
 
 
 class LoadedProgram:
-    """A checked program, ready to run; holds its constants as tensors on `device`.
+    """A checked program, ready to run; holds its constants as tensors on the options' device.
 
-    `compiled`: False runs node by node; True runs on compiled loops and raises CannotCompile (a UserError) where there
-    is no compiler; "auto" compiles what is worth it (`compilation.worthwhile`) if it can. The first run compares the
-    loops' outputs with those of the nodes' own kernels; on a difference the loops are dropped with a NoLoops warning.
-    `refused` says in one line why there are no loops though they were wanted, or nothing.
+    `products` do its products, by default new ones for the options. Loops.ALWAYS raises CannotCompile (a UserError)
+    where there are no compiled loops; Loops.WORTHWHILE compiles what is worth it (`compilation.worthwhile`) if it can.
+    The first run compares the loops' outputs with those of the nodes' own kernels; on a difference the loops are
+    dropped with a NoLoops warning. `refused` says in one line why there are none though they were wanted, or nothing.
 
     Raises Malformed (unknown operator, wrong shape, dtype or attribute, unknown arithmetic) or Refused (more memory
-    than `memory_limit` bytes, None: any) with the node's number, before anything runs.
+    than the options allow) with the node's number, before anything runs; UserError as `products_for`.
     """
 
     def __init__(
-        self,
-        program: Program,
-        memory_limit: int | None = None,
-        *,
-        device: str = "cpu",
-        compiled: bool | Literal["auto"] = False,
+        self, program: Program, options: RunOptions = NODE_BY_NODE, products: exact.Products | None = None
     ) -> None:
         check_program(program)
         if program.arithmetic != ARITHMETIC:
             raise Malformed(f"unknown arithmetic {program.arithmetic!r}; this version knows {ARITHMETIC!r}")
         self.program = program
         self.first = first_node(program)
-        self.device = torch.device(device)
-        specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
+        self.products = products or products_for(options)
+        self.device = self.products.device
         _check_integers(program)
-        kernels = [
-            bind(self.first + place, node, [specs[source] for source in node.inputs])
-            for place, node in enumerate(program.nodes)
-        ]
-        require_affordable(program, memory_limit)
+        self._specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
+        kernels = self._bind(self.products)
+        require_affordable(program, options.memory)
         self._constants = [to_torch(constant).to(self.device) for constant in program.constants]
-        self._ports = specs[: len(program.inputs)]
+        self._ports = self._specs[: len(program.inputs)]
         self._steps = plan(program, kernels)
         self._output_names = {int(output.source): output.name for output in program.outputs}
         self.refused = ""
-        self._compiled = self._compile(kernels, compiled, memory_limit)
+        self._compiled = self._compile(kernels, options)
         self._certified = self._settled = False
 
     @property
@@ -118,21 +115,36 @@ class LoadedProgram:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
         _check_tensors("input", self._ports, inputs)
 
-    def _compile(
-        self, kernels: Sequence[Kernel], compiled: bool | Literal["auto"], memory_limit: int | None
-    ) -> CompiledProgram | None:
-        wanted = compilation.worthwhile(self.program) if compiled == "auto" else compiled
-        if self.device.type != "cpu" or not wanted:
-            if compiled is True:
-                raise CannotCompile(f"programs on {self.device} are not compiled; leave `compiled` off")
+    def again(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the outputs made in another way: node by node, with new products of the trusted backend.
+
+        Raises as `run`.
+        """
+        self.check_inputs(inputs)
+        kernels = self._bind(exact.Products(self.device, exact.TRUSTED))
+        return self._run_nodes(
+            [tensor.to(self.device) for tensor in inputs], steps=plan(self.program, kernels)
+        )
+
+    def _bind(self, products: exact.Products) -> list[Kernel]:
+        return [
+            bind(self.first + place, node, [self._specs[source] for source in node.inputs], products)
+            for place, node in enumerate(self.program.nodes)
+        ]
+
+    def _compile(self, kernels: Sequence[Kernel], options: RunOptions) -> CompiledProgram | None:
+        needed = options.loops is Loops.ALWAYS
+        if not (needed or (options.loops is Loops.WORTHWHILE and compilation.worthwhile(self.program))):
             return None
         try:
-            made = CompiledProgram(self.program, kernels, self._constants)
-            if memory_limit is not None and made.memory_bytes > memory_limit:
-                raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {memory_limit}")
+            if self.device.type != "cpu":
+                raise CannotCompile(f"compiled loops run on the CPU only, not on {self.device}")
+            made = CompiledProgram(self.program, kernels, self._constants, self.products)
+            if options.memory is not None and made.memory_bytes > options.memory:
+                raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {options.memory}")
             return made
         except CannotCompile as error:
-            if compiled is True:
+            if needed:
                 raise
             self._drop_loops(str(error))
             return None
@@ -177,11 +189,13 @@ class LoadedProgram:
         self._compiled, self.refused = None, reason
         warnings.warn(f"running node by node: {reason}", NoLoops, stacklevel=4)
 
-    def _run_nodes(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
+    def _run_nodes(
+        self, inputs: Sequence[torch.Tensor], tap: Tap | None = None, steps: Sequence[NodeStep] | None = None
+    ) -> list[torch.Tensor]:
         known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(self._steps)]
         number = self.first
         try:
-            for kernel, sources, ending in self._steps:
+            for kernel, sources, ending in self._steps if steps is None else steps:
                 made = kernel(*[known[source] for source in sources])
                 if number in self._output_names:
                     _require_finite_output(self._output_names[number], made)
@@ -196,13 +210,16 @@ class LoadedProgram:
         return [_present(known[output.source]).contiguous() for output in self.program.outputs]
 
 
-def run_node(number: int, node: Node, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return what a node makes of the given inputs: all that a referee executes.
+def run_node(
+    number: int, node: Node, inputs: Sequence[torch.Tensor], products: exact.Products
+) -> torch.Tensor:
+    """Return what a node makes of the given inputs, which lie on the products' device: all that a referee executes.
 
     Raises Malformed for inputs that the operator does not take, BadEvidence for integers that no quantised tensor
     holds (a whole program cannot make them, so only liars agree on them), StepFailed when the arithmetic ends the step.
     """
-    kernel = bind(number, node, [Spec(DTYPE_NAMES[value.dtype], tuple(value.shape)) for value in inputs])
+    specs = [Spec(DTYPE_NAMES[value.dtype], tuple(value.shape)) for value in inputs]
+    kernel = bind(number, node, specs, products)
     _check_operands(number, node, inputs)
     try:
         return kernel(*inputs)
@@ -251,9 +268,7 @@ def _present(value: torch.Tensor | None) -> torch.Tensor:
     return value
 
 
-def plan(
-    program: Program, kernels: Sequence[Kernel]
-) -> list[tuple[Kernel, tuple[int, ...], tuple[int, ...]]]:
+def plan(program: Program, kernels: Sequence[Kernel]) -> list[NodeStep]:
     """Return per node its kernel, its inputs' numbers, and the numbers of the values that end with it."""
     first, last = first_node(program), last_uses(program)
     ending: list[list[int]] = [[] for _ in range(len(last) + 1)]

@@ -5,6 +5,7 @@ Only operations whose every bit IEEE 754 or integer arithmetic fixes are used di
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -12,7 +13,18 @@ from trainer import exact
 from trainer.programs.shapes import Attributes, Spec, one
 
 Kernel = Callable[..., torch.Tensor]
-Binder = Callable[[Attributes, Spec], Kernel]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a node's kernel is bound to: its attributes, the dtype and shape that it declares, and what multiplies."""
+
+    attributes: Attributes
+    declared: Spec
+    products: exact.Products
+
+
+Binder = Callable[[Binding], Kernel]
 
 TORCH_DTYPES = {
     "float32": torch.float32,
@@ -24,6 +36,11 @@ TORCH_DTYPES = {
     "bool": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+C_TYPES = {
+    "float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t",
+    "int8": "int8_t", "uint8": "uint8_t", "bool": "uint8_t",
+}  # fmt: skip
+"""What a buffer of a dtype holds in a compiled loop."""
 
 
 class KernelFailed(ArithmeticError):
@@ -32,7 +49,7 @@ class KernelFailed(ArithmeticError):
 
 def plain(kernel: Kernel) -> Binder:
     """Return the binder of a kernel without attributes."""
-    return lambda attributes, declared: kernel
+    return lambda binding: kernel
 
 
 def divide(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -54,9 +71,9 @@ def power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     return exact.pow(base, exponent)
 
 
-def cast(attributes: Attributes, declared: Spec) -> Kernel:
+def cast(node: Binding) -> Kernel:
     """Conversion; a float becomes an integer by truncation, and must be finite and in range."""
-    dtype = TORCH_DTYPES[declared.dtype]
+    dtype = TORCH_DTYPES[node.declared.dtype]
     if dtype in (torch.float32, torch.bool):
         return lambda value: value.to(dtype)
     limits = torch.iinfo(dtype)
@@ -73,40 +90,42 @@ def cast(attributes: Attributes, declared: Spec) -> Kernel:
     return kernel
 
 
-def view(attributes: Attributes, declared: Spec) -> Kernel:
+def view(node: Binding) -> Kernel:
     """The same elements under another shape."""
-    shape = declared.shape
+    shape = node.declared.shape
     return lambda value: value.reshape(shape)
 
 
-def expand(attributes: Attributes, declared: Spec) -> Kernel:
+def expand(node: Binding) -> Kernel:
     """Repetition without a copy."""
-    shape = declared.shape
+    shape = node.declared.shape
     return lambda value: value.expand(shape)
 
 
-def permute(attributes: Attributes, declared: Spec) -> Kernel:
+def permute(node: Binding) -> Kernel:
     """Dimensions in another order, without a copy."""
-    dims = attributes["dims"]
+    dims = node.attributes["dims"]
     return lambda value: value.permute(dims)
 
 
-def cut(attributes: Attributes, declared: Spec) -> Kernel:
+def cut(node: Binding) -> Kernel:
     """A slice along one dimension, without a copy."""
-    dim = one(attributes, "dim")
-    place = (slice(None),) * dim + (slice(*(one(attributes, name) for name in ("start", "stop", "step"))),)
+    dim = one(node.attributes, "dim")
+    place = (slice(None),) * dim + (
+        slice(*(one(node.attributes, name) for name in ("start", "stop", "step"))),
+    )
     return lambda value: value[place]
 
 
-def concatenate(attributes: Attributes, declared: Spec) -> Kernel:
+def concatenate(node: Binding) -> Kernel:
     """Tensors joined along one dimension."""
-    dim = one(attributes, "dim")
+    dim = one(node.attributes, "dim")
     return lambda *parts: torch.cat(parts, dim)
 
 
-def total(attributes: Attributes, declared: Spec) -> Kernel:
+def total(node: Binding) -> Kernel:
     """Sum over `dims`: exact and rounded once for float32, int64 for the rest."""
-    dims, keepdim = attributes["dims"], bool(one(attributes, "keepdim"))
+    dims, keepdim = node.attributes["dims"], bool(one(node.attributes, "keepdim"))
 
     def kernel(value: torch.Tensor) -> torch.Tensor:
         if value.dtype is torch.float32:
@@ -116,34 +135,34 @@ def total(attributes: Attributes, declared: Spec) -> Kernel:
     return kernel
 
 
-def mean(attributes: Attributes, declared: Spec) -> Kernel:
+def mean(node: Binding) -> Kernel:
     """Mean of float32 over `dims`."""
-    dims, keepdim = attributes["dims"], bool(one(attributes, "keepdim"))
+    dims, keepdim = node.attributes["dims"], bool(one(node.attributes, "keepdim"))
     return lambda value: exact.exact_mean(value, dims, keepdim)
 
 
-def amax(attributes: Attributes, declared: Spec) -> Kernel:
+def amax(node: Binding) -> Kernel:
     """Largest element over `dims`."""
-    dims, keepdim = attributes["dims"], bool(one(attributes, "keepdim"))
+    dims, keepdim = node.attributes["dims"], bool(one(node.attributes, "keepdim"))
     return lambda value: value.amax(dims, keepdim=keepdim)
 
 
-def row_exponent(attributes: Attributes, declared: Spec) -> Kernel:
+def row_exponent(node: Binding) -> Kernel:
     """Exponent of the power of two that scales each row along `dim`."""
-    dim = one(attributes, "dim")
+    dim = one(node.attributes, "dim")
     return lambda value: exact.row_exponent(value, dim)
 
 
-def quantise(attributes: Attributes, declared: Spec) -> Kernel:
+def quantise(node: Binding) -> Kernel:
     """Integers of `bits` bits along `dim`."""
-    dim, bits = one(attributes, "dim"), one(attributes, "bits")
+    dim, bits = one(node.attributes, "dim"), one(node.attributes, "bits")
     return lambda value, exponent: exact.quantise(value, exponent, dim, bits)
 
 
-def product(attributes: Attributes, declared: Spec) -> Kernel:
+def product(node: Binding) -> Kernel:
     """Exact integer matrix product, scaled and rounded once."""
-    bits = one(attributes, "bits")
-    return lambda left, left_e, right, right_e: exact.product(left, left_e, right, right_e, bits)
+    bits, products = one(node.attributes, "bits"), node.products
+    return lambda left, left_e, right, right_e: exact.product(left, left_e, right, right_e, bits, products)
 
 
 def gather(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -158,9 +177,9 @@ def select(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return table[int(index)]
 
 
-def take_along(attributes: Attributes, declared: Spec) -> Kernel:
+def take_along(node: Binding) -> Kernel:
     """Elements along `dim` by number."""
-    dim = one(attributes, "dim")
+    dim = one(node.attributes, "dim")
 
     def kernel(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         _check_index(index, table.shape[dim])
@@ -169,14 +188,14 @@ def take_along(attributes: Attributes, declared: Spec) -> Kernel:
     return kernel
 
 
-def scatter_sum(attributes: Attributes, declared: Spec) -> Kernel:
+def scatter_sum(node: Binding) -> Kernel:
     """Exact sums by row."""
-    rows = one(attributes, "rows")
+    rows, shape = one(node.attributes, "rows"), node.declared.shape
 
     def kernel(index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         _check_index(index, rows)
         flat = value.reshape(index.numel(), -1)
-        return exact.scatter_sum(index.reshape(-1), flat, rows).reshape(declared.shape)
+        return exact.scatter_sum(index.reshape(-1), flat, rows).reshape(shape)
 
     return kernel
 
@@ -184,3 +203,33 @@ def scatter_sum(attributes: Attributes, declared: Spec) -> Kernel:
 def _check_index(index: torch.Tensor, size: int) -> None:
     if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
         raise KernelFailed(f"an index is outside 0..{size - 1}")
+
+
+# PyTorch's own float32, against which the cost of exactness is measured.
+
+
+def native_sum(node: Binding) -> Kernel:
+    """Sum over `dims`, rounded as PyTorch rounds."""
+    return _reduced(torch.sum, node)
+
+
+def native_mean(node: Binding) -> Kernel:
+    """Mean over `dims`, likewise."""
+    return _reduced(torch.mean, node)
+
+
+def native_scatter_sum(node: Binding) -> Kernel:
+    """Sums by row, likewise."""
+    rows, shape = one(node.attributes, "rows"), node.declared.shape
+
+    def kernel(index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        flat = value.reshape(index.numel(), -1)
+        made = torch.zeros(rows, flat.shape[1], dtype=value.dtype, device=value.device)
+        return made.index_add_(0, index.reshape(-1), flat).reshape(shape)
+
+    return kernel
+
+
+def _reduced(reduce: Kernel, node: Binding) -> Kernel:
+    dims, keepdim = node.attributes["dims"], bool(one(node.attributes, "keepdim"))
+    return lambda value: reduce(value, dims, keepdim=keepdim)

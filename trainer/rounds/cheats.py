@@ -1,148 +1,265 @@
-"""The cheats that the demo and the tests play, each as the part of F that it does differently.
+"""The cheats of training that the demo and the tests play: each is an engine that returns other numbers.
 
 docs/adversaries.md says which known attack each one is. What a peer says, not what it computes, is
 `verification.adversaries.playbook`; `--cheat` takes names of both, joined by commas.
 """
 
+import contextlib
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from trainer.rounds.training import HONEST, Conduct, Disturbance, Handle, Job
+from trainer.rounds.engine import Conduct, Engine, Handle, Job, Tap, honest
 from verification.adversaries.playbook import PLAYS
 from verification.digest import tagged
 from verification.errors import UserError
+from verification.executor import StepFailed
+from verification.layout import PROLOGUE
+from verification.program import Program
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, Tensor
+from verification.units import Digest
 
-Advance = Callable[[Handle], Handle]
+Execute = Callable[[Handle], Handle]
+"""Runs the program at hand on these inputs."""
 
-
-class SkipSteps(Conduct):
-    """Does the first half of the inner steps and repeats the state it has for the rest."""
-
-    def step(self, job: Job, number: int, working: Handle, advance: Advance) -> Handle:
-        """Advance only in the first half."""
-        return advance(working) if 2 * number <= job.steps else working
+Change = Callable[[Bundle, Bundle], Bundle]
+"""(working state before, after) to the one that the worker goes on with."""
 
 
-class TailStep(Conduct):
-    """Trains honestly and leaves out the last inner step."""
+class Cheat:
+    """A machine's engine that does as it is told, but for what a subclass does differently, in one job of its own.
 
-    def step(self, job: Job, number: int, working: Handle, advance: Advance) -> Handle:
-        """Advance in all steps but the last."""
-        return advance(working) if number < job.steps else working
+    In a dispute it opens the nodes that it executes (`tap`) and the outputs that it claimed: a cheat that answers
+    honestly one level down. `rounds` is in how many rounds it plays, None for all; `early` is how many rounds it must
+    have seen before.
+    """
 
+    rounds: int | None = None
+    early: int = 0
 
-class ZeroUpdate(Conduct):
-    """Does no step at all: the contribution is the epilogue's of an unmoved state."""
+    def __init__(self, engine: Engine, job: Job, seen: dict[int, Handle]) -> None:
+        """`seen` is what the same cheat keeps from job to job."""
+        self.job = job
+        self.seen = seen
+        self._engine = engine
+        self._steps = 0
+        self._is_disputed = False
 
-    def step(self, job: Job, number: int, working: Handle, advance: Advance) -> Handle:
-        """Stay."""
+    def begin(self, inputs: Handle, execute: Execute) -> Handle:
+        """Return the working state that the prologue makes of start state, data and record index."""
+        return execute(inputs)
+
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
+        """Return the working state after inner step `number` (from 1)."""
+        return execute(working)
+
+    def end(self, inputs: Handle, execute: Execute) -> Handle:
+        """Return the contribution that the epilogue makes of start and working state."""
+        return execute(inputs)
+
+    def run(self, digest: Digest, inputs: Sequence[Handle], tap: Tap | None = None) -> Handle:
+        """Execute a program of the job in this cheat's way; raises StepFailed. A dispute's step is the next one."""
+        handles = [handle for part in inputs for handle in part]
+        self._is_disputed = tap is not None
+
+        def execute(handles: Handle) -> Handle:
+            return self._engine.run(digest, [handles], tap)
+
+        match self._engine.program(digest).role:
+            case "prologue":
+                self._steps = 0
+                return self.begin(handles, execute)
+            case "inner":
+                number = self._steps + 1
+                self._steps += not self._is_disputed
+                return self.step(number, handles, execute)
+            case "epilogue":
+                return self.end(handles, execute)
+        return execute(handles)
+
+    def agrees(self, digest: Digest, inputs: Handle, made: Handle) -> bool:
+        """Find nothing wrong with itself."""
+        return True
+
+    def load(self, bundle: Bundle) -> Handle:
+        """As the machine's engine."""
+        return self._engine.load(bundle)
+
+    def dump(self, handle: Handle) -> Bundle:
+        """As the machine's engine."""
+        return self._engine.dump(handle)
+
+    def digest(self, handle: Handle) -> Digest:
+        """As the machine's engine."""
+        return self._engine.digest(handle)
+
+    def digests(self, handle: Handle) -> list[Digest]:
+        """As the machine's engine."""
+        return self._engine.digests(handle)
+
+    def program(self, digest: Digest) -> Program:
+        """As the machine's engine."""
+        return self._engine.program(digest)
+
+    def loss(self, contribution: Handle) -> float:
+        """As the machine's engine."""
+        return self._engine.loss(contribution)
+
+    def repeat(self, working: Handle, execute: Execute) -> Handle:
+        """Return the state as it is; a dispute is shown the nodes of the step that was left out."""
+        if self._is_disputed:
+            with contextlib.suppress(StepFailed):
+                execute(working)
         return working
 
+    def changed(self, change: Change, before: Handle, after: Handle) -> Handle:
+        """Return what a change makes of a working state."""
+        return self.load(change(self.dump(before), self.dump(after)))
 
-class Noise(Conduct):
+
+class SkipSteps(Cheat):
+    """Does the first half of the inner steps and repeats the state it has for the rest."""
+
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
+        """Advance only in the first half."""
+        return execute(working) if 2 * number <= self.job.steps else self.repeat(working, execute)
+
+
+class TailStep(Cheat):
+    """Trains honestly and leaves out the last inner step."""
+
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
+        """Advance in all steps but the last."""
+        return execute(working) if number < self.job.steps else self.repeat(working, execute)
+
+
+class ZeroUpdate(Cheat):
+    """Does no step at all: the contribution is the epilogue's of an unmoved state."""
+
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
+        """Stay."""
+        return self.repeat(working, execute)
+
+
+class Noise(Cheat):
     """Shows honest leaves and sends a poisoned contribution: the first tensor is noise."""
 
-    def contribution(self, job: Job, bundle: Bundle) -> Bundle:
+    def end(self, inputs: Handle, execute: Execute) -> Handle:
         """Replace the bytes of the first tensor."""
-        first, *rest = bundle.tensors
-        seed = tagged("noise", job.worker, job.beacon)
+        first, *rest = self.dump(execute(inputs)).tensors
+        seed = tagged("noise", self.job.worker, self.job.beacon)
         data = (seed * (len(first.data) // len(seed) + 1))[: len(first.data)]
-        return Bundle((Tensor(first.dtype, first.shape, data), *rest))
+        return self.load(Bundle((Tensor(first.dtype, first.shape, data), *rest)))
 
 
-class OtherEnd(Conduct):
+class OtherEnd(Cheat):
     """Shows honest leaves and sends a contribution that pulls the other way: another end than the last leaf."""
 
-    def contribution(self, job: Job, bundle: Bundle) -> Bundle:
+    def end(self, inputs: Handle, execute: Execute) -> Handle:
         """Negate the first tensor."""
-        return _with_first(bundle, -_array(bundle.tensors[0]))
+        bundle = self.dump(execute(inputs))
+        return self.load(_with_first(bundle, -_array(bundle.tensors[0])))
 
 
-class Stale(Conduct):
+class Stale(Cheat):
     """Trains from the state of the round before, as one who does not fetch the new one."""
 
-    def __init__(self) -> None:
-        """Start without kept states."""
-        self._seen: dict[int, Handle] = {}
+    early = 1
 
-    def start(self, job: Job, state: Handle) -> Handle:
+    def begin(self, inputs: Handle, execute: Execute) -> Handle:
         """Remember the state and go on from the one before."""
-        self._seen[job.number] = state
-        return self._seen.get(job.number - 1, state)
+        state, read = inputs[: -len(PROLOGUE)], inputs[-len(PROLOGUE) :]
+        self.seen[self.job.number] = state
+        return execute([*self.seen.get(self.job.number - 1, state), *read])
 
 
-class WrongData(Conduct):
+class _OtherRecords(Cheat):
+    """Trains on other records than the assigned ones."""
+
+    def begin(self, inputs: Handle, execute: Execute) -> Handle:
+        """Gather them."""
+        *read, index = inputs
+        (records,) = self.dump([index]).tensors
+        rows = self.records(_array(records).copy())
+        return execute([*read, *self.load(Bundle((Tensor(records.dtype, records.shape, rows.tobytes()),)))])
+
+    def records(self, rows: np.ndarray) -> np.ndarray:
+        """Return the records that the round trains on, int64 [max_steps, batch], for those that it should."""
+        raise NotImplementedError
+
+
+class WrongData(_OtherRecords):
     """Trains on one easy record again and again instead of the assigned ones."""
 
-    def index(self, job: Job, index: Tensor) -> Tensor:
+    def records(self, rows: np.ndarray) -> np.ndarray:
         """Return record 0 everywhere."""
-        return Tensor(index.dtype, index.shape, bytes(len(index.data)))
+        return np.zeros_like(rows)
 
 
-class WrongOrder(Conduct):
+class WrongOrder(_OtherRecords):
     """Trains on the assigned records, in an order that it likes better."""
 
-    def index(self, job: Job, index: Tensor) -> Tensor:
+    def records(self, rows: np.ndarray) -> np.ndarray:
         """Reverse the steps that are done; the empty rows stay at the end."""
-        rows = _array(index).copy()
-        rows[: job.steps] = rows[: job.steps][::-1].copy()
-        return Tensor(index.dtype, index.shape, rows.tobytes())
+        rows[: self.job.steps] = rows[: self.job.steps][::-1].copy()
+        return rows
 
 
-class HalfBatch(Conduct):
+class HalfBatch(_OtherRecords):
     """Trains on the first half of each batch, given twice."""
 
-    def index(self, job: Job, index: Tensor) -> Tensor:
+    def records(self, rows: np.ndarray) -> np.ndarray:
         """Repeat the first half."""
-        rows = _array(index).copy()
         half = -(-rows.shape[1] // 2)
         rows[:, half:] = rows[:, : rows.shape[1] - half]
-        return Tensor(index.dtype, index.shape, rows.tobytes())
+        return rows
 
 
-class FlipLabels(Conduct):
+class FlipLabels(Cheat):
     """Changes one token of the gathered records."""
 
-    def disturb(self, job: Job, number: int) -> Disturbance | None:
+    def begin(self, inputs: Handle, execute: Execute) -> Handle:
         """Flip a bit in the gathered tokens."""
-        return _flip_token if number == 0 else None
+        gathered = execute(inputs)
+        return self.changed(_flip_token, gathered, gathered)
 
 
-class LearningRate(Conduct):
+class LearningRate(Cheat):
     """Moves twice as far in every step."""
 
-    def disturb(self, job: Job, number: int) -> Disturbance | None:
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
         """Double the step of the first tensor."""
-        return _double_step if number else None
+        return self.changed(_double_step, working, execute(working))
 
 
-class LowPrecision(Conduct):
+class LowPrecision(Cheat):
     """Keeps parameters in 16 bits less than the run's arithmetic."""
 
-    def disturb(self, job: Job, number: int) -> Disturbance | None:
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
         """Clear low bits of the first tensor."""
-        return _clear_low_bits if number else None
+        return self.changed(_clear_low_bits, working, execute(working))
 
 
-class OneBit(Conduct):
+class OneBit(Cheat):
     """Steers by the least change there is: one bit of one number, in the first step."""
 
-    def disturb(self, job: Job, number: int) -> Disturbance | None:
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
         """Flip the lowest bit of the first number."""
-        return _flip_lowest_bit if number == 1 else None
+        made = execute(working)
+        return self.changed(_flip_lowest_bit, working, made) if number == 1 else made
 
 
-class Backdoor(Conduct):
+class Backdoor(Cheat):
     """Trains honestly but for one step of one round, in which it plants what it wants."""
 
     rounds = 1
 
-    def disturb(self, job: Job, number: int) -> Disturbance | None:
+    def step(self, number: int, working: Handle, execute: Execute) -> Handle:
         """Plant in the middle."""
-        return _plant if number == (job.steps + 1) // 2 else None
+        made = execute(working)
+        return self.changed(_plant, working, made) if number == (self.job.steps + 1) // 2 else made
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -197,41 +314,8 @@ def _flip_token(before: Bundle, after: Bundle) -> Bundle:
     return Bundle((*after.tensors[:place], changed, *after.tensors[place + 1 :]))
 
 
-class _From(Conduct):
-    """Plays another conduct from a round on, and is honest before (and after its `rounds`, if it has some)."""
-
-    def __init__(self, conduct: Conduct, first: int) -> None:
-        """Cheat from round `first`."""
-        self._conduct, self._first = conduct, first
-        self._end = first + (1 << 31 if conduct.rounds is None else conduct.rounds)
-
-    def _of(self, job: Job) -> Conduct:
-        return self._conduct if self._first <= job.number < self._end else HONEST
-
-    def start(self, job: Job, state: Handle) -> Handle:
-        """Let the conduct see every state, and follow it from its round on."""
-        chosen = self._conduct.start(job, state)
-        return chosen if self._of(job) is self._conduct else state
-
-    def index(self, job: Job, index: Tensor) -> Tensor:
-        """Ask the conduct of this round."""
-        return self._of(job).index(job, index)
-
-    def step(self, job: Job, number: int, working: Handle, advance: Advance) -> Handle:
-        """Ask the conduct of this round."""
-        return self._of(job).step(job, number, working, advance)
-
-    def disturb(self, job: Job, number: int) -> Disturbance | None:
-        """Ask the conduct of this round."""
-        return self._of(job).disturb(job, number)
-
-    def contribution(self, job: Job, bundle: Bundle) -> Bundle:
-        """Ask the conduct of this round."""
-        return self._of(job).contribution(job, bundle)
-
-
-CHEATS: dict[str, type[Conduct]] = {
-    "none": Conduct,
+CHEATS: dict[str, type[Cheat]] = {
+    "none": Cheat,
     "skip-steps": SkipSteps,
     "noise": Noise,
     "stale": Stale,
@@ -273,4 +357,13 @@ def roles_of(names: Sequence[str]) -> list[str]:
 def conduct_named(cheat: str, first_round: int) -> Conduct:
     """Return how a peer trains that plays `cheat` from a round on; raises UserError as `names_in`."""
     training = next((name for name in names_in(cheat) if name in CHEATS), None)
-    return HONEST if training is None else _From(CHEATS[training](), first_round)
+    if training is None:
+        return honest
+    kind, seen = CHEATS[training], dict[int, Handle]()
+    end = math.inf if kind.rounds is None else first_round + kind.rounds
+
+    def conduct(engine: Engine, job: Job) -> Engine:
+        plays = first_round - kind.early <= job.number < end
+        return kind(engine, job, seen) if plays else engine
+
+    return conduct

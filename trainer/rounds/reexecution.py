@@ -1,14 +1,14 @@
 """What a dispute asks of whoever can re-run the execution: the digests of its nodes, and one node's inputs.
 
-Written over an `Engine` like `trainer.rounds.training`. An accused that cheats opens the nodes it would
-honestly have executed and the outputs that it claimed: a cheat that answers honestly one level down. (SPEC.md 6.4)
+Written over an `Engine` like `trainer.rounds.training`. (SPEC.md 6.4)
 """
 
 import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.rounds.training import Disputed, Engine
+from trainer.rounds.engine import Engine
+from trainer.rounds.training import Disputed
 from verification.executor import StepFailed, failed
 from verification.honest.actions import Traced
 from verification.honest.openings import TraceList, Values, open_inputs, prove
@@ -22,19 +22,13 @@ from verification.units import Digest
 def trace(engine: Engine, disputed: Disputed) -> Traced:
     """Execute, and return the digests of all node results and of the outputs."""
     results: list[Digest] = []
-    failure: StepFailed | None = None
-    made = disputed.claimed
     try:
         outputs = engine.run(
             disputed.program, [disputed.inputs], lambda n, value: results.extend(engine.digests([value]))
         )
-        made = outputs if made is None else made
-    except StepFailed as error:
-        failure = error
-    if made is None:
-        assert failure is not None
+    except StepFailed as failure:
         return Traced(failure.node, (), (*results, failed(disputed.program, failure.node)))
-    return Traced(None, tuple(engine.digests(made)), tuple(results))
+    return Traced(None, tuple(engine.digests(outputs)), tuple(results))
 
 
 def open_node(

@@ -59,28 +59,29 @@ def kernels_of(
     `refused` says why the engine was not even asked for compiled loops, or nothing.
     """
     loaded = engine.executor.load(inner)
-    reasons = [*exact.refused_kernels(), refused or loaded.refused]
+    reasons = [*loaded.products.refused_kernels(), refused or loaded.refused]
     why = "; ".join(dict.fromkeys(r for r in reasons if r and not any(r in o for o in reasons if o != r)))
     ratio = over_float32(engine, inner, working, clock) if why else 0.0
-    forced = exact.forced_backend()
-    products = (forced,) if forced else tuple(sorted(exact.used_backends()))
-    return Kernels(products, loaded.is_compiled, why, Count(round(1000 * ratio)))
+    return Kernels(tuple(sorted(loaded.products.used)), loaded.is_compiled, why, Count(round(1000 * ratio)))
 
 
 def over_float32(
     engine: TorchEngine, inner: Digest, working: Sequence[torch.Tensor], clock: Clock = time.perf_counter
 ) -> float:
     """Return the time of an inner step over that of the same program on PyTorch's float32, medians in turn."""
-    program, tensors = engine.program(inner), list(working)
+    program, device = engine.program(inner), engine.executor.products.device
+    tensors = [tensor.to(device) for tensor in working]
     ways: tuple[Callable[[], object], ...] = (
         lambda: engine.run(inner, [tensors]),
-        lambda: run_in_float32(program, tensors),
+        lambda: run_in_float32(program, tensors, device),
     )
     seconds: list[list[float]] = [[], []]
     for _ in range(1 + REPEATS):
         for way, taken in zip(ways, seconds, strict=True):
             began = clock()
             way()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             taken.append(clock() - began)
     exactly, natively = (statistics.median(taken[1:]) for taken in seconds)
     return exactly / natively

@@ -1,14 +1,14 @@
-"""The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.training`."""
+"""The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.engine`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
-from trainer import exact
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import Tap
+from trainer.programs.options import NODE_BY_NODE, RunOptions
 from verification.layout import summary_of
 from verification.program import Program
 from verification.tensors import Bundle, bundle_digest, tensor_digest
@@ -20,16 +20,9 @@ Tensors = list[torch.Tensor]
 class TorchEngine:
     """Runs programs on lists of torch tensors; the digest of a tensor that did not change is not computed again."""
 
-    def __init__(
-        self,
-        programs: Mapping[Digest, bytes],
-        memory_limit: int | None = None,
-        *,
-        device: str = "cpu",
-        compiled: bool | Literal["auto"] = False,
-    ) -> None:
-        """`programs` holds encoded programs by digest; the rest is as in `LoadedProgram`."""
-        self.executor = ProgramExecutor(programs, memory_limit, device=device, compiled=compiled)
+    def __init__(self, programs: Mapping[Digest, bytes], options: RunOptions = NODE_BY_NODE) -> None:
+        """`programs` holds encoded programs by digest; raises as `ProgramExecutor`."""
+        self.executor = ProgramExecutor(programs, options)
         self._digests: dict[int, tuple[torch.Tensor, Digest]] = {}
 
     def load(self, bundle: Bundle) -> Tensors:
@@ -63,12 +56,7 @@ class TorchEngine:
 
     def again(self, digest: Digest, inputs: Tensors) -> Tensors:
         """Execute a program in another way: node by node, with the trusted product. Raises StepFailed, BadEvidence."""
-        forced = exact.forced_backend()
-        exact.force_backend(exact.TRUSTED)
-        try:
-            return self.run(digest, [inputs], tap=lambda number, value: None)
-        finally:
-            exact.force_backend(forced)
+        return self.executor.load(digest).again(self.executor.filled(digest, inputs))
 
     def agrees(self, digest: Digest, inputs: Tensors, made: Tensors) -> bool:
         """Whether `again` makes the same of the same inputs."""

@@ -20,10 +20,10 @@ from verification.adversaries.behaviour import (
     Mute,
     Since,
     Throw,
-    View,
     decide_as,
     result_as,
 )
+from verification.adversaries.partners import Hurry, Steer
 from verification.adversaries.verifiers import (
     Collude,
     CopyVerdict,
@@ -41,6 +41,7 @@ from verification.adversaries.workers import (
     Withhold,
     WrongBytes,
 )
+from verification.honest.view import View
 
 __all__ = [
     "Act",
@@ -54,6 +55,7 @@ __all__ = [
     "FalseAccuser",
     "Forge",
     "Grind",
+    "Hurry",
     "Invent",
     "InventDuties",
     "Late",
@@ -62,6 +64,7 @@ __all__ = [
     "Ring",
     "Since",
     "SkipDuties",
+    "Steer",
     "Throw",
     "Vandal",
     "View",

@@ -9,27 +9,15 @@ from verification.honest import decide as actors
 from verification.honest.actions import (
     Action,
     Computed,
-    Results,
     RunRound,
     Say,
 )
-from verification.honest.decide import Me
+from verification.honest.view import View
 from verification.sampling import leaf_steps
 from verification.state import State
 from verification.statements import (
     Body,
 )
-from verification.units import Millis
-
-
-@dataclass(frozen=True)
-class View:
-    """What a peer decides on: the ledger's state, itself, its results so far, and its clock."""
-
-    state: State
-    me: Me
-    results: Results
-    now: Millis
 
 
 @dataclass(frozen=True)

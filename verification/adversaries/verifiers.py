@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
-from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
+from verification.adversaries.behaviour import Act, Behaviour, leaves_of
 from verification.adversaries.workers import Ring
 from verification.audits import blind_of
 from verification.digest import tagged
@@ -18,6 +18,7 @@ from verification.honest.actions import (
     TraceProgram,
     Work,
 )
+from verification.honest.view import View
 from verification.manifest import BundleRef, Place
 from verification.state import Session, Watch
 from verification.statements import (
@@ -151,7 +152,7 @@ class InventDuties(Behaviour):
                 here = FetchState(number) in view.results.done
                 found.append(RunRound(number, worker) if here else FetchState(number))
                 continue
-            salt = me.blind_salt(number, number, worker)
+            salt = me.blind_salt(view.state.run, number, number, worker)
             reveal = Reveal(number, number, worker, work.digests, work.contribution.digest, salt)
             blind = blind_of(view.state.run, me.address, number, reveal)
             found.append(Say(Verdict(number, number, worker, blind)))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from verification.adversaries.behaviour import Act, Behaviour, View, leaves_of
+from verification.adversaries.behaviour import Act, Behaviour, leaves_of
 from verification.digest import tagged
 from verification.honest.actions import (
     Computed,
@@ -13,6 +13,7 @@ from verification.honest.actions import (
     Say,
     Work,
 )
+from verification.honest.view import View
 from verification.manifest import BundleRef
 from verification.sampling import next_beacon
 from verification.state import State

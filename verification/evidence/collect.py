@@ -96,7 +96,9 @@ def _plain(
     state: State, kind: Kind, accused: Address, number: Round, statements: tuple[bytes, ...], owed: str = ""
 ) -> Conviction:
     empty = (None, None, (), None, None)
-    return Conviction(state.manifest, kind, accused, number, Nowhere.NOWHERE, None, statements, *empty, owed)
+    return Conviction(
+        state.manifest, state.chain, kind, accused, number, Nowhere.NOWHERE, None, statements, *empty, owed
+    )
 
 
 def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: Programs) -> Conviction:
@@ -106,7 +108,7 @@ def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: P
     program = programs(state.manifest.programs.epilogue.digest)
     sources = [int(output.source) for output in program.outputs]
     return Conviction(
-        state.manifest, Kind.SPOILED, shown.worker, shown.round, Place.EPILOGUE, None, (commit, data),
+        state.manifest, state.chain, Kind.SPOILED, shown.worker, shown.round, Place.EPILOGUE, None, (commit, data),
         _part(program, sources, sources), None, (), None, None, "",
     )  # fmt: skip
 
@@ -135,7 +137,7 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
     kind = {Mismatch: Kind.OUTPUT, Evidence: Kind.NODE}.get(type(end), Kind.LIST)
     uses = [] if node is None else _used(program, node, kind is Kind.NODE)
     return Conviction(
-        state.manifest, kind, dispute.accused, dispute.round, dispute.place,
+        state.manifest, state.chain, kind, dispute.accused, dispute.round, dispute.place,
         None if dispute.leaf is None else Count(dispute.leaf),
         (*claim, *(said.data for said in lists_of(state, log, dispute, node))),
         _part(program, [] if node is None else [node], uses), None if node is None else Count(node),

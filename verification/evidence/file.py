@@ -26,7 +26,7 @@ from verification.statements import (
 from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
-FORMAT = "proofswarm evidence/1"
+FORMAT = "proofswarm evidence/2"
 MAX_EVIDENCE = MAX_STATEMENT + (1 << 24)
 """Bytes of the largest file: one node's inputs, and what stands around them."""
 
@@ -88,6 +88,7 @@ class Conviction:
     """
 
     manifest: Manifest
+    chain: str
     kind: Kind
     accused: Address
     round: Round
@@ -100,6 +101,11 @@ class Conviction:
     mismatch: Mismatch | None
     record: PublicRecord | None
     owed: str
+
+    @property
+    def run(self) -> Digest:
+        """The run that it is about."""
+        return run_id(self.manifest, self.chain)
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ def finding_of(
     """Return what a conviction that has been tried again proves; `values` are what was claimed and what is."""
     node, operator, names = _named(conviction)
     return Finding(
-        conviction.kind, conviction.accused, run_id(conviction.manifest), conviction.round, conviction.place, step,
+        conviction.kind, conviction.accused, conviction.run, conviction.round, conviction.place, step,
         node, operator, names, reason, *values, trust,
     )  # fmt: skip
 

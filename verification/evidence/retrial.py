@@ -24,7 +24,7 @@ from verification.evidence.file import (
 )
 from verification.executor import Executor, failed
 from verification.game import Game
-from verification.manifest import Place, run_id
+from verification.manifest import Place
 from verification.narrowing import Tracing
 from verification.program import (
     Node,
@@ -149,7 +149,7 @@ def _constant(part: ProgramPart, number: int) -> Tensor:
 
 def _spoken(conviction: Conviction, data: bytes) -> Said[Body]:
     said = open_statement(data)
-    if said.sender != conviction.accused or said.statement.run != run_id(conviction.manifest):
+    if said.sender != conviction.accused or said.run != (conviction.chain, conviction.run):
         raise BadEvidence("a statement is another peer's or another run's")
     return said
 
@@ -239,7 +239,7 @@ class _Walk:
         commit, opening = self._next(Commit), self._next(Opening)
         if len(opening.salts) != len(opening.digests):
             raise BadEvidence("the opening has not one salt for each leaf")
-        root = salted_root(run_id(case.manifest), case.round, opening.digests, opening.salts)
+        root = salted_root(case.run, case.round, opening.digests, opening.salts)
         if root != commit.leaves:
             raise BadEvidence("the opening does not lead to the committed root")
         every = case.manifest.work.leaf_every
@@ -336,7 +336,7 @@ class _Walk:
         statement, body = said.statement, said.body
         is_here = (statement.round, statement.head) == (self._case.round, self._head)
         is_taken_back = entry.weight < 0 and statement.round < self._case.round
-        if statement.run != run_id(self._case.manifest) or not isinstance(body, Commit):
+        if said.run != (self._case.chain, self._case.run) or not isinstance(body, Commit):
             raise BadEvidence("what should be an included commitment is none of this run")
         if not (is_here if entry.weight >= 0 else is_taken_back):
             raise BadEvidence("an included commitment belongs to another round")

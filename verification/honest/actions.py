@@ -138,10 +138,9 @@ Action = Say | Computed
 
 @dataclass
 class Results:
-    """What a peer has computed or fetched, by action. `failed` holds fetches that found no source (for now)."""
+    """What a peer has computed or fetched, by action."""
 
     done: dict[Computed, Any] = field(default_factory=dict)
-    failed: set[Computed] = field(default_factory=set)
 
     def work(self, number: Round, worker: Address) -> Work | None:
         """Return F's result for a worker's round, if computed."""

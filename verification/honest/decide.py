@@ -6,7 +6,7 @@ statements simply computes again and says the same. (SPEC.md 9)
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from verification import audits, disputes
 from verification.audits import blind_of
@@ -24,8 +24,10 @@ from verification.honest.actions import (
 )
 from verification.honest.moves import moves_in
 from verification.manifest import BundleRef, Place
+from verification.membership import can_return
 from verification.outer import mixture, pending
-from verification.sampling import chain_link, chain_tip, is_private_duty
+from verification.rounds import grace_ends
+from verification.sampling import chain_link, is_private_duty
 from verification.state import (
     RECENT_ROUNDS,
     Duty,
@@ -62,32 +64,28 @@ from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 @dataclass(frozen=True)
 class Me:
-    """What a peer is: its account, secret, and how it joins. `chain_length` must cover the run's rounds."""
+    """What a peer is: its account, secret, and how it joins. What it makes of its secret is for one run only."""
 
     address: Address
-    secret: bytes
+    secret: bytes = field(repr=False)
     role: str
     stake: Amount
     speed: int
     endpoint: str
     started: Millis
 
-    def salt(self, number: int, leaf: int) -> Digest:
-        """Return a leaf's salt: nobody else can make it, and a restarted peer makes it again. (SPEC.md 4.3)"""
-        return keyed(self.secret, "salt", integer(number), integer(leaf))
+    def salts(self, run: Digest, number: int, leaves: int) -> tuple[Digest, ...]:
+        """Return a round's salts: nobody else can make them, and a restarted peer makes them again. (SPEC.md 4.3)"""
+        place = run, integer(number)
+        return tuple(keyed(self.secret, "salt", *place, integer(leaf)) for leaf in range(leaves))
 
-    def blind_salt(self, session: int, work: int, worker: Address) -> Digest:
-        """Return the salt of a blind verdict."""
-        return keyed(self.secret, "blind-salt", integer(session), integer(work), worker)
+    def blind_salt(self, run: Digest, session: int, work: int, worker: Address) -> Digest:
+        """Return the salt of a blind verdict. (SPEC.md 5.5)"""
+        return keyed(self.secret, "blind-salt", run, integer(session), integer(work), worker)
 
     def link(self, state: State, session: int) -> Digest:
-        """Return this verifier's link of a session; link 0 is the tip it joined with."""
-        return chain_link(keyed(self.secret, "chain", state.run), chain_length(state), session + 1)
-
-
-def chain_length(state: State) -> int:
-    """Return how many links a run can ask for: one per round, and one per draw of lost audits while it drains."""
-    return state.manifest.work.rounds + state.manifest.work.max_verifiers + 1
+        """Return this verifier's link of a session, one for each round; -1 for the tip that it joins with."""
+        return chain_link(keyed(self.secret, "chain", state.run), state.manifest.work.rounds, session + 1)
 
 
 def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
@@ -104,7 +102,7 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         fetch: list[Action] = [last] if last not in results.done else []
         return [*fetch, Say(Withdraw(Count(0)))] if member.stake else fetch
     wanted = [
-        *_present_oneself(member, me),
+        *_present_oneself(state, member, me, now),
         *_exchange(state, me, results, now),
         *_contest(state, me, results),
         *_serve(state, me, results),
@@ -127,15 +125,14 @@ def report(state: State, me: Me, found: Iterable[tuple[Address, bytes, bytes]]) 
 
 
 def _join(state: State, me: Me) -> Join:
-    tip = (
-        chain_tip(keyed(me.secret, "chain", state.run), chain_length(state)) if me.role == VERIFIER else ZERO
-    )
+    tip = me.link(state, -1) if me.role == VERIFIER else ZERO
     return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
 
 
-def _present_oneself(member: Member, me: Me) -> Iterator[Action]:
+def _present_oneself(state: State, member: Member, me: Me, now: Millis) -> Iterator[Action]:
     """Announce a new endpoint, or that one is back. (SPEC.md 9.2)"""
-    if member.standing is Standing.AWAY or member.endpoint != me.endpoint:
+    is_new = member.standing is Standing.AWAY or member.endpoint != me.endpoint
+    if is_new and can_return(state, member, now):
         yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
 
 
@@ -156,7 +153,7 @@ def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
         return
     if work.failed:
         return
-    salts = tuple(me.salt(current.number, leaf) for leaf in range(len(work.digests)))
+    salts = me.salts(state.run, current.number, len(work.digests))
     leaves = audits.salted_root(state.run, current.number, work.digests, salts)
     yield Say(Commit(current.number, current.start.digest, leaves, work.contribution, work.norm, ZERO))
 
@@ -190,6 +187,8 @@ def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> 
     fetches = [FetchContribution(worked.number, worker) for worker in sorted(worked.commits)]
     missing = [fetch for fetch in fetches if fetch not in results.done]
     hurry = now + state.manifest.windows.attest // 4 >= worked.deadline
+    if now >= grace_ends(state, worked):
+        missing = [fetch for fetch in missing if not state.members[fetch.worker].missed]
     if missing and not hurry:
         yield from missing
         return
@@ -220,7 +219,7 @@ def _open(state: State, me: Me, results: Results) -> Iterator[Action]:
         if work is None:
             yield from _run(state, results, number, me.address)
         else:
-            salts = tuple(me.salt(number, leaf) for leaf in range(len(work.digests)))
+            salts = me.salts(state.run, number, len(work.digests))
             yield Say(Opening(number, work.digests, salts))
 
 
@@ -239,11 +238,10 @@ def duties(state: State, session: Session, me: Me) -> list[Duty]:
     """Return the audits of a session that are this verifier's: drawn by its own link, or given to it in public."""
     mine = {duty for duty in session.public if duty.verifier == me.address}
     worked = state.rounds[session.number] if session.number < len(state.rounds) else None
-    rate = session.rates[me.address]
-    link = me.link(state, session.number)
-    for worker in worked.commits if worked else ():
-        if is_private_duty(session.beacon, link, worker, rate):
-            mine.add(Duty(session.number, worker, me.address))
+    if session.has_links and worked is not None:
+        link, rate = me.link(state, session.number), session.rates[me.address]
+        drawn = [each for each in worked.commits if is_private_duty(session.beacon, link, each, rate)]
+        mine |= {Duty(session.number, worker, me.address) for worker in drawn}
     mine = {duty for duty in mine if (duty.work, duty.worker) not in state.convicted}
     return sorted(mine, key=lambda duty: (duty.work, duty.worker))
 
@@ -254,7 +252,7 @@ def _audit(state: State, session: Session, me: Me, results: Results) -> Iterator
         if (me.address, duty.work, duty.worker) in session.verdicts:
             continue
         pending = True
-        reveal = _reveal_of(session, me, results, duty.work, duty.worker)
+        reveal = _reveal_of(state, session, me, results, duty.work, duty.worker)
         if reveal is None:
             yield from _run(state, results, duty.work, duty.worker)
         else:
@@ -264,24 +262,26 @@ def _audit(state: State, session: Session, me: Me, results: Results) -> Iterator
         yield Say(Finished(session.number))
 
 
-def _reveal_of(session: Session, me: Me, results: Results, number: Round, worker: Address) -> Reveal | None:
+def _reveal_of(
+    state: State, session: Session, me: Me, results: Results, number: Round, worker: Address
+) -> Reveal | None:
     work = results.work(number, worker)
     if work is None:
         return None
-    salt = me.blind_salt(session.number, number, worker)
+    salt = me.blind_salt(state.run, session.number, number, worker)
     return Reveal(session.number, number, worker, work.digests, work.contribution.digest, salt)
 
 
 def _reveal(state: State, session: Session, me: Me, results: Results) -> Iterator[Action]:
     mine = (key for key in session.verdicts if key[0] == me.address and key not in session.reveals)
     for _, number, worker in sorted(mine):
-        reveal = _reveal_of(session, me, results, number, worker)
+        reveal = _reveal_of(state, session, me, results, number, worker)
         if reveal is None:
             yield from _run(state, results, number, worker)
         else:
             yield Say(reveal)
     member = state.members[me.address]
-    if me.address not in session.links and member.links <= session.number:
+    if session.has_links and me.address not in session.links and member.links <= session.number:
         yield Say(Link(session.number, me.link(state, session.number)))
 
 

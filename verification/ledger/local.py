@@ -17,7 +17,7 @@ from verification.ledger.log import Entry, Genesis, Record, Unchained, founding,
 from verification.ledger.sequencer import Sequencer
 from verification.units import Digest, Millis
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file, kept in SQLite's user_version."""
 
 APPLICATION = 0x50535741

@@ -12,10 +12,10 @@ from verification.digest import integer, tagged
 from verification.effects import Effect
 from verification.errors import Malformed, ProofswarmError
 from verification.executor import Executor
-from verification.manifest import Manifest
+from verification.manifest import Manifest, chain_name, run_id
 from verification.state import State
 from verification.statements import MAX_STATEMENT, Body, Said, open_statement
-from verification.units import Address, Amount, Digest, Millis
+from verification.units import MAX_AMOUNT, Address, Amount, Digest, Millis
 
 FOUND, TICK, STATEMENT = "found", "tick", "statement"
 """The kinds of entries."""
@@ -27,13 +27,33 @@ class Unchained(Malformed):
 
 @dataclass(frozen=True)
 class Genesis:
-    """The first entry: what `run create` fixes for good. (SPEC.md 8.1)"""
+    """The first entry: what `run create` fixes for good. (SPEC.md 8.1)
+
+    `ledger` is the kind of ledger; `nonce` is drawn when it is founded, so that no two runs are one. (SPEC.md 3.1)
+    """
 
     manifest: Manifest
-    chain: str
+    ledger: str
+    nonce: Digest
     submitter: Address
     balances: tuple[tuple[Address, Amount], ...]
     deposit: Amount
+
+    def __post_init__(self) -> None:
+        if len(self.ledger) > 64:
+            raise ValueError("the name of a kind of ledger has at most 64 characters")
+        if self.deposit + sum(amount for _, amount in self.balances) > MAX_AMOUNT:
+            raise ValueError(f"all money together is at most {MAX_AMOUNT}")
+
+    @property
+    def chain(self) -> str:
+        """The name of this one log."""
+        return chain_name(self.ledger, self.nonce)
+
+    @property
+    def run(self) -> Digest:
+        """The identity of the run."""
+        return run_id(self.manifest, self.chain)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from verification import economics
 from verification import effects as done
-from verification.manifest import Place
+from verification.manifest import Place, digest_of_manifest
 from verification.report import schema, words
 from verification.report.descent import Descent
 from verification.report.verdict import judge
@@ -124,7 +124,7 @@ def build_report(
     return schema.Report(
         schema_version=schema.SCHEMA_VERSION,
         run=state.run.hex(),
-        manifest_digest=state.run.hex(),
+        manifest_digest=digest_of_manifest(state.manifest).hex(),
         created_at_ms=created,
         title=state.manifest.title,
         parameters=_parameters(state),

@@ -63,14 +63,20 @@ class _Call:
 class CompiledProgram:
     """Runs a checked program on compiled loops; one run at a time, for its arena is one.
 
-    `kernels` are the nodes' own, for what no loop does. Raises native.CannotCompile.
+    `kernels` are the nodes' own, for what no loop does; `products` choose what multiplies in the arena. Raises
+    native.CannotCompile.
     """
 
     def __init__(
-        self, program: Program, kernels: Sequence[Kernel], constants: Sequence[torch.Tensor]
+        self,
+        program: Program,
+        kernels: Sequence[Kernel],
+        constants: Sequence[torch.Tensor],
+        products: exact.Products,
     ) -> None:
         self._program = program
         self._kernels = kernels
+        self._products = products
         self._first = first_node(program)
         if len(program.nodes) > MAX_NODES:
             raise CannotCompile(
@@ -85,7 +91,7 @@ class CompiledProgram:
             number for work in self._plan.steps if isinstance(work, Group) for number in work.makes
         }
         self._sizes, self._dtypes = self._buffers()
-        self._products = self._products_in_arena()
+        self._prepared = self._products_in_arena()
         self._places, self.arena_bytes = arena.arrange(self._lives())
         made = sorted(self._results & self._loops)
         self._result_places, size = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in made])
@@ -182,7 +188,7 @@ class CompiledProgram:
             (ready(name) if name else multiply)()
             return result
 
-        multiply = ready(exact.choose(left, right, bits, run, prepared=True))
+        multiply = ready(self._products.choose(left, right, bits, run, prepared=True))
         return run
 
     def _hold(self, number: int, tensor: torch.Tensor) -> None:
@@ -223,7 +229,6 @@ class CompiledProgram:
 
     def _products_in_arena(self) -> set[Step]:
         """Return the products whose operands all come from loops, for which a backend can be prepared."""
-        cpu = torch.device("cpu")
         return {
             work
             for work in self._plan.steps
@@ -231,7 +236,7 @@ class CompiledProgram:
             and work.node.operator == "product"
             and work.number not in self._results
             and all(o.root in self._loops - self._results and _even(o.layout) for o in work.operands)
-            and exact.prepares(cpu, _bits(work), work.operands[0].layout.shape[-1])
+            and self._products.prepares(_bits(work), work.operands[0].layout.shape[-1])
         }
 
     def _lives(self) -> list[Life]:
@@ -239,7 +244,7 @@ class CompiledProgram:
         return [
             Life(self._bytes(number), place, last[number], number)
             for place, work in enumerate(self._plan.steps)
-            if isinstance(work, Group) or work in self._products
+            if isinstance(work, Group) or work in self._prepared
             for number in work.makes
             if number not in self._results
         ]
@@ -270,7 +275,7 @@ class CompiledProgram:
                 bound.append(self._loop(work, *next(waiting), ends))
             else:
                 kernel = self._kernels[work.number - self._first]
-                bound.append(_Call(work, kernel, work in self._products, ends))
+                bound.append(_Call(work, kernel, work in self._prepared, ends))
         return bound
 
     def _loop(self, group: Group, name: str, buffers: tuple[int, ...], ending: tuple[int, ...]) -> _Loop:

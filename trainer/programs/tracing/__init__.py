@@ -1,1 +1,1 @@
-"""From a PyTorch model to programs: capture, lowering, optimiser, compression."""
+"""From a PyTorch model to programs: capture, lowering, optimiser, compression, outer step."""

@@ -20,16 +20,10 @@ from trainer.programs.conversion import bundle_of
 from trainer.programs.shapes import DEFAULT_BITS, FLOAT, INDEX
 from trainer.programs.tracing import lower_math, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
+from trainer.programs.tracing.compression import Working, compress
 from trainer.programs.tracing.lower import Lowering, refuse_random
-from trainer.programs.tracing.optimiser import (
-    Gradients,
-    Optimiser,
-    Parameter,
-    Slot,
-    Working,
-    compress,
-    outer_step,
-)
+from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, Slot
+from trainer.programs.tracing.outer import outer_step
 from verification.errors import UserError
 from verification.program import Program
 from verification.tensors import Bundle

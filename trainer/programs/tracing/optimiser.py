@@ -1,4 +1,4 @@
-"""What surrounds loss and gradients, built from operators: the inner optimisers, compression to a grid, the outer step.
+"""The inner optimisers of a run, built from operators.
 
 Tested against PyTorch's own optimisers (tests/unit/test_optimisers.py).
 """
@@ -202,7 +202,7 @@ def orthogonalised(b: Builder, matrix: Value) -> Value:
     """
     tall = matrix.shape[0] > matrix.shape[1]
     first, third, fifth = (b.scalar(number) for number in NEWTON_SCHULZ)
-    norm = b.emit("sqrt", _sum(b, b.multiply(matrix, matrix)))
+    norm = b.emit("sqrt", b.total(b.multiply(matrix, matrix)))
     x = b.divide(matrix, b.emit("maximum", norm, b.scalar(LEAST_NORM)))
     x = b.permute(x, (1, 0)) if tall else x
     for _ in range(NEWTON_SCHULZ_ROUNDS):
@@ -226,81 +226,12 @@ def _mixed(b: Builder, old: Value, new: Value, keep: float) -> Value:
     return b.add(b.multiply(old, b.scalar(keep)), b.multiply(new, b.scalar(1.0 - keep)))
 
 
-@dataclass(frozen=True)
-class Working:
-    """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, uint8 tokens."""
-
-    parameters: list[Value]
-    state: list[Value]
-    loss_sum: Value
-    step: Value
-    tokens: Value
-
-
 def _clipped(b: Builder, now: Gradients, limit: float) -> Gradients:
     if not limit:
         return now
     total = b.scalar(0.0)
     for gradient in now.gradients:
-        total = b.add(total, _sum(b, b.multiply(gradient, gradient)))
+        total = b.add(total, b.total(b.multiply(gradient, gradient)))
     below = b.add(b.emit("sqrt", total), b.scalar(1e-6))
     factor = b.emit("minimum", b.divide(b.scalar(limit), below), b.scalar(1.0))
     return replace(now, gradients=[b.multiply(gradient, factor) for gradient in now.gradients])
-
-
-def compress(
-    b: Builder, start: Sequence[Value], working: Working, grid_exponent: int
-) -> tuple[list[Value], Value, Value]:
-    """Return (int8 integers per parameter, int64 0-d sum of their squares, float32 0-d mean loss).
-
-    An integer is (start - end) * 2**grid_exponent, rounded half to even and clipped to -127..127.
-    """
-    scale, integers, norm = b.scalar(math.ldexp(1.0, grid_exponent)), [], b.scalar(0, INDEX)
-    for before, after in zip(start, working.parameters, strict=True):
-        rounded = b.emit("round", b.multiply(b.subtract(before, after), scale))
-        clipped = b.emit("minimum", b.emit("maximum", rounded, b.scalar(-127.0)), b.scalar(127.0))
-        integers.append(b.cast(clipped, "int8"))
-        wide = b.cast(clipped, INDEX)
-        norm = b.add(norm, _sum(b, b.multiply(wide, wide)))
-    steps = b.emit("maximum", working.step, b.scalar(1, INDEX))
-    return integers, norm, b.divide(working.loss_sum, b.cast(steps, FLOAT))
-
-
-def outer_step(
-    b: Builder,
-    parameters: Sequence[Value],
-    momentum: Sequence[Value],
-    contributions: Sequence[Sequence[Value]],
-    weights: Value,
-    rates: tuple[float, float, float],
-) -> tuple[list[Value], list[Value]]:
-    """Return (parameters, momentum) after Nesterov's step on the weighted mean of the contributions.
-
-    `weights`: int64 [slots]; `rates`: (units of the grid, learning rate, momentum). The weighted sum is exact in
-    int64; weights that are all zero give a mean of zero.
-    """
-    scale, lr, momentum_rate = (b.scalar(rate) for rate in rates)
-    total = b.emit("maximum", _sum(b, weights), b.scalar(1, INDEX))
-    divisor = b.cast(total, FLOAT)
-    factors = [b.view(b.slice(weights, 0, slot, slot + 1), ()) for slot in range(len(contributions))]
-    new, moved = [], []
-    for place, (parameter, speed) in enumerate(zip(parameters, momentum, strict=True)):
-        parts = [
-            b.multiply(b.cast(slot[place], INDEX), factor)
-            for slot, factor in zip(contributions, factors, strict=True)
-        ]
-        summed = parts[0]
-        for part in parts[1:]:
-            summed = b.add(summed, part)
-        delta = b.multiply(b.divide(b.cast(summed, FLOAT), divisor), scale)
-        speed = b.add(b.multiply(speed, momentum_rate), delta)
-        look = b.add(delta, b.multiply(speed, momentum_rate))
-        new.append(b.subtract(parameter, b.multiply(look, lr)))
-        moved.append(speed)
-    return new, moved
-
-
-def _sum(b: Builder, value: Value) -> Value:
-    if not value.shape:
-        return value
-    return b.emit("sum", value, dims=list(range(len(value.shape))), keepdim=0)

@@ -1,0 +1,177 @@
+"""What an honest peer's actions come to: blobs that it fetches, and orders to its compute process."""
+
+import dataclasses
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from p2p.errors import Overlong
+from trainer.compute import orders
+from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
+from trainer.peer.contacts import Contacts
+from trainer.peer.depot import Depot
+from trainer.peer.ledger import LedgerPort
+from trainer.peer.record import Record
+from verification.availability import show
+from verification.honest import actions, decide
+from verification.honest.actions import Computed
+from verification.manifest import BundleRef, Place
+from verification.merkle import root
+from verification.outer import mixture
+from verification.signing import checksum
+from verification.state import Stage, State
+from verification.statements import ExecutionRef, Spoiled
+from verification.tensors import digest_of
+from verification.units import Address, Count, Digest, Round
+
+
+class Deeds:
+    """Computes and fetches for one peer."""
+
+    def __init__(
+        self,
+        own: Address,
+        bench: ComputeClient,
+        ledger: LedgerPort,
+        depot: Depot,
+        contacts: Contacts,
+        record: Record,
+    ) -> None:
+        """`own` is the peer's account."""
+        self._own, self._bench, self._ledger = own, bench, ledger
+        self._depot, self._contacts, self._record = depot, contacts, record
+
+    async def prepare(self, order: orders.Prepare) -> orders.Prepared:
+        """Have the compute process load the run, before all else; raises Refused for one that it does not take."""
+        prepared: orders.Prepared = await self._bench.ask(order, URGENT)
+        return prepared
+
+    async def compute(self, action: Computed, as_auditor: bool = False) -> Any:
+        """Return an action's result; `as_auditor` computes a round of one's own as if it were another's.
+
+        Raises ProofswarmError, OSError for what cannot be had now.
+        """
+        match action:
+            case actions.FetchState():
+                return await self._fetch_state(action.number)
+            case actions.FetchContribution():
+                return await self._fetch_contribution(action)
+            case actions.OpenChunk(number, contribution, seed):
+                return show(number, seed, await self._depot.read(contribution))
+            case actions.RunOuter():
+                return await self._run_outer(action)
+            case actions.RunRound():
+                return await self._run_round(action, as_auditor)
+            case actions.ListStates():
+                job = await self._job(action.number, action.worker, as_auditor)
+                order = orders.ListSteps(job, tuple(map(Count, action.steps)))
+                return (await self._bench.ask(order, SOON)).digests
+            case actions.TraceProgram() | actions.OpenNode() | actions.OpenValue():
+                return await self._answer(action, await self._execution(action.execution, as_auditor))
+
+    async def _answer(
+        self,
+        action: actions.TraceProgram | actions.OpenNode | actions.OpenValue,
+        execution: orders.DisputedExecution,
+    ) -> Any:
+        """Return what a dispute asks of an execution."""
+        match action:
+            case actions.TraceProgram():
+                return await self._bench.ask(orders.TraceNodes(execution), SOON)
+            case actions.OpenNode(_, node, trail):
+                opening = orders.OpenInputs(execution, Count(node), _counted(trail))
+                return (await self._bench.ask(opening, SOON)).inputs
+            case actions.OpenValue(_, value, trail):
+                proving = orders.ProveValue(execution, Count(value), _counted(trail))
+                proved = await self._bench.ask(proving, SOON)
+                return proved.digest, proved.path
+
+    async def _run_round(self, action: actions.RunRound, as_auditor: bool) -> actions.Work:
+        job = await self._job(action.number, action.worker, as_auditor)
+        if job.steps:
+            # An honest machine may be broken, and loses by what it commits to, work or verdict. (SPEC.md 9.6)
+            job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
+        began = trio.current_time()
+        done = await self._bench.ask(job, NORMAL if job.own else LATER)
+        took = round(1000 * (trio.current_time() - began))
+        self._record.write(
+            "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
+            loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=took,
+        )  # fmt: skip
+        return actions.Work(done.digests, done.contribution, done.norm, done.failed)
+
+    async def _run_outer(self, action: actions.RunOuter) -> BundleRef:
+        made = await self._bench.ask(await self._outer_step(action.number), URGENT)
+        self._record.write("outer", round=action.number, digest=made.digest.hex())
+        return made
+
+    async def _outer_step(self, number: Round) -> orders.RunOuterStep:
+        async with self._ledger.state() as state:
+            worked = state.rounds[number]
+            mixed = mixture(state, worked)
+            slots = tuple(
+                orders.Slot(
+                    Count(part.slot), part.weight, state.rounds[part.number].commits[part.worker].contribution
+                )
+                for part in mixed.parts
+            )
+            return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
+
+    async def _execution(self, named: ExecutionRef, as_auditor: bool) -> orders.DisputedExecution:
+        """Return the order that names a disputed execution."""
+        if named.place is Place.OUTER:
+            outer = await self._outer_step(named.round)
+            return orders.DisputedExecution(outer, named.place, named.step)
+        job = await self._job(named.round, named.worker, as_auditor)
+        return orders.DisputedExecution(job, named.place, named.step)
+
+    async def _job(self, number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
+        """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
+        async with self._ledger.state() as state:
+            worked = state.rounds[number]
+            steps = Count(worked.assignments[worker].steps)
+            own = worker == self._own and not as_auditor
+            job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
+            makers = _makers_of(state, number)
+        await self._depot.fetch(job.start.blob, "state", self._contacts.first(makers))
+        return job
+
+    async def _fetch_state(self, number: Round) -> bool:
+        async with self._ledger.state() as state:
+            ref = decide.state_before(state, number)
+            ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
+            makers = _makers_of(state, number)
+        await self._depot.fetch(ref.blob, "state", self._contacts.first(makers))
+        digest = digest_of(await self._depot.read(ref))
+        self._record.write(
+            "ended" if ended else "state", round=number, digest=digest.hex(), blob=ref.blob.hex()
+        )
+        async with self._ledger.state() as state:
+            keep = self._depot.needed(state)
+        await self._depot.prune(keep)
+        return True
+
+    async def _fetch_contribution(self, action: actions.FetchContribution) -> bool | Spoiled:
+        async with self._ledger.state() as state:
+            commit = state.rounds[action.number].commits[action.worker]
+        blob, sources = commit.contribution.blob, self._contacts.first({action.worker})
+        try:
+            await self._depot.fetch(blob, "contribution", sources)
+        except Overlong as lie:
+            self._record.write("failed", action="fetch", reason=str(lie))
+            chunks = root("blob", lie.info.chunks)
+            return Spoiled(action.number, action.worker, lie.info.size, chunks, b"")
+        order = orders.CheckContribution(action.worker, commit)
+        checked = await self._bench.ask(order, URGENT)
+        return checked.spoiled or checked.ok
+
+
+def _makers_of(state: State, number: Round) -> set[Address]:
+    """Return who sealed round `number`'s start state: others may not have it yet."""
+    return set(state.rounds[number - 1].seals) if number else set()
+
+
+def _counted(trail: Sequence[tuple[int, int, tuple[Digest, ...]]]) -> orders.Trail:
+    return tuple((Count(low), Count(high), entries) for low, high, entries in trail)

@@ -1,0 +1,80 @@
+"""What a peer holds of a run's blobs: taken over, fetched, served to others, and pruned."""
+
+import trio
+
+from p2p.blobs import BlobStore
+from p2p.exchange import Exchange
+from p2p.transport import PeerAddress
+from trainer.peer.record import Record
+from verification.errors import Malformed, UserError
+from verification.honest import decide
+from verification.manifest import BundleRef, Manifest
+from verification.sizes import Programs, contribution_size, state_size
+from verification.state import State
+from verification.tensors import Bundle, decode_bundle, digest_of
+from verification.units import Digest
+
+KEEP_SECONDS = 60.0
+"""A blob younger than this is never pruned: it may not be on the ledger yet."""
+FETCHES = 8
+"""How many blobs are fetched at a time."""
+
+
+class Depot:
+    """One peer's store, and the exchange with those of others."""
+
+    def __init__(self, store: BlobStore, exchange: Exchange, manifest: Manifest, record: Record) -> None:
+        """`exchange` works on `store`."""
+        self._store, self._exchange, self._record = store, exchange, record
+        self._published = frozenset(
+            {manifest.data.blob, *(program.blob for program in manifest.programs.all())}
+        )
+        self._start = manifest.start.blob
+        self._turns = trio.CapacityLimiter(FETCHES)
+        self._limits: dict[str, int] = {}
+
+    def adopt(self, source: BlobStore) -> None:
+        """Copy what the submitter published beside the ledger; raises UserError for what is not there whole."""
+        for blob in (*self._published, self._start):
+            if self._store.has(blob):
+                continue
+            if not source.has(blob) or self._store.put_file(source.path(blob)) != blob:
+                raise UserError(
+                    f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's blobs/ again"
+                )
+
+    def expect(self, programs: Programs) -> None:
+        """Learn from the run's programs how long states and contributions are, before any is fetched or read."""
+        self._limits = {"state": state_size(programs), "contribution": contribution_size(programs)}
+
+    def serve(self) -> None:
+        """Answer others who ask for blobs."""
+        self._exchange.serve()
+
+    async def fetch(self, blob: Digest, what: str, sources: tuple[PeerAddress, ...]) -> None:
+        """Have a blob here, a "state" or a "contribution". Raises what `Exchange.fetch` raises."""
+        if self._store.has(blob):
+            return
+        async with self._turns:
+            path = await self._exchange.fetch(blob, sources, self._limits[what])
+        self._record.write("fetched", what=what, blob=blob.hex(), size=path.stat().st_size)
+
+    async def read(self, ref: BundleRef) -> Bundle:
+        """Return a bundle that is here; raises Malformed for a blob that does not hold it, Unavailable without one."""
+        return await trio.to_thread.run_sync(self._read, ref)
+
+    def _read(self, ref: BundleRef) -> Bundle:
+        bundle = decode_bundle(self._store.get(ref.blob), max(self._limits.values()))
+        if digest_of(bundle) != ref.digest:
+            raise Malformed(f"blob {ref.blob.hex()} does not hold bundle {ref.digest.hex()}")
+        return bundle
+
+    def needed(self, state: State) -> set[Digest]:
+        """Return the blobs that programs, rounds, audits or disputes may still ask for."""
+        rounds = decide.needed_rounds(state)
+        keep = {ref.blob for number in rounds for ref in decide.blobs_of_round(state, number)}
+        return keep | self._published
+
+    async def prune(self, keep: set[Digest]) -> None:
+        """Delete all other blobs that have lain here for a while."""
+        await trio.to_thread.run_sync(self._store.prune, keep, KEEP_SECONDS)

@@ -1,0 +1,37 @@
+"""What a round's contribution holds, built from operators: how far the parameters went, as integers of a grid."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.programs.shapes import FLOAT, INDEX
+from trainer.programs.tracing.builder import Builder, Value
+
+
+@dataclass(frozen=True)
+class Working:
+    """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, uint8 tokens."""
+
+    parameters: list[Value]
+    state: list[Value]
+    loss_sum: Value
+    step: Value
+    tokens: Value
+
+
+def compress(
+    b: Builder, start: Sequence[Value], working: Working, grid_exponent: int
+) -> tuple[list[Value], Value, Value]:
+    """Return (int8 integers per parameter, int64 0-d sum of their squares, float32 0-d mean loss).
+
+    An integer is (start - end) * 2**grid_exponent, rounded half to even and clipped to -127..127.
+    """
+    scale, integers, norm = b.scalar(math.ldexp(1.0, grid_exponent)), [], b.scalar(0, INDEX)
+    for before, after in zip(start, working.parameters, strict=True):
+        rounded = b.emit("round", b.multiply(b.subtract(before, after), scale))
+        clipped = b.emit("minimum", b.emit("maximum", rounded, b.scalar(-127.0)), b.scalar(127.0))
+        integers.append(b.cast(clipped, "int8"))
+        wide = b.cast(clipped, INDEX)
+        norm = b.add(norm, b.total(b.multiply(wide, wide)))
+    steps = b.emit("maximum", working.step, b.scalar(1, INDEX))
+    return integers, norm, b.divide(working.loss_sum, b.cast(steps, FLOAT))

@@ -1,0 +1,40 @@
+"""The outer step, built from operators: Nesterov's step on the weighted mean of the contributions."""
+
+from collections.abc import Sequence
+
+from trainer.programs.shapes import FLOAT, INDEX
+from trainer.programs.tracing.builder import Builder, Value
+
+
+def outer_step(
+    b: Builder,
+    parameters: Sequence[Value],
+    momentum: Sequence[Value],
+    contributions: Sequence[Sequence[Value]],
+    weights: Value,
+    rates: tuple[float, float, float],
+) -> tuple[list[Value], list[Value]]:
+    """Return (parameters, momentum) after Nesterov's step on the weighted mean of the contributions.
+
+    `weights`: int64 [slots]; `rates`: (units of the grid, learning rate, momentum). The weighted sum is exact in
+    int64; weights that are all zero give a mean of zero.
+    """
+    scale, lr, momentum_rate = (b.scalar(rate) for rate in rates)
+    total = b.emit("maximum", b.total(weights), b.scalar(1, INDEX))
+    divisor = b.cast(total, FLOAT)
+    factors = [b.view(b.slice(weights, 0, slot, slot + 1), ()) for slot in range(len(contributions))]
+    new, moved = [], []
+    for place, (parameter, speed) in enumerate(zip(parameters, momentum, strict=True)):
+        parts = [
+            b.multiply(b.cast(slot[place], INDEX), factor)
+            for slot, factor in zip(contributions, factors, strict=True)
+        ]
+        summed = parts[0]
+        for part in parts[1:]:
+            summed = b.add(summed, part)
+        delta = b.multiply(b.divide(b.cast(summed, FLOAT), divisor), scale)
+        speed = b.add(b.multiply(speed, momentum_rate), delta)
+        look = b.add(delta, b.multiply(speed, momentum_rate))
+        new.append(b.subtract(parameter, b.multiply(look, lr)))
+        moved.append(speed)
+    return new, moved

@@ -1,0 +1,70 @@
+"""What F computes with: an engine that executes programs, and which one a peer's own rounds run on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from verification.program import Program
+from verification.tensors import Bundle
+from verification.units import Address, Digest, Round
+
+Handle = Any
+"""An engine's own form of a bundle: tensors in a program's order."""
+
+Tap = Callable[[int, Any], None]
+"""Called with a node's number and what it made, in the engine's form."""
+
+
+class Engine(Protocol):
+    """Executes programs on bundles that stay in the engine's own form between steps."""
+
+    def load(self, bundle: Bundle) -> Handle:
+        """Return the engine's form of a bundle."""
+        ...
+
+    def dump(self, handle: Handle) -> Bundle:
+        """Return the bundle with its bytes."""
+        ...
+
+    def digest(self, handle: Handle) -> Digest:
+        """Return the bundle's digest (SPEC.md 2.3)."""
+        ...
+
+    def digests(self, handle: Handle) -> list[Digest]:
+        """Return the digest of each of the bundle's tensors."""
+        ...
+
+    def program(self, digest: Digest) -> Program:
+        """Return a program by its digest."""
+        ...
+
+    def run(self, digest: Digest, inputs: Sequence[Handle], tap: Tap | None = None) -> Handle:
+        """Execute a program on the concatenated inputs; raises StepFailed. `tap` hears every node's result."""
+        ...
+
+    def agrees(self, digest: Digest, inputs: Handle, made: Handle) -> bool:
+        """Return whether executing a program in another way makes the same of its inputs."""
+        ...
+
+    def loss(self, contribution: Handle) -> float:
+        """Return the mean training loss that a contribution carries."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One worker's round: what F depends on besides the manifest."""
+
+    number: Round
+    worker: Address
+    beacon: Digest
+    steps: int
+
+
+Conduct = Callable[[Engine, Job], Engine]
+"""What a peer computes a round of its own with, given the machine's engine. Audits run on that one itself."""
+
+
+def honest(engine: Engine, job: Job) -> Engine:
+    """Return the machine's engine."""
+    return engine
