@@ -96,6 +96,21 @@ def detection(
 
 
 @app.command()
+def rings(
+    points: Annotated[int, typer.Option(min=1, max=1000, help="Sets of parameters at the edge.")] = 220,
+    runs: Annotated[int, typer.Option(min=2, max=1000, help="Runs of the best strategy at each.")] = 5,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the rings' profits here, as SVG.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """What the best ring earns over honest work at the edge of what `run create` accepts (fifteen minutes)."""
+    from benchmarks import rings
+
+    rings.run(points, runs, json, plot)
+
+
+@app.command()
 def scale(
     peers: Annotated[str, typer.Option(help="Numbers of peers, separated by commas.")] = "100,1000,10000",
     plot: Annotated[

@@ -16,7 +16,7 @@ from benchmarks.record import machine, write_record
 from trainer.commands.console import Console
 from trainer.compute.children import python
 from trainer.programs.devices import require_device
-from trainer.programs.options import RunOptions
+from trainer.programs.options import peer_options
 from verification.errors import UserError
 
 TITLES = {
@@ -73,7 +73,7 @@ def show_profile(models: Sequence[str], threads: int) -> None:
 
 def run_gpu(models: Sequence[str], device: str, steps: int, out: Path | None) -> int:
     """Compare digests and time steps on a device; return 0 when every digest is the golden one, else 1."""
-    require_device(RunOptions(device))
+    require_device(peer_options(device))
     console = Console()
     _print_machine(console)
     table, digests = Table("golden run", "digest after 20 steps", "", title=f"digests on {device}"), []

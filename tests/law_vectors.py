@@ -105,7 +105,7 @@ def played() -> World:
         slots=8,
         max_verifiers=6,
         min_workers=8,
-        min_verifiers=5,
+        min_verifiers=3,
         miss_limit=9,
     )
     world = World(manifest, cast, random.Random(7))

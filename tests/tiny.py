@@ -32,6 +32,7 @@ JOB: dict[str, Any] = {
     "swarm.verifiers": 1,
     "swarm.min_workers": 2,
     "swarm.audit_rate": 1.0,
+    "economics.colluding": 0,
     "accounts.peers": 3,
 }
 """The job by dotted key, as TOML writes it."""

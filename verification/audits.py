@@ -222,34 +222,41 @@ def end_openings(state: State, session: Session, now: Millis) -> list[Effect]:
 def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
     """Judge every audit of the session: duties skipped or invented show now. (SPEC.md 5.9)
 
-    With fewer verifiers than the run promises, whoever was not audited is drawn again in public. (SPEC.md 5.4)
+    Who gave no verdict and shows no link owes nothing: it took no part, and is paid for none. With fewer verifiers than
+    the run promises, whoever was not audited is drawn again in public. (SPEC.md 5.4, 5.9)
     """
     session.watch = Watch.DONE
     effects: list[Effect] = []
-    for verifier in session.verifiers_without_link():
-        effects += suspend(state, state.members[verifier], LinkDebt(session.number), now)
+    spoke = {verifier for verifier, _, _ in session.verdicts}
+    hidden = session.verifiers_without_link()
+    mute = {*hidden} - spoke
+    for verifier in hidden:
+        if verifier in spoke:
+            effects += suspend(state, state.members[verifier], LinkDebt(session.number), now)
     for key in sorted(session.verdicts.keys() | _duties(state, session, session.verifiers)):
         effects += judge(state, session, key, now)
+    for verifier in sorted(mute):
+        del session.rates[verifier]
     if len(session.rates) < state.manifest.work.min_verifiers and session.number < len(state.rounds):
         heard = {Audit.PASSED, Audit.MISMATCH, Audit.WAITING}
         audited = {key[1:] for key, outcome in session.audits.items() if outcome in heard}
         for worker in state.rounds[session.number].commits:
             if (session.number, worker) not in audited:
                 disputes.redraw(state, session.number, worker)
-    return [*effects, *_count_idle(state, session)]
+    return [*effects, *_count_idle(state, session, mute)]
 
 
-def _count_idle(state: State, session: Session) -> list[Effect]:
+def _count_idle(state: State, session: Session, mute: Collection[Address]) -> list[Effect]:
     """Set away who left duties undone in too many sessions in a row: it slows down everyone. (SPEC.md 3.8)"""
     effects: list[Effect] = []
     lost = (key for key, outcome in session.audits.items() if outcome is Audit.LOST)
-    undone = {key[0] for key in lost if key not in session.verdicts}
-    for verifier in session.verifiers:
+    undone = {key[0] for key in lost if key not in session.verdicts}.union(mute)
+    for verifier in sorted({*session.verifiers, *mute}):
         member = state.members[verifier]
         member.idle = member.idle + 1 if verifier in undone else 0
         if member.idle >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
             member.idle = 0
-            effects += mark_away(member, Reason(Cause.IDLE, count=state.manifest.work.miss_limit))
+            effects += mark_away(state, member, Reason(Cause.IDLE, count=state.manifest.work.miss_limit))
     return effects
 
 
@@ -287,6 +294,31 @@ def oldest_session(state: State) -> Session | None:
             break
         oldest = session
     return oldest
+
+
+def are_judged_before(state: State, number: Round) -> bool:
+    """Return whether nothing about a round before `number` waits for somebody who is in time. (SPEC.md 4.1)"""
+    session = oldest_session(state)
+    if session is not None and session.number < number:
+        return False
+    if any(
+        dispute.round < number and not disputes.is_overdue(state, dispute)
+        for dispute in state.open_disputes()
+    ):
+        return False
+    queued = (key for _, key in state.queued if key[1] < number)
+    return not any(state.members[verifier].standing is Standing.ACTIVE for verifier, _, _ in queued)
+
+
+def was_passed(state: State, work: Round, worker: Address) -> bool:
+    """Return whether some audit of a worker's round found it right."""
+    key = (work, worker)
+    return any(
+        outcome is Audit.PASSED
+        for session in state.sessions.values()
+        for (_, *audited), outcome in session.audits.items()
+        if tuple(audited) == key
+    )
 
 
 def end_phase(state: State, session: Session, now: Millis) -> list[Effect]:

@@ -102,6 +102,11 @@ def process_challenge_seal(state: State, said: Said[ChallengeSeal], now: Now) ->
     return _open(state, (body.round, body.accused), sender, None, game, now.time)
 
 
+def is_overdue(state: State, dispute: Dispute) -> bool:
+    """Return whether the party whose move it is has used up its clock, and is suspended for it. (SPEC.md 6.8)"""
+    return dispute.debt in state.members[mover(dispute)].owes
+
+
 def can_pay_bond(state: State, member: Member) -> bool:
     """Return whether a member's stake covers the bond of one more accusation. (SPEC.md 6.2)"""
     running = sum(dispute.challenger == member.address for dispute in state.open_disputes())

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from verification.errors import UserError
 from verification.manifest import Manifest, fee_of, reward_of
+from verification.narrowing import lists_for
 from verification.units import MILLION
 
 FEE_MARGIN = Fraction(13, 10)
@@ -29,10 +30,11 @@ COMMITTEES = (256, 512, 1024, 2048)
 COMMITTEE_RISK = Fraction(1, 1 << 40)
 """Most chance of a run to see a dishonest majority: in a million, for who can try a million beacons. (SPEC.md 11.4)"""
 
-_ONE = 1 << 64
-_SPAN = 256
-_NEGLIGIBLE = 1 << 20
-"""Powers of a chance are fixed-point numbers, since a fraction's digits grow with the exponent; below 2^-44 is none."""
+MOST_COUNTED = 64
+"""Honest verifiers beyond so many add nothing to a chance: its digits grow with them, and less favours who cheats."""
+
+MOST_STEERING = 4
+"""More colluding verifiers than so many are taken to choose every beacon, for the same reason. (SPEC.md 5.1)"""
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,23 @@ class Adversary:
 
 
 def colluders(manifest: Manifest) -> int:
-    """Return how many of the verifiers that a run starts with are assumed to collude, rounded down."""
-    return manifest.work.min_verifiers * manifest.assumptions.colluding // MILLION
+    """Return how many of the verifiers that a run promises are assumed to collude: any share is at least one."""
+    return -(-manifest.work.min_verifiers * manifest.assumptions.colluding // MILLION)
+
+
+def honest_verifiers(manifest: Manifest) -> int:
+    """Return how many of the promised verifiers are left to be honest."""
+    return manifest.work.min_verifiers - colluders(manifest)
+
+
+def hostile_places(manifest: Manifest) -> int:
+    """Return how many verifiers may collude: whoever takes a place beside the promised ones is counted with them."""
+    return manifest.work.max_verifiers - honest_verifiers(manifest)
 
 
 def audit_chance(manifest: Manifest) -> Fraction:
     """Return q, the chance that at least one honest verifier's secret draw falls on a worker's round."""
-    honest = manifest.work.min_verifiers - colluders(manifest)
+    honest = min(honest_verifiers(manifest), MOST_COUNTED)
     return 1 - (1 - Fraction(manifest.work.audit_rate, MILLION)) ** honest
 
 
@@ -102,38 +114,60 @@ def lost(manifest: Manifest, escrow: int) -> int:
 def share_lost(manifest: Manifest) -> Fraction:
     """Return the share of a slash that is gone for good when partners are finders beside one honest verifier."""
     burned = Fraction(manifest.money.burned_share, MILLION)
-    return burned + (1 - burned) / (colluders(manifest) + 1)
+    return burned + (1 - burned) / (hostile_places(manifest) + 1)
+
+
+def rounds_in_flight(manifest: Manifest) -> int:
+    """Return in how many rounds a worker may go on after one that is audited: so far the law lets rounds run ahead.
+
+    Before the next one opens, that round's audits and disputes are done, or its worker is suspended. (SPEC.md 4.1)
+    """
+    return min(manifest.money.escrow_rounds, manifest.work.rounds - 1)
+
+
+def last_chance(manifest: Manifest) -> Fraction:
+    """Return the chance that an honest verifier audits a worker's last round, by its link or by the public draw.
+
+    Colluding verifiers choose among beacons for the draw: each shows its links early, late, or not. (SPEC.md 5.1)
+    """
+    q, hostile = audit_chance(manifest), hostile_places(manifest)
+    if hostile > MOST_STEERING or not manifest.work.max_verifiers:
+        return q
+    honest, beacons = Fraction(honest_verifiers(manifest), manifest.work.max_verifiers), int(3**hostile)
+    return q + (1 - q) * honest**beacons
 
 
 def adversaries(manifest: Manifest) -> tuple[Adversary, ...]:
     """Return every move that the parameters must deter. Escrow is what the wrong rounds themselves put there."""
-    return *_cheats(manifest), *_identities(manifest), *_verifiers(manifest)
+    return *_cheats(manifest), *_verifiers(manifest)
 
 
 def _cheats(manifest: Manifest) -> Iterator[Adversary]:
-    """A worker's wrong rounds, and how its ring may soften the conviction. (SPEC.md 11.2)"""
-    q, stake = audit_chance(manifest), stake_at_risk(manifest)
+    """A worker's wrong rounds, and how its ring may soften the conviction. (SPEC.md 11.2, 11.3)"""
+    q, stake, flight = audit_chance(manifest), stake_at_risk(manifest), rounds_in_flight(manifest)
     reward = reward_of(manifest, manifest.work.max_steps)
-    gain = reward + manifest.assumptions.sabotage
+    gain, once = reward + manifest.assumptions.sabotage, stake + reward
+    judged = int(q * lost(manifest, (1 + flight) * reward))
     knobs = ("worker_stake", "audit_rate", "min_verifiers")
-    once = stake + reward
     yield Adversary(
         "one wrong round, at the start",
         "cost saved + sabotage <= q * share lost * (stake slashed + its reward)",
         gain, int(q * lost(manifest, reward)), knobs,
     )  # fmt: skip
-    count, loss = _worst_length(manifest, gain)
     yield Adversary(
-        f"wrong rounds in a row, {count} of them",
-        "m * (cost saved + sabotage) <= (1 - (1 - q)^m) * share lost * (stake slashed + m rewards), m <= escrow_rounds",
-        count * gain, loss, knobs,
+        f"wrong rounds until one is judged, {flight} more in flight",
+        "(1 + q * in flight) * (cost saved + sabotage) <= q * share lost * (stake slashed + (1 + in flight) rewards)",
+        math.ceil((1 + q * flight) * gain), judged, knobs,
     )  # fmt: skip
-    honest = 1 - Fraction(colluders(manifest), max(1, manifest.work.min_verifiers))
-    last = q + (1 - q) * honest if manifest.work.min_verifiers else q
+    yield Adversary(
+        "an identity without compute",
+        "(1 + q * in flight) * reward <= q * share lost * (stake slashed + (1 + in flight) rewards)",
+        math.ceil((1 + q * flight) * reward), judged, knobs,
+    )  # fmt: skip
     yield Adversary(
         "the last round wrong",
-        "cost saved + sabotage <= (q + (1 - q) * honest verifiers) * share lost * (stake slashed + its reward)",
-        gain, int(last * lost(manifest, reward)), knobs,
+        "cost saved + sabotage <= (q + (1 - q) * honest share ^ beacons) * share lost * (stake slashed + its reward)",
+        gain, int(last_chance(manifest) * lost(manifest, reward)), knobs,
     )  # fmt: skip
     yield Adversary(
         "wrong, then silent or gone",
@@ -144,42 +178,6 @@ def _cheats(manifest: Manifest) -> Iterator[Adversary]:
         "wrong, then convicted by a partner",
         "cost saved + sabotage <= burned share * (stake slashed + its reward)",
         gain, once * manifest.money.burned_share // MILLION, ("worker_stake", "burned_share"),
-    )  # fmt: skip
-
-
-def _worst_length(manifest: Manifest, gain: int) -> tuple[int, int]:
-    """Return (m, loss) for the number of wrong rounds in a row, all still in escrow, that pays best."""
-    reward = reward_of(manifest, manifest.work.max_steps)
-    missed, survived, worst, before = _missed(audit_chance(manifest)), _ONE, (1, 0), 0
-    for low, high in _spans(min(max(1, manifest.money.escrow_rounds), manifest.work.rounds)):
-        survived, before = _times(survived, _power(missed, low - before)), low
-        loss = (_ONE - survived) * lost(manifest, low * reward) // _ONE
-        if low == 1 or high * gain - loss > worst[0] * gain - worst[1]:
-            worst = (high, loss)
-    return worst
-
-
-def _identities(manifest: Manifest) -> Iterator[Adversary]:
-    """Who stakes, computes nothing and hopes that rewards mature: R (1 - q)^(W + 1) / q per stake. (SPEC.md 11.3)"""
-    reward = reward_of(manifest, manifest.work.max_steps)
-    escrow, rounds = manifest.money.escrow_rounds, manifest.work.rounds
-    stake = lost(manifest, 0)
-    missed, survived, matured, worst, before = _missed(audit_chance(manifest)), _ONE, 0, (1, 0, 0), 0
-    for low, high in _spans(rounds):
-        survived, before = _times(survived, _power(missed, low - before)), low
-        matured += survived * max(0, high - max(low - 1, escrow))
-        gain = -(-reward * (matured + min(high, escrow) * survived) // _ONE)
-        loss = stake * (_ONE - survived) // _ONE
-        if low == 1 or gain - loss > worst[1] - worst[2]:
-            worst = (high, gain, loss)
-        if survived < _NEGLIGIBLE or missed == _ONE:
-            break
-    if missed == _ONE:
-        worst = (rounds, rounds * reward, 0)
-    yield Adversary(
-        f"an identity without compute, {worst[0]} rounds",
-        "rewards that mature unseen <= chance to be seen * share lost * stake slashed",
-        worst[1], worst[2], ("worker_stake", "audit_rate", "min_verifiers"),
     )  # fmt: skip
 
 
@@ -195,9 +193,10 @@ def _verifiers(manifest: Manifest) -> Iterator[Adversary]:
         "audits made up", "cost of an audit <= fee + bond",
         cost, fee + bond, ("accuser_bond", "fee_per_step"),
     )  # fmt: skip
+    times = 1 + lists_for(manifest.work.leaf_every)
     yield Adversary(
-        "false accusations", "cost to answer (leaf_every steps) <= half a bond",
-        reward_of(manifest, manifest.work.leaf_every), bond // 2, ("accuser_bond",),
+        "false accusations", f"cost to answer ({times} times a round) <= half a bond",
+        times * cost, bond // 2, ("accuser_bond",),
     )  # fmt: skip
 
 
@@ -251,9 +250,30 @@ def _require_committee(manifest: Manifest) -> None:
         )
 
 
+def promise(manifest: Manifest) -> str:
+    """Return in one line for people what a run's audits stand on."""
+    work, bad = manifest.work, colluders(manifest)
+    trusted = f"{bad} may collude" if bad else "all trusted (colluding is 0)"
+    chance = float(audit_chance(manifest))
+    return f"verifiers promised: {work.min_verifiers}, {trusted}; an honest one audits a round with chance {chance:.1%}"
+
+
+def _require_auditor(manifest: Manifest) -> None:
+    promised, bad, share = manifest.work.min_verifiers, colluders(manifest), manifest.assumptions.colluding
+    if not promised or bad < promised:
+        return
+    enough = -(-MILLION // (MILLION - share)) if share < MILLION else None
+    more = f"set swarm.verifiers and swarm.min_verifiers to {enough}, or " if enough else ""
+    raise UserError(
+        f"cheating would pay: {bad} of {promised} promised verifiers may collude (a share above zero is one at least), "
+        f"so nobody is left to audit: {more}set economics.colluding to 0 where every verifier is trusted"
+    )
+
+
 def require_sound(manifest: Manifest) -> None:
     """Raise UserError when a move pays: with its numbers, and with the smallest change of a parameter that mends it."""
     _require_committee(manifest)
+    _require_auditor(manifest)
     for row in adversaries(manifest):
         if not row.pays:
             continue
@@ -271,34 +291,3 @@ def _setting(knob: str, value: int) -> str:
     table = "money" if KNOBS[knob] == "money" else "swarm"
     shown = f"{value / MILLION:.6f}".rstrip("0") if knob in ("audit_rate", "burned_share") else str(value)
     return f"set {table}.{knob} to {shown}"
-
-
-def _spans(most: int) -> Iterator[tuple[int, int]]:
-    """Yield numbers of rounds from 1 to `most`, one by one at first and then in spans, so that their count is bounded.
-
-    A span counts with the gain of its last number and the loss of its first: an error of 0.4% for the adversary.
-    """
-    low = 1
-    while low <= most:
-        high = min(most, low + low // _SPAN)
-        yield low, high
-        low = high + 1
-
-
-def _missed(chance: Fraction) -> int:
-    return math.ceil((1 - chance) * _ONE)
-
-
-def _power(chance: int, exponent: int) -> int:
-    """Return a power of a fixed-point chance, rounded up."""
-    result = _ONE
-    while exponent:
-        if exponent & 1:
-            result = _times(result, chance)
-        chance, exponent = _times(chance, chance), exponent >> 1
-    return result
-
-
-def _times(left: int, right: int) -> int:
-    """Return the product of two fixed-point chances, rounded up."""
-    return -(-left * right // _ONE)

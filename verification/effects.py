@@ -52,6 +52,15 @@ class EveryoneDecides:
 
 
 @dataclass(frozen=True)
+class NotPaid:
+    """A worker's reward went back: the promised verifiers are gone, and nobody audited its round. (SPEC.md 7.4)"""
+
+    address: Address
+    round: Round
+    amount: Amount
+
+
+@dataclass(frozen=True)
 class AuditEnded:
     """One audit by `verifier`, drawn in `session`, of `worker`'s round `work`."""
 
@@ -165,6 +174,6 @@ class StageChanged:
 
 
 Effect = (
-    MemberJoined | RoundOpened | RoundClosed | RoundSealed | EveryoneDecides | AuditEnded | DisputeOpened
+    MemberJoined | RoundOpened | RoundClosed | RoundSealed | EveryoneDecides | AuditEnded | DisputeOpened | NotPaid
     | DisputeMoved | DisputeEnded | Slashed | Paid | StandingChanged | StageChanged
 )  # fmt: skip

@@ -7,7 +7,7 @@ from verification.errors import Refused
 from verification.executor import Now
 from verification.manifest import least_stake
 from verification.money import pay_stake, require_funds, withdraw_stake
-from verification.state import Member, Phase, Stage, Standing, State
+from verification.state import MOST_ROUNDS_OUT, Member, Phase, Stage, Standing, State
 from verification.statements import VERIFIER, WORKER, Announce, Join, Said, Withdraw
 from verification.units import Address, Millis, Round
 
@@ -37,7 +37,7 @@ def process_join(state: State, said: Said[Join], now: Now) -> list[Effect]:
     Raises Refused for a member, when the run takes no more, and for a stake that is too small or not there.
     """
     sender, body = said.sender, said.body
-    require_place(state, sender, body)
+    require_place(state, sender, body, now.time)
     pay_stake(state, sender, body.stake)
     state.joined[body.role] = state.joined.get(body.role, 0) + 1
     state.members[sender] = Member(
@@ -47,7 +47,7 @@ def process_join(state: State, said: Said[Join], now: Now) -> list[Effect]:
     return [MemberJoined(sender, body.role, body.stake)]
 
 
-def require_place(state: State, sender: Address, body: Join) -> None:
+def require_place(state: State, sender: Address, body: Join, now: Millis) -> None:
     """Raise Refused where the run does not take a sender as it wants to join. (SPEC.md 3.4)"""
     if sender in state.members:
         raise Refused("the sender has joined already")
@@ -57,7 +57,7 @@ def require_place(state: State, sender: Address, body: Join) -> None:
     least = least_stake(state.manifest) if body.role == WORKER else money.verifier_stake
     if body.stake < least:
         raise Refused(f"a {body.role} stakes at least {least}")
-    if body.role == VERIFIER and state.joined.get(VERIFIER, 0) >= state.manifest.work.max_verifiers:
+    if body.role == VERIFIER and not has_free_place(state, now):
         raise Refused("the run has all the verifiers that its deposit can pay")
     require_funds(state, sender, body.stake)
 
@@ -65,15 +65,20 @@ def require_place(state: State, sender: Address, body: Join) -> None:
 def process_announce(state: State, said: Said[Announce], now: Now) -> list[Effect]:
     """Take a member's new endpoint; one that was away is active again. (SPEC.md 3.5)
 
-    Raises Refused for strangers and for an older announcement.
+    It counts later each time, and is not waited for until it has done its part in a round. Raises Refused for
+    strangers, for an older announcement, and for a verifier whose place has gone to another.
     """
     body, member = said.body, get_member(state, said.sender)
     if body.sequence <= member.announced:
         raise Refused("an older announcement")
+    if not can_return(state, member, now.time):
+        raise Refused("the sender was away for long, and its place has gone to another verifier")
     member.endpoint, member.announced = body.endpoint, body.sequence
     if member.standing is not Standing.AWAY:
         return []
-    member.standing, member.missed, member.joined = Standing.ACTIVE, 0, _counts_after(state)
+    rounds_out = min(1 << min(member.lapses, 32), 2 * MOST_ROUNDS_OUT) // 2
+    member.standing, member.missed = Standing.ACTIVE, 1
+    member.joined = Round(_counts_after(state) + max(0, rounds_out - 1))
     return [StandingChanged(member.address, member.standing, Reason(Cause.ANNOUNCED))]
 
 
@@ -119,10 +124,32 @@ def exclude(member: Member, reason: Reason) -> list[Effect]:
     return [StandingChanged(member.address, member.standing, reason)]
 
 
-def mark_away(member: Member, reason: Reason) -> list[Effect]:
+def mark_away(state: State, member: Member, reason: Reason) -> list[Effect]:
     """Take a member that missed too much out of the denominator. (SPEC.md 3.8)"""
-    member.standing = Standing.AWAY
+    member.standing, member.away_at = Standing.AWAY, state.now
+    member.lapses += 1
     return [StandingChanged(member.address, member.standing, reason)]
+
+
+def has_free_place(state: State, now: Millis) -> bool:
+    """Return whether a verifier can take a place: the excluded and those long away hold none. (SPEC.md 3.4)"""
+    held = (member for member in state.members.values() if _holds_place(state, member, now))
+    return sum(1 for _ in held) < state.manifest.work.max_verifiers
+
+
+def can_return(state: State, member: Member, now: Millis) -> bool:
+    """Return whether an announcement is taken: not from a verifier whose place has gone to another."""
+    has_place = (
+        member.role != VERIFIER or member.standing is not Standing.AWAY or _holds_place(state, member, now)
+    )
+    return has_place or has_free_place(state, now)
+
+
+def _holds_place(state: State, member: Member, now: Millis) -> bool:
+    if member.role != VERIFIER or member.standing is Standing.EXCLUDED:
+        return False
+    since = member.away_at if member.standing is Standing.AWAY else None
+    return since is None or now < since + state.manifest.windows.silence
 
 
 def _counts_after(state: State) -> Round:

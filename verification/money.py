@@ -4,7 +4,7 @@ lost. (SPEC.md 7)"""
 from collections.abc import Sequence
 
 from verification.causes import Reason
-from verification.effects import Effect, Paid, Payment, Slashed
+from verification.effects import Effect, NotPaid, Paid, Payment, Slashed
 from verification.errors import Refused
 from verification.manifest import cost_of_work, fee_of, reward_of
 from verification.state import Member, Phase, RoundState, Standing, State, open_questions
@@ -58,8 +58,14 @@ def escrow_reward(state: State, member: Member, number: Round, steps: int) -> No
 
 
 def pay_fee(state: State, verifier: Address, work: Round, worker: Address) -> list[Effect]:
-    """Pay a verifier from the round's reserve for having audited a worker. (SPEC.md 7.3)"""
+    """Pay a verifier from the round's reserve for having audited a worker. (SPEC.md 7.3)
+
+    No more than the reserve is for: places change hands, and others may come to an audit that is drawn again.
+    """
     member, worked = state.members[verifier], state.rounds[work]
+    if worked.fees.get(worker, 0) >= state.manifest.work.max_verifiers:
+        return []
+    worked.fees[worker] = worked.fees.get(worker, 0) + 1
     amount = _draw(worked, fee_of(state.manifest, worked.assignments[worker].steps))
     credit(state, member.address, amount)
     member.rewards = Amount(member.rewards + amount)
@@ -90,6 +96,13 @@ def release_escrow(state: State, before: Round) -> list[Effect]:
             member.rewards = Amount(member.rewards + amount)
             effects.append(Paid(member.address, amount, Payment.REWARD))
     return effects
+
+
+def withhold(state: State, number: Round, worker: Address) -> list[Effect]:
+    """Take back the reward of a round that nobody was there to audit. (SPEC.md 7.4)"""
+    amount = state.members[worker].escrow.pop(number, Amount(0))
+    state.rounds[number].reserve = Amount(state.rounds[number].reserve + amount)
+    return [NotPaid(worker, number, amount)] if amount else []
 
 
 def slash(state: State, member: Member, finders: Sequence[Address], reason: Reason) -> Slashed:

@@ -56,6 +56,14 @@ def positions(low: int, high: int) -> tuple[int, ...]:
     return tuple(low + (index + 1) * length // count for index in range(count))
 
 
+def lists_for(length: int) -> int:
+    """Return how many lists of states narrow so many steps to one; who answers computes its round for each."""
+    count = 0
+    while length > 1:
+        length, count = -(-length // MAX_ENTRIES), count + 1
+    return count
+
+
 def first_failure(values: Sequence[Digest], failures: Collection[Digest]) -> Digest | None:
     """Return the failure in which states end, None without one; raises BadEvidence when they go on. (SPEC.md 2.5)"""
     start = next((place for place, value in enumerate(values) if value in failures), None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from verification import codec, merkle
 from verification.digest import tagged
 from verification.errors import Malformed, Refused
+from verification.operators import operator_of
 from verification.tensors import ITEM_BYTES, MAX_DIMENSIONS, Tensor, tensor_digest
 from verification.units import Count, Digest
 
@@ -235,15 +236,6 @@ def encoded_size(outputs: Sequence[Sized]) -> int:
     )
 
 
-VIEWS = frozenset({"view", "permute", "expand", "slice"})
-"""Operators whose result may share its input's memory; a view keeps the input alive."""
-
-_COSTS = {
-    "divide": 4, "sqrt": 4, "row_exponent": 2, "quantise": 3, "sum": 6, "mean": 6, "scatter_sum": 8, "exp": 24,
-    "log": 32, "tanh": 40, "erf": 48, "sigmoid": 32, "sin": 40, "cos": 40, "rsqrt": 8, "power": 64,
-}  # fmt: skip
-
-
 def work_units(program: Program) -> int:
     """Return the cost of one execution in work units: about one simple operation on one element each.
 
@@ -261,12 +253,13 @@ def require_work_units(program: Program, declared: int) -> None:
 
 def node_work(node: Node, inputs: Sequence[Sized]) -> int:
     """Return the work units of one node; see `work_units`."""
-    if node.operator in VIEWS:
+    operator = operator_of(node.operator)
+    if operator.is_view:
         return 1
-    if node.operator == "product" and inputs and inputs[0].shape:
+    if operator.multiplies and inputs and inputs[0].shape:
         return 1 + 2 * elements(node) * inputs[0].shape[-1]
     size = max([elements(node), *(elements(value) for value in inputs)])
-    return 1 + size * _COSTS.get(node.operator, 1)
+    return 1 + size * operator.price
 
 
 def last_uses(program: Program) -> list[int]:
@@ -280,7 +273,7 @@ def last_uses(program: Program) -> list[int]:
         last[output.source] = total
     for place in range(len(program.nodes) - 1, -1, -1):
         node, number = program.nodes[place], first + place
-        needed = last[number] if node.operator in VIEWS else number
+        needed = last[number] if operator_of(node.operator).is_view else number
         for source in node.inputs:
             last[source] = max(last[source], needed)
     return last
@@ -302,7 +295,7 @@ def peak_bytes(program: Program) -> int:
         live += size_bytes(node)
         scratch = (
             0
-            if node.operator in VIEWS
+            if operator_of(node.operator).is_view
             else 8 * (elements(node) + sum(elements(known[s]) for s in node.inputs))
         )
         peak = max(peak, live + scratch)

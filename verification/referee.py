@@ -17,6 +17,7 @@ from verification.executor import Executor, failed, result_of
 from verification.layout import Home, Origin, origin_of
 from verification.manifest import Place
 from verification.narrowing import Tracing
+from verification.operators import operator_of
 from verification.outer import weights_of
 from verification.program import Node, ProgramHead, size_bytes
 from verification.statements import Mismatch, NodeInput
@@ -109,7 +110,7 @@ def _open_rows(
     known: Mapping[int, Tensor],
 ) -> list[Tensor] | None:
     """Return (reduced table, remapped index) of a gather whose table is opened by rows."""  # fmt: skip
-    if node.operator != "gather" or len(node.inputs) != 2 or node.inputs[1] not in known:
+    if not operator_of(node.operator).takes_rows or len(node.inputs) != 2 or node.inputs[1] not in known:
         raise BadEvidence("only the table of a gather opens by rows")
     table = brought[node.inputs[0]]
     index = known[node.inputs[1]]

@@ -19,7 +19,7 @@ from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
 from verification.outer import pending
 from verification.sampling import SLACK, assign, draw_committee, limited_speeds, next_beacon, time_for
-from verification.state import Assignment, Member, Phase, RoundState, Stage, Standing, State
+from verification.state import GRACE, Assignment, Member, Phase, RoundState, Stage, Standing, State
 from verification.statements import VERIFIER, WORKER, Attest, Commit, Said, Seal
 from verification.units import Address, Millis, Round
 
@@ -41,9 +41,26 @@ def can_gather(state: State) -> bool:
     return workers >= work.min_workers and len(active(state, None, number)) - workers >= work.min_verifiers
 
 
+def has_promised_verifiers(state: State) -> bool:
+    """Return whether as many verifiers are active as the run promises. (SPEC.md 4.1)"""
+    return len(active(state, VERIFIER)) >= state.manifest.work.min_verifiers
+
+
+def _call_up(state: State, number: Round) -> None:
+    """Let verifiers that came back count at once where the promised ones would be too few. (SPEC.md 4.1)
+
+    Their duties come from later beacons, so nothing that is known can have made them come.
+    """
+    missing = state.manifest.work.min_verifiers - len(active(state, VERIFIER, number))
+    waiting = [member for member in active(state, VERIFIER) if member.joined >= number]
+    for member in sorted(waiting, key=lambda member: member.joined)[: max(0, missing)]:
+        member.joined = Round(number - 1)
+
+
 def open_round(state: State, now: Millis) -> list[Effect]:
     """Open the next round on the newest sealed state, or drain when it could not be paid. (SPEC.md 4.1)"""
     number = Round(len(state.rounds))
+    _call_up(state, number)
     if not state.rounds:
         state.beacon = tagged("first-beacon", state.run, state.head)
     effects = money.release_escrow(state, Round(number - state.manifest.money.escrow_rounds))
@@ -191,7 +208,7 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
 
 
 def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
-    """Fix the next state, put rewards in escrow, open the next round or drain the run. (SPEC.md 4.7, 4.8)"""
+    """Fix the next state, put rewards in escrow, and drain the run after the last round. (SPEC.md 4.7, 4.8)"""
     current.sealed = sealed_state(current)
     assert current.sealed is not None
     current.phase = Phase.SEALED
@@ -202,7 +219,7 @@ def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     effects: list[Effect] = [RoundSealed(current.number, current.sealed)]
     if current.number + 1 == state.manifest.work.rounds:
         return [*effects, *drain(state, now, Cause.ROUNDS_DONE)]
-    return [*effects, *open_round(state, now)]
+    return effects
 
 
 def drain(state: State, now: Millis, cause: Cause) -> list[Effect]:
@@ -217,6 +234,34 @@ def drain(state: State, now: Millis, cause: Cause) -> list[Effect]:
 def has_attested_majority(current: RoundState) -> bool:
     """Return whether attesters hold more than half of the round's weight."""
     return 2 * current.attested > current.weight
+
+
+def commits_end(state: State, current: RoundState) -> Millis:
+    """Return until when commitments are taken: soon, once only those are missing who missed their last round.
+
+    (SPEC.md 3.8)
+    """
+    missing = current.assignments.keys() - current.commits.keys()
+    others = current.assignments.keys() - {one for one in current.assignments if state.members[one].missed}
+    if not missing or not others or missing & others:
+        return current.deadline
+    return min(current.deadline, Millis(current.opened_at + state.manifest.windows.commit // GRACE))
+
+
+def attests_end(state: State, current: RoundState) -> Millis:
+    """Return until when attestations are taken: likewise, while most have attested. (SPEC.md 3.8)"""
+    missing = current.members.keys() - current.attests.keys()
+    if any(
+        state.members[one].standing is Standing.ACTIVE and not state.members[one].missed for one in missing
+    ):
+        return current.deadline
+    return min(current.deadline, grace_ends(state, current))
+
+
+def grace_ends(state: State, current: RoundState) -> Millis:
+    """Return until when attestations wait for who missed its last round, while a round is attested. (SPEC.md 3.8)"""
+    window = state.manifest.windows.attest
+    return Millis(current.deadline - window + window // GRACE)
 
 
 def have_all_attested(state: State, current: RoundState) -> bool:
@@ -234,11 +279,11 @@ def sealed_state(current: RoundState) -> BundleRef | None:
 
 
 def _warrant(state: State, current: RoundState, member: Member) -> None:
-    """Let a worker's share double with a round delivered in time, and halve with one that it missed. (SPEC.md 4.1)"""
+    """Let a worker's share double with a round that was included, and halve with one that was not. (SPEC.md 4.1)"""
     work, steps = state.manifest.work, current.assignments[member.address].steps
     if member.address in current.included:
         member.capacity = min(work.max_steps, max(member.capacity, 2 * steps))
-    elif member.address not in current.commits:
+    else:
         member.capacity = max(work.leaf_every, steps // 2)
 
 
@@ -247,11 +292,11 @@ def _count_absent(state: State, current: RoundState) -> list[Effect]:
     for address in sorted(current.members.keys() | current.assignments.keys()):
         member = state.members[address]
         absent = (address in current.members and address not in current.attests) or (
-            address in current.assignments and address not in current.commits
+            address in current.assignments and address not in current.included
         )
         member.missed = member.missed + 1 if absent else 0
         if address in current.assignments:
             _warrant(state, current, member)
         if member.missed >= state.manifest.work.miss_limit and member.standing is Standing.ACTIVE:
-            effects += mark_away(member, Reason(Cause.MISSED, count=member.missed))
+            effects += mark_away(state, member, Reason(Cause.MISSED, count=member.missed))
     return effects

@@ -92,9 +92,9 @@ def assign(
 
 
 def _draw_slots(manifest: Manifest, beacon: Digest, able: Sequence[Member], slots: int) -> list[Member]:
-    """Return who works, drawn one after another; chances follow the work that stakes allow, not the names they have."""
+    """Return who works, drawn one after another; chances follow the work that each may be given, not the names."""
     rest = sorted(able, key=lambda member: member.address)
-    weights = [leaves_warranted(manifest, member.stake) for member in rest]
+    weights = [_most_leaves(manifest, member) for member in rest]
     drawn: list[Member] = []
     while len(rest) > slots - len(drawn) > 0:
         sums = list(accumulate(weights))

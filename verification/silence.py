@@ -37,14 +37,17 @@ def _convict(state: State, member: Member, overdue: Sequence[Debt]) -> list[Effe
         forget_debt(state, member, owed)
     if all(isinstance(owed, ChunkDebt) for owed in overdue):
         is_free = not member.owes and member.standing is Standing.SUSPENDED
-        return mark_away(member, Reason(Cause.NOT_SHOWN, debt=overdue[0])) if is_free else []
+        return mark_away(state, member, Reason(Cause.NOT_SHOWN, debt=overdue[0])) if is_free else []
+    pays_bond = member.standing is not Standing.EXCLUDED
     effects = exclude(member, Reason(Cause.SILENT, debt=overdue[0]))
     effects += _lose_disputes(state, member, {owed.dispute for owed in overdue if isinstance(owed, MoveDebt)})
     for number in sorted(owed.round for owed in overdue if isinstance(owed, OpeningDebt)):
         effects += _convict_unopened(state, member, number)
-    for owed in overdue:
-        if isinstance(owed, RevealDebt | LinkDebt):
-            effects += money.charge_silent(state, member, Reason(Cause.SILENT, debt=owed))
+    hidden = [owed for owed in overdue if isinstance(owed, RevealDebt | LinkDebt)]
+    if (
+        hidden and pays_bond
+    ):  # one for all, now and later: who is cut off for good must not lose its stake bit by bit
+        effects += money.charge_silent(state, member, Reason(Cause.SILENT, debt=hidden[0]))
     return effects
 
 

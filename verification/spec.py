@@ -7,6 +7,7 @@ from typing import Any
 
 from verification.cases import CASES
 from verification.law import HANDLERS
+from verification.operators import OPERATORS
 from verification.statements import OfRound
 from verification.transitions import TRANSITIONS, never
 
@@ -72,6 +73,16 @@ def statements() -> str:
     return _table(("kind", "of the", "what it does"), rows)
 
 
+def operators() -> str:
+    """Return what a node of each operator costs."""
+    costs: dict[str, list[str]] = {}
+    for name, operator in sorted(OPERATORS.items(), key=lambda item: (item[1].price, item[0])):
+        price = "n" if operator.price == 1 else f"{operator.price}n"
+        cost = "1" if operator.is_view else "1 + 2MKN" if operator.multiplies else f"1 + {price}"
+        costs.setdefault(cost, []).append(name)
+    return _table(("work units", "operators"), [(cost, ", ".join(names)) for cost, names in costs.items()])
+
+
 def constants() -> str:
     """Return the constants with their values and modules."""
     rows = [
@@ -86,6 +97,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "transitions": transitions,
     "cases": cases,
     "statements": statements,
+    "operators": operators,
     "constants": constants,
 }
 

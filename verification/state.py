@@ -15,6 +15,12 @@ from verification.units import NOTHING, PPM, Address, Amount, Count, Digest, Mil
 RECENT_ROUNDS = 2
 """The last so many rounds are sealed late, contested and served, whatever is open. (SPEC.md 4.7, 4.13, 6.2)"""
 
+MOST_ROUNDS_OUT = 16
+"""Who comes back from away waits 1, 2, 4 rounds and so on, so many at most. (SPEC.md 3.5)"""
+
+GRACE = 20
+"""Who missed its last round is waited for a twentieth of a window. (SPEC.md 3.8)"""
+
 AuditKey = tuple[Address, Round, Address]
 """(verifier, work round, worker)"""
 
@@ -86,8 +92,9 @@ class Audit(Enum):
 class Member:
     """A staked participant. `escrow` maps a round to its reward until it matures, `owes` a debt to its beginning.
 
-    `capacity` is how many inner steps the rounds that it has delivered so far warrant, `idle` in how many sessions in a
-    row a verifier left a duty undone.
+    `capacity` is how many inner steps the rounds that it has delivered so far warrant, `missed` how many rounds in a
+    row it missed, `idle` in how many sessions in a row a verifier left a duty undone, `lapses` how often it went away,
+    last at `away_at`.
     """
 
     address: Address
@@ -99,6 +106,8 @@ class Member:
     joined: Round
     capacity: int = 0
     idle: int = 0
+    lapses: int = 0
+    away_at: Millis | None = None
     links: int = 0
     escrow: dict[Round, Amount] = field(default_factory=dict)
     standing: Standing = Standing.ACTIVE
@@ -135,8 +144,8 @@ class RoundState:
     `reserve` is what the deposit set aside for it and has not been paid yet, `subtracts` the convicted
     contributions of earlier rounds that its outer step takes back; `asked` are the workers who must open because a
     verdict is in, `failures` the failures in which opened rounds end, `audited` the verifiers that had a worker's
-    audit. `attested` is the weight of those who attested, `backing` that behind each sealed state: kept, so that a
-    statement takes the same time however many members there are.
+    audit, `fees` how many were paid for them. `attested` is the weight of those who attested, `backing` that behind
+    each sealed state: kept, so that a statement takes the same time however many members there are.
     """
 
     number: Round
@@ -163,6 +172,7 @@ class RoundState:
     openings: dict[Address, Opening] = field(default_factory=dict)
     failures: dict[Address, Digest] = field(default_factory=dict)
     audited: dict[Address, set[Address]] = field(default_factory=dict)
+    fees: dict[Address, int] = field(default_factory=dict)
     lists: dict[tuple[Address, str], PostedList] = field(default_factory=dict)
 
 

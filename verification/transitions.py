@@ -88,8 +88,8 @@ def _is_in(state: State, *phases: Phase) -> bool:
 
 
 def _commit_ends(state: State) -> Millis | None:
-    """The end of the commit window."""
-    return state.current.deadline if _is_in(state, Phase.COMMIT) else None
+    """The end of the commit window, or a twentieth of it once only those are missing who missed their last round."""
+    return rounds.commits_end(state, state.current) if _is_in(state, Phase.COMMIT) else None
 
 
 def _have_all_committed(state: State) -> bool:
@@ -112,8 +112,8 @@ def _is_attested(state: State) -> bool:
 
 
 def _attest_ends(state: State) -> Millis | None:
-    """The end of the attest window, once more than half of the weight has attested."""
-    return state.current.deadline if _is_attested(state) else None
+    """Likewise of the attest window, once more than half of the weight has attested."""
+    return rounds.attests_end(state, state.current) if _is_attested(state) else None
 
 
 def _have_all_attested(state: State) -> bool:
@@ -135,8 +135,21 @@ def _is_sealed(state: State) -> bool:
 
 
 def _seal_round(state: State) -> list[Effect]:
-    """It is the next state, and the next round opens or the run drains. (SPEC.md 4.7, 4.8)"""
+    """It is the next state; after the last round the run drains. (SPEC.md 4.7, 4.8)"""
     return rounds.seal_round(state, state.current, state.now)
+
+
+def _can_open(state: State) -> bool:
+    """The last has sealed, as many verifiers are active as are promised, and audits and disputes are not far behind."""
+    if not _is_in(state, Phase.SEALED):
+        return False
+    behind = Round(max(0, len(state.rounds) - state.manifest.money.escrow_rounds))
+    return rounds.has_promised_verifiers(state) and audits.are_judged_before(state, behind)
+
+
+def _open_round(state: State) -> list[Effect]:
+    """The next round opens, or the run drains because the deposit cannot pay one. (SPEC.md 4.1)"""
+    return rounds.open_round(state, state.now)
 
 
 def _committee_ends(state: State) -> Millis | None:
@@ -204,11 +217,17 @@ def _end(state: State) -> list[Effect]:
         if state.sessions[number].public:
             return []
         del state.sessions[number]
-        state.redraws.clear()
+    unpaid: list[Effect] = []
+    if not rounds.has_promised_verifiers(state):
+        for work, worker in sorted(state.redraws):
+            if not audits.was_passed(state, work, worker):
+                unpaid += money.withhold(state, work, worker)
+    state.redraws.clear()
     assert not state.queued  # each waits for an open dispute, or for a verifier that has been excluded
     state.stage = Stage.ENDED
     return [
         StageChanged(state.stage, state.now, Cause.SETTLED),
+        *unpaid,
         *availability.close_demands(state),
         *money.release_escrow(state, Round(len(state.rounds))),
         *money.refund_deposit(state),
@@ -221,6 +240,7 @@ TRANSITIONS = (
     Transition("close commits", _close_commits, _commit_ends, _have_all_committed),
     Transition("close round", _close_round, _attest_ends, _have_all_attested),
     Transition("seal round", _seal_round, is_ready=_is_sealed),
+    Transition("open round", _open_round, is_ready=_can_open),
     Transition("replace committee", _replace_committee, _committee_ends),
     Transition("move session", _move_session, _session_ends, _is_session_answered),
     Transition("suspend mover", _suspend_mover, _clock_ends),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from trainer.exact import int8, native
+from trainer.exact import Products, int8, native
 from trainer.exact.backends import Backend
 from trainer.exact.c_product import Task, text
 from trainer.exact.int8 import INT8, TileProduct
@@ -34,6 +34,7 @@ KERNELS = {"int16": INT16, "int8": INT8}
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
 ALIGNMENT = 64
 THREADS = 2
+PRODUCTS = Products()
 UNWRITTEN = 0xA5
 """What a buffer holds before a function fills it."""
 
@@ -211,7 +212,9 @@ class Plan:
             else:
                 operands = [_tensor(held, operand) for operand in work.operands]
                 specs = [Spec(self._known[s].dtype, tuple(self._known[s].shape)) for s in work.node.inputs]
-                held[work.number] = bind(work.number, work.node, specs)(*operands).contiguous().flatten()
+                held[work.number] = (
+                    bind(work.number, work.node, specs, PRODUCTS)(*operands).contiguous().flatten()
+                )
             for number in work.makes:
                 tap(number, _tensor(held, self._plan.places[number]))
         return [_tensor(held, self._plan.places[output.source]) for output in self._program.outputs]

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
+from trainer.programs.options import Loops, RunOptions
 from verification import statements, units
 from verification.tensors import ITEM_BYTES, Bundle, Tensor
 from verification.units import Count
@@ -46,6 +47,9 @@ def of(schema: Any) -> st.SearchStrategy[Any]:
         return tensors()
     if schema in (bool, type(None)):
         return st.booleans() if schema is bool else st.none()
+    if schema is RunOptions:
+        devices = st.sampled_from(["cpu", "cuda", "cuda:7"])
+        return st.builds(RunOptions, devices, of(Count | None), of(Loops), st.text(max_size=9))
     if schema is statements.Join:
         parts = (
             st.sampled_from(["worker", "verifier"]),

@@ -189,7 +189,7 @@ def test_a_griefing_challenger_pays_for_every_accusation_and_delays_nothing_for_
 
 def test_a_verifier_that_says_it_is_finished_with_duties_undone_pays_a_bond_for_each() -> None:
     skipper = Verifier("skipper", SkipDuties())
-    world = played([skipper])
+    world = played([skipper], min_verifiers=2)
     assert skipper.faults > 0
     assert outcomes(world, skipper) == {Audit.LOST}
     assert world.member(skipper).rewards == 0
@@ -240,7 +240,7 @@ def test_a_worker_that_takes_assignments_and_stalls_is_set_aside_and_unpaid() ->
 def test_what_comes_late_is_absent(kind: type, refusal: str) -> None:
     late = Late(kind, 1_100)
     liar = (Verifier if kind is Verdict else Worker)("liar", late)
-    world = played([liar], rounds=5)
+    world = played([liar], rounds=30 if kind is Attest else 5)
     assert late.faults > 0
     assert any(said.startswith("liar: ") and refusal in said for said in world.refused)
     assert world.member(liar).rewards == 0 or kind is Attest

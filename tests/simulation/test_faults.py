@@ -175,7 +175,7 @@ def test_run_that_never_gathers_ends_and_pays_back() -> None:
 
 def test_member_that_went_away_comes_back_with_an_announcement() -> None:
     actors = cast(4, 2)
-    world = World(minimal(rounds=12, audit_rate=0), actors, random.Random(2))
+    world = World(minimal(rounds=40, audit_rate=0), actors, random.Random(2))
     world.crash_when(actors[0], lambda world: len(world.state.rounds) == 3, 3_000)
     world.run()
     assert actors[0].crashes == 1

@@ -24,7 +24,7 @@ def played(cheat: str) -> tuple[World, Actor]:
     kind = Worker if WORKER in roles_of(names) else Verifier
     rogue = kind("rogue", *behaviours(names, FIRST), conduct=conduct_named(cheat, FIRST))
     honest = [Worker("w0"), Worker("w1"), Verifier("v0"), Verifier("v1")]
-    everyone = {"min_workers": 2 + (kind is Worker), "min_verifiers": 2 + (kind is Verifier)}
+    everyone = {"min_workers": 2 + (kind is Worker), "min_verifiers": 2}
     world = World(
         minimal(audit_rate=600_000, rounds=6, **everyone),
         [*honest, rogue],

@@ -17,6 +17,7 @@ from p2p.identity import load
 from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
+from trainer.commands.report import read_ledger
 from trainer.compute.children import python
 from trainer.folder import RunFolder, alone
 from trainer.runs.create import Created
@@ -106,6 +107,9 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "key open to others": (lambda r: peer(r, key=written(r.path / "k.key", "x", 0o644)), "run: chmod 600"),
     "no key at all": (lambda r: peer(r, key=written(r.path / "k.key", "secret")), "not a key file"),
     "wrong role": (lambda r: peer(r, "--role", "boss"), "unknown role 'boss': choose worker or verifier"),
+    "unknown device": (lambda r: peer(r, "--device", "gpu"), "unknown device 'gpu': choose cpu, cuda or cuda:N"),
+    "a doctor for no device": (lambda r: ["doctor", "--device", "gpu"], "unknown device 'gpu'"),
+    "a demo on no device": (lambda r: ["demo", "--out", str(r.path), "--device", "gpu"], "unknown device 'gpu'"),
     "unknown cheat": (lambda r: peer(r, "--cheat", "fly"), "unknown cheat 'fly': choose one of none, skip-steps"),
     "no address": (lambda r: peer(r, "--listen", "here"), "not an address to listen on"),
     "address of others": (lambda r: peer(r, "--listen", "/ip4/192.0.2.1/tcp/0"), "cannot listen there"),
@@ -222,6 +226,14 @@ def test_a_taken_port_ends_a_real_peer_with_one_line(run: RunFolder) -> None:
         port = taken.getsockname()[1]
         process = started(run, "--listen", f"/ip4/127.0.0.1/tcp/{port}")
         assert_one_line(process, 2, f"port {port} is taken; choose another")
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_here_ends_a_real_peer_before_it_stakes(run: RunFolder) -> None:
+    assert_one_line(started(run, "--device", "cuda:9999"), 2, "no device 'cuda:9999': ")
+    ledger = read_ledger(run)
+    assert ledger.state.members == {}
+    ledger.close()
 
 
 @pytest.mark.slow

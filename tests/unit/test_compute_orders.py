@@ -4,14 +4,15 @@ import dataclasses
 import io
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from p2p.blobs import BlobStore
 from tests.tiny import job_text, write_job
-from trainer.compute import frames, orders
+from trainer.compute import client, frames, orders
 from trainer.compute import process as compute
 from trainer.compute.process import ComputeProcess
 from trainer.programs.interpreter import LoadedProgram
@@ -61,12 +62,16 @@ def store(tiny_run: Created, tmp_path_factory: pytest.TempPathFactory) -> BlobSt
 
 
 def prepare(
-    run: Created, store: BlobStore, cheat: str = "none", manifest: Manifest | None = None
+    run: Created,
+    store: BlobStore,
+    cheat: str = "none",
+    manifest: Manifest | None = None,
+    tell: Callable[[object], None] = lambda step: None,
 ) -> ComputeProcess:
     """Return a process that cheats from round 1 on."""
     encoded = codec.encode(manifest or run.manifest)
     order = orders.Prepare(encoded, str(store.folder), Count(1), RunOptions())
-    return ComputeProcess(order, conduct_named(cheat, 1))
+    return ComputeProcess(order, conduct_named(cheat, 1), tell)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,7 @@ def job(run: Created, number: int = 1, start: BundleRef | None = None, own: bool
 
 def done(process: ComputeProcess, order: orders.RunJob) -> orders.JobDone:
     """Compute a round."""
-    return process.run_job(order, lambda answer: None)
+    return process.run_job(order)
 
 
 def listed(process: ComputeProcess, order: orders.RunJob) -> tuple[Digest, ...]:
@@ -94,15 +99,31 @@ def listed(process: ComputeProcess, order: orders.RunJob) -> tuple[Digest, ...]:
 def next_start(process: ComputeProcess, run: Created) -> BundleRef:
     """Return the state after round 0, with the worker as its only contributor."""
     slot = orders.Slot(Count(0), STEPS, done(process, job(run, 0)).contribution)
-    return process.run_outer(orders.RunOuterStep(run.manifest.start, (slot,), Count(0))).ref
+    return process.run_outer(orders.RunOuterStep(run.manifest.start, (slot,), Count(0)))
+
+
+def test_every_order_has_one_handler_that_returns_its_reply() -> None:
+    """A new order is a class in `orders` and a method in `process`; nothing else lists it."""
+    without_a_run = {orders.Prepare, orders.ExecuteNode}
+    assert set(compute.HANDLERS) == set(orders.ORDERS.values()) - without_a_run
+    for kind, method in compute.HANDLERS.items():
+        hints = get_type_hints(method)
+        assert (hints["order"], hints["return"]) == (kind, kind.reply)
+        assert orders.REPLIES[kind.reply.__name__] is kind.reply
+
+
+def test_an_order_answered_by_another_ones_reply_is_malformed(tiny_run: Created) -> None:
+    other = orders.Checked(True, None)
+    with pytest.raises(Malformed, match="RunJob was answered by Checked"):
+        client._checked(job(tiny_run), other)
 
 
 def test_an_audit_computes_what_the_worker_did(
     tiny_run: Created, process: ComputeProcess, store: BlobStore
 ) -> None:
     steps: list[object] = []
-    own = process.run_job(job(tiny_run, own=True), steps.append)
-    audit = done(prepare(tiny_run, store), job(tiny_run))
+    own = done(prepare(tiny_run, store, tell=steps.append), job(tiny_run, own=True))
+    audit = done(process, job(tiny_run))
     assert own == audit
     assert steps == [orders.StepDone(Count(step)) for step in range(STEPS + 1)]
     assert len(set(own.digests)) == len(own.digests) == 3
@@ -149,7 +170,7 @@ def test_listed_steps_equal_the_leaves(tiny_run: Created, process: ComputeProces
 
 def execution(run: Created, place: Place, step: int = 0) -> orders.DisputedExecution:
     """Return the order that names an execution of the job."""
-    return orders.DisputedExecution(job(run), None, place, Count(step))
+    return orders.DisputedExecution(job(run), place, Count(step))
 
 
 def referees(
@@ -207,7 +228,7 @@ def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, process
     slots = {1: (STEPS, part.digest)}
     outer = orders.RunOuterStep(start, (orders.Slot(Count(1), STEPS, part),), Count(3))
     agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots, ballast=3)
-    order = orders.DisputedExecution(None, outer, Place.OUTER, Count(0))
+    order = orders.DisputedExecution(outer, Place.OUTER, Count(0))
     judged = referees(process, tiny_run, order, agreed)
     assert judged
     assert all(judged)
@@ -228,7 +249,7 @@ def test_the_outer_step_equals_the_laws(tiny_run: Created, process: ComputeProce
     parts = {slot: done(process, job(tiny_run, slot)).contribution for slot in (0, 1)}
     slots = tuple(orders.Slot(Count(slot), STEPS - slot, ref) for slot, ref in parts.items())
     forth, back = (
-        process.run_outer(orders.RunOuterStep(tiny_run.manifest.start, order, Count(3))).ref
+        process.run_outer(orders.RunOuterStep(tiny_run.manifest.start, order, Count(3)))
         for order in (slots, slots[::-1])
     )
     assert forth == back

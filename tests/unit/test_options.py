@@ -24,7 +24,7 @@ from trainer.programs.tracing.builder import Builder
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.create import Created
 from verification import codec
-from verification.errors import UserError
+from verification.errors import Malformed, UserError
 from verification.program import Program, encode_program, program_digest
 from verification.units import Count
 
@@ -50,8 +50,13 @@ def test_options_travel_in_orders() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "", "cuda:0\n", "mps"])
 def test_a_device_of_another_name_is_refused_wherever_it_is_named(name: str) -> None:
-    with pytest.raises(UserError, match=r"unknown device .*: choose cpu, cuda or cuda:N"):
+    told = r"unknown device .*: choose cpu, cuda or cuda:N"
+    with pytest.raises(UserError, match=told):
+        peer_options(name)
+    with pytest.raises(ValueError, match=told):
         RunOptions(name)
+    with pytest.raises(Malformed, match=told):
+        codec.decode(RunOptions, codec.encode((name, None, "never", "")))
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -59,9 +64,7 @@ def test_a_device_that_is_not_here_is_refused_at_every_door(tiny_run: Created, t
     """What is refused has loaded no program, made no run and staked nothing."""
     options, refused = peer_options("cuda:1"), "no device 'cuda:1': .*, or take --device cpu"
     store = BlobStore(Path(shutil.copytree(tiny_run.folder.blobs, tmp_path / "blobs")))
-    order = orders.Prepare(
-        codec.encode(tiny_run.manifest), str(store.folder), Count(1), "none", Count(0), options
-    )
+    order = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), options)
     doors: list[Any] = [
         lambda: require_device(options),
         lambda: products_for(options),

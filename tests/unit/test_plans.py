@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import mmap
 from collections.abc import Callable
 
 import pytest
@@ -151,6 +152,23 @@ def test_too_many_values_at_a_time_are_not_planned(monkeypatch: pytest.MonkeyPat
     assert arena.arrange(everywhere[:10])[1] == 640
     with pytest.raises(CannotCompile, match="too many values at a time"):
         arena.arrange(everywhere)
+
+
+def test_a_block_is_handed_out_again_once_no_tensor_lies_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped: list[int] = []
+    system = mmap.mmap
+    monkeypatch.setattr(mmap, "mmap", lambda _, size: mapped.append(size) or system(-1, size))
+    blocks = arena.Blocks(1000)
+    first = blocks.take().fill_(1)[10:20]
+    second = blocks.take().fill_(2)
+    assert len(mapped) == 2 and first.eq(1).all() and second.shape == (1000,)
+    place = first.data_ptr()
+    del first
+    third = blocks.take().fill_(3)
+    assert len(mapped) == 2 and third[10:].data_ptr() == place and second.eq(2).all()
+    del second, third  # one of two is kept
+    held = [blocks.take(), blocks.take()]
+    assert len(mapped) == 3 and not arena.Blocks(0).take().numel() and len(held) == 2
 
 
 def remembered(nearby: bool) -> tuple[Program, int]:

@@ -10,8 +10,9 @@ from trainer import exact
 from trainer.programs.kernels import DTYPE_NAMES, KernelFailed
 from trainer.programs.operators import OPERATORS, bind
 from trainer.programs.shapes import Spec
+from verification import operators as law
 from verification.errors import Malformed
-from verification.program import VIEWS, Node
+from verification.program import Node
 
 Reference = Callable[..., torch.Tensor]
 
@@ -27,7 +28,7 @@ def run(
     specs = [Spec(DTYPE_NAMES[value.dtype], tuple(value.shape)) for value in inputs]
     packed = tuple((name, (n,) if isinstance(n, int) else tuple(n)) for name, n in sorted(attributes.items()))
     node = Node(operator, tuple(range(len(inputs))), packed, dtype or specs[0].dtype, tuple(shape))
-    return bind(7, node, specs)(*inputs)
+    return bind(7, node, specs, exact.Products())(*inputs)
 
 
 def draw(*shape: int, positive: bool = False) -> torch.Tensor:
@@ -94,7 +95,20 @@ def declared(name: str, inputs: Sequence[torch.Tensor], reference: Reference) ->
 
 def test_every_operator_is_tested() -> None:
     assert set(OPERATORS) == set(FLOATS) | set(EXACTLY) | set(MOVES) | APART
-    assert set(OPERATORS) > VIEWS
+
+
+def test_law_and_trainer_know_the_same_operators() -> None:
+    """A record on either side, of one name: the law prices what the trainer executes."""
+    assert set(law.OPERATORS) == set(OPERATORS)
+    assert {name for name, priced in law.OPERATORS.items() if priced.multiplies} == {"product"}
+    # Nothing on the law's side may cost less than the simplest operation, but a view of memory that is there.
+    assert all(priced.price >= 1 for priced in law.OPERATORS.values())
+    assert {name for name, priced in law.OPERATORS.items() if priced.is_view} == {
+        "view",
+        "permute",
+        "expand",
+        "slice",
+    }
 
 
 @pytest.mark.parametrize("name", FLOATS)

@@ -16,8 +16,8 @@ from p2p.blobs import BlobStore
 from tests.checkout import environment
 from trainer.compute import orders
 from trainer.compute.client import NORMAL, ComputeClient
+from trainer.compute.executor import RemoteExecutor
 from trainer.compute.referee import Referee
-from trainer.peer.ledger import RemoteExecutor
 from trainer.programs.operators import ARITHMETIC
 from trainer.programs.options import RunOptions
 from trainer.runs.create import Created

@@ -26,7 +26,7 @@ from trainer.compute.children import python
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.programs.devices import require_device
-from trainer.programs.options import RunOptions
+from trainer.programs.options import peer_options
 from trainer.rounds.cheats import CHEATS, names_in, roles_of
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
@@ -71,6 +71,12 @@ class DemoSettings:
         return self.workers - 1 if WORKER in roles_of(self.names) else self.workers + self.verifiers - 1
 
     @property
+    def promised(self) -> int:
+        """Return how many verifiers the run waits for: not the one that cheats, since it may end excluded."""
+        is_verifier = self.cheat_number is not None and self.cheat_number >= self.workers
+        return max(1, self.verifiers - is_verifier)
+
+    @property
     def cheated_rounds(self) -> int:
         """Return in how many rounds before the last, which is always audited, the cheat plays."""
         once = [CHEATS[name].rounds for name in self.names if name in CHEATS]
@@ -97,7 +103,9 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         workers=settings.workers,
         verifiers=settings.verifiers,
         peers=settings.workers + settings.verifiers,
+        min_verifiers=settings.promised,
         audit_rate=audit_rate(settings.cheated_rounds, settings.verifiers),
+        colluding=0.34 if settings.promised > 1 else 0,
     )
     if WAITED_FOR.intersection(settings.names):
         text += HASTE
@@ -140,8 +148,11 @@ warmup = 2
 workers = {workers}
 verifiers = {verifiers}
 min_workers = {workers}
-min_verifiers = {verifiers}
+min_verifiers = {min_verifiers}
 audit_rate = {audit_rate}
+
+[economics]
+colluding = {colluding}
 
 [accounts]
 peers = {peers}
@@ -177,7 +188,7 @@ def run_demo(settings: DemoSettings) -> int:
         and settings.verifiers < 2
     ):
         raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
-    require_device(RunOptions(settings.device))
+    require_device(peer_options(settings.device))
     console = Console()
     folder = _make_run(settings, console)
     roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers

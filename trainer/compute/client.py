@@ -6,14 +6,14 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Self, TypeVar, cast
 
 import trio
 
 from trainer.compute import frames, orders
 from trainer.compute.children import python
 from verification import codec, errors
-from verification.errors import ProofswarmError, Unavailable
+from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.executor import StepFailed
 
 ALLOCATOR = {
@@ -24,6 +24,7 @@ ALLOCATOR = {
 """Settings of glibc's allocator: freed memory stays with the process. A step frees and takes the same hundreds of
 megabytes again and again, and giving them back each time costs more than the arithmetic on them."""
 
+R = TypeVar("R")
 PROCESS = ("trainer.compute.process",)
 """Module and arguments of the process that does the orders."""
 
@@ -90,7 +91,9 @@ class ComputeClient:
         if not self._closing:
             raise Unavailable(f"the compute process ended with status {status}; start this peer again")
 
-    async def ask(self, order: object, urgency: int, on_step: Callable[[int], None] | None = None) -> Any:
+    async def ask(
+        self, order: orders.Order[R], urgency: int, on_step: Callable[[int], None] | None = None
+    ) -> R:
         """Return the reply to an order; raises what the other side raised, Unavailable when it has died."""
         await self._enter(urgency)
         try:
@@ -99,7 +102,7 @@ class ComputeClient:
         finally:
             self._leave()
 
-    async def _exchange(self, order: object, on_step: Callable[[int], None] | None) -> Any:
+    async def _exchange(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> R:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
@@ -108,7 +111,7 @@ class ComputeClient:
                 frame = await self._replies.receive()
                 reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
                 if not isinstance(reply, orders.StepDone):
-                    return _checked(reply)
+                    return _checked(order, reply)
                 if on_step is not None:
                     on_step(reply.step)
         except (trio.BrokenResourceError, trio.EndOfChannel) as error:
@@ -144,9 +147,11 @@ class ComputeClient:
             self._busy = False
 
 
-def _checked(reply: object) -> object:
+def _checked(order: orders.Order[R], reply: object) -> R:
     if not isinstance(reply, orders.Failed):
-        return reply
+        if not isinstance(reply, order.reply):
+            raise Malformed(f"{type(order).__name__} was answered by {type(reply).__name__}")
+        return cast(R, reply)
     if reply.kind == StepFailed.__name__:
         raise StepFailed(reply.node)
     kind = getattr(errors, reply.kind, ProofswarmError)

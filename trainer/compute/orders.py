@@ -1,29 +1,60 @@
 """What the node asks of the compute process, and what comes back. Bundles travel as blobs of the peer's store."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from trainer.programs.options import RunOptions
 from trainer.rounds.machine import Kernels
+from verification.honest.actions import Traced
 from verification.manifest import BundleRef, Place
 from verification.program import Node
 from verification.statements import Commit, NodeInput, Spoiled
 from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
+
+@dataclass(frozen=True)
+class StepDone:
+    """Progress: an inner step of the running job is done."""
+
+    step: Count
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The order could not be done: `kind` names the error's class, `node` is a failed step's node or -1."""
+
+    kind: str
+    message: str
+    node: int
+
+
+R = TypeVar("R")
+ORDERS: "dict[str, type[Order[Any]]]" = {}
+"""All orders, by name."""
+REPLIES: dict[str, type[Any]] = {kind.__name__: kind for kind in (StepDone, Failed)}
+"""All that comes back, by name: progress and failures may answer any order."""
+
+
+class Order(Generic[R]):
+    """What the node asks; R is the dataclass that answers it.
+
+    A subclass is the one declaration of an order. Whoever does it stands in `trainer.compute.process` under
+    `does`, and mypy checks that it returns R; `ComputeClient.ask` returns R to who asks.
+    """
+
+    reply: ClassVar[type[Any]]
+
+    def __init_subclass__(cls) -> None:
+        (base,) = cls.__orig_bases__  # type: ignore[attr-defined]
+        (cls.reply,) = get_args(base)
+        ORDERS[cls.__name__], REPLIES[cls.reply.__name__] = cls, cls.reply
+
+
 NO_STEP = Count(0)
 
 MICRO = 1_000_000
 """Losses travel as integers, in millionths."""
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is."""
-
-    manifest: bytes
-    store: str
-    threads: Count
-    options: RunOptions
 
 
 @dataclass(frozen=True)
@@ -38,7 +69,28 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class RunJob:
+class Prepare(Order[Prepared]):
+    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is."""
+
+    manifest: bytes
+    store: str
+    threads: Count
+    options: RunOptions
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure."""
+
+    digests: tuple[Digest, ...]
+    contribution: BundleRef
+    norm: Count
+    loss: int
+    failed: bool
+
+
+@dataclass(frozen=True)
+class RunJob(Order[JobDone]):
     """Compute F for one worker's round; an `own` one is computed with the peer's conduct, an audit never is.
 
     Inner step `rerun` is computed again in another way before the result is told; 0: none is.
@@ -54,36 +106,18 @@ class RunJob:
 
 
 @dataclass(frozen=True)
-class JobDone:
-    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure."""
-
-    digests: tuple[Digest, ...]
-    contribution: BundleRef
-    norm: Count
-    loss: int
-    failed: bool
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """Progress: an inner step of the running job is done."""
-
-    step: Count
-
-
-@dataclass(frozen=True)
-class ListSteps:
-    """Compute the state digests after some inner steps of a job."""
-
-    job: RunJob
-    steps: tuple[Count, ...]
-
-
-@dataclass(frozen=True)
 class StatesListed:
     """The digests, in order."""
 
     digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class ListSteps(Order[StatesListed]):
+    """Compute the state digests after some inner steps of a job."""
+
+    job: RunJob
+    steps: tuple[Count, ...]
 
 
 @dataclass(frozen=True)
@@ -96,27 +130,12 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class RunOuterStep:
+class RunOuterStep(Order[BundleRef]):
     """Compute the next state."""
 
     start: BundleRef
     slots: tuple[Slot, ...]
     ballast: Count
-
-
-@dataclass(frozen=True)
-class Made:
-    """A bundle that is now in the store."""
-
-    ref: BundleRef
-
-
-@dataclass(frozen=True)
-class CheckContribution:
-    """Decode a fetched blob and compare it with what `worker` committed to."""
-
-    worker: Address
-    commit: Commit
 
 
 @dataclass(frozen=True)
@@ -128,11 +147,18 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class DisputedExecution:
-    """One disputed execution: of a worker's `job`, or of the `outer` step; `step` numbers an inner step, else 0."""
+class CheckContribution(Order[Checked]):
+    """Decode a fetched blob and compare it with what `worker` committed to."""
 
-    job: RunJob | None
-    outer: RunOuterStep | None
+    worker: Address
+    commit: Commit
+
+
+@dataclass(frozen=True)
+class DisputedExecution:
+    """One disputed execution, of a worker's round or of an outer step; `step` numbers an inner step, else 0."""
+
+    work: RunJob | RunOuterStep
     place: Place
     step: Count
 
@@ -142,28 +168,10 @@ Trail = tuple[tuple[Count, Count, tuple[Digest, ...]], ...]
 
 
 @dataclass(frozen=True)
-class TraceNodes:
+class TraceNodes(Order[Traced]):
     """Compute the digests of all node results of an execution."""
 
     execution: DisputedExecution
-
-
-@dataclass(frozen=True)
-class NodesTraced:
-    """The digests, and the node at which the execution failed."""
-
-    failed: Count | None
-    outputs: tuple[Digest, ...]
-    results: tuple[Digest, ...]
-
-
-@dataclass(frozen=True)
-class OpenInputs:
-    """Bring a node's inputs with their paths."""
-
-    execution: DisputedExecution
-    node: Count
-    trail: Trail
 
 
 @dataclass(frozen=True)
@@ -174,11 +182,11 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class ProveValue:
-    """Prove the digest of a value of an execution."""
+class OpenInputs(Order[Opened]):
+    """Bring a node's inputs with their paths."""
 
     execution: DisputedExecution
-    value: Count
+    node: Count
     trail: Trail
 
 
@@ -191,50 +199,19 @@ class Proved:
 
 
 @dataclass(frozen=True)
-class ExecuteNode:
+class ProveValue(Order[Proved]):
+    """Prove the digest of a value of an execution."""
+
+    execution: DisputedExecution
+    value: Count
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class ExecuteNode(Order[Tensor]):
     """The law's executor: run a node on its inputs."""
 
     arithmetic: str
     number: Count
     node: Node
     inputs: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Executed:
-    """What the node made."""
-
-    result: Tensor
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The order could not be done: `kind` names the error's class, `node` is a failed step's node or -1."""
-
-    kind: str
-    message: str
-    node: int
-
-
-ORDERS = {
-    k.__name__: k
-    for k in (
-        Prepare, RunJob, ListSteps, RunOuterStep, CheckContribution, TraceNodes, OpenInputs, ProveValue, ExecuteNode,
-    )
-}  # fmt: skip
-REPLIES = {
-    k.__name__: k
-    for k in (
-        Prepared,
-        JobDone,
-        StepDone,
-        StatesListed,
-        Made,
-        Checked,
-        NodesTraced,
-        Opened,
-        Proved,
-        Executed,
-        Failed,
-    )
-}

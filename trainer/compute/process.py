@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
@@ -40,18 +40,39 @@ from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
 from verification.units import Count, Digest, Round
 
 MEASURED_STEPS = 3
-Reply = Callable[[object], None]
+Tell = Callable[[orders.StepDone], None]
+R = TypeVar("R")
+Process = TypeVar("Process")
+Order = TypeVar("Order")
+HANDLERS: dict[type[orders.Order[Any]], Callable[[Any, Any], object]] = {}
+"""The method of `ComputeProcess` that does a kind of order."""
+
+
+def does(
+    kind: type[orders.Order[R]],
+) -> Callable[[Callable[[Process, Order], R]], Callable[[Process, Order], R]]:
+    """Make a method the one that does a kind of order, whose reply it returns."""
+
+    def put(method: Callable[[Process, Order], R]) -> Callable[[Process, Order], R]:
+        HANDLERS[kind] = method
+        return method
+
+    return put
 
 
 class ComputeProcess:
     """One run's programs, data and store, and the orders on them."""
 
-    def __init__(self, order: orders.Prepare, conduct: Conduct = honest) -> None:
+    def __init__(
+        self, order: orders.Prepare, conduct: Conduct = honest, tell: Tell = lambda step: None
+    ) -> None:
         """Load what the manifest names from the store; `conduct` is what the peer's own rounds are computed with.
 
-        Raises Violation for blobs that are not what the manifest says, UserError where the device is not here.
+        `tell` hears of every inner step of a job. Raises Violation for blobs that are not what the manifest says,
+        UserError where the device is not here.
         """
         torch.set_num_threads(order.threads)
+        self._tell = tell
         self.manifest = codec.decode(Manifest, order.manifest)
         self.store = BlobStore(Path(order.store))
         programs = self.manifest.programs
@@ -84,7 +105,8 @@ class ComputeProcess:
         speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
         return orders.Prepared(golden, agrees, speed, kernels_of(self.engine, inner, working))
 
-    def run_job(self, order: orders.RunJob, reply: Reply) -> orders.JobDone:
+    @does(orders.RunJob)
+    def run_job(self, order: orders.RunJob) -> orders.JobDone:
         """Compute F, telling each inner step; raises Unsound when step `rerun` does not come out the same twice."""
         engine, rounds = self._rounds(order)
         kept: list[Any] = []
@@ -92,7 +114,7 @@ class ComputeProcess:
         def on_step(number: int, working: Any) -> None:
             if number in (order.rerun - 1, order.rerun):
                 kept.append(working)
-            reply(orders.StepDone(Count(number)))
+            self._tell(orders.StepDone(Count(number)))
 
         outcome = rounds.run(_job(order), self._bundle(order.start), on_step)
         if len(kept) == 2 and not engine.agrees(self.manifest.programs.inner.digest, *kept):
@@ -107,17 +129,17 @@ class ComputeProcess:
         norm = spoilage.norm_of(outcome.contribution)
         return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO), False)
 
+    @does(orders.ListSteps)
     def list_steps(self, order: orders.ListSteps) -> orders.StatesListed:
         """Compute the digests of a dispute's list."""
         job = order.job
         _, rounds = self._rounds(job)
         return orders.StatesListed(rounds.digests_after(_job(job), self._bundle(job.start), order.steps))
 
-    def trace_nodes(self, order: orders.TraceNodes) -> orders.NodesTraced:
+    @does(orders.TraceNodes)
+    def trace_nodes(self, order: orders.TraceNodes) -> Traced:
         """Execute and digest every node's result."""
-        traced = self._trace(order.execution, *self._disputed(order.execution))
-        failed = None if traced.failed is None else Count(traced.failed)
-        return orders.NodesTraced(failed, traced.outputs, traced.results)
+        return self._trace(order.execution, *self._disputed(order.execution))
 
     def _trace(self, execution: orders.DisputedExecution, engine: Engine, disputed: Disputed) -> Traced:
         """Return the trace of an execution; the last one is kept, for its node is opened next."""
@@ -125,22 +147,26 @@ class ComputeProcess:
             self._traced = execution, reexecution.trace(engine, disputed)
         return self._traced[1]
 
+    @does(orders.OpenInputs)
     def open_inputs(self, order: orders.OpenInputs) -> orders.Opened:
         """Bring a disputed node's inputs."""
         engine, disputed = self._disputed(order.execution)
         results = self._trace(order.execution, engine, disputed).results
         return orders.Opened(reexecution.open_node(engine, disputed, results, order.node, order.trail))
 
+    @does(orders.ProveValue)
     def prove_value(self, order: orders.ProveValue) -> orders.Proved:
         """Prove the digest of a disputed output's source."""
         engine, disputed = self._disputed(order.execution)
         results = self._trace(order.execution, engine, disputed).results
         return orders.Proved(*reexecution.open_value(engine, disputed, results, order.value, order.trail))
 
-    def run_outer(self, order: orders.RunOuterStep) -> orders.Made:
+    @does(orders.RunOuterStep)
+    def run_outer(self, order: orders.RunOuterStep) -> BundleRef:
         """Compute and keep the next state."""
-        return orders.Made(self._keep(self.rounds.next_state(self._outer_inputs(order))))
+        return self._keep(self.rounds.next_state(self._outer_inputs(order)))
 
+    @does(orders.CheckContribution)
     def check_contribution(self, order: orders.CheckContribution) -> orders.Checked:
         """Check that a fetched blob is the committed contribution, of the epilogue's dtypes and shapes.
 
@@ -158,12 +184,10 @@ class ComputeProcess:
 
     def _disputed(self, execution: orders.DisputedExecution) -> tuple[Engine, Disputed]:
         """Return a disputed execution, and the engine that has come as far as it."""
-        if execution.outer is not None:
-            slots = [int(entry.slot) for entry in execution.outer.slots]
-            return self.engine, self.rounds.disputed_outer(self._outer_inputs(execution.outer), slots)
-        order = execution.job
-        if order is None:
-            raise Malformed("an execution needs a job or an outer step")
+        order = execution.work
+        if isinstance(order, orders.RunOuterStep):
+            slots = [int(entry.slot) for entry in order.slots]
+            return self.engine, self.rounds.disputed_outer(self._outer_inputs(order), slots)
         engine, rounds = self._rounds(order)
         start = self._bundle(order.start)
         return engine, rounds.disputed(_job(order), start, execution.place, execution.step)
@@ -198,28 +222,9 @@ def _job(order: orders.RunJob) -> Job:
     return Job(order.number, order.worker, order.beacon, order.steps)
 
 
-def execute_node(executor: ProgramExecutor, order: orders.ExecuteNode) -> orders.Executed:
+def execute_node(executor: ProgramExecutor, order: orders.ExecuteNode) -> Tensor:
     """Run a node for the law: the one order that needs no run, since it brings all that the node reads."""
-    return orders.Executed(executor.execute_node(order.arithmetic, order.number, order.node, order.inputs))
-
-
-def _answer(process: ComputeProcess, message: object, reply: Reply) -> object:
-    match message:
-        case orders.RunJob():
-            return process.run_job(message, reply)
-        case orders.ListSteps():
-            return process.list_steps(message)
-        case orders.TraceNodes():
-            return process.trace_nodes(message)
-        case orders.OpenInputs():
-            return process.open_inputs(message)
-        case orders.ProveValue():
-            return process.prove_value(message)
-        case orders.RunOuterStep():
-            return process.run_outer(message)
-        case orders.CheckContribution():
-            return process.check_contribution(message)
-    raise Malformed(f"no order {type(message).__name__}")
+    return executor.execute_node(order.arithmetic, order.number, order.node, order.inputs)
 
 
 def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
@@ -229,25 +234,27 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
     """
     process: ComputeProcess | None = None
     referee = ProgramExecutor({})  # on the CPU, with products of its own, whatever the run's are
+    number = 0
+
+    def reply(answer: object) -> None:
+        sink.write(frames.pack(number, answer))
+        sink.flush()
+
     while (frame := frames.read(source)) is not None:
-        message = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
-
-        def reply(answer: object, number: int = frame.order) -> None:
-            sink.write(frames.pack(number, answer))
-            sink.flush()
-
+        number = frame.order
+        order = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
         try:
             if process is None:
                 exact.require_subnormals()
-            if isinstance(message, orders.Prepare):
-                process = ComputeProcess(message, conduct)
+            if isinstance(order, orders.Prepare):
+                process = ComputeProcess(order, conduct, reply)
                 reply(process.measure())
-            elif isinstance(message, orders.ExecuteNode):
-                reply(execute_node(referee, message))
+            elif isinstance(order, orders.ExecuteNode):
+                reply(execute_node(referee, order))
             elif process is None:
                 raise Malformed("the first order must be Prepare")
             else:
-                reply(_answer(process, message, reply))
+                reply(HANDLERS[type(order)](process, order))
         except ProofswarmError as error:
             node = error.node if isinstance(error, StepFailed) else -1
             reply(orders.Failed(type(error).__name__, str(error), node))

@@ -63,7 +63,7 @@ class Referee:
         """Execute until there is nothing to do for a while, or the process may have died."""
         while True:
             try:
-                case.result = (await bench.ask(case.order, URGENT)).result
+                case.result = await bench.ask(case.order, URGENT)
             except ProofswarmError as error:
                 case.result = error
             case.told.set()

@@ -16,6 +16,10 @@ from trainer.exact.scale import power_of_two64
 
 SHORT_BITS = (8, 14)
 FULL_BITS = (8, 14, 15)
+EVERY, NEAR, LOW, HIGH = range(-163, 128), range(-63, 64), range(-80, -62), range(33, 97)
+SCALES = ((EVERY, EVERY), (NEAR, NEAR), (LOW, LOW), (HIGH, HIGH), (range(97, 128), range(-126, -96)))
+"""Exponents of the scales of rows and columns: all that there are; ones whose products are normal numbers of float32;
+ones that round sums to subnormal numbers; ones with which some sums overflow; ones that undo a scale that would."""
 
 
 def certify(name: str, device: str = "cpu", full: bool = True) -> None:
@@ -56,10 +60,14 @@ def _compare(name: str, backend: Backend, case: str, bits: int, known: tuple[Ten
     if found.dtype != torch.float64 or not torch.equal(found, expected):
         raise BackendFault(f"backend {name} is wrong on {case}")
     if backend.rounded is not None:
-        # Every exponent that a scale may have: sums that overflow, and sums that round to subnormal numbers.
-        rows, columns = (torch.arange(n, device=left.device) * 29 % 291 - 163 for n in expected.shape[1:])
-        left_scale, right_scale = (power_of_two64(n).repeat(expected.shape[0], 1) for n in (rows, columns))
-        wanted = (expected * left_scale[..., None] * right_scale[:, None]).to(torch.float32)
-        scaled = backend.rounded(left, right, left_scale, right_scale, bits)
-        if scaled.dtype != torch.float32 or not torch.equal(scaled, wanted):
-            raise BackendFault(f"backend {name} rounds wrongly on {case}")
+        for exponents in SCALES:
+            left_scale, right_scale = (
+                power_of_two64(torch.arange(n, device=left.device) * 29 % len(some) + some.start).repeat(
+                    len(expected), 1
+                )
+                for n, some in zip(expected.shape[1:], exponents, strict=True)
+            )
+            wanted = (expected * left_scale[..., None] * right_scale[:, None]).to(torch.float32)
+            scaled = backend.rounded(left, right, left_scale, right_scale, bits)
+            if scaled.dtype != torch.float32 or not torch.equal(scaled, wanted):
+                raise BackendFault(f"backend {name} rounds wrongly on {case}")

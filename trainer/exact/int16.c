@@ -15,22 +15,24 @@ enum { LANES = 4, ROWS = 8 };
 #else
 enum { LANES = 4, ROWS = 6 };
 #endif
-enum { COLUMNS = 2 * LANES };
+/* WIDE_ROWS: whole vectors that hold ROWS. RUN: pairs of 14-bit numbers after which sums are emptied. */
+enum { COLUMNS = 2 * LANES, WIDE_ROWS = (ROWS + LANES - 1) / LANES * LANES, RUN = 16 };
 
 /* A share of the second cache level. */
 static const int64_t tile_rows = ROWS, tile_columns = COLUMNS, cached_bytes = 1 << 17;
 
 typedef int32_t ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-/* Two numbers of one row in the order of memory. */
-static inline int32_t pair(int16_t even, int16_t odd) {
-    const int16_t both[2] = {even, odd};
-    int32_t result;
-    memcpy(&result, both, sizeof result);
-    return result;
+/* Two numbers of one row as they lie in memory, the lowest byte first. */
+static inline int32_t pair(int16_t even, int16_t odd) { return (uint16_t)even | (int32_t)odd << 16; }
+
+/* Pairs of rows that lie side by side, in a form that compilers vectorise. */
+static inline void pack_pairs(const int16_t *even, const int16_t *odd, int width, int32_t *to) {
+    for (int r = 0; r < width; r++) to[r] = pair(even[r], odd[r]);
 }
 
-/* Lay `count` rows, `width` at a time, as [panel][pair][row]; what is missing is zero. */
+/* Lay `count` rows, `width` at a time, as [panel][pair][row]; what is missing is zero. Whole vectors of rows that lie
+   side by side end in the next pair or panel, which comes after. */
 static void pack(const operand *from, const int16_t *start, int64_t count, int64_t length, int64_t width,
                  int32_t *to) {
     int64_t row = from->outer, depth = from->depth, pairs = (length + 1) / 2, whole = length / 2;
@@ -41,8 +43,10 @@ static void pack(const operand *from, const int16_t *start, int64_t count, int64
             for (int64_t p = 0; p < whole; p++) memcpy(to + p * width + r, start + r * row + 2 * p, sizeof *to);
         for (int64_t p = 0; depth != 1 && p < whole; p++) {
             const int16_t *even = start + 2 * p * depth, *odd = even + depth;
-            if (row == 1 && present == COLUMNS) /* the common case, in a form that compilers vectorise */
-                for (int64_t r = 0; r < COLUMNS; r++) to[p * COLUMNS + r] = pair(even[r], odd[r]);
+            if (row == 1 && present == COLUMNS)
+                pack_pairs(even, odd, COLUMNS, to + p * COLUMNS);
+            else if (row == 1 && width == ROWS && count - first >= WIDE_ROWS)
+                pack_pairs(even, odd, WIDE_ROWS, to + p * ROWS);
             else
                 for (int64_t r = 0; r < present; r++) to[p * width + r] = pair(even[r * row], odd[r * row]);
         }
@@ -88,50 +92,119 @@ static inline ints dot(ints sum, ints a, ints b) {
 }
 #endif
 
-/* high * 2^16 + low = the product of one panel of each side. A sum enters each run of `flush` pairs as 0..2^16-1, its
-   upper half moved to `high`, so that no run overflows. */
-static void tile(const int32_t *left, const int32_t *right, int64_t pairs, int64_t flush, int32_t *high,
-                 int32_t *low) {
-    ints sums[ROWS][2] = {{{0}}};
-    memset(high, 0, sizeof *high * ROWS * COLUMNS);
-    for (int64_t p = 0; p < pairs;) {
-        for (int64_t stop = at_most(p + flush, pairs); p < stop; p++) {
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void add_pairs(ints sums[ROWS][2], const int32_t *left, const int32_t *right, const int64_t pairs) {
+#pragma GCC unroll 4
+    for (int64_t p = 0; p < pairs; p++) {
 #if defined(BY_LANES)
-            add_pair(sums, left + p * ROWS, right + p * COLUMNS);
+        add_pair(sums, left + p * ROWS, right + p * COLUMNS);
 #else
-            const ints *b = (const ints *)(right + p * COLUMNS);
-            ints b0 = b[0], b1 = b[1];
-#pragma GCC unroll 16
-            for (int i = 0; i < ROWS; i++) {
-                ints a = left[p * ROWS + i] - (ints){0};
-                sums[i][0] = dot(sums[i][0], a, b0);
-                sums[i][1] = dot(sums[i][1], a, b1);
-            }
-#endif
-        }
+        const ints *b = (const ints *)(right + p * COLUMNS);
+        ints b0 = b[0], b1 = b[1];
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; i++) {
-            ints *h = (ints *)(high + i * COLUMNS);
-            h[0] += sums[i][0] >> 16;
-            h[1] += sums[i][1] >> 16;
-            sums[i][0] &= 0xFFFF;
-            sums[i][1] &= 0xFFFF;
+            ints a = left[p * ROWS + i] - (ints){0};
+            sums[i][0] = dot(sums[i][0], a, b0);
+            sums[i][1] = dot(sums[i][1], a, b1);
         }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < ROWS; i++) {
-        ints *l = (ints *)(low + i * COLUMNS);
-        l[0] = sums[i][0];
-        l[1] = sums[i][1];
+#endif
     }
 }
 
-static void write_tile(const task *t, const int32_t *high, const int32_t *low, int64_t matrix, int64_t row,
+/* Move the upper halves of sums to `high`, so that 0..2^16-1 is left of each. */
+INLINE void empty(ints sums[ROWS][2], ints high[ROWS][2]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) {
+        high[i][0] += sums[i][0] >> 16;
+        high[i][1] += sums[i][1] >> 16;
+        sums[i][0] &= 0xFFFF;
+        sums[i][1] &= 0xFFFF;
+    }
+}
+
+/* Put the whole sums into `low` and return 1, or return 0 where one of them exceeds int32. */
+static int joined(ints high[ROWS][2], ints low[ROWS][2]) {
+    ints lost = {0};
+    for (int i = 0; i < 2 * ROWS; i++) {
+        ints h = high[i / 2][i % 2], l = low[i / 2][i % 2];
+        lost |= (h + (l >> 16)) ^ ((h << 16) + l) >> 16;
+    }
+    for (int i = 0; i < LANES; i++)
+        if (lost[i]) return 0;
+    for (int i = 0; i < 2 * ROWS; i++) low[i / 2][i % 2] += high[i / 2][i % 2] << 16;
+    return 1;
+}
+
+/* The product of one panel of each side: in `low` alone where int32 holds all of it, and then returns 1; else
+   high * 2^16 + low. `flush`: pairs that may be added before the sums are emptied. */
+static int tile(const int32_t *left, const int32_t *right, int64_t pairs, int64_t flush, ints high[ROWS][2],
+                ints low[ROWS][2]) {
+    ints sums[ROWS][2] = {{{0}}};
+    int64_t p = 0;
+    memset(high, 0, sizeof sums);
+    for (; flush == RUN && p + RUN < pairs; p += RUN) { /* the usual one, without a branch that is hard to foresee */
+        add_pairs(sums, left + p * ROWS, right + p * COLUMNS, RUN);
+        empty(sums, high);
+    }
+    for (; p + flush < pairs; p += flush) {
+        add_pairs(sums, left + p * ROWS, right + p * COLUMNS, flush);
+        empty(sums, high);
+    }
+    add_pairs(sums, left + p * ROWS, right + p * COLUMNS, pairs - p);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) {
+        low[i][0] = sums[i][0];
+        low[i][1] = sums[i][1];
+    }
+    return !p || joined(high, low);
+}
+
+/* Bring the cache lines of a tile's way out near, or its rows, which lie far apart, would be waited for. */
+static void await_rows(const task *t, int64_t matrix, int64_t row, int64_t column) {
+    int64_t rows = at_most(ROWS, t->rows - row), place = (matrix * t->rows + row) * t->columns + column;
+    for (int64_t i = 0; i < rows; i++, place += t->columns)
+        __builtin_prefetch(t->exact ? (void *)(t->exact + place) : (void *)(t->scaled + place), 1);
+}
+
+/* Whether float32 scales sums of int32 as float64 does, with one rounding: scales, which are powers of two, and their
+   products are normal numbers, and nothing overflows before the last of them. */
+static int are_narrow(const double *left, int64_t rows, const double *right, int64_t columns) {
+    double least = 1, most = 1;
+    int narrow = 1;
+    for (int64_t i = 0; i < rows; i++) {
+        least = left[i] < least ? left[i] : least;
+        most = left[i] > most ? left[i] : most;
+    }
+    for (int64_t j = 0; j < columns; j++) narrow &= right[j] >= 0x1p-126 / least;
+    return narrow && least >= 0x1p-126 && most <= 0x1p96;
+}
+
+static void write_low(const task *t, const int32_t *low, int64_t matrix, int64_t row, int64_t column) {
+    int64_t rows = at_most(ROWS, t->rows - row), columns = at_most(COLUMNS, t->columns - column);
+    const double *left = t->left_scale + matrix * t->rows + row, *right = t->right_scale + matrix * t->columns + column;
+    int narrow = !t->exact && are_narrow(left, rows, right, columns);
+    float *to = t->scaled + (matrix * t->rows + row) * t->columns + column, scales[COLUMNS];
+    for (int64_t j = 0; narrow && j < columns; j++) scales[j] = (float)right[j];
+    for (int64_t i = 0; i < rows; i++, low += COLUMNS, to += t->columns) {
+        double sums[COLUMNS];
+        if (!narrow) {
+            for (int j = 0; j < COLUMNS; j++) sums[j] = low[j];
+            write_row(t, matrix, row + i, column, sums, COLUMNS);
+        } else if (columns == COLUMNS) {
+            for (int j = 0; j < COLUMNS; j++) to[j] = (float)low[j] * (float)left[i] * scales[j];
+        } else {
+            for (int j = 0; j < columns; j++) to[j] = (float)low[j] * (float)left[i] * scales[j];
+        }
+    }
+}
+
+static void write_wide(const task *t, const int32_t *high, const int32_t *low, int64_t matrix, int64_t row,
                        int64_t column) {
     int64_t rows = at_most(ROWS, t->rows - row);
     for (int64_t i = 0; i < rows; i++, high += COLUMNS, low += COLUMNS) {
         double sums[COLUMNS];
-        for (int64_t j = 0; j < COLUMNS; j++) sums[j] = high[j] * 65536.0 + low[j];
+        for (int j = 0; j < COLUMNS; j++) sums[j] = high[j] * 65536.0 + low[j];
         write_row(t, matrix, row + i, column, sums, COLUMNS);
     }
 }
@@ -150,11 +223,14 @@ static void pack_columns(const task *t, int64_t matrix, int64_t first, int64_t c
 static void multiply_rows(const task *t, int64_t matrix, int64_t first, int64_t count, const void *packed, void *work) {
     int64_t pairs = (t->depth + 1) / 2;
     const int32_t *left = work, *right = packed;
-    int32_t high[ROWS * COLUMNS], low[ROWS * COLUMNS];
+    ints high[ROWS][2], low[ROWS][2];
     pack(&t->left, t->left.start + matrix * t->left.batch + first * t->left.outer, count, t->depth, ROWS, work);
     for (int64_t column = 0; column < t->columns; column += COLUMNS)
         for (int64_t row = 0; row < count; row += ROWS) {
-            tile(left + row * pairs, right + column * pairs, pairs, t->run / 2, high, low);
-            write_tile(t, high, low, matrix, first + row, column);
+            await_rows(t, matrix, first + row, column);
+            if (tile(left + row * pairs, right + column * pairs, pairs, t->run / 2, high, low))
+                write_low(t, (int32_t *)low, matrix, first + row, column);
+            else
+                write_wide(t, (int32_t *)high, (int32_t *)low, matrix, first + row, column);
         }
 }

@@ -45,7 +45,7 @@ class Deeds:
 
     async def prepare(self, order: orders.Prepare) -> orders.Prepared:
         """Have the compute process load the run, before all else; raises Refused for one that it does not take."""
-        prepared: orders.Prepared = await self._bench.ask(order, URGENT)
+        prepared = await self._bench.ask(order, URGENT)
         return prepared
 
     async def compute(self, action: Computed, as_auditor: bool = False) -> Any:
@@ -79,8 +79,7 @@ class Deeds:
         """Return what a dispute asks of an execution."""
         match action:
             case actions.TraceProgram():
-                traced = await self._bench.ask(orders.TraceNodes(execution), SOON)
-                return actions.Traced(traced.failed, traced.outputs, traced.results)
+                return await self._bench.ask(orders.TraceNodes(execution), SOON)
             case actions.OpenNode(_, node, trail):
                 opening = orders.OpenInputs(execution, Count(node), _counted(trail))
                 return (await self._bench.ask(opening, SOON)).inputs
@@ -95,7 +94,7 @@ class Deeds:
             # An honest machine may be broken, and loses by what it commits to, work or verdict. (SPEC.md 9.6)
             job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
         began = trio.current_time()
-        done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
+        done = await self._bench.ask(job, NORMAL if job.own else LATER)
         took = round(1000 * (trio.current_time() - began))
         self._record.write(
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
@@ -104,9 +103,9 @@ class Deeds:
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 
     async def _run_outer(self, action: actions.RunOuter) -> BundleRef:
-        made: orders.Made = await self._bench.ask(await self._outer_step(action.number), URGENT)
-        self._record.write("outer", round=action.number, digest=made.ref.digest.hex())
-        return made.ref
+        made = await self._bench.ask(await self._outer_step(action.number), URGENT)
+        self._record.write("outer", round=action.number, digest=made.digest.hex())
+        return made
 
     async def _outer_step(self, number: Round) -> orders.RunOuterStep:
         async with self._ledger.state() as state:
@@ -124,9 +123,9 @@ class Deeds:
         """Return the order that names a disputed execution."""
         if named.place is Place.OUTER:
             outer = await self._outer_step(named.round)
-            return orders.DisputedExecution(None, outer, named.place, named.step)
+            return orders.DisputedExecution(outer, named.place, named.step)
         job = await self._job(named.round, named.worker, as_auditor)
-        return orders.DisputedExecution(job, None, named.place, named.step)
+        return orders.DisputedExecution(job, named.place, named.step)
 
     async def _job(self, number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
@@ -165,7 +164,7 @@ class Deeds:
             chunks = root("blob", lie.info.chunks)
             return Spoiled(action.number, action.worker, lie.info.size, chunks, b"")
         order = orders.CheckContribution(action.worker, commit)
-        checked: orders.Checked = await self._bench.ask(order, URGENT)
+        checked = await self._bench.ask(order, URGENT)
         return checked.spoiled or checked.ok
 
 

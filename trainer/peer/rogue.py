@@ -71,10 +71,10 @@ def misbehaving(config: PeerConfig, cheat: str, first_round: int) -> PeerConfig:
     What it says is by `verification.adversaries.playbook`, what it trains with by `trainer.rounds.cheats`.
     """
     names, genesis = cheats.names_in(cheat), genesis_of(config.folder)
-    run, secret = genesis.run, config.identity.secret
 
     def sign(head: Digest, body: Body) -> bytes:
-        return sign_statement(secret, make_statement(genesis.chain, run, head, body))
+        statement = make_statement(genesis.chain, genesis.run, head, body)
+        return sign_statement(config.identity.secret, statement)
 
     def policy(deeds: Deeds, voice: Voice) -> Rogue:
         return Rogue(playbook.behaviours(names, first_round), sign, deeds, voice)

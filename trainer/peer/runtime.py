@@ -23,6 +23,7 @@ from p2p.messages import Hint
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.compute import orders
 from trainer.compute.client import PROCESS, ComputeClient
+from trainer.compute.executor import RemoteExecutor
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import RunFolder, alone
@@ -30,7 +31,7 @@ from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
 from trainer.peer.journal import Journal, journal_of
-from trainer.peer.ledger import LedgerPort, RemoteExecutor
+from trainer.peer.ledger import LedgerPort
 from trainer.peer.policy import Honest, Policy
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
@@ -131,7 +132,7 @@ class Peer:
         self._contacts = Contacts(account)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
         journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
-        voice = Voice(journal, self._ledger, self._record, self._announce)
+        voice = Voice(account, journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(account, self._bench, self._ledger, self._depot, self._contacts, self._record)
         self._policy = config.policy(self._deeds, voice)
         self._results = actions.Results()
@@ -313,9 +314,8 @@ async def run_peer(config: PeerConfig) -> None:
     folder = config.folder.checked()
     raise_descriptor_limit()
     genesis = genesis_of(folder)
-    _make_folder(
-        folder.peer(config.name), is_private=True
-    )  # a contribution is not for all before it is committed to
+    # A contribution is not for all before it is committed to.
+    _make_folder(folder.peer(config.name), is_private=True)
     _make_folder(folder.events)
     with alone(folder.lock(checksum(config.identity.address))):
         events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)

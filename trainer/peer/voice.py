@@ -11,17 +11,22 @@ from verification import law
 from verification.errors import Refused, UserError, Violation
 from verification.membership import require_place
 from verification.statements import Body, Join
-from verification.units import Digest, Round
+from verification.units import Address, Digest, Round
 
 
 class Voice:
     """Signs statements and puts them on the ledger."""
 
     def __init__(
-        self, journal: Journal, ledger: LedgerPort, record: Record, on_said: Callable[[Digest], None]
+        self,
+        account: Address,
+        journal: Journal,
+        ledger: LedgerPort,
+        record: Record,
+        on_said: Callable[[Digest], None],
     ) -> None:
-        """`on_said` hears the head that a statement is over, once the ledger has it."""
-        self._journal, self._ledger, self._on_said = journal, ledger, on_said
+        """`journal` is the account's; `on_said` hears the head that a statement is over, once the ledger has it."""
+        self._account, self._journal, self._ledger, self._on_said = account, journal, ledger, on_said
         self.record = record
         self._refused: dict[tuple[Round, str], int] = {}
 
@@ -33,7 +38,7 @@ class Voice:
     async def say(self, body: Body) -> None:
         """Sign, keep and submit a statement; one that was refused is not tried again before the ledger has moved.
 
-        Raises UserError for a Join that no later ledger will admit.
+        Raises UserError for a Join that the run does not take: before it is signed, or as it was signed once.
         """
         place, height = (body.round, body.slot), self._ledger.height
         if self._refused.get(place) == height:
@@ -73,7 +78,7 @@ class Voice:
         """Raise UserError for a Join that the law would refuse now, before it is signed and can never be changed."""
         async with self._ledger.state() as state:
             try:
-                require_place(state, self._journal.account, join)
+                require_place(state, self._account, join, self._ledger.now())
             except Refused as refusal:
                 raise _not_taken(join, refusal, "see --stake, --role") from refusal
 

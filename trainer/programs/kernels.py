@@ -36,6 +36,11 @@ TORCH_DTYPES = {
     "bool": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+C_TYPES = {
+    "float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t",
+    "int8": "int8_t", "uint8": "uint8_t", "bool": "uint8_t",
+}  # fmt: skip
+"""What a buffer of a dtype holds in a compiled loop."""
 
 
 class KernelFailed(ArithmeticError):
@@ -198,3 +203,33 @@ def scatter_sum(node: Binding) -> Kernel:
 def _check_index(index: torch.Tensor, size: int) -> None:
     if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
         raise KernelFailed(f"an index is outside 0..{size - 1}")
+
+
+# PyTorch's own float32, against which the cost of exactness is measured.
+
+
+def native_sum(node: Binding) -> Kernel:
+    """Sum over `dims`, rounded as PyTorch rounds."""
+    return _reduced(torch.sum, node)
+
+
+def native_mean(node: Binding) -> Kernel:
+    """Mean over `dims`, likewise."""
+    return _reduced(torch.mean, node)
+
+
+def native_scatter_sum(node: Binding) -> Kernel:
+    """Sums by row, likewise."""
+    rows, shape = one(node.attributes, "rows"), node.declared.shape
+
+    def kernel(index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        flat = value.reshape(index.numel(), -1)
+        made = torch.zeros(rows, flat.shape[1], dtype=value.dtype, device=value.device)
+        return made.index_add_(0, index.reshape(-1), flat).reshape(shape)
+
+    return kernel
+
+
+def _reduced(reduce: Kernel, node: Binding) -> Kernel:
+    dims, keepdim = node.attributes["dims"], bool(one(node.attributes, "keepdim"))
+    return lambda value: reduce(value, dims, keepdim=keepdim)

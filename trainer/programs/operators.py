@@ -1,16 +1,16 @@
-"""The allowlist: every operator of the arithmetic `exact-14/1`, its arity, attributes, rule and kernel.
+"""The allowlist: every operator of the arithmetic `exact-14/1`, in one record each.
 
 A program that names anything else, or declares another shape or dtype than a rule gives, is refused before it runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from trainer import exact
 from trainer.programs import kernels, shapes
-from trainer.programs.kernels import Binder, Binding, Kernel, plain
+from trainer.programs.kernels import C_TYPES, Binder, Binding, Kernel, plain
 from trainer.programs.shapes import FLOAT, INTEGERS, NUMERIC, Rule, ShapeError, Spec
 from verification.errors import Malformed
 from verification.program import Node
@@ -21,63 +21,120 @@ ARITHMETIC = "exact-14/1"
 ANY = (FLOAT, *INTEGERS, "bool")
 
 
+Text = str | Callable[[Node], str]
+"""C text with the operands as {0}, {1}, ...; of the node, where dtypes or attributes change it."""
+
+
 @dataclass(frozen=True)
 class Operator:
-    """`arity` inputs (None: one or more), exactly the named attributes, a shape rule, and what binds its kernel."""
+    """All that the trainer knows of an operator. What the law knows stands in `verification.operators`.
+
+    `arity` inputs (None: one or more), exactly the named attributes, a shape rule, and what binds its kernel.
+    `broadcasts`: it takes operands of unequal shapes. `c` is an element of its result in compiled loops, empty: none
+    compute it; `ends` is the condition, likewise, under which the step ends. `reduces`: loops reduce rows by it, with
+    the passes of `trainer.programs.loops.emit`. `native` binds PyTorch's own kernel, where the operator's is exact.
+    """
 
     arity: int | None
     attributes: tuple[str, ...]
     rule: Rule
     binder: Binder
+    broadcasts: bool = False
+    c: Text = ""
+    ends: str = ""
+    reduces: bool = False
+    native: Binder | None = None
+
+    @property
+    def native_binder(self) -> Binder:
+        """What binds PyTorch's own kernel."""
+        return self.native or self.binder
+
+    def c_text(self, node: Node) -> str:
+        """Return the C text of an element of a node's result."""
+        return self.c if isinstance(self.c, str) else self.c(node)
 
 
-def _float(arity: int, kernel: Kernel) -> Operator:
-    return Operator(arity, (), shapes.elementwise((FLOAT,)), plain(kernel))
+def _float(
+    arity: int, kernel: Kernel, c: Text = "", native: Kernel | None = None, ends: str = ""
+) -> Operator:
+    """An elementwise operator on float32; `native` is PyTorch's kernel where `kernel` is not."""
+    binder = None if native is None else plain(native)
+    rule = shapes.elementwise((FLOAT,))
+    return Operator(arity, (), rule, plain(kernel), arity > 1, c, ends, native=binder)
 
 
-def _numeric(arity: int, kernel: Kernel) -> Operator:
-    return Operator(arity, (), shapes.elementwise(NUMERIC), plain(kernel))
+def _numeric(arity: int, kernel: Kernel, c: Text) -> Operator:
+    return Operator(arity, (), shapes.elementwise(NUMERIC), plain(kernel), arity > 1, c)
 
 
-def _compare(kernel: Kernel) -> Operator:
-    return Operator(2, (), shapes.elementwise(ANY, "bool"), plain(kernel))
+def _compare(kernel: Kernel, c: Text) -> Operator:
+    return Operator(2, (), shapes.elementwise(ANY, "bool"), plain(kernel), True, c)
 
 
-def _logical(arity: int, kernel: Kernel) -> Operator:
-    return Operator(arity, (), shapes.elementwise(("bool",)), plain(kernel))
+def _logical(arity: int, kernel: Kernel, c: Text) -> Operator:
+    return Operator(arity, (), shapes.elementwise(("bool",)), plain(kernel), arity > 1, c)
+
+
+def _reduction(rule: Rule, binder: Binder, native: Binder | None = None) -> Operator:
+    return Operator(1, ("dims", "keepdim"), rule, binder, reduces=True, native=native)
+
+
+def _absolute(node: Node) -> str:
+    return "fabsf({0})" if node.dtype == FLOAT else "{0} < 0 ? -{0} : {0}"
+
+
+def _cast(node: Node) -> str:
+    return "{0} != 0" if node.dtype == "bool" else f"({C_TYPES[node.dtype]}){{0}}"
+
+
+def _quantise(node: Node) -> str:
+    (bits,) = dict(node.attributes)["bits"]
+    return f"quantise({{0}}, {{1}}, {bits}, {2 ** (bits - 1) - 1}.0f)"
+
+
+def _first(*operands: torch.Tensor) -> torch.Tensor:
+    """In place of rounding to integers: numbers stay as they are."""
+    return operands[0]
+
+
+def _matmul(
+    left: torch.Tensor, left_e: torch.Tensor, right: torch.Tensor, right_e: torch.Tensor
+) -> torch.Tensor:
+    return torch.matmul(left, right)
 
 
 OPERATORS: dict[str, Operator] = {
-    "add": _numeric(2, torch.add),
-    "subtract": _numeric(2, torch.sub),
-    "multiply": _numeric(2, torch.mul),
-    "maximum": _numeric(2, torch.maximum),
-    "minimum": _numeric(2, torch.minimum),
-    "negate": _numeric(1, torch.neg),
-    "absolute": _numeric(1, torch.abs),
-    "sign": _numeric(1, torch.sign),
-    "divide": _float(2, kernels.divide),
-    "sqrt": _float(1, kernels.sqrt),
-    "round": _float(1, torch.round),
-    "floor": _float(1, torch.floor),
-    "exp": _float(1, exact.exp),
-    "log": _float(1, exact.log),
-    "tanh": _float(1, exact.tanh),
-    "erf": _float(1, exact.erf),
-    "sigmoid": _float(1, exact.sigmoid),
-    "sin": _float(1, exact.sin),
-    "cos": _float(1, exact.cos),
-    "rsqrt": _float(1, exact.rsqrt),
-    "power": _float(2, kernels.power),
-    "less": _compare(torch.lt),
-    "less_equal": _compare(torch.le),
-    "equal": _compare(torch.eq),
-    "not": _logical(1, torch.logical_not),
-    "and": _logical(2, torch.logical_and),
-    "or": _logical(2, torch.logical_or),
-    "where": Operator(3, (), shapes.where, plain(torch.where)),
-    "cast": Operator(1, (), shapes.cast, kernels.cast),
-    "view": Operator(1, (), shapes.view, kernels.view),
+    "add": _numeric(2, torch.add, "{0} + {1}"),
+    "subtract": _numeric(2, torch.sub, "{0} - {1}"),
+    "multiply": _numeric(2, torch.mul, "{0} * {1}"),
+    "maximum": _numeric(2, torch.maximum, "({0} > {1} || {0} != {0}) ? {0} : {1}"),
+    "minimum": _numeric(2, torch.minimum, "({0} < {1} || {0} != {0}) ? {0} : {1}"),
+    "negate": _numeric(1, torch.neg, "-{0}"),
+    "absolute": _numeric(1, torch.abs, _absolute),
+    "sign": _numeric(1, torch.sign, "({0} > 0) - ({0} < 0)"),
+    "divide": _float(2, kernels.divide, "{0} / {1}", torch.divide, ends="{1} == 0"),
+    "sqrt": _float(1, kernels.sqrt, "sqrtf({0})", torch.sqrt, ends="{0} < 0"),
+    "round": _float(1, torch.round, "rintf({0})"),
+    "floor": _float(1, torch.floor, "floorf({0})"),
+    "exp": _float(1, exact.exp, "exp_f({0})", torch.exp),
+    "log": _float(1, exact.log, "log_f({0})", torch.log),
+    "tanh": _float(1, exact.tanh, "tanh_f({0})", torch.tanh),
+    "erf": _float(1, exact.erf, "erf_f({0})", torch.erf),
+    "sigmoid": _float(1, exact.sigmoid, "sigmoid_f({0})", torch.sigmoid),
+    "sin": _float(1, exact.sin, "sin_f({0})", torch.sin),
+    "cos": _float(1, exact.cos, "cos_f({0})", torch.cos),
+    "rsqrt": _float(1, exact.rsqrt, "rsqrt_f({0})", torch.rsqrt),
+    "power": _float(2, kernels.power, native=torch.pow),
+    "less": _compare(torch.lt, "{0} < {1}"),
+    "less_equal": _compare(torch.le, "{0} <= {1}"),
+    "equal": _compare(torch.eq, "{0} == {1}"),
+    "not": _logical(1, torch.logical_not, "!{0}"),
+    "and": _logical(2, torch.logical_and, "{0} & {1}"),
+    "or": _logical(2, torch.logical_or, "{0} | {1}"),
+    "where": Operator(3, (), shapes.where, plain(torch.where), True, "{0} ? {1} : {2}"),
+    "cast": Operator(1, (), shapes.cast, kernels.cast, c=_cast),
+    "view": Operator(1, (), shapes.view, kernels.view, c="{0}"),
     "expand": Operator(1, (), shapes.expand, kernels.expand),
     "permute": Operator(1, ("dims",), shapes.permute, kernels.permute),
     "slice": Operator(1, ("dim", "start", "step", "stop"), shapes.cut, kernels.cut),
@@ -85,13 +142,19 @@ OPERATORS: dict[str, Operator] = {
     "select": Operator(2, (), shapes.select, plain(kernels.select)),
     "gather": Operator(2, (), shapes.gather, plain(kernels.gather)),
     "take_along": Operator(2, ("dim",), shapes.take_along, kernels.take_along),
-    "scatter_sum": Operator(2, ("rows",), shapes.scatter_sum, kernels.scatter_sum),
-    "sum": Operator(1, ("dims", "keepdim"), shapes.reduce(False, True), kernels.total),
-    "mean": Operator(1, ("dims", "keepdim"), shapes.reduce(True, True), kernels.mean),
-    "amax": Operator(1, ("dims", "keepdim"), shapes.reduce(False, False), kernels.amax),
-    "row_exponent": Operator(1, ("dim",), shapes.row_exponent, kernels.row_exponent),
-    "quantise": Operator(2, ("bits", "dim"), shapes.quantise, kernels.quantise),
-    "product": Operator(4, ("bits",), shapes.product, kernels.product),
+    "scatter_sum": Operator(
+        2, ("rows",), shapes.scatter_sum, kernels.scatter_sum, native=kernels.native_scatter_sum
+    ),
+    "sum": _reduction(shapes.reduce(False, True), kernels.total, kernels.native_sum),
+    "mean": _reduction(shapes.reduce(True, True), kernels.mean, kernels.native_mean),
+    "amax": _reduction(shapes.reduce(False, False), kernels.amax),
+    "row_exponent": Operator(
+        1, ("dim",), shapes.row_exponent, kernels.row_exponent, reduces=True, native=plain(_first)
+    ),
+    "quantise": Operator(
+        2, ("bits", "dim"), shapes.quantise, kernels.quantise, c=_quantise, native=plain(_first)
+    ),
+    "product": Operator(4, ("bits",), shapes.product, kernels.product, native=plain(_matmul)),
 }
 
 

@@ -26,7 +26,7 @@ class RunOptions:
 
     `device` is cpu, cuda or cuda:N. `memory` is the most bytes that one program may need, None: any. `product` names
     the backend of every product that it can serve, empty: the fastest. By default all runs node by node on the CPU.
-    Raises UserError for a device of another name.
+    Raises ValueError for a device of another name.
     """
 
     device: str = "cpu"
@@ -36,7 +36,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", self.device):
-            raise UserError(f"unknown device {self.device!r}: choose cpu, cuda or cuda:N")
+            raise ValueError(f"unknown device {self.device!r}: choose cpu, cuda or cuda:N")
 
 
 NODE_BY_NODE, AS_PEERS = RunOptions(), RunOptions(loops=Loops.WORTHWHILE)
@@ -48,5 +48,8 @@ def forced_product() -> str:
 
 
 def peer_options(device: str = "cpu", memory: Count | None = None) -> RunOptions:
-    """Return how a peer runs programs, or a command that does what a peer would."""
-    return RunOptions(device, memory, Loops.WORTHWHILE, forced_product())
+    """Return how a peer runs programs, or a command that does what a peer would. Raises UserError for no device."""
+    try:
+        return RunOptions(device, memory, Loops.WORTHWHILE, forced_product())
+    except ValueError as error:
+        raise UserError(str(error)) from error

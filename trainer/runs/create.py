@@ -29,7 +29,7 @@ from trainer.runs.tasks import TASKS
 from trainer.runs.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged
-from verification.economics import safe_committee
+from verification.economics import promise, safe_committee
 from verification.errors import UserError
 from verification.executor import StepFailed
 from verification.ledger.log import Genesis
@@ -95,6 +95,8 @@ def create_run(
         check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
         tell("computing the golden step")
         manifest = dataclasses.replace(manifest, golden=_golden(manifest, folder, train, traced, tell))
+        if not accept_unsound:
+            tell(promise(manifest))
         keys = _make_keys(job, folder)
         _write_model(folder, job.model.task, config, traced, held_out)
         found_run(folder, _genesis(job, manifest, folder))
@@ -262,7 +264,7 @@ def _work(job: JobFile) -> WorkRules:
         slots=Count(swarm.workers),
         max_verifiers=Count(swarm.verifiers),
         min_workers=Count(swarm.min_workers),
-        min_verifiers=Count(swarm.min_verifiers),
+        min_verifiers=Count(swarm.promised),
         audit_rate=_ppm(swarm.audit_rate),
         miss_limit=Count(swarm.miss_limit),
         committee=Count(_committee(job)),

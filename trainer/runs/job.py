@@ -77,18 +77,25 @@ class TrainingSection(Section):
 class SwarmSection(Section):
     """[swarm]: how many may and must take part, and how often a verifier audits a worker.
 
+    `min_verifiers` are promised: no round opens while fewer are active. By default two, so that one may collude.
+
     Where there are more members than `committee`, so many seats drawn by stake attest and seal each round; 0 lets all
     of them do it. By default it is as large as [economics] asks for.
     """
 
     workers: Peers = 4
-    verifiers: Peers = 2
+    verifiers: Peers = 3
     min_workers: Positive = 1
-    min_verifiers: Annotated[int, Field(ge=0)] = 1
+    min_verifiers: Annotated[int, Field(ge=0)] | None = None
     audit_rate: Share = 0.2
     miss_limit: Positive = 2
     committee: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] | None = None
     on_conviction: Literal["continue", "subtract"] = "continue"
+
+    @property
+    def promised(self) -> int:
+        """Return how many verifiers the run promises."""
+        return min(2, self.verifiers) if self.min_verifiers is None else self.min_verifiers
 
 
 class MoneySection(Section):
@@ -114,8 +121,9 @@ class MoneySection(Section):
 class EconomicsSection(Section):
     """[economics]: what is assumed of adversaries; `run create` refuses a run in which cheating would pay.
 
-    `colluding`: share of the verifiers that pass a partner's work, and of the stake. `sabotage`: what a wrong round is
-    worth to someone.
+    `colluding`: share of the promised verifiers that pass a partner's work, and of the stake; above zero it is one
+    verifier at least, so a run with a single verifier must trust it: 0. `sabotage`: what a wrong round is worth to
+    someone.
     """
 
     colluding: Share = 0.34
@@ -139,7 +147,7 @@ class WindowsSection(Section):
 class AccountsSection(Section):
     """[accounts]: keys to make, and what each account holds at the start; more accounts by address."""
 
-    peers: Annotated[int, Field(ge=0, le=1000)] = 6
+    peers: Annotated[int, Field(ge=0, le=1000)] = 7
     balance: Positive = 2_000_000
     others: dict[str, Positive] = {}
 
@@ -231,7 +239,7 @@ def _check_together(job: JobFile, name: str) -> None:
         *_optimiser_checks(job.training),
         (job.training.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
         (job.swarm.min_workers <= job.swarm.workers, "swarm.min_workers: must not exceed workers"),
-        (job.swarm.min_verifiers <= job.swarm.verifiers, "swarm.min_verifiers: must not exceed verifiers"),
+        (job.swarm.promised <= job.swarm.verifiers, "swarm.min_verifiers: must not exceed verifiers"),
         (
             job.money.accuser_bond <= job.money.verifier_stake,
             "money.accuser_bond: must not exceed verifier_stake",

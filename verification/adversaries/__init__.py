@@ -23,6 +23,7 @@ from verification.adversaries.behaviour import (
     decide_as,
     result_as,
 )
+from verification.adversaries.partners import Hurry, Steer
 from verification.adversaries.verifiers import (
     Collude,
     CopyVerdict,
@@ -54,6 +55,7 @@ __all__ = [
     "FalseAccuser",
     "Forge",
     "Grind",
+    "Hurry",
     "Invent",
     "InventDuties",
     "Late",
@@ -62,6 +64,7 @@ __all__ = [
     "Ring",
     "Since",
     "SkipDuties",
+    "Steer",
     "Throw",
     "Vandal",
     "View",

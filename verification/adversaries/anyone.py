@@ -89,16 +89,25 @@ class Recommit(Behaviour):
 
 
 class Dawdle(Behaviour):
-    """Says everything at the last moment: a thirtieth of the commit window before the law's next deadline."""
+    """Says everything, or what is of some kinds, at the last moment: a thirtieth of the commit window before the law's
+    next deadline."""
+
+    def __init__(self, *kinds: type) -> None:
+        """`kinds` are statement bodies; none stand for all but Join and Withdraw."""
+        super().__init__()
+        self._kinds = kinds
 
     def act(self, view: View, wanted: list[Act]) -> list[Act]:
         """Hold statements back until shortly before the next deadline."""
         deadline = law.next_deadline(view.state)
         if deadline is None or view.now + view.state.manifest.windows.commit // 30 >= deadline:
             return wanted
-        kept = [a for a in wanted if not isinstance(a, Say) or isinstance(a.body, Join | Withdraw)]
+        kept = [a for a in wanted if not isinstance(a, Say) or not self._holds(a.body)]
         self.faults += len(wanted) - len(kept)
         return kept
+
+    def _holds(self, body: Body) -> bool:
+        return isinstance(body, self._kinds) if self._kinds else not isinstance(body, Join | Withdraw)
 
 
 class Late(Behaviour):

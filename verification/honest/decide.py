@@ -24,7 +24,9 @@ from verification.honest.actions import (
 )
 from verification.honest.moves import moves_in
 from verification.manifest import BundleRef, Place
+from verification.membership import can_return
 from verification.outer import mixture, pending
+from verification.rounds import grace_ends
 from verification.sampling import chain_link, is_private_duty
 from verification.state import (
     RECENT_ROUNDS,
@@ -100,7 +102,7 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         fetch: list[Action] = [last] if last not in results.done else []
         return [*fetch, Say(Withdraw(Count(0)))] if member.stake else fetch
     wanted = [
-        *_present_oneself(member, me),
+        *_present_oneself(state, member, me, now),
         *_exchange(state, me, results, now),
         *_contest(state, me, results),
         *_serve(state, me, results),
@@ -127,9 +129,10 @@ def _join(state: State, me: Me) -> Join:
     return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
 
 
-def _present_oneself(member: Member, me: Me) -> Iterator[Action]:
+def _present_oneself(state: State, member: Member, me: Me, now: Millis) -> Iterator[Action]:
     """Announce a new endpoint, or that one is back. (SPEC.md 9.2)"""
-    if member.standing is Standing.AWAY or member.endpoint != me.endpoint:
+    is_new = member.standing is Standing.AWAY or member.endpoint != me.endpoint
+    if is_new and can_return(state, member, now):
         yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
 
 
@@ -184,6 +187,8 @@ def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> 
     fetches = [FetchContribution(worked.number, worker) for worker in sorted(worked.commits)]
     missing = [fetch for fetch in fetches if fetch not in results.done]
     hurry = now + state.manifest.windows.attest // 4 >= worked.deadline
+    if now >= grace_ends(state, worked):
+        missing = [fetch for fetch in missing if not state.members[fetch.worker].missed]
     if missing and not hurry:
         yield from missing
         return

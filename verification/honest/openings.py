@@ -12,6 +12,7 @@ from verification.digest import tagged_each
 from verification.layout import Home, origin_of
 from verification.manifest import Place
 from verification.narrowing import segments
+from verification.operators import operator_of
 from verification.program import Node, ProgramHead
 from verification.referee import selection
 from verification.statements import MAX_ENTRIES, NodeInput
@@ -75,7 +76,8 @@ def open_inputs(
     opened = []
     for source in sources:
         tensor, path = values.tensor(source), prove(place, head, trail, values, source)
-        if node.operator == "gather" and source == node.inputs[0] != node.inputs[1] and len(tensor.shape) > 1:
+        by_rows = operator_of(node.operator).takes_rows and source == node.inputs[0] != node.inputs[1]
+        if by_rows and len(tensor.shape) > 1:
             opened.append(_by_rows(tensor, values.tensor(int(node.inputs[1])), path))
         else:
             opened.append(NodeInput(tensor, path, Count(0), ()))

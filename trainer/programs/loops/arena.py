@@ -3,9 +3,11 @@
 import bisect
 import contextlib
 import mmap
+import weakref
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from trainer.exact.native import CannotCompile
@@ -29,17 +31,30 @@ class Life(NamedTuple):
     number: int
 
 
-def block(size: int) -> torch.Tensor:
-    """Return zeros, uint8 [size], that go back to the system with the last tensor in them.
+class Blocks:
+    """Blocks of `size` bytes outside the heap, in whose small pieces they would leave holes that nothing else fits.
 
-    Among the heap's small pieces, blocks of this size that come and go would leave holes that nothing else fits.
+    One that no tensor lies in any more is kept to be handed out again: the system clears every page that it gives.
     """
-    memory = mmap.mmap(-1, max(size, 1))
-    with contextlib.suppress(
-        AttributeError, OSError
-    ):  # large pages cost fewer faults, where the system has them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)[:size]
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._spare: mmap.mmap | None = None
+
+    def take(self) -> torch.Tensor:
+        """Return uint8 [size] of any content."""
+        memory, self._spare = self._spare, None
+        if memory is None:
+            memory = mmap.mmap(-1, max(self._size, 1))
+            # Large pages cost fewer faults, where the system has them.
+            with contextlib.suppress(AttributeError, OSError):
+                memory.madvise(mmap.MADV_HUGEPAGE)
+        held = np.frombuffer(memory, np.uint8)  # until the last tensor in it has gone
+        weakref.finalize(held, self._give_back, memory).atexit = False
+        return torch.from_numpy(held)[: self._size]
+
+    def _give_back(self, memory: mmap.mmap) -> None:
+        self._spare = memory
 
 
 def last_steps(steps: Sequence[Work]) -> dict[int, int]:

@@ -12,7 +12,7 @@ from trainer.exact import native
 from trainer.exact.native import CannotCompile
 from trainer.programs.kernels import TORCH_DTYPES, Kernel, KernelFailed
 from trainer.programs.loops import arena, emit, fusion, layouts
-from trainer.programs.loops.arena import Life
+from trainer.programs.loops.arena import Blocks, Life
 from trainer.programs.loops.groups import Group, Operand, Step
 from trainer.programs.loops.layouts import Layout
 from verification.program import Program, first_node, values, work_units
@@ -94,7 +94,8 @@ class CompiledProgram:
         self._prepared = self._products_in_arena()
         self._places, self.arena_bytes = arena.arrange(self._lives())
         made = sorted(self._results & self._loops)
-        self._result_places, self._result_bytes = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in made])
+        self._result_places, size = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in made])
+        self._result_blocks = Blocks(size)
         self._slot = {number: place for place, number in enumerate(self._sizes)}
         self._slots = (ctypes.c_void_p * len(self._slot))()
         self._library, calls = self._build()
@@ -142,10 +143,10 @@ class CompiledProgram:
 
     def _start(self, inputs: Sequence[torch.Tensor]) -> None:
         if self._arena is None:
-            self._arena = arena.block(self.arena_bytes)
+            self._arena = Blocks(self.arena_bytes).take()
             for number, place in self._places.items():
                 self._slots[self._slot[number]] = self._arena.data_ptr() + place
-        results = arena.block(self._result_bytes)
+        results = self._result_blocks.take()
         for number, place in self._result_places.items():
             self._hold(number, results[place : place + self._bytes(number)].view(self._dtypes[number]))
         for number, tensor in [*enumerate(inputs), *self._constants.items()]:

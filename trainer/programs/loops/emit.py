@@ -4,35 +4,19 @@ Strict C is the point: every operation of an operator's rule is one IEEE or inte
 without contraction or any other freedom, so vector width and threads cannot change a bit.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from trainer.exact import cores
 from trainer.exact.sums import fixed_point_bits
+from trainer.programs.kernels import C_TYPES
 from trainer.programs.loops import layouts
 from trainer.programs.loops.groups import FULL, REDUCE, ROW, Group, Member
 from trainer.programs.loops.layouts import Access
-from verification.program import Node
-
-TYPES = {
-    "float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t",
-    "int8": "int8_t", "uint8": "uint8_t", "bool": "uint8_t",
-}  # fmt: skip
+from trainer.programs.operators import OPERATORS
 
 BLOCK = 256
 """Columns that one thread reduces at a time."""
-
-_PLAIN: dict[str, str] = {
-    "add": "{0} + {1}", "subtract": "{0} - {1}", "multiply": "{0} * {1}", "divide": "{0} / {1}", "negate": "-{0}",
-    "sign": "({0} > 0) - ({0} < 0)", "sqrt": "sqrtf({0})", "round": "rintf({0})", "floor": "floorf({0})",
-    "maximum": "({0} > {1} || {0} != {0}) ? {0} : {1}", "minimum": "({0} < {1} || {0} != {0}) ? {0} : {1}",
-    "less": "{0} < {1}", "less_equal": "{0} <= {1}", "equal": "{0} == {1}", "not": "!{0}", "and": "{0} & {1}",
-    "or": "{0} | {1}", "where": "{0} ? {1} : {2}", "view": "{0}",
-    **{name: name + "_f({0})" for name in ("exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "rsqrt")},
-}  # fmt: skip
-
-_CHECKS = {"divide": "{1} == 0", "sqrt": "{0} < 0"}
-"""What ends the step; the caller then runs the nodes one by one to say which and why."""
 
 
 def prelude() -> str:
@@ -102,7 +86,7 @@ class _Writer:
         lines = []
         for place, number in enumerate(self.buffers):
             const = "" if number in self.group.kept else "const "
-            lines.append(f"{const}{TYPES[dtypes[number]]} *restrict b{place} = slots[at[{place}]];")
+            lines.append(f"{const}{C_TYPES[dtypes[number]]} *restrict b{place} = slots[at[{place}]];")
         return lines
 
 
@@ -149,7 +133,7 @@ class _Rows(_Writer):
         count = 1 + max(self.ready.values())
         body = [self._loop(loop) for loop in range(count)]
         held = [
-            f"{TYPES[self.dtypes[n]]} s{self.local[n]}[{self.columns}];"
+            f"{C_TYPES[self.dtypes[n]]} s{self.local[n]}[{self.columns}];"
             for n in self.group.members
             if n in self.later and n not in self.group.kept
         ]
@@ -185,10 +169,11 @@ class _Rows(_Writer):
     def _computed(self, member: Member, index: str) -> list[str]:
         loop = self.ready[member.number]
         operands = [self._read(member, place, loop) for place in range(len(member.operands))]
-        name, dtype = f"v{self.local[member.number]}", TYPES[member.node.dtype]
+        name, dtype = f"v{self.local[member.number]}", C_TYPES[member.node.dtype]
         lines = [f"const {dtype} {name} = {_expression(member, operands)};"]
-        if member.node.operator in _CHECKS:
-            lines.append(f"bad |= {_CHECKS[member.node.operator].format(*operands)};")
+        # What ends the step; the caller then runs the nodes one by one to say which and why.
+        if ends := OPERATORS[member.node.operator].ends:
+            lines.append(f"bad |= {ends.format(*operands)};")
         return lines + self._stored(member, name, index)
 
     def _stored(self, member: Member, name: str, index: str) -> list[str]:
@@ -227,7 +212,7 @@ class _Rows(_Writer):
         if (root, found) not in self.pointers:
             name = f"p{len(self.pointers)}"
             self.pointers[root, found] = name
-            dtype = TYPES[self.dtypes[root]]
+            dtype = C_TYPES[self.dtypes[root]]
             start = f"b{self.buffer(root)} + {_offset(found, self.rows)}"
             if found.stride == 0:
                 self.heads.append(f"const {dtype} {name} = *({start});")
@@ -246,7 +231,7 @@ class _Rows(_Writer):
         name = f"q{self.local[number]}"
         wide = self.group.members[number].kind == FULL
         line = (
-            f"{TYPES[self.dtypes[number]]} *restrict {name} = b{self.buffer(number)} + r"
+            f"{C_TYPES[self.dtypes[number]]} *restrict {name} = b{self.buffer(number)} + r"
             f"{f' * {self.columns}' if wide else ''};"
         )
         if line not in self.heads:
@@ -277,7 +262,7 @@ class _Column(_Writer):
             f"const long r = i / {blocks}, start = i % {blocks} * {BLOCK};",
             f"const long n = {columns} - start < {BLOCK} ? {columns} - start : {BLOCK};",
             f"const float *restrict p = b{source} + {_offset(place, rows)} + start;",
-            f"{TYPES[member.node.dtype]} *restrict q = b{target} + r * {columns} + start;",
+            f"{C_TYPES[member.node.dtype]} *restrict q = b{target} + r * {columns} + start;",
             f"int32_t most[{BLOCK}] = {{0}};",
             f"for (long k = 0; k < {depth}; k++) for (long c = 0; c < n; c++) {{",
             f"const int32_t m = magnitude(p[k * {stride} + c]); most[c] = m > most[c] ? m : most[c]; }}",
@@ -347,18 +332,8 @@ def _numbers(member: Member, count: int) -> dict[str, object]:
 
 
 def _expression(member: Member, operands: Sequence[str]) -> str:
-    node, wrapped = member.node, [f"({text})" for text in operands]
-    special: dict[str, Callable[[Node], str]] = {
-        "quantise": lambda n: f"quantise({{0}}, {{1}}, {_bits(n)}, {2 ** (_bits(n) - 1) - 1}.0f)",
-        "cast": lambda n: "{0} != 0" if n.dtype == "bool" else f"({TYPES[n.dtype]}){{0}}",
-        "absolute": lambda n: "fabsf({0})" if n.dtype == "float32" else "{0} < 0 ? -{0} : {0}",
-    }
-    made = special.get(node.operator)
-    return (made(node) if made else _PLAIN[node.operator]).format(*wrapped)
-
-
-def _bits(node: Node) -> int:
-    return dict(node.attributes)["bits"][0]
+    text = OPERATORS[member.node.operator].c_text(member.node)
+    return text.format(*(f"({operand})" for operand in operands))
 
 
 def _offset(found: Access, rows: int) -> str:

@@ -25,18 +25,9 @@ from trainer.programs.loops.groups import (
 )
 from trainer.programs.loops.layouts import Layout
 from trainer.programs.loops.order import Order, by_liveness
-from verification.program import VIEWS, Node, Program, elements, first_node, size_bytes, values
-
-ELEMENTWISE = frozenset(
-    [
-        "add", "subtract", "multiply", "maximum", "minimum", "negate", "absolute", "sign", "divide", "sqrt", "round",
-        "floor", "exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "rsqrt", "less", "less_equal", "equal", "not",
-        "and", "or", "where", "cast", "quantise",
-    ]
-)  # fmt: skip
-"""What a group computes element by element."""
-
-REDUCTIONS = frozenset(["row_exponent", "sum", "mean", "amax"])
+from trainer.programs.operators import OPERATORS
+from verification.operators import operator_of
+from verification.program import Node, Program, elements, first_node, size_bytes, values
 
 REACH = 64
 """Numbers of nodes between a group and one that joins it: a far one would only lengthen its inputs' lives."""
@@ -96,11 +87,11 @@ class _Planner:
         empty = any(elements(self.values[source]) == 0 for source in (*node.inputs, number))
         made = None
         if not empty:
-            if node.operator in VIEWS:
+            if operator_of(node.operator).is_view:
                 made = _viewed(node, inputs[0]) or self._copied(number, node, inputs)
             elif self._is_elementwise(node):
                 made = self._elementwise(number, node, inputs)
-            elif node.operator in REDUCTIONS:
+            elif OPERATORS[node.operator].reduces:
                 made = self._reduction(number, node, inputs[0])
         self.places.append(made or self._alone(number, node, inputs))
 
@@ -108,7 +99,7 @@ class _Planner:
         # A float that becomes an integer may be out of range, which the node's own kernel refuses.
         source = self.values[node.inputs[0]].dtype
         narrowing = node.operator == "cast" and source == "float32" and node.dtype not in ("float32", "bool")
-        return node.operator in ELEMENTWISE and not narrowing
+        return bool(OPERATORS[node.operator].c) and not narrowing
 
     def _alone(self, number: int, node: Node, inputs: Sequence[Operand]) -> Operand:
         step = Step(number, node, tuple(inputs))
@@ -296,6 +287,7 @@ def _tail(program: Program) -> set[int]:
     for number in range(first + len(program.nodes) - 1, first - 1, -1):
         node = program.nodes[number - first]
         # A node passes on that it is no tail; an operator that is none says so to its inputs.
-        if number not in tail or not (node.operator in ELEMENTWISE - {"quantise"} or node.operator in VIEWS):
+        passes = OPERATORS[node.operator].c and node.operator != "quantise"
+        if number not in tail or not (passes or operator_of(node.operator).is_view):
             tail -= set(node.inputs)
     return tail

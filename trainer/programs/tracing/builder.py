@@ -7,7 +7,7 @@ import torch
 
 from trainer.programs.conversion import from_torch
 from trainer.programs.kernels import TORCH_DTYPES
-from trainer.programs.operators import ARITHMETIC, infer
+from trainer.programs.operators import ARITHMETIC, OPERATORS, infer
 from trainer.programs.shapes import DEFAULT_BITS, FLOAT, Spec, broadcast
 from verification.program import VERSION, Node, Output, Port, Program, check_program
 from verification.tensors import Tensor
@@ -26,26 +26,6 @@ class Value:
     def spec(self) -> Spec:
         """Its dtype and shape."""
         return Spec(self.dtype, self.shape)
-
-
-# Operators that broadcast by themselves, so an expansion in front of them is only a cost.
-_BROADCASTING = frozenset(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "maximum",
-        "minimum",
-        "power",
-        "less",
-        "less_equal",
-        "equal",
-        "and",
-        "or",
-        "where",
-    ]
-)
 
 
 @dataclass
@@ -98,7 +78,8 @@ class Builder:
         **attributes: int | Sequence[int],
     ) -> Value:
         """Add a node (or return the equal one); `dtype` and `shape` are for operators that declare theirs."""
-        if operator in _BROADCASTING:
+        if operator in OPERATORS and OPERATORS[operator].broadcasts:
+            # An expansion in front of it is only a cost.
             inputs = self._without_expansions(inputs)
         packed = tuple(
             (name, (number,) if isinstance(number, int) else tuple(number))
