@@ -139,7 +139,8 @@ def peer(
     options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
     label = {"cheat": cheat, "cheat_from": cheat_from}
     config = PeerConfig(
-        folder, key, load(key), role, listen, threads, stake, options, _tell, label=label, accept_unsound=accept_unsound
+        folder, key, load(key), role, listen, threads, stake, options, _tell,
+        label=label, accept_unsound=accept_unsound,
     )  # fmt: skip
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 

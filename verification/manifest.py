@@ -188,7 +188,7 @@ class MoneyRules:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.slash_grades) <= MAX_GRADES:
-            raise ValueError(f"slash_grades needs one to {MAX_GRADES} entries")
+            raise ValueError(f"slash_grades needs 1 to {MAX_GRADES} entries")
         if self.accuser_bond > self.verifier_stake:
             raise ValueError("accuser_bond must not exceed verifier_stake")
         if self.excluded_after < 1:

@@ -84,6 +84,7 @@ def open_round(state: State, now: Millis) -> list[Effect]:
         members=members,
         weight=sum(members.values()),
         assignments=assignments,
+        heard_at=now,
         is_committee=bool(state.committee),
         subtracts=subtracts,
     )
@@ -133,7 +134,7 @@ def process_commit(state: State, said: Said[Commit], now: Now) -> list[Effect]:
         raise Refused("the sender has committed already")
     if body.start != current.start.digest:
         raise Refused("the commitment names another start state")
-    current.commits[sender] = body
+    current.commits[sender], current.heard_at = body, now.time
     return []
 
 
@@ -150,7 +151,7 @@ def process_attest(state: State, said: Said[Attest], now: Now) -> list[Effect]:
         raise Refused("the sender is no member of this round or has attested already")
     if len(set(body.held)) != len(body.held) or not set(body.held) <= set(current.commits):
         raise Refused("the attestation names a worker that did not commit, or one twice")
-    current.attests[sender] = frozenset(body.held)
+    current.attests[sender], current.heard_at = frozenset(body.held), now.time
     current.attested += current.members[sender]
     return []
 
@@ -179,7 +180,7 @@ def _back(current: RoundState, member: Address, ref: BundleRef) -> None:
 
 def close_commits(state: State, current: RoundState, now: Millis) -> list[Effect]:
     """Stop taking commitments: bytes may leave now. (SPEC.md 4.4)"""
-    current.phase = Phase.ATTEST
+    current.phase, current.heard_at = Phase.ATTEST, now
     current.deadline = Millis(now + state.manifest.windows.attest)
     return []
 
@@ -245,7 +246,7 @@ def commits_end(state: State, current: RoundState) -> Millis:
     others = current.assignments.keys() - {one for one in current.assignments if state.members[one].missed}
     if not missing or not others or missing & others:
         return current.deadline
-    return min(current.deadline, Millis(current.opened_at + state.manifest.windows.commit // GRACE))
+    return min(current.deadline, Millis(current.heard_at + state.manifest.windows.commit // GRACE))
 
 
 def attests_end(state: State, current: RoundState) -> Millis:
@@ -255,11 +256,11 @@ def attests_end(state: State, current: RoundState) -> Millis:
         state.members[one].standing is Standing.ACTIVE and not state.members[one].missed for one in missing
     ):
         return current.deadline
-    return min(current.deadline, grace_ends(state, current))
+    return min(current.deadline, Millis(current.heard_at + state.manifest.windows.attest // GRACE))
 
 
 def grace_ends(state: State, current: RoundState) -> Millis:
-    """Return until when attestations wait for who missed its last round, while a round is attested. (SPEC.md 3.8)"""
+    """Return until when an honest peer waits for the bytes of who missed its last round. (SPEC.md 9.3)"""
     window = state.manifest.windows.attest
     return Millis(current.deadline - window + window // GRACE)
 

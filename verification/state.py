@@ -15,6 +15,9 @@ from verification.units import NOTHING, PPM, Address, Amount, Count, Digest, Mil
 RECENT_ROUNDS = 2
 """The last so many rounds are sealed late, contested and served, whatever is open. (SPEC.md 4.7, 4.13, 6.2)"""
 
+BEGINNING = Millis(0)
+"""When nothing has been said."""
+
 MOST_ROUNDS_OUT = 16
 """Who comes back from away waits 1, 2, 4 rounds and so on, so many at most. (SPEC.md 3.5)"""
 
@@ -141,11 +144,12 @@ class RoundState:
     """One round. `beacon` drew its assignments; `members` are those who decide it, with their stake or, while a drawn
     committee decides (`is_committee`), their seats; `weight` is the sum.
 
-    `reserve` is what the deposit set aside for it and has not been paid yet, `subtracts` the convicted
-    contributions of earlier rounds that its outer step takes back; `asked` are the workers who must open because a
-    verdict is in, `failures` the failures in which opened rounds end, `audited` the verifiers that had a worker's
-    audit, `fees` how many were paid for them. `attested` is the weight of those who attested, `backing` that behind
-    each sealed state: kept, so that a statement takes the same time however many members there are.
+    `heard_at` is when the last commitment or attestation came, or its phase began. `reserve` is what the deposit set
+    aside for it and has not been paid yet, `subtracts` the convicted contributions of earlier rounds that its outer
+    step takes back; `asked` are the workers who must open because a verdict is in, `failures` the failures in which
+    opened rounds end, `audited` the verifiers that had a worker's audit, `fees` how many were paid for them. `attested`
+    is the weight of those who attested, `backing` that behind each sealed state: kept, so that a statement takes the
+    same time however many members there are.
     """
 
     number: Round
@@ -156,6 +160,7 @@ class RoundState:
     deadline: Millis
     members: dict[Address, int]
     assignments: dict[Address, Assignment]
+    heard_at: Millis = BEGINNING
     weight: int = 0
     is_committee: bool = False
     phase: Phase = Phase.COMMIT

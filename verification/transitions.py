@@ -88,7 +88,7 @@ def _is_in(state: State, *phases: Phase) -> bool:
 
 
 def _commit_ends(state: State) -> Millis | None:
-    """The end of the commit window, or a twentieth of it once only those are missing who missed their last round."""
+    """The end of the commit window; where only who missed its last round is missing, soon after the last other."""
     return rounds.commits_end(state, state.current) if _is_in(state, Phase.COMMIT) else None
 
 

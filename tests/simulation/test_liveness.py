@@ -91,7 +91,7 @@ def test_who_vanishes_in_the_middle_of_a_session_pays_one_bond_at_most() -> None
 
 @pytest.mark.parametrize("waits", [1, 3])
 def test_rounds_run_no_further_ahead_of_their_audits_than_rewards_wait(waits: int) -> None:
-    """N5: whoever opens and reveals at the last moment; before, rounds went on for as long as sessions lagged behind."""
+    """N5: some open and reveal at the last moment; before, rounds went on however far sessions lagged behind."""
     slow = [Worker("late", Dawdle(Opening)), Verifier("later", Dawdle(Reveal, Link, Finished))]
     honest: list[Actor] = [Worker("w0"), Worker("w1"), Verifier("v0")]
     manifest = minimal(rounds=12, min_workers=3, min_verifiers=2, audit_rate=MILLION, escrow_rounds=waits)

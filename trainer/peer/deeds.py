@@ -45,7 +45,7 @@ class Deeds:
 
     async def prepare(self, order: orders.Prepare) -> orders.Prepared:
         """Have the compute process load the run, before all else; raises Refused for one that it does not take."""
-        prepared = await self._bench.ask(order, URGENT)
+        prepared: orders.Prepared = await self._bench.ask(order, URGENT)
         return prepared
 
     async def compute(self, action: Computed, as_auditor: bool = False) -> Any:

@@ -132,7 +132,7 @@ class Peer:
         self._contacts = Contacts(account)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
         journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
-        voice = Voice(account, journal, self._ledger, self._record, self._announce)
+        voice = Voice(journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(account, self._bench, self._ledger, self._depot, self._contacts, self._record)
         self._policy = config.policy(self._deeds, voice)
         self._results = actions.Results()

@@ -94,9 +94,8 @@ def create_run(
         manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs))
         check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
         tell("computing the golden step")
+        tell(promise(manifest))
         manifest = dataclasses.replace(manifest, golden=_golden(manifest, folder, train, traced, tell))
-        if not accept_unsound:
-            tell(promise(manifest))
         keys = _make_keys(job, folder)
         _write_model(folder, job.model.task, config, traced, held_out)
         found_run(folder, _genesis(job, manifest, folder))
