@@ -34,7 +34,7 @@ class PeerProcess:
         key = folder.keys / f"{name}.key"
         self.folder, self.name, self.account = folder, name, checksum(load(key).address)
         self.kills = 0
-        self.command = python("-m", "trainer.cli", "peer", "--run", str(folder.path))
+        self.command = python("-m", "trainer.cli", "peer", "--accept-unsound", "--run", str(folder.path))
         self.command += ["--key", str(key), "--role", role, *options]
         self._printed = threading.Condition()
         self._lines: list[str] = []

@@ -53,8 +53,8 @@ def write_job(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     return path
 
 
-def make_run(folder: Path, changes: dict[str, Any] | None = None, is_toy: bool = False) -> Created:
+def make_run(folder: Path, changes: dict[str, Any] | None = None, accept_unsound: bool = False) -> Created:
     """Make the run `folder`/run, its job beside it; a toy may be one in which cheating pays."""
     path = write_job(folder, changes)
     job = parse_job(path.read_text(encoding="utf-8"), str(path))
-    return create_run(job, folder, folder / "run", is_toy=is_toy)
+    return create_run(job, folder, folder / "run", accept_unsound=accept_unsound)

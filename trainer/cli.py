@@ -22,6 +22,7 @@ for _entry in entry_points(group="proofswarm.commands"):
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
 Device = Annotated[str, typer.Option(help="What computes: cpu, cuda or cuda:N.")]
 INTERRUPTED = 130
+UNSOUND = "Accept parameters under which cheating pays."
 MAX_STAKE, MAX_ROUND, MAX_GIB = 2**62, 2**31 - 1, 2**20
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
@@ -77,15 +78,13 @@ def doctor(
 def run_create(
     job: Annotated[Path, typer.Argument(help="Job file (TOML); the README shows one.")],
     out: Out = Path("runs/new"),
-    unsafe_economics: Annotated[
-        bool, typer.Option("--unsafe-economics", help="Allow parameters under which cheating pays.")
-    ] = False,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
 ) -> None:
     """Trace a job's model and open the run on a new local ledger."""
     from trainer.runs.create import create_run
     from trainer.runs.job import read_job
 
-    created = create_run(read_job(job), job.parent, out, typer.echo, unsafe_economics)
+    created = create_run(read_job(job), job.parent, out, typer.echo, accept_unsound)
     created.folder.job.write_bytes(job.read_bytes())
     typer.echo(
         f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"
@@ -118,6 +117,7 @@ def peer(
     cheat_from: Annotated[
         int, typer.Option(min=0, max=MAX_ROUND, help="Round in which cheating begins.")
     ] = 3,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
 ) -> None:
     """Join a run and take part until it has ended."""
     import trio
@@ -138,7 +138,10 @@ def peer(
     folder = RunFolder(run).checked()
     options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
     label = {"cheat": cheat, "cheat_from": cheat_from}
-    config = PeerConfig(folder, key, load(key), role, listen, threads, stake, options, _tell, label=label)
+    config = PeerConfig(
+        folder, key, load(key), role, listen, threads, stake, options, _tell,
+        label=label, accept_unsound=accept_unsound,
+    )  # fmt: skip
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 

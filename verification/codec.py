@@ -28,7 +28,7 @@ MAX_ITEMS = 1 << 22
 
 _INT_RANGES: dict[Any, tuple[int, int]] = {
     int: (-(2**63), 2**63 - 1),
-    units.Amount: (0, 2**62),
+    units.Amount: (0, units.MAX_AMOUNT),
     units.Count: (0, 2**53),
     units.Round: (0, 2**31),
     units.Millis: (0, 2**53),

@@ -13,6 +13,14 @@ from verification.units import PPM, Amount, Count, Digest, Millis
 PROTOCOL_VERSION = 2
 ON_CONVICTION = ("continue", "subtract")
 MAX_COMMITTEE = 2048
+MAX_ROUNDS = 1_000_000
+"""A verifier's chain has as many links, and economics are computed over as many rounds."""
+MAX_SLOTS = 1 << 16
+MAX_VERIFIERS = 1024
+MAX_RECORDS = 1 << 24
+"""Records that a worker's round may read: the law draws them again where their index is disputed."""
+MAX_WINDOW = 1 << 36
+"""Milliseconds, some two years."""
 MAX_GRADES = 64
 
 
@@ -123,6 +131,12 @@ class WorkRules:
             raise ValueError(f"on_conviction must be one of {', '.join(ON_CONVICTION)}")
         if self.committee > MAX_COMMITTEE:
             raise ValueError(f"committee must be at most {MAX_COMMITTEE}")
+        if self.rounds > MAX_ROUNDS or self.slots > MAX_SLOTS or self.max_verifiers > MAX_VERIFIERS:
+            raise ValueError(
+                f"rounds must be at most {MAX_ROUNDS}, workers {MAX_SLOTS}, verifiers {MAX_VERIFIERS}"
+            )
+        if self.max_steps * self.batch > MAX_RECORDS:
+            raise ValueError(f"max_steps times batch must be at most {MAX_RECORDS}")
         if not 0 <= self.min_verifiers <= self.max_verifiers:
             raise ValueError("min_verifiers must lie between 0 and max_verifiers")
 
@@ -151,6 +165,8 @@ class Windows:
         short = (self.commit, self.attest, self.seal, self.verdict, self.opening, self.reveal, self.clock)
         if min(*short, self.silence) < 1:
             raise ValueError("every window must be at least one millisecond")
+        if max(*short, self.silence, self.stall) > MAX_WINDOW:
+            raise ValueError(f"every window must be at most {MAX_WINDOW} milliseconds")
         if self.stall <= self.commit + 2 * (self.attest + self.seal):
             raise ValueError("stall must be longer than commit and twice attest and seal together")
 
@@ -172,11 +188,13 @@ class MoneyRules:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.slash_grades) <= MAX_GRADES:
-            raise ValueError(f"slash_grades needs one to {MAX_GRADES} entries")
+            raise ValueError(f"slash_grades needs 1 to {MAX_GRADES} entries")
         if self.accuser_bond > self.verifier_stake:
             raise ValueError("accuser_bond must not exceed verifier_stake")
         if self.excluded_after < 1:
             raise ValueError("excluded_after must be at least 1")
+        if self.escrow_rounds > MAX_ROUNDS:
+            raise ValueError(f"escrow_rounds must be at most {MAX_ROUNDS}")
 
 
 @dataclass(frozen=True)

@@ -303,26 +303,6 @@ def peak_bytes(program: Program) -> int:
     return peak
 
 
-def evidence_bytes(program: Program) -> tuple[int, int]:
-    """Return the node whose inputs are largest, as a dispute brings them, and their bytes. (SPEC.md 6.5)
-
-    Of a gather's table at most as many rows count as its index has elements; constants are brought by nobody.
-    """
-    known, first, worst = values(program), first_node(program), (0, 0)
-    for number, node in enumerate(program.nodes, first):
-        sizes = {s: size_bytes(known[s]) for s in node.inputs if s < len(program.inputs) or s >= first}
-        if (
-            operator_of(node.operator).takes_rows
-            and node.inputs[0] in sizes
-            and elements(known[node.inputs[0]])
-        ):
-            table, index = (known[source] for source in node.inputs)
-            rows = min(table.shape[0], max(1, elements(index)))
-            sizes[node.inputs[0]] = rows * (size_bytes(table) // table.shape[0] + 32 * 40)
-        worst = max(worst, (sum(sizes.values()), number))
-    return worst[1], worst[0]
-
-
 def require_affordable(
     program: Program, memory_limit: int | None, node_work_limit: int | None = None
 ) -> None:

@@ -15,7 +15,16 @@ PAGES = ("SPEC.md", "SPEC-ledger.md", "SPEC-honest.md", "SPEC-economics.md")
 """The pages of the SPEC. Rules are numbered across all of them."""
 
 CONSTANTS = {
-    "manifest": ("PROTOCOL_VERSION", "MAX_COMMITTEE"),
+    "manifest": (
+        "PROTOCOL_VERSION",
+        "MAX_COMMITTEE",
+        "MAX_ROUNDS",
+        "MAX_SLOTS",
+        "MAX_VERIFIERS",
+        "MAX_RECORDS",
+        "MAX_WINDOW",
+        "MAX_GRADES",
+    ),
     "codec": ("MAX_MESSAGE", "MAX_ITEMS"),
     "statements": ("MAX_STATEMENT", "MAX_ENTRIES"),
     "content": ("CHUNK_BYTES",),
@@ -24,7 +33,8 @@ CONSTANTS = {
     "sampling": ("SPREAD", "SLACK"),
     "outer": ("SHARE", "CLIP_UNIT"),
     "state": ("RECENT_ROUNDS",),
-    "units": ("MILLION",),
+    "units": ("MILLION", "MAX_AMOUNT"),
+    "staking": ("MAX_NODE_WORK",),
     "ledger.local": ("FORMAT", "APPLICATION", "BUSY_SECONDS"),
 }
 """The numbers that another implementation must share, by module of `verification`."""

@@ -27,4 +27,5 @@ PPM = NewType("PPM", int)
 """A fraction in millionths, 0 to 1,000,000."""
 
 MILLION = 1_000_000
+MAX_AMOUNT = 1 << 62
 NOTHING = Amount(0)

@@ -54,7 +54,7 @@ def made(folder: Path, workers: int, verifiers: int, **changes: Any) -> RunFolde
     keys = {name.replace("__", "."): value for name, value in changes.items()}
     sizes = {"swarm.workers": workers, "swarm.min_workers": workers, "swarm.verifiers": verifiers}
     sizes |= {"swarm.min_verifiers": verifiers, "accounts.peers": workers + verifiers}
-    return make_run(folder, {**sizes, **keys}, is_toy=keys.get("swarm.audit_rate") == 0.0).folder
+    return make_run(folder, {**sizes, **keys}, accept_unsound=keys.get("swarm.audit_rate") == 0.0).folder
 
 
 def assert_nobody_contradicts_itself(folder: RunFolder, peers: list[PeerProcess]) -> None:

@@ -39,6 +39,7 @@ from verification.program import (
 )
 from verification.referee import Execution, judge_node
 from verification.sampling import leaf_steps, record_index
+from verification.sizes import contribution_size, data_size, state_size
 from verification.spoilage import fault
 from verification.statements import Commit, Trace
 from verification.tensors import Bundle, Tensor, bundle_digest, decode_bundle, digest_of
@@ -312,12 +313,19 @@ def test_a_poisoned_contribution_differs_in_its_first_tensor_only(
     assert (poisoned[0].dtype, poisoned[0].shape) == (right[0].dtype, right[0].shape)
 
 
-def test_a_contribution_fits_its_limit_closely(
-    tiny_run: Created, process: ComputeProcess, store: BlobStore
+def test_blobs_have_the_size_that_the_programs_say(
+    tiny_run: Created, process: ComputeProcess, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit on a fetch admits every contribution, and little more than one."""
-    size = store.path(done(process, job(tiny_run)).contribution.blob).stat().st_size
-    assert size <= process.measure().contribution_limit < 1.2 * size
+    """The limits on what is fetched and read admit every contribution, state and data, and nothing longer."""
+    manifest = tiny_run.manifest
+    programs = {place: process.engine.program(manifest.programs.at(place).digest) for place in Place}
+    contribution = done(process, job(tiny_run)).contribution
+    assert contribution_size(programs) == store.path(contribution.blob).stat().st_size
+    assert state_size(programs) == store.path(manifest.start.blob).stat().st_size
+    assert data_size(manifest) == store.path(manifest.data.blob).stat().st_size
+    monkeypatch.setattr(process, "_limit", process._limit - 1)
+    with pytest.raises(Malformed, match="over the limit"):
+        process._bundle(manifest.start)
 
 
 def committed(ref: BundleRef, norm: int) -> orders.CheckContribution:

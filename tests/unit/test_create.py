@@ -17,11 +17,14 @@ from trainer.programs.loops import compiled
 from trainer.runs import create
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import parse_job, read_job
+from verification import staking
 from verification.economics import adversaries
 from verification.errors import UserError
 from verification.ledger.local import read_genesis, verify_log
 from verification.manifest import cost_of_round
 from verification.program import decode_program, program_digest
+from verification.sizes import AROUND
+from verification.statements import Evidence
 from verification.tensors import decode_bundle, digest_of, tensor_digest
 
 pytestmark = pytest.mark.slow
@@ -43,6 +46,11 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "stall too short": ({"windows.stall": 10}, "stall must be longer than commit and twice"),
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
     "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong rounds in a"),
+    "more leaves than an opening holds": (
+        {"training.max_steps": 16000, "training.leaf_every": 1}, "Opening of 16001 leaves: up to 1088092 bytes of at",
+    ),
+    "rewards held too long": ({"money.escrow_rounds": 2_000_000}, "escrow_rounds must be at most 1000000"),
+    "more money than there is": ({"accounts.balance": 2**61}, "all money together is at most"),
     "no account": ({"accounts.others.0x12": 5}, "'0x12' is no account"),
     "optimiser that divides by zero": ({"training.beta1": 1.0}, "the model's first step fails"),
 }  # fmt: skip
@@ -76,17 +84,50 @@ def test_every_blob_is_what_the_manifest_says(tiny_run: Created) -> None:
 def test_a_toy_in_which_cheating_pays_must_be_asked_for(tmp_path: Path) -> None:
     write_job(tmp_path)
     job = parse_job(job_text({"money.worker_stake": 1000}), "job")
-    made = create_run(job, tmp_path, tmp_path / "run", is_toy=True)
+    made = create_run(job, tmp_path, tmp_path / "run", accept_unsound=True)
     assert any(row.pays for row in adversaries(made.manifest))
 
 
 def test_a_node_that_no_dispute_could_judge_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(create, "MARGIN", create.MAX_STATEMENT - 2_000)
-    with pytest.raises(UserError, match=r"prologue program's node \d+ \(gather\) reads \d+ bytes.*2000"):
+    monkeypatch.setattr(Evidence, "limit", AROUND + 8_000)
+    with pytest.raises(
+        UserError, match=r"program's node \d+ \(\w+\): up to \d+ bytes of at most 8000 .* the batch"
+    ):
         make_run(tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_node_that_is_too_dear_to_judge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staking, "MAX_NODE_WORK", 10_000)
+    with pytest.raises(
+        UserError, match=r"program's node \d+ costs \d+ work units, limit 10000: make the model"
+    ):
+        make_run(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_blobs_that_nobody_reads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial, with the limit lowered: a state of 150 kB."""
+    monkeypatch.setattr(create, "MAX_BLOB_BYTES", 64_000)
+    with pytest.raises(
+        UserError, match=r"a state would have \d+ bytes, .* more than 64000, .* a smaller model"
+    ):
+        make_run(tmp_path)
+    monkeypatch.setattr(create, "MAX_BLOB_BYTES", 1_000)
+    with pytest.raises(UserError, match=r"the data would have .* take less data"):
+        make_run(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_of_one_job_share_no_identity(tiny_run: Created, tmp_path: Path) -> None:
+    other = make_run(tmp_path)
+    assert other.manifest == tiny_run.manifest
+    first, second = (read_genesis(made.folder.ledger) for made in (tiny_run, other))
+    assert first.run != second.run
+    assert first.chain != second.chain
+    assert first.chain.startswith("local/")
 
 
 def test_the_same_job_makes_the_same_manifest(tiny_run: Created, tmp_path: Path) -> None:
@@ -253,7 +294,7 @@ def test_kernels_that_are_refused_are_told_with_what_they_cost(
     monkeypatch.setattr(native, "compiler", lambda: None)
     monkeypatch.setattr(compiled, "WORTHWHILE", 0)
     heard: list[str] = []
-    create_run(read_job(write_job(tmp_path)), tmp_path, tmp_path / "run", heard.append, is_toy=True)
+    create_run(read_job(write_job(tmp_path)), tmp_path, tmp_path / "run", heard.append, accept_unsound=True)
     slow = [line for line in heard if line.startswith("slow: ")]
     assert len(slow) == 1
     assert re.search(r"no C compiler was found: install gcc or clang \(a step takes [\d.]+ times", slow[0])

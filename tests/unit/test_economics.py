@@ -38,7 +38,7 @@ from verification.economics import (
     stake_at_risk,
 )
 from verification.errors import UserError
-from verification.manifest import Assumptions, Manifest, reward_of
+from verification.manifest import MAX_ROUNDS, MAX_VERIFIERS, Assumptions, Manifest, reward_of
 from verification.units import MILLION, PPM, Amount
 
 FEES = {"fee_per_step": 10}
@@ -246,12 +246,11 @@ def test_rows_are_the_exact_inequalities_rounded_against_the_run(manifest: Manif
 
 
 def test_the_table_takes_no_longer_for_the_largest_numbers() -> None:
-    most = 1 << 50
     manifest = minimal(
-        rounds=(1 << 31) - 1,
-        escrow_rounds=most,
-        min_verifiers=most,
-        max_verifiers=most,
+        rounds=MAX_ROUNDS,
+        escrow_rounds=MAX_ROUNDS,
+        min_verifiers=MAX_VERIFIERS,
+        max_verifiers=MAX_VERIFIERS,
         colluding=340_000,
         **FEES,
     )

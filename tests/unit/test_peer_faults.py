@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from p2p.blobs import BlobStore
 from p2p.identity import load
 from trainer.compute import orders
 from trainer.compute.client import ComputeClient
@@ -32,6 +33,8 @@ from verification.honest import actions
 from verification.honest.decide import Me
 from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
+from verification.sizes import AROUND
+from verification.statements import Opening
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 ACTION = actions.FetchState(Round(0))
@@ -66,6 +69,8 @@ async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
 ) -> None:
     peer = make_peer(folder)
     await peer._ledger.open()
+    peer._depot.adopt(BlobStore(folder.blobs))
+    peer._check_run()
     garbage = BundleRef(peer._manifest.start.digest, peer._store.put(b"garbage"))
     monkeypatch.setattr("verification.honest.decide.state_before", lambda state, number: garbage)
     await peer._perform(ACTION, ME)
@@ -97,6 +102,27 @@ async def test_a_step_of_every_round_is_checked_before_anything_is_committed(
     assert [order.rerun for order in asked] == [3]
 
 
+def test_a_peer_checks_what_it_stakes_on(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `run create` refuses is refused here too: whoever wrote the ledger may have left that out."""
+    peer = make_peer(folder)
+    peer._depot.adopt(BlobStore(folder.blobs))
+    peer._check_run()
+    manifest = peer._manifest
+    monkeypatch.setattr(Opening, "limit", AROUND)
+    with pytest.raises(UserError, match=r"this peer does not take the run: .*Opening of 3 leaves"):
+        peer._check_run()
+    monkeypatch.undo()
+    monkeypatch.setattr("verification.staking.MAX_NODE_WORK", 1000)
+    with pytest.raises(UserError, match=r"does not take the run: .* work units, limit 1000"):
+        peer._check_run()
+    monkeypatch.undo()
+    peer._manifest = replace(manifest, money=replace(manifest.money, worker_stake=Amount(10)))
+    with pytest.raises(UserError, match=r"does not take the run: cheating would pay .* --accept-unsound"):
+        peer._check_run()
+    peer._config = replace(peer._config, accept_unsound=True)
+    peer._check_run()
+
+
 @pytest.mark.parametrize(
     ("golden", "agrees", "told"),
     [
@@ -110,7 +136,7 @@ async def test_a_machine_that_computes_otherwise_does_not_stake_and_refused_kern
     """A person hears one line of what is slow; the log keeps what steps run on."""
     heard: list[str] = []
     kernels = Kernels(("float64",), False, "no C compiler was found", Count(2900))
-    prepared = orders.Prepared(golden, agrees, Count(7), Count(9), kernels)
+    prepared = orders.Prepared(golden, agrees, Count(7), kernels)
 
     async def ask(order: orders.Prepare, urgency: int) -> orders.Prepared:
         return prepared

@@ -1,6 +1,5 @@
 """A peer that misbehaves: what it forges goes past its journal, and an honest peer reports it from the ledger."""
 
-import os
 import shutil
 import sqlite3
 from contextlib import AbstractAsyncContextManager
@@ -13,14 +12,11 @@ from p2p.identity import load
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.peer.deeds import Deeds
-from trainer.peer.journal import journal_of
 from trainer.peer.rogue import Rogue, misbehaving
-from trainer.peer.runtime import Peer, PeerConfig, run_peer
-from trainer.programs.options import RunOptions
+from trainer.peer.runtime import Peer, PeerConfig
 from trainer.runs.create import Created
 from verification.adversaries import Behaviour, Forge, View
 from verification.digest import ZERO
-from verification.errors import UserError
 from verification.honest.actions import (
     Computed,
     FetchState,
@@ -84,24 +80,9 @@ async def test_a_second_statement_is_refused_kept_and_reported_by_an_honest_peer
     async with honest._ledger.state() as state:
         assert state.members[author].standing.value == "excluded"
     assert not await reports(honest, own(run, "peer-1"))
-    key = run.keys / "peer-0.key"
-    journal = sqlite3.connect(journal_of(key, load(key).address))
+    journal = sqlite3.connect(rogue._config.journal)
     assert journal.execute("SELECT count(*) FROM said").fetchone() == (1,)
     journal.close()
-
-
-async def test_what_a_peer_writes_is_for_nobody_else_to_read(run: RunFolder) -> None:
-    before, key = os.umask(0), run.keys / "peer-0.key"
-    try:
-        options = RunOptions(memory=Count(1))
-        config = PeerConfig(run, key, load(key), "worker", options=options)
-        with pytest.raises((UserError, BaseExceptionGroup)):
-            await run_peer(config)
-    finally:
-        os.umask(before)
-    assert run.peer("peer-0").stat().st_mode & 0o777 == 0o700
-    assert run.log("peer-0").stat().st_mode & 0o777 == 0o600
-    assert config.journal.stat().st_mode & 0o777 == 0o600
 
 
 class Meddler(Behaviour):

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.live import Live
 from rich.text import Text
 
-from p2p.blobs import BlobStore
+from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.identity import load
 from trainer.commands.console import Console
 from trainer.commands.evaluate import export_and_evaluate
@@ -34,7 +34,7 @@ from verification.errors import UserError
 from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
-from verification.statements import MAX_STATEMENT, VERIFIER, WORKER
+from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle
 from verification.units import Digest
 
@@ -323,7 +323,7 @@ def _bundle(stores: list[Path], blob: Digest) -> Bundle:
     for path in stores:
         store = BlobStore(path)
         if store.has(blob):
-            return decode_bundle(store.get(blob), MAX_STATEMENT)
+            return decode_bundle(store.get(blob), MAX_BLOB_BYTES)
     raise UserError(f"no peer's store holds blob {blob.hex()}")
 
 

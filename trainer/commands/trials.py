@@ -18,8 +18,9 @@ from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
 from trainer.runs.ledgers import genesis_of
 from verification.executor import StepFailed
+from verification.manifest import Place
 from verification.program import Port, decode_program, program_digest, work_units
-from verification.statements import MAX_STATEMENT
+from verification.sizes import data_size, state_size
 from verification.tensors import Tensor, decode_bundle
 from verification.units import Digest
 
@@ -100,9 +101,9 @@ def run_trials(folder: RunFolder, options: RunOptions) -> list[Trial]:
     store, inner = BlobStore(folder.blobs), manifest.programs.inner.digest
     encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
     engine = TorchEngine(encoded, options)
-    data, start = (
-        decode_bundle(store.get(ref.blob), MAX_STATEMENT) for ref in (manifest.data, manifest.start)
-    )
+    programs = {place: engine.program(manifest.programs.at(place).digest) for place in Place}
+    data = decode_bundle(store.get(manifest.data.blob), data_size(manifest))
+    start = decode_bundle(store.get(manifest.start.blob), state_size(programs))
     opening = Rounds(engine, manifest, data).opening(start)
     trials = [Trial("the run's golden step", engine, inner, opening, manifest.golden.hex())]
     inputs = drawn(engine.program(inner), opening)

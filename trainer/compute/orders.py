@@ -60,12 +60,11 @@ MICRO = 1_000_000
 @dataclass(frozen=True)
 class Prepared:
     """Whether the golden step was reproduced, whether a step of drawn numbers came out the same in two ways, the speed
-    in inner steps per 1,000 seconds, the most bytes that the blob of a contribution may have, and the kernels."""
+    in inner steps per 1,000 seconds, and the kernels."""
 
     golden: bool
     agrees: bool
     speed: Count
-    contribution_limit: Count
     kernels: Kernels
 
 

@@ -32,10 +32,10 @@ from verification.errors import Malformed, ProofswarmError, Unsound
 from verification.executor import StepFailed
 from verification.honest.actions import Traced
 from verification.layout import per_parameter
-from verification.manifest import BundleRef, Manifest, ProgramRef
+from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import decode_program, encoded_size, outputs_of, program_digest, require_work_units
-from verification.statements import MAX_STATEMENT
+from verification.program import outputs_of, program_digest, require_work_units
+from verification.sizes import contribution_size, data_size, state_size
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
 from verification.units import Count, Digest, Round
 
@@ -84,8 +84,10 @@ class ComputeProcess:
         for name, units in vars(self.manifest.units).items():
             ref = getattr(programs, name)
             require_work_units(self.engine.executor.load(ref.digest).program, units)
-        self._contribution = decode_program(encoded[programs.epilogue.digest])
-        self._data = decode_bundle(self.store.get(self.manifest.data.blob), MAX_STATEMENT)
+        loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
+        self._limit = max(state_size(loaded), contribution_size(loaded))
+        self._contribution = loaded[Place.EPILOGUE]
+        self._data = decode_bundle(self.store.get(self.manifest.data.blob), data_size(self.manifest))
         self.rounds = Rounds(self.engine, self.manifest, self._data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self._conduct = conduct
@@ -101,8 +103,7 @@ class ComputeProcess:
         self.rounds.digests_after(job, start, (MEASURED_STEPS,))
         seconds = time.perf_counter() - began
         speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
-        limit = Count(encoded_size(outputs_of(self._contribution)))
-        return orders.Prepared(golden, agrees, speed, limit, kernels_of(self.engine, inner, working))
+        return orders.Prepared(golden, agrees, speed, kernels_of(self.engine, inner, working))
 
     @does(orders.RunJob)
     def run_job(self, order: orders.RunJob) -> orders.JobDone:
@@ -208,7 +209,7 @@ class ComputeProcess:
         return encoded
 
     def _bundle(self, ref: BundleRef) -> Bundle:
-        bundle = decode_bundle(self.store.get(ref.blob), MAX_STATEMENT)
+        bundle = decode_bundle(self.store.get(ref.blob), self._limit)
         if digest_of(bundle) != ref.digest:
             raise Malformed("a bundle's blob has another digest than it should")
         return bundle

@@ -42,12 +42,10 @@ class Deeds:
         """`own` is the peer's account."""
         self._own, self._bench, self._ledger = own, bench, ledger
         self._depot, self._contacts, self._record = depot, contacts, record
-        self._contribution_limit = 0
 
     async def prepare(self, order: orders.Prepare) -> orders.Prepared:
         """Have the compute process load the run, before all else; raises Refused for one that it does not take."""
-        prepared = await self._bench.ask(order, URGENT)
-        self._contribution_limit = prepared.contribution_limit
+        prepared: orders.Prepared = await self._bench.ask(order, URGENT)
         return prepared
 
     async def compute(self, action: Computed, as_auditor: bool = False) -> Any:
@@ -160,7 +158,7 @@ class Deeds:
             commit = state.rounds[action.number].commits[action.worker]
         blob, sources = commit.contribution.blob, self._contacts.first({action.worker})
         try:
-            await self._depot.fetch(blob, "contribution", sources, self._contribution_limit)
+            await self._depot.fetch(blob, "contribution", sources)
         except Overlong as lie:
             self._record.write("failed", action="fetch", reason=str(lie))
             chunks = root("blob", lie.info.chunks)

@@ -2,15 +2,15 @@
 
 import trio
 
-from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.blobs import BlobStore
 from p2p.exchange import Exchange
 from p2p.transport import PeerAddress
 from trainer.peer.record import Record
 from verification.errors import Malformed, UserError
 from verification.honest import decide
 from verification.manifest import BundleRef, Manifest
+from verification.sizes import Programs, contribution_size, state_size
 from verification.state import State
-from verification.statements import MAX_STATEMENT
 from verification.tensors import Bundle, decode_bundle, digest_of
 from verification.units import Digest
 
@@ -31,6 +31,7 @@ class Depot:
         )
         self._start = manifest.start.blob
         self._turns = trio.CapacityLimiter(FETCHES)
+        self._limits: dict[str, int] = {}
 
     def adopt(self, source: BlobStore) -> None:
         """Copy what the submitter published beside the ledger; raises UserError for what is not there whole."""
@@ -39,21 +40,23 @@ class Depot:
                 continue
             if not source.has(blob) or self._store.put_file(source.path(blob)) != blob:
                 raise UserError(
-                    f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's folder again"
+                    f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's blobs/ again"
                 )
+
+    def expect(self, programs: Programs) -> None:
+        """Learn from the run's programs how long states and contributions are, before any is fetched or read."""
+        self._limits = {"state": state_size(programs), "contribution": contribution_size(programs)}
 
     def serve(self) -> None:
         """Answer others who ask for blobs."""
         self._exchange.serve()
 
-    async def fetch(
-        self, blob: Digest, what: str, sources: tuple[PeerAddress, ...], limit: int = MAX_BLOB_BYTES
-    ) -> None:
-        """Have a blob here; `what` names it in the record. Raises what `Exchange.fetch` raises."""
+    async def fetch(self, blob: Digest, what: str, sources: tuple[PeerAddress, ...]) -> None:
+        """Have a blob here, a "state" or a "contribution". Raises what `Exchange.fetch` raises."""
         if self._store.has(blob):
             return
         async with self._turns:
-            path = await self._exchange.fetch(blob, sources, limit)
+            path = await self._exchange.fetch(blob, sources, self._limits[what])
         self._record.write("fetched", what=what, blob=blob.hex(), size=path.stat().st_size)
 
     async def read(self, ref: BundleRef) -> Bundle:
@@ -61,7 +64,7 @@ class Depot:
         return await trio.to_thread.run_sync(self._read, ref)
 
     def _read(self, ref: BundleRef) -> Bundle:
-        bundle = decode_bundle(self._store.get(ref.blob), MAX_STATEMENT)
+        bundle = decode_bundle(self._store.get(ref.blob), max(self._limits.values()))
         if digest_of(bundle) != ref.digest:
             raise Malformed(f"blob {ref.blob.hex()} does not hold bundle {ref.digest.hex()}")
         return bundle

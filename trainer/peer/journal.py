@@ -28,6 +28,7 @@ class Journal:
     def __init__(self, path: Path, secret: bytes, chain: str, run: Digest) -> None:
         """Open or create the journal of one key in one run; raises UserError for a file that is none, or another's."""
         self._secret, self._chain, self._run = secret, chain, run
+        self.account = address_of(secret)
         try:
             _make_private(path)
             self._connection = sqlite3.connect(
@@ -53,7 +54,7 @@ class Journal:
     def _check_author(self, path: Path) -> None:
         """Refuse a journal of another key, which would speak for that one. Raises UserError."""
         row = self._connection.execute("SELECT data FROM said LIMIT 1").fetchone()
-        if row is None or open_statement(bytes(row[0])).sender == address_of(self._secret):
+        if row is None or open_statement(bytes(row[0])).sender == self.account:
             return
         self.close()
         raise UserError(f"{path}: is the journal of another key; restore the one of this account")

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from p2p.blobs import BlobStore
+from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.exchange import Exchange
 from p2p.hints import Rumours
 from p2p.host import PostOffice
@@ -39,13 +39,15 @@ from trainer.programs.options import AS_PEERS, RunOptions
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
 from verification import codec
-from verification.errors import ProofswarmError, Refused, Unavailable, Unsound, UserError
+from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest import actions
 from verification.honest.actions import Computed
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.ledger.log import Genesis
+from verification.manifest import Place
 from verification.signing import checksum
+from verification.staking import check_manifest
 from verification.state import Stage, Standing
 from verification.statements import VERIFIER
 from verification.units import Amount, Count, Digest
@@ -98,6 +100,7 @@ class PeerConfig:
     policy: Callable[[Deeds, Voice], Policy] = Honest
     compute: Sequence[str] = PROCESS
     label: Mapping[str, Any] = field(default_factory=dict)
+    accept_unsound: bool = False
 
     @property
     def name(self) -> str:
@@ -118,8 +121,8 @@ class Peer:
         own, run, account = config.folder.peer(config.name), genesis.run, config.identity.address
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
         self._bench, self._referee = ComputeClient(program=config.compute), Referee(config.threads)
-        executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
-        self._ledger = LedgerPort(config.folder, executor)
+        self._executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
+        self._ledger = LedgerPort(config.folder, self._executor)
         self._record = Record(events, self._ledger.now)
         self._post = PostOffice(
             config.identity, run, self._ledger.now, listen=config.listen, on_refusal=self._record.refused
@@ -129,7 +132,7 @@ class Peer:
         self._contacts = Contacts(account)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
         journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
-        voice = Voice(account, journal, self._ledger, self._record, self._announce)
+        voice = Voice(journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(account, self._bench, self._ledger, self._depot, self._contacts, self._record)
         self._policy = config.policy(self._deeds, voice)
         self._results = actions.Results()
@@ -140,6 +143,7 @@ class Peer:
     async def run(self) -> None:
         """Take part until the run has ended; raises UserError for a machine or folder that cannot."""
         self._depot.adopt(BlobStore(self._config.folder.blobs))
+        await trio.to_thread.run_sync(self._check_run)
         async with trio.open_nursery() as nursery:
             async with self._post, self._bench.running(nursery):
                 nursery.start_soon(self._bench.watch)
@@ -153,6 +157,16 @@ class Peer:
                 await self._take_part(self._self(prepared), nursery)
                 self._record.write("stopped")
             nursery.cancel_scope.cancel()
+
+    def _check_run(self) -> None:
+        """Learn how long the run's blobs are; raises UserError for a run that nobody should stake on. (SPEC.md 11.7)"""
+        refs = zip(Place, self._manifest.programs.all(), strict=True)
+        try:
+            programs = {place: self._executor.program(ref.digest) for place, ref in refs}
+            check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.accept_unsound)
+        except (UserError, Malformed) as error:
+            raise UserError(f"this peer does not take the run: {error}") from error
+        self._depot.expect(programs)
 
     async def _prepare(self) -> orders.Prepared:
         """Have the machine try the run; raises UserError when it must not stake on it."""

@@ -11,22 +11,17 @@ from verification import law
 from verification.errors import Refused, UserError, Violation
 from verification.membership import require_place
 from verification.statements import Body, Join
-from verification.units import Address, Digest, Round
+from verification.units import Digest, Round
 
 
 class Voice:
     """Signs statements and puts them on the ledger."""
 
     def __init__(
-        self,
-        account: Address,
-        journal: Journal,
-        ledger: LedgerPort,
-        record: Record,
-        on_said: Callable[[Digest], None],
+        self, journal: Journal, ledger: LedgerPort, record: Record, on_said: Callable[[Digest], None]
     ) -> None:
         """`journal` is the account's; `on_said` hears the head that a statement is over, once the ledger has it."""
-        self._account, self._journal, self._ledger, self._on_said = account, journal, ledger, on_said
+        self._journal, self._ledger, self._on_said = journal, ledger, on_said
         self.record = record
         self._refused: dict[tuple[Round, str], int] = {}
 
@@ -78,7 +73,7 @@ class Voice:
         """Raise UserError for a Join that the law would refuse now, before it is signed and can never be changed."""
         async with self._ledger.state() as state:
             try:
-                require_place(state, self._account, join, self._ledger.now())
+                require_place(state, self._journal.account, join, self._ledger.now())
             except Refused as refusal:
                 raise _not_taken(join, refusal, "see --stake, --role") from refusal
 

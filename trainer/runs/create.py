@@ -1,5 +1,6 @@
 """`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
 
+import dataclasses
 import json
 import secrets
 import warnings
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p.blobs import BlobStore
+from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.identity import Identity
 from p2p.identity import create as create_key
 from trainer.folder import RunFolder
@@ -28,7 +29,7 @@ from trainer.runs.tasks import TASKS
 from trainer.runs.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged
-from verification.economics import promise, require_sound, safe_committee
+from verification.economics import promise, safe_committee
 from verification.errors import UserError
 from verification.executor import StepFailed
 from verification.ledger.log import Genesis
@@ -39,6 +40,7 @@ from verification.manifest import (
     DataRef,
     Manifest,
     MoneyRules,
+    Place,
     ProgramRef,
     Programs,
     Windows,
@@ -50,19 +52,15 @@ from verification.outer import CLIP_UNIT
 from verification.program import (
     Program,
     encode_program,
-    evidence_bytes,
-    first_node,
     program_digest,
     work_units,
 )
-from verification.statements import MAX_STATEMENT
+from verification.sizes import require_readable
+from verification.staking import check_manifest
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
 
 LEDGER = "local"
-MARGIN = 1 << 20
-"""Bytes of a statement that are not a node's inputs: paths, signature, place."""
-
 Tell = Callable[[str], None]
 Rules = tuple[WorkRules, Windows, MoneyRules, Assumptions]
 
@@ -78,12 +76,12 @@ class Created:
 
 
 def create_run(
-    job: JobFile, base: Path, out: Path, tell: Tell = lambda line: None, is_toy: bool = False
+    job: JobFile, base: Path, out: Path, tell: Tell = lambda line: None, accept_unsound: bool = False
 ) -> Created:
     """Make a run's folder from a job whose relative paths start at `base`.
 
-    Refuses parameters under which cheating pays, unless `is_toy`. Nothing is left behind when it fails. Raises
-    UserError.
+    Refuses a run on which nobody should stake; one in which cheating pays only unless `accept_unsound`. Nothing is left
+    behind when it fails. Raises UserError.
     """
     _check_out(out)
     rules = _rules(job)
@@ -91,14 +89,13 @@ def create_run(
     train, held_out = _records(job, base)
     tell("tracing the model into programs")
     traced = _trace(job, config, train)
-    _require_disputable(traced)
     with _draft_of(out) as draft:
         folder = RunFolder(draft)
+        manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs))
+        check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
         tell("computing the golden step")
-        manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs), tell)
-        if not is_toy:
-            require_sound(manifest)
-            tell(promise(manifest))
+        tell(promise(manifest))
+        manifest = dataclasses.replace(manifest, golden=_golden(manifest, folder, train, traced, tell))
         keys = _make_keys(job, folder)
         _write_model(folder, job.model.task, config, traced, held_out)
         found_run(folder, _genesis(job, manifest, folder))
@@ -199,50 +196,37 @@ def _optimiser(training: TrainingSection) -> Optimiser:
     return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
 
 
-def _require_disputable(traced: TracedRun) -> None:
-    """Raise UserError for a node whose inputs are too large for a statement: nobody could be convicted of it."""
-    for program in (traced.prologue, traced.inner, traced.epilogue, traced.outer):
-        number, size = evidence_bytes(program)
-        if size > MAX_STATEMENT - MARGIN:
-            node = program.nodes[number - first_node(program)]
-            raise UserError(
-                f"the {program.role} program's node {number} ({node.operator}) reads {size} bytes, a dispute can bring "
-                f"{MAX_STATEMENT - MARGIN}: make the model's widest layer or the batch smaller"
-            )
+def _by_place(traced: TracedRun) -> dict[Place, Program]:
+    return dict(zip(Place, (traced.prologue, traced.inner, traced.epilogue, traced.outer), strict=True))
 
 
-def _publish(
-    job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore, tell: Tell
-) -> Manifest:
-    """Put programs, data and start state into the store and return the manifest that names them."""
-    encoded: dict[Digest, bytes] = {}
+def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:
+    """Put programs, data and start state into the store and return the manifest that names them, but for the golden
+    step."""
+    records, width = train.shape
+    require_readable(records, width, _by_place(traced), MAX_BLOB_BYTES)
 
     def publish(program: Program) -> ProgramRef:
         data = encode_program(program)
-        encoded[program_digest(data)] = data
         return ProgramRef(program_digest(data), store.put(data))
 
-    programs = Programs(*map(publish, (traced.prologue, traced.inner, traced.epilogue, traced.outer)))
-    data = Bundle((train,))
+    programs = Programs(*map(publish, _by_place(traced).values()))
     start = BundleRef(digest_of(traced.start), store.put(codec.encode(traced.start)))
-    records, width = train.shape
-    reference = DataRef(tensor_digest(train), store.put(codec.encode(data)), records, width)
+    reference = DataRef(tensor_digest(train), store.put(codec.encode(Bundle((train,)))), records, width)
     units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
-    manifest = Manifest(
-        Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
-        programs, units, reference, start, ZERO, *rules,
-    )  # fmt: skip
-    return Manifest(
-        **{
-            **vars(manifest),
-            "golden": _golden(TorchEngine(encoded, peer_options()), manifest, data, traced, tell),
-        }
-    )
+    with _fitting():
+        return Manifest(
+            Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
+            programs, units, reference, start, ZERO, *rules,
+        )  # fmt: skip
 
 
-def _golden(engine: TorchEngine, manifest: Manifest, data: Bundle, traced: TracedRun, tell: Tell) -> Digest:
+def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: TracedRun, tell: Tell) -> Digest:
     """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
-    rounds, inner = Rounds(engine, manifest, data), manifest.programs.inner.digest
+    store = BlobStore(folder.blobs)
+    encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
+    engine = TorchEngine(encoded, peer_options())
+    rounds, inner = Rounds(engine, manifest, Bundle((train,))), manifest.programs.inner.digest
     with warnings.catch_warnings(action="ignore", category=NoLoops):  # told below
         try:
             golden = rounds.golden(traced.start)
@@ -256,8 +240,15 @@ def _golden(engine: TorchEngine, manifest: Manifest, data: Bundle, traced: Trace
 
 
 def _rules(job: JobFile) -> Rules:
-    try:
+    with _fitting():
         return _work(job), _windows(job.windows), _money(job.money), _assumptions(job.economics)
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Raise UserError where the law's types refuse what a job says."""
+    try:
+        yield
     except ValueError as error:
         raise UserError(f"the job's rules do not fit together: {error}") from error
 
@@ -322,7 +313,8 @@ def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> Genesis:
     funded = min(job.money.funded_rounds or manifest.work.rounds, manifest.work.rounds)
     deposit = Amount(cost_of_round(manifest) * funded)
     nonce = Digest(secrets.token_bytes(32))
-    return Genesis(manifest, LEDGER, nonce, submitter, tuple(sorted(balances.items())), deposit)
+    with _fitting():
+        return Genesis(manifest, LEDGER, nonce, submitter, tuple(sorted(balances.items())), deposit)
 
 
 def _address(text: str) -> Address:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from verification.errors import UserError
-from verification.manifest import MAX_COMMITTEE
+from verification.manifest import MAX_COMMITTEE, MAX_ROUNDS
 
 Positive = Annotated[int, Field(ge=1)]
-Rounds = Annotated[int, Field(ge=1, le=1_000_000)]
+Rounds = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
 Peers = Annotated[int, Field(ge=1, le=1000)]
 """The outer step has inputs for every worker's slot: tracing thousands of them takes minutes."""
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -15,7 +15,7 @@ from verification.executor import Executor
 from verification.manifest import Manifest, chain_name, run_id
 from verification.state import State
 from verification.statements import MAX_STATEMENT, Body, Said, open_statement
-from verification.units import Address, Amount, Digest, Millis
+from verification.units import MAX_AMOUNT, Address, Amount, Digest, Millis
 
 FOUND, TICK, STATEMENT = "found", "tick", "statement"
 """The kinds of entries."""
@@ -38,6 +38,12 @@ class Genesis:
     submitter: Address
     balances: tuple[tuple[Address, Amount], ...]
     deposit: Amount
+
+    def __post_init__(self) -> None:
+        if len(self.ledger) > 64:
+            raise ValueError("the name of a kind of ledger has at most 64 characters")
+        if self.deposit + sum(amount for _, amount in self.balances) > MAX_AMOUNT:
+            raise ValueError(f"all money together is at most {MAX_AMOUNT}")
 
     @property
     def chain(self) -> str:

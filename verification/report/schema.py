@@ -206,7 +206,7 @@ class AdversaryReport:
     how: Annotated[str, "Inequality that must hold for it not to pay."]
     gain: Annotated[int, "What it gains, expected, at most."]
     loss: Annotated[int, "What it costs, expected, at least."]
-    pays: Annotated[bool, "Whether the gain is larger: such a run was made with --unsafe-economics."]
+    pays: Annotated[bool, "Whether the gain is larger: such a run was made with --accept-unsound."]
 
 
 @dataclass(frozen=True)

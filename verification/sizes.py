@@ -1,0 +1,263 @@
+"""The largest statement of each kind that an honest peer may have to make, and the largest blobs that it must read.
+
+What does not fit is never admitted, and silence convicts: so a run in which anything might not fit is refused before
+anyone stakes. Sizes are upper bounds of encodings, counted from the manifest's numbers and the programs' shapes.
+(SPEC.md 11.6)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from verification import codec
+from verification.errors import UserError
+from verification.layout import Home, origin_of
+from verification.manifest import Manifest, Place
+from verification.program import (
+    Node,
+    Port,
+    Program,
+    ProgramHead,
+    Sized,
+    elements,
+    encoded_size,
+    first_node,
+    head_of,
+    outputs_of,
+    size_bytes,
+    values,
+)
+from verification.statements import (
+    MAX_ENTRIES,
+    MAX_STATEMENT,
+    Answer,
+    Attest,
+    Body,
+    Chunk,
+    Evidence,
+    Mismatch,
+    NodeInput,
+    NodeList,
+    Opening,
+    Reveal,
+    Trace,
+)
+from verification.tensors import MAX_DIMENSIONS
+from verification.units import Address, Count, Digest, Signature
+
+Programs = Mapping[Place, Program]
+
+AROUND = 2048
+"""Bytes and items of a signed statement that are not its body: chain, slot, head, signature."""
+
+MAX_TENSOR = (1 << 32) - 1
+"""Bytes of the longest byte string that an encoding holds."""
+
+_HEAD = 5
+"""Bytes of the longest head of an array, a text or a byte string."""
+
+_FIXED = {Digest: 34, Address: 22, Signature: 67, bool: 1, NoneType: 1}
+"""Bytes of what is always as long."""
+
+_INTEGER = 9
+_COUNTS = {"dtype": 8, "shape": MAX_DIMENSIONS, "entries": MAX_ENTRIES}
+"""How long fields are in every kind."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """At most so many bytes, and items in arrays."""
+
+    size: int
+    items: int = 0
+
+    def __add__(self, other: "Extent") -> "Extent":
+        return Extent(self.size + other.size, self.items + other.items)
+
+    def __mul__(self, count: int) -> "Extent":
+        return Extent(self.size * count, self.items * count)
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest body of a kind: its extent, what makes it so large, and what a job changes to make it smaller."""
+
+    kind: type[Body]
+    extent: Extent
+    cause: str
+    mend: str
+
+    @property
+    def fits(self) -> bool:
+        """Return whether the ledger reads it."""
+        room = codec.MAX_ITEMS - AROUND
+        return self.extent.size <= self.kind.limit - AROUND and self.extent.items <= room
+
+
+def extent_of(schema: Any, counts: Mapping[str, int], name: str = "") -> Extent:
+    """Return the extent of a message; `counts` gives the longest of its texts, byte strings and arrays by field.
+
+    An array in an array is counted under the field's name and a star.
+    """
+    if schema in _FIXED:
+        return Extent(_FIXED[schema])
+    if get_origin(schema) in (UnionType, Union):
+        return functools.reduce(_larger, (extent_of(part, counts, name) for part in get_args(schema)))
+    if get_origin(schema) is tuple:
+        item = extent_of(get_args(schema)[0], counts, name + "*")
+        return Extent(_HEAD, 1) + (item + Extent(0, 1)) * counts[name]
+    if dataclasses.is_dataclass(schema):
+        hints = get_type_hints(schema)
+        fields = [field.name for field in dataclasses.fields(schema)]
+        parts = (extent_of(hints[field], counts, field) for field in fields)
+        return sum(parts, Extent(_HEAD, len(fields) + 1))
+    if isinstance(schema, type) and issubclass(schema, StrEnum):
+        return Extent(_HEAD + max(len(value) for value in schema))
+    return Extent(_HEAD + counts[name]) if schema in (str, bytes) else Extent(_INTEGER)
+
+
+def largest(manifest: Manifest, programs: Programs) -> Iterator[Largest]:
+    """Yield the largest statement of every kind whose size a run decides."""
+    work = manifest.work
+    leaves = -(-work.max_steps // work.leaf_every) + 1
+    by_leaves = f"of {leaves} leaves", "raise training.leaf_every or lower max_steps"
+    yield _largest(Opening, *by_leaves, digests=leaves, salts=leaves)
+    yield _largest(Reveal, *by_leaves, digests=leaves)
+    yield _largest(Attest, f"of {work.slots} workers", "lower swarm.workers", held=work.slots)
+    for kind in (Answer, NodeList):
+        yield _largest(kind, "of a dispute", "")
+    for place, program in programs.items():
+        outputs, mend = len(program.outputs), "take a model of fewer tensors"
+        yield _largest(Trace, f"of the {place} program's {outputs} outputs", mend, outputs=outputs)
+        yield _largest(Mismatch, f"of the {place} program", mend, path=_path_in(program))
+        yield _evidence(place, program)
+    yield _chunk(outputs_of(programs[Place.EPILOGUE]))
+
+
+def require_sayable(manifest: Manifest, programs: Programs) -> None:
+    """Raise UserError where an honest peer might owe a statement that no ledger takes. (SPEC.md 11.6)"""
+    for each in largest(manifest, programs):
+        if not each.fits:
+            name, extent, limit = each.kind.__name__, each.extent, each.kind.limit - AROUND
+            raise UserError(
+                f"an honest peer may owe a statement that is too large, {name} {each.cause}: up to {extent.size} bytes "
+                f"of at most {limit} in {extent.items} items of at most {codec.MAX_ITEMS - AROUND}: {each.mend}"
+            )
+    for place, program in programs.items():
+        _require_executable(place, program)
+
+
+def data_size(manifest: Manifest) -> int:
+    """Return the bytes of the blob that holds the training records."""
+    return encoded_size([Port("data", "uint8", (manifest.data.records, manifest.data.width))])
+
+
+def state_size(programs: Programs) -> int:
+    """Return the bytes of the blob that holds a state."""
+    return encoded_size(outputs_of(programs[Place.OUTER]))
+
+
+def contribution_size(programs: Programs) -> int:
+    """Return the bytes of the blob that holds a contribution."""
+    return encoded_size(outputs_of(programs[Place.EPILOGUE]))
+
+
+def require_readable(records: Count, width: Count, programs: Programs, limit: int) -> None:
+    """Raise UserError where data, a state or a contribution has more than `limit` bytes, or one tensor `MAX_TENSOR`."""
+    outer, epilogue = programs[Place.OUTER], programs[Place.EPILOGUE]
+    blobs: dict[str, list[Sized]] = {
+        "the data": [Port("data", "uint8", (records, width))],
+        "a state": outputs_of(outer),
+        "a contribution": outputs_of(epilogue),
+    }
+    for name, tensors in blobs.items():
+        size, longest = encoded_size(tensors), max(map(size_bytes, tensors))
+        if size > limit or longest > MAX_TENSOR:
+            mend = "take less data" if name == "the data" else "take a smaller model"
+            raise UserError(
+                f"{name} would have {size} bytes, its longest tensor {longest}: nobody reads more than {limit}, and "
+                f"{MAX_TENSOR} of a tensor: {mend}"
+            )
+
+
+def _largest(kind: type[Body], cause: str, mend: str, **counts: int) -> Largest:
+    return Largest(kind, extent_of(kind, _COUNTS | counts), cause, mend)
+
+
+def _larger(one: Extent, other: Extent) -> Extent:
+    return Extent(max(one.size, other.size), max(one.items, other.items))
+
+
+def _depth(leaves: int) -> int:
+    """Return how many digests the longest path of a tree has."""
+    return max(0, leaves - 1).bit_length()
+
+
+def _path_in(program: Program) -> int:
+    """Return the longest path to a value: in the trace, or in the bundle of a port."""
+    return max(_depth(len(program.nodes)), _depth(len(program.inputs)))
+
+
+def _evidence(place: Place, program: Program) -> Largest:
+    """Return the evidence about the node whose inputs are largest. (SPEC.md 6.5)"""
+    worst, found, known, head = Extent(0), 0, values(program), head_of(program)
+    alone = extent_of(NodeInput, _COUNTS | {"data": 0, "path": _path_in(program), "rows": 0, "rows*": 0})
+    for number, node in enumerate(program.nodes, first_node(program)):
+        parts = (alone + _opened(known, node, source) for source in _brought(place, head, node))
+        extent = sum(parts, Extent(2 * _HEAD + _INTEGER, 4))
+        if (extent.size, extent.items) > (worst.size, worst.items):
+            worst, found = extent, number
+    name = program.nodes[found - first_node(program)].operator if found else "none"
+    cause = f"about the {place} program's node {found} ({name})"
+    return Largest(Evidence, worst, cause, "make the model's widest layer, its data or the batch smaller")
+
+
+def _brought(place: Place, head: ProgramHead, node: Node) -> Iterator[int]:
+    """Yield the inputs of a node that a challenger may have to bring: the law has constants, index and weights."""
+    made = (Home.INDEX, Home.WEIGHTS)
+    for source in dict.fromkeys(map(int, node.inputs)):
+        if source >= head.first or (
+            source < len(head.inputs) and origin_of(place, head, source).home not in made
+        ):
+            yield source
+
+
+def _opened(known: Sequence[Sized], node: Node, source: int) -> Extent:
+    """Return what an input's data take: all, or of a gather's table the rows that the index may select, with paths."""
+    value = known[source]
+    size, total = size_bytes(value), value.shape[0] if value.shape else 0
+    if node.operator != "gather" or source != node.inputs[0] or len(value.shape) < 2 or not size:
+        return Extent(size, 1)
+    rows = min(total, max(1, elements(known[node.inputs[1]])))
+    path = Extent(_HEAD, 2) + Extent(_FIXED[Digest], 1) * _depth(total)
+    return Extent(size // total * rows, 1) + path * rows
+
+
+def _chunk(contribution: Sequence[Sized]) -> Largest:
+    """Return the largest chunk of a contribution: a row, or a tensor without rows. (SPEC.md 4.13)"""
+    path, worst = _depth(len(contribution)), Extent(0)
+    for tensor in contribution:
+        rows = tensor.shape[0] if len(tensor.shape) > 1 and elements(tensor) else 1
+        counts = {"path": path, "row": _depth(rows), "data": size_bytes(tensor) // rows}
+        worst = _larger(worst, extent_of(Chunk, _COUNTS | counts))
+    return Largest(Chunk, worst, "of a contribution's longest row", "make the model's widest layer smaller")
+
+
+def _require_executable(place: Place, program: Program) -> None:
+    """Raise UserError for a node whose inputs and result do not go to whoever executes it for the law, in one order."""
+    known, constants = values(program), range(len(program.inputs), first_node(program))
+    for number, node in enumerate(program.nodes, first_node(program)):
+        sources = [
+            s for s in dict.fromkeys(map(int, node.inputs)) if s in constants or node.operator != "gather"
+        ]
+        reads = sum(size_bytes(known[source]) for source in sources)  # a gather's table comes by its rows
+        for what, size in (("reads", reads), ("makes", size_bytes(node))):
+            if size > MAX_STATEMENT - AROUND:
+                raise UserError(
+                    f"the {place} program's node {number} ({node.operator}) {what} {size} bytes, a verdict takes "
+                    f"{MAX_STATEMENT - AROUND}: make the model's widest layer or the batch smaller"
+                )
