@@ -98,7 +98,7 @@ def detection(
 @app.command()
 def rings(
     points: Annotated[int, typer.Option(min=1, max=1000, help="Sets of parameters at the edge.")] = 220,
-    runs: Annotated[int, typer.Option(min=2, max=1000, help="Runs of the best strategy at each.")] = 5,
+    runs: Annotated[int, typer.Option(min=2, max=1000, help="Runs of the best strategy at each.")] = 4,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the rings' profits here, as SVG.")
     ] = None,
