@@ -279,7 +279,8 @@ def test_an_output_that_is_not_finite_is_seen() -> None:
 
 
 def test_a_wrong_loop_is_dropped_and_the_result_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(emit._PLAIN, "add", "{0} + {1} + 0x1p-20f")
+    wrong = dataclasses.replace(OPERATORS["add"], c="{0} + {1} + 0x1p-20f")
+    monkeypatch.setitem(OPERATORS, "add", wrong)
     loaded = LoadedProgram(ratio(), COMPILED)
     x, y = torch.arange(4.0), torch.full((4,), 2.0)
     first = first_node(ratio())
