@@ -98,7 +98,7 @@ def detection(
 @app.command()
 def rings(
     points: Annotated[int, typer.Option(min=1, max=1000, help="Sets of parameters at the edge.")] = 220,
-    runs: Annotated[int, typer.Option(min=2, max=1000, help="Runs of the best strategy at each.")] = 5,
+    runs: Annotated[int, typer.Option(min=2, max=1000, help="Runs of the best strategy at each.")] = 4,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the rings' profits here, as SVG.")
     ] = None,
@@ -108,6 +108,17 @@ def rings(
     from benchmarks import rings
 
     rings.run(points, runs, json, plot)
+
+
+@app.command()
+def fuzz(
+    seeds: Annotated[int, typer.Option(min=1, max=1_000_000, help="Seeds, each a run or two.")] = 2400,
+    json: Json = None,
+) -> None:
+    """Hostile members who drop, alter, delay, double and invent: no honest peer pays, every run ends (15 minutes)."""
+    from benchmarks import fuzz
+
+    raise typer.Exit(fuzz.run(seeds, json))
 
 
 @app.command()

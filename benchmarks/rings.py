@@ -30,10 +30,11 @@ SEED = 20_261_129
 ALWAYS = 5
 """So many strategies are tried at every point; of the others, one at each in turn."""
 
-AGAIN = 5
+AGAIN = 3
 """Where a mean is above zero, so many times the runs are played afresh, and their mean and interval count."""
 
-CONFIDENCE = 0.99
+CONFIDENCE = 0.999
+"""Of all points' intervals together (Bonferroni)."""
 
 RATES = (PPM(200_000), PPM(350_000), PPM(500_000), PPM(800_000))
 SWARMS = (
@@ -98,8 +99,9 @@ def measure(count: int, runs: int, console: Console) -> list[dict[str, Any]]:
     ):
         wanted = [*edges, *FORMERLY]
         task = progress.add_task("rings", total=len(wanted))
+        error = (1 - CONFIDENCE) / len(wanted)
         playing = [
-            pool.submit(play_point, point, stake, number, runs)
+            pool.submit(play_point, point, stake, number, runs, error)
             for number, (point, stake) in enumerate(wanted)
         ]
         for future in playing:
@@ -108,8 +110,11 @@ def measure(count: int, runs: int, console: Console) -> list[dict[str, Any]]:
     return rows
 
 
-def play_point(point: Point, stake: int, number: int, runs: int) -> dict[str, Any]:
-    """Let a ring try its strategies once, and play the best of them `runs` times with other seeds."""
+def play_point(point: Point, stake: int, number: int, runs: int, error: float) -> dict[str, Any]:
+    """Let a ring try its strategies once, and play the best of them `runs` times with other seeds.
+
+    `error` is the interval's chance of missing the true mean.
+    """
     seed = SEED + 1_000 * number
     tried = [*STRATEGIES[:ALWAYS], STRATEGIES[ALWAYS + number % (len(STRATEGIES) - ALWAYS)]]
     trials = {strategy.name: play(point, stake, strategy, seed).profit for strategy in tried}
@@ -117,7 +122,7 @@ def play_point(point: Point, stake: int, number: int, runs: int) -> dict[str, An
     profits = _profits(point, stake, best, range(seed + 1, seed + 1 + runs))
     if statistics.mean(profits) > 0:
         profits = _profits(point, stake, best, range(seed + 1 + runs, seed + 1 + (1 + AGAIN) * runs))
-    mean, half = _interval(profits)
+    mean, half = _interval(profits, error)
     manifest = point.manifest(stake)
     return {
         **asdict(point),
@@ -138,18 +143,18 @@ def _profits(point: Point, stake: int, strategy: Strategy, seeds: Sequence[int])
     return [play(point, stake, strategy, seed).profit for seed in seeds]
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return a mean and half of its interval."""
+def _interval(values: Sequence[float], error: float) -> tuple[float, float]:
+    """Return a mean and half of its interval, which misses the true one with chance `error`."""
     if len(values) < 2:
         return values[0], 0.0
-    z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    z = statistics.NormalDist().inv_cdf(1 - error / 2)
     return statistics.mean(values), z * statistics.stdev(values) / len(values) ** 0.5
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures that the documents give; profits in wrong rounds, each worth its reward and sabotage."""
     edge, former = ([row for row in rows if row["accepted"] is accepted] for accepted in (True, False))
-    mean, half = _interval([row["profit"] / row["worth"] for row in edge])
+    mean, half = _interval([row["profit"] / row["worth"] for row in edge], 1 - CONFIDENCE)
     return {
         "points": len(edge),
         "runs": sum(row["runs"] + len(row["trials"]) for row in rows),

@@ -49,9 +49,12 @@ WORKERS = 3
 STAKE = 20_000
 """A verifier's: ten bonds."""
 
-NETWORK = Network(notice=(5, 15), poll=100)
-LONG = {"verdict": 3000, "opening": 1500, "reveal": 1500, "clock": 2500}
-"""Windows in which several rounds can open while one is judged."""
+NETWORK = Network(notice=(5, 15), poll=150)
+WINDOWS = (
+    {"verdict": 300, "opening": 100, "reveal": 100, "clock": 400, "silence": 1500},
+    {"verdict": 1000, "opening": 400, "reveal": 400, "clock": 600, "silence": 3000},
+)
+"""Short ones of a round or two, and such in which several rounds can open while one is judged."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Point:
             audit_rate=self.rate, min_verifiers=self.promised, max_verifiers=self.places, colluding=self.colluding,
             escrow_rounds=self.escrow, sabotage=self.sabotage, slash_grades=(self.grade, PPM(MILLION)),
             worker_stake=stake, verifier_stake=STAKE, accuser_bond=STAKE // 10, fee_per_step=10,
-            **(LONG if self.is_long else {}),
+            **WINDOWS[self.is_long],
         )  # fmt: skip
         return dataclasses.replace(rules, seed=tagged("rings", integer(seed)))
 
