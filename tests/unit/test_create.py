@@ -45,7 +45,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no exact form": ({"model.config.model_type": "jetmoe"}, "(called at modeling_jetmoe.py:"),
     "stall too short": ({"windows.stall": 10}, "stall must be longer than commit and twice"),
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
-    "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong rounds in a"),
+    "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong rounds until"),
     "more leaves than an opening holds": (
         {"training.max_steps": 16000, "training.leaf_every": 1}, "Opening of 16001 leaves: up to 1088092 bytes of at",
     ),
