@@ -131,10 +131,11 @@ def test_a_verifier_that_leaves_duties_undone_in_silence_goes_away_and_pays_noth
 
 
 def test_duties_hidden_behind_a_late_link_are_drawn_again() -> None:
-    late = Verifier("late", Mute(Verdict), Late(Link, 1_500))
     honest = [*(Worker(f"w{i}") for i in range(3)), Verifier("v0")]
+    hidden = honest[0].address
+    late = Verifier("late", Mute(Verdict, when=lambda body: body.worker == hidden), Late(Link, 1_500))
     world = World(
-        minimal(audit_rate=300_000, rounds=8), [*honest, late], random.Random(8), check=Invariants(honest)
+        minimal(audit_rate=600_000, rounds=8), [*honest, late], random.Random(8), check=Invariants(honest)
     )
     world.run()
     lost = {
