@@ -111,6 +111,17 @@ def rings(
 
 
 @app.command()
+def fuzz(
+    seeds: Annotated[int, typer.Option(min=1, max=1_000_000, help="Seeds, each a run or two.")] = 2400,
+    json: Json = None,
+) -> None:
+    """Hostile members who drop, alter, delay, double and invent: no honest peer pays, every run ends (15 minutes)."""
+    from benchmarks import fuzz
+
+    raise typer.Exit(fuzz.run(seeds, json))
+
+
+@app.command()
 def scale(
     peers: Annotated[str, typer.Option(help="Numbers of peers, separated by commas.")] = "100,1000,10000",
     plot: Annotated[

@@ -7,7 +7,7 @@ from libp2p.abc import INetStream
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 
-from p2p.errors import Declined, WrongReply
+from p2p.errors import REASONS, UNKNOWN, Declined, WrongReply
 from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
 from p2p.mail import OK, Kind, Mail, request_digest
 from p2p.messages import Reply
@@ -106,9 +106,8 @@ class Client:
             raise
         self._mail.counters.moved(address, "in", kind.reply, len(data) + PREFIX_BYTES)
         if reply.status != OK:
-            raise Declined(
-                f"{checksum(address)} declined {kind.name}: {reply.status[:64]}", reply.status[:64]
-            )
+            reason = reply.status if reply.status in REASONS else UNKNOWN
+            raise Declined(f"{checksum(address)} declined {kind.name}: {reason}", reason)
         return reply.body
 
     async def _stream(self, line: _Line, address: Address, info: PeerInfo) -> INetStream:

@@ -58,3 +58,15 @@ class Declined(Unavailable):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+FAULT, UNKNOWN = "Fault", "Unknown"
+"""Reasons without a class: the peer's own program failed, and any word that a peer made up."""
+
+
+def _names(kind: type[Exception]) -> set[str]:
+    return {kind.__name__}.union(*(_names(below) for below in kind.__subclasses__()))
+
+
+REASONS = frozenset({FAULT} | _names(Violation) | _names(Unavailable))
+"""What a peer may say why it does not answer; its other words reach nobody."""

@@ -17,8 +17,6 @@ REPLY_OVERHEAD = 128
 """Bytes that a Reply may have beyond its body."""
 OK = "ok"
 """Status of an answered request; every other status is the name of a reason."""
-FAULT = "Fault"
-"""Status of a request on which the peer's own program failed."""
 
 
 @dataclass(frozen=True)

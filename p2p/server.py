@@ -9,10 +9,10 @@ import trio
 from libp2p.abc import INetStream
 
 from p2p.envelope import Limits
-from p2p.errors import Overloaded
+from p2p.errors import FAULT, Overloaded
 from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
 from p2p.identity import address_of_peer
-from p2p.mail import FAULT, OK, Kind, Mail, request_digest
+from p2p.mail import OK, Kind, Mail, request_digest
 from p2p.messages import Reply
 from p2p.traffic import OTHERS
 from verification.codec import encode

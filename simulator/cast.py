@@ -132,7 +132,6 @@ class Actor:
             Amount(stake or least),
             speed * SPEED,
             f"/toy/{name}",
-            Millis(0),
         )
         self.address = self.me.address
         self.behaviours = behaviours

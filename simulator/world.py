@@ -4,7 +4,6 @@ Every delay, loss and repetition is drawn from one seeded generator, so a seed i
 """
 
 import copy
-import dataclasses
 import heapq
 import random
 from collections import Counter, defaultdict
@@ -153,7 +152,6 @@ class World:
 
         def up() -> None:
             actor.is_up, actor.results = True, Results()
-            actor.me = dataclasses.replace(actor.me, started=self.now)
             self._stations[actor].free_at = self.now
             self._wake(actor)
 

@@ -71,7 +71,7 @@ class Ask(Behaviour):
         if view.state.demands or len(rounds) < 2 or self._body.worker not in rounds[1].included:
             return wanted
         self.faults += 1
-        return [*wanted, Say(self._body), Say(Announce("/toy/elsewhere", Count(1)))]
+        return [*wanted, Say(self._body), Say(Announce(view.state.newest, Count(0), "/toy/elsewhere"))]
 
 
 class Spoil(WrongBytes):
@@ -142,13 +142,14 @@ def closed(kind: str, body: Any) -> Callable[[State], bool] | None:
         "Demand": lambda state: not state.is_recent(number) and state.sessions[number].watch is Watch.DONE,
         "Chunk": lambda state: state.demands[body.demand].is_met,
         "Spoiled": lambda state: (number, body.worker) in state.convicted,
+        "Announce": lambda state: state.newest > number,
     }
     return late.get(kind)
 
 
 LATE_SENDERS = {
     "Commit": "sleepy", "Attest": "sleepy", "Seal": "sleepy", "Verdict": "drowsy", "Finished": "drowsy", "Demand": "w1",
-    "Chunk": "v0", "Spoiled": "w1", "ChallengeSeal": "sleepy", "Join": "stranger",
+    "Chunk": "v0", "Spoiled": "w1", "ChallengeSeal": "sleepy", "Join": "stranger", "Announce": "w1",
 }  # fmt: skip
 
 
@@ -334,19 +335,19 @@ def vectors() -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
 
 
 def _of_a_stranger(kind: str) -> tuple[str, str]:
-    return "Refused", {"Join": "the account holds", "Demand": "the account holds"}.get(kind, "")
+    return "Refused", dict.fromkeys(("Join", "Demand"), "no account").get(kind, "")
 
 
 def _other(body: Any) -> Any:
     """Return another body for the same place; None where a place leaves no choice."""
     fixed = (
         "round",
+        "lapse",
         "worker",
         "work",
         "dispute",
         "level",
         "demand",
-        "sequence",
         "accused",
         "low",
         "high",

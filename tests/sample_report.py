@@ -13,6 +13,7 @@ from verification.report.schema import (
     InputReport,
     KernelsReport,
     ListReport,
+    LogReport,
     MoneyReport,
     MoveReport,
     PeerReport,
@@ -47,7 +48,7 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
     history = tuple(_round(number, names, checkers, culprit) for number in range(rounds))
     peers = tuple(_peer(name, history, culprit) for name in names + checkers)
     return Report(
-        schema_version=3,
+        schema_version=4,
         run=digest("run"),
         manifest_digest=digest("manifest"),
         created_at_ms=1_700_000_000_000,
@@ -76,6 +77,7 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
             " q;Vxa$ J3mw&ktT pQ\nz!hB  eoRd,u'cZ",
             "\nWhat is the matter, sir? I will not speak\nThe son of the contrary to the streets.",
         ),
+        left_out=0,
         result=_result(culprit, rounds),
     )
 
@@ -88,7 +90,10 @@ def _result(culprit: str, rounds: int) -> ResultReport:
             "Every other audited round was reproduced bit for bit.",
         )
         return ResultReport(
-            True, sentence, facts, (f"{culprit} (skip-steps) lost 19\u202f000: an audit found it",)
+            True,
+            sentence,
+            facts,
+            (f"{culprit} lost 19\u202f000, proven by what it signed: an audit found it",),
         )
     return ResultReport(True, f"The swarm trained {rounds} rounds; every audit passed.", (), ())
 
@@ -143,6 +148,7 @@ def _peer(name: str, history: tuple[RoundReport, ...], culprit: str) -> PeerRepo
         excluded_in_round=CHEAT_ROUND + 1 if guilty else None,
         stake_history=points,
         kernels=_kernels(name),
+        log=LogReport(40 * len(history), 0, digest("state", len(history))) if name != "verifier-2" else None,
     )
 
 
@@ -211,7 +217,7 @@ def _dispute(culprit: str, checker: str) -> DisputeReport:
 def _penalties(culprit: str) -> tuple[PenaltyReport, ...]:
     reason = f"inner step of round {CHEAT_ROUND}: the law computes another value than the accused claimed"
     parts = (STAKE // 10, STAKE // 20, STAKE // 20)
-    return (PenaltyReport(1_700_000_033_480, CHEAT_ROUND + 1, address(culprit), reason, *parts),)
+    return (PenaltyReport(1_700_000_033_480, CHEAT_ROUND + 1, address(culprit), reason, "proof", *parts),)
 
 
 def _traffic(names: list[str]) -> tuple[TrafficReport, ...]:

@@ -174,12 +174,18 @@ def demand(
 
 @app.command()
 def verify(
-    evidence: Annotated[Path, typer.Argument(help="A file of a run's evidence folder.")],
+    evidence: Annotated[
+        list[Path], typer.Argument(help="Files of evidence, or folders of them, or of runs.")
+    ],
+    run: Annotated[
+        Path | None, typer.Option(help="A run's folder: what rests on its ledger is checked against that.")
+    ] = None,
 ) -> None:
-    """Check a conviction offline: signed words, the one node, its inputs. Status 0 if it holds, else 1."""
-    from trainer.commands.verify import check_file
+    """Check convictions: signed words, the one node, its inputs. Status 0 if each holds, 3 if one rests on a ledger
+    that was not given, 1 if one is refused."""
+    from trainer.commands.verify import check_files
 
-    raise typer.Exit(check_file(evidence))
+    raise typer.Exit(check_files(evidence, run))
 
 
 def _tell(line: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from verification.report.words import one_line
 from verification.units import Millis
 
 Event = dict[str, Any]
@@ -50,7 +51,8 @@ class EventLog:
         self._file.write(json.dumps({"at": at, "peer": self._peer, "kind": kind, **fields}) + "\n")
         self._file.flush()
         if kind in TOLD:
-            self._tell(" ".join([kind, *(f"{name}={value}" for name, value in fields.items())]))
+            # Others' words are among them: nothing of these may steer a terminal or begin a line of its own.
+            self._tell(one_line(" ".join([kind, *(f"{name}={value}" for name, value in fields.items())])))
 
     def close(self) -> None:
         """Close the file."""
@@ -66,17 +68,20 @@ def _open_private(path: Path) -> int:
 
 def read_events(path: Path) -> Iterator[Event]:
     """Yield a file's events in order; a line that a crash cut short is left out."""
+    return (event for event in read_lines(path) if event)
+
+
+def read_lines(path: Path) -> Iterator[Event]:
+    """Yield the event of each of a file's lines, an empty one for a line that nobody can read."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            event = read_event(line)
-            if event is not None:
-                yield event
+            yield read_event(line) or {}
 
 
 def read_event(line: str) -> Event | None:
-    """Return the event in a line, None where a crash has cut it short."""
+    """Return the event in a line; None where a crash has cut it short, and for what nobody can read."""
     try:
         event = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # numbers of thousands of digits and deep nesting too
         return None
     return event if isinstance(event, dict) and {"at", "peer", "kind"} <= event.keys() else None

@@ -156,6 +156,9 @@ def process_reveal(state: State, said: Said[Reveal], now: Now) -> list[Effect]:
         raise Refused("the sender has no verdict to reveal here")
     if session.watch not in (Watch.REVEAL, Watch.DONE):
         raise Refused("verdicts are revealed after the workers have opened")
+    steps = state.rounds[body.work].assignments[body.worker].steps
+    if len(body.digests) != len(leaf_steps(steps, state.manifest.work.leaf_every)):
+        raise BadEvidence("the reveal does not have the leaves that the assignment gives")
     if blind_of(state.run, sender, body.round, body) != session.verdicts[key]:
         raise BadEvidence("the reveal does not open the verdict")
     session.reveals[key] = body

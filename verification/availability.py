@@ -12,7 +12,7 @@ from verification.rounds import get_round
 from verification.state import Demanded, Phase, Standing, State, Watch
 from verification.statements import Chunk, Demand, Said
 from verification.tensors import Bundle, Tensor, bundle_of_root, digest_of_rows, row_paths, tensor_digest
-from verification.units import NOTHING, Address, Count, Digest, Millis, Round
+from verification.units import NOTHING, Address, Amount, Count, Digest, Millis, Round
 
 
 def process_demand(state: State, said: Said[Demand], now: Now) -> list[Effect]:
@@ -40,6 +40,8 @@ def process_demand(state: State, said: Said[Demand], now: Now) -> list[Effect]:
 def process_chunk(state: State, said: Said[Chunk], now: Now) -> list[Effect]:
     """Check a chunk against the commitment; the first to show it is paid, and all attesters are free. (SPEC.md 4.13)
 
+    Half of the price is burned, or a demand that its own sender answers would cost nothing.
+
     Raises Refused for strangers and what is not demanded, BadEvidence for another chunk.
     """
     sender, body = said.sender, said.body
@@ -50,9 +52,11 @@ def process_chunk(state: State, said: Said[Chunk], now: Now) -> list[Effect]:
     commit = state.rounds[demand.round].commits[demand.worker]
     verify(demand.seed, commit.contribution.digest, body)
     demand.is_met = True
-    price, demand.price = demand.price, NOTHING
-    credit(state, sender, price)
-    effects: list[Effect] = [Paid(sender, price, Payment.CHUNK)] if price else []
+    paid, burned = Amount(demand.price // 2), Amount(demand.price - demand.price // 2)
+    demand.price = NOTHING
+    credit(state, sender, paid)
+    state.burned = Amount(state.burned + burned)
+    effects: list[Effect] = [Paid(sender, paid, Payment.CHUNK)] if paid else []
     for holder in holders(state, demand.round, demand.worker):
         effects += settle_debt(state, state.members[holder], ChunkDebt(demand.number))
     return effects

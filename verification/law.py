@@ -12,7 +12,7 @@ from verification.effects import Effect
 from verification.errors import Refused
 from verification.executor import Executor, Now
 from verification.manifest import Manifest, cost_of_round, run_id
-from verification.state import Stage, State
+from verification.state import Stage, Standing, State
 from verification.statements import (
     Announce,
     Answer,
@@ -116,7 +116,8 @@ def advance(state: State, now: Millis) -> list[Effect]:
 
 
 def _check_place(state: State, said: Said[Body]) -> None:
-    """Refuse what is signed for another chain, run or head, or says a second thing in one place. (SPEC.md 3.2)"""
+    """Refuse what is signed for another chain, run or head, or says a second thing in one place, or begins something
+    for an excluded member. (SPEC.md 3.2, 3.7)"""
     if said.run != (state.chain, state.run):
         raise Refused("the statement belongs to another chain or run")
     if said.statement.head != head_of(state, said.body.round):
@@ -125,6 +126,9 @@ def _check_place(state: State, said: Said[Body]) -> None:
         raise Refused("the sender has spoken in this slot already")
     if state.stage is Stage.ENDED and not isinstance(said.body, Withdraw):
         raise Refused("the run has ended")
+    member = state.members.get(said.sender)
+    if said.body.begins and member is not None and member.standing is Standing.EXCLUDED:
+        raise Refused("the sender is excluded: it may only end what is open")
 
 
 Handler = Callable[[State, Said[Any], Now], list[Effect]]

@@ -63,17 +63,18 @@ def require_place(state: State, sender: Address, body: Join, now: Millis) -> Non
 
 
 def process_announce(state: State, said: Said[Announce], now: Now) -> list[Effect]:
-    """Take a member's new endpoint; one that was away is active again. (SPEC.md 3.5)
+    """Take a member's new endpoint, once a round; one that was away is active again. (SPEC.md 3.5)
 
     It counts later each time, and is not waited for until it has done its part in a round. Raises Refused for
-    strangers, for an older announcement, and for a verifier whose place has gone to another.
+    strangers, for an announcement of another round than the newest or of another time away, and for a verifier whose
+    place has gone to another.
     """
     body, member = said.body, get_member(state, said.sender)
-    if body.sequence <= member.announced:
-        raise Refused("an older announcement")
+    if (body.round, body.lapse) != (state.newest, member.lapses):
+        raise Refused("an announcement of another round than the newest, or of another time away")
     if not can_return(state, member, now.time):
         raise Refused("the sender was away for long, and its place has gone to another verifier")
-    member.endpoint, member.announced = body.endpoint, body.sequence
+    member.endpoint = body.endpoint
     if member.standing is not Standing.AWAY:
         return []
     rounds_out = min(1 << min(member.lapses, 32), 2 * MOST_ROUNDS_OUT) // 2

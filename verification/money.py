@@ -12,14 +12,19 @@ from verification.units import MILLION, Address, Amount, Round
 
 
 def pay_stake(state: State, address: Address, amount: Amount) -> None:
-    """Take `amount` from an account for a stake; raises Refused when the balance is smaller."""
+    """Take `amount` from an account for a stake; raises as `require_funds`."""
     require_funds(state, address, amount)
     state.balances[address] = Amount(state.balances[address] - amount)
 
 
 def require_funds(state: State, address: Address, amount: Amount) -> None:
-    """Raise Refused when an account holds less than a stake."""
-    balance = state.balances.get(address, Amount(0))
+    """Raise Refused for an account that the run knows not, or that holds less than an amount.
+
+    Accounts are the founding's, so their number is fixed: keys alone cost nothing. (SPEC.md 3.10)
+    """
+    balance = state.balances.get(address)
+    if balance is None:
+        raise Refused("the sender has no account in this run")
     if balance < amount:
         raise Refused(f"the account holds {balance}, the stake is {amount}")
 

@@ -65,12 +65,16 @@ def cases() -> str:
 
 
 def statements() -> str:
-    """Return the kinds of statements with the rule of each."""
+    """Return the kinds of statements with the rule of each, and what bounds it."""
     rows = [
-        (kind.__name__, "round" if issubclass(kind, OfRound) else "run", _told(process))
+        (
+            kind.__name__, "round" if issubclass(kind, OfRound) else "run", _told(process),
+            kind.once.value, kind.price, "no" if kind.begins else "yes",
+        )
         for kind, process in HANDLERS.items()
-    ]
-    return _table(("kind", "of the", "what it does"), rows)
+    ]  # fmt: skip
+    head = ("kind", "of the", "what it does", "one sender says one for", "it costs", "also of the excluded")
+    return _table(head, rows)
 
 
 def operators() -> str:

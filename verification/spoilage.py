@@ -35,6 +35,8 @@ def fault(commit: Commit, outputs: Sequence[Sized], shown: Spoiled) -> Cause:
     if address(shown.size, shown.chunks) != commit.contribution.blob:
         raise BadEvidence("the commitment names other bytes")
     if shown.size != encoded_size(outputs):
+        if shown.data:
+            raise BadEvidence("of another size the bytes themselves show nothing")
         return Cause.SPOILED_SIZE
     if len(shown.data) != shown.size or chunks_root(shown.data) != shown.chunks:
         raise BadEvidence("these are not the bytes that the commitment names")

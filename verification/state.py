@@ -117,7 +117,6 @@ class Member:
     owes: dict[Debt, Millis] = field(default_factory=dict)
     convictions: int = 0
     missed: int = 0
-    announced: int = -1
     rewards: Amount = NOTHING
     slashed: Amount = NOTHING
 
@@ -324,6 +323,11 @@ class State:
     def current(self) -> RoundState:
         """The newest round; IndexError while the run gathers members."""
         return self.rounds[-1]
+
+    @property
+    def newest(self) -> Round:
+        """The number of the newest round or draining session, 0 before the first. (SPEC.md 3.5)"""
+        return Round(max(0, len(self.rounds) - 1, next(reversed(self.sessions), 0)))
 
     def is_recent(self, number: Round) -> bool:
         """Return whether a round is one of the last, whose inputs every member still holds."""

@@ -4,6 +4,7 @@ Two statements of one author contradict each other only if all five are equal an
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import ClassVar, Generic, TypeVar, get_args
 
@@ -22,6 +23,25 @@ MAX_ENTRIES = 64
 """Digests in one list of a dispute (SPEC.md 6.3)."""
 
 
+class Once(StrEnum):
+    """For what one sender says a kind of statement once: nothing is said without bound. (SPEC.md 3.10)
+
+    `verification.bounds` counts each of them.
+    """
+
+    RUN = "a run"
+    ROUND = "a round or session"
+    LAPSE = "a round or session, and a time away"
+    WORK = "a worker's round"
+    SEAL = "a seal"
+    LIST = "a list that a dispute waits for"
+    POINT = "a list of a dispute"
+    DISPUTE = "a dispute"
+    CONTRIBUTION = "a contribution"
+    DEMAND = "a demand"
+    CONVICT = "a convict"
+
+
 class Placed:
     """What may be said: a body that knows its place, its round and a slot within it. (SPEC.md 3.2)
 
@@ -30,6 +50,15 @@ class Placed:
 
     limit: ClassVar[int] = codec.MAX_MESSAGE
     """Bytes that an encoded body may have."""
+
+    once: ClassVar[Once]
+    """For what a sender says it once."""
+
+    begins: ClassVar[bool] = False
+    """Whether it begins something, so that the excluded may not say it; what ends something they may. (SPEC.md 3.7)"""
+
+    price: ClassVar[str] = ""
+    """What it costs its sender, for people."""
 
     @property
     def slot(self) -> str:
@@ -92,6 +121,10 @@ class Join(OfRun):
     tip: Digest
     endpoint: str
 
+    once = Once.RUN
+    begins = True
+    price = "its stake"
+
     def __post_init__(self) -> None:
         if self.role not in (WORKER, VERIFIER):
             raise ValueError("role must be worker or verifier")
@@ -100,11 +133,14 @@ class Join(OfRun):
 
 
 @dataclass(frozen=True)
-class Announce(OfRun):
-    """A member is (back) at `endpoint`; `sequence` grows with every announcement."""
+class Announce(OfRound):
+    """A member is (back) at `endpoint`: said in the newest round or draining session, after `lapse` times away."""
 
+    lapse: Count
     endpoint: str
-    sequence: Count
+
+    once = Once.LAPSE
+    begins = True
 
     def __post_init__(self) -> None:
         if len(self.endpoint) > 512:
@@ -112,7 +148,7 @@ class Announce(OfRun):
 
     @property
     def slot(self) -> str:
-        return self.at(self.sequence)
+        return self.at(self.lapse)
 
 
 @dataclass(frozen=True)
@@ -125,6 +161,8 @@ class Commit(OfRound):
     norm: Count
     carried: Digest
 
+    once = Once.ROUND
+
 
 @dataclass(frozen=True)
 class Attest(OfRound):
@@ -132,12 +170,16 @@ class Attest(OfRound):
 
     held: tuple[Address, ...]
 
+    once = Once.ROUND
+
 
 @dataclass(frozen=True)
 class Seal(OfRound):
     """A member computed this next state from the round's included contributions."""
 
     state: BundleRef
+
+    once = Once.ROUND
 
 
 @dataclass(frozen=True)
@@ -148,6 +190,8 @@ class Verdict(OfRound):
     worker: Address
     blind: Digest
 
+    once = Once.WORK
+
     @property
     def slot(self) -> str:
         return self.at(self.work, self.worker)
@@ -157,6 +201,8 @@ class Verdict(OfRound):
 class Finished(OfRound):
     """A verifier has no further verdict for session `round`."""
 
+    once = Once.ROUND
+
 
 @dataclass(frozen=True)
 class Opening(OfRound):
@@ -164,6 +210,8 @@ class Opening(OfRound):
 
     digests: tuple[Digest, ...]
     salts: tuple[Digest, ...]
+
+    once = Once.ROUND
 
 
 @dataclass(frozen=True)
@@ -176,6 +224,8 @@ class Reveal(OfRound):
     contribution: Digest
     salt: Digest
 
+    once = Once.WORK
+
     @property
     def slot(self) -> str:
         return self.at(self.work, self.worker)
@@ -187,12 +237,18 @@ class Link(OfRound):
 
     link: Digest
 
+    once = Once.ROUND
+
 
 @dataclass(frozen=True)
 class ChallengeSeal(OfRound):
     """A member contests the next state that `accused` sealed; the poster's own seal is the claim against it."""
 
     accused: Address
+
+    once = Once.SEAL
+    begins = True
+    price = "a bond, if it is wrong"
 
     @property
     def slot(self) -> str:
@@ -206,6 +262,8 @@ class Answer(OfRound):
     low: Count
     high: Count
     entries: tuple[Digest, ...]
+
+    once = Once.LIST
 
     @property
     def slot(self) -> str:
@@ -223,6 +281,8 @@ class Trace(OfExecution):
     outputs: tuple[Digest, ...]
     entries: tuple[Digest, ...]
 
+    once = Once.LIST
+
 
 @dataclass(frozen=True)
 class NodeList(OfExecution):
@@ -231,6 +291,8 @@ class NodeList(OfExecution):
     low: Count
     high: Count
     entries: tuple[Digest, ...]
+
+    once = Once.LIST
 
     @property
     def slot(self) -> str:
@@ -244,6 +306,8 @@ class Point(OfRun):
     dispute: Count
     level: Count
     index: Count
+
+    once = Once.POINT
 
     @property
     def slot(self) -> str:
@@ -262,6 +326,8 @@ class Mismatch(OfRun):
     output: Count
     digest: Digest
     path: tuple[Digest, ...]
+
+    once = Once.DISPUTE
 
     @property
     def slot(self) -> str:
@@ -289,6 +355,7 @@ class Evidence(OfRun):
     dispute: Count
     inputs: tuple[NodeInput, ...]
 
+    once = Once.DISPUTE
     limit = MAX_STATEMENT
 
     @property
@@ -301,6 +368,10 @@ class Demand(OfRound):
     """Someone pays to see a chunk, drawn by the ledger, of a contribution that members attested."""
 
     worker: Address
+
+    once = Once.CONTRIBUTION
+    begins = True
+    price = "`chunk_price`, half of it for good"
 
     @property
     def slot(self) -> str:
@@ -322,6 +393,7 @@ class Chunk(OfRun):
     row: tuple[Digest, ...]
     path: tuple[Digest, ...]
 
+    once = Once.DEMAND
     limit = MAX_STATEMENT
 
     @property
@@ -341,6 +413,8 @@ class Spoiled(OfRound):
     chunks: Digest
     data: bytes
 
+    once = Once.CONTRIBUTION
+    begins = True
     limit = MAX_STATEMENT
 
     @property
@@ -355,6 +429,9 @@ class Contradiction(OfRun):
     first: bytes
     second: bytes
 
+    once = Once.CONVICT
+    begins = True
+
     @property
     def slot(self) -> str:
         return self.at(tagged("contradiction", self.first, self.second))
@@ -364,11 +441,7 @@ class Contradiction(OfRun):
 class Withdraw(OfRun):
     """A member takes its stake and matured rewards after the run has ended."""
 
-    sequence: Count
-
-    @property
-    def slot(self) -> str:
-        return self.at(self.sequence)
+    once = Once.RUN
 
 
 Body = (

@@ -223,6 +223,20 @@ async def test_a_handler_that_raises_declines_and_the_host_lives(fault, reason):
         assert await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
 
 
+async def test_a_peer_s_own_word_for_why_it_declines_reaches_nobody():
+    """Its status once went to the terminal of whoever had asked, escape sequences and all."""
+    made_up = type("\x1b[2J\nended ok", (Refused,), {})
+    async with two() as (alice, bob):
+
+        async def fail(sender, body):
+            raise made_up("")
+
+        bob.register(Kind("fail", 10, 10), fail)
+        with pytest.raises(Declined, match=r"declined fail: Unknown$") as caught:
+            await alice.request(bob.address, Kind("fail", 10, 10), b"", 2.0)
+        assert caught.value.reason == "Unknown"
+
+
 async def test_an_answer_that_breaks_a_rule_is_counted_against_its_author():
     async with two() as (alice, bob):
         with pytest.raises(Oversized):

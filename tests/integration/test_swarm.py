@@ -23,6 +23,7 @@ from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
 from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, places, swarm
 from tests.tiny import make_run
 from trainer.commands.demand import run_demand
+from trainer.commands.ending import Cheat, checks
 from trainer.commands.report import make_executor, read_report, write_report
 from trainer.commands.verify import LazyExecutor
 from trainer.folder import RunFolder
@@ -134,7 +135,10 @@ def test_cheats_are_convicted_where_they_cheated_and_by_their_own_words(tmp_path
     assert {address for address, m in state.members.items() if m.slashed} == set(convicts.values())
     report = write_report(folder)
     assert report.result.ok
-    assert len(report.result.cheats) == len(names)
+    told = {signing.checksum(convicts[name]): Cheat((name,), 1) for name in names}
+    found = checks(report, told)
+    assert [line for holds, line in found if not holds] == []
+    assert len(report.result.lost) == len(names)
     check_evidence(folder, {"output", "contradiction"}, set(convicts.values()))
 
 

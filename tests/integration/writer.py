@@ -1,4 +1,4 @@
-"""A process that writes to a ledger: announces itself again and again, one line on stdout per acknowledgement."""
+"""A process that writes to a ledger: one account after another joins, one line on stdout per acknowledgement."""
 
 import hashlib
 import sys
@@ -8,21 +8,19 @@ from simulator.toy import ToyExecutor
 from verification import law
 from verification.digest import ZERO
 from verification.ledger.local import LocalLedger
-from verification.statements import Announce, Join, make_statement, sign_statement
+from verification.statements import Join, make_statement, sign_statement
 from verification.units import Amount, Count
 
 
 def main(path: str, name: str, count: int) -> None:
-    """Join, say so, wait for a line on stdin, then announce `count` times."""
-    secret = hashlib.sha256(name.encode()).digest()
+    """Say that the ledger is open, wait for a line on stdin, then let `count` accounts join."""
     ledger = LocalLedger(Path(path), ToyExecutor())
     state = ledger.state
-    join = Join("worker", Amount(10_000), Count(1), ZERO, f"/toy/{name}")
-    ledger.submit(sign_statement(secret, make_statement(state.chain, state.run, law.GENESIS_HEAD, join)))
-    print("joined", flush=True)
+    print("open", flush=True)
     sys.stdin.readline()
     for number in range(count):
-        body = Announce(f"/toy/{name}/{number}", Count(number))
+        secret = hashlib.sha256(f"{name}/{number}".encode()).digest()
+        body = Join("worker", Amount(10_000), Count(1), ZERO, f"/toy/{name}/{number}")
         ledger.submit(sign_statement(secret, make_statement(state.chain, state.run, law.GENESIS_HEAD, body)))
         print(f"said {number}", flush=True)
     ledger.close()

@@ -1,14 +1,15 @@
 """Honest peers at one table with a worker and a verifier that may say anything; nothing waits, nothing is delayed."""
 
 import copy
-import dataclasses
+from collections import Counter
+from collections.abc import Mapping
 
 from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.memory import Clock, MemoryLedger
 from simulator.toy import START, minimal
 from trainer.rounds.cheats import conduct_named
-from verification import law
+from verification import bounds, law
 from verification.adversaries import Forge, Throw
 from verification.digest import ZERO
 from verification.errors import Violation
@@ -19,8 +20,9 @@ from verification.honest.actions import (
 from verification.honest.decide import needed_rounds
 from verification.ledger.log import Genesis
 from verification.manifest import cost_of_round
-from verification.state import Phase, Stage, State, open_questions, total_money
-from verification.units import Address, Amount, Millis
+from verification.state import Member, Phase, Stage, Standing, State, open_questions, total_money
+from verification.statements import Body, Said, open_statement
+from verification.units import Address, Amount, Millis, Round
 
 STEP = 40
 """Milliseconds after which honest peers act again: less than a quarter of the shortest window."""
@@ -47,6 +49,8 @@ class Arena:
         self.blobs.put(START)
         self.refused = 0
         self.said: list[bytes] = []
+        self.accounts = len(balances) + 1
+        self.spoken: Counter[tuple[Address, type[Body], Round | None]] = Counter()
         self.asleep: set[Address] = set()
         self.invariants = Invariants(self.honest)
 
@@ -71,7 +75,20 @@ class Arena:
             assert self.state == before
             return False
         self.said.append(data)
-        return len(self.ledger.log) > length
+        if len(self.ledger.log) == length:
+            return False
+        self.count(before.members, open_statement(data))
+        return True
+
+    def count(self, before: Mapping[Address, Member], said: Said[Body]) -> None:
+        """Check that what was admitted is within its bound, and that no excluded member begins anything."""
+        kind, about = type(said.body), bounds.subject(self.state, said.body)
+        self.spoken[said.sender, kind, about] += 1
+        assert about is None or about <= self.state.newest
+        most = bounds.most(kind, self.state.manifest, self.accounts)
+        assert self.spoken[said.sender, kind, about] <= most, f"{kind.__name__} without bound"
+        member = before.get(said.sender)
+        assert not (kind.begins and member is not None and member.standing is Standing.EXCLUDED)
 
     def act(self, actor: Actor) -> bool:
         """Let an actor do once what it wants; returns whether anything came of it."""
@@ -95,7 +112,6 @@ class Arena:
     def kill(self, actor: Actor) -> None:
         """Let an actor start again with its key and its journal, and nothing else."""
         actor.results = Results()
-        actor.me = dataclasses.replace(actor.me, started=self.now)
         actor.crashes += 1
 
     def pass_time(self, duration: int) -> None:

@@ -199,7 +199,7 @@ class LawMachine(RuleBasedStateMachine):
             hint = KINDS_HINTS[kind][field.name]
             if hint in pools:
                 values[field.name] = draw(st.sampled_from(pools[hint]))
-            elif field.name in ("dispute", "demand", "level", "index", "sequence"):
+            elif field.name in ("dispute", "demand", "level", "index"):
                 values[field.name] = draw(st.integers(0, 4))
             elif hint == tuple[Address, ...]:
                 values[field.name] = tuple(draw(st.lists(st.sampled_from(people), max_size=3)))

@@ -175,7 +175,7 @@ FORGERIES = {
         "another peer's",
     ),
     "another run": (lambda: changed("noise", manifest=minimal(rounds=9)), "another run's"),
-    "another place": (lambda: changed("noise", place="prologue"), "another part"),
+    "another place": (lambda: changed("noise", place="prologue"), "not the run's"),
     "no place": (lambda: changed("noise", place=""), "no place"),
     "an unknown place": (lambda: changed("noise", place="nowhere"), "no such"),
     "a place beside words": (lambda: changed("equivocate", place="prologue"), "no place"),

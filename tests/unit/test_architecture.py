@@ -327,6 +327,12 @@ CONTRACTS = [
         "import trainer.peer.policy",
         "trainer.peer.rogue",
     ),
+    (
+        "the report knows no adversaries",
+        "verification/report/build.py",
+        "import verification.economics",
+        "verification.adversaries.playbook",
+    ),
 ]
 """(contract, module, what it imports, what that one then must not import)"""
 

@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def test_a_demand_is_shown_and_the_price_goes_to_who_showed_it(run: Run) -> None:
+def test_a_demand_is_shown_and_half_of_the_price_goes_to_who_showed_it(run: Run) -> None:
     payer, server = run.actors[2], run.actors[1]
     before = run.ledger.state.balances[server.address]
     found = demand(run.ledger, payer.secret, choose(run.ledger.state, 1, run.actors[0].address))
@@ -71,8 +71,10 @@ def test_a_demand_is_shown_and_the_price_goes_to_who_showed_it(run: Run) -> None
     assert shown is not None
     assert shown[0] == server.address
     assert len(waits) == 1
-    assert run.ledger.state.balances[server.address] == before + 100
-    assert outcome(run.ledger.state, found, shown, run.names).startswith("shown by w1, which got the 100: ")
+    assert run.ledger.state.balances[server.address] == before + 50
+    assert outcome(run.ledger.state, found, shown, run.names).startswith(
+        "shown by w1, which got 50 of the 100: "
+    )
     assert (
         demand(run.ledger, payer.secret, choose(run.ledger.state, 1, found.worker)) is found
     )  # known, not paid again

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.commands.swarm_view import Tail
-from trainer.events import EventLog, read_events
+from trainer.events import EventLog, read_events, read_lines
 from verification.units import Millis
 
 NOW = Millis(1_700_000_000_000)
@@ -61,6 +61,24 @@ def test_a_line_that_is_no_event_is_left_out(tmp_path: Path) -> None:
     path.write_text('5\n[]\n{"kind": "started"}\n\n')
     write(path, "started")
     assert kinds(path) == ["started"]
+
+
+@pytest.mark.parametrize("line", ["1" * 6_000, "[" * 100_000, '{"at": ' + "1" * 6_000 + "}", "nul", "\x00"])
+def test_a_line_that_no_reader_can_take_is_an_empty_event(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "peer.jsonl"
+    path.write_text(line + "\n")
+    write(path, "started")
+    assert [event.get("kind") for event in read_lines(path)] == [None, "started"]
+    assert kinds(path) == ["started"]
+
+
+def test_what_a_person_is_told_is_one_clean_line(tmp_path: Path) -> None:
+    """A peer's word cleared the terminal, and forged a line of its own."""
+    told: list[str] = []
+    log = EventLog(tmp_path / "peer.jsonl", "0xa", told.append)
+    log.write(NOW, "dropped", source="0xb", reason="\x1b[2J\nended digest=\u202eff\r\x07")
+    log.close()
+    assert told == ["dropped source=0xb reason=·[2J ended digest=·ff··"]
 
 
 def test_a_tail_gives_each_line_once_and_waits_for_its_end(tmp_path: Path) -> None:

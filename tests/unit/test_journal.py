@@ -12,7 +12,7 @@ from verification.digest import tagged
 from verification.errors import UserError
 from verification.signing import checksum
 from verification.statements import Attest, Body, Finished, Verdict, Withdraw, open_statement
-from verification.units import Count, Round
+from verification.units import Round
 
 ALICE, BOB = (Identity(bytes([number]) * 32) for number in (1, 2))
 RUN, HEAD = tagged("run"), tagged("head")
@@ -71,8 +71,7 @@ OTHER_PLACES: dict[str, Body] = {
     "slot": Finished(Round(3)),
     "worker within a slot": Verdict(Round(3), Round(3), ALICE.address, HEAD),
     "other worker within a slot": Verdict(Round(3), Round(3), BOB.address, HEAD),
-    "sequence": Withdraw(Count(0)),
-    "next sequence": Withdraw(Count(1)),
+    "run": Withdraw(),
 }
 
 

@@ -35,7 +35,7 @@ from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
 from verification.sizes import AROUND
 from verification.statements import Opening
-from verification.units import Address, Amount, Count, Digest, Millis, Round
+from verification.units import Address, Amount, Count, Digest, Round
 
 ACTION = actions.FetchState(Round(0))
 
@@ -55,7 +55,7 @@ def make_peer(folder: RunFolder) -> Peer:
     return Peer(config, read_genesis(folder.ledger), events)
 
 
-ME = Me(Address(bytes(20)), bytes(32), "worker", Amount(1), 1, "", Millis(0))
+ME = Me(Address(bytes(20)), bytes(32), "worker", Amount(1), 1, "")
 
 
 def reasons(folder: RunFolder) -> list[str]:

@@ -12,7 +12,9 @@ import pytest
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import minimal
 from simulator.world import World
+from trainer.commands.ending import Cheat, checks
 from trainer.rounds.cheats import conduct_named
+from verification.adversaries import Withhold
 from verification.effects import DisputeEnded
 from verification.report.build import build_report
 from verification.report.encoding import to_json
@@ -173,6 +175,7 @@ def test_traffic_adds_up_over_restarts() -> None:
 
 
 SAID = {"products": ["int16"], "compiled": True, "refused": "", "over_float32": 0.5}
+EARLIER = KernelsReport(("float64",), True, "", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +185,10 @@ SAID = {"products": ["int16"], "compiled": True, "refused": "", "over_float32": 
         ({"over_float32": None}, KernelsReport(("int16",), True, "", None)),
         ({"over_float32": math.inf}, KernelsReport(("int16",), True, "", None)),
         ({"refused": "x" * 5000}, KernelsReport(("int16",), True, "x" * 400, 0.5)),
-        ({"products": "int16"}, None),
-        ({"products": [7]}, None),
-        ({"compiled": "yes"}, None),
-        ({"refused": None}, None),
+        ({"products": "int16"}, EARLIER),
+        ({"products": [7]}, EARLIER),
+        ({"compiled": "yes"}, EARLIER),
+        ({"refused": None}, EARLIER),
         ({"peer": "0xother"}, None),
     ],
 )
@@ -212,25 +215,132 @@ def change(events: Logs, name: str, kind: str, **fields: Any) -> Logs:
     return {**events, name: kept}
 
 
-def test_the_result_is_good_only_when_everything_is() -> None:
+def cheats_of(events: Logs, **names: str) -> dict[str, Cheat]:
+    """Return which peers were told to play what, by account."""
+    return {events[name][0]["peer"]: Cheat((cheat,), 2) for name, cheat in names.items()}
+
+
+def shortfalls(report: Report, told: dict[str, Cheat]) -> list[str]:
+    """Return what a run of one's own peers should have shown and did not."""
+    return [line for holds, line in checks(report, told) if not holds]
+
+
+def test_the_result_is_the_ledger_s_whatever_peers_say() -> None:
     world = played("skip-steps")
     events = logs(world, "skip-steps")
     result = report_of(world, events).result
     assert result.ok
-    assert "; the cheat was caught and slashed." in result.sentence
-    assert "all 2 honest peers ended on state abababababababab" in result.facts
+    assert result.sentence == "The swarm trained 5 rounds to one state; 1 peer lost stake by proof."
+    assert result.facts[1].startswith("3 members signed the last state, ")
+    assert result.lost[0].startswith("cheat lost ")
+    assert ", proven by what it signed: inner step of round 2: " in result.lost[0]
+    for changed in (
+        {}, change(events, "honest", "ended", digest="cd" * 32), change(events, "cheat", "started", cheat="none"),
+        change(events, "honest", "started", cheat="noise"),
+    ):  # fmt: skip
+        again = report_of(world, changed).result
+        assert (again.ok, again.sentence, again.facts) == (result.ok, result.sentence, result.facts)
+
+
+def test_a_peer_that_only_fell_silent_is_told_from_one_that_is_proven_wrong() -> None:
+    actors: list[Actor] = [Worker("gone", Withhold()), Worker("w0"), Worker("w1"), Verifier("v0")]
+    world = World(minimal(audit_rate=MILLION), actors, random.Random(3))
+    world.run()
+    report = report_of(world, {})
+    assert {(entry.peer, entry.ground) for entry in report.penalties} == {
+        (checksum(actors[0].address), "silence")
+    }
+    assert report.result.ok
+    assert report.result.sentence.endswith("; 1 peer lost stake by silence.")
+    assert "for silence: did not open its leaves" in report.result.lost[0]
+
+
+def test_the_demo_s_ending_is_good_only_when_everything_is() -> None:
+    world = played("skip-steps")
+    events = logs(world, "skip-steps")
+    told = cheats_of(events, cheat="skip-steps")
+    assert shortfalls(report_of(world, events), told) == []
+    agreed = "all 2 honest peers ended on state abababababababab"
+    assert agreed in [line for _, line in checks(report_of(world, events), told)]
     for name in ("honest", "verifier"):
-        assert not report_of(world, change(events, name, "ended", digest="cd" * 32)).result.ok
-        assert not report_of(world, change(events, name, "ended")).result.ok
-    assert report_of(world, change(events, "cheat", "ended")).result.ok
-    innocent = report_of(world, change(events, "cheat", "started", cheat="none")).result
-    assert (innocent.ok, innocent.sentence) == (False, "The run fell short: honest peers lost stake: cheat.")
-    liar = report_of(world, change(events, "honest", "started", cheat="noise")).result
-    assert "honest (noise) cheated and was not caught" in liar.facts
-    lazy = report_of(world, change(events, "honest", "started", cheat="never-commit", cheat_from=2)).result
-    assert "honest (never-commit) cheated and was paid for 3 rounds" in lazy.facts
-    slow = report_of(world, change(events, "honest", "started", cheat="dawdle")).result
-    assert (slow.ok, slow.cheats[1][:31]) == (True, "honest (dawdle) harmed nobody: ")
+        assert shortfalls(report_of(world, change(events, name, "ended", digest="cd" * 32)), told)
+        assert shortfalls(report_of(world, change(events, name, "ended")), told)
+    assert not shortfalls(report_of(world, change(events, "cheat", "ended")), told)
+    report = report_of(world, events)
+    assert shortfalls(report, {})[0] == "honest peers lost stake: cheat"
+    both = cheats_of(events, cheat="skip-steps", honest="noise")
+    assert shortfalls(report, both) == ["honest (noise) cheated and was not caught"]
+    lazy = cheats_of(events, cheat="skip-steps", honest="never-commit")
+    assert shortfalls(report, lazy) == ["honest (never-commit) cheated and was paid for 3 rounds"]
+    slow = [line for _, line in checks(report, cheats_of(events, cheat="skip-steps", honest="dawdle"))]
+    assert [line[:31] for line in slow if "dawdle" in line] == ["honest (dawdle) harmed nobody: "]
+
+
+FORGED: list[dict[str, Any]] = [
+    {"kind": "computed", "round": 0, "own": True, "loss": 0.001},
+    {"kind": "started", "role": "worker", "cheat": "noise", "cheat_from": 0},
+    {"kind": "ended", "round": 5, "digest": "cd" * 32},
+    {"kind": "traffic", "bytes": {"hint": [1, 1]}},
+    {"kind": "kernels", **SAID, "products": ["forged"]},
+]
+
+
+def test_one_peer_s_log_says_nothing_of_another() -> None:
+    """One file set another worker's loss to 0.001 and declared it a cheat that was not caught."""
+    world = played("skip-steps")
+    events = logs(world, "skip-steps")
+    before = report_of(world, events)
+    victim = events["honest"][0]["peer"]
+    lies = [{"at": 1, "worker": victim, **lie, "peer": victim} for lie in FORGED]
+    after = report_of(world, {**events, "verifier": [*events["verifier"], *lies]})
+    liar = peer(after, "verifier").log
+    assert liar is not None
+    assert liar.left_out == len(lies)
+    unlogged = [dataclasses.replace(entry, log=None) for entry in before.peers]
+    assert [dataclasses.replace(entry, log=None) for entry in after.peers] == unlogged
+    assert (after.rounds, after.traffic, after.result) == (before.rounds, before.traffic, before.result)
+
+
+def test_a_loss_of_another_s_work_is_not_the_worker_s_word() -> None:
+    world = played("skip-steps")
+    events = logs(world, "skip-steps")
+    own, victim = events["verifier"][0]["peer"], events["honest"][0]["peer"]
+    lie = {"at": 1, "peer": own, "kind": "computed", "round": 0, "worker": victim, "own": True, "loss": 0.001}
+    after = report_of(world, {**events, "verifier": [*events["verifier"], lie]})
+    assert {part.loss for part in after.rounds[0].contributions} == {2.0, 3.0}
+
+
+def test_two_logs_of_one_account_and_logs_of_none_count_for_nobody() -> None:
+    world = played("noise")
+    events = logs(world, "noise")
+    stranger = [{"at": 1, "peer": "0xstranger", "kind": "started"}]
+    report = report_of(world, {**events, "copy": events["honest"][:1], "stranger": stranger, "empty": []})
+    assert {entry.name for entry in report.peers} == {"cheat", "verifier", ""}
+    assert report.left_out == len(events["honest"]) + 2
+
+
+DEEP: Any = functools.reduce(lambda inner, _: [inner], range(50), 0)
+BAD: list[dict[str, Any]] = [
+    {}, {"kind": "computed", "own": True, "loss": "low", "round": 0, "worker": "?"}, {"kind": "computed", "own": True},
+    {"kind": "ended"}, {"kind": "ended", "digest": "x" * 64}, {"kind": "traffic", "bytes": [1]}, {"kind": 7},
+    {"kind": "traffic", "bytes": {"hint": [1]}}, {"kind": "traffic", "bytes": {"hint": [10**400, 1]}},
+    {"kind": "computed", "own": True, "loss": 10**400, "round": 0, "worker": "?"}, {"kind": "evaluated"},
+    {"kind": "computed", "own": True, "loss": DEEP, "round": DEEP, "worker": DEEP}, {"kind": DEEP},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: str(bad)[:40])
+def test_a_line_that_is_no_event_is_counted_and_left_out(bad: dict[str, Any]) -> None:
+    """One such line ended the report with a traceback, for everybody."""
+    world = played("noise")
+    events = logs(world, "noise")
+    before = report_of(world, events)
+    own = {"at": 1, "peer": events["honest"][0]["peer"]} if bad else {}
+    after = report_of(world, {**events, "honest": [*events["honest"], {**own, **bad}]})
+    log = peer(after, "honest").log
+    assert log is not None
+    assert log.left_out == 1
+    assert (after.rounds, after.traffic, after.result) == (before.rounds, before.traffic, before.result)
 
 
 def test_an_evaluation_that_got_worse_is_no_good_result() -> None:
@@ -245,11 +355,14 @@ def test_an_evaluation_that_got_worse_is_no_good_result() -> None:
     }
     entry = {"at": 9, "peer": checksum(world.state.submitter), "kind": "evaluated", **figures}
     better = report_of(world, {**events, "submitter": [entry]})
-    assert better.result.ok
+    told = cheats_of(events, cheat="skip-steps")
+    assert shortfalls(better, told) == []
     assert better.evaluation is not None
     assert (better.evaluation.loss_before, better.evaluation.loss_after) == (5.0, 4.0)
     worse = report_of(world, {**events, "submitter": [{**entry, "loss_after": 5.5}]})
-    assert not worse.result.ok
+    assert shortfalls(worse, told) == ["held-out loss went from 5.000 to 5.500"]
+    forged = report_of(world, {**events, "verifier": [*events["verifier"], entry]})
+    assert forged.evaluation is None
 
 
 def test_a_run_that_is_still_going_has_a_report() -> None:

@@ -130,6 +130,8 @@ def test_a_label_that_many_marks_share_is_written_once() -> None:
     assert [item.text for item in labels] == ["peer-3 convicted", "peer-5 convicted"]
     assert float(labels[0].attrib["x"]) < float(labels[1].attrib["x"])
     assert sum(item.get("class") == "mark" for item in root.iter()) == 3
+    classes = [item.get("class") for item in root.iter()]
+    assert classes.index("mark-label") > max(n for n, name in enumerate(classes) if name == "mark")
 
 
 def test_strips_merge_equal_neighbours_and_keep_grave_cells_visible() -> None:

@@ -27,7 +27,7 @@ from verification.honest.actions import (
 from verification.honest.decide import Me
 from verification.ledger.local import read_genesis
 from verification.statements import Contradiction, Join
-from verification.units import Address, Amount, Count, Millis, Round
+from verification.units import Address, Amount, Count, Round
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ async def reports(peer: Peer, me: Me) -> list[Say]:
 def own(run: RunFolder, name: str) -> Me:
     """Return what a peer is."""
     identity = load(run.keys / f"{name}.key")
-    return Me(identity.address, identity.salt_secret, "worker", Amount(1_000_000), 1, "", Millis(0))
+    return Me(identity.address, identity.salt_secret, "worker", Amount(1_000_000), 1, "")
 
 
 async def test_a_second_statement_is_refused_kept_and_reported_by_an_honest_peer(run: RunFolder) -> None:

@@ -36,7 +36,7 @@ SLOTS: list[tuple[Body, int, str]] = [
     (Trace(Round(3), Place.STEP, Count(5), None, (), ()), 3, "Trace/inner step/5"),
     (NodeList(Round(3), Place.OUTER, Count(0), Count(0), Count(64), ()), 3, "NodeList/outer step/0/0/64"),
     (Point(Count(7), Count(1), Count(0)), 0, "Point/7/1"),
-    (Announce("", Count(9)), 0, "Announce/9"),
+    (Announce(Round(9), Count(2), ""), 9, "Announce/2"),
 ]
 
 

@@ -1,44 +1,147 @@
 """`proofswarm verify`: what it prints, what it asks for on trust, and how it refuses."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.simulation.test_evidence import files_of
+from simulator.toy import ToyExecutor
+from tests.simulation.test_evidence import changed, files_of, world_of
 from trainer.cli import app
-from trainer.commands.verify import LazyExecutor, check_file
+from trainer.commands.verify import LazyExecutor, check_files
 from verification.digest import ZERO
-from verification.errors import Unavailable, UserError
+from verification.errors import BadEvidence, Unavailable, UserError
+from verification.evidence.collect import require_borne_out
+from verification.evidence.file import Conviction, Kind, Nowhere, pack, unpack
 from verification.program import Node
+from verification.statements import open_statement
 
 
 def checked(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Return status and output of a check."""
-    status = check_file(path)
+    status = check_files([path])
     return status, capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("skip-steps", ["inner step", "node ", "an output is not", "trusts  nothing"]),
-        ("equivocate", ["round 1", "two different things in slot Commit", "trusts  nothing"]),
-        (
-            "withhold",
-            ["stayed silent about the opening", "the ledger's clock and log", "trusts  the ledger's head"],
-        ),
+PROVEN_CASES = {
+    "skip-steps": ["inner step", "node ", "an output is not", "trusts  nothing"],
+    "equivocate": ["round 1", "two different things in slot Commit", "trusts  nothing"],
+}
+RESTING_CASES = {
+    "withhold": [
+        "stayed silent about the opening",
+        "the ledger's clock and log",
+        "trusts  the ledger's head",
     ],
-)
-def test_a_conviction_is_told_with_its_trust(
-    name: str, shown: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    "wrong-data": ["prologue", "node ", "trusts  the ledger's beacon"],
+}
+
+
+@pytest.mark.parametrize("name", PROVEN_CASES)
+def test_what_a_file_proves_by_itself_is_guilt(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "one.evidence"
     path.write_bytes(next(iter(files_of(name).values())))
     status, told = checked(path, capsys)
     assert status == 0
     assert told.startswith("guilty: 0x")
-    assert [part for part in shown if part not in told.replace("\n", " ")] == []
+    assert [part for part in PROVEN_CASES[name] if part not in told.replace("\n", " ")] == []
+
+
+@pytest.mark.parametrize("name", RESTING_CASES)
+def test_what_rests_on_the_ledger_calls_nobody_guilty(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.commands.verify.LazyExecutor", ToyExecutor)
+    path = tmp_path / "one.evidence"
+    path.write_bytes(next(iter(files_of(name).values())))
+    status, told = checked(path, capsys)
+    assert status == 3
+    assert told.startswith("rests on the ledger: 0x")
+    assert "guilty" not in told
+    assert [part for part in RESTING_CASES[name] if part not in told.replace("\n", " ")] == []
+
+
+def forged_silence(kind: str) -> bytes:
+    """Return a file that says an honest worker stayed silent, made of one public statement of its own."""
+    world = world_of("skip-steps")
+    honest = next(actor for actor in world.actors if actor.name == "w0")
+    said = (line.data for line in world.ledger.log if line.kind == "statement")
+    data = next(
+        d for d in said for s in [open_statement(d)] if (s.sender, s.statement.kind) == (honest.address, kind)
+    )
+    body = open_statement(data).body
+    owed = f"the opening of its leaves of round {body.round}"
+    rest = (None, None, (), None, None, owed)
+    return pack(
+        Conviction(
+            world.state.manifest,
+            world.state.chain,
+            Kind.SILENCE,
+            honest.address,
+            body.round,
+            Nowhere.NOWHERE,
+            None,
+            (data,),
+            *rest,
+        )
+    )
+
+
+def test_a_forged_silence_of_an_honest_peer_is_never_guilt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its public Join made a file that printed "guilty" with status 0; now it is refused, and a commitment rests."""
+    path = tmp_path / "one.evidence"
+    for kind, expected in (("Join", 1), ("Attest", 1), ("Commit", 3)):
+        path.write_bytes(forged_silence(kind))
+        status, told = checked(path, capsys)
+        assert (status, "guilty" in told) == (expected, False)
+
+
+def test_several_files_and_folders_have_the_gravest_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proven, rests, refused = (tmp_path / f"{name}.evidence" for name in ("a", "b", "c"))
+    proven.write_bytes(next(iter(files_of("noise").values())))
+    rests.write_bytes(forged_silence("Commit"))
+    assert check_files([proven, proven]) == 0
+    assert check_files([tmp_path]) == 3
+    refused.write_bytes(b"")
+    assert check_files([tmp_path]) == check_files([proven, refused]) == 1
+    told = capsys.readouterr().out
+    assert [f"{path}:" in told.replace("\n", "") for path in (proven, rests, refused)] == [True] * 3
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="holds no evidence"):
+        check_files([tmp_path / "none"])
+
+
+def borne_out(name: str, data: bytes) -> None:
+    """Hold a file against the ledger of a cheat's run."""
+    log = world_of(name).ledger.log
+    statements = [line.data for line in log if line.kind == "statement"]
+    effects = [effect for line in log for effect in line.effects]
+    require_borne_out(unpack(data), world_of(name).state, statements, effects, ToyExecutor().program)
+
+
+@pytest.mark.parametrize("name", RESTING_CASES)
+def test_the_ledger_decides_what_rests_on_it(name: str) -> None:
+    for data in files_of(name).values():
+        borne_out(name, data)
+    with pytest.raises(BadEvidence, match=r"another run's|another ledger's|bear out"):
+        borne_out("noise", next(iter(files_of(name).values())))
+
+
+def test_the_ledger_refuses_a_forged_silence_and_a_forged_beacon() -> None:
+    with pytest.raises(BadEvidence, match="bear out"):
+        borne_out("skip-steps", forged_silence("Commit"))
+    record = unpack(next(iter(files_of("wrong-data").values()))).record
+    assert record is not None
+    forged = changed("wrong-data", record=dataclasses.replace(record, beacon=ZERO))
+    with pytest.raises(BadEvidence, match="bear out"):
+        borne_out("wrong-data", forged)
 
 
 def test_another_arithmetic_and_damage_are_one_line_each(
@@ -60,7 +163,9 @@ def test_another_arithmetic_and_damage_are_one_line_each(
 
 def test_a_missing_file_is_the_user_s_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read it"):
-        check_file(tmp_path / "none")
+        check_files([tmp_path / "none"])
+    with pytest.raises(UserError, match="no plain file"):
+        check_files([Path("/dev/zero")])
     done = CliRunner().invoke(app, ["verify", str(tmp_path / "none")])
     assert isinstance(done.exception, UserError)
 

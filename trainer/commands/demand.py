@@ -126,7 +126,8 @@ def outcome(state: State, found: Demanded, shown: tuple[Address, Chunk] | None, 
         author, chunk = shown
         part = f"a row of {chunk.total} of a tensor" if chunk.total else "a whole tensor"
         return (
-            f"shown by {names(author)}, which got the {price}: {part} of {chunk.count}, {chunk.tensor.dtype}"
+            f"shown by {names(author)}, which got {price // 2} of the {price}: "
+            f"{part} of {chunk.count}, {chunk.tensor.dtype}"
             f"{list(map(int, chunk.tensor.shape))} in {len(chunk.tensor.data)} bytes, and it opens the commitment"
         )
     if state.demands[found.number].is_overdue:

@@ -19,6 +19,7 @@ from rich.text import Text
 from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.identity import load
 from trainer.commands.console import Console
+from trainer.commands.ending import Cheat, checks
 from trainer.commands.evaluate import export_and_evaluate
 from trainer.commands.report import read_ledger, write_report
 from trainer.commands.swarm_view import SwarmView, Tail
@@ -177,7 +178,7 @@ WAITED_FOR = {
 
 
 def run_demo(settings: DemoSettings) -> int:
-    """Run the demo and return the exit status: 0 only if the report's result is ok. Raises UserError."""
+    """Run the demo and return the exit status: 0 only if all that it must show holds. Raises UserError."""
     if settings.names and settings.rounds < CHEAT_FROM + 2:
         raise UserError(
             f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none"
@@ -197,10 +198,19 @@ def run_demo(settings: DemoSettings) -> int:
     _judge(folder)
     report = write_report(folder)
     console.print(summary(report))
-    for line in report.result.cheats:
-        console.print(f"  {line}")
+    found = checks(report, _cheats(folder, settings))
+    for holds, line in found:
+        console.print(f"  {'✓' if holds else '✕'} {line}", style=None if holds else "red")
     _print_places(console, folder)
-    return 0 if report.result.ok else 1
+    return 0 if all(holds for holds, _ in found) else 1
+
+
+def _cheats(folder: RunFolder, settings: DemoSettings) -> dict[str, Cheat]:
+    """Return which of the demo's own peers was told to cheat, by account."""
+    if settings.cheat_number is None:
+        return {}
+    account = load(folder.keys / f"peer-{settings.cheat_number}.key").address
+    return {checksum(account): Cheat(tuple(settings.names), CHEAT_FROM)}
 
 
 def _make_run(settings: DemoSettings, console: Console) -> RunFolder:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from p2p.blobs import BlobStore
 from trainer.commands.console import Console
-from trainer.events import read_events
+from trainer.events import read_lines
 from trainer.folder import RunFolder
 from trainer.programs.executor import ProgramExecutor
 from trainer.runs.ledgers import genesis_of, open_ledger, verify_log
@@ -49,8 +49,7 @@ def _read(folder: RunFolder) -> tuple[Report, dict[str, bytes]]:
     ledger = open_ledger(folder, executor)
     try:
         entries = ledger.entries()
-        events = {path.stem: list(read_events(path)) for path in sorted(folder.events.glob("*.jsonl"))}
-        logs = {name: log for name, log in events.items() if log}
+        logs = {path.stem: list(read_lines(path)) for path in sorted(folder.events.glob("*.jsonl"))}
         effects = [(entry.at, effect) for entry in entries for effect in entry.effects]
         statements = [entry.data for entry in entries if entry.kind == "statement"]
         ways = descents(ledger.state, Log.read(statements), executor.program)

@@ -1,17 +1,32 @@
 """`verify`: does a file of evidence convict, of what, and what does it ask to be taken on trust?"""
 
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from p2p.blobs import BlobStore
 from trainer.commands.console import Console
+from trainer.folder import RunFolder
+from trainer.runs.ledgers import genesis_of, open_ledger
 from verification.errors import Unavailable, UserError, Violation
-from verification.evidence.file import MAX_EVIDENCE, Finding
+from verification.evidence.collect import require_borne_out
+from verification.evidence.file import MAX_EVIDENCE, Conviction, Finding, unpack
 from verification.evidence.retrial import verify
 from verification.program import Node, Program
-from verification.report.words import printable, reason
+from verification.report.words import one_line, printable, reason
 from verification.signing import checksum
 from verification.tensors import Tensor
 from verification.units import Digest
+
+PROVEN, REFUSED, RESTS = 0, 1, 3
+"""Exit statuses: the file proves it by itself, or with the run's ledger; it proves nothing; it rests on a ledger that
+was not there to check. A user's mistake is 2, as everywhere."""
+
+MAX_NAMES, MAX_NAME = 8, 80
+"""Names of ports that are told, and letters of each: they are the program's author's."""
+
+Ledger = Callable[[Conviction], None]
+"""Raises BadEvidence unless a run's ledger bears out what a conviction takes on trust."""
 
 
 class LazyExecutor:
@@ -28,32 +43,61 @@ class LazyExecutor:
         return ProgramExecutor({}).execute_node(arithmetic, number, node, inputs)
 
 
-def check_file(path: Path) -> int:
-    """Print what a file proves and return 0, or in one line why it proves nothing and return 1. Raises UserError."""
-    console = Console()
-    data = _read(path)
+def check_files(paths: Sequence[Path], run: Path | None = None) -> int:
+    """Print what each file proves, those of a folder included; return the gravest status: 1, then 3, then 0.
+
+    With a run's folder, what rests on the ledger is checked against its log. Raises UserError.
+    """
+    console, ledger = Console(), None if run is None else _ledger_of(RunFolder(run).checked())
+    files = [file for path in paths for file in _files_in(path)]
+    statuses = set()
+    for file in files:
+        status, lines = _checked(_read(file), ledger)
+        if len(files) > 1:
+            console.print(printable(f"{file}:"))
+        for line in lines:
+            console.print(printable(line), style="red" if status == REFUSED else None)
+        statuses.add(status)
+    return next(status for status in (REFUSED, RESTS, PROVEN) if status in statuses)
+
+
+def _checked(data: bytes, ledger: Ledger | None) -> tuple[int, list[str]]:
+    """Return the status of a file's bytes, and what to say of them."""
     try:
         finding = verify(data, LazyExecutor())
+        if finding.is_proven:
+            return PROVEN, [f"guilty: {checksum(finding.accused)}", *_lines_of(finding)]
+        if ledger is None:
+            return RESTS, [f"rests on the ledger: {checksum(finding.accused)}", *_lines_of(finding)]
+        ledger(unpack(data))
+        return PROVEN, [f"guilty: {checksum(finding.accused)}, by the run's ledger", *_lines_of(finding)]
     except (Violation, Unavailable) as refusal:
-        console.print(f"refused: {printable(str(refusal))}", style="red")
-        return 1
-    for line in lines_of(finding):
-        console.print(printable(line))
-    return 0
+        return REFUSED, [f"refused: {one_line(str(refusal))}"]
 
 
-def lines_of(finding: Finding) -> list[str]:
-    """Return a finding in lines for people."""
+def _ledger_of(folder: RunFolder) -> Ledger:
+    """Return how a run's ledger, folded with every verdict executed again, answers."""
+    from trainer.commands.report import make_executor  # with torch, which most files do not need
+
+    executor = make_executor(genesis_of(folder).manifest, BlobStore(folder.blobs))
+    ledger = open_ledger(folder, executor)
+    state, entries = ledger.state, ledger.entries()
+    ledger.close()
+    statements = [entry.data for entry in entries if entry.kind == "statement"]
+    effects = [effect for entry in entries for effect in entry.effects]
+    return lambda conviction: require_borne_out(conviction, state, statements, effects, executor.program)
+
+
+def _lines_of(finding: Finding) -> list[str]:
+    """Return a finding in lines for people, but for whom it is about."""
     where = f"inner step {finding.step}" if finding.step is not None else finding.place
     round_and_place = f"round {finding.round}" + (f", {where}" if where else "")
-    lines = [
-        f"guilty: {checksum(finding.accused)}",
-        f"  of      {round_and_place} of run {finding.run.hex()}",
-    ]
+    lines = [f"  of      {round_and_place} of run {finding.run.hex()}"]
     if finding.node is not None:
         lines.append(f"  node    {finding.node}, {finding.operator}")
     if finding.names:
-        lines.append(f"  at      {', '.join(finding.names)}")
+        told = [one_line(name)[:MAX_NAME] for name in finding.names[:MAX_NAMES]]
+        lines.append(f"  at      {', '.join(told)}{', ...' if len(finding.names) > MAX_NAMES else ''}")
     lines.append(f"  because {reason(finding.reason)}")
     if finding.claimed is not None and finding.computed is not None:
         lines += [f"  claimed {finding.claimed.hex()}", f"  is      {finding.computed.hex()}"]
@@ -61,12 +105,27 @@ def lines_of(finding: Finding) -> list[str]:
     return lines + [f"  trusts  {line}" for line in trust]
 
 
+def _files_in(path: Path) -> list[Path]:
+    """Return a file, or those of a folder of evidence or of a run; raises UserError for a folder without any."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.evidence")) or sorted(RunFolder(path).evidence.glob("*.evidence"))
+    if not found:
+        raise UserError(f"{path} holds no evidence: nobody was convicted, or 'proofswarm report' was not run")
+    return found
+
+
 def _read(path: Path) -> bytes:
+    """Return a file's bytes; raises UserError for what is no file or too large."""
     try:
-        if path.stat().st_size > MAX_EVIDENCE:
-            raise UserError(f"{path} is larger than any evidence: give a file of a run's evidence folder")
-        return path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path} is no plain file: give a file of a run's evidence folder")
+        with path.open("rb") as file:
+            data = file.read(MAX_EVIDENCE + 1)
     except OSError as error:
         raise UserError(
             f"{path}: cannot read it: {error.strerror}; give a file of a run's evidence folder"
         ) from error
+    if len(data) > MAX_EVIDENCE:
+        raise UserError(f"{path} is larger than any evidence: give a file of a run's evidence folder")
+    return data

@@ -216,7 +216,6 @@ class Peer:
             stake=Amount(least if config.stake is None else config.stake),
             speed=prepared.speed,
             endpoint=self._post.address.multiaddr,
-            started=self._ledger.now(),
         )
 
     async def _take_part(self, me: Me, nursery: trio.Nursery) -> None:

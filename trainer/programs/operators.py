@@ -90,7 +90,7 @@ def _cast(node: Node) -> str:
 
 def _quantise(node: Node) -> str:
     (bits,) = dict(node.attributes)["bits"]
-    return f"quantise({{0}}, {{1}}, {bits}, {2 ** (bits - 1) - 1}.0f)"
+    return f"quantise({{0}}, {{1}}, {bits}, {2 ** (bits - 1) - 1})"
 
 
 def _first(*operands: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ class Hurry(Behaviour):
         if self.faults or not self._is_judged(view.state):
             return wanted
         self.faults += 1
-        bodies = (Announce("/one", Count(1 << 40)), Announce("/two", Count(1 << 40)))
+        bodies = tuple(Announce(Round(0), Count(1 << 40), endpoint) for endpoint in ("/one", "/two"))
         state, head = view.state, law.head_of(view.state, bodies[0].round)
         first, second = (
             sign_statement(self._partner.secret, make_statement(state.chain, state.run, head, body))

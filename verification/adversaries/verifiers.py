@@ -88,11 +88,12 @@ class CopyVerdict(Behaviour):
         """Copy an opening as soon as there is one; the blind was made without it."""
         if not isinstance(action, RunRound):
             return compute()
-        self.faults += 1
         worked = view.state.rounds[action.number]
-        opening = worked.openings.get(action.worker)
-        contribution = worked.commits[action.worker].contribution
-        return Work(opening.digests if opening else (), contribution, Count(0))
+        commit, opening = worked.commits.get(action.worker), worked.openings.get(action.worker)
+        if commit is None:  # not in yet, for one who sees an old state of the ledger
+            return compute()
+        self.faults += 1
+        return Work(opening.digests if opening else (), commit.contribution, Count(0))
 
 
 class Collude(Behaviour):

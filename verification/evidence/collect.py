@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from verification import merkle
+from verification import law, merkle
 from verification.causes import Cause
 from verification.disputes import program_of
 from verification.effects import Effect, Slashed
+from verification.errors import BadEvidence
 from verification.evidence.file import Conviction, Included, Kind, Nowhere, ProgramPart, PublicRecord
 from verification.manifest import Place
 from verification.outer import mixture
@@ -90,6 +91,33 @@ def convictions(
         owed = f"the opening of its leaves of round {of_round}"
         found[f"silence-{number}"] = _plain(state, Kind.SILENCE, effect.address, of_round, (commit,), owed)
     return found
+
+
+def require_borne_out(
+    conviction: Conviction,
+    state: State,
+    statements: Iterable[bytes],
+    effects: Iterable[Effect],
+    programs: Programs,
+) -> None:
+    """Raise BadEvidence unless a run's log bears out what a file takes on trust: a silence, or a record. (SPEC.md 6.11)
+
+    Everything else in the file must have been tried again already.
+    """
+    if conviction.run != state.run:
+        raise BadEvidence("the ledger is another run's")
+    heads = {open_statement(data).statement.head for data in conviction.statements}
+    if heads != {law.head_of(state, conviction.round)}:
+        raise BadEvidence("the accused signed over another ledger's head")
+    found = convictions(state, statements, effects, programs).values()
+    if not any(_trusted(other) == _trusted(conviction) for other in found):
+        raise BadEvidence("the ledger's log does not bear out what the file says of it")
+
+
+def _trusted(conviction: Conviction) -> tuple[object, ...]:
+    """Return what a file says of the ledger, and of whom."""
+    case = conviction
+    return case.kind, case.accused, case.round, case.place, case.record, case.owed
 
 
 def _plain(

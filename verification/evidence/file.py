@@ -6,6 +6,7 @@ Only what the ledger fixed (the beacon behind the record index, what an outer st
 record, whose head the accused signed over. `verification.evidence.retrial` follows the lists. (SPEC.md 6.11)
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +30,12 @@ from verification.units import Address, Count, Digest, Round
 FORMAT = "proofswarm evidence/2"
 MAX_EVIDENCE = MAX_STATEMENT + (1 << 24)
 """Bytes of the largest file: one node's inputs, and what stands around them."""
+
+MAX_RESULT = 1 << 31
+"""Bytes of the largest tensor that a file may ask its reader to make."""
+
+OWED = re.compile(r"the opening of its leaves of round \d{1,10}|its next list in dispute \d{1,16}")
+"""What a convict of silence may have owed, in words."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,11 @@ class Finding:
     computed: Digest | None
     trust: tuple[str, ...]
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether the file proves it by itself; else it rests on the ledger, and nobody is guilty by it alone."""
+        return not self.trust
+
 
 def pack(conviction: Conviction) -> bytes:
     """Return the file's bytes."""
@@ -181,7 +193,7 @@ def _named(conviction: Conviction) -> tuple[int | None, str, tuple[str, ...]]:
     if number < head.first:
         ports = [head.inputs[number].name] if number < len(head.inputs) else []
         return None, "", (*ports, *outputs)
-    (node,) = (node for place, node, _ in conviction.program.nodes if place == number)
+    node = next(node for place, node, _ in conviction.program.nodes if place == number)
     ports = [head.inputs[source].name for source in node.inputs if source < len(head.inputs)]
     operator = f"{node.operator} {node.dtype}{list(map(int, node.shape))}"
     return number, operator, tuple(dict.fromkeys([*ports, *outputs]))

@@ -3,39 +3,33 @@
 The same rules as `verification.disputes`, over signed statements instead of a ledger. (SPEC.md 6.11)
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TypeVar
 
-from verification import codec, merkle, referee, spoilage
+from verification import referee, spoilage
 from verification.audits import salted_root
 from verification.causes import Cause, Reason
 from verification.digest import ZERO
 from verification.disputes import claim_at
 from verification.errors import BadEvidence
 from verification.evidence.file import (
+    MAX_RESULT,
+    OWED,
     Conviction,
     Finding,
     Included,
     Kind,
     Nowhere,
-    ProgramPart,
     finding_of,
     unpack,
 )
+from verification.evidence.parts import Parts
 from verification.executor import Executor, failed
 from verification.game import Game
 from verification.manifest import Place
 from verification.narrowing import Tracing
-from verification.program import (
-    Node,
-    ProgramHead,
-    Sized,
-    check_head,
-    check_node,
-    digest_of_parts,
-    node_work,
-    size_bytes,
-)
+from verification.program import Node, ProgramHead, node_work, size_bytes
 from verification.referee import Execution
 from verification.sampling import leaf_steps, record_index
 from verification.statements import (
@@ -51,15 +45,12 @@ from verification.statements import (
     Trace,
     open_statement,
 )
-from verification.tensors import Tensor, tensor_digest
+from verification.tensors import Tensor
 from verification.units import Digest
 
 B = TypeVar("B")
 MAX_WORK = 1 << 40
 """Work units of the dearest node that a file may ask its reader to execute."""
-
-MAX_RESULT = 1 << 31
-"""Bytes of the largest tensor that such a node may make."""
 
 MAX_NODES = 1 << 20
 """Nodes of the largest program whose failures are told apart from states."""
@@ -84,7 +75,7 @@ def verify(data: bytes, executor: Executor) -> Finding:
     if len(heads) != 1 or {body.round for body in bodies} != {conviction.round}:
         raise BadEvidence("the statements do not belong to one round")
     if conviction.kind is Kind.SILENCE:
-        return _silence(conviction, heads.pop())
+        return _silence(conviction, bodies, heads.pop())
     return _Walk(conviction, bodies, heads.pop()).finding(executor)
 
 
@@ -106,45 +97,9 @@ def _spoiled(conviction: Conviction) -> Finding:
     places = {(commit.round, conviction.accused), (shown.round, shown.worker)}
     if places != {(conviction.round, conviction.accused)} or conviction.place is not Place.EPILOGUE:
         raise BadEvidence("the bytes belong to another commitment")
-    _require_program(part, conviction.manifest.programs.epilogue.digest)
-    cause = spoilage.fault(commit, [_value(part, int(output.source)) for output in part.head.outputs], shown)
+    parts = Parts(part, conviction.manifest.programs.epilogue.digest)
+    cause = spoilage.fault(commit, [parts.value(int(output.source)) for output in part.head.outputs], shown)
     return finding_of(conviction, spoilage.reason_for(shown, cause))
-
-
-def _require_program(part: ProgramPart, expected: Digest) -> None:
-    """Raise a Violation unless this is a part of the program with a digest."""
-    check_head(part.head)
-    if max(map(size_bytes, part.head.inputs), default=0) > MAX_RESULT:
-        raise BadEvidence("the program's inputs are too large to check")
-    if digest_of_parts(part.head, part.constants_root, part.nodes_root) != expected:
-        raise BadEvidence("the program is not the run's")
-
-
-def _value(part: ProgramPart, number: int) -> Sized:
-    """Return the port, constant or node with a number, checked by its path."""
-    if number < len(part.head.inputs):
-        return part.head.inputs[number]
-    return _constant(part, number) if number < part.head.first else _node(part, number)
-
-
-def _node(part: ProgramPart, number: int) -> Node:
-    for place, node, path in part.nodes:
-        if place == number:
-            index, count = number - part.head.first, part.head.nodes
-            merkle.verify_path("node", Digest(part.nodes_root), codec.encode(node), index, count, path)
-            check_node(number, node)
-            return node
-    raise BadEvidence("the file lacks the node")
-
-
-def _constant(part: ProgramPart, number: int) -> Tensor:
-    for place, tensor, path in part.constants:
-        if place == number:
-            index, count = number - len(part.head.inputs), part.head.constants
-            root = Digest(part.constants_root)
-            merkle.verify_path("constant", root, tensor_digest(tensor), index, count, path)
-            return tensor
-    raise BadEvidence("the file lacks a constant of the node")
 
 
 def _spoken(conviction: Conviction, data: bytes) -> Said[Body]:
@@ -166,7 +121,12 @@ def _contradiction(conviction: Conviction, spoken: Sequence[Said[Body]]) -> Find
     return finding_of(conviction, Reason(Cause.CONTRADICTION, first.body.round, about=first.body.slot))
 
 
-def _silence(conviction: Conviction, head: Digest) -> Finding:
+def _silence(conviction: Conviction, bodies: Sequence[Body], head: Digest) -> Finding:
+    """Nothing in a file shows that nothing came: it only shows that the accused took part in that round."""
+    if not isinstance(bodies[0], Commit | Seal):
+        raise BadEvidence("nobody owes anything about a round without a commitment to it, or a seal")
+    if not OWED.fullmatch(conviction.owed):
+        raise BadEvidence("the file names nothing that is owed")
     trust = (
         f"the ledger's clock and log: that {conviction.owed} was due and did not come before its time ran out",
         f"the ledger's head {head.hex()}, which the accused signed over",
@@ -182,11 +142,12 @@ class _Walk:
         """`bodies` are what the accused said, `head` the ledger's that it signed over."""
         assert isinstance(conviction.place, Place)
         self._case, self._head, self._place = conviction, head, conviction.place
-        self._lists = list(bodies)
+        self._lists = deque(bodies)
         self._start = ZERO
         self._steps = 0
         self._trust: list[str] = []
         self._game = self._claim()
+        self._parts = self._brought()
 
     def finding(self, executor: Executor) -> Finding:
         """Return what is wrong; raises BadEvidence when nothing is."""
@@ -196,9 +157,9 @@ class _Walk:
             if case.kind is not Kind.LIST:
                 raise BadEvidence("a list of the accused does not fold, but the file is about something else")
             return self._found(fault)
-        if trace is None or case.program is None or case.kind is Kind.LIST:
+        if trace is None or self._parts is None or case.kind is Kind.LIST:
             raise BadEvidence("the statements of the accused are in order")
-        head = case.program.head
+        head = self._parts.head
         if case.kind is Kind.OUTPUT and case.mismatch is not None:
             return self._judge_output(head, trace, case.mismatch)
         if case.kind is Kind.NODE and case.node is not None:
@@ -251,7 +212,7 @@ class _Walk:
         return claim_at(leaf, ends, commit.start, opening.digests, commit.contribution.digest)
 
     def _next(self, kind: type[B]) -> B:
-        body = self._lists.pop(0) if self._lists else None
+        body = self._lists.popleft() if self._lists else None
         if not isinstance(body, kind):
             raise BadEvidence(f"the statements lack a {kind.__name__}")
         return body
@@ -259,7 +220,7 @@ class _Walk:
     def _fold(self) -> Cause | None:
         """Follow the lists; return what is wrong with the last one, None when nothing is."""
         while self._lists:
-            body = self._lists.pop(0)
+            body = self._lists.popleft()
             if self._game.entries is not None:
                 self._game = self._game.toward(self._target(body))
             if not isinstance(body, Answer | Trace | NodeList) or body.slot != self._game.awaited:
@@ -285,27 +246,29 @@ class _Walk:
             return int(body.high if isinstance(body, Answer) else body.step)
         raise BadEvidence("the lists of states lead nowhere")
 
+    def _brought(self) -> Parts | None:
+        part = self._case.program
+        return None if part is None else Parts(part, self._case.manifest.programs.at(self._place).digest)
+
     def _program(self, is_listed_whole: bool) -> tuple[Digest, ProgramHead]:
         """Return digest and head of the place's program; a list of states is checked against all of its failures."""
-        part, expected = self._case.program, self._case.manifest.programs.at(self._place).digest
-        if part is None or (is_listed_whole and part.head.nodes > MAX_NODES):
+        parts = self._parts
+        if parts is None or (is_listed_whole and parts.head.nodes > MAX_NODES):
             raise BadEvidence("the file lacks the program, or it is too large to check")
-        _require_program(part, expected)
-        return expected, part.head
+        return self._case.manifest.programs.at(self._place).digest, parts.head
 
     def _require_node(self, number: int) -> Node:
         """Return a node of the program, checked by its path. Ports and constants need none."""
-        part = self._case.program
-        assert part is not None
+        assert self._parts is not None
         if self._case.node != number:
             raise BadEvidence("the file names another node than its statements")
-        if number < part.head.first:
+        if number < self._parts.head.first:
             return Node("", (), (), "bool", ())
-        return _node(part, number)
+        return self._parts.node(number)
 
     def _constant(self, number: int) -> Tensor:
-        assert self._case.program is not None
-        return _constant(self._case.program, number)
+        assert self._parts is not None
+        return self._parts.constant(number)
 
     def _execution(self, head: ProgramHead, uses: Sequence[int]) -> Execution:
         """Return what fixes the values used; what comes from the ledger's record is noted as taken on trust."""

@@ -23,6 +23,7 @@ from verification.honest.actions import (
     Say,
 )
 from verification.honest.moves import moves_in
+from verification.law import head_of
 from verification.manifest import BundleRef, Place
 from verification.membership import can_return
 from verification.outer import mixture, pending
@@ -72,7 +73,6 @@ class Me:
     stake: Amount
     speed: int
     endpoint: str
-    started: Millis
 
     def salts(self, run: Digest, number: int, leaves: int) -> tuple[Digest, ...]:
         """Return a round's salts: nobody else can make them, and a restarted peer makes them again. (SPEC.md 4.3)"""
@@ -100,7 +100,7 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         last = FetchState(Round(len(state.rounds)))
         # Not one after the other: a last state that nobody serves any more must not lock the stake.
         fetch: list[Action] = [last] if last not in results.done else []
-        return [*fetch, Say(Withdraw(Count(0)))] if member.stake else fetch
+        return [*fetch, Say(Withdraw())] if member.stake else fetch
     wanted = [
         *_present_oneself(state, member, me, now),
         *_exchange(state, me, results, now),
@@ -130,10 +130,12 @@ def _join(state: State, me: Me) -> Join:
 
 
 def _present_oneself(state: State, member: Member, me: Me, now: Millis) -> Iterator[Action]:
-    """Announce a new endpoint, or that one is back. (SPEC.md 9.2)"""
+    """Announce a new endpoint, or that one is back: once a round, and once for each time away. (SPEC.md 9.2)"""
+    announcement = Announce(state.newest, Count(member.lapses), me.endpoint)
+    place = (me.address, announcement.round, announcement.slot, head_of(state, announcement.round))
     is_new = member.standing is Standing.AWAY or member.endpoint != me.endpoint
-    if is_new and can_return(state, member, now):
-        yield Say(Announce(me.endpoint, Count(max(me.started, member.announced + 1))))
+    if is_new and place not in state.said and can_return(state, member, now):
+        yield Say(announcement)
 
 
 def _train(state: State, me: Me, results: Results) -> Iterator[Action]:

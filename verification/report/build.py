@@ -5,24 +5,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 from verification import economics
 from verification import effects as done
 from verification.manifest import Place, digest_of_manifest
-from verification.report import schema, words
+from verification.report import said, schema, words
 from verification.report.descent import Descent
-from verification.report.verdict import judge
+from verification.report.said import Event, Own
+from verification.report.verdict import ground_of, judge
 from verification.signing import checksum
 from verification.state import Audit, Dispute, Member, RoundState, Ruling, Standing, State, total_money
 from verification.units import Address, Millis, Round
 
-Event = Mapping[str, Any]
-
 FIRST = Round(0)
 NO_WAY = Descent("", (), (), 0, 0)
-MAX_SAID = 400
-"""Letters, and items, of what a peer says of itself that a report keeps."""
 OUTCOMES: dict[Audit, schema.Outcome] = {
     Audit.PASSED: "pass",
     Audit.MISMATCH: "mismatch",
@@ -72,6 +68,7 @@ class History:
                         self.round,
                         who,
                         words.penalty(effect.reason),
+                        ground_of(effect.reason.cause),
                         taken,
                         effect.rewarded,
                         effect.burned,
@@ -106,21 +103,21 @@ def build_report(
     created: Millis,
     ways: Mapping[int, Descent] = MappingProxyType({}),
 ) -> schema.Report:
-    """Return the report of a run: its final state, its effects in order, the events of each peer by name.
+    """Return the report of a run: its final state, its effects in order, and each peer's own log by the log's name.
 
-    `ways` holds each dispute's way down by its number, from whoever has read the statements.
+    Logs count for their own account only (`verification.report.said`). `ways` holds each dispute's way down by its
+    number, from whoever has read the statements.
     """
     history = History()
     for at, effect in effects:
         history.take(at, effect)
     history._note_stakes(Round(len(state.rounds)))
-    names = {str(event["peer"]): name for name, log in events.items() for event in log[:1]}
-    losses = _losses(events)
-    rounds = tuple(_round(worked, history, losses) for worked in state.rounds if worked.sealed is not None)
-    said = {str(log[0]["peer"]): _kernels(log) for log in events.values() if log}
-    peers = tuple(_peer(member, state, history, names, said) for _, member in sorted(state.members.items()))
+    own, left_out = said.read(state, events)
+    rounds = tuple(_round(worked, history, own) for worked in state.rounds if worked.sealed is not None)
+    peers = tuple(_peer(member, state, history, own) for _, member in sorted(state.members.items()))
     peers = tuple(sorted(peers, key=lambda peer: (peer.role != "worker", peer.name, peer.id)))
-    evaluation = _evaluation(events)
+    penalties = tuple(history.penalties)
+    submitter = own.get(checksum(state.submitter))
     return schema.Report(
         schema_version=schema.SCHEMA_VERSION,
         run=state.run.hex(),
@@ -134,29 +131,20 @@ def build_report(
             _dispute(state, number, history, ways.get(number, NO_WAY))
             for number in range(len(state.disputes))
         ),
-        penalties=tuple(history.penalties),
-        traffic=_traffic(events),
+        penalties=penalties,
+        traffic=_traffic(own),
         money=_money(state),
         economics=tuple(
             schema.AdversaryReport(row.name, row.how, row.gain, row.loss, row.pays)
             for row in economics.adversaries(state.manifest)
         ),
-        evaluation=evaluation,
-        result=judge(state, peers, events, evaluation),
+        evaluation=None if submitter is None else submitter.evaluation,
+        left_out=left_out,
+        result=judge(state, peers, penalties),
     )
 
 
-def _losses(events: Mapping[str, Sequence[Event]]) -> dict[tuple[int, str], float]:
-    """Return the training loss of each worker's round as that worker saw it."""
-    own = (
-        event for log in events.values() for event in log if event["kind"] == "computed" and event.get("own")
-    )
-    return {(event["round"], event["worker"]): float(event["loss"]) for event in own}
-
-
-def _round(
-    worked: RoundState, history: History, losses: Mapping[tuple[int, str], float]
-) -> schema.RoundReport:
+def _round(worked: RoundState, history: History, own: Mapping[str, Own]) -> schema.RoundReport:
     contributions = tuple(
         schema.ContributionReport(
             worker=checksum(worker),
@@ -164,7 +152,7 @@ def _round(
             digest=commit.contribution.digest.hex(),
             norm=math.sqrt(commit.norm),
             included=worker in worked.included,
-            loss=losses.get((worked.number, checksum(worker))),
+            loss=own[who].losses.get(worked.number) if (who := checksum(worker)) in own else None,
         )
         for worker, commit in worked.commits.items()
     )
@@ -197,34 +185,13 @@ def _audit(audit: done.AuditEnded, history: History) -> schema.AuditReport:
     )
 
 
-def _kernels(log: Sequence[Event]) -> schema.KernelsReport | None:
-    """Return what the owner of a log said last of its kernels, if that can be read: they are a stranger's words."""
-    own = [event for event in log if event["kind"] == "kernels" and event["peer"] == log[0]["peer"]]
-    if not own:
-        return None
-    products, compiled, refused, ratio = (
-        own[-1].get(name) for name in ("products", "compiled", "refused", "over_float32")
-    )
-    if not isinstance(products, list) or not all(isinstance(name, str) for name in products):
-        return None
-    if not isinstance(compiled, bool) or not isinstance(refused, str):
-        return None
-    measured = float(ratio) if type(ratio) is float and math.isfinite(ratio) else None
-    return schema.KernelsReport(tuple(products[:MAX_SAID]), compiled, refused[:MAX_SAID], measured)
-
-
-def _peer(
-    member: Member,
-    state: State,
-    history: History,
-    names: Mapping[str, str],
-    said: Mapping[str, schema.KernelsReport | None],
-) -> schema.PeerReport:
+def _peer(member: Member, state: State, history: History, logs: Mapping[str, Own]) -> schema.PeerReport:
+    said_of_itself = logs.get(checksum(member.address))
     own = [audit for audit in history.audits.values() if audit.worker == member.address]
     stakes = history.by_round[member.address]
     return schema.PeerReport(
         id=checksum(member.address),
-        name=names.get(checksum(member.address), ""),
+        name="" if said_of_itself is None else said_of_itself.name,
         role=member.role,
         stake_start=history.joined[member.address],
         stake_end=history.stakes[member.address],
@@ -240,7 +207,8 @@ def _peer(
         status=STATUSES[member.standing],
         excluded_in_round=history.excluded.get(member.address),
         stake_history=tuple(stakes),
-        kernels=said.get(checksum(member.address)),
+        kernels=None if said_of_itself is None else said_of_itself.kernels,
+        log=None if said_of_itself is None else said_of_itself.log,
     )
 
 
@@ -286,20 +254,9 @@ def _reason(state: State, dispute: Dispute) -> str:
     return told
 
 
-def _traffic(events: Mapping[str, Sequence[Event]]) -> tuple[schema.TrafficReport, ...]:
-    """Add up the last count of each of a peer's starts, since counters begin at zero with every start."""
-    rows: dict[tuple[str, str], list[int]] = {}
-    for log in events.values():
-        last: dict[str, list[int]] = {}
-        for event in [*log, {"kind": "started", "peer": ""}]:
-            if event["kind"] == "started":
-                for kind, (sent, received) in last.items():
-                    row = rows.setdefault((str(log[0]["peer"]), kind), [0, 0])
-                    row[0], row[1] = row[0] + sent, row[1] + received
-                last = {}
-            elif event["kind"] == "traffic":
-                last = dict(event["bytes"])
-    return tuple(schema.TrafficReport(peer, kind, *row) for (peer, kind), row in sorted(rows.items()))
+def _traffic(own: Mapping[str, Own]) -> tuple[schema.TrafficReport, ...]:
+    rows = [(who, kind, moved) for who, one in own.items() for kind, moved in one.traffic.items()]
+    return tuple(schema.TrafficReport(who, kind, *moved) for who, kind, moved in sorted(rows))
 
 
 def _money(state: State) -> schema.MoneyReport:
@@ -311,15 +268,6 @@ def _money(state: State) -> schema.MoneyReport:
         deposit=state.deposit + sum(worked.reserve for worked in state.rounds),
         burned=state.burned,
         total=total_money(state),
-    )
-
-
-def _evaluation(events: Mapping[str, Sequence[Event]]) -> schema.EvaluationReport | None:
-    found = [event for log in events.values() for event in log if event["kind"] == "evaluated"]
-    if not found:
-        return None
-    return schema.EvaluationReport(
-        **{name: found[-1][name] for name in schema.EvaluationReport.__annotations__}
     )
 
 

@@ -107,8 +107,11 @@ def line_chart(
     if not clean:
         return ""
     plot, ticks = _layout(frame, clean, from_zero)
-    parts = [_y_axis(plot, ticks, y_name), _x_axis(plot), *(_mark(plot, *item) for item in _stagger(marks))]
+    seen = [(mark, row) for mark, row in _stagger(marks) if plot.x.low <= mark.x <= plot.x.high]
+    parts = [_y_axis(plot, ticks, y_name), _x_axis(plot), *(_mark(plot, mark) for mark, _ in seen)]
     parts += [_line(plot, one) for one in clean]
+    # Above all lines, or the next mark's crosses the label out.
+    parts += [_mark_label(plot, mark, row) for mark, row in seen if row < MAX_MARK_LABELS]
     parts.append(_end_labels(plot, clean))
     return _svg(frame, title, "".join(parts))
 
@@ -257,22 +260,21 @@ def _stagger(marks: Sequence[Mark]) -> list[tuple[Mark, int]]:
     return [(mark, rows.pop(mark.label, MAX_MARK_LABELS)) for mark in ordered]
 
 
-def _mark(plot: Plot, mark: Mark, row: int) -> str:
-    if not plot.x.low <= mark.x <= plot.x.high:
-        return ""
+def _mark(plot: Plot, mark: Mark) -> str:
     x = plot.x(mark.x)
-    line = (
+    return (
         f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{plot.y.start:.1f}">'
         f"<title>{_text(mark.label, 80)}</title></line>"
     )
-    if row >= MAX_MARK_LABELS:
-        return line
+
+
+def _mark_label(plot: Plot, mark: Mark, row: int) -> str:
+    x = plot.x(mark.x)
     fits = x + 6 + len(mark.label) * FONT_WIDTH < plot.frame.width
     anchor, offset = ("start", 6) if fits else ("end", -6)
     y = 32 + row * ROW
-    return line + (
-        f'<text class="mark-label" x="{x + offset:.1f}" y="{y}" text-anchor="{anchor}">{_text(mark.label, 40)}</text>'
-    )
+    place = f'x="{x + offset:.1f}" y="{y}" text-anchor="{anchor}"'
+    return f'<text class="mark-label" {place}>{_text(mark.label, 40)}</text>'
 
 
 def _end_labels(plot: Plot, series: Sequence[Series]) -> str:

@@ -1,20 +1,22 @@
 """The report of a run as data: what happened, to whom, why, and what it cost.
 
 Every report is folded from the ledger's log and the run's events; HTML, terminal and JSON are views of this one
-record. Digests and addresses are hexadecimal text, addresses with 0x. Money is `int` in the ledger's smallest unit.
-Times are ledger milliseconds. A float is always finite: unknown or not finite is None.
+record. What peers say of themselves in their own logs is marked as said: nobody checked it. Digests and addresses are
+hexadecimal text, addresses with 0x. Money is `int` in the ledger's smallest unit. Times are ledger milliseconds. A
+float is always finite: unknown or not finite is None.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Drawn = Literal["private", "public", "redraw"]
 Outcome = Literal["pass", "mismatch", "lost", "void"]
 Place = Literal["prologue", "inner step", "epilogue", "outer step"]
 Verdict = Literal["guilty", "innocent", "void", "open"]
 Status = Literal["active", "suspended", "excluded", "left"]
+Ground = Literal["proof", "silence"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class ContributionReport:
     digest: Annotated[str, "Digest of the contribution."]
     norm: Annotated[float | None, "Norm of the pseudo-gradient before clipping."]
     included: Annotated[bool, "Whether the outer step of the round used it."]
-    loss: Annotated[float | None, "Mean training loss of the worker's inner steps."]
+    loss: Annotated[float | None, "Mean training loss of its inner steps, as the worker said."]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class RoundReport:
     """One round: its state, its contributions and its audits."""
 
     number: Annotated[int, "Number of the round, from 0."]
-    loss: Annotated[float | None, "Mean training loss of the contributions that were included."]
+    loss: Annotated[float | None, "Mean of the losses that workers said of what was included."]
     state_digest: Annotated[str, "Digest of the consensus state at the round's end."]
     opened_ms: Annotated[int, "Ledger time at which the round opened."]
     closed_ms: Annotated[int, "Ledger time at which the round closed."]
@@ -79,11 +81,20 @@ class KernelsReport:
 
 
 @dataclass(frozen=True)
+class LogReport:
+    """A peer's own log: what it says of itself, read for its own account alone."""
+
+    lines: Annotated[int, "Lines that were its own and could be read."]
+    left_out: Annotated[int, "Lines that were another's, or could not be read."]
+    digest: Annotated[str, "Digest of the state on which it said that it ended; empty when it did not."]
+
+
+@dataclass(frozen=True)
 class PeerReport:
     """One peer's part in the run."""
 
     id: Annotated[str, "Address of the peer: 0x and 40 hexadecimal digits."]
-    name: Annotated[str, "Name for people; empty when the peer gave none."]
+    name: Annotated[str, "Name of its log, for people; empty when it has none."]
     role: Annotated[str, "Role in the run: worker, verifier or submitter."]
     stake_start: Annotated[int, "Stake at the join."]
     stake_end: Annotated[int, "Stake at the run's end."]
@@ -99,6 +110,7 @@ class PeerReport:
     kernels: Annotated[
         KernelsReport | None, "What the peer said its steps run on, last; null when it said nothing readable."
     ]
+    log: Annotated[LogReport | None, "What was read of its own log; null when it has none, or more than one."]
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,9 @@ class PenaltyReport:
     round: Annotated[int, "Round that was open then."]
     peer: Annotated[str, "Address of whoever lost it."]
     reason: Annotated[str, "Why, in one sentence."]
+    ground: Annotated[
+        Ground, "Whether its own signed words prove it, or it gave no answer in time, as one that is cut off."
+    ]
     slashed: Annotated[int, "Amount taken from stake and escrow."]
     rewarded: Annotated[int, "Part of it paid to whoever showed it."]
     burned: Annotated[int, "Part of it destroyed."]
@@ -178,7 +193,7 @@ class PenaltyReport:
 
 @dataclass(frozen=True)
 class TrafficReport:
-    """Bytes of one kind that one peer moved."""
+    """Bytes of one kind that one peer said it moved."""
 
     peer: Annotated[str, "Address of the peer."]
     kind: Annotated[str, "Kind of message or blob."]
@@ -211,7 +226,7 @@ class AdversaryReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The model before and after, on data that no worker trained on."""
+    """The model before and after, on data that no worker trained on, as the submitter said."""
 
     loss_before: Annotated[float | None, "Evaluation loss of the first state."]
     loss_after: Annotated[float | None, "Evaluation loss of the last state."]
@@ -222,12 +237,12 @@ class EvaluationReport:
 
 @dataclass(frozen=True)
 class ResultReport:
-    """What to remember of the run."""
+    """What to remember of the run, by the ledger alone."""
 
-    ok: Annotated[bool, "Whether the run did what was asked of it."]
+    ok: Annotated[bool, "Whether the run ended with a sealed state and nothing is open."]
     sentence: Annotated[str, "The result in one sentence."]
     facts: Annotated[tuple[str, ...], "Sentences that bear it out."]
-    cheats: Annotated[tuple[str, ...], "What became of each peer that was started to cheat, and what did it."]
+    lost: Annotated[tuple[str, ...], "What each peer lost that lost stake, and what shows it."]
 
 
 @dataclass(frozen=True)
@@ -248,4 +263,5 @@ class Report:
     money: Annotated[MoneyReport, "Where the money is at the end."]
     economics: Annotated[tuple[AdversaryReport, ...], "What breaking the rules would gain and cost."]
     evaluation: Annotated[EvaluationReport | None, "The model before and after; null when not evaluated."]
+    left_out: Annotated[int, "Lines of logs that are no account's own, or one of two that claim one account."]
     result: Annotated[ResultReport, "The result."]

@@ -53,7 +53,7 @@ def tables(report: Report) -> Group:
     """Return the longer form: the summary, audits by round, disputes told in words, peers and traffic."""
     names = words.Names(report)
     parts: list[RenderableType] = [summary(report), Text()]
-    for fact in report.result.facts:
+    for fact in (*report.result.facts, *report.result.lost):
         parts.append(_text(f"  · {fact}"))
     if report.rounds and figures.workers(report):
         parts += [Text(), _audit_table(report, names), _legend()]
@@ -61,7 +61,7 @@ def tables(report: Report) -> Group:
     if report.penalties:
         parts += [Text(), _penalty_table(report, names)]
     if report.peers:
-        parts += [Text(), _peer_table(report, names), *_kernels(report, names)]
+        parts += [Text(), _peer_table(report, names), *_kernels(report, names), *_unread(report, names)]
     if report.economics:
         parts += [Text(), _economics_table(report)]
     if report.traffic:
@@ -162,16 +162,24 @@ def _kernels(report: Report, names: words.Names) -> list[RenderableType]:
     return [*title, *(_text(f"  {who}: {text}") for text, who in said)]
 
 
+def _unread(report: Report, names: words.Names) -> list[RenderableType]:
+    return [
+        _text(f"  left out: {words.counted(lines, 'line')} of {who}")
+        for who, lines in words.unread(report, names)
+    ]
+
+
 def _penalty_table(report: Report, names: words.Names) -> Table:
     table = Table(title="What was taken", title_justify="left", box=None, padding=(0, 2), pad_edge=False)
     table.add_column("round", justify="right")
     table.add_column("from")
     for heading in ("slashed", "paid on", "burned"):
         table.add_column(heading, justify="right")
-    table.add_column("because")
+    for heading in ("by", "because"):
+        table.add_column(heading)
     for entry in report.penalties:
         money = [words.amount(value) for value in (entry.slashed, entry.rewarded, entry.burned)]
-        cells = [str(entry.round), names(entry.peer), *money, entry.reason]
+        cells = [str(entry.round), names(entry.peer), *money, entry.ground, entry.reason]
         table.add_row(*(_text(cell) for cell in cells))
     return table
 

@@ -1,113 +1,79 @@
-"""Whether a run did what was asked of it, in one sentence and the facts behind it."""
+"""Whether a run did what it is for, in one sentence and the facts behind it: by the ledger alone.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+What peers say of themselves plays no part, nor what somebody meant to try: who was convicted by proof and who paid for
+silence is on the ledger.
+"""
 
-from verification.adversaries.playbook import Ending, ending_of
+from collections.abc import Iterable, Sequence
+
+from verification.causes import Cause
 from verification.report import schema
 from verification.report.words import amount, counted
-from verification.signing import checksum
 from verification.state import Stage, State
 
-Event = Mapping[str, Any]
+SILENCE = {Cause.ACCUSED_SILENT, Cause.CHALLENGER_SILENT, Cause.NOT_OPENED, Cause.SILENT}
+"""What an honest peer that is cut off for too long may lose stake by; every other loss is proven by signed words."""
+
+Check = tuple[bool, str, str]
+"""Whether it holds, and what to say if it does and if not."""
+
+
+def ground_of(cause: Cause) -> schema.Ground:
+    """Return what a loss of stake stands on."""
+    return "silence" if cause in SILENCE else "proof"
 
 
 def judge(
-    state: State,
-    peers: Sequence[schema.PeerReport],
-    events: Mapping[str, Sequence[Event]],
-    evaluation: schema.EvaluationReport | None,
+    state: State, peers: Sequence[schema.PeerReport], penalties: Sequence[schema.PenaltyReport]
 ) -> schema.ResultReport:
-    """Return the result. A peer that was started to cheat says so in its own events, so honest ones are known."""
-    cheats = {
-        str(e["peer"]): Cheat(str(e["cheat"]), int(e.get("cheat_from", 0)))
-        for log in events.values()
-        for e in log
-        if e["kind"] == "started" and e.get("cheat") != "none"
-    }
-    cheats = {p.id: cheats[p.id] for p in peers if p.id in cheats}
-    digests = _final_digests(events, cheats)
-    ends = [_cheat_check(state, peer, cheats[peer.id]) for peer in peers if peer.id in cheats]
-    checks = [
-        (state.stage is Stage.ENDED, "the run ended and everything is settled", "the run has not ended"),
-        *_model_check(evaluation),
-        *ends,
-        _honest_check(peers, cheats),
-        _digest_check(peers, cheats, digests),
-    ]
-    ok = all(holds for holds, _, _ in checks)
-    facts = tuple(good if holds else bad for holds, good, bad in checks)
-    told = tuple(good if holds else bad for holds, good, bad in ends)
-    return schema.ResultReport(ok, _sentence(state, checks, peers, cheats), facts, told)
+    """Return the result."""
+    checks = [_ended(state), _sealed(state), _settled(state)]
+    lost = [_loss(peer, penalties) for peer in peers if peer.slashed]
+    facts = [good if holds else bad for holds, good, bad in checks]
+    return schema.ResultReport(
+        all(holds for holds, _, _ in checks), _sentence(state, checks, penalties), tuple(facts), tuple(lost)
+    )
 
 
-@dataclass(frozen=True)
-class Cheat:
-    """What a peer played, its names joined by commas, and from which round on."""
-
-    names: str
-    first: int
+def _ended(state: State) -> Check:
+    return state.stage is Stage.ENDED, "the run ended and everything is settled", "the run has not ended"
 
 
-Check = tuple[bool, str, str]
+def _sealed(state: State) -> Check:
+    sealed = [worked for worked in state.rounds if worked.sealed is not None]
+    if not sealed:
+        return False, "", "no round was sealed"
+    last = sealed[-1]
+    signers = sum(ref == last.sealed for ref in last.seals.values())
+    digest = last.sealed.digest.hex()[:16] if last.sealed is not None else ""
+    others = len(last.seals) - signers
+    told = f"{counted(signers, 'member')} signed the last state, {digest}"
+    return True, f"{told}; {counted(others, 'member')} signed another" if others else told, ""
 
 
-def _model_check(evaluation: schema.EvaluationReport | None) -> list[Check]:
-    if evaluation is None or evaluation.loss_before is None or evaluation.loss_after is None:
-        return []
-    before, after = evaluation.loss_before, evaluation.loss_after
-    good = f"held-out loss fell from {before:.3f} to {after:.3f}"
-    return [(after < before, good, f"held-out loss went from {before:.3f} to {after:.3f}")]
+def _settled(state: State) -> Check:
+    running = len(state.running)
+    return not running, "no dispute is open", f"{counted(running, 'dispute')} still open"
 
 
-def _cheat_check(state: State, peer: schema.PeerReport, cheat: Cheat) -> Check:
-    """Return whether the run ended for a cheat as `playbook` says it must."""
-    ending, how = ending_of(cheat.names.split(","))
-    who = f"{peer.name or peer.id} ({cheat.names})"
-    lost = f"{who} lost {amount(peer.slashed)}"
+def _loss(peer: schema.PeerReport, penalties: Iterable[schema.PenaltyReport]) -> str:
+    """Return what one peer lost, and on what ground."""
+    own = [entry for entry in penalties if entry.peer == peer.id]
+    proven = [entry for entry in own if entry.ground == "proof"]
+    told = f"{peer.name or peer.id} lost {amount(peer.slashed)}"
     if peer.status == "excluded":
-        lost += f" and was excluded in round {peer.excluded_in_round}"
-    if ending is Ending.UNPAID:
-        included = [w.number for w in state.rounds if any(checksum(a) == peer.id for a in w.included)]
-        paid = sum(number >= cheat.first for number in included)
-        return not paid, f"{who} was paid for nothing: {how}", f"{who} cheated and was paid for {paid} rounds"
-    if ending is Ending.HARMLESS:
-        return True, f"{lost if peer.slashed else f'{who} harmed nobody'}: {how}", ""
-    caught = peer.slashed > 0 and (ending is Ending.FINED or peer.status == "excluded")
-    return caught, f"{lost}: {how}", f"{who} cheated and was not caught"
+        told += f" and was excluded in round {peer.excluded_in_round}"
+    ground = "proven by what it signed" if proven else "for silence"
+    return f"{told}, {ground}: {(proven or own)[0].reason}"
 
 
-def _honest_check(peers: Sequence[schema.PeerReport], cheats: Mapping[str, Cheat]) -> Check:
-    hurt = [peer.name or peer.id for peer in peers if peer.id not in cheats and peer.slashed]
-    return not hurt, "no honest peer lost stake", f"honest peers lost stake: {', '.join(hurt)}"
-
-
-def _digest_check(
-    peers: Sequence[schema.PeerReport], cheats: Mapping[str, Cheat], digests: Mapping[str, str]
-) -> Check:
-    honest = [peer for peer in peers if peer.id not in cheats]
-    missing = [peer.name or peer.id for peer in honest if peer.id not in digests]
-    values = {digests[peer.id] for peer in honest if peer.id in digests}
-    shown = next(iter(values), "")[:16]
-    good = f"all {counted(len(honest), 'honest peer')} ended on state {shown}"
-    bad = f"honest peers ended on {len(values)} states; none shown by: {', '.join(missing) or 'nobody'}"
-    return len(values) == 1 and not missing, good, bad
-
-
-def _final_digests(events: Mapping[str, Sequence[Event]], cheats: Mapping[str, Cheat]) -> dict[str, str]:
-    return {str(e["peer"]): str(e["digest"]) for log in events.values() for e in log if e["kind"] == "ended"}
-
-
-def _sentence(
-    state: State, checks: Sequence[Check], peers: Sequence[schema.PeerReport], cheats: Mapping[str, Cheat]
-) -> str:
+def _sentence(state: State, checks: Sequence[Check], penalties: Sequence[schema.PenaltyReport]) -> str:
     failed = [bad for holds, _, bad in checks if not holds]
     if failed:
         return f"The run fell short: {failed[0]}."
+    proven = {entry.peer for entry in penalties if entry.ground == "proof"}
+    silent = {entry.peer for entry in penalties} - proven
+    grounds = ((proven, "by proof"), (silent, "by silence"))
+    parts = [f"{counted(len(who), 'peer')} lost stake {how}" for who, how in grounds if who]
     trained = f"The swarm trained {counted(len(state.rounds), 'round')} to one state"
-    if not cheats:
-        return f"{trained}, and nobody cheated."
-    if any(peer.slashed for peer in peers if peer.id in cheats):
-        return f"{trained}; the cheat was caught and slashed."
-    return f"{trained}; the cheat gained nothing."
+    return f"{trained}; {' and '.join(parts)}." if parts else f"{trained}, and nobody lost stake."

@@ -210,6 +210,16 @@ def kernels_said(report: Report, names: Names) -> list[tuple[str, str]]:
     return [(text, ", ".join(who)) for text, who in sayers.items()]
 
 
+def unread(report: Report, names: Names) -> list[tuple[str, int]]:
+    """Return whose logs hold lines that are left out, and how many."""
+    found = [
+        (names(peer.id), peer.log.left_out)
+        for peer in report.peers
+        if peer.log is not None and peer.log.left_out
+    ]
+    return found + ([("logs that are no account's own", report.left_out)] if report.left_out else [])
+
+
 def where(dispute: DisputeReport) -> str:
     """Return the place of the difference, as exactly as the dispute came to know it."""
     if dispute.place == "inner step" and dispute.step is not None:

@@ -45,16 +45,23 @@ class Blocks:
         """Return uint8 [size] of any content."""
         memory, self._spare = self._spare, None
         if memory is None:
-            memory = mmap.mmap(-1, max(self._size, 1))
-            # Large pages cost fewer faults, where the system has them.
-            with contextlib.suppress(AttributeError, OSError):
-                memory.madvise(mmap.MADV_HUGEPAGE)
+            memory = _mapped(max(self._size, 1))
         held = np.frombuffer(memory, np.uint8)  # until the last tensor in it has gone
         weakref.finalize(held, self._give_back, memory).atexit = False
         return torch.from_numpy(held)[: self._size]
 
     def _give_back(self, memory: mmap.mmap) -> None:
         self._spare = memory
+
+
+def _mapped(size: int) -> mmap.mmap:
+    """Return memory of this process alone, in large pages where the system has them: fewer to clear and to look up."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared pages are small ones
+    with contextlib.suppress(AttributeError, OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def last_steps(steps: Sequence[Work]) -> dict[int, int]:

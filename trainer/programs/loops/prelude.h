@@ -16,6 +16,7 @@ INLINE double double_of(int64_t b) { double x; memcpy(&x, &b, 8); return x; }
 #define MAGIC 6755399441055744.0
 #define MAGIC_BITS 0x4338000000000000LL
 #define MAGIC32 12582912.0f
+#define MAGIC32_BITS 0x4b400000
 
 #define INFINITE 0x7f800000
 
@@ -30,14 +31,14 @@ INLINE int32_t exponent_of(int32_t m) {
   return wide < -148 ? -148 : wide;
 }
 
-/* Two factors, since 2^(bits-1-e) alone may exceed float32; what the first makes subnormal rounds to 0 in the end. */
-INLINE int16_t quantise(float x, int32_t e, int32_t bits, float limit) {
+/* Two factors, since 2^(bits-1-e) alone may exceed float32; what the first makes subnormal rounds to 0 in the end.
+   Clamped as an integer, for which vectors have one instruction where floats need a comparison, too. */
+INLINE int16_t quantise(float x, int32_t e, int32_t bits, int32_t limit) {
   int32_t k = bits - 1 - e, half = k >> 1;
   float v = x * power_of_two32(half) * power_of_two32(k - half);
-  v = (v + MAGIC32) - MAGIC32;
-  v = v > limit ? limit : v;
-  v = v < -limit ? -limit : v;
-  return (int16_t)(int32_t)v;
+  int32_t q = bits32(v + MAGIC32) - MAGIC32_BITS;
+  q = q > limit ? limit : q;
+  return (int16_t)(q < -limit ? -limit : q);
 }
 
 /* Floats in the order of integers; NaN is for the caller to see. */
