@@ -189,7 +189,7 @@ def test_a_griefing_challenger_pays_for_every_accusation_and_delays_nothing_for_
 
 def test_a_verifier_that_says_it_is_finished_with_duties_undone_pays_a_bond_for_each() -> None:
     skipper = Verifier("skipper", SkipDuties())
-    world = played([skipper], min_verifiers=2)
+    world = played([skipper], seed=2, min_verifiers=2)
     assert skipper.faults > 0
     assert outcomes(world, skipper) == {Audit.LOST}
     assert world.member(skipper).rewards == 0

@@ -9,7 +9,7 @@ from simulator.scale import STEADY, exponent, fold, grow
 
 
 def test_a_committee_keeps_the_entries_of_a_round_constant() -> None:
-    everyone, drawn = grow(30, 0, seed=3), grow(30, 6, seed=3)
+    everyone, drawn = grow(30, 0, seed=4), grow(30, 6, seed=4)
     assert everyone.state.rounds[1].attests.keys() == everyone.state.members.keys()
     assert len(drawn.state.rounds[1].attests) <= 6
     ticks = itertools.count()
