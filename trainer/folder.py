@@ -66,6 +66,10 @@ class RunFolder:
         """The folder of one peer's own files."""
         return self.path / "peers" / name
 
+    def stores(self) -> list[Path]:
+        """The blobs' folders of all peers that have run here; locks lie beside them."""
+        return sorted((self.path / "peers").glob("*/blobs"))
+
     def lock(self, account: str) -> Path:
         """What a running peer of an account holds."""
         return self.path / "peers" / f"{account}.lock"

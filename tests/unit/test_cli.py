@@ -172,6 +172,14 @@ def test_a_peer_refuses_to_run_twice(
         pass
 
 
+def test_the_stores_of_a_run_are_its_peers_and_no_lock(run: RunFolder) -> None:
+    """The demo once took the lock that lies beside them for a peer, and ended in a traceback after all rounds."""
+    for name in ("peer-1", "peer-0"):
+        (run.peer(name) / "blobs").mkdir(parents=True)
+    with alone(run.lock(checksum(load(run.keys / "peer-0.key").address))):
+        assert run.stores() == [run.peer(name) / "blobs" for name in ("peer-0", "peer-1")]
+
+
 def test_a_created_run_keeps_its_job(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

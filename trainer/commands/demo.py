@@ -322,8 +322,7 @@ def _judge(folder: RunFolder) -> None:
     last = state.current.sealed if state.rounds else None
     if last is None:
         raise UserError("no round was completed, so there is no model")
-    stores = [path / "blobs" for path in sorted((folder.path / "peers").iterdir())]
-    figures = export_and_evaluate(folder, before, _bundle(stores, last.blob))
+    figures = export_and_evaluate(folder, before, _bundle(folder.stores(), last.blob))
     events = EventLog(folder.log("submitter"), checksum(state.submitter))
     events.write(now, "evaluated", **figures)
     events.close()
