@@ -6,6 +6,7 @@ docs/adversaries.md says which known attack each one is. What a peer says, not w
 
 import contextlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -175,7 +176,7 @@ class Stale(Cheat):
         return execute([*self.seen.get(self.job.number - 1, state), *read])
 
 
-class _OtherRecords(Cheat):
+class _OtherRecords(Cheat, ABC):
     """Trains on other records than the assigned ones."""
 
     def begin(self, inputs: Handle, execute: Execute) -> Handle:
@@ -185,9 +186,9 @@ class _OtherRecords(Cheat):
         rows = self.records(_array(records).copy())
         return execute([*read, *self.load(Bundle((Tensor(records.dtype, records.shape, rows.tobytes()),)))])
 
+    @abstractmethod
     def records(self, rows: np.ndarray) -> np.ndarray:
         """Return the records that the round trains on, int64 [max_steps, batch], for those that it should."""
-        raise NotImplementedError
 
 
 class WrongData(_OtherRecords):

@@ -32,6 +32,7 @@ from verification.narrowing import Tracing
 from verification.program import Node, ProgramHead, node_work, size_bytes
 from verification.referee import Execution
 from verification.sampling import leaf_steps, record_index
+from verification.staking import MAX_NODE_WORK
 from verification.statements import (
     Answer,
     Body,
@@ -49,9 +50,6 @@ from verification.tensors import Tensor
 from verification.units import Digest
 
 B = TypeVar("B")
-MAX_WORK = 1 << 40
-"""Work units of the dearest node that a file may ask its reader to execute."""
-
 MAX_NODES = 1 << 20
 """Nodes of the largest program whose failures are told apart from states."""
 
@@ -179,7 +177,7 @@ class _Walk:
             raise BadEvidence("the lists of the accused do not end at the node")
         node = self._require_node(number)
         inputs = [opened.tensor for opened in self._case.inputs]
-        if node_work(node, inputs) > MAX_WORK or size_bytes(node) > MAX_RESULT:
+        if node_work(node, inputs) > MAX_NODE_WORK or size_bytes(node) > MAX_RESULT:
             raise BadEvidence(f"node {number} is too large to check")
         execution = self._execution(head, [int(source) for source in node.inputs])
         claimed, opened = self._game.claimed, self._case.inputs
