@@ -2,7 +2,8 @@
 
 One experiment is a run of one heavy honest worker, some cheats of one kind, and three verifiers of which a share
 colludes with all the cheats. A round is caught when the law has convicted it; `q` is the chance that at least one
-honest verifier draws a worker in a round (SPEC.md 5.3).
+honest verifier draws a worker in a round (SPEC.md 5.3). Nobody is set away for missed rounds: peers take no
+contribution whose norm is not its own, and a cheat that sends such would soon get no more rounds to be caught in.
 """
 
 import dataclasses
@@ -94,6 +95,7 @@ def play(setting: Setting, seed: int) -> Played:
     rules = minimal(
         rounds=FIRST + setting.rounds + 1, audit_rate=setting.rate, slots=setting.cheats + 1, max_steps=6, leaf_every=2,
         min_workers=setting.cheats + 1, min_verifiers=VERIFIERS, max_verifiers=VERIFIERS,
+        miss_limit=FIRST + setting.rounds + 2,
     )  # fmt: skip
     manifest = dataclasses.replace(rules, seed=tagged("detection", integer(seed)))
     world = World(manifest, [*honest, *cheats, *bribed], random.Random(seed), NETWORK)
