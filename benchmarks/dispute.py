@@ -45,6 +45,7 @@ from verification.honest.actions import (
 )
 from verification.honest.moves import moves_in
 from verification.manifest import BundleRef, DataRef, Manifest, Place, ProgramRef, Programs
+from verification.placed import ExecutionRef
 from verification.program import (
     Node,
     Output,
@@ -53,20 +54,9 @@ from verification.program import (
     encode_program,
     first_node,
 )
+from verification.signed import make_statement, open_statement, sign_statement
 from verification.state import Assignment, Member, Phase, RoundState, Ruling, Stage, State, Turn
-from verification.statements import (
-    VERIFIER,
-    WORKER,
-    Body,
-    Commit,
-    Evidence,
-    ExecutionRef,
-    Opening,
-    Reveal,
-    make_statement,
-    open_statement,
-    sign_statement,
-)
+from verification.statements import VERIFIER, WORKER, Body, Commit, Evidence, Opening, Reveal
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 

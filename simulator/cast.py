@@ -34,17 +34,11 @@ from verification.honest.decide import Me
 from verification.ledger.log import Twice
 from verification.manifest import BundleRef, Place
 from verification.outer import mixture, outer_inputs
+from verification.placed import ExecutionRef
 from verification.program import outputs_of
+from verification.signed import make_statement, sign_statement
 from verification.state import State
-from verification.statements import (
-    VERIFIER,
-    WORKER,
-    Body,
-    ExecutionRef,
-    Spoiled,
-    make_statement,
-    sign_statement,
-)
+from verification.statements import VERIFIER, WORKER, Body, Spoiled
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 

@@ -26,17 +26,9 @@ from verification.effects import DisputeEnded
 from verification.errors import Violation
 from verification.honest.actions import Say
 from verification.manifest import Manifest, Place
+from verification.signed import open_statement
 from verification.state import Stage
-from verification.statements import (
-    KINDS,
-    VERIFIER,
-    WORKER,
-    Body,
-    Contradiction,
-    Join,
-    Withdraw,
-    open_statement,
-)
+from verification.statements import KINDS, VERIFIER, WORKER, Body, Contradiction, Join, Withdraw
 from verification.tensors import Tensor
 from verification.units import MILLION, Address, Digest
 

@@ -9,8 +9,9 @@ from verification.effects import Effect
 from verification.executor import Executor
 from verification.ledger.log import Entry, Fold, Genesis, Record, founding
 from verification.ledger.sequencer import Sequencer
+from verification.signed import Said
 from verification.state import State, total_money
-from verification.statements import Body, Said
+from verification.statements import Body
 from verification.units import Millis
 
 

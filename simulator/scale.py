@@ -14,8 +14,8 @@ from simulator.network import Network
 from simulator.toy import minimal
 from simulator.world import World
 from verification.ledger.log import STATEMENT, Fold
+from verification.signed import open_statement
 from verification.state import Stage
-from verification.statements import open_statement
 
 ROUNDS, SLOTS, VERIFIERS = 3, 16, 8
 STEADY = range(1, ROUNDS - 1)

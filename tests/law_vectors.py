@@ -30,6 +30,8 @@ from verification.digest import tagged
 from verification.effects import Slashed
 from verification.honest.actions import Say
 from verification.ledger.log import Genesis
+from verification.placed import OfRun
+from verification.signed import Statement, make_statement, open_statement, sign_statement
 from verification.state import Phase, Stage, State, Watch
 from verification.statements import (
     KINDS,
@@ -39,14 +41,9 @@ from verification.statements import (
     Commit,
     Demand,
     Finished,
-    OfRun,
     Seal,
-    Statement,
     Trace,
     Verdict,
-    make_statement,
-    open_statement,
-    sign_statement,
 )
 from verification.units import MILLION, Address, Amount, Count, Millis, Round
 

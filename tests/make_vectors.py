@@ -23,19 +23,8 @@ from verification.digest import tagged
 from verification.evidence.collect import convictions
 from verification.evidence.file import FORMAT, Conviction, File, pack, unpack
 from verification.manifest import Place
-from verification.statements import (
-    Answer,
-    Body,
-    NodeInput,
-    NodeList,
-    Point,
-    Signed,
-    Statement,
-    Trace,
-    make_statement,
-    open_statement,
-    sign_statement,
-)
+from verification.signed import Signed, Statement, make_statement, open_statement, sign_statement
+from verification.statements import Answer, Body, NodeInput, NodeList, Point, Trace
 from verification.units import MILLION, Count, Digest, Round
 
 FOLDER = Path(__file__).parent / "vectors" / "disputes"

@@ -17,9 +17,10 @@ from trainer.compute.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
+from verification.signed import Statement, open_statement
 from verification.signing import checksum
 from verification.state import State
-from verification.statements import VERIFIER, Statement, open_statement
+from verification.statements import VERIFIER
 from verification.units import Address
 
 PATIENCE = 150.0

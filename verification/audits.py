@@ -24,8 +24,9 @@ from verification.sampling import (
     limited_speeds,
     time_for,
 )
+from verification.signed import Said
 from verification.state import Audit, AuditKey, Duty, Member, Session, Standing, State, Watch
-from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Said, Verdict
+from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
 from verification.units import MILLION, PPM, Address, Digest, Millis, Round
 
 

@@ -9,8 +9,9 @@ from verification.executor import Now
 from verification.membership import get_member, settle_debt, suspend
 from verification.money import credit, pay_stake
 from verification.rounds import get_round
+from verification.signed import Said
 from verification.state import Demanded, Phase, Standing, State, Watch
-from verification.statements import Chunk, Demand, Said
+from verification.statements import Chunk, Demand
 from verification.tensors import Bundle, Tensor, bundle_of_root, digest_of_rows, row_paths, tensor_digest
 from verification.units import NOTHING, Address, Amount, Count, Digest, Millis, Round
 

@@ -1,24 +1,14 @@
 """How much one sender can put on the ledger, whatever it submits: a constant of the run's founding. (SPEC.md 3.10)
 
-Every kind of statement says for what it is said once (`verification.statements.Once`); here that becomes a number. Each
+Every kind of statement says for what it is said once (`verification.placed.Once`); here that becomes a number. Each
 is about one round, or about the whole run.
 """
 
 from verification.manifest import Manifest
 from verification.narrowing import lists_needed
+from verification.placed import OfRun, Once
 from verification.state import State
-from verification.statements import (
-    KINDS,
-    Body,
-    Chunk,
-    Evidence,
-    Mismatch,
-    OfRun,
-    Once,
-    Point,
-    Reveal,
-    Verdict,
-)
+from verification.statements import KINDS, Body, Chunk, Evidence, Mismatch, Point, Reveal, Verdict
 from verification.units import Round
 
 LONGEST = lists_needed(1 << 53)

@@ -5,8 +5,9 @@ from verification.causes import Cause, Reason
 from verification.effects import Effect
 from verification.errors import Refused
 from verification.executor import Now
+from verification.signed import Said, open_statement
 from verification.state import Standing, State
-from verification.statements import Contradiction, Said, open_statement
+from verification.statements import Contradiction
 
 
 def process_contradiction(state: State, said: Said[Contradiction], now: Now) -> list[Effect]:

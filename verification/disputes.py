@@ -18,6 +18,7 @@ from verification.program import Program, head_of, place_of
 from verification.referee import Execution
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
+from verification.signed import Said
 from verification.state import Dispute, Member, Ruling, State, Turn
 from verification.statements import (
     VERIFIER,
@@ -29,7 +30,6 @@ from verification.statements import (
     Opening,
     Point,
     Reveal,
-    Said,
     Trace,
 )
 from verification.tensors import Tensor

@@ -12,6 +12,7 @@ from verification.effects import Effect
 from verification.errors import Refused
 from verification.executor import Executor, Now
 from verification.manifest import Manifest, cost_of_round, run_id
+from verification.signed import Said
 from verification.state import Stage, Standing, State
 from verification.statements import (
     Announce,
@@ -32,7 +33,6 @@ from verification.statements import (
     Opening,
     Point,
     Reveal,
-    Said,
     Seal,
     Spoiled,
     Trace,

@@ -7,8 +7,9 @@ from verification.errors import Refused
 from verification.executor import Now
 from verification.manifest import least_stake
 from verification.money import pay_stake, require_funds, withdraw_stake
+from verification.signed import Said
 from verification.state import MOST_ROUNDS_OUT, Member, Phase, Stage, Standing, State
-from verification.statements import VERIFIER, WORKER, Announce, Join, Said, Withdraw
+from verification.statements import VERIFIER, WORKER, Announce, Join, Withdraw
 from verification.units import Address, Millis, Round
 
 

@@ -19,8 +19,9 @@ from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
 from verification.outer import pending
 from verification.sampling import SLACK, assign, draw_committee, limited_speeds, next_beacon, time_for
+from verification.signed import Said
 from verification.state import GRACE, Assignment, Member, Phase, RoundState, Stage, Standing, State
-from verification.statements import VERIFIER, WORKER, Attest, Commit, Said, Seal
+from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
 from verification.units import Address, Millis, Round
 
 

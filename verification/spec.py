@@ -8,7 +8,7 @@ from typing import Any
 from verification.cases import CASES
 from verification.law import HANDLERS
 from verification.operators import OPERATORS
-from verification.statements import OfRound
+from verification.placed import OfRound
 from verification.transitions import TRANSITIONS, never
 
 PAGES = ("SPEC.md", "SPEC-ledger.md", "SPEC-honest.md", "SPEC-economics.md")

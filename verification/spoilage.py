@@ -18,8 +18,9 @@ from verification.manifest import Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
 from verification.rounds import get_round
+from verification.signed import Said
 from verification.state import State
-from verification.statements import MAX_STATEMENT, Commit, Said, Spoiled
+from verification.statements import MAX_STATEMENT, Commit, Spoiled
 from verification.tensors import Bundle, decode_bundle, digest_of
 from verification.units import Address, Count, Digest
 

@@ -9,7 +9,8 @@ from verification.debts import Debt, MoveDebt
 from verification.digest import ZERO
 from verification.game import Game, PostedList
 from verification.manifest import BundleRef, Manifest, Place
-from verification.statements import Commit, ExecutionRef, Opening, Reveal
+from verification.placed import ExecutionRef
+from verification.statements import Commit, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Count, Digest, Millis, Round
 
 RECENT_ROUNDS = 2

@@ -1,19 +1,13 @@
-"""What a peer may say to the ledger. A statement is signed over (chain, run, round, slot, head) and its body.
-
-Two statements of one author contradict each other only if all five are equal and the bodies differ. (SPEC.md 3.2)
-"""
+"""What a peer may say to the ledger: the 22 kinds of statement, each with its fields and its slot. (SPEC.md 3.2)"""
 
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property
-from typing import ClassVar, Generic, TypeVar, get_args
+from typing import get_args
 
-from verification import codec, signing
 from verification.digest import tagged
-from verification.errors import Malformed
-from verification.manifest import BundleRef, Place
+from verification.manifest import BundleRef
+from verification.placed import OfExecution, OfRound, OfRun, Once
 from verification.tensors import Tensor
-from verification.units import Address, Amount, Count, Digest, Round, Signature
+from verification.units import Address, Amount, Count, Digest, Round
 
 MAX_STATEMENT = 1 << 28
 """Bytes of the largest statement; only kinds that carry a run's tensors may come near."""
@@ -21,93 +15,6 @@ MAX_STATEMENT = 1 << 28
 WORKER, VERIFIER = "worker", "verifier"
 MAX_ENTRIES = 64
 """Digests in one list of a dispute (SPEC.md 6.3)."""
-
-
-class Once(StrEnum):
-    """For what one sender says a kind of statement once: nothing is said without bound. (SPEC.md 3.10)
-
-    `verification.bounds` counts each of them.
-    """
-
-    RUN = "a run"
-    ROUND = "a round or session"
-    LAPSE = "a round or session, and a time away"
-    WORK = "a worker's round"
-    SEAL = "a seal"
-    LIST = "a list that a dispute waits for"
-    POINT = "a list of a dispute"
-    DISPUTE = "a dispute"
-    CONTRIBUTION = "a contribution"
-    DEMAND = "a demand"
-    CONVICT = "a convict"
-
-
-class Placed:
-    """What may be said: a body that knows its place, its round and a slot within it. (SPEC.md 3.2)
-
-    A kind that may be said several times in a round tells its statements apart by facts, which `at` puts into the slot.
-    """
-
-    limit: ClassVar[int] = codec.MAX_MESSAGE
-    """Bytes that an encoded body may have."""
-
-    once: ClassVar[Once]
-    """For what a sender says it once."""
-
-    begins: ClassVar[bool] = False
-    """Whether it begins something, so that the excluded may not say it; what ends something they may. (SPEC.md 3.7)"""
-
-    price: ClassVar[str] = ""
-    """What it costs its sender, for people."""
-
-    @property
-    def slot(self) -> str:
-        """The place within a round that the body fills: a peer says one thing per slot, by default one of a kind."""
-        return self.at()
-
-    @classmethod
-    def at(cls, *facts: int | str | bytes) -> str:
-        """Return the slot of this kind that such facts give."""
-        return "/".join([cls.__name__, *(f.hex() if isinstance(f, bytes) else str(f) for f in facts)])
-
-
-@dataclass(frozen=True)
-class OfRound(Placed):
-    """A body about one round, over whose head it is signed."""
-
-    round: Round
-
-
-@dataclass(frozen=True)
-class ExecutionRef:
-    """One execution by name: in `worker`'s round, or of the outer step that it signed.
-
-    `step` numbers an inner step from 1, else it is 0.
-    """
-
-    round: Round
-    worker: Address
-    place: Place
-    step: Count
-
-
-@dataclass(frozen=True)
-class OfExecution(OfRound):
-    """A body about one execution of its sender's: its first fields name it, but for the sender."""
-
-    place: Place
-    step: Count
-
-    @property
-    def slot(self) -> str:
-        return self.at(self.place, self.step)
-
-
-class OfRun(Placed):
-    """A body that belongs to the whole run."""
-
-    round: ClassVar[Round] = Round(0)
-    """It is signed over round 0's head."""
 
 
 @dataclass(frozen=True)
@@ -451,78 +358,3 @@ Body = (
 )  # fmt: skip
 
 KINDS: dict[str, type[Body]] = {kind.__name__: kind for kind in get_args(Body)}
-B_co = TypeVar("B_co", bound=Body, covariant=True)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """The signed part: place (chain, run, round, slot, head), kind and encoded body."""
-
-    chain: str
-    run: Digest
-    round: Round
-    slot: str
-    head: Digest
-    kind: str
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Signed:
-    """An encoded Statement and its author's signature over those very bytes."""
-
-    statement: bytes
-    signature: Signature
-
-
-@dataclass(frozen=True)
-class Said(Generic[B_co]):
-    """A statement that has been opened: `sender` signed it, and its body stands at its own place.
-
-    `data` are the signed bytes. Whoever holds one need check nothing about it but what the ledger's state says.
-    """
-
-    sender: Address
-    statement: Statement
-    body: B_co
-    data: bytes
-
-    @cached_property
-    def digest(self) -> Digest:
-        """What the ledger keeps of the statement."""
-        return tagged("said", self.data)
-
-    @property
-    def run(self) -> tuple[str, Digest]:
-        """The chain and the run that it is said for."""
-        return self.statement.chain, self.statement.run
-
-    @property
-    def place(self) -> tuple[Address, Round, str, Digest]:
-        """Whose word it is, and where: a sender says one thing per place. (SPEC.md 3.2)"""
-        return self.sender, self.statement.round, self.statement.slot, self.statement.head
-
-
-def make_statement(chain: str, run: Digest, head: Digest, body: Body) -> Statement:
-    """Return the statement that says `body` at its own place."""
-    return Statement(chain, run, body.round, body.slot, head, type(body).__name__, codec.encode(body))
-
-
-def sign_statement(secret: bytes, statement: Statement) -> bytes:
-    """Return the encoded, signed statement."""
-    encoded = codec.encode(statement)
-    return codec.encode(Signed(encoded, signing.sign(secret, "statement", encoded)))
-
-
-def open_statement(data: bytes) -> Said[Body]:
-    """Return what signed bytes say; raises Malformed or BadSignature. (SPEC.md 3.3)"""
-    signed = codec.decode(Signed, data, MAX_STATEMENT)
-    statement = codec.decode(Statement, signed.statement, MAX_STATEMENT)
-    schema = KINDS.get(statement.kind)
-    if schema is None:
-        raise Malformed("unknown kind of statement")
-    body: Body = codec.decode(schema, statement.body, schema.limit)
-    if statement.slot != body.slot or statement.round != body.round:
-        raise Malformed("statement is filed under another slot than its body's")
-    sender = signing.recover(signed.signature, "statement", signed.statement)
-    return Said(sender, statement, body, data)

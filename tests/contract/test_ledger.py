@@ -21,18 +21,10 @@ from verification.ledger.log import Fold, Genesis, genesis_of, next_head, verify
 from verification.ledger.port import Ledger
 from verification.manifest import cost_of_round
 from verification.program import Node
+from verification.signed import make_statement, open_statement, sign_statement
 from verification.signing import address_of
 from verification.state import Stage, Standing
-from verification.statements import (
-    Announce,
-    Body,
-    Contradiction,
-    Join,
-    Withdraw,
-    make_statement,
-    open_statement,
-    sign_statement,
-)
+from verification.statements import Announce, Body, Contradiction, Join, Withdraw
 from verification.tensors import Tensor
 from verification.units import Address, Amount, Count, Millis, Round
 

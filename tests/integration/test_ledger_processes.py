@@ -24,7 +24,8 @@ from verification.ledger.local import (
 )
 from verification.ledger.log import Genesis, next_head
 from verification.manifest import cost_of_round
-from verification.statements import Join, make_statement, open_statement, sign_statement
+from verification.signed import make_statement, open_statement, sign_statement
+from verification.statements import Join
 from verification.units import Address, Amount, Count
 
 pytestmark = pytest.mark.integration

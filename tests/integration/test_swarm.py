@@ -34,16 +34,9 @@ from verification.evidence.retrial import verify
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
 from verification.manifest import BundleRef, Place
 from verification.sampling import leaf_steps
+from verification.signed import make_statement, sign_statement
 from verification.state import Phase, Ruling, Stage, Standing
-from verification.statements import (
-    VERIFIER,
-    WORKER,
-    Body,
-    Commit,
-    Join,
-    make_statement,
-    sign_statement,
-)
+from verification.statements import VERIFIER, WORKER, Body, Commit, Join
 from verification.units import Address, Amount, Count, Digest, Signature
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]

@@ -8,7 +8,8 @@ from simulator.toy import ToyExecutor
 from verification import law
 from verification.digest import ZERO
 from verification.ledger.local import LocalLedger
-from verification.statements import Join, make_statement, sign_statement
+from verification.signed import make_statement, sign_statement
+from verification.statements import Join
 from verification.units import Amount, Count
 
 

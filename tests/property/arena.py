@@ -20,8 +20,9 @@ from verification.honest.actions import (
 from verification.honest.decide import needed_rounds
 from verification.ledger.log import Genesis
 from verification.manifest import cost_of_round
+from verification.signed import Said, open_statement
 from verification.state import Member, Phase, Stage, Standing, State, open_questions, total_money
-from verification.statements import Body, Said, open_statement
+from verification.statements import Body
 from verification.units import Address, Amount, Millis, Round
 
 STEP = 40

@@ -26,19 +26,11 @@ from verification.honest.actions import (
 from verification.honest.moves import moves_in
 from verification.manifest import BundleRef, Place
 from verification.narrowing import lists_needed, positions
+from verification.placed import ExecutionRef
 from verification.sampling import leaf_steps
+from verification.signed import Said, make_statement
 from verification.state import Assignment, Dispute, Member, Phase, RoundState, State, Turn, total_money
-from verification.statements import (
-    VERIFIER,
-    WORKER,
-    Body,
-    Commit,
-    ExecutionRef,
-    Opening,
-    Reveal,
-    Said,
-    make_statement,
-)
+from verification.statements import VERIFIER, WORKER, Body, Commit, Opening, Reveal
 from verification.tensors import Bundle, bundle_digest, digest_of
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 

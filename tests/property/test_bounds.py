@@ -19,16 +19,10 @@ from verification.adversaries import FalseAccuser, Invent, SkipDuties
 from verification.digest import ZERO
 from verification.errors import Violation
 from verification.manifest import BundleRef
+from verification.placed import OfRun, Once
+from verification.signed import make_statement, open_statement, sign_statement
 from verification.state import Stage
-from verification.statements import (
-    KINDS,
-    Contradiction,
-    OfRun,
-    Once,
-    make_statement,
-    open_statement,
-    sign_statement,
-)
+from verification.statements import KINDS, Contradiction
 from verification.units import Address, Count, Digest, Round
 
 FLOOD = 6

@@ -15,7 +15,8 @@ from verification.digest import ZERO
 from verification.errors import BadSignature, Malformed, Violation
 from verification.evidence.file import Nowhere
 from verification.manifest import Manifest, Place
-from verification.statements import KINDS, Commit, Finished, make_statement, open_statement, sign_statement
+from verification.signed import make_statement, open_statement, sign_statement
+from verification.statements import KINDS, Commit, Finished
 from verification.units import Count, Digest, Round
 
 SECRET = b"\x07" * 32

@@ -32,7 +32,8 @@ from verification.program import (
     node_leaves,
     roots_of,
 )
-from verification.statements import Commit, Signed, Spoiled, Statement, make_statement, sign_statement
+from verification.signed import Signed, Statement, make_statement, sign_statement
+from verification.statements import Commit, Spoiled
 from verification.units import Count, Digest, Round
 
 ODD: list[Any] = [

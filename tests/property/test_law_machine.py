@@ -19,17 +19,9 @@ from verification.content import chunks_root
 from verification.digest import ZERO, tagged
 from verification.honest.actions import Say
 from verification.honest.decide import decide
+from verification.signed import make_statement, open_statement, sign_statement
 from verification.state import Stage
-from verification.statements import (
-    KINDS,
-    ChallengeSeal,
-    Contradiction,
-    NodeInput,
-    Spoiled,
-    make_statement,
-    open_statement,
-    sign_statement,
-)
+from verification.statements import KINDS, ChallengeSeal, Contradiction, NodeInput, Spoiled
 from verification.units import Address, Count, Digest, Millis, Round
 
 WRONG = tagged("wrong")

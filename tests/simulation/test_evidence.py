@@ -21,8 +21,9 @@ from verification.evidence.collect import convictions
 from verification.evidence.file import FORMAT, MAX_EVIDENCE, File, Finding, pack, unpack
 from verification.evidence.retrial import verify
 from verification.manifest import Place
+from verification.signed import open_statement, sign_statement
 from verification.state import Ruling
-from verification.statements import Answer, ChallengeSeal, open_statement, sign_statement
+from verification.statements import Answer, ChallengeSeal
 from verification.units import MILLION, Count, Round
 
 

@@ -14,8 +14,9 @@ from verification.causes import Cause
 from verification.effects import AuditEnded, DisputeEnded, Slashed, StageChanged, StandingChanged
 from verification.errors import Refused
 from verification.law import head_of
+from verification.signed import make_statement, sign_statement
 from verification.state import Audit, Phase, Ruling, Stage, Standing, Turn
-from verification.statements import Commit, Opening, make_statement, sign_statement
+from verification.statements import Commit, Opening
 from verification.tensors import digest_of
 from verification.units import MILLION, Count, Digest, Round
 

@@ -17,18 +17,8 @@ from verification import law
 from verification.effects import Slashed
 from verification.errors import Refused
 from verification.manifest import Manifest
-from verification.statements import (
-    Body,
-    Contradiction,
-    Join,
-    Link,
-    Opening,
-    Reveal,
-    Said,
-    make_statement,
-    open_statement,
-    sign_statement,
-)
+from verification.signed import Said, make_statement, open_statement, sign_statement
+from verification.statements import Body, Contradiction, Join, Link, Opening, Reveal
 from verification.units import MILLION, Digest
 
 SEEDS = st.integers(0, 40)

@@ -28,6 +28,7 @@ from verification.honest.actions import RunRound, Say, Work
 from verification.manifest import BundleRef, Place
 from verification.membership import mark_away
 from verification.program import outputs_of
+from verification.signed import make_statement, open_statement, sign_statement
 from verification.spoilage import fault
 from verification.state import Standing
 from verification.statements import (
@@ -42,9 +43,6 @@ from verification.statements import (
     Spoiled,
     Trace,
     Withdraw,
-    make_statement,
-    open_statement,
-    sign_statement,
 )
 from verification.units import MILLION, Amount, Count, Round
 

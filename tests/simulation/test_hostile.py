@@ -42,6 +42,7 @@ from verification.honest.actions import (
 from verification.manifest import BundleRef, Place, reward_of
 from verification.outer import clipped_weights
 from verification.sampling import assign, limited_speeds
+from verification.signed import make_statement, sign_statement
 from verification.state import Assignment, Member, Phase, RoundState, Ruling, Stage
 from verification.statements import (
     Answer,
@@ -53,8 +54,6 @@ from verification.statements import (
     Point,
     Seal,
     Trace,
-    make_statement,
-    sign_statement,
 )
 from verification.units import MILLION, Address, Amount, Count, Millis, Round
 

@@ -19,19 +19,10 @@ from verification import codec, sizes
 from verification.effects import Slashed
 from verification.errors import UserError
 from verification.manifest import Manifest, Place
+from verification.placed import Placed
+from verification.signed import open_statement
 from verification.sizes import Programs, extent_of, largest, require_sayable
-from verification.statements import (
-    Body,
-    Chunk,
-    Evidence,
-    NodeInput,
-    NodeList,
-    Opening,
-    Placed,
-    Reveal,
-    Trace,
-    open_statement,
-)
+from verification.statements import Body, Chunk, Evidence, NodeInput, NodeList, Opening, Reveal, Trace
 from verification.tensors import ITEM_BYTES, Tensor
 from verification.units import MILLION, Count, Digest, Round
 

@@ -32,9 +32,10 @@ from verification.honest.actions import (
 )
 from verification.manifest import BundleRef
 from verification.program import Port, encoded_size, outputs_of
+from verification.signed import open_statement
 from verification.spoilage import fault, show
 from verification.state import Audit, Standing, Watch
-from verification.statements import Commit, Opening, Spoiled, open_statement
+from verification.statements import Commit, Opening, Spoiled
 from verification.tensors import Bundle, digest_of
 from verification.units import MILLION, Address, Count, Round
 

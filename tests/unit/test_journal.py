@@ -10,8 +10,9 @@ from p2p.identity import Identity
 from trainer.peer.journal import Journal, journal_of
 from verification.digest import tagged
 from verification.errors import UserError
+from verification.signed import open_statement
 from verification.signing import checksum
-from verification.statements import Attest, Body, Finished, Verdict, Withdraw, open_statement
+from verification.statements import Attest, Body, Finished, Verdict, Withdraw
 from verification.units import Round
 
 ALICE, BOB = (Identity(bytes([number]) * 32) for number in (1, 2))

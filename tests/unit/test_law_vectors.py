@@ -16,7 +16,8 @@ from tests.law_vectors import FOLDER, replay
 from verification import law
 from verification.effects import Slashed
 from verification.errors import Violation
-from verification.statements import KINDS, open_statement
+from verification.signed import open_statement
+from verification.statements import KINDS
 from verification.units import Millis
 
 minimal(chain=70, slots=8)  # makes the toy programs known

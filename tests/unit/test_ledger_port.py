@@ -13,7 +13,8 @@ from verification import law
 from verification.digest import ZERO
 from verification.errors import Unavailable
 from verification.ledger import local
-from verification.statements import Join, make_statement, sign_statement
+from verification.signed import make_statement, sign_statement
+from verification.statements import Join
 from verification.units import Amount, Count
 
 

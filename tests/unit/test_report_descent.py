@@ -18,16 +18,8 @@ from verification.report.build import build_report
 from verification.report.descent import descents
 from verification.report.schema import DisputeReport
 from verification.report.words import way_down
-from verification.statements import (
-    Answer,
-    ChallengeSeal,
-    Evidence,
-    Mismatch,
-    NodeList,
-    Point,
-    Trace,
-    open_statement,
-)
+from verification.signed import open_statement
+from verification.statements import Answer, ChallengeSeal, Evidence, Mismatch, NodeList, Point, Trace
 from verification.units import MILLION, Millis
 
 

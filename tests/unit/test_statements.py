@@ -6,6 +6,7 @@ import pytest
 
 from verification import codec, law
 from verification.manifest import BundleRef, Place
+from verification.placed import OfRound, OfRun
 from verification.statements import (
     KINDS,
     MAX_STATEMENT,
@@ -17,8 +18,6 @@ from verification.statements import (
     Evidence,
     Finished,
     NodeList,
-    OfRound,
-    OfRun,
     Point,
     Spoiled,
     Trace,

@@ -13,7 +13,7 @@ import pytest
 from simulator.toy import ToyExecutor, minimal
 from verification import codec, errors, merkle
 from verification.evidence.retrial import verify
-from verification.statements import open_statement
+from verification.signed import open_statement
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "disputes"
 VECTORS: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]

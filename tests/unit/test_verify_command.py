@@ -15,7 +15,7 @@ from verification.errors import BadEvidence, Unavailable, UserError
 from verification.evidence.collect import require_borne_out
 from verification.evidence.file import Conviction, Kind, Nowhere, pack, unpack
 from verification.program import Node
-from verification.statements import open_statement
+from verification.signed import open_statement
 
 
 def checked(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

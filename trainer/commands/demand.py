@@ -18,9 +18,10 @@ from verification.availability import holders
 from verification.errors import Refused, UserError
 from verification.ledger.log import Entry
 from verification.ledger.port import Ledger
+from verification.signed import make_statement, open_statement, sign_statement
 from verification.signing import address_of, checksum
 from verification.state import Demanded, Stage, State
-from verification.statements import Chunk, Demand, make_statement, open_statement, sign_statement
+from verification.statements import Chunk, Demand
 from verification.units import Address
 
 PAUSE_SECONDS = 0.2

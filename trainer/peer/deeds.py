@@ -20,9 +20,10 @@ from verification.honest.actions import Computed
 from verification.manifest import BundleRef, Place
 from verification.merkle import root
 from verification.outer import mixture
+from verification.placed import ExecutionRef
 from verification.signing import checksum
 from verification.state import Stage, State
-from verification.statements import ExecutionRef, Spoiled
+from verification.statements import Spoiled
 from verification.tensors import digest_of
 from verification.units import Address, Count, Digest, Round
 

@@ -9,8 +9,9 @@ import sqlite3
 from pathlib import Path
 
 from verification.errors import UserError
+from verification.signed import Statement, make_statement, open_statement, sign_statement
 from verification.signing import address_of, checksum
-from verification.statements import Body, Statement, make_statement, open_statement, sign_statement
+from verification.statements import Body
 from verification.units import Address, Digest
 
 BUSY_SECONDS = 60.0

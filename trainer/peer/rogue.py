@@ -14,7 +14,8 @@ from verification.adversaries import Act, Behaviour, Forge, Throw, decide_as, pl
 from verification.honest.actions import Computed, RunRound
 from verification.honest.view import View
 from verification.ledger.log import Twice
-from verification.statements import Body, make_statement, sign_statement
+from verification.signed import make_statement, sign_statement
+from verification.statements import Body
 from verification.units import Digest
 
 PROCESS = "trainer.compute.cheating"

@@ -6,17 +6,9 @@ from verification.honest.actions import Say
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.sampling import draw_verifier, next_beacon
+from verification.signed import make_statement, sign_statement
 from verification.state import State, Watch
-from verification.statements import (
-    VERIFIER,
-    Announce,
-    Contradiction,
-    Finished,
-    Link,
-    Verdict,
-    make_statement,
-    sign_statement,
-)
+from verification.statements import VERIFIER, Announce, Contradiction, Finished, Link, Verdict
 from verification.units import Address, Count, Digest, Round
 
 

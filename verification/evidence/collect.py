@@ -15,22 +15,12 @@ from verification.errors import BadEvidence
 from verification.evidence.file import Conviction, Included, Kind, Nowhere, ProgramPart, PublicRecord
 from verification.manifest import Place
 from verification.outer import mixture
+from verification.placed import OfRun
 from verification.program import Program, constant_leaves, head_of, node_leaves, roots_of
 from verification.referee import is_public
+from verification.signed import Said, open_statement
 from verification.state import Dispute, Ruling, State
-from verification.statements import (
-    Body,
-    Commit,
-    Contradiction,
-    Evidence,
-    Mismatch,
-    OfRun,
-    Opening,
-    Said,
-    Seal,
-    Spoiled,
-    open_statement,
-)
+from verification.statements import Body, Commit, Contradiction, Evidence, Mismatch, Opening, Seal, Spoiled
 from verification.units import Address, Count, Digest, Round
 
 B = TypeVar("B", bound=Body)

@@ -32,20 +32,9 @@ from verification.narrowing import Tracing
 from verification.program import Node, ProgramHead, node_work, size_bytes
 from verification.referee import Execution
 from verification.sampling import leaf_steps, record_index
+from verification.signed import Said, open_statement
 from verification.staking import MAX_NODE_WORK
-from verification.statements import (
-    Answer,
-    Body,
-    Commit,
-    Mismatch,
-    NodeList,
-    Opening,
-    Said,
-    Seal,
-    Spoiled,
-    Trace,
-    open_statement,
-)
+from verification.statements import Answer, Body, Commit, Mismatch, NodeList, Opening, Seal, Spoiled, Trace
 from verification.tensors import Tensor
 from verification.units import Digest
 

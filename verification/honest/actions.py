@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verification.manifest import BundleRef
-from verification.statements import Body, ExecutionRef
+from verification.placed import ExecutionRef
+from verification.statements import Body
 from verification.units import Address, Count, Digest, Round
 
 

@@ -13,8 +13,9 @@ from verification.effects import Effect
 from verification.errors import Malformed, ProofswarmError
 from verification.executor import Executor
 from verification.manifest import Manifest, chain_name, run_id
+from verification.signed import Said, open_statement
 from verification.state import State
-from verification.statements import MAX_STATEMENT, Body, Said, open_statement
+from verification.statements import MAX_STATEMENT, Body
 from verification.units import MAX_AMOUNT, Address, Amount, Digest, Millis
 
 FOUND, TICK, STATEMENT = "found", "tick", "statement"

@@ -11,8 +11,9 @@ from verification import codec, law
 from verification.errors import Refused, UserError, Violation
 from verification.executor import Executor
 from verification.ledger.log import Entry, Fold, Record, Twice, Unchained
+from verification.signed import Said, open_statement
 from verification.state import State
-from verification.statements import Body, Said, open_statement
+from verification.statements import Body
 from verification.units import Millis
 
 MAX_CONTRADICTION = codec.MAX_MESSAGE // 3

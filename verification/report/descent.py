@@ -10,8 +10,9 @@ from verification.narrowing import positions, segments
 from verification.program import Program, first_node, head_of, values
 from verification.referee import sources_to_open
 from verification.report.schema import InputReport, ListReport
+from verification.signed import Said
 from verification.state import Dispute, State
-from verification.statements import Answer, Body, Evidence, Mismatch, NodeInput, NodeList, Point, Said, Trace
+from verification.statements import Answer, Body, Evidence, Mismatch, NodeInput, NodeList, Point, Trace
 from verification.units import Digest
 
 Programs = Callable[[Digest], Program]
