@@ -54,6 +54,7 @@ from verification.program import (
     encode_program,
     first_node,
 )
+from verification.report.words import trust
 from verification.signed import make_statement, open_statement, sign_statement
 from verification.state import Assignment, Member, Phase, RoundState, Ruling, Stage, State, Turn
 from verification.statements import VERIFIER, WORKER, Body, Commit, Evidence, Opening, Reveal
@@ -427,7 +428,7 @@ def measure(court: Court, fault: Fault, clock: Callable[[], float]) -> dict[str,
         "evidence_seconds": case.evidence,
         "file_bytes": len(file),
         "file_seconds": clock() - began,
-        "trust": list(finding.trust),
+        "trust": trust(finding),
     }
 
 

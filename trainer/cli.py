@@ -122,10 +122,10 @@ def peer(
     """Join a run and take part until it has ended."""
     import trio
 
-    from p2p.identity import load
     from trainer.folder import RunFolder
+    from trainer.peer.config import Account, PeerConfig, Seat
     from trainer.peer.rogue import misbehaving
-    from trainer.peer.runtime import PeerConfig, run_peer
+    from trainer.peer.runtime import run_peer
     from trainer.programs.options import peer_options
     from trainer.rounds.cheats import names_in, roles_of
     from verification.statements import VERIFIER, WORKER
@@ -137,11 +137,8 @@ def peer(
         raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
     folder = RunFolder(run).checked()
     options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
-    label = {"cheat": cheat, "cheat_from": cheat_from}
-    config = PeerConfig(
-        folder, key, load(key), role, listen, threads, stake, options, _tell,
-        label=label, accept_unsound=accept_unsound,
-    )  # fmt: skip
+    seat = Seat(role, stake, accept_unsound)
+    config = PeerConfig(folder, Account.read(key), seat, listen, threads, options, _tell)
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 

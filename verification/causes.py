@@ -59,8 +59,7 @@ class Cause(Enum):
 class Reason:
     """A cause with the facts that it names; the others are None.
 
-    `count` is a number of rounds, sessions or bytes. `about` is the slot of a contradiction, or what was owed where
-    only a file of evidence says so, in that file's words.
+    `count` is a number of rounds, sessions or bytes. `about` is the slot of a contradiction.
     """
 
     cause: Cause

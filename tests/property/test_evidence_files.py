@@ -217,7 +217,7 @@ def wide(outputs: int) -> bytes:
             (),
             None,
             None,
-            "",
+            None,
         )
     )
 

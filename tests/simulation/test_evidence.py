@@ -185,6 +185,7 @@ FORGERIES = {
     "another node": (lambda: changed("wrong-data", node=Count(6)), "lacks the node"),
     "no inputs": (lambda: changed("wrong-data", inputs=()), "inputs to open"),
     "no record": (lambda: changed("wrong-data", record=None), "lacks the ledger's record"),
+    "a list owed beside a node": (lambda: changed("wrong-data", dispute=Count(0)), "not about silence"),
     "an honest list": (honest_list, "in order"),
     "no program": (lambda: changed("skip-steps", program=None), "lacks the program"),
 }

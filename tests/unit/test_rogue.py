@@ -11,9 +11,10 @@ import pytest
 from p2p.identity import load
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.peer.config import Account, PeerConfig, Seat
 from trainer.peer.deeds import Deeds
 from trainer.peer.rogue import Rogue, misbehaving
-from trainer.peer.runtime import Peer, PeerConfig
+from trainer.peer.runtime import Peer
 from trainer.runs.create import Created
 from verification.adversaries import Behaviour, Forge, View
 from verification.digest import ZERO
@@ -43,8 +44,7 @@ def run(tiny_run: Created, tmp_path: Path) -> RunFolder:
 
 async def opened(run: RunFolder, name: str, cheat: str = "none") -> Peer:
     """Return a peer with its ledger open, that takes no part yet."""
-    key = run.keys / f"{name}.key"
-    config = PeerConfig(run, key, load(key), "worker")
+    config = PeerConfig(run, Account.read(run.keys / f"{name}.key"), Seat("worker"))
     if cheat != "none":
         config = misbehaving(config, cheat, 1)
     run.peer(name).mkdir(parents=True)
@@ -80,7 +80,7 @@ async def test_a_second_statement_is_refused_kept_and_reported_by_an_honest_peer
     async with honest._ledger.state() as state:
         assert state.members[author].standing.value == "excluded"
     assert not await reports(honest, own(run, "peer-1"))
-    journal = sqlite3.connect(rogue._config.journal)
+    journal = sqlite3.connect(rogue._config.account.journal)
     assert journal.execute("SELECT count(*) FROM said").fetchone() == (1,)
     journal.close()
 

@@ -73,8 +73,7 @@ def forged_silence(kind: str) -> bytes:
         d for d in said for s in [open_statement(d)] if (s.sender, s.statement.kind) == (honest.address, kind)
     )
     body = open_statement(data).body
-    owed = f"the opening of its leaves of round {body.round}"
-    rest = (None, None, (), None, None, owed)
+    rest = (None, None, (), None, None, None)
     return pack(
         Conviction(
             world.state.manifest,

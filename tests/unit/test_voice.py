@@ -13,8 +13,9 @@ import pytest
 from p2p.identity import load
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.peer.journal import Journal, journal_of
-from trainer.peer.runtime import Peer, PeerConfig, run_peer
+from trainer.peer.config import Account, PeerConfig, Seat
+from trainer.peer.journal import Journal
+from trainer.peer.runtime import Peer, run_peer
 from trainer.programs.options import AS_PEERS
 from trainer.runs.create import Created
 from verification.digest import ZERO
@@ -38,16 +39,14 @@ def run(tiny_run: Created, tmp_path: Path) -> RunFolder:
 
 def journal(run: RunFolder) -> Journal:
     """Return the journal of peer-0's account."""
-    key, genesis = run.keys / "peer-0.key", read_genesis(run.ledger)
-    identity = load(key)
-    return Journal(journal_of(key, identity.address), identity.secret, genesis.chain, genesis.run)
+    account, genesis = Account.read(run.keys / "peer-0.key"), read_genesis(run.ledger)
+    return Journal(account.journal, account.identity.secret, genesis.chain, genesis.run)
 
 
 async def opened(run: RunFolder, name: str) -> Peer:
     """Return a peer with its ledger open, that takes no part yet."""
     run.peer(name).mkdir(parents=True, exist_ok=True)
-    key = run.keys / f"{name}.key"
-    config = PeerConfig(run, key, load(key), "worker")
+    config = PeerConfig(run, Account.read(run.keys / f"{name}.key"), Seat("worker"))
     peer = Peer(config, read_genesis(run.ledger), EventLog(run.log(name), name))
     await peer._ledger.open()
     return peer
@@ -94,7 +93,7 @@ async def test_a_join_that_the_run_would_not_take_is_not_signed(run: RunFolder) 
         assert own.signed(GENESIS_HEAD, POOR) is None
     await peer._policy.say(Say(JOIN))
     async with peer._ledger.state() as state:
-        assert state.members[peer._config.identity.address].stake == JOIN.stake
+        assert state.members[peer._config.account.address].stake == JOIN.stake
 
 
 async def test_a_join_that_was_refused_is_never_said_differently(run: RunFolder) -> None:
@@ -110,14 +109,14 @@ async def test_a_join_that_was_refused_is_never_said_differently(run: RunFolder)
 
 
 async def test_what_a_peer_writes_is_for_nobody_else_to_read(run: RunFolder) -> None:
-    key, before = run.keys / "peer-0.key", os.umask(0)
-    config = PeerConfig(run, key, load(key), "worker", options=replace(AS_PEERS, memory=Count(1)))
+    account, before = Account.read(run.keys / "peer-0.key"), os.umask(0)
+    config = PeerConfig(run, account, Seat("worker"), options=replace(AS_PEERS, memory=Count(1)))
     try:
         with pytest.raises((UserError, BaseExceptionGroup)):
             await run_peer(config)
     finally:
         os.umask(before)
     modes = {
-        path: path.stat().st_mode & 0o777 for path in (run.peer("peer-0"), run.log("peer-0"), config.journal)
+        path: path.stat().st_mode & 0o777 for path in (run.peer("peer-0"), run.log("peer-0"), account.journal)
     }
     assert list(modes.values()) == [0o700, 0o600, 0o600]

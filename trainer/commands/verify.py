@@ -13,7 +13,7 @@ from verification.evidence.collect import require_borne_out
 from verification.evidence.file import MAX_EVIDENCE, Conviction, Finding, unpack
 from verification.evidence.retrial import verify
 from verification.program import Node, Program
-from verification.report.words import one_line, printable, reason
+from verification.report.words import one_line, printable, reason, trust
 from verification.signing import checksum
 from verification.tensors import Tensor
 from verification.units import Digest
@@ -101,8 +101,8 @@ def _lines_of(finding: Finding) -> list[str]:
     lines.append(f"  because {reason(finding.reason)}")
     if finding.claimed is not None and finding.computed is not None:
         lines += [f"  claimed {finding.claimed.hex()}", f"  is      {finding.computed.hex()}"]
-    trust = finding.trust or ("nothing: the file proves it by what the accused itself signed",)
-    return lines + [f"  trusts  {line}" for line in trust]
+    taken = trust(finding) or ("nothing: the file proves it by what the accused itself signed",)
+    return lines + [f"  trusts  {line}" for line in taken]
 
 
 def _files_in(path: Path) -> list[Path]:

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trainer.peer.config import Character, PeerConfig
 from trainer.peer.deeds import Deeds
 from trainer.peer.policy import Honest, Look
-from trainer.peer.runtime import PeerConfig
 from trainer.peer.voice import Voice
 from trainer.rounds import cheats
 from trainer.runs.ledgers import genesis_of
@@ -75,9 +75,10 @@ def misbehaving(config: PeerConfig, cheat: str, first_round: int) -> PeerConfig:
 
     def sign(head: Digest, body: Body) -> bytes:
         statement = make_statement(genesis.chain, genesis.run, head, body)
-        return sign_statement(config.identity.secret, statement)
+        return sign_statement(config.account.identity.secret, statement)
 
     def policy(deeds: Deeds, voice: Voice) -> Rogue:
         return Rogue(playbook.behaviours(names, first_round), sign, deeds, voice)
 
-    return dataclasses.replace(config, policy=policy, compute=(PROCESS, cheat, str(first_round)))
+    label = {"cheat": cheat, "cheat_from": first_round}
+    return dataclasses.replace(config, character=Character(policy, (PROCESS, cheat, str(first_round)), label))

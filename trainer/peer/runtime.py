@@ -6,11 +6,9 @@ background task lives in one nursery; results wake the loop.
 
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import trio
 
@@ -18,24 +16,21 @@ from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.exchange import Exchange
 from p2p.hints import Rumours
 from p2p.host import PostOffice
-from p2p.identity import Identity
 from p2p.messages import Hint
-from p2p.transport import ANY_LOCAL_PORT
 from trainer.compute import orders
-from trainer.compute.client import PROCESS, ComputeClient
+from trainer.compute.client import ComputeClient
 from trainer.compute.executor import RemoteExecutor
 from trainer.compute.referee import Referee
 from trainer.events import EventLog
-from trainer.folder import RunFolder, alone
+from trainer.folder import alone
+from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
-from trainer.peer.journal import Journal, journal_of
+from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
-from trainer.peer.policy import Honest, Policy
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
-from trainer.programs.options import AS_PEERS, RunOptions
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
 from verification import codec
@@ -79,62 +74,30 @@ def pause_after(faults: int) -> float:
     return min(LONGEST_PAUSE, RETRY_SECONDS * 2.0 ** min(faults - 1, 32))
 
 
-@dataclass(frozen=True)
-class PeerConfig:
-    """A peer's own settings; none of them is part of the run. `stake` None stakes what the role needs.
-
-    `key` is the file that holds the identity: its stem is the peer's name, and what the account signs lies beside it.
-    `options` say how the compute process runs programs; `tell` hears one line for people about what happens.
-    `policy` makes what the peer goes by, `compute` is the program that computes for it, `label` goes on record with it.
-    """
-
-    folder: RunFolder
-    key: Path
-    identity: Identity
-    role: str
-    listen: str = ANY_LOCAL_PORT
-    threads: int = 1
-    stake: int | None = None
-    options: RunOptions = AS_PEERS
-    tell: Callable[[str], None] = lambda line: None
-    policy: Callable[[Deeds, Voice], Policy] = Honest
-    compute: Sequence[str] = PROCESS
-    label: Mapping[str, Any] = field(default_factory=dict)
-    accept_unsound: bool = False
-
-    @property
-    def name(self) -> str:
-        """What the peer is called in the run's folder."""
-        return self.key.stem
-
-    @property
-    def journal(self) -> Path:
-        """Where all that the account ever signed is kept."""
-        return journal_of(self.key, self.identity.address)
-
-
 class Peer:
     """One running peer."""
 
     def __init__(self, config: PeerConfig, genesis: Genesis, events: EventLog) -> None:
         """Open the peer's files; raises UserError for those that are not its own."""
-        own, run, account = config.folder.peer(config.name), genesis.run, config.identity.address
+        own, run, account = config.folder.peer(config.account.name), genesis.run, config.account
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
-        self._bench, self._referee = ComputeClient(program=config.compute), Referee(config.threads)
+        self._bench, self._referee = ComputeClient(program=config.character.compute), Referee(config.threads)
         self._executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
         self._ledger = LedgerPort(config.folder, self._executor)
         self._record = Record(events, self._ledger.now)
         self._post = PostOffice(
-            config.identity, run, self._ledger.now, listen=config.listen, on_refusal=self._record.refused
+            account.identity, run, self._ledger.now, listen=config.listen, on_refusal=self._record.refused
         )
         exchange = Exchange(self._store, self._post, on_drop=self._record.dropped)
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
-        self._contacts = Contacts(account)
+        self._contacts = Contacts(account.address)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
-        journal = Journal(config.journal, config.identity.secret, genesis.chain, run)
+        journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
         voice = Voice(journal, self._ledger, self._record, self._announce)
-        self._deeds = Deeds(account, self._bench, self._ledger, self._depot, self._contacts, self._record)
-        self._policy = config.policy(self._deeds, voice)
+        self._deeds = Deeds(
+            account.address, self._bench, self._ledger, self._depot, self._contacts, self._record
+        )
+        self._policy = config.character.policy(self._deeds, voice)
         self._results = actions.Results()
         self._running: set[Computed] = set()
         self._faults: Counter[Computed] = Counter()
@@ -163,7 +126,7 @@ class Peer:
         refs = zip(Place, self._manifest.programs.all(), strict=True)
         try:
             programs = {place: self._executor.program(ref.digest) for place, ref in refs}
-            check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.accept_unsound)
+            check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.seat.accept_unsound)
         except (UserError, Malformed) as error:
             raise UserError(f"this peer does not take the run: {error}") from error
         self._depot.expect(programs)
@@ -176,7 +139,7 @@ class Peer:
         )
         listen = self._post.address.multiaddr
         self._record.write(
-            "started", role=config.role, **config.label, listen=listen, compute=self._bench.pid
+            "started", role=config.seat.role, **config.character.label, listen=listen, compute=self._bench.pid
         )
         try:
             prepared = await self._deeds.prepare(order)
@@ -207,13 +170,13 @@ class Peer:
             self._config.tell(kernels.complaint)
 
     def _self(self, prepared: orders.Prepared) -> Me:
-        config, money = self._config, self._manifest.money
-        least = money.verifier_stake if config.role == VERIFIER else money.worker_stake
+        identity, seat, money = self._config.account.identity, self._config.seat, self._manifest.money
+        least = money.verifier_stake if seat.role == VERIFIER else money.worker_stake
         return Me(
-            address=config.identity.address,
-            secret=config.identity.salt_secret,
-            role=config.role,
-            stake=Amount(least if config.stake is None else config.stake),
+            address=identity.address,
+            secret=identity.salt_secret,
+            role=seat.role,
+            stake=Amount(least if seat.stake is None else seat.stake),
             speed=prepared.speed,
             endpoint=self._post.address.multiaddr,
         )
@@ -310,14 +273,14 @@ class Peer:
 
 async def run_peer(config: PeerConfig) -> None:
     """Run one peer to the end of its run; raises UserError."""
-    folder = config.folder.checked()
+    folder, account = config.folder.checked(), config.account
     raise_descriptor_limit()
     genesis = genesis_of(folder)
     # A contribution is not for all before it is committed to.
-    _make_folder(folder.peer(config.name), is_private=True)
+    _make_folder(folder.peer(account.name), is_private=True)
     _make_folder(folder.events)
-    with alone(folder.lock(checksum(config.identity.address))):
-        events = EventLog(folder.log(config.name), checksum(config.identity.address), config.tell)
+    with alone(folder.lock(checksum(account.address))):
+        events = EventLog(folder.log(account.name), checksum(account.address), config.tell)
         try:
             await Peer(config, genesis, events).run()
         finally:

@@ -78,8 +78,7 @@ def convictions(
         assert of_round is not None
         commit = log.signed(effect.address, of_round, Commit.at())
         assert commit is not None
-        owed = f"the opening of its leaves of round {of_round}"
-        found[f"silence-{number}"] = _plain(state, Kind.SILENCE, effect.address, of_round, (commit,), owed)
+        found[f"silence-{number}"] = _plain(state, Kind.SILENCE, effect.address, of_round, (commit,))
     return found
 
 
@@ -107,15 +106,20 @@ def require_borne_out(
 def _trusted(conviction: Conviction) -> tuple[object, ...]:
     """Return what a file says of the ledger, and of whom."""
     case = conviction
-    return case.kind, case.accused, case.round, case.place, case.record, case.owed
+    return case.kind, case.accused, case.round, case.place, case.record, case.dispute
 
 
 def _plain(
-    state: State, kind: Kind, accused: Address, number: Round, statements: tuple[bytes, ...], owed: str = ""
+    state: State,
+    kind: Kind,
+    accused: Address,
+    number: Round,
+    statements: tuple[bytes, ...],
+    dispute: Count | None = None,
 ) -> Conviction:
     empty = (None, None, (), None, None)
     return Conviction(
-        state.manifest, state.chain, kind, accused, number, Nowhere.NOWHERE, None, statements, *empty, owed
+        state.manifest, state.chain, kind, accused, number, Nowhere.NOWHERE, None, statements, *empty, dispute
     )
 
 
@@ -127,7 +131,7 @@ def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: P
     sources = [int(output.source) for output in program.outputs]
     return Conviction(
         state.manifest, state.chain, Kind.SPOILED, shown.worker, shown.round, Place.EPILOGUE, None, (commit, data),
-        _part(program, sources, sources), None, (), None, None, "",
+        _part(program, sources, sources), None, (), None, None, None,
     )  # fmt: skip
 
 
@@ -144,8 +148,8 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
     end = _ended(log, dispute)
     claim = _claim(log, dispute)
     if dispute.cause is Cause.ACCUSED_SILENT:
-        owed = f"its next list in dispute {dispute.number + 1}"
-        return _plain(state, Kind.SILENCE, dispute.accused, dispute.round, claim, owed)
+        number = Count(dispute.number)
+        return _plain(state, Kind.SILENCE, dispute.accused, dispute.round, claim, number)
     program = programs(program_of(state.manifest, dispute.place))
     node = None
     if isinstance(end, Mismatch) and dispute.game.trace is not None:
@@ -160,7 +164,7 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) ->
         (*claim, *(said.data for said in lists_of(state, log, dispute, node))),
         _part(program, [] if node is None else [node], uses), None if node is None else Count(node),
         end.inputs if isinstance(end, Evidence) else (), end if isinstance(end, Mismatch) else None,
-        _record(state, log, dispute, program, uses), "",
+        _record(state, log, dispute, program, uses), None,
     )  # fmt: skip
 
 

@@ -6,12 +6,12 @@ Only what the ledger fixed (the beacon behind the record index, what an outer st
 record, whose head the accused signed over. `verification.evidence.retrial` follows the lists. (SPEC.md 6.11)
 """
 
-import re
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from verification import codec
 from verification.causes import Reason
+from verification.debts import MoveDebt, OpeningDebt
 from verification.digest import tagged
 from verification.errors import BadEvidence, Malformed
 from verification.manifest import Manifest, Place, run_id
@@ -27,15 +27,12 @@ from verification.statements import (
 from verification.tensors import Tensor
 from verification.units import Address, Count, Digest, Round
 
-FORMAT = "proofswarm evidence/2"
+FORMAT = "proofswarm evidence/3"
 MAX_EVIDENCE = MAX_STATEMENT + (1 << 24)
 """Bytes of the largest file: one node's inputs, and what stands around them."""
 
 MAX_RESULT = 1 << 31
 """Bytes of the largest tensor that a file may ask its reader to make."""
-
-OWED = re.compile(r"the opening of its leaves of round \d{1,10}|its next list in dispute \d{1,16}")
-"""What a convict of silence may have owed, in words."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,8 @@ class Conviction:
     """The file's body. `statements` are the accused's, in the order in which they narrow its claim down.
 
     A NODE comes with its `inputs`, an OUTPUT with the `mismatch`, SPOILED with the commitment and a Spoiled of whoever
-    found it, which proves itself; SILENCE says in words what was `owed`. `leaf` is the leaf that was disputed.
+    found it, which proves itself; SILENCE names the `dispute` in which a list was owed, or none where the round's
+    opening was. `leaf` is the leaf that was disputed.
     """
 
     manifest: Manifest
@@ -107,7 +105,12 @@ class Conviction:
     inputs: tuple[NodeInput, ...]
     mismatch: Mismatch | None
     record: PublicRecord | None
-    owed: str
+    dispute: Count | None
+
+    @property
+    def owed(self) -> OpeningDebt | MoveDebt:
+        """What a convict of SILENCE did not give."""
+        return OpeningDebt(self.round) if self.dispute is None else MoveDebt(self.dispute)
 
     @property
     def run(self) -> Digest:
@@ -124,10 +127,21 @@ class File:
     digest: Digest
 
 
+class Trust(Enum):
+    """What of the ledger a file takes on trust, under the head that the accused signed over."""
+
+    HEAD = "that its head is the one signed over"
+    CLOCK = "that what was owed did not come in time"
+    BEACON = "a round's beacon"
+    RECORD = "what an outer step was computed from"
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What a file proves. `step` numbers an inner step, `names` are the node's ports and outputs, `trust` is what was
-    not proven by the file itself."""
+    """What a file proves. `step` numbers an inner step, `names` are the node's ports and outputs.
+
+    `trust` is what was not proven by the file itself, `head` the ledger's head that this stands under.
+    """
 
     kind: Kind
     accused: Address
@@ -141,7 +155,8 @@ class Finding:
     reason: Reason
     claimed: Digest | None
     computed: Digest | None
-    trust: tuple[str, ...]
+    trust: tuple[Trust, ...]
+    head: Digest | None
 
     @property
     def is_proven(self) -> bool:
@@ -170,13 +185,14 @@ def finding_of(
     reason: Reason,
     step: int | None = None,
     values: tuple[Digest | None, Digest | None] = (None, None),
-    trust: tuple[str, ...] = (),
+    trust: tuple[Trust, ...] = (),
+    head: Digest | None = None,
 ) -> Finding:
     """Return what a conviction that has been tried again proves; `values` are what was claimed and what is."""
     node, operator, names = _named(conviction)
     return Finding(
         conviction.kind, conviction.accused, conviction.run, conviction.round, conviction.place, step,
-        node, operator, names, reason, *values, trust,
+        node, operator, names, reason, *values, trust, head,
     )  # fmt: skip
 
 

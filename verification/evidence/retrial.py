@@ -15,12 +15,12 @@ from verification.disputes import claim_at
 from verification.errors import BadEvidence
 from verification.evidence.file import (
     MAX_RESULT,
-    OWED,
     Conviction,
     Finding,
     Included,
     Kind,
     Nowhere,
+    Trust,
     finding_of,
     unpack,
 )
@@ -71,6 +71,8 @@ def _check_place(conviction: Conviction) -> None:
     is_about_words = conviction.kind in (Kind.CONTRADICTION, Kind.SILENCE)
     if is_about_words != isinstance(conviction.place, Nowhere):
         raise BadEvidence("the file names no place that its kind of conviction can be about")
+    if conviction.dispute is not None and conviction.kind is not Kind.SILENCE:
+        raise BadEvidence("the file names a list that is owed, and is not about silence")
 
 
 def _spoiled(conviction: Conviction) -> Finding:
@@ -112,14 +114,8 @@ def _silence(conviction: Conviction, bodies: Sequence[Body], head: Digest) -> Fi
     """Nothing in a file shows that nothing came: it only shows that the accused took part in that round."""
     if not isinstance(bodies[0], Commit | Seal):
         raise BadEvidence("nobody owes anything about a round without a commitment to it, or a seal")
-    if not OWED.fullmatch(conviction.owed):
-        raise BadEvidence("the file names nothing that is owed")
-    trust = (
-        f"the ledger's clock and log: that {conviction.owed} was due and did not come before its time ran out",
-        f"the ledger's head {head.hex()}, which the accused signed over",
-    )
-    reason = Reason(Cause.SILENT, conviction.round, about=conviction.owed)
-    return finding_of(conviction, reason, trust=trust)
+    reason = Reason(Cause.SILENT, conviction.round, debt=conviction.owed)
+    return finding_of(conviction, reason, trust=(Trust.CLOCK, Trust.HEAD), head=head)
 
 
 class _Walk:
@@ -132,7 +128,7 @@ class _Walk:
         self._lists = deque(bodies)
         self._start = ZERO
         self._steps = 0
-        self._trust: list[str] = []
+        self._trust: list[Trust] = []
         self._game = self._claim()
         self._parts = self._brought()
 
@@ -268,16 +264,14 @@ class _Walk:
             )
         if record is None:
             return Execution(self._place, program, self._start, self._game.agreed, data)
-        under = f"under its head {self._head.hex()}, which the accused signed over"
         if self._place is Place.PROLOGUE:
             work = manifest.work
             if self._steps > work.max_steps or 8 * work.max_steps * work.batch > MAX_RESULT:
                 raise BadEvidence("the record index is too large to check")
-            self._trust.append(f"the ledger's beacon of round {case.round} {under}")
+            self._trust.append(Trust.BEACON)
             index = record_index(manifest, record.beacon, case.accused, self._steps)
             return Execution(self._place, program, self._start, self._game.agreed, data, index)
-        what = "start state, what entered it, and the weights"
-        self._trust.append(f"the ledger's record of round {case.round} ({what}) {under}")
+        self._trust.append(Trust.RECORD)
         slots = {int(entry.slot): (entry.weight, self._committed(entry)) for entry in record.included}
         return Execution(self._place, program, record.start, None, data, None, slots, record.ballast)
 
@@ -295,4 +289,4 @@ class _Walk:
     def _found(self, cause: Cause, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
         step = self._game.step or None
         reason = Reason(cause, self._case.round, self._place)
-        return finding_of(self._case, reason, step, (claimed, computed), tuple(self._trust))
+        return finding_of(self._case, reason, step, (claimed, computed), tuple(self._trust), self._head)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from verification.causes import Cause, Reason
 from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
 from verification.effects import DisputeMoved, Move
+from verification.evidence.file import Finding, Trust
 from verification.report.schema import DisputeReport, KernelsReport, Report
 from verification.signing import checksum
 
@@ -143,6 +144,20 @@ def penalty(why: Reason) -> str:
         return reason(why)
     what = "spoiled contribution" if why.cause in SPOILED else why.place.value
     return f"{what} of round {why.round}: {reason(why)}"
+
+
+def trust(finding: Finding) -> list[str]:
+    """Return what a file of evidence takes on trust, a line for each."""
+    head = "" if finding.head is None else f"head {finding.head.hex()}, which the accused signed over"
+    owed = "" if finding.reason.debt is None else debt(finding.reason.debt)
+    record = f"record of round {finding.round} (start state, what entered it, and the weights)"
+    lines = {
+        Trust.HEAD: head,
+        Trust.CLOCK: f"clock and log: that {owed} was due and did not come before its time ran out",
+        Trust.BEACON: f"beacon of round {finding.round} under its {head}",
+        Trust.RECORD: f"{record} under its {head}",
+    }
+    return [f"the ledger's {lines[one]}" for one in finding.trust]
 
 
 def debt(owed: Debt) -> str:

@@ -1,0 +1,84 @@
+"""A peer's own settings; none of them is part of the run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from p2p.identity import Identity, load
+from p2p.transport import ANY_LOCAL_PORT
+from trainer.compute.client import PROCESS
+from trainer.folder import RunFolder
+from trainer.peer.deeds import Deeds
+from trainer.peer.journal import journal_of
+from trainer.peer.policy import Honest, Policy
+from trainer.peer.voice import Voice
+from trainer.programs.options import AS_PEERS, RunOptions
+from verification.units import Address
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a peer is: a key's file, and the identity in it. What the account signs lies beside the file."""
+
+    key: Path
+    identity: Identity
+
+    @classmethod
+    def read(cls, key: Path) -> "Account":
+        """Return the account of a key's file; raises UserError for a file that is none."""
+        return cls(key, load(key))
+
+    @property
+    def name(self) -> str:
+        """What the peer is called in the run's folder: the file's stem."""
+        return self.key.stem
+
+    @property
+    def address(self) -> Address:
+        """The account on the ledger."""
+        return self.identity.address
+
+    @property
+    def journal(self) -> Path:
+        """Where all that the account ever signed is kept."""
+        return journal_of(self.key, self.address)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """As what a peer joins. `stake` None stakes what the role needs, `accept_unsound` takes a run that may not pay."""
+
+    role: str
+    stake: int | None = None
+    accept_unsound: bool = False
+
+
+@dataclass(frozen=True)
+class Character:
+    """What a peer goes by: honest, unless somebody puts another in its place.
+
+    `policy` decides what it says and does, `compute` is the program that computes for it, `label` goes on record.
+    """
+
+    policy: Callable[[Deeds, Voice], Policy] = Honest
+    compute: Sequence[str] = PROCESS
+    label: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """Who takes part in which run, as what, and how.
+
+    `threads` are those of the compute process, `options` say how it runs programs; `tell` hears one line for people
+    about what happens.
+    """
+
+    folder: RunFolder
+    account: Account
+    seat: Seat
+    listen: str = ANY_LOCAL_PORT
+    threads: int = 1
+    options: RunOptions = AS_PEERS
+    tell: Callable[[str], None] = lambda line: None
+    character: Character = Character()
