@@ -15,10 +15,10 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.record import write_record
+from benchmarks.curves import library
+from benchmarks.record import publish
 from simulator.detection import ADVERSARIES, VERIFIERS, Cell, Played, Setting, play
 from trainer.commands.console import Console
-from verification.errors import UserError
 from verification.units import MILLION, PPM
 
 SEED = 20_261_122
@@ -42,18 +42,12 @@ def run(runs: int, json: Path | None, plot: Path | None) -> None:
     rows = [cell.row(error) for cell in cells]
     for colluding in COLLUDING:
         console.print(_table([row for row in rows if row["colluding"] == colluding], colluding))
-    summary = summarise(rows)
-    for name, value in summary.items():
-        console.print(f"{name}: {value}")
     outside = [row for row in rows if not row["inside"]]
     for row in outside:
         console.print(
             f"outside its interval: {row['adversary']} at {row['rate']:.0%}, {row['colluding']} colluding"
         )
-    if plot is not None:
-        draw(rows, plot)
-    if json is not None:
-        write_record(json, rows, summary)
+    publish(rows, summarise(rows), console, json, plot, draw)
 
 
 def settings() -> list[Setting]:
@@ -136,13 +130,11 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw detection over rounds, pooled over adversaries that cheat in every round, with the theory's line."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise UserError("the plot needs matplotlib: pip install 'proofswarm[dev]'") from error
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "proofswarm"
+    """Draw detection over rounds, pooled over adversaries that cheat in every round, with the theory's line.
+
+    Raises UserError without matplotlib.
+    """
+    library()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -16,159 +16,39 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from benchmarks.faults import Fault, faults
 from benchmarks.record import write_record
 from benchmarks.trainers import MODELS, Recipe
+from simulator.cast import job_of
+from simulator.duel import FIRST, Party, contest, next_move, sealed_round
 from simulator.toy import minimal
 from trainer.commands.console import Console
-from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram, Tap
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
-from trainer.rounds import reexecution
-from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import Tensors, TorchEngine
 from trainer.rounds.training import Rounds
 from trainer.runs.tasks import causal_lm_loss
 from verification import disputes, law, signing
-from verification.audits import salted_root
-from verification.digest import ZERO, tagged
+from verification.digest import ZERO
 from verification.evidence.collect import convictions
 from verification.evidence.file import pack
 from verification.evidence.retrial import verify
-from verification.honest.actions import (
-    FetchState,
-    ListStates,
-    OpenNode,
-    OpenValue,
-    Results,
-    Say,
-    TraceProgram,
-)
-from verification.honest.moves import moves_in
-from verification.manifest import BundleRef, DataRef, Manifest, Place, ProgramRef, Programs
-from verification.placed import ExecutionRef
+from verification.honest.actions import Computed, OpenNode, Results
+from verification.manifest import BundleRef, DataRef, Manifest, ProgramRef, Programs
 from verification.program import (
-    Node,
-    Output,
-    Program,
     digest_of_program,
     encode_program,
     first_node,
 )
 from verification.report.words import trust
 from verification.signed import make_statement, open_statement, sign_statement
-from verification.state import Assignment, Member, Phase, RoundState, Ruling, Stage, State, Turn
-from verification.statements import VERIFIER, WORKER, Body, Commit, Evidence, Opening, Reveal
+from verification.state import Ruling, State, Turn
+from verification.statements import Body, Evidence
 from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
-from verification.units import Address, Amount, Count, Digest, Millis, Round
+from verification.units import Amount, Count, Digest, Millis
 
-FIRST = Round(0)
 STEPS, BATCH, LENGTH, RECORDS = 2, 2, 64, 4096
 SECRETS = {"accused": b"\x01" * 32, "challenger": b"\x02" * 32}
-
-
-Claim = tuple[tuple[Digest, ...], Digest]
-"""The state digests at a round's leaves, and the contribution's."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A wrong node: `program` runs in place of the honest one, `numbers` maps its nodes to the honest numbers."""
-
-    name: str
-    place: Place
-    node: int
-    program: Program
-    numbers: Mapping[int, int]
-
-
-def after(name: str, place: Place, program: Program, leaf: int) -> Fault:
-    """Return the fault that adds 1/64 to a node's float32 result."""
-    return _with_node(name, place, program, leaf, leaf + 1, ("add", 0.015625, "float32"))
-
-
-def before(name: str, place: Place, program: Program, leaf: int, source: int) -> Fault:
-    """Return the fault that hands a node zeros in place of its int64 input `source`."""
-    return _with_node(name, place, program, leaf, leaf, ("multiply", 0, "int64"), source)
-
-
-def _with_node(
-    name: str,
-    place: Place,
-    program: Program,
-    leaf: int,
-    at: int,
-    change: tuple[str, float, str],
-    source: int | None = None,
-) -> Fault:
-    """Return a fault by one more constant and one more node at position `at`."""  # fmt: skip
-    first, constants = first_node(program), len(program.inputs) + len(program.constants)
-    operator, number, dtype = change
-    constant = Tensor(dtype, (), torch.tensor(number, dtype=getattr(torch, dtype)).numpy().tobytes())
-    changed = first + leaf if source is None else source
-
-    def moved(value: int, reader: int) -> Count:
-        new = value if value < first else value + 1 + (value >= first + at)
-        is_changed = value == changed and (reader >= at if source is None else reader == leaf)
-        return Count(first + 1 + at if is_changed else new)
-
-    nodes = [
-        replace(node, inputs=tuple(moved(int(value), place) for value in node.inputs))
-        for place, node in enumerate(program.nodes)
-    ]
-    sized: Any = program.nodes[changed - first] if changed >= first else program.inputs[changed]
-    inner = Count(changed if changed < first else changed + 1)
-    extra = Node(operator, (inner, Count(constants)), (), dtype, sized.shape)
-    outputs = tuple(Output(o.name, moved(int(o.source), len(nodes))) for o in program.outputs)
-    broken = replace(
-        program,
-        constants=(*program.constants, constant),
-        nodes=(*nodes[:at], extra, *nodes[at:]),
-        outputs=outputs,
-    )
-    numbers = {first + 1 + n + (n >= at): first + n for n in range(len(nodes))}
-    if source is None:
-        numbers[first + 1 + at] = numbers.pop(first + 1 + leaf)
-    return Fault(name, place, first + leaf, broken, numbers)
-
-
-def constant(name: str, place: Place, program: Program) -> Fault:
-    """Return the fault of a machine that holds another value of the constant that is read last."""
-    count, first = len(program.inputs), first_node(program)
-    reads = [
-        min((leaf for leaf, node in enumerate(program.nodes) if number in node.inputs), default=-1)
-        for number in range(count, first)
-    ]
-    chosen = max(
-        (n for n, c in enumerate(program.constants) if c.dtype == "float32" and not c.shape),
-        key=lambda n: reads[n],
-    )
-    value = to_torch(program.constants[chosen]) * 1.5
-    wrong = replace(program.constants[chosen], data=value.numpy().tobytes())
-    constants = (*program.constants[:chosen], wrong, *program.constants[chosen + 1 :])
-    numbers = {number: number for number in range(first, first + len(program.nodes))}
-    return Fault(name, place, first + reads[chosen], replace(program, constants=constants), numbers)
-
-
-def faults(run: TracedRun) -> list[Fault]:
-    """Return one fault for every kind of node that matters."""
-    inner, first = run.inner, first_node(run.inner)
-
-    def leaves(program: Program, operator: str) -> list[int]:
-        return [leaf for leaf, node in enumerate(program.nodes) if node.operator == operator]
-
-    updated = [o for o in inner.outputs if o.name.startswith("working/parameter/") and "mlp" in o.name]
-    (gather,), step = leaves(run.prologue, "gather"), Place.STEP
-    index = int(run.prologue.nodes[gather].inputs[1])
-    return [
-        after("forward product", step, inner, leaves(inner, "product")[0]),
-        after("softmax", step, inner, leaves(inner, "exp")[0]),
-        after("backward product", step, inner, leaves(inner, "product")[-1]),
-        after("embedding gradient", step, inner, leaves(inner, "scatter_sum")[-1]),
-        after("optimizer update", step, inner, int(updated[-1].source) - first),
-        constant("constant", step, inner),
-        before("gather", Place.PROLOGUE, run.prologue, gather, index),
-        after("compression", Place.EPILOGUE, run.epilogue, leaves(run.epilogue, "round")[0]),
-    ]
 
 
 class KeepingEngine(TorchEngine):
@@ -245,13 +125,22 @@ class Side:
 
     name: str
     engine: KeepingEngine
-    rounds: Rounds
-    known: dict[Any, tuple[Any, float]] = field(default_factory=dict)
+    party: Party
+    known: dict[Computed, tuple[Any, float]] = field(default_factory=dict)
 
-    @property
-    def address(self) -> Address:
-        """Return the account."""
-        return signing.address_of(SECRETS[self.name])
+    def find(self, action: Computed, results: Results) -> tuple[Any, float]:
+        """Return what an action gives; what is known from another case counts the seconds that it took then."""
+        if action in self.known:
+            return self.known[action]
+        began, saved = time.perf_counter(), self.engine.saved
+        made = self.party.compute(action, results)
+        found = made, time.perf_counter() - began + self.engine.saved - saved
+        if not isinstance(action, OpenNode):  # which holds a node's inputs, and is about one case alone
+            self.known[action] = found
+        return found
+
+
+ACCUSED, CHALLENGER = (signing.address_of(secret) for secret in SECRETS.values())
 
 
 class Court:
@@ -267,29 +156,35 @@ class Court:
         self.executor = TorchEngine(self.encoded).executor
         for digest in self.encoded:
             self.executor.load(digest)
-        sound = KeepingEngine(self.encoded)
-        self.challenger = Side("challenger", sound, Rounds(sound, self.manifest, data))
+        self.challenger = self._side("challenger", KeepingEngine(self.encoded))
+        self.truth = self.challenger.party.claim()
 
     def accused(self, fault: Fault) -> Side:
         """Return a party whose machine has a fault."""
         honest = self.manifest.programs.at(fault.place).digest
-        broken = BrokenEngine(self.encoded, fault, honest)
-        return Side("accused", broken, Rounds(broken, self.manifest, self.data))
+        return self._side("accused", BrokenEngine(self.encoded, fault, honest))
+
+    def state(self) -> State:
+        """Return a state before anything has been said of the round."""
+        return sealed_round(self.manifest, "bench", ACCUSED, CHALLENGER, STEPS, Amount(10**9))
+
+    def _side(self, name: str, engine: KeepingEngine) -> Side:
+        rounds = Rounds(engine, self.manifest, self.data)
+        return Side(name, engine, Party(engine, rounds, job_of(self.state(), FIRST, ACCUSED), self.run.start))
 
 
 class Case:
     """One fault before the law. `sent` and `seconds` are those of both parties in the dispute, by name."""
 
     def __init__(self, court: Court, fault: Fault) -> None:
-        """Let both train the round; the accused commits, the challenger audits, and the dispute opens."""
-        self.accused, self.challenger = court.accused(fault), court.challenger
-        self.manifest, self.executor, self.start = court.manifest, court.executor, court.run.start
-        self.results = {"accused": Results(), "challenger": Results()}
-        self.sent = {"accused": 0, "challenger": 0}
-        self.seconds = {"accused": 0.0, "challenger": 0.0}
+        """Let the accused train the round and commit, and the challenger, who knows better, open the dispute."""
+        self.accused, self.challenger, self.executor = court.accused(fault), court.challenger, court.executor
+        self.sent, self.seconds = dict.fromkeys(SECRETS, 0), dict.fromkeys(SECRETS, 0.0)
+        self.results = {name: Results() for name in SECRETS}
         self.referee = self.evidence = 0.0
-        self.log: list[bytes] = []
-        self.state = self._opened()
+        self.state = court.state()
+        opened = contest(self.state, self.accused.party.claim(), court.truth, self.executor)
+        self.log = [self._signed(self.accused, body) for body in opened]
 
     def play(self) -> None:
         """Play to the ruling."""
@@ -306,80 +201,20 @@ class Case:
             self.evidence = spent if isinstance(body, Evidence) else self.evidence
             self.log.append(data)
 
-    def _opened(self) -> State:
-        state = law.found(self.manifest, "bench", Address(b"s" * 20), {}, Amount(10**9), Millis(0))
-        state.stage, state.active_at = Stage.DRAINING, Millis(10**12)
-        for side, role in ((self.accused, WORKER), (self.challenger, VERIFIER)):
-            state.members[side.address] = Member(side.address, role, Amount(10_000), 1, ZERO, "", Round(-1))
-        worked = RoundState(
-            FIRST, self.manifest.start, state.beacon, tagged("head"), Millis(0), Millis(0), {},
-            {self.accused.address: Assignment(0, STEPS, Amount(10_000))}, phase=Phase.SEALED, reserve=Amount(10**6),
-        )  # fmt: skip
-        state.rounds.append(worked)
-        job = self._job(state)
-        mine, end = self._work(self.accused, job)
-        right, true_end = self._work(self.challenger, job)
-        salts = (ZERO,) * len(mine)
-        leaves = salted_root(state.run, FIRST, mine, salts)
-        start = self.manifest.start.digest
-        commit = Commit(FIRST, start, leaves, BundleRef(end, end), Count(0), ZERO)
-        opening = Opening(FIRST, mine, salts)
-        worked.commits[self.accused.address] = commit
-        self.state = state
-        self.log += [self._signed(self.accused, body) for body in (commit, opening)]
-        reveal = Reveal(FIRST, FIRST, self.accused.address, right, true_end, ZERO)
-        disputes.open_from_audit(state, self.challenger.address, opening, reveal, Millis(0))
-        return state
-
-    def _job(self, state: State) -> Job:
-        return Job(FIRST, self.accused.address, state.rounds[0].beacon, STEPS)
-
-    def _work(self, side: Side, job: Job) -> Claim:
-        if job not in side.known:
-            outcome = side.rounds.run(job, self.start)
-            assert outcome.contribution is not None
-            side.known[job] = (outcome.digests, digest_of(outcome.contribution)), 0.0
-        found: Claim = side.known[job][0]
-        return found
-
     def _signed(self, side: Side, body: Body) -> bytes:
         head = law.head_of(self.state, body.round)
         return sign_statement(SECRETS[side.name], make_statement("bench", self.state.run, head, body))
 
     def _next(self, side: Side) -> Body:
-        """Return a party's next move; what it knows from another case counts the seconds that it took then."""
+        """Return a party's next move, and count the seconds of what it needs."""
         results = self.results[side.name]
-        results.done[FetchState(FIRST)] = True
-        while True:
-            (action,) = moves_in(self.state, self.state.disputes[0], results)
-            if isinstance(action, Say):
-                return action.body
-            found, spent = side.known.get(action, (None, 0.0))
-            if found is None:
-                began, saved = time.perf_counter(), side.engine.saved
-                found = self._compute(side, action)
-                spent = time.perf_counter() - began + side.engine.saved - saved
-                if not isinstance(
-                    action, OpenNode
-                ):  # which holds a node's inputs, and is about one case alone
-                    side.known[action] = found, spent
-            self.seconds[side.name] += spent
-            results.done[action] = found
 
-    def _compute(self, side: Side, action: Any) -> Any:
-        job = self._job(self.state)
-        if isinstance(action, ListStates):
-            return side.rounds.digests_after(job, self.start, action.steps)
-        execution: ExecutionRef = action.execution
-        disputed = side.rounds.disputed(job, self.start, execution.place, execution.step)
-        if isinstance(action, TraceProgram):
-            return reexecution.trace(side.engine, disputed)
-        results = self.results[side.name].done[TraceProgram(execution)].results
-        match action:
-            case OpenNode(_, node, trail):
-                return reexecution.open_node(side.engine, disputed, results, node, trail)
-            case OpenValue(_, value, trail):
-                return reexecution.open_value(side.engine, disputed, results, value, trail)
+        def compute(action: Computed) -> Any:
+            found, spent = side.find(action, results)
+            self.seconds[side.name] += spent
+            return found
+
+        return next_move(self.state, results, compute)
 
 
 def _manifest(programs: Programs, start: Bundle, data: Bundle) -> Manifest:
@@ -411,8 +246,8 @@ def measure(court: Court, fault: Fault, clock: Callable[[], float]) -> dict[str,
     file = pack(found["dispute-1"])
     began = clock()
     finding = verify(file, case.executor)
-    node = case.executor.program(disputes.program_of(case.manifest, fault.place)).nodes
-    first = first_node(case.executor.program(disputes.program_of(case.manifest, fault.place)))
+    node = case.executor.program(disputes.program_of(court.manifest, fault.place)).nodes
+    first = first_node(case.executor.program(disputes.program_of(court.manifest, fault.place)))
     return {
         "fault": fault.name,
         "place": fault.place.value,

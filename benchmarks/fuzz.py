@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.record import write_record
+from benchmarks.record import publish
 from simulator.fuzz import Fuzzed, fuzz
 from trainer.commands.console import Console
 
@@ -39,10 +39,7 @@ def run(seeds: int, json: Path | None) -> int:
             if row["failed"]:
                 console.print(f"seed {row['seed']}: {row['failed']}", markup=False)
     summary = summarise(rows)
-    for name, value in summary.items():
-        console.print(f"{name}: {value}")
-    if json is not None:
-        write_record(json, rows, summary)
+    publish(rows, summary, console, json)
     return 1 if summary["failed"] else 0
 
 

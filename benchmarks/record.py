@@ -5,17 +5,42 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.commands.console import Console
 from trainer.compute.memory import usable_memory
 from verification.errors import UserError
 
+Draw = Callable[[Sequence[dict[str, Any]], Path], None]
+"""Draws the rows into a file."""
+
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """Processor flags that decide which kernels a product may use."""
+
+
+def publish(
+    rows: list[dict[str, Any]],
+    summary: dict[str, Any],
+    console: Console,
+    json: Path | None = None,
+    plot: Path | None = None,
+    draw: Draw | None = None,
+) -> None:
+    """End a benchmark: print its summary, write the record into `json`, and have `draw` make `plot` of the rows.
+
+    Raises UserError where a file cannot be written, or without matplotlib, but then the record is there.
+    """
+    for name, value in summary.items():
+        console.print(f"{name}: {'not measured' if value is None else value}")
+    if json is not None:
+        write_record(json, rows, summary)
+    if plot is not None and draw is not None:
+        draw(rows, plot)
 
 
 def write_record(path: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:

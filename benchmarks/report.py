@@ -12,7 +12,7 @@ from rich.text import Text
 
 from benchmarks import bars, curves, gpu, losses
 from benchmarks.exact import Row, compare, environment, exact_row, ratio, summarise
-from benchmarks.record import machine, write_record
+from benchmarks.record import machine, publish, write_record
 from trainer.commands.console import Console
 from trainer.compute.children import python
 from trainer.programs.devices import require_device
@@ -54,12 +54,7 @@ def run_exact(
             console.print(_table(title, found))
             rows += found
     summary = summarise(rows, threads[0], losses.known_gap(curves_file))
-    for name, value in summary.items():
-        console.print(f"{name}: {'not measured' if value is None else value}")
-    if out is not None:
-        write_record(out, rows, summary)
-    if plot is not None:
-        bars.draw(rows, plot)
+    publish(rows, summary, console, out, plot, bars.draw)
 
 
 def show_profile(models: Sequence[str], threads: int) -> None:
@@ -93,10 +88,7 @@ def run_gpu(models: Sequence[str], device: str, steps: int, out: Path | None) ->
         console.print(_table(f"{model} on {device}", found))
         rows += found
     summary = gpu.summarise(digests, rows)
-    for name, value in summary.items():
-        console.print(f"{name}: {value}")
-    if out is not None:
-        write_record(out, [*digests, *rows], summary)
+    publish([*digests, *rows], summary, console, out)
     return 0 if summary["digests_equal"] else 1
 
 

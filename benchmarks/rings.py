@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.curves import library
-from benchmarks.record import write_record
+from benchmarks.record import publish
 from simulator.rings import STRATEGIES, Point, Strategy, play
 from trainer.commands.console import Console
 from verification.manifest import reward_of
@@ -75,13 +75,7 @@ def run(count: int, runs: int, json: Path | None, plot: Path | None) -> None:
     console = Console()
     rows = measure(count, runs, console)
     console.print(_table(rows))
-    summary = summarise(rows)
-    for name, value in summary.items():
-        console.print(f"{name}: {value}")
-    if plot is not None:
-        draw(rows, plot)
-    if json is not None:
-        write_record(json, rows, summary)
+    publish(rows, summarise(rows), console, json, plot, draw)
 
 
 def measure(count: int, runs: int, console: Console) -> list[dict[str, Any]]:

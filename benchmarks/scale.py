@@ -17,7 +17,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.record import write_record
+from benchmarks.curves import library
+from benchmarks.record import publish
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
 from simulator.toy import ToyExecutor
 from simulator.world import World
@@ -58,13 +59,7 @@ def run(peers: Sequence[int], json: Path | None, plot: Path | None) -> None:
         rows = measure_all(sizes)
     for committee in (COMMITTEE, 0):
         console.print(_table(_of(rows, committee), _name(committee)))
-    summary = summarise(rows)
-    for name, value in summary.items():
-        console.print(f"{name}: {value}")
-    if plot is not None:
-        draw(rows, plot)
-    if json is not None:
-        write_record(json, rows, summary)
+    publish(rows, summarise(rows), console, json, plot, draw)
 
 
 def measure_all(sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -216,13 +211,11 @@ def _table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw what following a round costs a peer over the number of peers, both axes logarithmic."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise UserError("the plot needs matplotlib: pip install 'proofswarm[dev]'") from error
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "proofswarm"
+    """Draw what following a round costs a peer over the number of peers, both axes logarithmic.
+
+    Raises UserError without matplotlib.
+    """
+    library()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from simulator.duel import answer
 from simulator.toy import DATA, ToyEngine, ToyExecutor, norm_of, numbers, reference
-from trainer.rounds import reexecution
 from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.training import Disputed, Rounds
 from verification import codec, law, signing, spoilage
@@ -191,16 +191,8 @@ class Actor:
                 start = blobs.get(state.rounds[number].start.digest)
                 job = job_of(state, number, worker)
                 return _rounds(state, self._disputing(job)).digests_after(job, start, steps)
-            case TraceProgram(execution):
-                return reexecution.trace(*self._disputed(state, execution, blobs))
-            case OpenNode(execution, node, trail):
-                engine, disputed = self._disputed(state, execution, blobs)
-                results = reexecution.trace(engine, disputed).results
-                return reexecution.open_node(engine, disputed, results, node, trail)
-            case OpenValue(execution, value, trail):
-                engine, disputed = self._disputed(state, execution, blobs)
-                results = reexecution.trace(engine, disputed).results
-                return reexecution.open_value(engine, disputed, results, value, trail)
+            case TraceProgram(execution) | OpenNode(execution) | OpenValue(execution):
+                return answer(*self._disputed(state, execution, blobs), action)
 
     def _disputed(self, state: State, execution: ExecutionRef, blobs: Blobs) -> tuple[Engine, Disputed]:
         """Return a disputed execution, and the engine that has come as far as it."""

@@ -1,41 +1,32 @@
 """One dispute over toy programs, played move by move through the law: an accused of any kind against a challenger.
 
-The rest of a run is left out: a round is open, its worker has opened its leaves, and a verifier has revealed others.
+`simulator.duel` with any lie, and what holds after every move.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
+from simulator.cast import job_of
+from simulator.duel import FIRST, Claim, Party, contest, next_move, sealed_round
 from simulator.toy import DATA, START, ToyEngine, ToyExecutor, minimal, reference, vector
 from trainer.rounds import reexecution
-from trainer.rounds.engine import Job
-from trainer.rounds.training import Disputed, Rounds
-from verification import disputes, law
+from trainer.rounds.training import Rounds
+from verification import law
 from verification.digest import ZERO, integer, tagged
 from verification.executor import Now, failed
-from verification.honest.actions import (
-    FetchState,
-    ListStates,
-    OpenNode,
-    OpenValue,
-    Results,
-    Say,
-    Traced,
-    TraceProgram,
-)
+from verification.honest.actions import FetchState, ListStates, Results, Say, Traced, TraceProgram
 from verification.honest.moves import moves_in
-from verification.manifest import BundleRef, Place
+from verification.manifest import Place
 from verification.narrowing import lists_needed, positions
 from verification.placed import ExecutionRef
 from verification.sampling import leaf_steps
 from verification.signed import Said, make_statement
-from verification.state import Assignment, Dispute, Member, Phase, RoundState, State, Turn, total_money
-from verification.statements import VERIFIER, WORKER, Body, Commit, Opening, Reveal
-from verification.tensors import Bundle, bundle_digest, digest_of
-from verification.units import Address, Amount, Count, Digest, Millis, Round
+from verification.state import Dispute, Turn, total_money
+from verification.statements import Body
+from verification.tensors import Bundle, bundle_digest
+from verification.units import Address, Amount, Count, Digest, Millis
 
 ACCUSED, CHALLENGER = Address(b"accused".ljust(20)), Address(b"challenger".ljust(20))
-FIRST = Round(0)
 DEPOSIT = Amount(40_000)
 MONEY = DEPOSIT + 20_000
 
@@ -78,19 +69,10 @@ class Duel:
         manifest = minimal(max_steps=steps, leaf_every=leaf_every or steps, batch=1, chain=chain)
         self.start = Bundle((vector([first, 2, 3, 4]), START.tensors[1]))
         manifest = replace(manifest, start=reference(self.start))
-        self.state: State = law.found(manifest, "toy", Address(b"s" * 20), {}, DEPOSIT, Millis(0))
-        for address, role in ((ACCUSED, WORKER), (CHALLENGER, VERIFIER)):
-            self.state.members[address] = Member(address, role, Amount(10_000), 1, ZERO, "", Round(-1))
-        worked = RoundState(
-            FIRST, manifest.start, self.state.beacon, ZERO, Millis(0), Millis(0), {},
-            {ACCUSED: Assignment(0, steps, Amount(10_000))}, phase=Phase.SEALED,
-        )  # fmt: skip
-        worked.reserve, self.state.deposit = self.state.deposit, Amount(0)
-        self.state.rounds.append(worked)
-        self.rounds = Rounds(ToyEngine(), manifest, DATA)
-        self.job = Job(FIRST, ACCUSED, worked.beacon, steps)
-        self.true = self.rounds.run(self.job, self.start)
-        self.states = self.rounds.digests_after(self.job, self.start, tuple(range(steps + 1)))
+        self.state = sealed_round(manifest, "toy", ACCUSED, CHALLENGER, steps, DEPOSIT)
+        self.job, engine = job_of(self.state, FIRST, ACCUSED), ToyEngine()
+        self.honest = Party(engine, Rounds(engine, manifest, DATA), self.job, self.start)
+        self.states = self.honest.states(tuple(range(steps + 1)))
         self.executor = ToyExecutor()
         self.moves = 0
 
@@ -99,23 +81,18 @@ class Duel:
         """Return the one dispute."""
         return self.state.disputes[0]
 
-    def execution(self, place: Place, step: int) -> Disputed:
-        """Return an execution of the honest round."""
-        return self.rounds.disputed(self.job, self.start, place, step)
-
     def truth(self, place: Place, step: int) -> Lie:
         """Return what an honest worker would say of an execution."""
-        disputed = self.execution(place, step)
+        disputed = self.honest.execution(place, step)
         traced = reexecution.trace(ToyEngine(), disputed)
         return Lie(place, step, disputed.program, traced.results, traced.outputs, traced.failed)
 
     def open(self, lie: Lie, seen: Lie | None = None) -> None:
         """Let the worker open what it claims and the verifier reveal the truth, or `seen`."""
-        end = digest_of(self.true.contribution) if self.true.contribution else self.true.failed
-        assert end is not None
+        _, end = self.honest.claim()
         leaves = leaf_steps(self.job.steps, self.state.manifest.work.leaf_every)
 
-        def side(claim: Lie | None) -> tuple[tuple[Digest, ...], Digest]:
+        def side(claim: Lie | None) -> Claim:
             ends_round = claim is not None and (claim.place is Place.EPILOGUE or claim.failed is not None)
             own = claim.claim if claim is not None and ends_round else end
             states = [
@@ -124,17 +101,7 @@ class Duel:
             ]
             return tuple(states), own
 
-        (claimed, contribution), (found, other) = side(lie), side(seen)
-        ref = BundleRef(contribution, contribution)
-        start = digest_of(self.start)
-        self.state.rounds[0].commits[ACCUSED] = Commit(FIRST, start, ZERO, ref, Count(0), ZERO)
-        opening = Opening(FIRST, claimed, (ZERO,) * len(claimed))
-        programs = (Place.PROLOGUE, Place.STEP)
-        failure = disputes.failure_in(self.state, (*claimed, contribution), programs, self.executor)
-        if failure is not None:  # as `audits.process_opening` does
-            self.state.rounds[0].failures[ACCUSED] = failure
-        reveal = Reveal(FIRST, FIRST, ACCUSED, found, other, ZERO)
-        disputes.open_from_audit(self.state, CHALLENGER, opening, reveal, Millis(0))
+        contest(self.state, side(lie), side(seen), self.executor)
 
     def say(self, sender: Address, body: Body) -> None:
         """Make a move and check what holds after every one."""
@@ -181,16 +148,11 @@ class Duel:
     def challenger_says(self, seen: Lie | None = None) -> Body:
         """Return what an honest challenger says next, computing what it needs; one that saw `seen` believes that."""
         results = Results()
-        results.done[FetchState(FIRST)] = True
         if seen is not None:
             step = Count(seen.step if seen.place is Place.STEP else 0)
             execution = TraceProgram(ExecutionRef(FIRST, ACCUSED, seen.place, step))
             results.done[execution] = Traced(seen.failed, seen.outputs, seen.results)
-        while True:
-            (action,) = moves_in(self.state, self.dispute, results)
-            if isinstance(action, Say):
-                return action.body
-            results.done[action] = self._compute(action)
+        return next_move(self.state, results, self.honest.compute)
 
     def play(self, lie: Lie) -> Dispute:
         """Play to the end: an accused that answers from `lie` against an honest challenger."""
@@ -200,18 +162,3 @@ class Duel:
             else:
                 self.say(CHALLENGER, self.challenger_says())
         return self.dispute
-
-    def _compute(self, action: Any) -> Any:
-        engine = ToyEngine()
-        match action:
-            case TraceProgram(execution):
-                return reexecution.trace(engine, self.execution(execution.place, execution.step))
-            case OpenNode(execution, node, trail):
-                disputed = self.execution(execution.place, execution.step)
-                results = reexecution.trace(engine, disputed).results
-                return reexecution.open_node(engine, disputed, results, node, trail)
-            case OpenValue(execution, value, trail):
-                disputed = self.execution(execution.place, execution.step)
-                results = reexecution.trace(engine, disputed).results
-                return reexecution.open_value(engine, disputed, results, value, trail)
-        return self.rounds.digests_after(self.job, self.start, action.steps)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.duel import FIRST
 from simulator.toy import PRIME
-from tests.property.duel import ACCUSED, CHALLENGER, FIRST, Duel, Lie, said
+from tests.property.duel import ACCUSED, CHALLENGER, Duel, Lie, said
 from verification import audits
 from verification.audits import salted_root
 from verification.causes import Cause
@@ -103,7 +104,7 @@ def test_a_failure_that_is_hidden_is_convicted(chain: int, leaf: str, is_first: 
     duel = Duel(2, chain, first=PRIME)
     truth = duel.truth(Place.STEP, 1)
     assert truth.failed is not None
-    assert duel.true.failed == truth.claim
+    assert duel.honest.claim()[1] == truth.claim
     program = duel.executor.program(truth.program)
     results = [wrong(i) for i in range(len(program.nodes))]
     results[: len(truth.results)] = truth.results
