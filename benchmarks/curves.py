@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.losses import Run
+from benchmarks.losses import Training
 from verification.errors import UserError
 
 WINDOW = 10
@@ -37,7 +37,7 @@ def library() -> None:
     mpl.rcParams["svg.hashsalt"] = "proofswarm"
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+def draw(runs: Sequence[Training], folder: Path) -> list[Path]:
     """Draw every trial in `runs` into `folder` and return the files; raises UserError without matplotlib."""
     library()
     paths = []
@@ -48,7 +48,7 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def _draw_trial(trial: str, runs: Sequence[Run], path: Path) -> None:
+def _draw_trial(trial: str, runs: Sequence[Training], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")

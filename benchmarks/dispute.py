@@ -95,7 +95,7 @@ class KeepingEngine(TorchEngine):
         return found
 
 
-class BrokenEngine(KeepingEngine):
+class FaultyEngine(KeepingEngine):
     """Runs one program wrongly, and tells of its nodes by the honest program's numbers."""
 
     def __init__(self, programs: Mapping[Digest, bytes], fault: Fault, honest: Digest) -> None:
@@ -162,7 +162,7 @@ class Court:
     def accused(self, fault: Fault) -> Side:
         """Return a party whose machine has a fault."""
         honest = self.manifest.programs.at(fault.place).digest
-        return self._side("accused", BrokenEngine(self.encoded, fault, honest))
+        return self._side("accused", FaultyEngine(self.encoded, fault, honest))
 
     def state(self) -> State:
         """Return a state before anything has been said of the round."""
@@ -173,7 +173,7 @@ class Court:
         return Side(name, engine, Party(engine, rounds, job_of(self.state(), FIRST, ACCUSED), self.run.start))
 
 
-class Case:
+class Hearing:
     """One fault before the law. `sent` and `seconds` are those of both parties in the dispute, by name."""
 
     def __init__(self, court: Court, fault: Fault) -> None:
@@ -239,7 +239,7 @@ def trace_model(recipe: Recipe) -> tuple[TracedRun, Bundle, int]:
 
 def measure(court: Court, fault: Fault, clock: Callable[[], float]) -> dict[str, Any]:
     """Return one row: the fault, the node that the law named, bytes and seconds."""
-    case = Case(court, fault)
+    case = Hearing(court, fault)
     case.play()
     dispute = case.state.disputes[0]
     found = convictions(case.state, case.log, [], case.executor.program)

@@ -45,7 +45,7 @@ TRIALS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class Training:
     """One training: the loss of each step, the mean of the last ones, and the held-out loss at the end."""
 
     trial: str
@@ -69,7 +69,7 @@ def pending(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, str, int,
                     yield name, kind, seed, path
 
 
-def train(name: str, kind: str, seed: int, path: Path, tick: Tick) -> Run:
+def train(name: str, kind: str, seed: int, path: Path, tick: Tick) -> Training:
     """Train one run and write its file."""
     recipe = TRIALS[name].recipe
     batches, held_out = data(recipe, seed)
@@ -82,7 +82,7 @@ def train(name: str, kind: str, seed: int, path: Path, tick: Tick) -> Run:
     final = trainer.parameters()
     judged = held_out_loss(recipe.model(seed, "sdpa"), final, held_out)
     count = sum(tensor.numel() for tensor in final.values())
-    run = Run(name, kind, seed, count, seconds, losses, mean(losses[-TAIL:]), judged)
+    run = Training(name, kind, seed, count, seconds, losses, mean(losses[-TAIL:]), judged)
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(run)), encoding="utf-8")
     draft.replace(path)
@@ -114,20 +114,20 @@ def _perturb(model: torch.nn.Module, seed: int) -> None:
             parameter.mul_(1 + PERTURBATION * signs)
 
 
-def read_runs(folder: Path, names: Sequence[str]) -> list[Run]:
+def read_runs(folder: Path, names: Sequence[str]) -> list[Training]:
     """Return the runs of the named trials that have a file, in the order of trials, kinds and seeds."""
-    found: list[Run] = []
+    found: list[Training] = []
     for name in names:
         trial = TRIALS[name]
         paths = [_path(folder, name, kind, seed) for kind in trial.kinds for seed in trial.seeds]
-        found += [Run(**json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
+        found += [Training(**json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
     return found
 
 
-def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def rows(runs: Sequence[Training]) -> list[dict[str, Any]]:
     """Return one row per trial and kind: means over seeds, the gap to float32 over the same seeds, every run."""
     native = {(run.trial, run.seed): run.held_out for run in runs if run.kind == "float32"}
-    grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    grouped: dict[tuple[str, str], list[Training]] = defaultdict(list)
     for run in runs:
         grouped[run.trial, run.kind].append(run)
     made = []
@@ -150,7 +150,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return made
 
 
-def summarise(runs: Sequence[Run]) -> dict[str, float | None]:
+def summarise(runs: Sequence[Training]) -> dict[str, float | None]:
     """Return the named figures of the first trial: gaps of mean held-out losses and native's spread, as fractions."""
     found = {row["kind"]: row for row in rows(runs) if row["trial"] == MAIN}
     native = found.get("float32")

@@ -153,7 +153,7 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _loss_table(runs: Sequence[losses.Run]) -> Table:
+def _loss_table(runs: Sequence[losses.Training]) -> Table:
     table = Table(
         "trial", "arithmetic", "seeds", "held-out loss", "over float32", "spread of seeds", title="losses"
     )

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from p2p.messages import MAX_CHUNKS, BlobInfo
 from verification.codec import decode, encode
-from verification.content import CHUNK_BYTES, address, address_of, chunk_digest
+from verification.content import CHUNK_BYTES, address_of_bytes, chunk_digest, content_address
 from verification.errors import BadEvidence, Malformed, Unavailable
 from verification.merkle import root
 from verification.units import Count, Digest
@@ -32,7 +32,7 @@ def blob_digest(data: bytes) -> Digest:
     """Return the digest of a whole blob; raises ValueError for more than `MAX_BLOB_BYTES`."""
     if len(data) > MAX_BLOB_BYTES:
         raise ValueError(f"a blob of {len(data)} bytes is over the limit of {MAX_BLOB_BYTES}")
-    return address_of(data)
+    return address_of_bytes(data)
 
 
 def info_digest(info: BlobInfo) -> Digest:
@@ -41,7 +41,7 @@ def info_digest(info: BlobInfo) -> Digest:
         raise ValueError(f"a blob of {info.size} bytes is over the limit of {MAX_BLOB_BYTES}")
     if len(info.chunks) != max(1, -(-info.size // CHUNK_BYTES)):
         raise ValueError(f"{len(info.chunks)} chunks do not make {info.size} bytes")
-    return address(info.size, root("blob", info.chunks))
+    return content_address(info.size, root("blob", info.chunks))
 
 
 def check_info(blob: Digest, info: BlobInfo) -> BlobInfo:

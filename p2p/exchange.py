@@ -18,7 +18,7 @@ from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info
 from p2p.errors import Overlong
 from p2p.host import PostOffice
 from p2p.mail import Kind
-from p2p.messages import BlobInfo, BlobQuery, Chunk, ChunkQuery
+from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
 from p2p.partial import Partial, known_info
 from p2p.transport import PeerAddress
 from verification.codec import decode, encode
@@ -103,7 +103,7 @@ class Exchange:
             raise Malformed(f"chunk {query.index} of a blob of {len(info.chunks)}")
         # In this thread: a chunk takes less time to read and hash than a worker thread takes to win the interpreter.
         data = self._store.chunk(query.blob, info, query.index)
-        return encode(Chunk(data))
+        return encode(ChunkBytes(data))
 
     async def _list(self, blob: Digest) -> BlobInfo:
         info = self._lists.pop(blob, None)
@@ -208,7 +208,7 @@ class _Download:
         async with self._of._slots[source.address]:
             body = await self._of._post.request(source, CHUNK, query, self._of._patience)
         try:
-            partial.write(index, decode(Chunk, body).data)
+            partial.write(index, decode(ChunkBytes, body).data)
         except Violation as lie:
             self._of._post.refuse(source.address, lie)
             raise

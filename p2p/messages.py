@@ -44,7 +44,7 @@ class ChunkQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class ChunkBytes:
     """The bytes of one chunk."""
 
     data: bytes

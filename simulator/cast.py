@@ -12,8 +12,8 @@ from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.training import Disputed, Rounds
 from verification import codec, law, signing, spoilage
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
-from verification.availability import show
-from verification.content import address_of, chunks_root
+from verification.availability import show_chunk
+from verification.content import address_of_bytes, chunks_root
 from verification.errors import Unavailable
 from verification.honest import decide as actors
 from verification.honest.actions import (
@@ -79,8 +79,8 @@ class Blobs:
 
     def throw(self, data: bytes) -> Digest:
         """Keep bytes that are no bundle under their address."""
-        self.garbage[address_of(data)] = data
-        return address_of(data)
+        self.garbage[address_of_bytes(data)] = data
+        return address_of_bytes(data)
 
     def check(self, state: State, number: Round, worker: Address) -> bool | Spoiled | None:
         """Return whether a contribution is what its commitment says, or what shows that it is not; None without it."""
@@ -93,7 +93,7 @@ class Blobs:
             if data is None:
                 return None
             outputs = outputs_of(ToyExecutor().program(state.manifest.programs.epilogue.digest))
-            shown = spoilage.show(worker, commit, outputs, len(data), chunks_root(data), data)
+            shown = spoilage.show_spoiled(worker, commit, outputs, len(data), chunks_root(data), data)
             if shown is None:
                 assert bundle is not None
                 norm, said = (norm_of(numbers(part)) for part in bundle.tensors[:2])
@@ -152,7 +152,7 @@ class Actor:
     def decide(self, state: State, now: Millis, twice: Iterable[Twice] = ()) -> list[Act]:
         """Return what the peer does at its own time `now`; `twice` is what the ledger keeps of contradictions."""
         wanted = decide_as(self.behaviours, View(state, self.me, self.results, now))
-        return [*wanted, *actors.report(state, self.me, twice)] if self.is_honest else wanted
+        return [*wanted, *actors.report_contradictions(state, self.me, twice)] if self.is_honest else wanted
 
     def sign(self, state: State, body: Body) -> bytes:
         """Return the statement as it is written down: signed once per place, the same after a restart."""
@@ -182,7 +182,7 @@ class Actor:
             case FetchContribution(number, worker):
                 return blobs.check(state, number, worker)
             case OpenChunk(number, contribution, seed):
-                return show(number, seed, blobs.get(contribution.digest))
+                return show_chunk(number, seed, blobs.get(contribution.digest))
             case RunRound(number, worker):
                 return self._run(state, number, worker, blobs)
             case RunOuter(number):

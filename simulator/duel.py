@@ -120,7 +120,7 @@ def answer(
         case TraceProgram():
             return traced
         case OpenNode(_, node, trail):
-            return reexecution.open_node(engine, disputed, traced.results, node, trail)
+            return reexecution.make_inputs(engine, disputed, traced.results, node, trail)
         case OpenValue(_, value, trail):
             return reexecution.open_value(engine, disputed, traced.results, value, trail)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from verification import codec
-from verification.content import address_of
+from verification.content import address_of_bytes
 from verification.digest import ZERO
 from verification.errors import BadEvidence, Refused, Unavailable
 from verification.executor import StepFailed
@@ -363,7 +363,7 @@ class BrokenEngine(ToyEngine):
 
 def reference(bundle: Bundle) -> BundleRef:
     """Return a bundle's digest and the address of its bytes."""
-    return BundleRef(digest_of(bundle), address_of(codec.encode(bundle)))
+    return BundleRef(digest_of(bundle), address_of_bytes(codec.encode(bundle)))
 
 
 DATA = Bundle(

@@ -51,7 +51,7 @@ def process_chunk(state: State, said: Said[Chunk], now: Now) -> list[Effect]:
         raise Refused("no such chunk is demanded")
     demand = state.demands[body.demand]
     commit = state.rounds[demand.round].commits[demand.worker]
-    verify(demand.seed, commit.contribution.digest, body)
+    check_chunk(demand.seed, commit.contribution.digest, body)
     demand.is_met = True
     paid, burned = Amount(demand.price // 2), Amount(demand.price - demand.price // 2)
     demand.price = NOTHING
@@ -107,7 +107,7 @@ def holders(state: State, number: Round, worker: Address) -> list[Address]:
     ]
 
 
-def show(number: int, seed: Digest, bundle: Bundle) -> Chunk:
+def show_chunk(number: int, seed: Digest, bundle: Bundle) -> Chunk:
     """Return the demanded chunk of a bundle: one row of one tensor, or a tensor that has no rows to choose from."""
     count = len(bundle.tensors)
     place = _draw(seed, b"tensor", count)
@@ -122,7 +122,7 @@ def show(number: int, seed: Digest, bundle: Bundle) -> Chunk:
     return Chunk(Count(number), Count(count), one, total, row_paths(tensor, [row])[0], path)
 
 
-def verify(seed: Digest, contribution: Digest, chunk: Chunk) -> None:
+def check_chunk(seed: Digest, contribution: Digest, chunk: Chunk) -> None:
     """Raise BadEvidence unless this is the chunk that `seed` draws from the contribution."""
     if chunk.count < 1:
         raise BadEvidence("a contribution has a tensor")

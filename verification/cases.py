@@ -45,7 +45,7 @@ class Deed(Enum):
 
 
 @dataclass(frozen=True)
-class Case:
+class AuditCase:
     """One row: `name` says for people when it `holds`; what the audit comes to, and what is done."""
 
     name: str
@@ -55,30 +55,30 @@ class Case:
 
 
 CASES = (
-    Case("the link is out and gives no duty", lambda f: f.has_link and not f.is_due, Audit.VOID),
-    Case(
+    AuditCase("the link is out and gives no duty", lambda f: f.has_link and not f.is_due, Audit.VOID),
+    AuditCase(
         "round convicted, and the verdict was right", lambda f: f.is_convicted and f.is_right,
         Audit.VOID, (Deed.PAY,),
     ),
-    Case("round convicted", lambda f: f.is_convicted, Audit.VOID),
-    Case(
+    AuditCase("round convicted", lambda f: f.is_convicted, Audit.VOID),
+    AuditCase(
         "verdict given, reveal missing", lambda f: f.has_verdict and not f.has_reveal,
         Audit.LOST, (Deed.REDRAW, Deed.OWE),
     ),
-    Case(
+    AuditCase(
         "said to be finished, verdict missing", lambda f: f.has_finished and not f.has_verdict,
         Audit.LOST, (Deed.REDRAW, Deed.CHARGE),
     ),
-    Case("verdict or link missing", lambda f: not (f.has_reveal and f.has_link), Audit.LOST, (Deed.REDRAW,)),
-    Case("the worker has not opened", lambda f: not f.has_opening, Audit.WAITING, (Deed.AWAIT_OPENING,)),
-    Case("equal leaves and contribution", lambda f: f.is_equal, Audit.PASSED, (Deed.PAY,)),
-    Case("different, the verifier excluded", lambda f: f.is_excluded, Audit.LOST, (Deed.REDRAW,)),
-    Case("different, no bond free", lambda f: not f.can_accuse, Audit.WAITING, (Deed.AWAIT_BOND,)),
-    Case("different", lambda f: True, Audit.MISMATCH, (Deed.DISPUTE,)),
+    AuditCase("verdict or link missing", lambda f: not (f.has_reveal and f.has_link), Audit.LOST, (Deed.REDRAW,)),
+    AuditCase("the worker has not opened", lambda f: not f.has_opening, Audit.WAITING, (Deed.AWAIT_OPENING,)),
+    AuditCase("equal leaves and contribution", lambda f: f.is_equal, Audit.PASSED, (Deed.PAY,)),
+    AuditCase("different, the verifier excluded", lambda f: f.is_excluded, Audit.LOST, (Deed.REDRAW,)),
+    AuditCase("different, no bond free", lambda f: not f.can_accuse, Audit.WAITING, (Deed.AWAIT_BOND,)),
+    AuditCase("different", lambda f: True, Audit.MISMATCH, (Deed.DISPUTE,)),
 )  # fmt: skip
 """The cases in order; the last one always holds, so the table is total."""
 
 
-def case_of(facts: Facts) -> Case:
+def case_of(facts: Facts) -> AuditCase:
     """Return the first case that holds. Nothing but two equal openings passes. (SPEC.md 5.9)"""
     return next(case for case in CASES if case.holds(facts))

@@ -23,11 +23,11 @@ def chunks_root(data: bytes) -> Digest:
     return root("blob", [chunk_digest(view[i : i + CHUNK_BYTES]) for i in cuts])
 
 
-def address(size: int, chunks: Digest) -> Digest:
+def content_address(size: int, chunks: Digest) -> Digest:
     """Return the address of `size` bytes with this root over their chunks."""
     return tagged("blob", integer(size), chunks)
 
 
-def address_of(data: bytes) -> Digest:
+def address_of_bytes(data: bytes) -> Digest:
     """Return the address of some bytes."""
-    return address(len(data), chunks_root(data))
+    return content_address(len(data), chunks_root(data))

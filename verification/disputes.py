@@ -14,7 +14,7 @@ from verification.manifest import Manifest, Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.narrowing import Tracing
 from verification.outer import mixture
-from verification.program import Program, head_of, place_of
+from verification.program import Program, place_of, program_head
 from verification.referee import Execution
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
@@ -73,7 +73,7 @@ def failure_in(
     Raises BadEvidence when they go on after it.
     """
     digests = [program_of(state.manifest, place) for place in places]
-    known = [failures(digest, head_of(executor.program(digest))) for digest in digests]
+    known = [failures(digest, program_head(executor.program(digest))) for digest in digests]
     return narrowing.first_failure(values, frozenset().union(*known))
 
 
@@ -125,7 +125,7 @@ def process_list(state: State, said: Said[Answer | Trace | NodeList], now: Now) 
     if not waiting:
         raise Refused("no dispute waits for this list of the sender's")
     program = program_of(state.manifest, waiting[0].place)
-    listed = waiting[0].game.check(body, program, head_of(now.executor.program(program)))
+    listed = waiting[0].game.check(body, program, program_head(now.executor.program(program)))
     if isinstance(listed, Cause):
         return convict(state, waiting[0], listed)
     state.rounds[body.round].lists[sender, slot] = listed
@@ -190,7 +190,9 @@ def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effec
         raise Refused("the dispute waits for another party or move")
     program = now.executor.program(trace.program)
     constants = partial(_constant, program)
-    computed = referee.judge_output(execution_of(state, dispute), head_of(program), trace, constants, body)
+    computed = referee.judge_output(
+        execution_of(state, dispute), program_head(program), trace, constants, body
+    )
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now.time)
     dispute.computed, dispute.game = computed, replace(dispute.game, claimed=trace.outputs[body.output])
@@ -215,7 +217,7 @@ def process_evidence(state: State, said: Said[Evidence], now: Now) -> list[Effec
     program = now.executor.program(trace.program)
     node = program.nodes[number - trace.first]
     computed = referee.judge_node(
-        now.executor, execution_of(state, dispute), head_of(program), trace, number, node,
+        now.executor, execution_of(state, dispute), program_head(program), trace, number, node,
         partial(_constant, program), body.inputs,
     )  # fmt: skip
     effects = settle_debt(state, get_member(state, sender), dispute.debt)

@@ -104,10 +104,10 @@ def program_digest(encoded: bytes) -> Digest:
 
 def digest_of_program(program: Program) -> Digest:
     """Return the digest of a program: it opens by head, constant and node. (SPEC.md 2.5)"""
-    return digest_of_parts(head_of(program), *roots_of(program))
+    return digest_of_parts(program_head(program), *roots_of(program))
 
 
-def head_of(program: Program) -> ProgramHead:
+def program_head(program: Program) -> ProgramHead:
     """Return the head of a program."""
     counts = Count(len(program.constants)), Count(len(program.nodes))
     return ProgramHead(
@@ -152,7 +152,7 @@ def decode_program(data: bytes, limit: int = MAX_PROGRAM) -> Program:
 
 def check_program(program: Program) -> None:
     """Check everything that needs no knowledge of operators; raises Malformed (see `decode_program`)."""
-    check_head(head_of(program))
+    check_head(program_head(program))
     for number, node in enumerate(program.nodes, first_node(program)):
         check_node(number, node)
 

@@ -71,7 +71,7 @@ def sources_to_open(execution: Execution, head: ProgramHead, node: Node) -> list
     return [source for source in dict.fromkeys(map(int, node.inputs)) if is_brought(execution, head, source)]
 
 
-def open_node(
+def check_inputs(
     execution: Execution,
     head: ProgramHead,
     tracing: Tracing,
@@ -145,7 +145,7 @@ def judge_node(
     opened: Sequence[NodeInput],
 ) -> Digest:
     """Return the digest of the node's true result or of its failure. (SPEC.md 6.5)"""  # fmt: skip
-    inputs = open_node(execution, head, tracing, node, constants, opened)
+    inputs = check_inputs(execution, head, tracing, node, constants, opened)
     is_output = any(output.source == number for output in head.outputs)
     result = None if inputs is None else result_of(executor, head.arithmetic, number, node, inputs, is_output)
     return failed(execution.program, number) if result is None else result

@@ -34,12 +34,6 @@ def recover(signature: Signature, purpose: str, message: bytes) -> Address:
         raise BadSignature("not a signature") from error
 
 
-def verify(address: Address, signature: Signature, purpose: str, message: bytes) -> None:
-    """Raise BadSignature unless `address` signed `message` for `purpose`."""
-    if recover(signature, purpose, message) != address:
-        raise BadSignature("signed by another key")
-
-
 def checksum(address: Address) -> str:
     """Return the account as people write it: 0x and 40 hex digits with the EIP-55 checksum."""
     digits = address.hex()

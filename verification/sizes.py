@@ -26,8 +26,8 @@ from verification.program import (
     elements,
     encoded_size,
     first_node,
-    head_of,
     outputs_of,
+    program_head,
     size_bytes,
     values,
 )
@@ -49,7 +49,7 @@ from verification.statements import (
 from verification.tensors import MAX_DIMENSIONS
 from verification.units import Address, Count, Digest, Signature
 
-Programs = Mapping[Place, Program]
+PlacedPrograms = Mapping[Place, Program]
 
 AROUND = 2048
 """Bytes and items of a signed statement that are not its body: chain, slot, head, signature."""
@@ -120,7 +120,7 @@ def extent_of(schema: Any, counts: Mapping[str, int], name: str = "") -> Extent:
     return Extent(_HEAD + counts[name]) if schema in (str, bytes) else Extent(_INTEGER)
 
 
-def largest(manifest: Manifest, programs: Programs) -> Iterator[Largest]:
+def largest(manifest: Manifest, programs: PlacedPrograms) -> Iterator[Largest]:
     """Yield the largest statement of every kind whose size a run decides."""
     work = manifest.work
     leaves = -(-work.max_steps // work.leaf_every) + 1
@@ -138,7 +138,7 @@ def largest(manifest: Manifest, programs: Programs) -> Iterator[Largest]:
     yield _chunk(outputs_of(programs[Place.EPILOGUE]))
 
 
-def require_sayable(manifest: Manifest, programs: Programs) -> None:
+def require_sayable(manifest: Manifest, programs: PlacedPrograms) -> None:
     """Raise UserError where an honest peer might owe a statement that no ledger takes. (SPEC.md 11.6)"""
     for each in largest(manifest, programs):
         if not each.fits:
@@ -156,17 +156,17 @@ def data_size(manifest: Manifest) -> int:
     return encoded_size([Port("data", "uint8", (manifest.data.records, manifest.data.width))])
 
 
-def state_size(programs: Programs) -> int:
+def state_size(programs: PlacedPrograms) -> int:
     """Return the bytes of the blob that holds a state."""
     return encoded_size(outputs_of(programs[Place.OUTER]))
 
 
-def contribution_size(programs: Programs) -> int:
+def contribution_size(programs: PlacedPrograms) -> int:
     """Return the bytes of the blob that holds a contribution."""
     return encoded_size(outputs_of(programs[Place.EPILOGUE]))
 
 
-def require_readable(records: Count, width: Count, programs: Programs, limit: int) -> None:
+def require_readable(records: Count, width: Count, programs: PlacedPrograms, limit: int) -> None:
     """Raise UserError where data, a state or a contribution has more than `limit` bytes, or one tensor `MAX_TENSOR`."""
     outer, epilogue = programs[Place.OUTER], programs[Place.EPILOGUE]
     blobs: dict[str, list[Sized]] = {
@@ -204,7 +204,7 @@ def _path_in(program: Program) -> int:
 
 def _evidence(place: Place, program: Program) -> Largest:
     """Return the evidence about the node whose inputs are largest. (SPEC.md 6.5)"""
-    worst, found, known, head = Extent(0), 0, values(program), head_of(program)
+    worst, found, known, head = Extent(0), 0, values(program), program_head(program)
     alone = extent_of(NodeInput, _COUNTS | {"data": 0, "path": _path_in(program), "rows": 0, "rows*": 0})
     for number, node in enumerate(program.nodes, first_node(program)):
         parts = (alone + _opened(known, node, source) for source in _brought(place, head, node))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from verification import codec, disputes, judgement, money
 from verification.causes import Cause, Reason
-from verification.content import address, chunks_root
+from verification.content import chunks_root, content_address
 from verification.debts import OpeningDebt
 from verification.effects import Effect
 from verification.errors import BadEvidence, Malformed, Refused
@@ -33,7 +33,7 @@ def fault(commit: Commit, outputs: Sequence[Sized], shown: Spoiled) -> Cause:
 
     `outputs` are the epilogue's. (SPEC.md 4.15)
     """
-    if address(shown.size, shown.chunks) != commit.contribution.blob:
+    if content_address(shown.size, shown.chunks) != commit.contribution.blob:
         raise BadEvidence("the commitment names other bytes")
     if shown.size != encoded_size(outputs):
         if shown.data:
@@ -68,7 +68,7 @@ def reason_for(shown: Spoiled, cause: Cause) -> Reason:
     return Reason(cause, shown.round, Place.EPILOGUE, count=int(shown.size))
 
 
-def show(
+def show_spoiled(
     worker: Address, commit: Commit, outputs: Sequence[Sized], size: int, chunks: Digest, data: bytes
 ) -> Spoiled | None:
     """Return what shows that a contribution is spoiled, None when it is not; above MAX_SHOWN it fits no statement."""

@@ -7,14 +7,14 @@ from verification.economics import require_sound
 from verification.errors import Refused, UserError
 from verification.manifest import Manifest
 from verification.program import require_affordable
-from verification.sizes import Programs, require_readable, require_sayable
+from verification.sizes import PlacedPrograms, require_readable, require_sayable
 
 MAX_NODE_WORK = 1 << 40
 """Work units of the dearest node that the law may have to execute: minutes on one core. (SPEC.md 7.2)"""
 
 
 def check_manifest(
-    manifest: Manifest, programs: Programs, blob_limit: int, accept_unsound: bool = False
+    manifest: Manifest, programs: PlacedPrograms, blob_limit: int, accept_unsound: bool = False
 ) -> None:
     """Raise UserError, with the mend, for a run on which nobody should stake.
 

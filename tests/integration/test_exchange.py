@@ -12,7 +12,7 @@ from p2p.errors import Oversized
 from p2p.exchange import CHUNK, LIST, Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
-from p2p.messages import BlobInfo, BlobQuery, Chunk, ChunkQuery
+from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
 from p2p.partial import Partial, known_info
 from p2p.transport import PeerAddress
 from verification.codec import decode, encode
@@ -66,7 +66,7 @@ class Town:
             return encode(info or right)
 
         async def answer_chunk(sender, body):
-            return encode(Chunk(await chunk(decode(ChunkQuery, body).index)))
+            return encode(ChunkBytes(await chunk(decode(ChunkQuery, body).index)))
 
         post.register(LIST, answer_list)
         post.register(CHUNK, answer_chunk)

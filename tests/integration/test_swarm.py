@@ -18,7 +18,7 @@ from p2p.exchange import CHUNK, LIST
 from p2p.hints import Rumours
 from p2p.host import PostOffice
 from p2p.identity import Identity, load
-from p2p.messages import BlobInfo, Chunk, Hints
+from p2p.messages import BlobInfo, ChunkBytes, Hints
 from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
 from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, places, swarm
 from tests.tiny import make_run
@@ -264,7 +264,7 @@ class Liar:
 
     async def _chunk(self, sender: object, body: bytes) -> bytes:
         self.lies += 1
-        return codec.encode(Chunk(b"y" * 1000))
+        return codec.encode(ChunkBytes(b"y" * 1000))
 
     def say(self, body: Body) -> None:
         """Sign a statement and put it on the ledger."""

@@ -14,7 +14,7 @@ from simulator.cast import Worker
 from simulator.toy import ToyExecutor, minimal
 from tests.simulation.test_evidence import CASES, files_of, world_of
 from verification import codec, merkle
-from verification.content import address, chunks_root
+from verification.content import chunks_root, content_address
 from verification.digest import ZERO, tagged
 from verification.errors import BadEvidence, Unavailable, Violation
 from verification.evidence.file import FORMAT, Conviction, File, Finding, Kind, ProgramPart, pack, unpack
@@ -28,8 +28,8 @@ from verification.program import (
     Program,
     digest_of_parts,
     digest_of_program,
-    head_of,
     node_leaves,
+    program_head,
     roots_of,
 )
 from verification.signed import Signed, Statement, make_statement, sign_statement
@@ -193,7 +193,7 @@ def wide(outputs: int) -> bytes:
     )
     manifest = dataclasses.replace(plain_manifest, programs=programs)
     shown = Spoiled(Round(0), worker.address, Count(1), chunks_root(b"x"), b"")
-    ref = BundleRef(ZERO, address(shown.size, shown.chunks))
+    ref = BundleRef(ZERO, content_address(shown.size, shown.chunks))
     commit = Commit(Round(0), ZERO, ZERO, ref, Count(0), ZERO)
     said = tuple(
         sign_statement(worker.secret, make_statement("toy", run_id(manifest, "toy"), Digest(ZERO), body))
@@ -201,7 +201,7 @@ def wide(outputs: int) -> bytes:
     )
     leaves, roots = node_leaves(program), roots_of(program)
     brought = tuple((Count(1 + n), node, merkle.path("node", leaves, n)) for n, node in enumerate(nodes))
-    part = ProgramPart(head_of(program), *roots, brought, ())
+    part = ProgramPart(program_head(program), *roots, brought, ())
     return pack(
         Conviction(
             manifest,

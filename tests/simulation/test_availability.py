@@ -13,7 +13,7 @@ from simulator.toy import minimal
 from simulator.world import World
 from tests.property.strategies import tensors
 from verification.adversaries import Act, Behaviour, Mute, View
-from verification.availability import show, verify
+from verification.availability import check_chunk, show_chunk
 from verification.causes import Cause
 from verification.digest import integer, tagged
 from verification.effects import Paid, Slashed, StandingChanged
@@ -134,16 +134,16 @@ bundles = st.lists(tensors(), min_size=1, max_size=4).map(lambda parts: Bundle(t
 @given(bundles, st.integers(0, 10**6))
 def test_the_drawn_chunk_opens_the_contribution_and_nothing_else_does(bundle: Bundle, number: int) -> None:
     seed, digest = tagged("seed", integer(number)), digest_of(bundle)
-    chunk = show(3, seed, bundle)
-    verify(seed, digest, chunk)
+    chunk = show_chunk(3, seed, bundle)
+    check_chunk(seed, digest, chunk)
     with pytest.raises(BadEvidence):
-        verify(seed, tagged("other"), chunk)
+        check_chunk(seed, tagged("other"), chunk)
     with pytest.raises(BadEvidence):
-        verify(seed, digest, dataclasses.replace(chunk, path=(*chunk.path, digest)))
+        check_chunk(seed, digest, dataclasses.replace(chunk, path=(*chunk.path, digest)))
     with pytest.raises(BadEvidence):
-        verify(seed, digest, dataclasses.replace(chunk, count=Count(chunk.count + 1)))
+        check_chunk(seed, digest, dataclasses.replace(chunk, count=Count(chunk.count + 1)))
     for other in range(20):
-        elsewhere = show(3, tagged("elsewhere", integer(other)), bundle)
+        elsewhere = show_chunk(3, tagged("elsewhere", integer(other)), bundle)
         if (elsewhere.tensor, elsewhere.path, elsewhere.row) != (chunk.tensor, chunk.path, chunk.row):
             with pytest.raises(BadEvidence):
-                verify(seed, digest, elsewhere)
+                check_chunk(seed, digest, elsewhere)

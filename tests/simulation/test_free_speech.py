@@ -18,9 +18,9 @@ from tests.property.arena import Arena
 from tests.property.strategies import of
 from verification import law
 from verification.adversaries import Behaviour, View
-from verification.availability import show
+from verification.availability import show_chunk
 from verification.causes import Cause, Reason
-from verification.content import address, chunks_root
+from verification.content import chunks_root, content_address
 from verification.digest import ZERO, tagged
 from verification.effects import Paid, Slashed
 from verification.errors import BadEvidence, Malformed, Violation
@@ -142,7 +142,7 @@ def test_a_demand_that_shows_its_own_chunk_pays_something() -> None:
     before, burned = arena.state.balances[doubter.address], arena.state.burned
     assert arena.submit(signed(arena, doubter, Demand(worked.number, worked.included[0])))
     contribution = worked.commits[worked.included[0]].contribution
-    shown = show(0, arena.state.demands[0].seed, arena.blobs.get(contribution.digest))
+    shown = show_chunk(0, arena.state.demands[0].seed, arena.blobs.get(contribution.digest))
     assert arena.submit(signed(arena, doubter, shown))
     price = arena.state.manifest.money.chunk_price
     paid = [e for line in arena.ledger.log for e in line.effects if isinstance(e, Paid) and e.what == "chunk"]
@@ -189,7 +189,7 @@ def test_bytes_that_show_nothing_are_not_taken() -> None:
     """A contribution of a size that none has is shown by its size: a quarter of a gibibyte beside it is refused."""
     data, program = b"too short", minimal().programs.epilogue.digest
     chunks, outputs = chunks_root(data), outputs_of(ToyExecutor().program(program))
-    ref = BundleRef(WRONG, address(Count(len(data)), chunks))
+    ref = BundleRef(WRONG, content_address(Count(len(data)), chunks))
     commit = Commit(Round(0), ZERO, ZERO, ref, Count(0), ZERO)
     shown = Spoiled(Round(0), Worker("w0").address, Count(len(data)), chunks, b"")
     assert fault(commit, outputs, shown) is Cause.SPOILED_SIZE

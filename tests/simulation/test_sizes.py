@@ -21,7 +21,7 @@ from verification.errors import UserError
 from verification.manifest import Manifest, Place
 from verification.placed import Placed
 from verification.signed import open_statement
-from verification.sizes import Programs, extent_of, largest, require_sayable
+from verification.sizes import PlacedPrograms, extent_of, largest, require_sayable
 from verification.statements import Body, Chunk, Evidence, NodeInput, NodeList, Opening, Reveal, Trace
 from verification.tensors import ITEM_BYTES, Tensor
 from verification.units import MILLION, Count, Digest, Round
@@ -29,7 +29,7 @@ from verification.units import MILLION, Count, Digest, Round
 CHEATS = ("skip-steps", "wrong-data", "zero-update", "prologue", "inner", "epilogue", "ask")
 
 
-def programs_of(manifest: Manifest) -> Programs:
+def programs_of(manifest: Manifest) -> PlacedPrograms:
     """Return a toy run's programs."""
     return {place: ToyExecutor().program(manifest.programs.at(place).digest) for place in Place}
 

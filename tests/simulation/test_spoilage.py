@@ -17,7 +17,7 @@ from trainer.rounds.cheats import conduct_named
 from verification import codec
 from verification.adversaries import Mute, View, WrongBytes
 from verification.causes import Cause
-from verification.content import address_of, chunks_root
+from verification.content import address_of_bytes, chunks_root
 from verification.debts import OpeningDebt
 from verification.digest import ZERO, tagged
 from verification.effects import AuditEnded, Slashed
@@ -33,7 +33,7 @@ from verification.honest.actions import (
 from verification.manifest import BundleRef
 from verification.program import Port, encoded_size, outputs_of
 from verification.signed import open_statement
-from verification.spoilage import fault, show
+from verification.spoilage import fault, show_spoiled
 from verification.state import Audit, Standing, Watch
 from verification.statements import Commit, Opening, Spoiled
 from verification.tensors import Bundle, digest_of
@@ -68,7 +68,7 @@ class Spoil(WrongBytes):
 
 def with_blob(data: bytes) -> Callable[[View, Work], Work]:
     """Return how to commit to the right digest over some bytes."""
-    ref = lambda work: BundleRef(work.contribution.digest, address_of(data))  # noqa: E731
+    ref = lambda work: BundleRef(work.contribution.digest, address_of_bytes(data))  # noqa: E731
     return lambda view, work: dataclasses.replace(work, contribution=ref(work))
 
 
@@ -227,10 +227,10 @@ def test_no_honest_commitment_is_spoiled_by_any_bytes(bundle: Bundle) -> None:
     outputs = [Port("", t.dtype, t.shape) for t in bundle.tensors]
     data = codec.encode(bundle)
     norm = int.from_bytes(bundle.tensors[-2].data, "little")
-    ref = BundleRef(digest_of(bundle), address_of(data))
+    ref = BundleRef(digest_of(bundle), address_of_bytes(data))
     commit = Commit(Round(0), ZERO, ZERO, ref, Count(norm), ZERO)
     assert encoded_size(outputs) == len(data)
-    assert show(Address(bytes(20)), commit, outputs, len(data), chunks_root(data), data) is None
+    assert show_spoiled(Address(bytes(20)), commit, outputs, len(data), chunks_root(data), data) is None
     for other in (b"", data[:-1], data + b"\0", bytes(len(data))):
         for told in (other, b""):
             shown = Spoiled(Round(0), Address(bytes(20)), Count(len(other)), chunks_root(other), told)
@@ -256,10 +256,12 @@ def test_any_changed_byte_under_a_signed_address_convicts(bundle: Bundle, place:
     outputs = [Port("", t.dtype, t.shape) for t in bundle.tensors]
     data = bytearray(codec.encode(bundle))
     data[place % len(data)] ^= flip
-    ref = BundleRef(digest_of(bundle), address_of(bytes(data)))
+    ref = BundleRef(digest_of(bundle), address_of_bytes(bytes(data)))
     norm = int.from_bytes(bundle.tensors[-2].data, "little")
     commit = Commit(Round(0), ZERO, ZERO, ref, Count(norm), ZERO)
-    shown = show(Address(bytes(20)), commit, outputs, len(data), chunks_root(bytes(data)), bytes(data))
+    shown = show_spoiled(
+        Address(bytes(20)), commit, outputs, len(data), chunks_root(bytes(data)), bytes(data)
+    )
     try:
         same = digest_of(codec.decode(Bundle, bytes(data))) == ref.digest  # -0.0 counts as +0.0
     except Malformed:

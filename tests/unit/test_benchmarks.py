@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks import bars, dispute, exact, golden, gpu, kahan, losses, report
 from benchmarks.bfloat16 import Widened, WideProducts
-from benchmarks.losses import Run
+from benchmarks.losses import Training
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, NativeTrainer, Trainer, data
 from tests.checkout import environment
@@ -65,9 +65,9 @@ def test_quartiles_of_few_steps() -> None:
     assert exact.quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
 
 
-def run(kind: str, seed: int, held_out: float) -> Run:
+def run(kind: str, seed: int, held_out: float) -> Training:
     """A finished run of the main trial."""
-    return Run(losses.MAIN, kind, seed, 5_000_000, 1.0, [2.0, 1.0], 1.0, held_out)
+    return Training(losses.MAIN, kind, seed, 5_000_000, 1.0, [2.0, 1.0], 1.0, held_out)
 
 
 def test_the_gap_is_over_the_seeds_that_both_have() -> None:

@@ -15,7 +15,7 @@ from verification.layout import (
     summary_of,
 )
 from verification.manifest import Place
-from verification.program import Program, head_of
+from verification.program import Program, program_head
 
 SLOTS = 3
 MANIFEST = minimal(slots=SLOTS)
@@ -28,7 +28,7 @@ def program(place: Place) -> Program:
 
 def origins(place: Place) -> dict[str, Origin]:
     """Return the origin of each input of the toy's program by the input's name."""
-    head = head_of(program(place))
+    head = program_head(program(place))
     return {port.name: origin_of(place, head, number) for number, port in enumerate(head.inputs)}
 
 

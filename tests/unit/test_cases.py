@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from verification.cases import CASES, Case, Deed, Facts, case_of
+from verification.cases import CASES, AuditCase, Deed, Facts, case_of
 from verification.state import Audit
 
 NAMES = [field.name for field in dataclasses.fields(Facts)]
@@ -40,7 +40,7 @@ def test_a_duty_that_the_link_does_not_give_is_worth_nothing_whatever_else_holds
 
 
 def test_who_is_paid_gave_a_verdict_that_is_out_in_the_open() -> None:
-    paid: list[Case] = [case for case in CASES if Deed.PAY in case.deeds]
+    paid: list[AuditCase] = [case for case in CASES if Deed.PAY in case.deeds]
     assert {case.outcome for case in paid} == {Audit.VOID, Audit.PASSED}
     for facts in ALL:
         if case_of(facts) in paid:

@@ -33,9 +33,9 @@ from verification.program import (
     decode_program,
     encode_program,
     first_node,
-    head_of,
     outputs_of,
     program_digest,
+    program_head,
 )
 from verification.referee import Execution, judge_node
 from verification.sampling import leaf_steps, record_index
@@ -98,7 +98,7 @@ def listed(process: ComputeProcess, order: orders.RunJob) -> tuple[Digest, ...]:
 
 def next_start(process: ComputeProcess, run: Created) -> BundleRef:
     """Return the state after round 0, with the worker as its only contributor."""
-    slot = orders.Slot(Count(0), STEPS, done(process, job(run, 0)).contribution)
+    slot = orders.Summand(Count(0), STEPS, done(process, job(run, 0)).contribution)
     return process.run_outer(orders.RunOuterStep(run.manifest.start, (slot,), Count(0)))
 
 
@@ -179,7 +179,7 @@ def referees(
     """Trace an execution, bring the inputs of some nodes and of every gather; return the law's judgements."""
     traced = process.trace_nodes(orders.TraceNodes(order))
     program = process.engine.program(agreed.program)
-    head, results = head_of(program), traced.results
+    head, results = program_head(program), traced.results
     trail = whole(results)
     trace = Trace(Round(1), order.place, order.step, traced.failed, traced.outputs, trail[0][2])
     tracing = open_trace(agreed.program, head, bundle_digest(traced.outputs), trace)
@@ -226,7 +226,7 @@ def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, process
     part = done(process, job(tiny_run)).contribution
     start, programs = tiny_run.manifest.start, tiny_run.manifest.programs
     slots = {1: (STEPS, part.digest)}
-    outer = orders.RunOuterStep(start, (orders.Slot(Count(1), STEPS, part),), Count(3))
+    outer = orders.RunOuterStep(start, (orders.Summand(Count(1), STEPS, part),), Count(3))
     agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots, ballast=3)
     order = orders.DisputedExecution(outer, Place.OUTER, Count(0))
     judged = referees(process, tiny_run, order, agreed)
@@ -247,7 +247,7 @@ def test_traces_end_in_what_the_round_claims(tiny_run: Created, process: Compute
 
 def test_the_outer_step_equals_the_laws(tiny_run: Created, process: ComputeProcess, store: BlobStore) -> None:
     parts = {slot: done(process, job(tiny_run, slot)).contribution for slot in (0, 1)}
-    slots = tuple(orders.Slot(Count(slot), STEPS - slot, ref) for slot, ref in parts.items())
+    slots = tuple(orders.Summand(Count(slot), STEPS - slot, ref) for slot, ref in parts.items())
     forth, back = (
         process.run_outer(orders.RunOuterStep(tiny_run.manifest.start, order, Count(3)))
         for order in (slots, slots[::-1])

@@ -10,7 +10,7 @@ from simulator.toy import ToyExecutor, minimal
 from simulator.world import World
 from trainer.commands.demand import Names, asked, choose, demand, outcome, wait
 from verification import codec
-from verification.availability import show
+from verification.availability import show_chunk
 from verification.errors import UserError
 from verification.honest.actions import OpenChunk
 from verification.ledger.local import LocalLedger, create
@@ -64,7 +64,7 @@ def test_a_demand_is_shown_and_half_of_the_price_goes_to_who_showed_it(run: Run)
         waits.append(run.now)
         commit = run.ledger.state.rounds[1].commits[found.worker]
         action = OpenChunk(found.number, commit.contribution, found.seed)
-        chunk = show(action.number, action.seed, run.world.blobs.bundles[commit.contribution.digest])
+        chunk = show_chunk(action.number, action.seed, run.world.blobs.bundles[commit.contribution.digest])
         run.ledger.submit(server.sign(run.ledger.state, chunk))
 
     shown = wait(run.ledger, found, serve)

@@ -12,17 +12,17 @@ from benchmarks import golden
 from trainer.exact.native import CannotCompile
 from trainer.programs.loops import again, arena, fusion, order
 from trainer.programs.loops.arena import Life
-from trainer.programs.loops.groups import FULL, Group, Step, Work
+from trainer.programs.loops.groups import FULL, Group, LoopStep, Step
 from trainer.programs.loops.order import Order
 from trainer.programs.tracing.builder import Builder
 from verification.program import Node, Program, first_node
 
 
-def work(number: int) -> Work:
+def work(number: int) -> LoopStep:
     return Step(number, Node("negate", (), (), "float32", ()), ())
 
 
-def precedes(kept: Order, one: Work, other: Work) -> bool:
+def precedes(kept: Order, one: LoopStep, other: LoopStep) -> bool:
     return kept._places[one] < kept._places[other]
 
 

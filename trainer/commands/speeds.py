@@ -11,10 +11,10 @@ from torch import Tensor
 from trainer import exact
 from trainer.exact.backends import BACKENDS
 
-Sizes = tuple[int, int, int, int]
+ProductShape = tuple[int, int, int, int]
 """Matrices in the batch, rows M, summed K, columns N."""
 
-SHAPES: dict[str, Sizes] = {
+SHAPES: dict[str, ProductShape] = {
     "2048x512x2048": (1, 2048, 512, 2048),
     "2048x512x512": (1, 2048, 512, 512),
     "512x2048x704": (1, 512, 2048, 704),
@@ -123,7 +123,7 @@ def _refusal(name: str, device: str, bits: int) -> tuple[str, bool]:
 Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def _quantised(sizes: Sizes, device: torch.device, bits: int) -> Operands:
+def _quantised(sizes: ProductShape, device: torch.device, bits: int) -> Operands:
     left, right = _operands(sizes)
     ea, eb = exact.row_exponent(left, -1), exact.row_exponent(right, -2)
     made = exact.quantise(left, ea, -1, bits), ea, exact.quantise(right, eb, -2, bits), eb
@@ -140,14 +140,14 @@ def _choice(products: exact.Products, operands: Operands, bits: int) -> str:
     return products.choose(left, right, bits, lambda name: exact.product(*operands, bits, name))
 
 
-def _operands(sizes: Sizes) -> tuple[Tensor, Tensor]:
+def _operands(sizes: ProductShape) -> tuple[Tensor, Tensor]:
     batch, m, k, n = sizes
     return exact.normal_f32(b"doctor", "left", (batch, m, k)), exact.normal_f32(
         b"doctor", "right", (batch, k, n)
     )
 
 
-def _rate(sizes: Sizes, device: torch.device, run: Callable[[], Tensor]) -> float:
+def _rate(sizes: ProductShape, device: torch.device, run: Callable[[], Tensor]) -> float:
     batch, m, k, n = sizes
 
     def waited() -> None:

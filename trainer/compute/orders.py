@@ -121,7 +121,7 @@ class ListSteps(Order[StatesListed]):
 
 
 @dataclass(frozen=True)
-class Slot:
+class Summand:
     """One contribution that enters an outer step, and its weight; a negative one takes it back."""
 
     slot: Count
@@ -134,7 +134,7 @@ class RunOuterStep(Order[BundleRef]):
     """Compute the next state."""
 
     start: BundleRef
-    slots: tuple[Slot, ...]
+    slots: tuple[Summand, ...]
     ballast: Count
 
 

@@ -152,7 +152,7 @@ class ComputeProcess:
         """Bring a disputed node's inputs."""
         engine, disputed = self._disputed(order.execution)
         results = self._trace(order.execution, engine, disputed).results
-        return orders.Opened(reexecution.open_node(engine, disputed, results, order.node, order.trail))
+        return orders.Opened(reexecution.make_inputs(engine, disputed, results, order.node, order.trail))
 
     @does(orders.ProveValue)
     def prove_value(self, order: orders.ProveValue) -> orders.Proved:
@@ -174,7 +174,7 @@ class ComputeProcess:
         """
         data, outputs = self.store.get(order.commit.contribution.blob), outputs_of(self._contribution)
         size, chunks = len(data), chunks_root(data)
-        shown = spoilage.show(order.worker, order.commit, outputs, size, chunks, data)
+        shown = spoilage.show_spoiled(order.worker, order.commit, outputs, size, chunks, data)
         if shown is not None:
             return orders.Checked(False, shown if len(shown.data) <= spoilage.MAX_SHOWN else None)
         contribution = decode_bundle(data, size)

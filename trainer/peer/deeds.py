@@ -14,7 +14,7 @@ from trainer.peer.contacts import Contacts
 from trainer.peer.depot import Depot
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
-from verification.availability import show
+from verification.availability import show_chunk
 from verification.honest import actions, decide
 from verification.honest.actions import Computed
 from verification.manifest import BundleRef, Place
@@ -60,7 +60,7 @@ class Deeds:
             case actions.FetchContribution():
                 return await self._fetch_contribution(action)
             case actions.OpenChunk(number, contribution, seed):
-                return show(number, seed, await self._depot.read(contribution))
+                return show_chunk(number, seed, await self._depot.read(contribution))
             case actions.RunOuter():
                 return await self._run_outer(action)
             case actions.RunRound():
@@ -113,7 +113,7 @@ class Deeds:
             worked = state.rounds[number]
             mixed = mixture(state, worked)
             slots = tuple(
-                orders.Slot(
+                orders.Summand(
                     Count(part.slot), part.weight, state.rounds[part.number].commits[part.worker].contribution
                 )
                 for part in mixed.parts

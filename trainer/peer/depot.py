@@ -9,7 +9,7 @@ from trainer.peer.record import Record
 from verification.errors import Malformed, UserError
 from verification.honest import decide
 from verification.manifest import BundleRef, Manifest
-from verification.sizes import Programs, contribution_size, state_size
+from verification.sizes import PlacedPrograms, contribution_size, state_size
 from verification.state import State
 from verification.tensors import Bundle, decode_bundle, digest_of
 from verification.units import Digest
@@ -43,7 +43,7 @@ class Depot:
                     f"{source.folder} lacks blob {blob.hex()} or holds it damaged: copy the run's blobs/ again"
                 )
 
-    def expect(self, programs: Programs) -> None:
+    def expect(self, programs: PlacedPrograms) -> None:
         """Learn from the run's programs how long states and contributions are, before any is fetched or read."""
         self._limits = {"state": state_size(programs), "contribution": contribution_size(programs)}
 

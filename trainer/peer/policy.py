@@ -43,7 +43,7 @@ class Honest:
 
     def decide(self, view: View, twice: Sequence[Twice]) -> list[Action]:
         """Return what an honest peer does now; it reports contradictions last."""
-        reports = decide.report(view.state, view.me, twice)
+        reports = decide.report_contradictions(view.state, view.me, twice)
         return [*decide.decide(view.state, view.me, view.results, view.now), *reports]
 
     async def say(self, act: Say) -> None:

@@ -13,7 +13,7 @@ from verification.executor import StepFailed, failed
 from verification.honest.actions import Traced
 from verification.honest.openings import TraceList, Values, open_inputs, prove
 from verification.layout import Home, origin_of
-from verification.program import Program, first_node, head_of, size_bytes
+from verification.program import Program, first_node, program_head, size_bytes
 from verification.statements import NodeInput
 from verification.tensors import Tensor, tensor_digest
 from verification.units import Digest
@@ -31,7 +31,7 @@ def trace(engine: Engine, disputed: Disputed) -> Traced:
     return Traced(None, tuple(engine.digests(outputs)), tuple(results))
 
 
-def open_node(
+def make_inputs(
     engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[TraceList]
 ) -> tuple[NodeInput, ...]:
     """Return the evidence for a node; `results` are the digests that `trace` gave. (SPEC.md 6.5)"""
@@ -39,7 +39,7 @@ def open_node(
     node = program.nodes[number - first_node(program)]
     values = _values(engine, disputed, results, [*map(int, node.inputs)])
     sources = [s for s in dict.fromkeys(map(int, node.inputs)) if _is_brought(disputed, program, s)]
-    return open_inputs(disputed.place, head_of(program), trail, values, node, sources)
+    return open_inputs(disputed.place, program_head(program), trail, values, node, sources)
 
 
 def open_value(
@@ -56,13 +56,13 @@ def open_value(
         digest = tensor_digest(values.tensor(number))
     if not _is_brought(disputed, program, number):
         return digest, ()
-    return digest, prove(disputed.place, head_of(program), trail, values, number)
+    return digest, prove(disputed.place, program_head(program), trail, values, number)
 
 
 def _is_brought(disputed: Disputed, program: Program, number: int) -> bool:
     if number >= len(program.inputs):
         return number >= first_node(program)
-    port = origin_of(disputed.place, head_of(program), number)
+    port = origin_of(disputed.place, program_head(program), number)
     absent = port.home is Home.CONTRIBUTION and port.slot not in disputed.slots
     return port.home not in (Home.INDEX, Home.WEIGHTS) and not absent
 

@@ -38,7 +38,7 @@ class RoundFailed(ProofswarmError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RoundOutcome:
     """What F gives: a state digest per leaf and the contribution, with its loss for people to look at.
 
     Of a round that fails there is no contribution, and `failed` is the digest that stands for it.
@@ -61,7 +61,7 @@ class Rounds:
 
     def run(
         self, job: Job, state: Bundle, on_step: Callable[[int, Handle], None] = lambda step, working: None
-    ) -> Outcome:
+    ) -> RoundOutcome:
         """Compute a round; `on_step` hears the number of inner steps done and the working state."""
         leaves = leaf_steps(job.steps, self._manifest.work.leaf_every)
         digests: list[Digest] = []
@@ -75,8 +75,8 @@ class Rounds:
             contribution = self._run(self._manifest.programs.epilogue, [start, working])
         except RoundFailed as failure:
             missing = [failure.digest] * (len(leaves) - len(digests))
-            return Outcome((*digests, *missing), None, 0.0, failure.digest)
-        return Outcome(tuple(digests), self._engine.dump(contribution), self._engine.loss(contribution))
+            return RoundOutcome((*digests, *missing), None, 0.0, failure.digest)
+        return RoundOutcome(tuple(digests), self._engine.dump(contribution), self._engine.loss(contribution))
 
     def digests_after(self, job: Job, state: Bundle, steps: Sequence[int]) -> tuple[Digest, ...]:
         """Return the state digests after the inner steps in `steps` (ascending): a dispute's list. (SPEC.md 6.3)"""

@@ -16,7 +16,7 @@ from verification.evidence.file import Conviction, Included, Kind, Nowhere, Prog
 from verification.manifest import Place
 from verification.outer import mixture
 from verification.placed import OfRun
-from verification.program import Program, constant_leaves, head_of, node_leaves, roots_of
+from verification.program import Program, constant_leaves, node_leaves, program_head, roots_of
 from verification.referee import is_public
 from verification.signed import Said, open_statement
 from verification.state import Dispute, Ruling, State
@@ -24,7 +24,8 @@ from verification.statements import Body, Commit, Contradiction, Evidence, Misma
 from verification.units import Address, Count, Digest, Round
 
 B = TypeVar("B", bound=Body)
-Programs = Callable[[Digest], Program]
+ProgramOf = Callable[[Digest], Program]
+"""Finds a program of the run; raises Unavailable."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Log:
 
 
 def convictions(
-    state: State, statements: Iterable[bytes], effects: Iterable[Effect], programs: Programs
+    state: State, statements: Iterable[bytes], effects: Iterable[Effect], programs: ProgramOf
 ) -> dict[str, Conviction]:
     """Return every conviction of a run by a name for its file; disputes go by their number in the report."""
     log = Log.read(statements)
@@ -87,7 +88,7 @@ def require_borne_out(
     state: State,
     statements: Iterable[bytes],
     effects: Iterable[Effect],
-    programs: Programs,
+    programs: ProgramOf,
 ) -> None:
     """Raise BadEvidence unless a run's log bears out what a file takes on trust: a silence, or a record. (SPEC.md 6.11)
 
@@ -123,7 +124,7 @@ def _plain(
     )
 
 
-def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: Programs) -> Conviction:
+def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: ProgramOf) -> Conviction:
     """Return the conviction by a contribution's own bytes; what shows them is its finder's statement."""
     commit = log.signed(shown.worker, shown.round, Commit.at())
     assert commit is not None
@@ -144,7 +145,7 @@ def _ended(log: Log, dispute: Dispute) -> Mismatch | Evidence | None:
     return None
 
 
-def _of_dispute(state: State, log: Log, dispute: Dispute, programs: Programs) -> Conviction:
+def _of_dispute(state: State, log: Log, dispute: Dispute, programs: ProgramOf) -> Conviction:
     end = _ended(log, dispute)
     claim = _claim(log, dispute)
     if dispute.cause is Cause.ACCUSED_SILENT:
@@ -209,13 +210,13 @@ def _leaf(log: Log, dispute: Dispute, node: int | None) -> int | None:
 
 def _used(program: Program, node: int, is_executed: bool) -> list[int]:
     """Return the values that a finding rests on: an executed node's inputs, or an output's source itself."""
-    head = head_of(program)
+    head = program_head(program)
     return list(map(int, program.nodes[node - head.first].inputs)) if is_executed else [node]
 
 
 def _part(program: Program, shown: Sequence[int], uses: Sequence[int]) -> ProgramPart:
     """Return the part of a program that holds some nodes, and those constants that are among the values `uses`."""
-    head, (constants_root, nodes_root) = head_of(program), roots_of(program)
+    head, (constants_root, nodes_root) = program_head(program), roots_of(program)
     nodes, constants = node_leaves(program), constant_leaves(program)
     used = [value for value in dict.fromkeys(uses) if len(head.inputs) <= value < head.first]
     return ProgramPart(
@@ -235,7 +236,7 @@ def _record(
     state: State, log: Log, dispute: Dispute, program: Program, uses: list[int]
 ) -> PublicRecord | None:
     """Return what must be taken from the ledger: for the record index, and for an outer step."""
-    worked, head = state.rounds[dispute.round], head_of(program)
+    worked, head = state.rounds[dispute.round], program_head(program)
     if not any(is_public(dispute.place, head, value) for value in uses):
         return None
     if dispute.place is Place.PROLOGUE:

@@ -112,7 +112,9 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
     return [action for action in wanted if isinstance(action, Say) or action not in results.done]
 
 
-def report(state: State, me: Me, found: Iterable[tuple[Address, bytes, bytes]]) -> list[Action]:
+def report_contradictions(
+    state: State, me: Me, found: Iterable[tuple[Address, bytes, bytes]]
+) -> list[Action]:
     """Report (author, first, second): two statements of a member for one place, until it is excluded. (SPEC.md 6.9)"""
     if me.address not in state.members or state.stage is Stage.ENDED:
         return []

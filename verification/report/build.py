@@ -19,7 +19,7 @@ from verification.units import Address, Millis, Round
 
 FIRST = Round(0)
 NO_WAY = Descent("", (), (), 0, 0)
-OUTCOMES: dict[Audit, schema.Outcome] = {
+OUTCOMES: dict[Audit, schema.OutcomeName] = {
     Audit.PASSED: "pass",
     Audit.MISMATCH: "mismatch",
     Audit.LOST: "lost",

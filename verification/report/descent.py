@@ -1,21 +1,18 @@
 """How each dispute came down to one node, from the statements on the ledger: lists, points, and the node's inputs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from verification.disputes import execution_of, program_of
-from verification.evidence.collect import Log, lists_of
+from verification.evidence.collect import Log, ProgramOf, lists_of
 from verification.layout import origin_of
 from verification.narrowing import positions, segments
-from verification.program import Program, first_node, head_of, values
+from verification.program import Program, first_node, program_head, values
 from verification.referee import sources_to_open
 from verification.report.schema import InputReport, ListReport
 from verification.signed import Said
 from verification.state import Dispute, State
 from verification.statements import Answer, Body, Evidence, Mismatch, NodeInput, NodeList, Point, Trace
-from verification.units import Digest
-
-Programs = Callable[[Digest], Program]
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,12 @@ class Descent:
     accuser_bytes: int
 
 
-def descents(state: State, log: Log, programs: Programs) -> Mapping[int, Descent]:
+def descents(state: State, log: Log, programs: ProgramOf) -> Mapping[int, Descent]:
     """Return every dispute's way down by its number in the state."""
     return {dispute.number: _descent(state, log, dispute, programs) for dispute in state.disputes}
 
 
-def _descent(state: State, log: Log, dispute: Dispute, programs: Programs) -> Descent:
+def _descent(state: State, log: Log, dispute: Dispute, programs: ProgramOf) -> Descent:
     digest = program_of(state.manifest, dispute.place)
     program = programs(digest)
     listed = lists_of(state, log, dispute, dispute.game.node)
@@ -87,7 +84,7 @@ def _inputs(state: State, dispute: Dispute, program: Program, said: list[Body]) 
         return
     node, head, made = (
         program.nodes[dispute.game.node - first_node(program)],
-        head_of(program),
+        program_head(program),
         values(program),
     )
     brought: dict[int, NodeInput] = {}
@@ -107,7 +104,7 @@ def _inputs(state: State, dispute: Dispute, program: Program, said: list[Body]) 
 
 def _source(dispute: Dispute, program: Program, number: int) -> tuple[str, str]:
     """Return what a value is and where it comes from."""
-    head = head_of(program)
+    head = program_head(program)
     if number >= head.first:
         operator = program.nodes[number - head.first].operator
         return operator, "an earlier node, by a path in the accused's own trace"

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 SCHEMA_VERSION = 4
 
 Drawn = Literal["private", "public", "redraw"]
-Outcome = Literal["pass", "mismatch", "lost", "void"]
-Place = Literal["prologue", "inner step", "epilogue", "outer step"]
-Verdict = Literal["guilty", "innocent", "void", "open"]
+OutcomeName = Literal["pass", "mismatch", "lost", "void"]
+PlaceName = Literal["prologue", "inner step", "epilogue", "outer step"]
+RulingName = Literal["guilty", "innocent", "void", "open"]
 Status = Literal["active", "suspended", "excluded", "left"]
 Ground = Literal["proof", "silence"]
 
@@ -41,7 +41,7 @@ class AuditReport:
         Drawn, "How the audit was drawn: by the verifier's secret, by the beacon alone, or again."
     ]
     outcome: Annotated[
-        Outcome, "Whether both committed to the same digests; lost and void audits never pass."
+        OutcomeName, "Whether both committed to the same digests; lost and void audits never pass."
     ]
 
 
@@ -158,8 +158,8 @@ class DisputeReport:
     node: Annotated[int | None, "Node of the program that differs; null when the dispute never came to one."]
     operator: Annotated[str | None, "Operator of that node, with the dtype and shape that it makes."]
     near: Annotated[str | None, "Input or output of the program nearest to that node, which tells its layer."]
-    place: Annotated[Place, "Program in which the difference lies."]
-    verdict: Annotated[Verdict, "Verdict on the accused; void moves no money, open is not settled yet."]
+    place: Annotated[PlaceName, "Program in which the difference lies."]
+    verdict: Annotated[RulingName, "Verdict on the accused; void moves no money, open is not settled yet."]
     cause: Annotated[str | None, "Why the law decided so, by name; null while it is open."]
     reason: Annotated[str, "The same in one sentence."]
     claimed_digest: Annotated[str, "Digest that the accused claimed; empty when none was posted."]

@@ -7,7 +7,7 @@ takes the members that another one computed before it. The expressions are the s
 import math
 from collections.abc import Sequence
 
-from trainer.programs.loops.groups import FULL, MAX_MEMBERS, Group, Member, Work
+from trainer.programs.loops.groups import FULL, MAX_MEMBERS, Group, GroupNode, LoopStep
 
 DISTANCE = 24
 """Works between a value's last use and one for which it is made again: what is near would gain nothing."""
@@ -17,7 +17,7 @@ SPARE = 16
 """A value so many times smaller may be kept longer for it."""
 
 
-def compute_again(works: Sequence[Work], sizes: dict[int, int]) -> None:
+def compute_again(works: Sequence[LoopStep], sizes: dict[int, int]) -> None:
     """Let groups make values again that they read long after others did; `works` are in their order.
 
     `sizes` are the bytes of all values that end with their last reader; one that is none of them is always there.
@@ -26,12 +26,12 @@ def compute_again(works: Sequence[Work], sizes: dict[int, int]) -> None:
 
 
 class _Recomputation:
-    def __init__(self, works: Sequence[Work], sizes: dict[int, int]) -> None:
+    def __init__(self, works: Sequence[LoopStep], sizes: dict[int, int]) -> None:
         self.works = works
         self.sizes = sizes
         self.places = {work: place for place, work in enumerate(works)}
         self.makers = {root: work for work in works for root in work.makes}
-        self.readers: dict[int, set[Work]] = {}
+        self.readers: dict[int, set[LoopStep]] = {}
         for work in works:
             self._read(work)
 
@@ -40,7 +40,7 @@ class _Recomputation:
             if isinstance(maker, Group) and root in self.sizes:
                 self._make_again(root, maker)
 
-    def _read(self, work: Work) -> None:
+    def _read(self, work: LoopStep) -> None:
         for root in work.reads:
             self.readers.setdefault(root, set()).add(work)
 
@@ -61,11 +61,11 @@ class _Recomputation:
             reader.members = dict(sorted({**taken, **reader.members}.items()))
             self._read(reader)
 
-    def _taken(self, root: int, maker: Group, reader: Work) -> dict[int, Member] | None:
+    def _taken(self, root: int, maker: Group, reader: LoopStep) -> dict[int, GroupNode] | None:
         """Return the members that `reader` must take in to make a value itself, or None where it cannot."""
         if not isinstance(reader, Group) or reader.depth:
             return None
-        taken: dict[int, Member] = {}
+        taken: dict[int, GroupNode] = {}
         waiting = [root]
         while waiting:
             member = maker.members.get(waiting.pop())

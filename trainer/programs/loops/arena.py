@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from trainer.exact.native import CannotCompile
-from trainer.programs.loops.groups import Work
+from trainer.programs.loops.groups import LoopStep
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector."""
@@ -64,7 +64,7 @@ def _mapped(size: int) -> mmap.mmap:
     return memory
 
 
-def last_steps(steps: Sequence[Work]) -> dict[int, int]:
+def last_steps(steps: Sequence[LoopStep]) -> dict[int, int]:
     """Return the place of the last step that makes or reads each buffer."""
     return {number: place for place, work in enumerate(steps) for number in (*work.makes, *work.reads)}
 

@@ -11,7 +11,7 @@ from trainer.exact import cores
 from trainer.exact.sums import fixed_point_bits
 from trainer.programs.kernels import C_TYPES
 from trainer.programs.loops import layouts
-from trainer.programs.loops.groups import FULL, REDUCE, ROW, Group, Member
+from trainer.programs.loops.groups import FULL, REDUCE, ROW, Group, GroupNode
 from trainer.programs.loops.layouts import Access
 from trainer.programs.operators import OPERATORS
 
@@ -166,7 +166,7 @@ class _Rows(_Writer):
             inside = [f"for (long c = 0; c < {self.columns}; c++) {{", *inside, "}"]
         return "\n".join([*before, *inside, *after])
 
-    def _computed(self, member: Member, index: str) -> list[str]:
+    def _computed(self, member: GroupNode, index: str) -> list[str]:
         loop = self.ready[member.number]
         operands = [self._read(member, place, loop) for place in range(len(member.operands))]
         name, dtype = f"v{self.local[member.number]}", C_TYPES[member.node.dtype]
@@ -176,7 +176,7 @@ class _Rows(_Writer):
             lines.append(f"bad |= {ends.format(*operands)};")
         return lines + self._stored(member, name, index)
 
-    def _stored(self, member: Member, name: str, index: str) -> list[str]:
+    def _stored(self, member: GroupNode, name: str, index: str) -> list[str]:
         number, lines = member.number, []
         if number in self.finite and member.node.dtype == "float32":
             lines.append(f"bad |= infinite({name});")
@@ -186,7 +186,7 @@ class _Rows(_Writer):
             lines.append(f"s{self.local[number]}[{index}] = {name};")
         return lines
 
-    def _reduced(self, member: Member, place: int, loop: int) -> tuple[list[str], list[str], list[str]]:
+    def _reduced(self, member: GroupNode, place: int, loop: int) -> tuple[list[str], list[str], list[str]]:
         value, name = self._read(member, 0, loop), f"v{self.local[member.number]}"
         start, each, end = (
             [line.format(v=value, n=name, **_numbers(member, self.columns)) for line in lines]
@@ -196,7 +196,7 @@ class _Rows(_Writer):
             end += self._stored(member, name, "0")
         return start, each, end
 
-    def _read(self, member: Member, place: int, loop: int) -> str:
+    def _read(self, member: GroupNode, place: int, loop: int) -> str:
         operand = member.operands[place]
         source = self.group.members.get(operand.root)
         if source is not None:
@@ -318,7 +318,7 @@ _GREATEST: Lines = (
 )
 
 
-def _passes(member: Member) -> Sequence[Lines]:
+def _passes(member: GroupNode) -> Sequence[Lines]:
     if member.node.operator == "row_exponent":
         return (_EXPONENT,)
     if member.node.operator == "amax":
@@ -326,12 +326,12 @@ def _passes(member: Member) -> Sequence[Lines]:
     return (_LARGEST, _SUMMED) if member.dtypes[0] == "float32" else (_COUNTED,)
 
 
-def _numbers(member: Member, count: int) -> dict[str, object]:
+def _numbers(member: GroupNode, count: int) -> dict[str, object]:
     over = f" / {float(count)}" if member.node.operator == "mean" else ""
     return {"bits": fixed_point_bits(count), "over": over}
 
 
-def _expression(member: Member, operands: Sequence[str]) -> str:
+def _expression(member: GroupNode, operands: Sequence[str]) -> str:
     text = OPERATORS[member.node.operator].c_text(member.node)
     return text.format(*(f"({operand})" for operand in operands))
 

@@ -17,11 +17,11 @@ from trainer.programs.loops.groups import (
     REDUCE,
     ROW,
     Group,
-    Member,
+    GroupNode,
+    LoopStep,
     Operand,
     Plan,
     Step,
-    Work,
 )
 from trainer.programs.loops.layouts import Layout
 from trainer.programs.loops.order import Order, by_liveness
@@ -44,7 +44,7 @@ def plan(program: Program) -> Plan:
 class _Fit:
     """A member as a group would hold it, on rows of `columns`."""
 
-    member: Member
+    member: GroupNode
     columns: int
 
 
@@ -56,7 +56,7 @@ class _Planner:
             Operand(number, layouts.contiguous(value.shape))
             for number, value in enumerate(self.values[: first_node(program)])
         ]
-        self.makers: dict[int, Work] = {}
+        self.makers: dict[int, LoopStep] = {}
         self.order = Order()
         self.tail = _tail(program)
 
@@ -75,7 +75,7 @@ class _Planner:
                 _widen(work)
         return Plan(tuple(by_liveness(works, sizes)), tuple(self.places))
 
-    def _keep(self, works: Sequence[Work], results: set[int]) -> None:
+    def _keep(self, works: Sequence[LoopStep], results: set[int]) -> None:
         """Let each group keep those of its own values that other work reads or the program returns."""
         needed = results | {root for work in works for root in work.reads}
         for work in works:
@@ -107,7 +107,7 @@ class _Planner:
         self.makers[number] = step
         return Operand(number, layouts.contiguous(node.shape))
 
-    def _add(self, work: Work, sources: Sequence[Work]) -> None:
+    def _add(self, work: LoopStep, sources: Sequence[LoopStep]) -> None:
         self.order.add(work)
         assert self.order.need(work, sources), "new work is needed by none"
 
@@ -119,14 +119,14 @@ class _Planner:
             for operand, layout in zip(inputs, spread, strict=True)
         )
         dtypes = tuple(self.values[source].dtype for source in node.inputs)
-        self._join(Member(number, node, FULL, operands, dtypes))
+        self._join(GroupNode(number, node, FULL, operands, dtypes))
         dense = layouts.contiguous([node.shape[dim] for dim in order])
         return Operand(number, layouts.permute(dense, layouts.inverse(order)))
 
     def _copied(self, number: int, node: Node, inputs: Sequence[Operand]) -> Operand | None:
         if node.operator != "view":
             return None
-        self._join(Member(number, node, FULL, tuple(inputs), (node.dtype,)))
+        self._join(GroupNode(number, node, FULL, tuple(inputs), (node.dtype,)))
         return Operand(number, layouts.contiguous(node.shape))
 
     def _reduction(self, number: int, node: Node, source: Operand) -> Operand | None:
@@ -144,7 +144,7 @@ class _Planner:
         depth = math.prod(shape[dim] for dim in dims)
         outer = math.prod(shape) // depth // inner
         operand = Operand(source.root, layouts.permute(source.layout, order))
-        member = Member(number, node, REDUCE, (operand,), (self.values[node.inputs[0]].dtype,))
+        member = GroupNode(number, node, REDUCE, (operand,), (self.values[node.inputs[0]].dtype,))
         if inner == 1:
             if layouts.access(operand.layout, depth) is None:
                 return None
@@ -157,7 +157,7 @@ class _Planner:
             layout = Layout(0, tuple(runs for dim, runs in enumerate(layout.dims) if dim not in dims))
         return Operand(number, layout)
 
-    def _column(self, member: Member, outer: int, depth: int, inner: int) -> bool:
+    def _column(self, member: GroupNode, outer: int, depth: int, inner: int) -> bool:
         if member.node.operator == "amax" or member.dtypes != ("float32",):
             return False
         found = layouts.column_access(member.operands[0].layout, depth, inner)
@@ -166,7 +166,7 @@ class _Planner:
         self._start(Group(outer, inner, soft=False, depth=depth), member)
         return True
 
-    def _join(self, member: Member, columns: int | None = None) -> None:
+    def _join(self, member: GroupNode, columns: int | None = None) -> None:
         """Put a member into the latest group that can hold it, or into a new one; `columns` is a reduction's row."""
         makers = self._makers(member)
         groups = [work for work in makers if isinstance(work, Group) and not work.depth]
@@ -185,22 +185,22 @@ class _Planner:
         width = columns or (member.operands[0].layout.shape or (1,))[-1]
         self._start(Group(size // width, width, soft=columns is None), member)
 
-    def _start(self, group: Group, member: Member) -> None:
+    def _start(self, group: Group, member: GroupNode) -> None:
         if not group.depth and not group.holds(member):
             group.reshape(1)
         self._add(group, self._makers(member))
         self._enter(group, member)
 
-    def _enter(self, group: Group, member: Member) -> None:
+    def _enter(self, group: Group, member: GroupNode) -> None:
         group.members[member.number] = member
         self.makers[member.number] = group
 
-    def _makers(self, of: Member | Step) -> list[Work]:
+    def _makers(self, of: GroupNode | Step) -> list[LoopStep]:
         """Return the works that make the operands."""
         found = (self.makers.get(operand.root) for operand in of.operands)
         return list(dict.fromkeys(work for work in found if work is not None))
 
-    def _absorb(self, group: Group, other: Group, member: Member) -> None:
+    def _absorb(self, group: Group, other: Group, member: GroupNode) -> None:
         """Move a group without reductions, whose values nobody has used yet, into the group of its first user."""
         if not other.soft or other.rows * other.columns != group.rows * group.columns:
             return
@@ -212,7 +212,7 @@ class _Planner:
             for moved in other.members.values():
                 self._enter(group, moved)
 
-    def _fit(self, group: Group, member: Member, columns: int | None) -> _Fit | None:
+    def _fit(self, group: Group, member: GroupNode, columns: int | None) -> _Fit | None:
         """Return the member as the group could hold it, and the rows that it would then have, or None."""
         far = member.number - group.last > REACH and member.number not in self.tail
         if far or len(group.members) >= MAX_MEMBERS:
@@ -227,7 +227,7 @@ class _Planner:
         return None
 
 
-def _fit_elements(group: Group, member: Member, columns: int | None) -> _Fit | None:
+def _fit_elements(group: Group, member: GroupNode, columns: int | None) -> _Fit | None:
     """Fit a member that has the group's elements: as its rows are or, where none is reduced yet, in other rows."""
     own = group.columns
     if columns is None:

@@ -21,7 +21,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupNode:
     """A node in a group: `kind` is FULL, ROW or REDUCE."""
 
     number: int
@@ -68,7 +68,7 @@ class Group:
     columns: int
     soft: bool
     depth: int = 0
-    members: dict[int, Member] = field(default_factory=dict)
+    members: dict[int, GroupNode] = field(default_factory=dict)
     kept: tuple[int, ...] = ()
 
     @property
@@ -96,11 +96,11 @@ class Group:
         """Walk the same elements in rows of `columns`."""
         self.rows, self.columns = self.rows * self.columns // columns, columns
 
-    def access(self, member: Member, operand: Operand) -> Access | None:
+    def access(self, member: GroupNode, operand: Operand) -> Access | None:
         """Return how a member reads an operand, or None where no rows can be read."""
         return layouts.access(operand.layout, 1 if member.kind == ROW else self.columns)
 
-    def holds(self, member: Member, columns: int | None = None) -> bool:
+    def holds(self, member: GroupNode, columns: int | None = None) -> bool:
         """Return whether the member could read all its operands here (with rows of `columns`)."""
         columns = columns or self.columns
         rows = self.rows * self.columns // columns
@@ -119,12 +119,12 @@ class Group:
         return True
 
 
-Work = Step | Group
+LoopStep = Step | Group
 
 
 @dataclass(frozen=True)
 class Plan:
     """Steps in their order; `places` says for every value of the program in which buffer and how it lies."""
 
-    steps: tuple[Work, ...]
+    steps: tuple[LoopStep, ...]
     places: tuple[Operand, ...]

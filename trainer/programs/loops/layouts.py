@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-Run = tuple[int, int]
+StrideRun = tuple[int, int]
 """(size, stride): size other than 1; stride 0 repeats an element."""
 
 
@@ -17,7 +17,7 @@ class Layout:
     """Element `offset`, and per dimension its runs; a dimension of size 1 has none."""
 
     offset: int
-    dims: tuple[tuple[Run, ...], ...]
+    dims: tuple[tuple[StrideRun, ...], ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ class Layout:
         return tuple(math.prod(size for size, _ in runs) for runs in self.dims)
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[StrideRun, ...]:
         """All runs in the order of the elements, joined where neighbours continue each other."""
         return _joined(run for runs in self.dims for run in runs)
 
@@ -35,7 +35,7 @@ class Access:
     """How rows of C elements are read: `offset` plus the outer runs' place of the row, then `stride` per element."""
 
     offset: int
-    outer: tuple[Run, ...]
+    outer: tuple[StrideRun, ...]
     stride: int
 
     def is_full(self, rows: int, columns: int) -> bool:
@@ -69,7 +69,7 @@ def permute(layout: Layout, dims: Sequence[int]) -> Layout:
 def expand(layout: Layout, shape: Sequence[int]) -> Layout:
     """Return the layout repeated to `shape`, aligned at the right as broadcasting is."""
     missing = len(shape) - len(layout.dims)
-    dims: list[tuple[Run, ...]] = [()] * missing + list(layout.dims)
+    dims: list[tuple[StrideRun, ...]] = [()] * missing + list(layout.dims)
     sizes = (1,) * missing + layout.shape
     repeated = [
         ((size, 0),) if size != own else runs for runs, own, size in zip(dims, sizes, shape, strict=True)
@@ -84,7 +84,7 @@ def cut(layout: Layout, dim: int, start: int, stop: int, step: int) -> Layout | 
     if len(runs) > 1:
         return None
     stride = runs[0][1] if runs else 0
-    part: tuple[Run, ...] = ((count, stride * step),) if count != 1 else ()
+    part: tuple[StrideRun, ...] = ((count, stride * step),) if count != 1 else ()
     return Layout(layout.offset + start * stride, (*layout.dims[:dim], part, *layout.dims[dim + 1 :]))
 
 
@@ -93,7 +93,7 @@ def view(layout: Layout, shape: Sequence[int]) -> Layout | None:
     if 0 in shape:
         return contiguous(shape)
     waiting = [run for runs in layout.dims for run in runs]
-    dims: list[tuple[Run, ...]] = []
+    dims: list[tuple[StrideRun, ...]] = []
     for size in reversed(shape):
         taken = _take(waiting, size)
         if taken is None:
@@ -145,9 +145,9 @@ def inverse(order: Sequence[int]) -> tuple[int, ...]:
     return tuple(order.index(dim) for dim in range(len(order)))
 
 
-def _take(waiting: list[Run], size: int) -> tuple[Run, ...] | None:
+def _take(waiting: list[StrideRun], size: int) -> tuple[StrideRun, ...] | None:
     """Remove runs of `size` elements from the end of `waiting`, splitting one where it divides."""
-    taken: list[Run] = []
+    taken: list[StrideRun] = []
     while size > 1:
         own, stride = waiting.pop()
         if size % own == 0:
@@ -162,8 +162,8 @@ def _take(waiting: list[Run], size: int) -> tuple[Run, ...] | None:
     return tuple(reversed(taken))
 
 
-def _joined(runs: Iterable[Run]) -> tuple[Run, ...]:
-    joined: list[Run] = []
+def _joined(runs: Iterable[StrideRun]) -> tuple[StrideRun, ...]:
+    joined: list[StrideRun] = []
     for size, stride in runs:
         if joined and joined[-1][1] == size * stride:
             joined[-1] = (joined[-1][0] * size, stride)

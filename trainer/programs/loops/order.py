@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from trainer.programs.loops.groups import Work
+from trainer.programs.loops.groups import LoopStep
 
 HORIZON = 1024
 """Works that a search looks at before it takes two works for dependent: what planning costs stays linear."""
@@ -19,27 +19,27 @@ class Order:
     """
 
     def __init__(self) -> None:
-        self._places: dict[Work, int] = {}
-        self._sources: dict[Work, set[Work]] = {}
-        self._users: dict[Work, set[Work]] = {}
+        self._places: dict[LoopStep, int] = {}
+        self._sources: dict[LoopStep, set[LoopStep]] = {}
+        self._users: dict[LoopStep, set[LoopStep]] = {}
         self._next = 0
         self.seen = 0
 
     @property
-    def works(self) -> list[Work]:
+    def works(self) -> list[LoopStep]:
         """All work in the order in which it was added."""
         return list(self._places)
 
-    def users(self, work: Work) -> Collection[Work]:
+    def users(self, work: LoopStep) -> Collection[LoopStep]:
         """Return the works that need this one."""
         return self._users[work]
 
-    def add(self, work: Work) -> None:
+    def add(self, work: LoopStep) -> None:
         """Put new work, which needs nothing yet, at the end."""
         self._places[work], self._next = self._next, self._next + 1
         self._sources[work], self._users[work] = set(), set()
 
-    def need(self, user: Work, sources: Iterable[Work]) -> bool:
+    def need(self, user: LoopStep, sources: Iterable[LoopStep]) -> bool:
         """Let `user` come after `sources`; returns False, and changes nothing, where one of them needs it."""
         needed = {source for source in sources if source is not user}
         first = self._places[user]
@@ -56,7 +56,7 @@ class Order:
             self._users[source].add(user)
         return True
 
-    def merge(self, work: Work, into: Work) -> bool:
+    def merge(self, work: LoopStep, into: LoopStep) -> bool:
         """Let `into` take the place of a work that none but it needs; returns False, changing nothing, on a circle."""
         if not self.need(into, self._sources[work] - {into}):
             return False
@@ -68,8 +68,11 @@ class Order:
         return True
 
     def _reached(
-        self, starts: Iterable[Work], edges: Mapping[Work, set[Work]], between: Callable[[int], bool]
-    ) -> set[Work] | None:
+        self,
+        starts: Iterable[LoopStep],
+        edges: Mapping[LoopStep, set[LoopStep]],
+        between: Callable[[int], bool],
+    ) -> set[LoopStep] | None:
         """Return what `edges` lead to, places `between` only, with the starts; None where it is more than HORIZON."""
         waiting = list(starts)
         found = set(waiting)
@@ -83,16 +86,16 @@ class Order:
                     waiting.append(work)
         return found
 
-    def _sorted(self, works: Iterable[Work]) -> list[Work]:
+    def _sorted(self, works: Iterable[LoopStep]) -> list[LoopStep]:
         return sorted(works, key=self._places.__getitem__)
 
-    def _move(self, works: Sequence[Work]) -> None:
+    def _move(self, works: Sequence[LoopStep]) -> None:
         """Give the works the places that they have together, in the order given."""
         places = sorted(self._places[work] for work in works)
         self._places.update(zip(works, places, strict=True))
 
 
-def by_liveness(works: Sequence[Work], sizes: Mapping[int, int]) -> list[Work]:
+def by_liveness(works: Sequence[LoopStep], sizes: Mapping[int, int]) -> list[LoopStep]:
     """Return works in an order in which what they need comes first, and little memory is needed at a time.
 
     `sizes` are the bytes of the buffers that end with their last reader. A work that gives back more than it takes runs
@@ -102,14 +105,14 @@ def by_liveness(works: Sequence[Work], sizes: Mapping[int, int]) -> list[Work]:
 
 
 class _Schedule:
-    def __init__(self, works: Sequence[Work], sizes: Mapping[int, int]) -> None:
+    def __init__(self, works: Sequence[LoopStep], sizes: Mapping[int, int]) -> None:
         makers = {root: work for work in works for root in work.makes}
         self.sizes = sizes
         self.numbers = {work: number for number, work in enumerate(works)}
         self.works = works
         self.missing = {work: {makers[root] for root in work.reads if root in makers} for work in works}
-        self.users: dict[Work, list[Work]] = {work: [] for work in works}
-        self.readers: dict[int, set[Work]] = {}
+        self.users: dict[LoopStep, list[LoopStep]] = {work: [] for work in works}
+        self.readers: dict[int, set[LoopStep]] = {}
         for work in works:
             for source in self.missing[work]:
                 self.users[source].append(work)
@@ -117,10 +120,10 @@ class _Schedule:
                 self.readers.setdefault(root, set()).add(work)
         self.ready: list[tuple[bool, int, int, int]] = []
 
-    def run(self) -> list[Work]:
+    def run(self) -> list[LoopStep]:
         for work in self.works:
             self._offer(work)
-        ordered: dict[Work, None] = {}
+        ordered: dict[LoopStep, None] = {}
         while self.ready:
             work = self.works[heapq.heappop(self.ready)[-1]]
             if work not in ordered:
@@ -129,20 +132,20 @@ class _Schedule:
         assert len(ordered) == len(self.works), "groups depend on each other"
         return list(ordered)
 
-    def _offer(self, work: Work) -> None:
+    def _offer(self, work: LoopStep) -> None:
         """Put work whose sources are made among what is ready, again where it was and has become cheap."""
         if not self.missing[work]:
             late = not self._is_cheap(work)
             heapq.heappush(self.ready, (late, work.last, work.first, self.numbers[work]))
 
-    def _is_cheap(self, work: Work) -> bool:
+    def _is_cheap(self, work: LoopStep) -> bool:
         read = [(self.sizes.get(root, 0), len(self.readers[root]) == 1) for root in work.reads]
         made = sum(self.sizes.get(root, 0) for root in work.makes)
         return made < sum(size for size, is_last in read if is_last) or SMALL * made <= sum(
             size for size, _ in read
         )
 
-    def _done(self, work: Work) -> None:
+    def _done(self, work: LoopStep) -> None:
         for root in work.reads:
             readers = self.readers[root]
             readers.discard(work)

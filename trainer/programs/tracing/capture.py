@@ -22,7 +22,7 @@ from trainer.programs.tracing import lower_math, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
 from trainer.programs.tracing.lower import Lowering, refuse_random
-from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, Slot
+from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
 from verification.errors import UserError
 from verification.program import Program
@@ -148,7 +148,7 @@ class Sizes:
     job: TraceConfig
 
     @property
-    def slots(self) -> list[Slot]:
+    def slots(self) -> list[StateTensor]:
         """The optimiser's state."""
         return self.job.optimiser.slots(self.parameters)
 

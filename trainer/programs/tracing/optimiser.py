@@ -22,7 +22,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Slot:
+class StateTensor:
     """A float32 tensor of an optimiser's state: its name in the working bundle, its shape and its first value."""
 
     name: str
@@ -54,7 +54,7 @@ Stepped = tuple[list[Value], list[Value]]
 class Optimiser(Protocol):
     """The inner optimiser of a run: what it keeps, and its step as operators."""
 
-    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+    def slots(self, parameters: Sequence[Parameter]) -> list[StateTensor]:
         """Return its state's tensors, in the order in which `update` takes and gives them."""
 
     def update(
@@ -78,10 +78,12 @@ class AdamW:
     warmup: int
     clip_norm: float = 0.0
 
-    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+    def slots(self, parameters: Sequence[Parameter]) -> list[StateTensor]:
         """Two moments per parameter, and the powers of the betas."""
-        moments = [Slot(f"working/{kind}/{p.name}", p.shape) for kind in ("m", "v") for p in parameters]
-        return [*moments, Slot("beta1_power", (), 1.0), Slot("beta2_power", (), 1.0)]
+        moments = [
+            StateTensor(f"working/{kind}/{p.name}", p.shape) for kind in ("m", "v") for p in parameters
+        ]
+        return [*moments, StateTensor("beta1_power", (), 1.0), StateTensor("beta2_power", (), 1.0)]
 
     def update(
         self, b: Builder, parameters: Sequence[Parameter], now: Gradients, state: Sequence[Value]
@@ -123,9 +125,9 @@ class SGD:
     warmup: int
     clip_norm: float = 0.0
 
-    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+    def slots(self, parameters: Sequence[Parameter]) -> list[StateTensor]:
         """The momentum of each parameter."""
-        return [Slot(f"working/m/{p.name}", p.shape) for p in parameters]
+        return [StateTensor(f"working/m/{p.name}", p.shape) for p in parameters]
 
     def update(
         self, b: Builder, parameters: Sequence[Parameter], now: Gradients, state: Sequence[Value]
@@ -157,9 +159,9 @@ class Muon:
     momentum: float = 0.95
     nesterov: bool = True
 
-    def slots(self, parameters: Sequence[Parameter]) -> list[Slot]:
+    def slots(self, parameters: Sequence[Parameter]) -> list[StateTensor]:
         """The momentum of each hidden matrix, then the state of AdamW for the others."""
-        momentum = [Slot(f"working/momentum/{p.name}", p.shape) for p in parameters if p.hidden]
+        momentum = [StateTensor(f"working/momentum/{p.name}", p.shape) for p in parameters if p.hidden]
         return momentum + self.rest.slots([p for p in parameters if not p.hidden])
 
     def update(
