@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 
-from verification import disputes, merkle
+from verification import disputes, merkle, rulings
 from verification.causes import Cause, Reason
 from verification.debts import LinkDebt, OpeningDebt, RevealDebt
 from verification.digest import integer, tagged
@@ -246,7 +246,7 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
         audited = {key[1:] for key, outcome in session.audits.items() if outcome in heard}
         for worker in state.rounds[session.number].commits:
             if (session.number, worker) not in audited:
-                disputes.redraw(state, session.number, worker)
+                rulings.redraw(state, session.number, worker)
     return [*effects, *_count_idle(state, session, mute)]
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from verification import money, narrowing, referee
-from verification.causes import Cause, Reason
-from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, Move
+from verification import narrowing, referee, rulings
+from verification.causes import Cause
+from verification.effects import DisputeMoved, DisputeOpened, Effect, Move
 from verification.errors import Refused
 from verification.executor import Executor, Now, failed, failures
 from verification.game import Game
 from verification.manifest import Manifest, Place
-from verification.membership import exclude, get_member, settle_debt
+from verification.membership import get_member, settle_debt
 from verification.narrowing import Tracing
 from verification.outer import mixture
 from verification.program import Program, place_of, program_head
@@ -21,7 +21,6 @@ from verification.sampling import leaf_steps, record_index
 from verification.signed import Said
 from verification.state import Dispute, Member, Ruling, State, Turn
 from verification.statements import (
-    VERIFIER,
     Answer,
     ChallengeSeal,
     Evidence,
@@ -33,7 +32,7 @@ from verification.statements import (
     Trace,
 )
 from verification.tensors import Tensor
-from verification.units import Address, Amount, Digest, Millis, Round
+from verification.units import Address, Digest, Millis, Round
 
 
 def open_from_audit(
@@ -47,7 +46,7 @@ def open_from_audit(
     game = claim_at(leaf, steps, worked.start.digest, opening.digests, claimed_end)
     effects = _open(state, (reveal.work, reveal.worker), verifier, leaf, game, now)
     if game.agreed == worked.failures.get(reveal.worker):
-        effects += _acquit(state, state.disputes[-1], Cause.FAILED_BEFORE)
+        effects += rulings.acquit(state, state.disputes[-1], Cause.FAILED_BEFORE)
     return effects
 
 
@@ -127,7 +126,7 @@ def process_list(state: State, said: Said[Answer | Trace | NodeList], now: Now) 
     program = program_of(state.manifest, waiting[0].place)
     listed = waiting[0].game.check(body, program, program_head(now.executor.program(program)))
     if isinstance(listed, Cause):
-        return convict(state, waiting[0], listed)
+        return rulings.convict(state, waiting[0], listed)
     state.rounds[body.round].lists[sender, slot] = listed
     move, count = Move.LISTS_STATES if isinstance(body, Answer) else Move.LISTS_NODES, len(body.entries)
     effects: list[Effect] = [DisputeMoved(waiting[0].number, sender, move, count, count)]
@@ -154,7 +153,7 @@ def process_point(state: State, said: Said[Point], now: Now) -> list[Effect]:
     dispute.turn = Turn.LIST if game.node is None else Turn.EVIDENCE
     effects.append(_pointed(dispute, before))
     if game.trace is None and game.agreed and failure_in(state, [game.agreed], [Place.STEP], now.executor):
-        return [*effects, *_acquit(state, dispute, Cause.FAILED_BEFORE)]
+        return [*effects, *rulings.acquit(state, dispute, Cause.FAILED_BEFORE)]
     return [*effects, *_reuse_list(state, dispute, now.time)]
 
 
@@ -199,7 +198,7 @@ def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effec
     _arrive(dispute, trace.sources[body.output], now.executor)
     output = int(body.output)
     moved = DisputeMoved(dispute.number, sender, Move.SHOWS_OUTPUT, output, output)
-    return [*effects, moved, *convict(state, dispute, Cause.WRONG_OUTPUT)]
+    return [*effects, moved, *rulings.convict(state, dispute, Cause.WRONG_OUTPUT)]
 
 
 def process_evidence(state: State, said: Said[Evidence], now: Now) -> list[Effect]:
@@ -226,10 +225,10 @@ def process_evidence(state: State, said: Said[Evidence], now: Now) -> list[Effec
     moved = DisputeMoved(dispute.number, sender, Move.BRINGS_INPUTS, number, number)
     goes_on = computed == failed(trace.program, number) and trace.failed != number
     if computed != dispute.game.claimed:
-        return [*effects, moved, *convict(state, dispute, Cause.WRONG_NODE)]
+        return [*effects, moved, *rulings.convict(state, dispute, Cause.WRONG_NODE)]
     if goes_on:
-        return [*effects, moved, *convict(state, dispute, Cause.TRACE_GOES_ON)]
-    return [*effects, moved, *_acquit(state, dispute, Cause.RIGHT_NODE)]
+        return [*effects, moved, *rulings.convict(state, dispute, Cause.TRACE_GOES_ON)]
+    return [*effects, moved, *rulings.acquit(state, dispute, Cause.RIGHT_NODE)]
 
 
 def _constant(program: Program, number: int) -> Tensor:
@@ -265,72 +264,6 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
 def program_of(manifest: Manifest, place: Place) -> Digest:
     """Return the digest of the program that runs at a place."""
     return manifest.programs.at(place).digest
-
-
-def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
-    """Slash the accused once for this fault and split the finders' share among all who accuse it. (SPEC.md 6.6)
-
-    A worker pays once for a round: disputes about another place of it are void. Their challengers are finders too, or a
-    partner would take the whole share by disputing a place that nobody else does.
-    """
-    about = [other for other in state.open_disputes() if _fault(other) == _fault(dispute)]
-    siblings = [other for other in about if (other.place, other.leaf) == (dispute.place, dispute.leaf)]
-    if dispute.place is not Place.OUTER:
-        state.convicted.add((dispute.round, dispute.accused))
-        state.redraws.discard((dispute.round, dispute.accused))
-    member = state.members[dispute.accused]
-    finders = [other.challenger for other in about]
-    fees = [] if dispute.place is Place.OUTER else about
-    reason = Reason(cause, dispute.round, dispute.place, dispute.number, dispute.game.node)
-    slashed = money.slash(state, member, finders, reason)
-    dispute.slashed = Amount(slashed.stake + slashed.escrow)
-    dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
-    effects: list[Effect] = [slashed]
-    for audit in fees:
-        effects += money.pay_fee(state, audit.challenger, audit.round, audit.accused)
-    for other in about:
-        is_right = other in siblings
-        if is_right:
-            other.game, other.computed = other.game.at_end_of(dispute.game), dispute.computed
-            other.operator, other.near = dispute.operator, dispute.near
-        ruling, why = (Ruling.GUILTY, cause) if is_right else (Ruling.VOID, Cause.ROUND_CONVICTED)
-        effects += _close(state, other, ruling, why)
-    if member.convictions >= state.manifest.money.excluded_after:
-        effects += exclude(member, Reason(Cause.CONVICTED, dispute.round, dispute.place))
-    return [*effects, *(_exclude_poor(state, member) if member.role == VERIFIER else [])]
-
-
-def close_disputes(state: State, number: Round, accused: Address) -> list[Effect]:
-    """Void the disputes about a worker's round of which it has been convicted without one. (SPEC.md 4.15)"""
-    about = [d for d in state.open_disputes() if _fault(d) == (number, accused, False)]
-    return [effect for d in about for effect in _close(state, d, Ruling.VOID, Cause.ROUND_CONVICTED)]
-
-
-def charge_idle(state: State, verifier: Member, reason: Reason) -> list[Effect]:
-    """Take the bond of a verifier that signed that it was finished, with a duty undone. (SPEC.md 7.7)"""
-    return [*money.charge_silent(state, verifier, reason), *_exclude_poor(state, verifier)]
-
-
-def _exclude_poor(state: State, member: Member) -> list[Effect]:
-    """Exclude who can pay no further bond: its accusations would wait for ever. (SPEC.md 3.7)"""
-    if member.stake >= state.manifest.money.accuser_bond:
-        return []
-    return exclude(member, Reason(Cause.POOR))
-
-
-def _fault(dispute: Dispute) -> tuple[Round, Address, bool]:
-    return dispute.round, dispute.accused, dispute.place is Place.OUTER
-
-
-def void(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
-    """End a dispute whose challenger fell silent: it pays its bond, and nothing is decided. (SPEC.md 6.8)"""
-    return _fail(state, dispute, Ruling.VOID, cause)
-
-
-def redraw(state: State, work: Round, worker: Address) -> None:
-    """Put an audit back into the draw for anyone who never had it. (SPEC.md 5.9)"""
-    if (work, worker) not in state.convicted:
-        state.redraws.add((work, worker))
 
 
 def mover(dispute: Dispute) -> Address:
@@ -394,39 +327,3 @@ def _reuse_list(state: State, dispute: Dispute, now: Millis) -> list[Effect]:
 def _spend_clock(dispute: Dispute, party: Address, now: Millis) -> None:
     dispute.clocks[party] -= now - dispute.since
     dispute.since = now
-
-
-def _acquit(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
-    """The accuser was wrong: it pays its bond; the audit passed nothing and is drawn again. (SPEC.md 6.7)"""
-    return _fail(state, dispute, Ruling.INNOCENT, cause)
-
-
-def _fail(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[Effect]:
-    """End a dispute to its challenger's cost."""
-    challenger = state.members[dispute.challenger]
-    effects = money.charge_accuser(state, challenger, dispute.accused, Reason(cause, dispute=dispute.number))
-    effects += settle_debt(state, challenger, dispute.debt)
-    effects += _exclude_poor(state, challenger)
-    if dispute.place is not Place.OUTER:
-        redraw(state, dispute.round, dispute.accused)
-    return [*effects, *_end(state, dispute, ruling, cause)]
-
-
-def _close(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[Effect]:
-    """End a dispute in which neither side owes a move any more."""
-    effects = _end(state, dispute, ruling, cause)
-    for party in (dispute.challenger, dispute.accused):
-        effects += settle_debt(state, state.members[party], dispute.debt)
-    return effects
-
-
-def _end(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[Effect]:
-    dispute.ruling, dispute.cause, dispute.turn = ruling, cause, Turn.CLOSED
-    del state.running[dispute.number]
-    step = dispute.game.high if dispute.place is Place.STEP else None
-    return [
-        DisputeEnded(
-            dispute.number, dispute.round, dispute.accused, dispute.challenger, dispute.place, step,
-            dispute.game.node, dispute.operator, ruling, cause,
-        )
-    ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Judging one audit: the facts, the case that holds of them, and what follows. (SPEC.md 5.9)"""
 
-from verification import disputes, money
+from verification import disputes, money, rulings
 from verification.cases import Deed, Facts, case_of
 from verification.causes import Cause, Reason
 from verification.debts import RevealDebt
@@ -64,11 +64,11 @@ def _do(state: State, session: Session, key: AuditKey, deed: Deed, now: Millis) 
         case Deed.PAY:
             return money.pay_fee(state, verifier, work, worker)
         case Deed.REDRAW:
-            disputes.redraw(state, work, worker)
+            rulings.redraw(state, work, worker)
         case Deed.OWE:
             return suspend(state, state.members[verifier], RevealDebt(work, worker), now)
         case Deed.CHARGE:
-            return disputes.charge_idle(state, state.members[verifier], Reason(Cause.NOT_AUDITED, work))
+            return rulings.charge_idle(state, state.members[verifier], Reason(Cause.NOT_AUDITED, work))
         case Deed.AWAIT_OPENING:
             state.waiting.setdefault((work, worker), []).append((session.number, key))
         case Deed.AWAIT_BOND:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from verification import disputes, judgement, money
+from verification import judgement, money, rulings
 from verification.causes import Cause, Reason
 from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
 from verification.effects import Effect
@@ -58,9 +58,9 @@ def _lose_disputes(state: State, member: Member, numbers: Collection[int]) -> li
         if dispute.ruling is not None or dispute.number not in numbers:
             continue
         if dispute.accused == member.address:
-            effects += disputes.convict(state, dispute, Cause.ACCUSED_SILENT)
+            effects += rulings.convict(state, dispute, Cause.ACCUSED_SILENT)
         else:
-            effects += disputes.void(state, dispute, Cause.CHALLENGER_SILENT)
+            effects += rulings.void(state, dispute, Cause.CHALLENGER_SILENT)
     return effects
 
 

@@ -6,7 +6,7 @@ bytes do not decode to that contribution, so the bytes and the commitment prove 
 
 from collections.abc import Sequence
 
-from verification import codec, disputes, judgement, money
+from verification import codec, judgement, money, rulings
 from verification.causes import Cause, Reason
 from verification.content import chunks_root, content_address
 from verification.debts import OpeningDebt
@@ -99,7 +99,7 @@ def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]
     state.redraws.discard((body.round, body.worker))
     finders = [] if finder is member else [finder.address]
     effects: list[Effect] = [money.slash(state, member, finders, reason)]
-    effects += disputes.close_disputes(state, body.round, body.worker)
+    effects += rulings.close_disputes(state, body.round, body.worker)
     effects += settle_debt(state, member, OpeningDebt(body.round))
     if body.worker not in worked.openings:
         effects += judgement.end_waiting(state, body.round, body.worker)
