@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Waiting threads must not spin: they would take the cores from the other tests, whole seconds of each. A library reads
+# this when it is loaded, so it stands here, before any test imports one, and for every child.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Nothing that depends on how busy the machine is may decide.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeatable", calm, derandomize=True)

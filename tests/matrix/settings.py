@@ -47,8 +47,7 @@ class Setting(NamedTuple):
     def environment(self) -> dict[str, str]:
         """Return this process's environment under the setting."""
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        # Waiting threads must not spin: the machine may be busy.
-        fixed = {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+        fixed = {"PYTHONPATH": str(ROOT)}
         chosen = {name: value for name, value in zip(VARIABLES, self[2:], strict=True) if value is not None}
         return kept | fixed | chosen
 
