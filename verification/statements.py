@@ -1,4 +1,4 @@
-"""What a peer may say to the ledger: the 22 kinds of statement, each with its fields and its slot. (SPEC.md 3.2)"""
+"""What a peer may say to the ledger: every kind of statement, with its fields and its slot. (SPEC.md 3.2)"""
 
 from dataclasses import dataclass
 from typing import get_args
