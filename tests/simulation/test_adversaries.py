@@ -321,6 +321,7 @@ def test_challenging_oneself_recovers_half_at_most() -> None:
     assert 2 * back <= taken
 
 
+@pytest.mark.slow
 def test_the_last_to_commit_may_withhold_for_a_round_s_pay_and_does_not_choose_who_audits_the_last_round() -> (
     None
 ):

@@ -285,6 +285,7 @@ def test_a_partner_that_disputes_another_place_does_not_take_the_whole_share() -
     assert found == sum(s.rewarded // 2 for s in slashed) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Point, NodeList])
 def test_a_dispute_s_silence_is_one_for_all_its_moves(kind: type) -> None:
     """Late by most of `silence` at every move, a party once stretched a dispute by as much as it has moves."""
@@ -380,6 +381,7 @@ def test_whoever_hurries_to_be_convicted_by_a_partner_pays_the_next_grade_too() 
     assert own - world.member(partner).rewards >= 1_000
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["noise", "skip-steps", "stale", "wrong-data"]), st.integers(0, 3), st.integers(0, 50))
 @settings(max_examples=8, deadline=None)
 def test_one_honest_verifier_wins_against_everyone_else_together(name: str, first: int, seed: int) -> None:

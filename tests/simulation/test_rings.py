@@ -55,6 +55,7 @@ def test_fees_can_be_farmed_and_nothing_else_is_gained_by_it() -> None:
     assert (outcome.profit, outcome.wrong, outcome.convicted) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_the_search_stands_at_the_edge_everywhere() -> None:
     found = points(220)
     assert len(set(found)) == 220
@@ -72,6 +73,7 @@ def test_a_run_is_the_same_every_time() -> None:
     assert isinstance(one, Outcome)
 
 
+@pytest.mark.slow
 def test_a_point_is_a_row() -> None:
     row = play_point(TIGHT, TIGHT.edge() or 0, 0, 2, 0.01)
     assert row["accepted"]

@@ -1,6 +1,7 @@
 """The rules that keep the tree readable and the law pure, each as a test, each tried on a planted violation."""
 
 import ast
+import functools
 import re
 import subprocess
 import sysconfig
@@ -23,10 +24,16 @@ STARTER = "trainer/compute/children.py"
 Checker = Callable[[str], list[str]]
 
 
+@functools.cache
+def _nodes(source: str) -> tuple[ast.AST, ...]:
+    """Every node of a module; all checkers look at the same ones."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def long_functions(source: str) -> list[str]:
     """Functions of more than MAX_FUNCTION lines, decorators and docstring included."""
     found = []
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([item.lineno, *(decorator.lineno for decorator in item.decorator_list)])
             lines = (item.end_lineno or first) - first + 1
@@ -44,7 +51,7 @@ def long_module(source: str) -> list[str]:
 def wide_constructors(source: str) -> list[str]:
     """Hand-written constructors of more than MAX_PARAMETERS; a dataclass that is a plain record may have more."""
     found = []
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             arguments = item.args
             count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs) - 1
@@ -54,7 +61,7 @@ def wide_constructors(source: str) -> list[str]:
 
 
 def _imports(source: str) -> Iterator[tuple[int, str]]:
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         if isinstance(item, ast.Import):
             yield from ((item.lineno, alias.name) for alias in item.names)
         elif isinstance(item, ast.ImportFrom) and item.level == 0 and item.module:
@@ -70,7 +77,7 @@ def unsafe_calls(source: str) -> list[str]:
     pickles = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
     calls = {"torch.load", "eval", "exec", "yaml.load"}
     found = [f"line {line}: imports {name}" for line, name in _imports(source) if name in pickles]
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         if isinstance(item, ast.Call) and _called(item) in calls:
             found.append(f"line {item.lineno}: calls {_called(item)}")
     return found
@@ -85,7 +92,7 @@ def both_networks(source: str) -> list[str]:
 def broad_excepts(source: str) -> list[str]:
     """Handlers that catch everything, except where the line says that it is a task's edge."""
     lines, found = source.splitlines(), []
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         if not isinstance(item, ast.ExceptHandler) or TASK_EDGE in lines[item.lineno - 1]:
             continue
         kinds = item.type.elts if isinstance(item.type, ast.Tuple) else [item.type]
@@ -96,13 +103,13 @@ def broad_excepts(source: str) -> list[str]:
 
 def open_starts(source: str) -> list[str]:
     """Interpreters started beside `trainer.compute.children.python`, which would import from the working folder."""
-    named = (item for item in ast.walk(ast.parse(source)) if isinstance(item, ast.Attribute))
+    named = (item for item in _nodes(source) if isinstance(item, ast.Attribute))
     return [f"line {i.lineno}: sys.executable" for i in named if ast.unparse(i) == "sys.executable"]
 
 
 def other_consoles(source: str) -> list[str]:
     """Consoles that are not `trainer.commands.console`'s, which read markup and fail on terminals of few signs."""
-    return [f"line {i.lineno}: {i.module}" for i in ast.walk(ast.parse(source)) if _brings_console(i)]
+    return [f"line {i.lineno}: {i.module}" for i in _nodes(source) if _brings_console(i)]
 
 
 def _brings_console(item: ast.AST) -> bool:
@@ -113,7 +120,7 @@ def _brings_console(item: ast.AST) -> bool:
 def sleeps(source: str) -> list[str]:
     """Sleeps in tests; a test waits for an event or steps a virtual clock."""
     found = []
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         if isinstance(item, ast.Call) and re.fullmatch(r"((time|trio|asyncio|anyio)\.)?sleep", _called(item)):
             found.append(f"line {item.lineno}: sleeps")
     return found
@@ -123,7 +130,7 @@ def wall_clocks(source: str) -> list[str]:
     """The machine's own time of day. What a peer says, does and records goes by its ledger's: `Ledger.now`."""
     clock = re.compile(r"time\.time(_ns)?|(datetime\.)?datetime\.(now|today|utcnow)|(\w+\.)*system_clock")
     found = []
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         if isinstance(item, ast.ImportFrom) and item.module == "time":
             found += [f"line {item.lineno}: {a.name}" for a in item.names if a.name in ("time", "time_ns")]
         elif isinstance(item, ast.Name | ast.Attribute) and clock.fullmatch(ast.unparse(item)):
@@ -135,7 +142,7 @@ def rooms_of_the_law(source: str) -> list[str]:
     """What the law itself never imports: who acts under it, what it convicts with as files, who keeps it, who tells."""
     rooms = re.compile(r"verification\.(honest|adversaries|evidence|ledger|report)\b")
     found = []
-    for item in ast.walk(ast.parse(source)):
+    for item in _nodes(source):
         names = [alias.name for alias in item.names] if isinstance(item, ast.Import | ast.ImportFrom) else []
         module = item.module or "" if isinstance(item, ast.ImportFrom) else ""
         imported = [f"{module}.{name}".lstrip(".") for name in names]

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import bars, dispute, exact, golden, gpu, kahan, losses, report
+from benchmarks import bars, commands, dispute, exact, golden, gpu, kahan, losses, report
 from benchmarks.bfloat16 import Widened, WideProducts
 from benchmarks.losses import Training
 from benchmarks.opponent import OPPONENTS
@@ -93,6 +94,7 @@ def test_disturbed_groups_are_not_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "other.svg").read_bytes() != drawn
 
 
+@pytest.mark.slow
 def test_wide_products_are_those_of_bfloat16() -> None:
     shapes = ((40, 70), (70, 30), (30,), (3, 40, 70), (3, 70, 30))
     left, right, bias, *batches = (normal_f32(b"wide", str(shape), shape).bfloat16() for shape in shapes)
@@ -106,6 +108,7 @@ def test_wide_products_are_those_of_bfloat16() -> None:
         assert (ours == theirs).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_widened_training_follows_native_bfloat16() -> None:
     recipe = MODELS["d64"]
     batches, _ = data(recipe, 0)
@@ -195,11 +198,23 @@ def test_the_gpu_summary_needs_every_digest() -> None:
         (["losses", "--trials", "none"], "unknown trial 'none'"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], expected: str) -> None:
-    command = python("-m", "benchmarks", *arguments)
+def test_a_mistake_is_one_line(
+    arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    told, complaint = capsys.readouterr()
+    assert (ended.value.code, told) == (2, "")
+    assert complaint.startswith("proofswarm: ") and expected in complaint and complaint.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_process_of_its_own_is_one_line() -> None:
+    command = python("-m", "benchmarks", "exact", "--models", "d255")
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("proofswarm: ") and expected in done.stderr and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("proofswarm: unknown model 'd255'") and done.stderr.count("\n") == 1
 
 
 def test_the_command_line_has_the_benchmarks() -> None:

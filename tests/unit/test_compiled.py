@@ -177,6 +177,7 @@ def test_a_concatenation_with_an_empty_piece(cut: int) -> None:
     assert torch.equal(made, given * 2 + 0.0)
 
 
+@pytest.mark.slow
 def test_most_of_a_model_runs_in_few_loops() -> None:
     """A guard of the fusion itself: a Llama step's nodes come down to products, a few moves and as many loops."""
     program = zoo.traced("llama").inner

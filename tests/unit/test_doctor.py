@@ -35,6 +35,7 @@ def steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_products", lambda console, devices, tell: [])
 
 
+@pytest.mark.slow
 def test_a_sound_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert doctor.examine(tmp_path / "doctor.json") == 0
     text = capsys.readouterr().out
@@ -64,6 +65,7 @@ def test_a_sound_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         assert native["float32, oneDNN"]["gflops"]["70x64x80"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steps_alone")
 def test_a_machine_without_a_compiler_is_sound(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -76,6 +78,7 @@ def test_a_machine_without_a_compiler_is_sound(
     assert len(slow) == 1 and "no C compiler was found: install gcc or clang (a step takes " in slow[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steps_alone")
 def test_a_machine_with_other_bits_must_not_stake(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -103,6 +106,7 @@ def test_a_backend_that_fails_is_shown_with_its_case(
     assert "\nint8: backend int8 is wrong on 8-bit case full\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steps_alone")
 def test_a_runs_own_step_is_tried_too(
     tiny_run: Created, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -116,6 +120,7 @@ def test_a_runs_own_step_is_tried_too(
     assert len({step["digest"] for step in steps}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steps_alone")
 def test_a_machine_that_gets_a_runs_own_step_wrong_must_not_stake(
     tiny_run: Created, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -153,6 +158,7 @@ def test_a_process_that_flushes_subnormals_must_not_stake(capsys: pytest.Capture
     assert "must not stake: subnormal numbers are flushed to zero" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steps_alone")
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write the examination"):

@@ -81,6 +81,7 @@ def run(threads: int, capability: str | None, mode: str | None) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threads", "capability", "mode"), CONFIGURATIONS)
 def test_digest_under_configuration(threads: int, capability: str | None, mode: str | None) -> None:
     # A processor without these instructions runs its best kernels instead.

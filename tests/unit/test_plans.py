@@ -113,6 +113,7 @@ def products(nodes: int) -> Program:
     return b.finish("inner", [("y", y)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "nodes"), [(sums, 2_000), (crossed, 2_000), (products, 8_000)])
 def test_planning_costs_as_much_as_a_program_is_long(program: Callable[[int], Program], nodes: int) -> None:
     """Walking all ancestors of each node looked at 4 times as much for twice as many."""

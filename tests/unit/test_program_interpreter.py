@@ -130,6 +130,7 @@ def test_inputs_of_another_shape_or_dtype_are_bad_evidence() -> None:
             program.run(inputs)
 
 
+@pytest.mark.slow
 def test_every_node_can_be_executed_alone() -> None:
     """What a referee does: any node, on the inputs that the full run had, gives the digest of the full run."""
     run = zoo.traced("gpt2")

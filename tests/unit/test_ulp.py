@@ -29,6 +29,7 @@ def row_of(name: str) -> str:
     return name if name in stated() else name.split(",")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_error_is_within_what_is_stated(name: str) -> None:
     assert error(name, 2)[0] <= stated()[row_of(name)]
