@@ -123,7 +123,7 @@ def peer(
     import trio
 
     from trainer.folder import RunFolder
-    from trainer.peer.config import Account, PeerConfig, Seat
+    from trainer.peer.config import Account, Joining, PeerConfig
     from trainer.peer.rogue import misbehaving
     from trainer.peer.runtime import run_peer
     from trainer.programs.options import peer_options
@@ -137,8 +137,8 @@ def peer(
         raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
     folder = RunFolder(run).checked()
     options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
-    seat = Seat(role, stake, accept_unsound)
-    config = PeerConfig(folder, Account.read(key), seat, listen, threads, options, _tell)
+    joining = Joining(role, stake, accept_unsound)
+    config = PeerConfig(folder, Account.read(key), joining, listen, threads, options, _tell)
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 

@@ -15,7 +15,7 @@ from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.peer import deeds as deeds_module
-from trainer.peer.config import Account, PeerConfig, Seat
+from trainer.peer.config import Account, Joining, PeerConfig
 from trainer.peer.policy import Look
 from trainer.peer.runtime import (
     DESCRIPTORS,
@@ -49,7 +49,7 @@ def folder(tiny_run: Created, tmp_path: Path) -> RunFolder:
 
 def make_peer(folder: RunFolder) -> Peer:
     """Return a peer that has not been started."""
-    config = PeerConfig(folder, Account.read(folder.keys / "peer-0.key"), Seat("worker"))
+    config = PeerConfig(folder, Account.read(folder.keys / "peer-0.key"), Joining("worker"))
     events = EventLog(folder.log("peer-0"), "peer-0")
     return Peer(config, read_genesis(folder.ledger), events)
 
@@ -118,7 +118,7 @@ def test_a_peer_checks_what_it_stakes_on(folder: RunFolder, monkeypatch: pytest.
     peer._manifest = replace(manifest, money=replace(manifest.money, worker_stake=Amount(10)))
     with pytest.raises(UserError, match=r"does not take the run: cheating would pay .* --accept-unsound"):
         peer._check_run()
-    peer._config = replace(peer._config, seat=Seat("worker", accept_unsound=True))
+    peer._config = replace(peer._config, joining=Joining("worker", accept_unsound=True))
     peer._check_run()
 
 

@@ -11,7 +11,7 @@ import pytest
 from p2p.identity import load
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.peer.config import Account, PeerConfig, Seat
+from trainer.peer.config import Account, Joining, PeerConfig
 from trainer.peer.deeds import Deeds
 from trainer.peer.rogue import Rogue, misbehaving
 from trainer.peer.runtime import Peer
@@ -44,7 +44,7 @@ def run(tiny_run: Created, tmp_path: Path) -> RunFolder:
 
 async def opened(run: RunFolder, name: str, cheat: str = "none") -> Peer:
     """Return a peer with its ledger open, that takes no part yet."""
-    config = PeerConfig(run, Account.read(run.keys / f"{name}.key"), Seat("worker"))
+    config = PeerConfig(run, Account.read(run.keys / f"{name}.key"), Joining("worker"))
     if cheat != "none":
         config = misbehaving(config, cheat, 1)
     run.peer(name).mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 from p2p.identity import load
 from trainer.events import EventLog
 from trainer.folder import RunFolder
-from trainer.peer.config import Account, PeerConfig, Seat
+from trainer.peer.config import Account, Joining, PeerConfig
 from trainer.peer.journal import Journal
 from trainer.peer.runtime import Peer, run_peer
 from trainer.programs.options import AS_PEERS
@@ -46,7 +46,7 @@ def journal(run: RunFolder) -> Journal:
 async def opened(run: RunFolder, name: str) -> Peer:
     """Return a peer with its ledger open, that takes no part yet."""
     run.peer(name).mkdir(parents=True, exist_ok=True)
-    config = PeerConfig(run, Account.read(run.keys / f"{name}.key"), Seat("worker"))
+    config = PeerConfig(run, Account.read(run.keys / f"{name}.key"), Joining("worker"))
     peer = Peer(config, read_genesis(run.ledger), EventLog(run.log(name), name))
     await peer._ledger.open()
     return peer
@@ -110,7 +110,7 @@ async def test_a_join_that_was_refused_is_never_said_differently(run: RunFolder)
 
 async def test_what_a_peer_writes_is_for_nobody_else_to_read(run: RunFolder) -> None:
     account, before = Account.read(run.keys / "peer-0.key"), os.umask(0)
-    config = PeerConfig(run, account, Seat("worker"), options=replace(AS_PEERS, memory=Count(1)))
+    config = PeerConfig(run, account, Joining("worker"), options=replace(AS_PEERS, memory=Count(1)))
     try:
         with pytest.raises((UserError, BaseExceptionGroup)):
             await run_peer(config)

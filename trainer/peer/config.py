@@ -46,7 +46,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Seat:
+class Joining:
     """As what a peer joins. `stake` None stakes what the role needs, `accept_unsound` takes a run that may not pay."""
 
     role: str
@@ -76,7 +76,7 @@ class PeerConfig:
 
     folder: RunFolder
     account: Account
-    seat: Seat
+    joining: Joining
     listen: str = ANY_LOCAL_PORT
     threads: int = 1
     options: RunOptions = AS_PEERS

@@ -126,7 +126,7 @@ class Peer:
         refs = zip(Place, self._manifest.programs.all(), strict=True)
         try:
             programs = {place: self._executor.program(ref.digest) for place, ref in refs}
-            check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.seat.accept_unsound)
+            check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.joining.accept_unsound)
         except (UserError, Malformed) as error:
             raise UserError(f"this peer does not take the run: {error}") from error
         self._depot.expect(programs)
@@ -139,7 +139,11 @@ class Peer:
         )
         listen = self._post.address.multiaddr
         self._record.write(
-            "started", role=config.seat.role, **config.character.label, listen=listen, compute=self._bench.pid
+            "started",
+            role=config.joining.role,
+            **config.character.label,
+            listen=listen,
+            compute=self._bench.pid,
         )
         try:
             prepared = await self._deeds.prepare(order)
@@ -170,13 +174,13 @@ class Peer:
             self._config.tell(kernels.complaint)
 
     def _self(self, prepared: orders.Prepared) -> Me:
-        identity, seat, money = self._config.account.identity, self._config.seat, self._manifest.money
-        least = money.verifier_stake if seat.role == VERIFIER else money.worker_stake
+        identity, joining, money = self._config.account.identity, self._config.joining, self._manifest.money
+        least = money.verifier_stake if joining.role == VERIFIER else money.worker_stake
         return Me(
             address=identity.address,
             secret=identity.salt_secret,
-            role=seat.role,
-            stake=Amount(least if seat.stake is None else seat.stake),
+            role=joining.role,
+            stake=Amount(least if joining.stake is None else joining.stake),
             speed=prepared.speed,
             endpoint=self._post.address.multiaddr,
         )
