@@ -57,6 +57,21 @@ def test_the_tiles_of_every_processor_multiply_exactly(
     assert library.products > 100
 
 
+@pytest.mark.parametrize("processor", [name for name in PROCESSORS if name.startswith("int16")])
+@pytest.mark.parametrize("magnitude", [1, 2047, 2048, 4095, 4096, 4097, 5793, 8191])
+def test_sums_of_int16_are_exact_where_their_bound_is_the_sum(
+    processor: str, magnitude: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parallel rows and columns: 128 products of 4096 are 2^31, and no bound may let one more into int32 than fits."""
+    _, kernel, file, macros = PROCESSORS[processor]
+    monkeypatch.setattr(kernel, "library", build(macros + text(file)))
+    for depth in (127, 128, 129, 255, 256, 511, 512, 1025, 4099):
+        left = integers((1, 17, depth), f"{depth}", 2, True) * magnitude
+        left[0, 1::3, depth // 2 :] //= 3  # a row that is shorter in one half
+        right = torch.cat([left.mT, -left.mT], 2)
+        assert torch.equal(kernel.against(right, 14)(left), golden.reference(left, right))
+
+
 def portable(run: int) -> TileProduct:
     """The product on int8 tiles without instructions for them, which empties its sums after `run` numbers."""
     return TileProduct(lambda: build(PORTABLE + text("int8.c")), lambda bits: run)

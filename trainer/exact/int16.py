@@ -9,21 +9,17 @@ import torch
 from trainer.exact.c_product import CompiledProduct, text
 from trainer.exact.native import build
 
-SUM_LIMIT = 2**31 - 2**16
-"""What a run of pairs may sum to in int32, above the 16 bits that the run before it left."""
+SUM_LIMIT = 2**31 - 1
 
 
-def flush_pairs(bits: int) -> int:
-    """How many pairs of products of `bits`-bit integers an int32 sums before it must be emptied."""
+def least_pairs(bits: int) -> int:
+    """How many pairs of products of `bits`-bit integers an int32 sums, whatever they are."""
     return int(SUM_LIMIT // (2 * (2 ** (bits - 1) - 1) ** 2))
 
 
-INT16 = CompiledProduct(lambda: build(text("int16.c")), lambda bits: 2 * flush_pairs(bits))
+INT16 = CompiledProduct(lambda: build(text("int16.c")), lambda bits: 2 * least_pairs(bits))
 
 
 def refusal(device: torch.device, bits: int, depth: int) -> str:
-    """Say why the product cannot serve, or nothing."""
-    longest = 2 * flush_pairs(bits) * (2**16 - 1)
-    if depth > longest:
-        return f"int32 holds the upper halves of sums of {longest} products only"
+    """Say why the product cannot serve, or nothing; it serves every depth."""
     return INT16.refusal(device)

@@ -2,7 +2,8 @@
 
 Saturating and overflowing kernels agree with exact ones on small numbers, and some on any single
 sign: the cases hold all entries at full magnitude in every pair of signs, odd shapes that reach
-the tails of blocked loops, long sums, batches and empty dimensions.
+the tails of blocked loops, long sums, batches and empty dimensions. Numbers of a third of that magnitude let kernels
+add more of them at a time.
 """
 
 from collections.abc import Iterator
@@ -37,14 +38,10 @@ def cases(bits: int, device: torch.device, full: bool = True) -> Iterator[Case]:
     """(name, left int16 [B, M, K], right int16 [B, K, N]) with entries of at most 2^(bits-1)-1."""
     top = 2 ** (bits - 1) - 1
     for depth in DEPTHS if full else SHORT_DEPTHS:
-        shape = (3, depth, 5)
-        yield from _signed(shape, top, device)
-        yield f"signs {shape}", *_random(shape, top, device, True)
-        yield f"random {shape}", *_random(shape, top, device, False)
+        for most in (top, top // 3):
+            yield from _various((3, depth, 5), most, device)
     for shape in SHAPES if full else SHORT_SHAPES:
-        yield from _signed(shape, top, device)
-        yield f"signs {shape}", *_random(shape, top, device, True)
-        yield f"random {shape}", *_random(shape, top, device, False)
+        yield from _various(shape, top, device)
     for shape in EMPTY:
         yield f"empty {shape}", *_full(shape, top, top, device)
     yield from _layouts((9, 65, 17), top, device)
@@ -52,9 +49,11 @@ def cases(bits: int, device: torch.device, full: bool = True) -> Iterator[Case]:
         yield from _layouts(LARGE, top, device)
 
 
-def _signed(shape: tuple[int, int, int], top: int, device: torch.device) -> Iterator[Case]:
+def _various(shape: tuple[int, int, int], top: int, device: torch.device) -> Iterator[Case]:
     for left, right in ((top, top), (-top, top), (top, -top), (-top, -top)):
         yield f"full {left} {right} {shape}", *_full(shape, left, right, device)
+    yield f"signs of {top} {shape}", *_random(shape, top, device, True)
+    yield f"random up to {top} {shape}", *_random(shape, top, device, False)
 
 
 def _layouts(shape: tuple[int, int, int], top: int, device: torch.device) -> Iterator[Case]:

@@ -13,7 +13,7 @@ typedef struct {
     int64_t batch, outer, depth;
 } operand;
 
-/* `run`: along the sum, the numbers of `bits` bits whose products the kernel adds in int32 before it empties them.
+/* `run`: along the sum, the numbers of `bits` bits whose products int32 can add, whatever they are.
    Results are contiguous: `scaled`, or `exact` without scales. */
 typedef struct {
     operand left, right;
