@@ -13,8 +13,8 @@ import torch
 
 from trainer.exact import Products, int8, native
 from trainer.exact.backends import Backend
-from trainer.exact.c_product import Task, text
-from trainer.exact.int8 import INT8, TileProduct
+from trainer.exact.c_product import CompiledProduct, Task, text
+from trainer.exact.int8 import INT8
 from trainer.exact.int16 import INT16
 from trainer.exact.native import CannotCompile
 from trainer.exact.quantise import BITS_MAX
@@ -69,15 +69,7 @@ def product(kernel: str) -> str:
 
 def functions(kernel: str) -> tuple[str, ...]:
     """Return the names by which the functions of a key of `KERNELS` are called."""
-    packed = (
-        "left_bytes",
-        "right_bytes",
-        "pack_whole_left",
-        "pack_whole_right",
-        "multiply_packed",
-        "has_tiles",
-    )
-    return (f"{kernel}_product", *(packed if kernel == "int8" else ()))
+    return (f"{kernel}_product", *(("has_tiles",) if kernel == "int8" else ()))
 
 
 def build(target: Target, texts: Mapping[str, str], names: Sequence[str], folder: Path) -> Path:
@@ -251,7 +243,7 @@ class Plan:
         return Product(machine, self._kernel).rounded(left, right, scales[0], scales[1], bits)
 
 
-class Product(TileProduct):
+class Product(CompiledProduct):
     """A compiled product on the machine: its tasks, and what they point to, travel there and back."""
 
     def __init__(self, machine: Machine, kernel: str) -> None:
@@ -265,24 +257,16 @@ class Product(TileProduct):
         refusals = {True: "", False: f"more than {limit} bits"}
         return Backend(lambda device, bits, depth: refusals[bits <= limit], self.against, self.rounded)
 
-    def call(self, name: str, task: Task, *operands: torch.Tensor) -> None:
-        """Call a function of a task and of operands that it may fill."""
+    def call(self, task: Task) -> None:
+        """Do a product there."""
         memory, there = self._machine.memory(), Task.from_buffer_copy(task)
         for (here, field, size), (copy, _, _) in zip(_pointers(task), _pointers(there), strict=True):
             if start := getattr(here, field):
                 setattr(copy, field, memory.put(ctypes.string_at(start, size)))
-        places = [memory.tensor(operand) for operand in operands]
-        called = f"{self._kernel}_product" if name == "product" else name
-        assert self._machine.call(called, memory, memory.put(bytes(there)), *places, THREADS) == 0
+        assert self._machine.call(f"{self._kernel}_product", memory, memory.put(bytes(there)), THREADS) == 0
         for _, field, size in _pointers(task):
             if field in ("scaled", "exact") and (start := getattr(task, field)):
                 ctypes.memmove(start, memory.copy(getattr(there, field), size), size)
-        for operand, place in zip(operands, places, strict=True):
-            operand.copy_(memory.read(place, operand.numel(), operand.dtype))
-
-    def _bytes(self, name: str, task: Task) -> int:
-        memory = self._machine.memory()
-        return self._machine.call(name, memory, memory.put(bytes(task)))
 
 
 def _nothing_here() -> ctypes.CDLL:

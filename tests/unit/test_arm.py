@@ -10,8 +10,6 @@ import torch
 from tests.loops import digest, every_operator, specials
 from tests.matrix import arm
 from trainer import exact
-from trainer.exact import known_products as golden
-from trainer.exact import uniform_bits
 from trainer.exact.backends import BACKENDS
 from trainer.programs.interpreter import LoadedProgram
 from verification.program import Program, first_node
@@ -72,26 +70,3 @@ def test_the_products_pass_their_certificates(
         assert machine.called[f"{kernel}_product"] > 40
         if kernel == "int8":
             assert machine.call("has_tiles", machine.memory())
-            multiply_packed(arm.Product(machine, kernel))
-
-
-def multiply_packed(kernel: arm.Product) -> None:
-    """Products of operands that were packed whole, some of other strides and of sizes that no tile divides."""
-    for batch, rows, depth, columns, bits in ((1, 70, 130, 45, 14), (3, 8, 64, 12, 8), (2, 9, 5000, 13, 14)):
-        left, right = (
-            (uniform_bits(b"arm", f"{shape}", torch.Size(shape).numel()) % 16383 - 8191 >> 14 - bits)
-            .to(torch.int16)
-            .view(shape)
-            for shape in ((batch, rows, depth), (batch, columns, depth))
-        )
-        right = right.mT if bits == 14 else right.mT.contiguous()
-        ones = [torch.ones(batch, size, dtype=torch.float64) for size in (rows, columns)]
-        packed = [
-            torch.empty(size, dtype=torch.int8)
-            for size in (kernel.left_bytes(left, bits), kernel.right_bytes(right, bits))
-        ]
-        kernel.pack_left(left, bits, packed[0])
-        kernel.pack_right(right, bits, packed[1])
-        result = torch.empty(batch, rows, columns)
-        kernel.prepare_packed(*packed, *ones, result, depth, bits)()
-        assert torch.equal(result, golden.reference(left, right).float())

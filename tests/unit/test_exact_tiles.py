@@ -14,8 +14,8 @@ from torch import Tensor
 from trainer import exact
 from trainer.exact import int8, uniform_bits
 from trainer.exact import known_products as golden
-from trainer.exact.c_product import text
-from trainer.exact.int8 import INT8, TileProduct
+from trainer.exact.c_product import CompiledProduct, text
+from trainer.exact.int8 import INT8
 from trainer.exact.int16 import INT16
 from trainer.exact.native import CannotCompile, build, compiler, processor_has
 
@@ -40,7 +40,7 @@ class Counted:
         self.library, self.products = library, 0
 
     def __getattr__(self, name: str) -> Any:
-        self.products += name in ("product", "multiply_packed")
+        self.products += name == "product"
         return getattr(self.library, name)
 
 
@@ -72,9 +72,9 @@ def test_sums_of_int16_are_exact_where_their_bound_is_the_sum(
         assert torch.equal(kernel.against(right, 14)(left), golden.reference(left, right))
 
 
-def portable(run: int) -> TileProduct:
+def portable(run: int) -> CompiledProduct:
     """The product on int8 tiles without instructions for them, which empties its sums after `run` numbers."""
-    return TileProduct(lambda: build(PORTABLE + text("int8.c")), lambda bits: run)
+    return CompiledProduct(lambda: build(PORTABLE + text("int8.c")), lambda bits: run)
 
 
 def integers(shape: tuple[int, ...], seed: str, bits: int, full: bool) -> Tensor:
@@ -114,28 +114,7 @@ def test_products_on_int8_tiles_of_any_shape_are_exact(
     left = laid_out(integers((batch, rows, depth), "left", bits, full), layouts[0])
     right = laid_out(integers((batch, depth, columns), "right", bits, full), layouts[1])
     expected = golden.reference(left, right)
-    kernel = portable(run)
-    assert torch.equal(kernel.against(right, bits)(left), expected)
-    assert torch.equal(from_packed(kernel, left, right, bits), expected.float())
-
-
-def from_packed(kernel: TileProduct, left: Tensor, right: Tensor, bits: int) -> Tensor:
-    """The product of operands packed whole, rounded to float32 as they are."""
-    ones = [torch.ones(size, dtype=torch.float64) for size in (left.shape[:2], (len(right), right.shape[2]))]
-    packed = [
-        torch.full((size + 64,), 99, dtype=torch.int8)
-        for size in (kernel.left_bytes(left, bits), kernel.right_bytes(right, bits))
-    ]
-    kernel.pack_left(left, bits, packed[0])
-    kernel.pack_right(right, bits, packed[1])
-    assert all((side[-64:] == 99).all() for side in packed)  # nothing is written beyond
-    result = torch.empty(left.shape[0], left.shape[1], right.shape[2])
-    run = kernel.prepare_packed(*packed, *ones, result, left.shape[2], bits)
-    run()
-    first = result.clone()
-    run()
-    assert torch.equal(first, result)
-    return result
+    assert torch.equal(portable(run).against(right, bits)(left), expected)
 
 
 @pytest.mark.parametrize("values", [(8191, 8191), (8191, -8191), (8128, 8128), (8128, -8129), (-8129, -8129)])
@@ -185,7 +164,7 @@ def test_int8_tiles_are_asked_for_once_and_refused_in_one_line(
     monkeypatch.setattr(int8, "processor_has", lambda feature: feature in features)
     monkeypatch.setattr(int8, "ask_for_tiles", lambda: asked.append("asked") or permission)
     monkeypatch.setattr(int8, "build", lambda text: built.append("built") or Library())
-    monkeypatch.setattr(int8, "INT8", TileProduct(int8._load, lambda bits: int8.RUN))
+    monkeypatch.setattr(int8, "INT8", CompiledProduct(int8._load, lambda bits: int8.RUN))
     for bits, depth in ((14, 1), (8, 5000), (14, 1)):
         refused = int8.refusal(CPU, bits, depth)
         assert refused.startswith(reason) and bool(refused) == bool(reason) and "\n" not in refused

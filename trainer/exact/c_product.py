@@ -82,7 +82,7 @@ class CompiledProduct:
             result = torch.empty(left.shape[0], left.shape[1], right.shape[2], dtype=torch.float64)
             task = self.task(left, right, bits)
             task.exact = result.data_ptr()
-            self.call("product", task)
+            self.call(task)
             return result
 
         return multiply
@@ -111,7 +111,7 @@ class CompiledProduct:
 
         def run() -> None:
             assert kept
-            self.call("product", task)
+            self.call(task)
 
         return run
 
@@ -122,13 +122,12 @@ class CompiledProduct:
         sides = _Operand(left.data_ptr(), a[0], a[1], a[2]), _Operand(right.data_ptr(), b[0], b[2], b[1])
         return Task(*sides, batch, rows, columns, depth, bits, self.run(bits))
 
-    def call(self, name: str, task: Task, *operands: Tensor) -> None:
-        """Call a function of the library on as many threads as torch uses.
+    def call(self, task: Task) -> None:
+        """Do a product on as many threads as torch uses.
 
         Raises CannotCompile without a library, MemoryError when the function has no room to work in.
         """
         if isinstance(self.library, CannotCompile):
             raise self.library
-        places = [ctypes.c_void_p(operand.data_ptr()) for operand in operands]
-        if getattr(self.library, name)(ctypes.byref(task), *places, ctypes.c_int(torch.get_num_threads())):
+        if self.library.product(ctypes.byref(task), ctypes.c_int(torch.get_num_threads())):
             raise MemoryError("no memory for the packed operands of a product")

@@ -296,32 +296,6 @@ static void write_tile(const task *t, const int32_t *parts, int64_t matrix, int6
     }
 }
 
-/* Rows of one matrix from `first` on, `left` packed whole, or packed here into `work`. Runs of the sum go one after the
-   other over all columns, so that the panels of one run stay in cache; `work` keeps the sums between them. */
-static void multiply_block(const task *t, int64_t matrix, int64_t first, int64_t count, const int8_t *left,
-                           const int8_t *right, void *work) {
-    int32_t parts[3 * ROWS * COLUMNS] __attribute__((aligned(64)));
-    int64_t depth = padded(t->depth), block = round_up(count, ROWS);
-    int8_t *own = (int8_t *)work + kept_bytes(t, block);
-    open_tiles();
-    for (int64_t start = 0; start < depth; start += t->run) {
-        int64_t length = at_most(t->run, t->depth - start), steps = padded(length) / STEP;
-        int64_t across = left ? depth : padded(length), last = start + t->run >= depth;
-        const int8_t *rows = left ? left + first * plane_count(t) * depth + start * ROWS : own;
-        if (!left) pack_left(t, matrix, first, count, start, length, own);
-        for (int64_t column = 0; column < t->columns; column += COLUMNS)
-            for (int64_t row = 0; row < count; row += ROWS) {
-                const int8_t *a = rows + row * plane_count(t) * across;
-                const int8_t *b = right + column * plane_count(t) * depth + start * COLUMNS;
-                for (int plane = 0; plane < plane_count(t); plane++)
-                    tile(a + plane * across * ROWS, b + plane * depth * COLUMNS, steps, parts + plane * ROWS * COLUMNS);
-                double *kept = (double *)work + column * block + row * COLUMNS;
-                write_tile(t, parts, matrix, first + row, column, kept, start == 0, last);
-            }
-    }
-    close_tiles();
-}
-
 static int64_t row_bytes(const task *t) { return plane_count(t) * padded(at_most(t->run, t->depth)); }
 
 static int64_t column_bytes(const task *t) { return plane_count(t) * padded(t->depth); }
@@ -332,55 +306,26 @@ static void pack_columns(const task *t, int64_t matrix, int64_t first, int64_t c
     pack_right(t, matrix, first, count, (int8_t *)packed + first * column_bytes(t));
 }
 
+/* Runs of the sum go one after the other over all columns, so that the panels of one run stay in cache; `work` keeps the
+   sums between them. */
 static void multiply_rows(const task *t, int64_t matrix, int64_t first, int64_t count, const void *packed, void *work) {
-    multiply_block(t, matrix, first, count, 0, packed, work);
-}
-
-/* An operand of all matrices packed whole, for the products that read it: its bytes, and the packing. */
-int64_t left_bytes(const task *t) { return t->batch * round_up(t->rows, ROWS) * column_bytes(t); }
-
-int64_t right_bytes(const task *t) { return t->batch * round_up(t->columns, COLUMNS) * column_bytes(t); }
-
-int pack_whole_left(const task *t, int8_t *to, int threads) {
-    int64_t panels = (t->rows + ROWS - 1) / ROWS;
-#pragma omp parallel for num_threads(threads)
-    for (int64_t panel = 0; panel < t->batch * panels; panel++) {
-        int64_t matrix = panel / panels, row = panel % panels * ROWS;
-        pack_left(t, matrix, row, at_most(ROWS, t->rows - row), 0, t->depth, to + panel * ROWS * column_bytes(t));
+    int32_t parts[3 * ROWS * COLUMNS] __attribute__((aligned(64)));
+    int64_t depth = padded(t->depth), block = round_up(count, ROWS);
+    int8_t *left = (int8_t *)work + kept_bytes(t, block);
+    open_tiles();
+    for (int64_t start = 0; start < depth; start += t->run) {
+        int64_t length = at_most(t->run, t->depth - start), across = padded(length), last = start + t->run >= depth;
+        pack_left(t, matrix, first, count, start, length, left);
+        for (int64_t column = 0; column < t->columns; column += COLUMNS)
+            for (int64_t row = 0; row < count; row += ROWS) {
+                const int8_t *a = left + row * plane_count(t) * across;
+                const int8_t *b = (const int8_t *)packed + column * plane_count(t) * depth + start * COLUMNS;
+                for (int plane = 0; plane < plane_count(t); plane++)
+                    tile(a + plane * across * ROWS, b + plane * depth * COLUMNS, across / STEP,
+                         parts + plane * ROWS * COLUMNS);
+                double *kept = (double *)work + column * block + row * COLUMNS;
+                write_tile(t, parts, matrix, first + row, column, kept, start == 0, last);
+            }
     }
-    return 0;
-}
-
-int pack_whole_right(const task *t, int8_t *to, int threads) {
-    int64_t panels = (t->columns + COLUMNS - 1) / COLUMNS;
-#pragma omp parallel for num_threads(threads)
-    for (int64_t panel = 0; panel < t->batch * panels; panel++) {
-        int64_t matrix = panel / panels, column = panel % panels * COLUMNS;
-        pack_right(t, matrix, column, at_most(COLUMNS, t->columns - column), to + panel * COLUMNS * column_bytes(t));
-    }
-    return 0;
-}
-
-/* Returns 0, or 1 without memory; the task's own operands are not read. */
-int multiply_packed(const task *t, const int8_t *left, const int8_t *right, int threads) {
-    if (!t->batch || !t->rows || !t->columns) return 0;
-    int64_t block = block_rows(t, t->batch < threads ? threads : 1), blocks = (t->rows - 1) / block + 1, failed = 0;
-    int64_t left_matrix = left_bytes(t) / t->batch, right_matrix = right_bytes(t) / t->batch;
-#pragma omp parallel num_threads(threads)
-    {
-        void *work = memory(kept_bytes(t, block));
-        if (!work) {
-#pragma omp atomic write
-            failed = 1;
-        }
-#pragma omp barrier
-#pragma omp for schedule(dynamic)
-        for (int64_t part = 0; part < (failed ? 0 : t->batch * blocks); part++) {
-            int64_t matrix = part / blocks, row = part % blocks * block;
-            multiply_block(t, matrix, row, at_most(block, t->rows - row), left + matrix * left_matrix,
-                           right + matrix * right_matrix, work);
-        }
-        free(work);
-    }
-    return failed;
+    close_tiles();
 }

@@ -7,12 +7,10 @@ process that asked for them, so the process asks before the library is built.
 
 import ctypes
 import os
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from trainer.exact.c_product import CompiledProduct, Task, text
+from trainer.exact.c_product import CompiledProduct, text
 from trainer.exact.native import ON_ARM, CannotCompile, build, processor_has
 
 BITS = 14
@@ -22,61 +20,6 @@ RUN = 2**11
 in the second cache level."""
 
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
-
-
-class TileProduct(CompiledProduct):
-    """The ways out of int8.c, which include operands that are packed once for all products that read them."""
-
-    def left_bytes(self, left: Tensor, bits: int) -> int:
-        """Return the bytes of int16 [B, M, K] packed."""
-        return self._bytes("left_bytes", self._left(left, bits))
-
-    def right_bytes(self, right: Tensor, bits: int) -> int:
-        """Return the bytes of int16 [B, K, N] packed."""
-        return self._bytes("right_bytes", self._right(right, bits))
-
-    def pack_left(self, left: Tensor, bits: int, packed: Tensor) -> None:
-        """Pack int16 [B, M, K] into int8 [left_bytes]."""
-        self.call("pack_whole_left", self._left(left, bits), packed)
-
-    def pack_right(self, right: Tensor, bits: int, packed: Tensor) -> None:
-        """Pack int16 [B, K, N] into int8 [right_bytes]."""
-        self.call("pack_whole_right", self._right(right, bits), packed)
-
-    def prepare_packed(
-        self,
-        left: Tensor,
-        right: Tensor,
-        left_scale: Tensor,
-        right_scale: Tensor,
-        result: Tensor,
-        depth: int,
-        bits: int,
-    ) -> Callable[[], None]:
-        """Return what `prepare` does, of operands that are packed: int8 [left_bytes] and [right_bytes]."""
-        batch, rows, columns = result.shape
-        task = Task(batch=batch, rows=rows, columns=columns, depth=depth, bits=bits, run=self.run(bits))
-        task.round_into(left_scale, right_scale, result)
-        kept = (left_scale, right_scale, result)
-
-        def run() -> None:
-            assert kept
-            self.call("multiply_packed", task, left, right)
-
-        return run
-
-    def _left(self, left: Tensor, bits: int) -> Task:
-        return self.task(left, left.new_empty(len(left), left.shape[2], 0), bits)
-
-    def _right(self, right: Tensor, bits: int) -> Task:
-        return self.task(right.new_empty(len(right), 0, right.shape[1]), right, bits)
-
-    def _bytes(self, name: str, task: Task) -> int:
-        if isinstance(self.library, CannotCompile):
-            raise self.library
-        size = getattr(self.library, name)
-        size.restype = ctypes.c_int64
-        return int(size(ctypes.byref(task)))
 
 
 def refusal(device: torch.device, bits: int, depth: int) -> str:
@@ -111,4 +54,4 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-INT8 = TileProduct(_load, lambda bits: RUN)
+INT8 = CompiledProduct(_load, lambda bits: RUN)
