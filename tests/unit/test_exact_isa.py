@@ -28,7 +28,7 @@ def examined(threads: int, level: str | None, force: str | None = None) -> dict[
     environment = {key: value for key, value in os.environ.items() if key not in settings}
     environment |= {key: value for key, value in settings.items() if value is not None}
     command = python(str(Path(__file__).with_name("exact_isa_child.py")), str(threads))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
