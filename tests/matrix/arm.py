@@ -69,7 +69,7 @@ def product(kernel: str) -> str:
 
 def functions(kernel: str) -> tuple[str, ...]:
     """Return the names by which the functions of a key of `KERNELS` are called."""
-    return (f"{kernel}_product", *(("has_tiles",) if kernel == "int8" else ()))
+    return (f"{kernel}_product", *(("instructions",) if kernel == "int8" else ()))
 
 
 def build(target: Target, texts: Mapping[str, str], names: Sequence[str], folder: Path) -> Path:

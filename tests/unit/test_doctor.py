@@ -59,6 +59,9 @@ def test_a_sound_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
         assert sorted(shape for shape, _ in chosen) == sorted(SMALL)
         assert all(not row["refused"] and row["gflops"][shape] > 0 for shape, row in chosen)
         assert REFERENCE not in {row["name"] for _, row in chosen}
+        compiled = [row for row in rows if BACKENDS[row["name"]].instructions and not row["refused"]]
+        assert [row for row in rows if row["instructions"]] == compiled
+        assert all(f"{row['name']}: {row['instructions']}" in text for row in compiled)
     native = {row["name"]: row for row in on_cpu if not row["bits"]}
     assert set(native["float32, native"]["gflops"]) == set(SMALL)
     if torch.backends.mkldnn.is_available():

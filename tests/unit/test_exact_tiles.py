@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainer import exact
-from trainer.exact import int8, uniform_bits
+from trainer.exact import int8, native, uniform_bits
 from trainer.exact import known_products as golden
 from trainer.exact.c_product import CompiledProduct, text
 from trainer.exact.int8 import INT8
@@ -156,9 +156,8 @@ def test_int8_tiles_are_asked_for_once_and_refused_in_one_line(
     built: list[str] = []
 
     class Library:
-        @staticmethod
-        def has_tiles() -> int:
-            return tiles
+        def __init__(self) -> None:
+            self.instructions = lambda: b"AMX" if tiles else None
 
     monkeypatch.setattr(int8, "ON_ARM", False)
     monkeypatch.setattr(int8, "processor_has", lambda feature: feature in features)
@@ -172,6 +171,21 @@ def test_int8_tiles_are_asked_for_once_and_refused_in_one_line(
     # Nothing is built, and so no tile instruction runs, before the kernel has agreed.
     assert len(built) == (len(features) if not permission else 0)
     assert "14 bits" in int8.refusal(CPU, 15, 1) and "CPU only" in int8.refusal(torch.device("meta"), 14, 1)
+
+
+WIDEST = (
+    ({"avx512bw", "avx512_vnni"}, "AVX-512 VNNI"),
+    ({"avx512bw"}, "AVX-512"),
+    ({"avx2"}, "AVX2"),
+    (set[str](), "NEON" if native.ON_ARM else "vectors of 128 bits"),
+)
+
+
+def test_a_kernel_takes_the_widest_instructions_of_this_processor() -> None:
+    """A compiler that does not know this processor would leave it at a part of its speed, in silence."""
+    widest = next(name for needed, name in WIDEST if all(map(processor_has, needed)))
+    assert INT16.instructions() == widest
+    assert INT8.instructions() in (("AMX",) if processor_has("amx_int8") else ("", "i8mm", "dot products"))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86 kernel")

@@ -111,6 +111,8 @@ def _products(console: Console, devices: Sequence[str], tell: Stages) -> list[Sp
             for row in found:
                 if row.refused:
                     _say(console, f"{row.name}: {row.refused}", "red" if row.is_faulty else "dim")
+                elif row.instructions:
+                    _say(console, f"{row.name}: {row.instructions}", "dim")
     return speeds
 
 

@@ -34,7 +34,8 @@ class Speeds:
     """One kind of product: `bits` of its operands (0: native), why it is `refused` or nothing, GFLOP/s by shape.
 
     A backend that a sample shows to be hopeless here has no speeds. `chosen` names the shapes that it is chosen for;
-    `is_faulty` says that it is refused for a wrong result, and not because it cannot serve here.
+    `is_faulty` says that it is refused for a wrong result, and not because it cannot serve here. `instructions`: what a
+    compiled one multiplies with.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Speeds:
     gflops: dict[str, float] = field(default_factory=dict)
     chosen: tuple[str, ...] = ()
     is_faulty: bool = False
+    instructions: str = ""
 
 
 Tell = Callable[[str], None]
@@ -67,7 +69,9 @@ def product_speeds(device: str, bits: int, tell: Tell = lambda what: None) -> li
             for shape, parts in operands.items():
                 rates[shape] = _rate(SHAPES[shape], where, _product(parts, bits, name))
         chosen = tuple(shape for shape, choice in choices.items() if choice == name)
-        found.append(Speeds(name, device, bits, refused, rates, chosen, is_faulty))
+        told = BACKENDS[name].instructions
+        instructions = told() if told is not None and not refused else ""
+        found.append(Speeds(name, device, bits, refused, rates, chosen, is_faulty, instructions))
     return found
 
 

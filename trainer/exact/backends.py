@@ -31,12 +31,14 @@ class Backend:
     int16 [B, M, K] and [B, K, N], float64 [B, M] and [B, N] to float32 [B, M, N].
     `prepare(left, right, left_scale, right_scale, result, bits)`, where there is one, returns what does `rounded` into
     a float32 [B, M, N] that exists, any number of times: no work but the product.
+    `instructions()`, where there are any to name, says what a backend that serves was compiled to.
     """
 
     refusal: Callable[[torch.device, int, int], str]
     against: Callable[[Tensor, int], Multiply]
     rounded: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] | None = None
     prepare: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int], Callable[[], None]] | None = None
+    instructions: Callable[[], str] | None = None
 
 
 def _top(bits: int) -> int:
@@ -204,8 +206,8 @@ TRUSTED = "float64"
 """What every machine has, and what the others must agree with."""
 
 BACKENDS: dict[str, Backend] = {
-    "int16": Backend(int16.refusal, INT16.against, INT16.rounded, INT16.prepare),
-    "int8-tiles": Backend(int8.refusal, INT8.against, INT8.rounded, INT8.prepare),
+    "int16": Backend(int16.refusal, INT16.against, INT16.rounded, INT16.prepare, INT16.instructions),
+    "int8-tiles": Backend(int8.refusal, INT8.against, INT8.rounded, INT8.prepare, INT8.instructions),
     TRUSTED: Backend(_fits_float64, _float64),
     "numpy64": Backend(_fits_numpy, _numpy64),
     "int8": Backend(_fits_int8, _full_range),

@@ -53,6 +53,13 @@ def text(kernel: str) -> str:
     return "".join(folder.joinpath(name).read_text("utf-8") for name in ("product.h", kernel))
 
 
+def instructions(library: ctypes.CDLL) -> str:
+    """Return what a kernel multiplies with, for people, or nothing where the instructions it is for are missing."""
+    library.instructions.restype = ctypes.c_char_p
+    name: bytes | None = library.instructions()
+    return (name or b"").decode()
+
+
 class CompiledProduct:
     """The ways out of a kernel that a `Backend` has, and its library, built at first use."""
 
@@ -68,6 +75,10 @@ class CompiledProduct:
             return self._load()
         except CannotCompile as error:
             return CannotCompile(str(error))  # a new one: the frames of that one would keep a step's tensors
+
+    def instructions(self) -> str:
+        """Return what the library multiplies with, for people, or nothing where there is none."""
+        return "" if isinstance(self.library, CannotCompile) else instructions(self.library)
 
     def refusal(self, device: torch.device) -> str:
         """Say why this machine's processor cannot serve, or nothing."""

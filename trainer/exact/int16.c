@@ -39,6 +39,20 @@ static inline ints dot(ints sum, ints a, ints b) {
 #endif
 }
 
+const char *instructions(void) {
+#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
+    return "AVX-512 VNNI";
+#elif defined(__AVX512BW__)
+    return "AVX-512";
+#elif defined(__AVX2__)
+    return "AVX2";
+#elif defined(__aarch64__)
+    return "NEON";
+#else
+    return "vectors of 128 bits";
+#endif
+}
+
 /* Two numbers of one row as they lie in memory, the lowest byte first. */
 static inline int32_t pair(int16_t even, int16_t odd) { return (uint16_t)even | (int32_t)odd << 16; }
 

@@ -35,10 +35,13 @@ static const int64_t cached_bytes = 1 << 20;
 #endif
 static const int64_t tile_rows = ROWS, tile_columns = COLUMNS;
 
-/* Whether this text was compiled to instructions that multiply int8. */
-int has_tiles(void) {
-#if defined(AMX_TILES) || defined(ARM_TILES)
-    return 1;
+const char *instructions(void) {
+#if defined(AMX_TILES)
+    return "AMX";
+#elif defined(ARM_TILES) && defined(__ARM_FEATURE_MATMUL_INT8)
+    return "i8mm";
+#elif defined(ARM_TILES)
+    return "dot products";
 #else
     return 0;
 #endif

@@ -10,7 +10,7 @@ import os
 
 import torch
 
-from trainer.exact.c_product import CompiledProduct, text
+from trainer.exact.c_product import CompiledProduct, instructions, text
 from trainer.exact.native import ON_ARM, CannotCompile, build, processor_has
 
 BITS = 14
@@ -45,7 +45,7 @@ def _load() -> ctypes.CDLL:
         mend = "use Linux 5.16 or newer, and let a sandbox pass arch_prctl"
         raise CannotCompile(f"the kernel refuses int8 tiles (AMX): {refused}; {mend}")
     library = build(text("int8.c"))
-    if not library.has_tiles():
+    if not instructions(library):
         raise CannotCompile(
             "this processor, or the C compiler, knows no products of int8 (asimddp)"
             if ON_ARM

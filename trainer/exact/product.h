@@ -23,6 +23,9 @@ typedef struct {
     double *exact;
 } task;
 
+/* The instructions that this text was compiled to multiply with, for people, or 0 where it wants some that are missing. */
+const char *instructions(void);
+
 /* Rows of the left and columns of the right that a tile of sums takes, and bytes of packed rows that stay in cache. */
 static const int64_t tile_rows, tile_columns, cached_bytes;
 
