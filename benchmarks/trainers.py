@@ -17,13 +17,13 @@ from torch.nn import functional
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import NODE_BY_NODE, RunOptions
-from trainer.programs.shapes import DEFAULT_BITS
 from trainer.programs.tracing.capture import TraceConfig, trace_run
 from trainer.programs.tracing.optimiser import AdamW
 from trainer.runs.models import build_model
 from trainer.runs.tasks import causal_lm_loss
 from trainer.runs.text import python_reference, records_of
 from verification import codec
+from verification.arithmetic.shapes import DEFAULT_BITS
 from verification.program import Program, decode_program, encode_program
 from verification.tensors import decode_bundle
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verification import codec, merkle
+from verification.arithmetic.places import MAX_DIMENSIONS
 from verification.digest import tagged
 from verification.errors import Malformed, Refused
 from verification.operators import operator_of
-from verification.tensors import ITEM_BYTES, MAX_DIMENSIONS, Tensor, tensor_digest
+from verification.tensors import ITEM_BYTES, Tensor, tensor_digest
 from verification.units import Count, Digest
 
 VERSION = "program/1"

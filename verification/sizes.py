@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from verification import codec
+from verification.arithmetic.places import MAX_DIMENSIONS
 from verification.errors import UserError
 from verification.layout import Home, origin_of
 from verification.manifest import Manifest, Place
@@ -46,7 +47,6 @@ from verification.statements import (
     Reveal,
     Trace,
 )
-from verification.tensors import MAX_DIMENSIONS
 from verification.units import Address, Count, Digest, Signature
 
 PlacedPrograms = Mapping[Place, Program]

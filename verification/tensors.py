@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from verification import codec, merkle
+from verification.arithmetic.numbers import FORMATS
+from verification.arithmetic.places import MAX_DIMENSIONS
 from verification.digest import integer, tagged
 from verification.errors import BadEvidence, Malformed
 from verification.units import Count, Digest
@@ -19,8 +21,8 @@ from verification.units import Count, Digest
 BLOCK = 1024
 """Elements of a block."""
 
-MAX_DIMENSIONS = 8
-ITEM_BYTES = {"float32": 4, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+ITEM_BYTES = {dtype: form.size for dtype, form in FORMATS.items()}
+"""Bytes of an element, by dtype."""
 
 
 @dataclass(frozen=True)

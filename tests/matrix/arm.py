@@ -25,7 +25,7 @@ from trainer.programs.loops import compiled, emit, fusion
 from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.loops.groups import Group, Operand, Step
 from trainer.programs.operators import bind
-from trainer.programs.shapes import Spec
+from verification.arithmetic.places import Spec
 from verification.program import Program, values
 
 DRIVER = Path(__file__).with_name("driver.c")

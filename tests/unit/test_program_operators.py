@@ -9,8 +9,8 @@ import torch
 from trainer import exact
 from trainer.programs.kernels import DTYPE_NAMES, KernelFailed
 from trainer.programs.operators import OPERATORS, bind
-from trainer.programs.shapes import Spec
 from verification import operators as law
+from verification.arithmetic.places import Spec
 from verification.errors import Malformed
 from verification.program import Node
 
@@ -199,7 +199,7 @@ def test_values_outside_an_operators_domain_end_the_step(
 )
 def test_no_operator_shows_the_sign_of_zero(name: str) -> None:
     zeros = torch.tensor([0.0, -0.0])
-    inputs = [zeros, torch.tensor([-0.0, 0.0])] if OPERATORS[name].arity == 2 else [zeros]
+    inputs = [zeros, torch.tensor([-0.0, 0.0])] if law.OPERATORS[name].arity == 2 else [zeros]
     dtype = "bool" if name in ("less", "equal") else "float32"
     try:
         first, second = run(name, *inputs, dtype=dtype, shape=(2,)).tolist()

@@ -9,7 +9,7 @@ from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import plan
 from trainer.programs.kernels import Binding
 from trainer.programs.operators import OPERATORS
-from trainer.programs.shapes import Spec
+from verification.arithmetic.places import Spec
 from verification.program import Program, first_node
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from trainer.programs.loops import compiled as compilation
 from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
 from trainer.programs.operators import ARITHMETIC, bind
 from trainer.programs.options import NODE_BY_NODE, Loops, RunOptions
-from trainer.programs.shapes import Spec
+from verification.arithmetic.places import Spec
 from verification.errors import BadEvidence, Malformed
 from verification.executor import StepFailed
 from verification.program import (

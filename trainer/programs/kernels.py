@@ -4,13 +4,15 @@ Only operations whose every bit IEEE 754 or integer arithmetic fixes are used di
 `trainer.exact`. A kernel raises KernelFailed (or `trainer.exact.NonFinite`) where its operator's rule ends the step.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from trainer import exact
-from trainer.programs.shapes import Attributes, Spec, one
+from verification.arithmetic.places import Attributes, Spec
+from verification.arithmetic.shapes import one
 
 Kernel = Callable[..., torch.Tensor]
 
@@ -54,7 +56,7 @@ def plain(kernel: Kernel) -> Binder:
 
 def divide(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """IEEE division of float32; a zero divisor ends the step, for 1/-0 and 1/+0 would differ."""
-    if not bool(right.all()):
+    if left.numel() and not bool(right.all()):
         raise KernelFailed("division by zero")
     return left / right
 
@@ -166,15 +168,11 @@ def product(node: Binding) -> Kernel:
 
 
 def gather(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows of `table` by number."""
+    """Rows of `table` by number; of rows without numbers any, since nothing is read of them."""
+    if not math.prod(table.shape[1:]):
+        return table.new_empty((*index.shape, *table.shape[1:]))
     _check_index(index, table.shape[0])
     return table[index]
-
-
-def select(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """One row of `table` by number."""
-    _check_index(index, table.shape[0])
-    return table[int(index)]
 
 
 def take_along(node: Binding) -> Kernel:
@@ -193,8 +191,9 @@ def scatter_sum(node: Binding) -> Kernel:
     rows, shape = one(node.attributes, "rows"), node.declared.shape
 
     def kernel(index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        _check_index(index, rows)
-        flat = value.reshape(index.numel(), -1)
+        if value.numel():
+            _check_index(index, rows)
+        flat = value.reshape(index.numel(), math.prod(shape[1:]))
         return exact.scatter_sum(index.reshape(-1), flat, rows).reshape(shape)
 
     return kernel
@@ -223,7 +222,7 @@ def native_scatter_sum(node: Binding) -> Kernel:
     rows, shape = one(node.attributes, "rows"), node.declared.shape
 
     def kernel(index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        flat = value.reshape(index.numel(), -1)
+        flat = value.reshape(index.numel(), math.prod(shape[1:]))
         made = torch.zeros(rows, flat.shape[1], dtype=value.dtype, device=value.device)
         return made.index_add_(0, index.reshape(-1), flat).reshape(shape)
 

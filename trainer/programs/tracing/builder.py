@@ -7,8 +7,11 @@ import torch
 
 from trainer.programs.conversion import from_torch
 from trainer.programs.kernels import TORCH_DTYPES
-from trainer.programs.operators import ARITHMETIC, OPERATORS, infer
-from trainer.programs.shapes import DEFAULT_BITS, FLOAT, Spec, broadcast
+from trainer.programs.operators import ARITHMETIC, infer
+from verification.arithmetic.numbers import FLOAT
+from verification.arithmetic.places import Spec
+from verification.arithmetic.shapes import DEFAULT_BITS, broadcast
+from verification.operators import OPERATORS
 from verification.program import VERSION, Node, Output, Port, Program, check_program
 from verification.tensors import Tensor
 from verification.units import Count

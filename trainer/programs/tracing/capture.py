@@ -17,13 +17,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.programs.conversion import bundle_of
-from trainer.programs.shapes import DEFAULT_BITS, FLOAT, INDEX
 from trainer.programs.tracing import lower_math, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
 from trainer.programs.tracing.lower import Lowering, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
+from verification.arithmetic.numbers import FLOAT, INDEX
+from verification.arithmetic.shapes import DEFAULT_BITS
 from verification.errors import UserError
 from verification.program import Program
 from verification.tensors import Bundle

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.programs.shapes import FLOAT, INDEX
 from trainer.programs.tracing.builder import Builder, Value
+from verification.arithmetic.numbers import FLOAT, INDEX
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ import torch
 from torch import fx
 
 from trainer.programs.kernels import DTYPE_NAMES, TORCH_DTYPES
-from trainer.programs.shapes import FLOAT, INDEX, ShapeError, Spec
 from trainer.programs.tracing.builder import Builder, Value
+from verification.arithmetic.numbers import FLOAT, INDEX
+from verification.arithmetic.places import Spec
+from verification.arithmetic.shapes import ShapeError
 from verification.errors import UserError
 
 Argument = Any

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from trainer.programs.kernels import DTYPE_NAMES
-from trainer.programs.shapes import FLOAT, INDEX, Spec
 from trainer.programs.tracing.builder import Value
 from trainer.programs.tracing.lower import RULES, Argument, Lowering, cover, positive, rule
+from verification.arithmetic.numbers import FLOAT, INDEX
+from verification.arithmetic.places import Spec
 
 
 def _binary(operator: str) -> Any:

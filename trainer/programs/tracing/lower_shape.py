@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from trainer.programs.conversion import to_torch
-from trainer.programs.shapes import FLOAT, INDEX, Spec
 from trainer.programs.tracing.builder import Value
 from trainer.programs.tracing.lower import Argument, Lowering, cover, positive, rule
+from verification.arithmetic.numbers import FLOAT, INDEX
+from verification.arithmetic.places import Spec
 
 
 @rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten")

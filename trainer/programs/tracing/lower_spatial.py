@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from trainer.programs.shapes import FLOAT, INDEX, Spec
 from trainer.programs.tracing.builder import Value
 from trainer.programs.tracing.lower import Argument, Lowering, cover, rule
 from trainer.programs.tracing.lower_math import reduce
+from verification.arithmetic.numbers import FLOAT, INDEX
+from verification.arithmetic.places import Spec
 
 LOWEST = torch.finfo(torch.float32).min
 """What a maximum sees beyond the edge; every window holds a number of the input."""

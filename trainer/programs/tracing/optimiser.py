@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from trainer.programs.shapes import FLOAT, INDEX
 from trainer.programs.tracing.builder import Builder, Value
+from verification.arithmetic.numbers import FLOAT, INDEX
 
 
 @dataclass(frozen=True)

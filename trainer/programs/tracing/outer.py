@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from trainer.programs.shapes import FLOAT, INDEX
 from trainer.programs.tracing.builder import Builder, Value
+from verification.arithmetic.numbers import FLOAT, INDEX
 
 
 def outer_step(

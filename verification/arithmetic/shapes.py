@@ -5,15 +5,14 @@ operator really makes; it raises ShapeError, whose text the caller puts behind t
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
-from verification.tensors import MAX_DIMENSIONS
+from verification.arithmetic.numbers import FLOAT, INDEX
+from verification.arithmetic.places import MAX_DIMENSIONS, Attributes, Spec
 
-FLOAT = "float32"
-INDEX = "int64"
 NUMERIC = (FLOAT, INDEX)
 INTEGERS = ("uint8", "int8", "int16", "int32", INDEX)
+ANY = (FLOAT, *INTEGERS, "bool")
 PRECISIONS = (8, 14)
 """Bits, sign included, that an operand of a product may have."""
 DEFAULT_BITS = 14
@@ -23,14 +22,6 @@ class ShapeError(ValueError):
     """An operator does not apply to these shapes, dtypes or attributes; the text says why."""
 
 
-class Spec(NamedTuple):
-    """What is known of a value before anything runs."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-Attributes = Mapping[str, tuple[int, ...]]
 Rule = Callable[[Sequence[Spec], Attributes, Spec], Spec]
 
 
