@@ -130,6 +130,12 @@ class Draw:
             made[self.random.randrange(count)] = self.choice(-1, rows, rows + 7, 2**62, -(2**63))
         return made.reshape(tuple(shape))
 
+    def planted(self, value: torch.Tensor, share: float, *of: float) -> torch.Tensor:
+        """Some numbers with one of others among them, that often."""
+        if value.numel() and self.chance(share):
+            value.view(-1)[self.random.randrange(value.numel())] = self.random.choice(of)
+        return value
+
     def _float(self, style: int, finite: bool) -> float:
         if style == 0:
             return self.random.choice(EDGES if finite or self.chance(0.7) else NOT_FINITE)
@@ -193,9 +199,8 @@ def _each(arity: int, *dtypes: str, finite: float = 0.4) -> Maker:
 
 def _divide(draw: Draw) -> Drawn:
     attributes, (left, right), _ = _each(2, "float32")(draw)
-    if draw.chance(0.7):
-        right = torch.where(right == 0.0, torch.tensor(-3.0), right)
-    return attributes, [left, right], None
+    right = torch.where(right == 0.0, torch.tensor(-3.0), right)
+    return attributes, [left, draw.planted(right, 0.2, 0.0, -0.0)], None
 
 
 def _sqrt(draw: Draw) -> Drawn:
@@ -216,8 +221,9 @@ def _where(draw: Draw) -> Drawn:
 
 def _cast(draw: Draw) -> Drawn:
     value = draw.numbers(draw.random.choice(ANY), draw.shape())
-    if value.dtype is torch.float32 and draw.chance(0.6):
+    if value.dtype is torch.float32 and draw.chance(0.4):
         value = (value.nan_to_num(0.0, 0.0, 0.0) % 200.0) - draw.choice(0, 100)
+        value = draw.planted(value, 0.3, *NOT_FINITE, -129.0, 2.0**63, 256.0)
     return {}, [value], (draw.random.choice((*ANY, "float32")), value.shape)
 
 
@@ -290,6 +296,8 @@ def _rows(draw: Draw, dtype: str, over: int, finite: bool) -> tuple[torch.Tensor
         dims = [dim + (dim >= place) for dim in dims] + [place]
         shape.insert(place, draw.choice(1, 2, 3, 5, 12))
     value = draw.numbers(dtype, shape, finite)
+    if dtype == "float32" and not finite:
+        value = draw.planted(value, 0.4, *NOT_FINITE)
     if dtype == "float32" and len(dims) == 1 and shape[dims[0]] > 2 and draw.chance(0.4):
         # Numbers that cancel show the last bits of a sum, and those that lie halfway between two integers on its scale.
         rows = value.movedim(dims[0], 0)
@@ -303,14 +311,14 @@ def _rows(draw: Draw, dtype: str, over: int, finite: bool) -> tuple[torch.Tensor
 
 def _reduction(*dtypes: str) -> Maker:
     def make(draw: Draw) -> Drawn:
-        value, dims = _rows(draw, draw.random.choice(dtypes), 2, finite=draw.chance(0.75))
+        value, dims = _rows(draw, draw.random.choice(dtypes), 2, finite=draw.chance(0.5))
         return {"dims": dims, "keepdim": draw.choice(0, 1)}, [value], None
 
     return make
 
 
 def _row_exponent(draw: Draw) -> Drawn:
-    value, (dim,) = _rows(draw, "float32", 1, finite=draw.chance(0.75))
+    value, (dim,) = _rows(draw, "float32", 1, finite=draw.chance(0.5))
     return {"dim": dim}, [value], None
 
 
@@ -352,17 +360,47 @@ MAKERS: dict[str, Maker] = {
     "quantise": _quantise, "product": _product,
 }  # fmt: skip
 """What draws a node of each operator."""
+OVER_AN_AXIS = ("sum", "mean", "amax", "row_exponent", "product", "scatter_sum")
+"""The operators whose numbers have as many terms as an axis is long."""
 
 
 def drawn(operator: str, random: Random, size: int) -> Case:
     """Return a node of an operator with inputs of up to about `size` numbers."""
-    attributes, inputs, declared = MAKERS[operator](Draw(random, size))
+    return _case(operator, *MAKERS[operator](Draw(random, size)))
+
+
+def _case(
+    operator: str,
+    attributes: Attributes,
+    inputs: Sequence[torch.Tensor],
+    declared: tuple[str, Sequence[int]] | None = None,
+) -> Case:
     packed = tuple((name, (n,) if isinstance(n, int) else tuple(n)) for name, n in sorted(attributes.items()))
     sources = tuple(Count(place) for place in range(len(inputs)))
     dtype, shape = declared or ("", ())
     case = Case(Node(operator, sources, packed, dtype, tuple(map(Count, shape))), tuple(inputs))
     made = infer(case.node, case.specs)
     return Case(Node(operator, sources, packed, made.dtype, tuple(map(Count, made.shape))), case.inputs)
+
+
+def deep(operator: str, random: Random, terms: int) -> Case:
+    """Return a node of an operator over an axis, with so many terms of which each of a few numbers is made."""
+    draw = Draw(random, terms)
+    if operator == "product":
+        bits, depth = draw.choice(8, 14), terms
+        limit = (1 << bits - 1) - 1
+        left, right = (
+            draw.numbers("int16", shape).clamp(-limit, limit) for shape in ((2, depth), (depth, 2))
+        )
+        exponents = [draw.numbers("int16", shape) % 40 - 60 for shape in ((2, 1), (1, 2))]
+        return _case(operator, {"bits": bits}, [left, exponents[0], right, exponents[1]])
+    if operator == "scatter_sum":
+        values = draw.numbers("float32", (terms, 1), finite=True)
+        return _case(operator, {"rows": 3}, [draw.index(3, (terms,)).clamp(0, 2), values])
+    values = draw.numbers("float32", (2, terms), finite=True)
+    return _case(
+        operator, {"dim": 1} if operator == "row_exponent" else {"dims": (1,), "keepdim": 0}, [values]
+    )
 
 
 def by_kernel(case: Case) -> torch.Tensor | None:

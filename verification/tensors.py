@@ -13,13 +13,10 @@ import numpy as np
 
 from verification import codec, merkle
 from verification.arithmetic.numbers import FORMATS
-from verification.arithmetic.places import MAX_DIMENSIONS
+from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS
 from verification.digest import integer, tagged
 from verification.errors import BadEvidence, Malformed
 from verification.units import Count, Digest
-
-BLOCK = 1024
-"""Elements of a block."""
 
 ITEM_BYTES = {dtype: form.size for dtype, form in FORMATS.items()}
 """Bytes of an element, by dtype."""

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tests.property.strategies import tensors
 from verification import merkle
+from verification.arithmetic.places import BLOCK
 from verification.errors import BadEvidence
-from verification.tensors import BLOCK, Bundle, Tensor, digest_of, tensor_digest
+from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
 
 leaves = st.lists(st.binary(max_size=5), min_size=1, max_size=20)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from verification.arithmetic.numbers import INDEX, Number, settled, wrapped
+from verification.arithmetic.numbers import INDEX, EndsStep, Number, settled, wrapped
 from verification.arithmetic.places import Site
 
 Read = Callable[[int, int], Number]
@@ -22,6 +22,9 @@ Read = Callable[[int, int], Number]
 
 Totals = tuple[int, ...]
 """The totals that a number has so far, in the order of its operator's."""
+
+Part = int | None
+"""The total of some terms; None where one of them ends the step."""
 
 LEAST = -(1 << 63)
 """The least int64: what a maximum starts from."""
@@ -33,18 +36,19 @@ class Combine(StrEnum):
     ADD = "add"
     MAX = "max"
 
-    def of(self, parts: Sequence[int], start: int) -> int:
+    def of(self, parts: Sequence[Part], start: int) -> Part:
         """Return the total of `start` and some parts, in any order."""
-        if self is Combine.MAX:
-            return max(start, *parts) if parts else start
-        return wrapped(INDEX, start + sum(parts))
+        numbers = [part for part in parts if part is not None]
+        if len(numbers) < len(parts):
+            return None
+        return max([start, *numbers]) if self is Combine.MAX else wrapped(INDEX, start + sum(numbers))
 
 
 @dataclass(frozen=True)
 class Total:
     """An integer over the terms 0 .. `count` - 1 of a number: `term(site, index, k, read, totals)` is the k-th.
 
-    `start` is the total of no terms. A term may end the step; the total of its range then does.
+    `start` is the total of no terms. A term may raise EndsStep: no range with it has a total.
     """
 
     combine: Combine
@@ -57,11 +61,12 @@ class Total:
 class Definition:
     """`value(site, index, read, totals)` is number `index` of the result, before it is rounded to the result's dtype.
 
-    `totals` are what it needs. Both may raise EndsStep.
+    `totals` are what it needs; it may raise EndsStep. At a time it reads `reads` numbers, None: one of each input.
     """
 
     value: Callable[[Site, int, Read, Totals], Number]
     totals: tuple[Total, ...] = ()
+    reads: int | None = None
 
 
 def finish(definition: Definition, site: Site, index: int, read: Read, totals: Totals) -> Number:
@@ -69,10 +74,15 @@ def finish(definition: Definition, site: Site, index: int, read: Read, totals: T
     return settled(site.result.dtype, definition.value(site, index, read, totals))
 
 
-def range_total(total: Total, site: Site, index: int, read: Read, totals: Totals, low: int, high: int) -> int:
-    """Return the total of the terms low .. high - 1, given the `totals` before it; raises EndsStep as they do."""
+def range_total(
+    total: Total, site: Site, index: int, read: Read, totals: Totals, low: int, high: int
+) -> Part:
+    """Return the total of the terms low .. high - 1, given the `totals` before it; None where one ends the step."""
     term = total.term
-    parts = [term(site, index, k, read, totals) for k in range(low, high)]
+    try:
+        parts = [term(site, index, k, read, totals) for k in range(low, high)]
+    except EndsStep:
+        return None
     return total.combine.of(parts, total.start)
 
 
@@ -80,7 +90,10 @@ def totals_of(definition: Definition, site: Site, index: int, read: Read) -> Tot
     """Return all totals of a number; raises EndsStep."""
     totals: Totals = ()
     for total in definition.totals:
-        totals += (range_total(total, site, index, read, totals, 0, total.count(site)),)
+        made = range_total(total, site, index, read, totals, 0, total.count(site))
+        if made is None:
+            raise EndsStep("a term has no value")
+        totals += (made,)
     return totals
 
 

@@ -65,5 +65,5 @@ def named(index: Number, rows: int) -> int:
 
 
 VIEW, EXPAND, MOVED = Definition(_view), Definition(_expand), Definition(_moved)
-CONCATENATE, GATHER = Definition(_concatenate), Definition(_gather)
+CONCATENATE, GATHER = Definition(_concatenate, reads=1), Definition(_gather)
 SELECT, TAKE_ALONG = Definition(_select), Definition(_take_along)

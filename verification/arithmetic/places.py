@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+BLOCK = 1024
+"""Elements of a block: what opens of a tensor at once."""
+
 MAX_DIMENSIONS = 8
 """Dimensions that a tensor may have."""
 

@@ -148,7 +148,7 @@ FLOAT_SUM = Definition(_float_sum, (_EXPONENT, _FIXED))
 MEAN = Definition(_mean, (_EXPONENT, _FIXED))
 AMAX = Definition(_amax, (Total(Combine.MAX, LEAST, _reduced_terms, _order_term),))
 ROW_EXPONENT = Definition(_row_exponent, (_EXPONENT,))
-PRODUCT = Definition(_product, (Total(Combine.ADD, 0, _product_terms, _product_term),))
+PRODUCT = Definition(_product, (Total(Combine.ADD, 0, _product_terms, _product_term),), reads=2)
 SCATTER_SUM = Definition(
     _scatter_sum,
     (
