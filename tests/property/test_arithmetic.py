@@ -26,7 +26,7 @@ from verification.operators import OPERATORS, definition_of
 SMALL = 24
 DTYPES = st.sampled_from(sorted(numbers.FORMATS))
 RANDOMS = st.randoms(use_true_random=False)
-FAST = settings(max_examples=100, deadline=None, derandomize=True)
+FAST = settings(max_examples=80, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
