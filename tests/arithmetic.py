@@ -403,16 +403,16 @@ def deep(operator: str, random: Random, terms: int) -> Case:
     )
 
 
+TRUSTED = exact.Products(torch.device("cpu"), exact.TRUSTED)
+
+
 def by_kernel(case: Case) -> torch.Tensor | None:
     """Return what the operator's own kernel makes, None where it ends the step."""
-    kernel = bind(0, case.node, case.specs, PRODUCTS)
+    kernel = bind(0, case.node, case.specs, TRUSTED)
     try:
         return kernel(*case.inputs)
     except (KernelFailed, exact.NonFinite):
         return None
-
-
-PRODUCTS = exact.Products()
 
 
 def bits(value: torch.Tensor) -> list[int]:

@@ -24,6 +24,7 @@ from verification.program import Program
 pytestmark = [pytest.mark.slow, pytest.mark.matrix, pytest.mark.timeout(1800)]
 
 NUMBERS = 1_000_000
+PRODUCTS = exact.Products()
 SIZE, FEWEST = 20_000, 48
 """Numbers of a large case and of a small one. Edges are met in small ones, whose numbers are drawn one by one."""
 LARGEST, ONE, INFINITE = 3.4028234663852886e38, 0x3F800000, 0x7F800000
@@ -60,7 +61,7 @@ def test_every_backend_of_products_makes_what_the_definition_says() -> None:
         case = arithmetic.drawn("product", random, SIZE)
         (bits,) = dict(case.node.attributes)["bits"]
         left, left_exponents, right, right_exponents = case.inputs
-        names = arithmetic.PRODUCTS.serving(bits, left.shape[-1])
+        names = PRODUCTS.serving(bits, left.shape[-1])
         made = [exact.product(left, left_exponents, right, right_exponents, bits, name) for name in names]
         assert all(torch.equal(made[0], other) for other in made[1:])
         count += arithmetic.compare(case, made[0])

@@ -24,6 +24,7 @@ from verification.arithmetic.places import BLOCK, Site, Spec
 from verification.operators import OPERATORS, definition_of
 
 SMALL = 24
+PRODUCTS = exact.Products()
 DTYPES = st.sampled_from(sorted(numbers.FORMATS))
 RANDOMS = st.randoms(use_true_random=False)
 FAST = settings(max_examples=80, deadline=None, derandomize=True)
@@ -51,7 +52,7 @@ def test_every_backend_of_products_makes_what_the_definition_says(random: Random
     case = arithmetic.drawn("product", random, SMALL)
     (bits,) = dict(case.node.attributes)["bits"]
     left, left_exponents, right, right_exponents = case.inputs
-    for name in arithmetic.PRODUCTS.serving(bits, left.shape[-1]):
+    for name in PRODUCTS.serving(bits, left.shape[-1]):
         made = exact.product(left, left_exponents, right, right_exponents, bits, name)
         arithmetic.compare(case, made)
 
