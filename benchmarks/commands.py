@@ -140,7 +140,7 @@ def dispute(
     model: Annotated[str, typer.Option(help="Model by width.")] = "d512",
     json: Json = None,
 ) -> None:
-    """One wrong node of a Llama step, of eight kinds, each named by the law: bytes, time, the referee's time."""
+    """One wrong number of a Llama step, of 14 kinds, named by the law, and of a billion parameters: bytes and times."""
     from benchmarks.dispute import run_disputes
 
     (name,) = _names(model)[:1]

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from verification.errors import UserError
 Draw = Callable[[Sequence[dict[str, Any]], Path], None]
 """Draws the rows into a file."""
 
+NOTHING_MORE: Mapping[str, list[dict[str, Any]]] = {}
+
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """Processor flags that decide which kernels a product may use."""
 
@@ -30,27 +32,35 @@ def publish(
     json: Path | None = None,
     plot: Path | None = None,
     draw: Draw | None = None,
+    more: Mapping[str, list[dict[str, Any]]] = NOTHING_MORE,
 ) -> None:
     """End a benchmark: print its summary, write the record into `json`, and have `draw` make `plot` of the rows.
 
+    `more` are rows of another kind, by their key in the record.
     Raises UserError where a file cannot be written, or without matplotlib, but then the record is there.
     """
     for name, value in summary.items():
         console.print(f"{name}: {'not measured' if value is None else value}")
     if json is not None:
-        write_record(json, rows, summary)
+        write_record(json, rows, summary, more)
     if plot is not None and draw is not None:
         draw(rows, plot)
 
 
-def write_record(path: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-    """Write one benchmark's JSON; raises UserError where `path` cannot be written."""
+def write_record(
+    path: Path,
+    rows: list[dict[str, Any]],
+    summary: dict[str, Any],
+    more: Mapping[str, list[dict[str, Any]]] = NOTHING_MORE,
+) -> None:
+    """Write one benchmark's JSON, with `more` rows by key; raises UserError where `path` cannot be written."""
     record = {
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "command": " ".join(["proofswarm bench", *(word for word in sys.argv[1:] if word != "bench")]),
         "rows": rows,
+        **more,
         "summary": summary,
     }
     try:

@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.curves import library
 from benchmarks.record import publish
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
-from simulator.toy import ToyExecutor
+from simulator.toy import ToyLibrary
 from simulator.world import World
 from trainer.commands.console import Console
 from verification import codec
@@ -112,7 +112,7 @@ def writes_per_second(world: World, most: int = 1_000) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
         create(path, codec.decode(Genesis, first.data, MAX_STATEMENT), first.at)
-        ledger = LocalLedger(path, ToyExecutor(), lambda: Millis(now[0]))
+        ledger = LocalLedger(path, ToyLibrary(), lambda: Millis(now[0]))
         began = time.perf_counter()
         for line in lines:
             now[0] = line.at

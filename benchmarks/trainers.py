@@ -36,7 +36,10 @@ MAX_STATE = 1 << 36
 
 @dataclass(frozen=True)
 class Recipe:
-    """A Llama over bytes and how it is trained: `steps` batches of `batch` records of `length` tokens."""
+    """A Llama over bytes and how it is trained: `steps` batches of `batch` records of `length` tokens.
+
+    A `vocabulary` of more than 256 has tokens that no record holds; its embedding is the head's weight too.
+    """
 
     hidden: int
     inner: int
@@ -45,14 +48,17 @@ class Recipe:
     length: int
     steps: int
     adamw: AdamW
+    vocabulary: int = 256
 
     def model(self, seed: int, attention: str) -> nn.Module:
         """Return a fresh model in training mode, its weights drawn from `seed`."""
         heads = max(1, self.hidden // HEAD_WIDTH)
         config = {
-            "model_type": "llama", "vocab_size": 256, "hidden_size": self.hidden, "intermediate_size": self.inner,
-            "num_hidden_layers": self.layers, "num_attention_heads": heads, "num_key_value_heads": heads,
-            "max_position_embeddings": self.length, "tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 0,
+            "model_type": "llama", "vocab_size": self.vocabulary, "hidden_size": self.hidden,
+            "intermediate_size": self.inner, "num_hidden_layers": self.layers, "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "max_position_embeddings": self.length, "tie_word_embeddings": self.vocabulary > 256,
+            "bos_token_id": 0, "eos_token_id": 0,
         }  # fmt: skip
         model: Any = build_model(config, seed)
         model.set_attn_implementation(attention)
@@ -67,8 +73,10 @@ MODELS = {
     "d768": Recipe(768, 2048, 4, 8, 256, 16, ADAMW),
     "d2048": Recipe(2048, 5504, 8, 8, 512, 4, ADAMW),
     "d64": Recipe(64, 176, 2, 2, 32, 16, ADAMW),
+    "d768-large": Recipe(768, 2048, 12, 8, 256, 16, ADAMW, 50_257),
 }
-"""The models whose step is timed, by their width: 3, 13 and 29 million parameters, 400 million for GPUs, a toy."""
+"""The models whose step is timed, by their width: 3, 13 and 29 million parameters, 400 million for GPUs, a toy, and one
+of GPT-2's size (124 million, a vocabulary of 50,257)."""
 
 
 class Trainer(Protocol):

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.duel import answer
-from simulator.toy import DATA, ToyEngine, ToyExecutor, norm_of, numbers, reference
+from simulator.toy import DATA, ToyEngine, ToyLibrary, norm_of, numbers, reference
 from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.training import Disputed, Rounds
 from verification import codec, law, signing, spoilage
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show_chunk
 from verification.content import address_of_bytes, chunks_root
-from verification.errors import Unavailable
+from verification.errors import BadEvidence, Unavailable
 from verification.honest import decide as actors
 from verification.honest.actions import (
     Computed,
@@ -22,11 +22,12 @@ from verification.honest.actions import (
     FetchState,
     ListStates,
     OpenChunk,
-    OpenNode,
+    OpenClaim,
     OpenValue,
     Results,
     RunOuter,
     RunRound,
+    SplitClaim,
     TraceProgram,
     Work,
 )
@@ -92,7 +93,7 @@ class Blobs:
             data = codec.encode(bundle) if bundle else self.garbage.get(blob)
             if data is None:
                 return None
-            outputs = outputs_of(ToyExecutor().program(state.manifest.programs.epilogue.digest))
+            outputs = outputs_of(ToyLibrary().program(state.manifest.programs.epilogue.digest))
             shown = spoilage.show_spoiled(worker, commit, outputs, len(data), chunks_root(data), data)
             if shown is None:
                 assert bundle is not None
@@ -171,7 +172,8 @@ class Actor:
     def compute(self, action: Computed, state: State, blobs: Blobs, now: Millis) -> Any:
         """Return what the peer takes for the result of an action; None when it cannot be had now."""
         view = View(state, self.me, self.results, now)
-        with contextlib.suppress(Unavailable):
+        # A start that dishonest verifiers sealed need not be a state at all: BadEvidence.
+        with contextlib.suppress(Unavailable, BadEvidence):
             return result_as(self.behaviours, view, action, lambda: self._compute(action, state, blobs))
         return None
 
@@ -191,8 +193,8 @@ class Actor:
                 start = blobs.get(state.rounds[number].start.digest)
                 job = job_of(state, number, worker)
                 return _rounds(state, self._disputing(job)).digests_after(job, start, steps)
-            case TraceProgram(execution) | OpenNode(execution) | OpenValue(execution):
-                return answer(*self._disputed(state, execution, blobs), action)
+            case TraceProgram() | SplitClaim() | OpenClaim() | OpenValue():
+                return answer(*self._disputed(state, action.execution, blobs), action)
 
     def _disputed(self, state: State, execution: ExecutionRef, blobs: Blobs) -> tuple[Engine, Disputed]:
         """Return a disputed execution, and the engine that has come as far as it."""
@@ -279,7 +281,7 @@ def steps_of(state: State, action: Computed) -> int:
             return state.rounds[number].assignments[worker].steps
         case ListStates(_, _, steps):
             return steps[-1]
-        case TraceProgram(execution) | OpenNode(execution) | OpenValue(execution):
+        case TraceProgram(execution) | SplitClaim(execution) | OpenClaim(execution) | OpenValue(execution):
             if execution.place is Place.EPILOGUE:
                 return state.rounds[execution.round].assignments[execution.worker].steps
             return execution.step

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from simulator.toy import ToyExecutor
+from simulator.toy import ToyLibrary
 from verification.effects import Effect
-from verification.executor import Executor
 from verification.ledger.log import Entry, Fold, Genesis, Record, founding
 from verification.ledger.sequencer import Sequencer
+from verification.library import Library
 from verification.signed import Said
 from verification.state import State, total_money
 from verification.statements import Body
@@ -67,12 +67,12 @@ class MemoryLedger(Sequencer):
     """A ledger of the simulator; checks at every entry that no money was made or lost."""
 
     def __init__(
-        self, log: MemoryLog, clock: Clock, executor: Executor | None = None, is_checked: bool = True
+        self, log: MemoryLog, clock: Clock, library: Library | None = None, is_checked: bool = True
     ) -> None:
         """Fold a log; `is_checked` counts all money after every entry, which takes a time that grows with it."""
         self.clock, self.log = clock, log.entries
         self._is_checked = is_checked
-        super().__init__(log, executor or ToyExecutor(), clock)
+        super().__init__(log, library or ToyLibrary(), clock)
         self.money = total_money(self.state)
 
     @classmethod
@@ -89,7 +89,7 @@ class MemoryLedger(Sequencer):
         """Return the state that folding the log from the start gives."""
         fold = Fold()
         for entry in self.log:
-            assert fold.follow(entry, self.executor) == entry
+            assert fold.follow(entry, self.library) == entry
         return fold.state
 
     def _append(self, at: Millis, said: Said[Body] | None) -> None:

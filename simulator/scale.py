@@ -61,8 +61,8 @@ def grow(peers: int, committee: int, seed: int) -> World:
 def fold(world: World, clock: Callable[[], float]) -> Folded:
     """Fold a world's log again, as a newcomer does; raises AssertionError when it does not end on the same state."""
     first, *lines = world.ledger.log
-    fold, executor = Fold(), world.ledger.executor
-    fold.follow(first, executor)
+    fold, library = Fold(), world.ledger.library
+    fold.follow(first, library)
     kinds = [
         open_statement(line.data).statement.kind if line.kind == STATEMENT else line.kind for line in lines
     ]
@@ -70,7 +70,7 @@ def fold(world: World, clock: Callable[[], float]) -> Folded:
     for kind, line in zip(kinds, lines, strict=True):
         number = len(fold.state.rounds) - 1
         began = clock()
-        fold.follow(line, executor)
+        fold.follow(line, library)
         taken = clock() - began
         folded.kinds[kind] += taken
         if number in STEADY:

@@ -1,23 +1,24 @@
-"""Training as four tiny programs over integers: everything the law needs, and nothing that takes time.
+"""Training as four tiny programs of real operators, executed number by number as the law defines them.
 
-State: [param int64[WIDTH], momentum int64[WIDTH]]. Working state: [param, counter int64[2], tokens uint8[steps * n]],
-where the counter holds the steps done and n, the tokens of a step.
-Contribution: [delta int64[WIDTH], norm int64[1], loss int64[1]].
+State: [param int64[WIDTH], momentum float32[WIDTH]]. Working state: [param, step int64 0-d, tokens uint8[max_steps,
+batch, RECORD]]. Contribution: [delta int64[WIDTH], norm int64[1], loss int64[1]]. A step adds at most 2^34.
 """
 
 import dataclasses
 import functools
-import math
-import operator
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from verification import codec
+from verification.arithmetic.definition import Definition, number_of, numbers_in
+from verification.arithmetic.numbers import FORMATS, EndsStep, Number
+from verification.arithmetic.places import Site, Spec
 from verification.content import address_of_bytes
 from verification.digest import ZERO
 from verification.errors import BadEvidence, Refused, Unavailable
-from verification.executor import StepFailed
 from verification.layout import summary_of
+from verification.library import StepFailed
 from verification.manifest import (
     PROTOCOL_VERSION,
     Assumptions,
@@ -31,9 +32,9 @@ from verification.manifest import (
     WorkRules,
     WorkUnits,
 )
+from verification.operators import ARITHMETIC, definition_of
 from verification.program import (
     VERSION,
-    Attributes,
     Node,
     Output,
     Port,
@@ -41,43 +42,38 @@ from verification.program import (
     check_program,
     digest_of_program,
     first_node,
+    size_bytes,
 )
 from verification.tensors import Bundle, Tensor, bundle_digest, digest_of, tensor_digest
 from verification.units import PPM, Amount, Count, Digest, Millis
 
 WIDTH = 4
-RECORDS, RECORD = 40, 5
-PRIME = 2**31 - 1
-ARITHMETIC = "toy/1"
+RECORDS, RECORD = 40, WIDTH
+BITS = 14
+FATAL = 2**63 - 1
+"""A parameter with which the first inner step ends; none of an honest run is as large unless the run starts there."""
+
+Shape = tuple[int, ...]
 
 
-def vector(values: Sequence[int], shape: tuple[int, ...] | None = None) -> Tensor:
-    """Return an int64 tensor of `values`; one row unless a shape is given."""
-    body = b"".join(value.to_bytes(8, "little", signed=True) for value in values)
-    return Tensor("int64", tuple(Count(size) for size in shape or (len(values),)), body)
+@functools.cache
+def _form(dtype: str, count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}{FORMATS[dtype].format[1:]}")
 
 
-def numbers(tensor: Tensor) -> list[int]:
-    """Return the integers of a tensor of int64 or uint8."""
-    data = tensor.data
-    if tensor.dtype == "uint8":
-        return list(data)
-    return [int.from_bytes(data[i : i + 8], "little", signed=True) for i in range(0, len(data), 8)]
+def tensor(values: Sequence[Number], dtype: str, shape: Shape) -> Tensor:
+    """Return a tensor of some numbers."""
+    return Tensor(dtype, tuple(map(Count, shape)), _form(dtype, len(values)).pack(*values))
 
 
-def gather(table: Tensor, index: Tensor) -> bytes:
-    """Rows by number; a number outside fails."""
-    width = math.prod(table.shape[1:])
-    places = numbers(index)
-    if not all(0 <= place < table.shape[0] for place in places):
-        raise StepFailed(0)
-    return b"".join(table.data[place * width : (place + 1) * width] for place in places)
+def vector(values: Sequence[int]) -> Tensor:
+    """Return one row of int64."""
+    return tensor(values, "int64", (len(values),))
 
 
-def row(tokens: Tensor, counter: Tensor) -> bytes:
-    """The tokens of the step that the counter stands at."""
-    done, width = numbers(counter)
-    return tokens.data[done * width % len(tokens.data) :][:width]
+def numbers(of: Tensor) -> tuple[Any, ...]:
+    """Return the numbers of a tensor."""
+    return _form(of.dtype, len(of.data) // FORMATS[of.dtype].size).unpack(of.data)
 
 
 def norm_of(delta: Sequence[int]) -> int:
@@ -85,90 +81,112 @@ def norm_of(delta: Sequence[int]) -> int:
     return sum(map(abs, delta))
 
 
-def elementwise(combine: Callable[[int, int], int]) -> Callable[..., bytes]:
-    """Return the operator on two vectors, or a vector and one number, modulo 2**64; a divisor of zero fails."""
-
-    def run(left: Tensor, right: Tensor) -> bytes:
-        a, b = numbers(left), numbers(right)
-        try:
-            made = [combine(x, y) for x, y in zip(a, b * len(a) if len(b) == 1 else b, strict=True)]
-        except ZeroDivisionError:
-            raise StepFailed(0) from None
-        return vector([(value + 2**63) % 2**64 - 2**63 for value in made]).data
-
-    return run
+@functools.lru_cache(maxsize=1 << 12)
+def _bound(node: Node, specs: tuple[Spec, ...]) -> tuple[Definition, Site]:
+    """Return what defines a node's numbers, and where they stand."""
+    site = Site(dict(node.attributes), specs, Spec(node.dtype, node.shape))
+    return definition_of(node.operator, site), site
 
 
-def scale(left: Tensor, right: Tensor) -> bytes:
-    """A product that fails on PRIME, which no honest state holds unless the run starts there."""
-    if PRIME in numbers(left):
-        raise StepFailed(0)
-    return elementwise(operator.mul)(left, right)
+@functools.lru_cache(maxsize=1 << 15)
+def execute(node: Node, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Return all numbers of a node's result by the operator's definition; raises EndsStep.
+
+    It is a pure function, so what one peer has computed nobody computes again.
+    """
+    definition, site = _bound(node, tuple(Spec(each.dtype, each.shape) for each in inputs))
+    known = [numbers(each) for each in inputs]
+
+    def read(place: int, index: int) -> Number:
+        number: Number = known[place][index]
+        return number
+
+    made = [number_of(definition, site, index, read) for index in range(numbers_in(site))]
+    return tensor(made, node.dtype, node.shape)
 
 
-def weigh(tokens: Tensor) -> bytes:
-    """The sum of tokens by place."""
-    return vector([sum((place + 1) * token for place, token in enumerate(tokens.data))]).data
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A value of a program in the making."""
 
-
-OPERATORS: dict[str, Callable[..., bytes]] = {
-    "gather": gather,
-    "view": lambda value: value.data,
-    "row": row,
-    "weigh": weigh,
-    "add": elementwise(operator.add),
-    "subtract": elementwise(operator.sub),
-    "multiply": elementwise(operator.mul),
-    "scale": scale,
-    "remainder": elementwise(operator.mod),
-    "quotient": elementwise(operator.floordiv),
-    "pick": lambda value, slot: vector([numbers(value)[numbers(slot)[0]]]).data,
-    "size": lambda value: vector([sum(map(abs, numbers(value)))]).data,
-    "total": lambda value: vector([max(1, sum(numbers(value)))]).data,
-}
+    name: str
+    dtype: str
+    shape: Shape
 
 
 class Draft:
-    """A program in the making; values are names until it is finished."""
+    """A program in the making; it is numbered when it is finished."""
 
     def __init__(self, role: str) -> None:
         """Start with nothing."""
         self.role = role
-        self.ports: list[Port] = []
-        self.constants: dict[str, Tensor] = {}
-        self.nodes: list[tuple[str, str, tuple[str, ...], str, tuple[int, ...]]] = []
+        self.ports: list[Value] = []
+        self.constants: dict[Value, Tensor] = {}
+        self.nodes: dict[Value, tuple[str, tuple[Value, ...], dict[str, tuple[int, ...]]]] = {}
 
-    def port(self, name: str, shape: tuple[int, ...], dtype: str = "int64") -> str:
+    def port(self, name: str, shape: Shape = (WIDTH,), dtype: str = "int64") -> Value:
         """Declare an input."""
-        self.ports.append(Port(name, dtype, tuple(map(Count, shape))))
-        return name
+        self.ports.append(Value(name, dtype, shape))
+        return self.ports[-1]
 
-    def constant(self, *values: int) -> str:
-        """Return a constant vector."""
-        name = f"constant {values}"
-        self.constants[name] = vector(values)
-        return name
+    def constant(self, *values: Number, dtype: str = "int64") -> Value:
+        """Return a constant: 0-d for one number, a row of several."""
+        shape = (len(values),) if len(values) > 1 else ()
+        value = Value(f"constant {values}", dtype, shape)
+        self.constants[value] = tensor(values, dtype, shape)
+        return value
 
-    def emit(self, kind: str, *inputs: str, shape: tuple[int, ...] = (WIDTH,), dtype: str = "int64") -> str:
-        """Add a node."""
-        name = f"node {len(self.nodes)}"
-        self.nodes.append((name, kind, inputs, dtype, shape))
-        return name
+    def emit(
+        self,
+        kind: str,
+        *inputs: Value,
+        shape: Shape | None = None,
+        dtype: str | None = None,
+        **attributes: Shape,
+    ) -> Value:
+        """Add a node, whose result has its first input's dtype and shape unless others are given."""
+        first = inputs[0]
+        value = Value(
+            f"node {len(self.nodes)}", dtype or first.dtype, first.shape if shape is None else shape
+        )
+        self.nodes[value] = kind, inputs, attributes
+        return value
 
-    def finish(self, **outputs: str) -> Program:
+    def quantised(self, value: Value, dim: int) -> tuple[Value, Value]:
+        """Return the integers of an operand of a product, and their exponents, reduced along `dim`."""
+        shape = (*value.shape[:dim], 1, *value.shape[dim + 1 :])
+        exponent = self.emit("row_exponent", value, shape=shape, dtype="int16", dim=(dim,))
+        return self.emit("quantise", value, exponent, dtype="int16", bits=(BITS,), dim=(dim,)), exponent
+
+    def within_int32(self, value: Value) -> Value:
+        """Return integers modulo 2^32."""
+        return self.emit("cast", self.emit("cast", value, dtype="int32"), dtype="int64")
+
+    def reduced(self, kind: str, value: Value, keepdim: int = 0) -> Value:
+        """Return the sum or the largest of all numbers, 0-d or with every dimension 1."""
+        dims = tuple(range(len(value.shape)))
+        return self.emit(kind, value, shape=(1,) * len(dims) * keepdim, dims=dims, keepdim=(keepdim,))
+
+    def finish(self, **outputs: Value) -> Program:
         """Return the program."""
-        names = [port.name for port in self.ports] + list(self.constants) + [node[0] for node in self.nodes]
-        number = {name: Count(place) for place, name in enumerate(names)}
-        attributes: Attributes = ()
+        number = {
+            value: Count(place) for place, value in enumerate([*self.ports, *self.constants, *self.nodes])
+        }
         program = Program(
             VERSION,
             ARITHMETIC,
             self.role,
-            tuple(self.ports),
+            tuple(Port(port.name, port.dtype, tuple(map(Count, port.shape))) for port in self.ports),
             tuple(self.constants.values()),
             tuple(
-                Node(kind, tuple(number[i] for i in inputs), attributes, dtype, tuple(map(Count, shape)))
-                for _, kind, inputs, dtype, shape in self.nodes
+                Node(
+                    kind,
+                    tuple(number[each] for each in inputs),
+                    tuple(sorted(attributes.items())),
+                    value.dtype,
+                    tuple(map(Count, value.shape)),
+                )
+                for value, (kind, inputs, attributes) in self.nodes.items()
             ),
             tuple(Output(name, number[value]) for name, value in outputs.items()),
         )
@@ -177,65 +195,78 @@ class Draft:
 
 
 def prologue(max_steps: int, batch: int) -> Program:
-    """(param, momentum, data, index) -> (param, counter, tokens): gather the assigned records."""
+    """(param, momentum, data, index) -> (param, step, tokens): gather the assigned records."""
     d = Draft("prologue")
-    param, _ = d.port("param", (WIDTH,)), d.port("momentum", (WIDTH,))
+    param, _ = d.port("param"), d.port("momentum", dtype="float32")
     data = d.port("data", (RECORDS, RECORD), "uint8")
     index = d.port("index", (max_steps, batch))
-    rows = d.emit("gather", data, index, shape=(max_steps, batch, RECORD), dtype="uint8")
-    tokens = d.emit("view", rows, shape=(max_steps * batch * RECORD,), dtype="uint8")
-    return d.finish(param=param, counter=d.constant(0, batch * RECORD), tokens=tokens)
+    tokens = d.emit("gather", data, index, shape=(max_steps, batch, RECORD))
+    return d.finish(param=param, step=d.constant(0), tokens=tokens)
 
 
-def inner(max_steps: int, batch: int, chain: int = 0) -> Program:
-    """(param, counter, tokens) -> the same a step later: something that no two records do alike.
+def inner(max_steps: int, batch: int, chain: int = 0, wide: int = 1) -> Program:
+    """(param, step, tokens) -> the same a step later: tokens by param, summed over the batch, times (1, 3, 5, 7),
+    less param.
 
-    `chain` adds nodes that change nothing, so that traces get long.
+    `chain` adds nodes that change nothing, so that traces get long; `wide` repeats what is summed as often, so that
+    sums do: a product has WIDTH * wide terms, the sum of products batch * wide.
     """
     d = Draft("inner")
-    param, counter = d.port("param", (WIDTH,)), d.port("counter", (2,))
-    tokens = d.port("tokens", (max_steps * batch * RECORD,), "uint8")
-    seen = d.emit("weigh", d.emit("row", tokens, counter, shape=(batch * RECORD,), dtype="uint8"), shape=(1,))
-    moved = d.emit("add", d.emit("scale", param, d.constant(31)), seen)
-    moved = d.emit("add", moved, d.constant(*range(WIDTH)))
+    param, step = d.port("param"), d.port("step", ())
+    tokens = d.port("tokens", (max_steps, batch, RECORD), "uint8")
+    column = d.emit("cast", param, dtype="float32")
+    if wide > 1:
+        column = d.emit("expand", column, shape=(wide, WIDTH))
+    right = d.quantised(d.emit("view", column, shape=(wide * WIDTH, 1)), 0)
+    seen = d.emit("cast", d.emit("select", tokens, step, shape=(batch, RECORD)), dtype="float32")
+    if wide > 1:
+        seen = d.emit("view", seen, shape=(batch, 1, RECORD))
+        seen = d.emit("expand", seen, shape=(batch, wide, RECORD))
+        seen = d.emit("view", seen, shape=(batch, wide * RECORD))
+    left = d.quantised(seen, 1)
+    made = d.emit("product", *left, *right, shape=(batch, 1), dtype="float32", bits=(BITS,))
+    if wide > 1:
+        made = d.emit("expand", made, shape=(batch, wide))
+    drive = d.within_int32(d.emit("cast", d.reduced("sum", made), dtype="int64"))
     for _ in range(chain):
-        moved = d.emit("add", moved, d.constant(0))
-    moved = d.emit("remainder", moved, d.constant(PRIME))
-    counter = d.emit("add", counter, d.constant(1, 0), shape=(2,))
-    return d.finish(param=moved, counter=counter, tokens=tokens)
+        drive = d.emit("add", drive, d.constant(0))
+    moved = d.emit("multiply", drive, d.constant(*range(1, 2 * WIDTH, 2)), shape=(WIDTH,))
+    moved = d.emit("subtract", moved, param)
+    return d.finish(param=moved, step=d.emit("add", step, d.constant(1)), tokens=tokens)
 
 
 def epilogue(max_steps: int, batch: int) -> Program:
     """(param, momentum, working state) -> (pseudo-gradient, norm, loss)."""
     d = Draft("epilogue")
-    start, _, param = d.port("start", (WIDTH,)), d.port("momentum", (WIDTH,)), d.port("param", (WIDTH,))
-    counter = d.port("counter", (2,))
-    d.port("tokens", (max_steps * batch * RECORD,), "uint8")
+    start, _, param = d.port("start"), d.port("momentum", dtype="float32"), d.port("param")
+    step = d.port("step", ())
+    d.port("tokens", (max_steps, batch, RECORD), "uint8")
     delta = d.emit("subtract", start, param)
-    first = d.emit("remainder", d.emit("pick", delta, d.constant(0), shape=(1,)), d.constant(100), shape=(1,))
-    done = d.emit("pick", counter, d.constant(0), shape=(1,))
-    norm, loss = d.emit("size", delta, shape=(1,)), d.emit("add", first, done, shape=(1,))
-    return d.finish(delta=delta, norm=norm, loss=loss)
+    sizes = d.emit("absolute", delta)
+    loss = d.emit("add", d.reduced("amax", sizes, keepdim=1), step)
+    return d.finish(delta=delta, norm=d.reduced("sum", sizes, keepdim=1), loss=loss)
 
 
 def outer(slots: int) -> Program:
-    """(param, momentum, a contribution per slot, weights) -> next state."""
+    """(param, momentum, a contribution per slot, weights) -> next state: a step on the weighted mean."""
     d = Draft("outer")
-    param, momentum = d.port("param", (WIDTH,)), d.port("momentum", (WIDTH,))
+    param, momentum = d.port("param"), d.port("momentum", dtype="float32")
     deltas = []
     for slot in range(slots):
-        deltas.append(d.port(f"delta{slot}", (WIDTH,)))
+        deltas.append(d.port(f"delta{slot}"))
         d.port(f"norm{slot}", (1,))
         d.port(f"loss{slot}", (1,))
     weights = d.port("weights", (slots,))
-    summed = d.constant(0, 0, 0, 0)
+    parts = []
     for slot, delta in enumerate(deltas):
-        weight = d.emit("pick", weights, d.constant(slot), shape=(1,))
-        summed = d.emit("add", summed, d.emit("multiply", delta, weight))
-    mean = d.emit("quotient", summed, d.emit("total", weights, shape=(1,)))
-    speed = d.emit("add", d.emit("quotient", momentum, d.constant(2)), mean)
-    moved = d.emit("remainder", d.emit("subtract", param, speed), d.constant(PRIME))
-    return d.finish(param=moved, momentum=speed)
+        weight = d.emit("slice", weights, shape=(1,), dim=(0,), start=(slot,), step=(1,), stop=(slot + 1,))
+        parts.append(d.emit("multiply", delta, weight))
+    summed = functools.reduce(lambda left, right: d.emit("add", left, right), parts)
+    whole = d.emit("cast", d.emit("maximum", d.reduced("sum", weights), d.constant(1)), dtype="float32")
+    mean = d.emit("divide", d.emit("cast", summed, dtype="float32"), whole)
+    speed = d.emit("add", d.emit("multiply", momentum, d.constant(0.5, dtype="float32")), mean)
+    moved = d.emit("subtract", param, d.emit("cast", speed, dtype="int64"))
+    return d.finish(param=d.within_int32(moved), momentum=speed)
 
 
 PROGRAMS: dict[Digest, Program] = {}
@@ -243,7 +274,7 @@ PROGRAMS: dict[Digest, Program] = {}
 
 
 @functools.cache
-def programs(max_steps: int, batch: int, slots: int, chain: int = 0) -> Programs:
+def programs(max_steps: int, batch: int, slots: int, chain: int = 0, wide: int = 1) -> Programs:
     """Return references to the four programs for some sizes; executors know them from then on."""
 
     def known(program: Program) -> ProgramRef:
@@ -253,18 +284,14 @@ def programs(max_steps: int, batch: int, slots: int, chain: int = 0) -> Programs
 
     return Programs(
         known(prologue(max_steps, batch)),
-        known(inner(max_steps, batch, chain)),
+        known(inner(max_steps, batch, chain, wide)),
         known(epilogue(max_steps, batch)),
         known(outer(slots + 1)),  # the last slot is the ballast
     )
 
 
-class ToyExecutor:
-    """Knows the toy programs and executes their nodes; counts what it executed."""
-
-    def __init__(self) -> None:
-        """Start with a count of nothing."""
-        self.executed = 0
+class ToyLibrary:
+    """Knows the toy programs."""
 
     def program(self, digest: Digest) -> Program:
         """Return a program by its digest."""
@@ -272,26 +299,9 @@ class ToyExecutor:
             raise Unavailable("no such program")
         return PROGRAMS[digest]
 
-    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
-        """Run one operator."""
-        if arithmetic != ARITHMETIC:
-            raise Unavailable("no such arithmetic")
-        self.executed += 1
-        try:
-            data = OPERATORS[node.operator](*inputs)
-            return Tensor(node.dtype, node.shape, data)
-        except StepFailed:
-            raise StepFailed(number, "the toy fails") from None
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise Refused(f"node {number} does not take these inputs") from error
-
 
 class ToyEngine:
     """The engine that `trainer.rounds.engine` asks for; a handle is a tuple of tensors."""
-
-    def __init__(self) -> None:
-        """Use an executor of its own."""
-        self.executor = ToyExecutor()
 
     def load(self, bundle: Bundle) -> tuple[Tensor, ...]:
         """Return the tensors."""
@@ -307,20 +317,23 @@ class ToyEngine:
 
     def digests(self, handle: tuple[Tensor, ...]) -> list[Digest]:
         """Return the digest of each tensor."""
-        return [tensor_digest(tensor) for tensor in handle]
+        return [tensor_digest(each) for each in handle]
 
     def program(self, digest: Digest) -> Program:
         """Return a program."""
-        return self.executor.program(digest)
+        return ToyLibrary().program(digest)
 
     def run(
         self, digest: Digest, inputs: Sequence[Any], tap: Callable[[int, Any], None] | None = None
     ) -> tuple[Tensor, ...]:
         """Execute on the concatenated inputs; `tap` hears every node's number and result."""
         program = self.program(digest)
+        given = [tensor for part in inputs for tensor in part]
+        if len(given) != len(program.inputs):
+            raise BadEvidence(f"the program has {len(program.inputs)} inputs, not {len(given)}")
         values = [
-            vector([0] * math.prod(port.shape), tuple(port.shape)) if tensor is None else tensor
-            for port, tensor in zip(program.inputs, (t for part in inputs for t in part), strict=True)
+            Tensor(port.dtype, port.shape, bytes(size_bytes(port))) if tensor is None else tensor
+            for port, tensor in zip(program.inputs, given, strict=True)
         ]
         if [(t.dtype, t.shape) for t in values] != [(p.dtype, p.shape) for p in program.inputs]:
             raise BadEvidence("the inputs do not fit the program's ports")
@@ -333,8 +346,13 @@ class ToyEngine:
         return tuple(values[output.source] for output in program.outputs)
 
     def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
-        """Execute one node."""
-        return self.executor.execute_node(ARITHMETIC, number, node, inputs)
+        """Execute one node; raises StepFailed, and Refused for inputs that the operator does not take."""
+        try:
+            return execute(node, tuple(inputs))
+        except EndsStep as end:
+            raise StepFailed(number, str(end)) from None
+        except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
+            raise Refused(f"node {number} does not take these inputs") from error
 
     def agrees(self, digest: Digest, inputs: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> bool:
         """Return whether executing again makes the same."""
@@ -361,6 +379,16 @@ class BrokenEngine(ToyEngine):
         return Tensor(made.dtype, made.shape, bytes([made.data[0] ^ 1]) + made.data[1:])
 
 
+class EndingEngine(BrokenEngine):
+    """A machine to which one node of one program always ends the step."""
+
+    def execute(self, program: Program, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """End the step there."""
+        if (program.role, number - first_node(program)) == (self._role, self._place):
+            raise StepFailed(number, "so it says")
+        return ToyEngine.execute(self, program, number, node, inputs)
+
+
 def reference(bundle: Bundle) -> BundleRef:
     """Return a bundle's digest and the address of its bytes."""
     return BundleRef(digest_of(bundle), address_of_bytes(codec.encode(bundle)))
@@ -371,16 +399,16 @@ DATA = Bundle(
         Tensor(
             "uint8",
             (Count(RECORDS), Count(RECORD)),
-            bytes((7 * i + i // 5) % 251 for i in range(RECORDS * RECORD)),
+            bytes(1 + (7 * i + i // RECORD) % 251 for i in range(RECORDS * RECORD)),
         ),
     )
 )
-START = Bundle((vector(range(1, WIDTH + 1)), vector([0] * WIDTH)))
+START = Bundle((vector(range(1, WIDTH + 1)), tensor([0.0] * WIDTH, "float32", (WIDTH,))))
 
 
 def minimal(**changes: Any) -> Manifest:
-    """Return a manifest with short windows; `changes` name fields of its parts, or `chain` (see `inner`)."""
-    chain = changes.pop("chain", 0)
+    """Return a manifest with short windows; `changes` name fields of its parts, or `chain` and `wide` (see `inner`)."""
+    chain, wide = changes.pop("chain", 0), changes.pop("wide", 1)
     parts: dict[str, Any] = {
         "work": WorkRules(
             rounds=Count(5), max_steps=Count(12), leaf_every=Count(4), batch=Count(2), slots=Count(4),
@@ -405,7 +433,7 @@ def minimal(**changes: Any) -> Manifest:
     assert not changes, f"no such fields: {changes}"
     return Manifest(
         version=Count(PROTOCOL_VERSION), arithmetic=ARITHMETIC, title="toy", seed=ZERO,
-        programs=programs(parts["work"].max_steps, parts["work"].batch, parts["work"].slots, chain),
+        programs=programs(parts["work"].max_steps, parts["work"].batch, parts["work"].slots, chain, wide),
         units=WorkUnits(Count(5), Count(10), Count(5)),
         data=DataRef(tensor_digest(DATA.tensors[0]), ZERO, Count(RECORDS), Count(RECORD)),
         start=reference(START), golden=ZERO, **parts,

@@ -13,14 +13,16 @@ from typing import Any
 
 from simulator.cast import Actor, Verifier, Worker
 from simulator.memory import Clock, MemoryLedger
-from simulator.toy import BrokenEngine, minimal
+from simulator.toy import BrokenEngine, EndingEngine, inner, minimal
 from simulator.world import World
 from trainer.rounds.cheats import conduct_named
 from verification import codec
 from verification.adversaries import (
     Act,
     Behaviour,
+    CommitFailure,
     Equivocate,
+    FalseTotals,
     Mute,
     View,
     WrongBytes,
@@ -83,25 +85,38 @@ class Spoil(WrongBytes):
         return dataclasses.replace(work, norm=Count(work.norm + 1))
 
 
+WIDE = 20
+"""So wide is the inner step: its product has 80 terms, and two rows."""
+
+OPERATORS = [node.operator for node in inner(1, 2, wide=WIDE).nodes]
+PRODUCT, SELECT = OPERATORS.index("product"), OPERATORS.index("select")
+"""Places of nodes in it."""
+
+
 def played() -> World:
     """Return a run in which every kind of statement is said."""
     broken = Worker("broken")
     broken.engine = BrokenEngine("inner", 70)
+    adder = Worker("adder", FalseTotals())
+    adder.engine = BrokenEngine("inner", PRODUCT)
+    ender = Worker("ender", CommitFailure())
+    ender.engine = EndingEngine("inner", SELECT)
     target = Worker("w0")
     cast: list[Actor] = [
         target, Worker("w1"), Worker("w2"), Verifier("v0"), Verifier("v1"), broken,
         Worker("liar", conduct=conduct_named("skip-steps", 1)), Worker("spoiler", Spoil()),
         Worker("twice", Equivocate(Commit, 2)), Verifier("sealer", WrongSeal(), Mute(ChallengeSeal)),
-        Verifier("ask", Ask(target.address)),
+        Verifier("ask", Ask(target.address)), adder, ender,
         Worker("sleepy", Mute(Commit, Attest, Seal)), Verifier("drowsy", Mute(Verdict, Finished)),
     ]  # fmt: skip
     manifest = minimal(
         chain=70,
+        wide=WIDE,
         audit_rate=MILLION,
         rounds=6,
-        slots=8,
+        slots=10,
         max_verifiers=6,
-        min_workers=8,
+        min_workers=10,
         min_verifiers=3,
         miss_limit=9,
     )
@@ -192,6 +207,7 @@ def changes(body: Any) -> Iterator[Attack]:
     for attack, part in paths(body):
         yield attack, "BadEvidence", "", part
     yield from special(body)
+    yield from special_to_moves(body)
 
 
 def paths(part: Any) -> Iterator[tuple[str, Any]]:
@@ -228,15 +244,6 @@ def special(body: Any) -> Iterator[Attack]:
             yield "another-contribution", "BadEvidence", "does not open the verdict", new(contribution=WRONG)
         case "Link":
             yield "not-on-the-chain", "BadEvidence", "not on the sender's chain", new(link=WRONG)
-        case "Point":
-            yield "wrong-index", "BadEvidence", "outside the list", new(index=Count(64))
-            yield "another-level", "Refused", "", new(level=Count(body.level + 1))
-            yield "another-dispute", "Refused", "", new(dispute=Count(999))
-        case "Mismatch":
-            yield "wrong-index", "BadEvidence", "no such output", new(output=Count(99))
-            yield "another-digest", "BadEvidence", "", new(digest=WRONG)
-        case "Evidence":
-            yield "another-dispute", "Refused", "", new(dispute=Count(999))
         case "Demand":
             yield "of-nobody", "Refused", "nobody has promised", new(worker=Address(bytes(20)))
             yield "round-not-opened", "Refused", "", new(round=Round(99))
@@ -244,7 +251,11 @@ def special(body: Any) -> Iterator[Attack]:
             yield "wrong-index", "Refused", "no such chunk", new(demand=Count(9))
             yield "another-number-of-tensors", "BadEvidence", "", new(count=Count(body.count + 1))
             yield "no-tensors", "BadEvidence", "", new(count=Count(0))
-            yield "a-row-of-another-tensor", "BadEvidence", "", new(total=Count(7), row=(WRONG,))
+            yield "no-block", "BadEvidence", "", new(block=None)
+            yield "a-block-of-another-tensor", "BadEvidence", "", new(shape=(Count(7), *body.shape))
+            yield "no-dtype", "BadEvidence", "", new(dtype="complex")
+            for attack, part in of_block(body.block):
+                yield attack, "BadEvidence", "", new(block=part)
         case "Spoiled":
             yield "other-bytes", "BadEvidence", "not the bytes", new(data=bytes(len(body.data)))
             yield "no-bytes", "BadEvidence", "not the bytes", new(data=b"")
@@ -256,6 +267,64 @@ def special(body: Any) -> Iterator[Attack]:
             yield "two-garbage", "Malformed", "", new(first=b"", second=b"")
         case "Withdraw":
             yield "before-the-end", "Refused", "stakes unlock", body
+
+
+def special_to_moves(body: Any) -> Iterator[Attack]:
+    """Yield attacks that belong to one kind of move in a dispute."""
+    new: Callable[..., Any] = lambda **fields: dataclasses.replace(body, **fields)  # noqa: E731
+    match type(body).__name__:
+        case "Point":
+            yield "wrong-index", "BadEvidence", "outside the list", new(index=Count(64))
+            yield "another-level", "Refused", "", new(level=Count(body.level + 1))
+            yield "another-dispute", "Refused", "", new(dispute=Count(999))
+        case "Mismatch":
+            yield "wrong-index", "BadEvidence", "no such output", new(output=Count(99))
+            yield "another-digest", "BadEvidence", "", new(digest=WRONG)
+        case "Evidence":
+            yield "another-dispute", "Refused", "", new(dispute=Count(999))
+            (first, *rest), part = body.inputs, body.inputs[0]
+            (block, *others) = part.blocks
+            blocks = [(attack, (made, *others)) for attack, made in of_block(block)]
+            blocks += [("a-block-twice", (block, *part.blocks)), ("no-blocks", ())]
+            for attack, made in blocks:
+                yield attack, "BadEvidence", "", new(inputs=(dataclasses.replace(first, blocks=made), *rest))
+            other = dataclasses.replace(first, value=Count(part.value + 1000))
+            yield "an-input-of-another-node", "BadEvidence", "no input", new(inputs=(other, *rest))
+        case "ResultList":
+            yield "of-a-row-in-place-of-rows", "Refused", "no dispute waits", new(row=Count(0))
+            yield "of-another-node", "Refused", "no dispute waits", new(node=Count(body.node + 1))
+        case "Block":
+            yield "other-bytes", "guilty", "", new(data=bytes([body.data[0] ^ 1]) + body.data[1:])
+            yield "cut-short-bytes", "guilty", "", new(data=body.data[:-1])
+            yield "no-bytes", "guilty", "", new(data=b"")
+            yield "of-another-row", "Refused", "no dispute waits", new(row=Count(body.row + 1))
+        case "TotalList":
+            yield "one-total-too-many", "guilty", "", new(entries=(*body.entries, 0))
+            yield "of-another-number", "Refused", "no dispute waits", new(index=Count(body.index + 1))
+        case "RangeList":
+            yield (
+                "ranges-that-do-not-add-up",
+                "guilty",
+                "",
+                new(entries=(*body.entries[1:], body.entries[0] + 1)),
+            )
+            yield "a-range-outside-the-axis", "Refused", "no dispute waits", new(high=Count(body.high + 64))
+            yield "of-another-total", "Refused", "no dispute waits", new(total=Count(body.total + 1))
+        case "FailedAt":
+            yield "outside-the-result", "guilty", "", new(index=Count(1 << 40))
+            yield "a-total-that-it-has-not", "guilty", "", new(total=Count(9), term=Count(0))
+            yield "a-term-of-no-total", "guilty", "", new(term=Count(0))
+            yield "a-number-that-it-may-hold", "guilty", "", new(bits=Count(0))
+
+
+def of_block(block: Any) -> Iterator[tuple[str, Any]]:
+    """Yield attacks on a block that was opened."""
+    yield "a-block-of-another-row", dataclasses.replace(block, row=Count(block.row + 1))
+    yield "a-block-of-another-place", dataclasses.replace(block, block=Count(block.block + 1))
+    yield "a-block-altered", dataclasses.replace(block, data=bytes([block.data[0] ^ 1]) + block.data[1:])
+    yield "a-block-cut-short", dataclasses.replace(block, data=block.data[:-1])
+    yield "the-path-of-another-tree", dataclasses.replace(block, in_tensor=(*block.in_tensor, WRONG))
+    yield "the-path-of-another-row", dataclasses.replace(block, in_row=(*block.in_row, WRONG))
 
 
 def new_unchecked(body: Any, **fields: Any) -> Any:
@@ -350,6 +419,11 @@ def _other(body: Any) -> Any:
         "high",
         "place",
         "step",
+        "node",
+        "row",
+        "block",
+        "index",
+        "total",
     )
     for field in dataclasses.fields(body):
         value = getattr(body, field.name)

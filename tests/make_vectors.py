@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.cast import Actor, Verifier, Worker
-from simulator.toy import BrokenEngine, ToyExecutor, minimal
+from simulator.toy import BrokenEngine, ToyLibrary, minimal
 from simulator.world import World
 from tests import law_vectors
 from trainer.rounds.cheats import conduct_named
@@ -24,7 +24,7 @@ from verification.evidence.collect import convictions
 from verification.evidence.file import FORMAT, Conviction, File, pack, unpack
 from verification.manifest import Place
 from verification.signed import Signed, Statement, make_statement, open_statement, sign_statement
-from verification.statements import Answer, Body, NodeInput, NodeList, Point, Trace
+from verification.statements import Answer, Block, Body, NodeList, Point, ResultList, Trace
 from verification.units import MILLION, Count, Digest, Round
 
 FOLDER = Path(__file__).parent / "vectors" / "disputes"
@@ -52,7 +52,7 @@ def played(name: str) -> tuple[World, bytes]:
     world.run()
     lines = [line for line in world.ledger.log if line.kind == "statement"]
     effects = [effect for line in world.ledger.log for effect in line.effects]
-    found = convictions(world.state, [line.data for line in lines], effects, ToyExecutor().program)
+    found = convictions(world.state, [line.data for line in lines], effects, ToyLibrary().program)
     return world, pack(next(iter(found.values())))
 
 
@@ -151,9 +151,6 @@ def statements() -> Iterator[Vector]:
 
 def evidence() -> Iterator[Vector]:
     """Attacks on files of evidence, and the real ones beside them."""
-    wrong_input = NodeInput(unpack(played("node")[1]).inputs[0].tensor, (), Count(0), ())
-    inputs = unpack(played("data")[1]).inputs
-    (table,) = (brought for brought in inputs if brought.total)
     for name in ("output", "data", "node", "list", "contradiction"):
         yield f"right-{name}", "evidence", "guilty", played(name)[1]
     yield "list-that-does-not-fold", "evidence", "guilty", played("list")[1]
@@ -189,28 +186,14 @@ def evidence() -> Iterator[Vector]:
         "BadEvidence",
         changed("output", kind="list", mismatch=None, node=None),
     )
-    yield "input-without-path", "evidence", "BadEvidence", changed("node", inputs=(wrong_input,))
-    yield "input-missing", "evidence", "BadEvidence", changed("node", inputs=())
-    yield (
-        "row-missing",
-        "evidence",
-        "BadEvidence",
-        changed("data", inputs=(dataclasses.replace(table, rows=table.rows[1:]),)),
-    )
-    yield (
-        "rows-exchanged",
-        "evidence",
-        "BadEvidence",
-        changed("data", inputs=(dataclasses.replace(table, rows=table.rows[::-1]),)),
-    )
-    yield (
-        "more-rows-than-there-are",
-        "evidence",
-        "BadEvidence",
-        changed("data", inputs=(dataclasses.replace(table, total=Count(table.total + 1)),)),
-    )
+    yield from within_a_node()
     yield "record-left-out", "evidence", "BadEvidence", changed("data", record=None)
-    yield "another-node", "evidence", "BadEvidence", changed("node", node=Count(9))
+    yield (
+        "another-node",
+        "evidence",
+        "BadEvidence",
+        changed("node", node=Count((unpack(played("node")[1]).node or 0) + 1)),
+    )
     yield "node-list-out-of-nowhere", "evidence", "BadEvidence", _with_node_list()
     body = codec.decode(File, played("node")[1], 1 << 24).body
     yield "digest-not-renewed", "evidence", "BadEvidence", codec.encode(File(FORMAT, body, WRONG))
@@ -220,6 +203,42 @@ def evidence() -> Iterator[Vector]:
         "Malformed",
         codec.encode(File("proofswarm evidence/0", body, tagged("evidence", body))),
     )
+
+
+def within_a_node() -> Iterator[Vector]:
+    """Attacks on what a file brings below a node: blocks, paths, points and lists."""
+    inputs = unpack(played("node")[1]).inputs
+    (block, *_), path = inputs[0].blocks, inputs[0].path
+
+    def with_block(**fields: Any) -> bytes:
+        altered = dataclasses.replace(inputs[0], blocks=(dataclasses.replace(block, **fields),))
+        return changed("node", inputs=(altered, *inputs[1:]))
+
+    def without(kind: type) -> bytes:
+        held = unpack(played("node")[1]).statements
+        return changed(
+            "node", statements=tuple(s for s in held if not isinstance(open_statement(s).body, kind))
+        )
+
+    bare = dataclasses.replace(inputs[0], path=path[1:])
+    yield "input-without-path", "evidence", "BadEvidence", changed("node", inputs=(bare, *inputs[1:]))
+    yield "input-missing", "evidence", "BadEvidence", changed("node", inputs=())
+    yield "input-doubled", "evidence", "BadEvidence", changed("node", inputs=(*inputs, inputs[0]))
+    yield "block-of-another-row", "evidence", "BadEvidence", with_block(row=Count(block.row + 1))
+    yield "block-of-another-place", "evidence", "BadEvidence", with_block(block=Count(block.block + 1))
+    yield (
+        "block-altered",
+        "evidence",
+        "BadEvidence",
+        with_block(data=bytes([block.data[0] ^ 1]) + block.data[1:]),
+    )
+    yield "block-cut-short", "evidence", "BadEvidence", with_block(data=block.data[:-1])
+    yield "path-of-another-tree", "evidence", "BadEvidence", with_block(in_row=(*block.in_row, WRONG))
+    yield "points-left-out", "evidence", "BadEvidence", changed("node", points=())
+    yield "a-point-too-many", "evidence", "BadEvidence", changed("node", points=(Count(0),) * 9)
+    yield "a-point-outside", "evidence", "BadEvidence", changed("node", points=(Count(2000),))
+    yield "block-skipped", "evidence", "BadEvidence", without(Block)
+    yield "rows-skipped", "evidence", "BadEvidence", without(ResultList)
 
 
 def _with_node_list() -> bytes:

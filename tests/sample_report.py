@@ -5,19 +5,23 @@ import hashlib
 
 from verification.causes import Cause
 from verification.report.schema import (
+    SCHEMA_VERSION,
     AdversaryReport,
     AuditReport,
     ContributionReport,
     DisputeReport,
     EvaluationReport,
     InputReport,
+    JudgedReport,
     KernelsReport,
+    LineReport,
     ListReport,
     LogReport,
     MoneyReport,
     MoveReport,
     PeerReport,
     PenaltyReport,
+    ReadReport,
     Report,
     ResultReport,
     RoundReport,
@@ -48,7 +52,7 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
     history = tuple(_round(number, names, checkers, culprit) for number in range(rounds))
     peers = tuple(_peer(name, history, culprit) for name in names + checkers)
     return Report(
-        schema_version=4,
+        schema_version=SCHEMA_VERSION,
         run=digest("run"),
         manifest_digest=digest("manifest"),
         created_at_ms=1_700_000_000_000,
@@ -86,7 +90,7 @@ def _result(culprit: str, rounds: int) -> ResultReport:
     if culprit:
         sentence = f"The swarm trained {rounds} rounds, and caught {culprit} skipping steps."
         facts = (
-            "verifier-1 re-ran its round 4 and found the difference; the law executed one node and convicted it.",
+            "verifier-1 re-ran its round 4 and found the difference; the law added up two terms and convicted it.",
             "Every other audited round was reproduced bit for bit.",
         )
         return ResultReport(
@@ -170,8 +174,12 @@ def _dispute(culprit: str, checker: str) -> DisputeReport:
         ),
         (610, accuser, "named inner step 12 as the first that differs."),
         (1_020, accused, "posted the output digests of all 1,804 nodes of that step."),
-        (1_350, accuser, "named node 1,207 and opened its two inputs against digests on which both agree."),
-        (1_480, "ledger", "executed node 1,207 on these inputs: another digest than worker-3 had posted."),
+        (1_350, accuser, "named node 1,207, number 17 of it, and opened what two of its terms read."),
+        (
+            1_480,
+            "ledger",
+            "computed these terms of number 17: they add up to another total than was claimed.",
+        ),
     )
     return DisputeReport(
         number=1,
@@ -185,10 +193,10 @@ def _dispute(culprit: str, checker: str) -> DisputeReport:
         operator="product",
         place="inner step",
         verdict="guilty",
-        cause=Cause.WRONG_NODE.name,
-        reason="Same inputs, other output: the posted step repeats the digests of the step before it.",
+        cause=Cause.WRONG_RANGE.name,
+        reason="the law adds the terms up to another total than the accused claimed",
         claimed_digest=digest("claimed"),
-        computed_digest=digest("computed"),
+        computed_digest="",
         slashed=STAKE // 10,
         rewarded=STAKE // 20,
         burned=STAKE // 20,
@@ -204,18 +212,45 @@ def _dispute(culprit: str, checker: str) -> DisputeReport:
                 1_180,
                 "quantise",
                 "an earlier node, by a path in the accused's own trace",
-                "int8[512, 176]",
-                90_112,
+                "int8[512, 176], 1 of its blocks",
+                176,
             ),
             InputReport(141, "constant", "the program itself", "float32[]", 0),
         ),
+        judged=_judged(),
         accused_bytes=7_062,
         accuser_bytes=91_500,
     )
 
 
+def _judged() -> JudgedReport:
+    """Two terms of a product's number, one of which the accused had wrong."""
+    terms = [(0, 14, -3), (1, 5, 2)]
+    return JudgedReport(
+        index=17,
+        shape=(2, 16),
+        at=(1, 1),
+        dtype="float32",
+        terms="0 to 1 of 2, added up",
+        totals=(),
+        claimed="-31",
+        right="-32",
+        rule="The product of the k-th numbers of a row and of a column.",
+        given="bits = 14; n = 2",
+        lines=tuple(
+            LineReport(
+                k,
+                (ReadReport(1_180, (1, k), str(left)), ReadReport(1_181, (k, 1), str(right))),
+                f"{left} * {right}",
+                str(left * right),
+            )
+            for k, left, right in terms
+        ),
+    )
+
+
 def _penalties(culprit: str) -> tuple[PenaltyReport, ...]:
-    reason = f"inner step of round {CHEAT_ROUND}: the law computes another value than the accused claimed"
+    reason = f"inner step of round {CHEAT_ROUND}: the law adds the terms up to another total than the accused claimed"
     parts = (STAKE // 10, STAKE // 20, STAKE // 20)
     return (PenaltyReport(1_700_000_033_480, CHEAT_ROUND + 1, address(culprit), reason, "proof", *parts),)
 

@@ -12,10 +12,10 @@ from typing import IO, Any
 from p2p.blobs import BlobStore
 from p2p.identity import load
 from tests.checkout import environment
-from trainer.commands.report import make_executor
 from trainer.compute.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
+from trainer.runs.library import StoredPrograms
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
 from verification.signed import Statement, open_statement
 from verification.signing import checksum
@@ -143,11 +143,15 @@ def swarm(
             peer.stop()
 
 
+def library_of(folder: RunFolder) -> StoredPrograms:
+    """Return a run's programs."""
+    return StoredPrograms(BlobStore(folder.blobs), read_genesis(folder.ledger).manifest)
+
+
 def final_state(folder: RunFolder) -> State:
-    """Return the ledger's state, folded anew with every verdict executed again."""
+    """Return the ledger's state, folded anew with every verdict given again."""
     verify_log(folder.ledger)
-    executor = make_executor(read_genesis(folder.ledger).manifest, BlobStore(folder.blobs))
-    ledger = LocalLedger(folder.ledger, executor)
+    ledger = LocalLedger(folder.ledger, library_of(folder))
     ledger.close()
     return ledger.state
 
@@ -161,8 +165,7 @@ def final_digests(peers: Sequence[PeerProcess]) -> set[str]:
 
 def statements(folder: RunFolder) -> list[tuple[Address, Statement, bytes]]:
     """Return every statement on the ledger with its author and bytes."""
-    executor = make_executor(read_genesis(folder.ledger).manifest, BlobStore(folder.blobs))
-    ledger = LocalLedger(folder.ledger, executor)
+    ledger = LocalLedger(folder.ledger, library_of(folder))
     entries = ledger.entries()
     ledger.close()
     opened = [open_statement(entry.data) for entry in entries if entry.kind == "statement"]

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, requires
 from pathlib import Path
 from typing import Annotated
 
@@ -200,6 +200,16 @@ def main() -> None:
         _fail(_decisive(group))
     except ProofswarmError as error:
         _fail(error)
+    except ModuleNotFoundError as error:
+        _fail(_not_installed(error))
+
+
+def _not_installed(error: ModuleNotFoundError) -> BaseException:
+    """Return what a person reads for a package of the `train` extra, which checking evidence does without."""
+    name = (error.name or "").split(".")[0]
+    if f'{name}; extra == "train"' not in (requires("proofswarm") or ()):
+        return error
+    return UserError(f"this command needs {name}: pip install 'proofswarm[train]' brings it")
 
 
 def _decisive(group: BaseException) -> BaseException:

@@ -10,8 +10,8 @@ from verification.debts import LinkDebt, OpeningDebt, RevealDebt
 from verification.digest import integer, tagged
 from verification.effects import Effect
 from verification.errors import BadEvidence, Refused
-from verification.executor import Now
 from verification.judgement import is_duty, judge
+from verification.library import Now
 from verification.manifest import Place
 from verification.membership import active, get_member, mark_away, settle_debt, suspend
 from verification.rounds import get_round
@@ -135,7 +135,7 @@ def process_opening(state: State, said: Said[Opening], now: Now) -> list[Effect]
     if salted_root(state.run, body.round, body.digests, body.salts) != commit.leaves:
         raise BadEvidence("the opening does not lead to the committed root")
     values = (*body.digests, commit.contribution.digest)
-    failure = disputes.failure_in(state, values, (Place.PROLOGUE, Place.STEP), now.executor)
+    failure = disputes.failure_in(state, values, (Place.PROLOGUE, Place.STEP), now.library)
     worked.openings[sender] = body
     if failure is not None:
         worked.failures[sender] = failure

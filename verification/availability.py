@@ -1,18 +1,20 @@
 """Availability on demand: who doubts that a contribution is still served pays to see a chunk. (SPEC.md 4.13)"""
 
 from verification import merkle
+from verification.arithmetic.places import MAX_DIMENSIONS
 from verification.debts import ChunkDebt
 from verification.digest import tagged
 from verification.effects import Effect, Paid, Payment
 from verification.errors import BadEvidence, Refused
-from verification.executor import Now
+from verification.grid import Grid, open_blocks
+from verification.library import Now
 from verification.membership import get_member, settle_debt, suspend
 from verification.money import credit, pay_stake
 from verification.rounds import get_round
 from verification.signed import Said
 from verification.state import Demanded, Phase, Standing, State, Watch
 from verification.statements import Chunk, Demand
-from verification.tensors import Bundle, Tensor, bundle_of_root, digest_of_rows, row_paths, tensor_digest
+from verification.tensors import ITEM_BYTES, Bundle, bundle_of_root, tensor_digest
 from verification.units import NOTHING, Address, Amount, Count, Digest, Millis, Round
 
 
@@ -108,35 +110,38 @@ def holders(state: State, number: Round, worker: Address) -> list[Address]:
 
 
 def show_chunk(number: int, seed: Digest, bundle: Bundle) -> Chunk:
-    """Return the demanded chunk of a bundle: one row of one tensor, or a tensor that has no rows to choose from."""
+    """Return the demanded chunk of a bundle: one block of one tensor."""
     count = len(bundle.tensors)
     place = _draw(seed, b"tensor", count)
     tensor = bundle.tensors[place]
     path = merkle.path("bundle", [tensor_digest(part) for part in bundle.tensors], place)
-    if len(tensor.shape) < 2 or not tensor.data:
-        return Chunk(Count(number), Count(count), tensor, Count(0), (), path)
-    total = tensor.shape[0]
-    row = _draw(seed, b"row", total)
-    width = len(tensor.data) // total
-    one = Tensor(tensor.dtype, (Count(1), *tensor.shape[1:]), tensor.data[row * width : (row + 1) * width])
-    return Chunk(Count(number), Count(count), one, total, row_paths(tensor, [row])[0], path)
+    drawn = _block(seed, Grid(tensor.dtype, tuple(map(int, tensor.shape))))
+    block = None if drawn is None else open_blocks(tensor, [drawn])[0]
+    return Chunk(Count(number), Count(count), tensor.dtype, tensor.shape, block, path)
 
 
 def check_chunk(seed: Digest, contribution: Digest, chunk: Chunk) -> None:
     """Raise BadEvidence unless this is the chunk that `seed` draws from the contribution."""
-    if chunk.count < 1:
+    if chunk.count < 1 or chunk.dtype not in ITEM_BYTES or len(chunk.shape) > MAX_DIMENSIONS:
         raise BadEvidence("a contribution has a tensor")
-    tensor, place = chunk.tensor, _draw(seed, b"tensor", chunk.count)
-    if chunk.total:
-        row = _draw(seed, b"row", chunk.total)
-        digest = digest_of_rows(tensor, [row], chunk.total, [chunk.row])
-    elif len(tensor.shape) < 2 or not tensor.data:
-        digest = tensor_digest(tensor)
+    grid = Grid(chunk.dtype, tuple(map(int, chunk.shape)))
+    place, drawn, block = _draw(seed, b"tensor", chunk.count), _block(seed, grid), chunk.block
+    if drawn is None or block is None:
+        if drawn is not None or block is not None:
+            raise BadEvidence("a tensor opens by the block that was drawn, an empty one by none")
+        digest = grid.empty
+    elif (block.row, block.block) != drawn:
+        raise BadEvidence("a tensor opens by the block that was drawn")
     else:
-        raise BadEvidence("a tensor with rows opens by the row that was drawn")
+        digest = grid.digest_of_block(drawn, block.data, block.in_row, block.in_tensor)
     root = merkle.root_of_path("bundle", digest, place, chunk.count, chunk.path)
     if bundle_of_root(chunk.count, root) != contribution:
         raise BadEvidence("the chunk does not belong to the contribution")
+
+
+def _block(seed: Digest, grid: Grid) -> tuple[int, int] | None:
+    """Return the (row, block) that a seed draws; None of a tensor without numbers."""
+    return divmod(_draw(seed, b"block", grid.rows * grid.blocks), grid.blocks) if grid.numbers else None
 
 
 def _draw(seed: Digest, what: bytes, count: int) -> int:

@@ -12,7 +12,11 @@ from verification.statements import KINDS, Body, Chunk, Evidence, Mismatch, Poin
 from verification.units import Round
 
 LONGEST = lists_needed(1 << 53)
-"""Lists that narrow the longest interval that a Count can name to one step, or to one node."""
+"""Lists that narrow the longest interval that a Count can name to one step, to one node, to one row, and so on."""
+
+LISTS = 5 * LONGEST + 4
+"""Lists of one dispute: of states, of nodes after the trace, of rows and blocks before a block's bytes, of ranges after
+the totals of a number; and a failure's place."""
 
 
 def subject(state: State, body: Body) -> Round | None:
@@ -45,8 +49,8 @@ def most(kind: type[Body], manifest: Manifest, accounts: int) -> int:
         Once.LAPSE: 1 + lapses,
         Once.WORK: slots,
         Once.SEAL: accounts,
-        Once.LIST: 2 * accounts * (2 * LONGEST + 1),
-        Once.POINT: disputes * (2 * LONGEST + 1),
+        Once.LIST: 2 * accounts * LISTS,
+        Once.POINT: disputes * LISTS,
         Once.DISPUTE: disputes,
         Once.CONTRIBUTION: slots,
         Once.DEMAND: slots * accounts,

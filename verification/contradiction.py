@@ -4,7 +4,7 @@ from verification import membership, money
 from verification.causes import Cause, Reason
 from verification.effects import Effect
 from verification.errors import Refused
-from verification.executor import Now
+from verification.library import Now
 from verification.signed import Said, open_statement
 from verification.state import Standing, State
 from verification.statements import Contradiction

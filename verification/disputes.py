@@ -1,38 +1,55 @@
-"""Disputes: lists that fold, points, one node's inputs, one execution, a ruling. Nobody votes. (SPEC.md 6)"""
+"""Disputes: lists that fold, points, what one number reads, a ruling. Nobody votes. (SPEC.md 6)"""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from verification import narrowing, referee, rulings
+from verification import claims, narrowing, referee, rulings
 from verification.causes import Cause
+from verification.claims import Judged, Result
 from verification.effects import DisputeMoved, DisputeOpened, Effect, Move
 from verification.errors import Refused
-from verification.executor import Executor, Now, failed, failures
-from verification.game import Game
+from verification.game import Body, Game
+from verification.library import Library, Now, failures
 from verification.manifest import Manifest, Place
 from verification.membership import get_member, settle_debt
-from verification.narrowing import Tracing
 from verification.outer import mixture
-from verification.program import Program, place_of, program_head
-from verification.referee import Execution
+from verification.program import Program, first_node, place_of, program_head, values
+from verification.referee import Execution, Reader
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index
 from verification.signed import Said
 from verification.state import Dispute, Member, Ruling, State, Turn
 from verification.statements import (
     Answer,
+    Block,
     ChallengeSeal,
     Evidence,
+    FailedAt,
     Mismatch,
     NodeList,
+    OpenedInput,
     Opening,
     Point,
+    RangeList,
+    ResultList,
     Reveal,
+    TotalList,
     Trace,
 )
 from verification.tensors import Tensor
 from verification.units import Address, Digest, Millis, Round
+
+_MOVES: dict[type[Body], Move] = {
+    Answer: Move.LISTS_STATES,
+    Trace: Move.LISTS_NODES,
+    NodeList: Move.LISTS_NODES,
+    ResultList: Move.LISTS_PARTS,
+    Block: Move.SHOWS_BLOCK,
+    TotalList: Move.LISTS_TOTALS,
+    RangeList: Move.LISTS_RANGES,
+    FailedAt: Move.NAMES_FAILURE,
+}
 
 
 def open_from_audit(
@@ -65,14 +82,14 @@ def claim_at(
 
 
 def failure_in(
-    state: State, values: Sequence[Digest], places: Sequence[Place], executor: Executor
+    state: State, values: Sequence[Digest], places: Sequence[Place], library: Library
 ) -> Digest | None:
     """Return the failure of one of the places' programs in which states end, None without one. (SPEC.md 2.5)
 
     Raises BadEvidence when they go on after it.
     """
     digests = [program_of(state.manifest, place) for place in places]
-    known = [failures(digest, program_head(executor.program(digest))) for digest in digests]
+    known = [failures(digest, program_head(library.program(digest))) for digest in digests]
     return narrowing.first_failure(values, frozenset().union(*known))
 
 
@@ -112,8 +129,8 @@ def can_pay_bond(state: State, member: Member) -> bool:
     return member.stake >= (running + 1) * state.manifest.money.accuser_bond
 
 
-def process_list(state: State, said: Said[Answer | Trace | NodeList], now: Now) -> list[Effect]:
-    """Take the list that disputes with its author wait for; one that is wrong in itself convicts. (SPEC.md 6.3, 6.4)
+def process_list(state: State, said: Said[Body], now: Now) -> list[Effect]:
+    """Take the list that disputes with its author wait for; a wrong one convicts by itself. (SPEC.md 6.3, 6.4, 6.12)
 
     An honest peer is never refused here and cannot be made to sign a wrong list, so there is nothing to wait for.
     Raises Refused when no dispute waits for the list.
@@ -124,52 +141,86 @@ def process_list(state: State, said: Said[Answer | Trace | NodeList], now: Now) 
     if not waiting:
         raise Refused("no dispute waits for this list of the sender's")
     program = program_of(state.manifest, waiting[0].place)
-    listed = waiting[0].game.check(body, program, program_head(now.executor.program(program)))
-    if isinstance(listed, Cause):
-        return rulings.convict(state, waiting[0], listed)
-    state.rounds[body.round].lists[sender, slot] = listed
-    move, count = Move.LISTS_STATES if isinstance(body, Answer) else Move.LISTS_NODES, len(body.entries)
-    effects: list[Effect] = [DisputeMoved(waiting[0].number, sender, move, count, count)]
+    posted = waiting[0].game.check(body, program, program_head(now.library.program(program)))
+    if isinstance(posted, Cause):
+        return rulings.convict(state, waiting[0], posted)
+    state.rounds[body.round].lists[sender, slot] = posted
+    count = _length(body)
+    effects: list[Effect] = [DisputeMoved(waiting[0].number, sender, _MOVES[type(body)], count, count)]
     for dispute in waiting:
         effects += _reuse_list(state, dispute, now.time)
     return effects
 
 
-def process_point(state: State, said: Said[Point], now: Now) -> list[Effect]:
-    """Narrow the dispute to the first entry that the challenger disagrees with. (SPEC.md 6.3, 6.4)
+def _length(body: Body) -> int:
+    """Return what a list's move counts: entries, bytes of a block, or the number that fails."""
+    match body:
+        case Block():
+            return len(body.data)
+        case FailedAt():
+            return int(body.index)
+    return len(body.entries)
 
-    Raises Refused when the dispute waits for something else, BadEvidence for an entry that its list has not.
+
+def process_point(state: State, said: Said[Point], now: Now) -> list[Effect]:
+    """Narrow the dispute to the first entry that the challenger disagrees with. (SPEC.md 6.3, 6.4, 6.12, 6.13)
+
+    Raises Refused when the dispute waits for something else, BadEvidence for an entry that its list has not, or a node
+    that is none of the arithmetic.
     """
     sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
     if sender != dispute.challenger or body.level != dispute.level:
         raise Refused("the dispute waits for another party or list")
-    game, before = dispute.game.point(int(body.index)), dispute.game.trace
+    before, game = dispute.game, dispute.game.point(int(body.index))
+    if game.node is not None and before.node is None:
+        game = game.arrive(result_at(now.library.program(game.program), game.node))
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now.time)
     dispute.game, dispute.level = game, dispute.level + 1
-    if game.node is not None:
-        _arrive(dispute, game.node, now.executor)
-    dispute.turn = Turn.LIST if game.node is None else Turn.EVIDENCE
+    if game.node is not None and before.node is None:
+        _arrive(dispute, game.node, now.library)
     effects.append(_pointed(dispute, before))
-    if game.trace is None and game.agreed and failure_in(state, [game.agreed], [Place.STEP], now.executor):
-        return [*effects, *rulings.acquit(state, dispute, Cause.FAILED_BEFORE)]
-    return [*effects, *_reuse_list(state, dispute, now.time)]
+    return [*effects, *_go_on(state, dispute, before, now)]
 
 
-def _pointed(dispute: Dispute, before: Tracing | None) -> DisputeMoved:
-    """Return what the challenger contests now: a state, or nodes of the trace that was open `before`."""
+def _go_on(state: State, dispute: Dispute, before: Game, now: Now) -> list[Effect]:
+    """Rule where what is left shows by itself, else wait for the next list, or for evidence."""
+    game = dispute.game
+    if game.trace is None and game.agreed and failure_in(state, [game.agreed], [Place.STEP], now.library):
+        return rulings.acquit(state, dispute, Cause.FAILED_BEFORE)
+    if game.node is not None and before.node is None:
+        if (cause := game.fault()) is not None:
+            return rulings.convict(state, dispute, cause)
+        if game.claim is None:
+            return rulings.acquit(state, dispute, Cause.RIGHT_NUMBER)
+    dispute.turn = Turn.LIST if game.awaited else Turn.EVIDENCE
+    return _reuse_list(state, dispute, now.time)
+
+
+def result_at(program: Program, number: int) -> Result:
+    """Return where a node of a program makes its result."""
+    known, node = values(program), program.nodes[number - first_node(program)]
+    return referee.result_of(program_head(program), number, node, [known[source] for source in node.inputs])
+
+
+def _pointed(dispute: Dispute, before: Game) -> DisputeMoved:
+    """Return what the challenger contests now: a state, nodes of a trace, or a part of a node's result."""
     game, who = dispute.game, (dispute.number, dispute.challenger)
-    if game.trace is None or before is None:
+    if game.trace is None or before.trace is None:
         return DisputeMoved(*who, Move.CONTESTS_STATE, game.high, game.high)
+    if before.node is not None and game.claim is not None and game.result is not None:
+        is_terms = isinstance(game.claim, claims.Range)
+        what = Move.CONTESTS_TERMS if is_terms else Move.CONTESTS_NUMBERS
+        return DisputeMoved(*who, what, *claims.extent(game.claim, game.result), dispute.operator)
     first, last = game.trace.first + game.trace.low, game.trace.first + game.trace.high - 1
     return DisputeMoved(*who, Move.CONTESTS_NODES, first, last, dispute.operator)
 
 
-def _arrive(dispute: Dispute, number: int, executor: Executor) -> None:
+def _arrive(dispute: Dispute, number: int, library: Library) -> None:
     """Note at which node a dispute has arrived, and what people call it."""
     assert dispute.game.trace is not None
-    program, first = executor.program(dispute.game.trace.program), dispute.game.trace.first
+    program, first = library.program(dispute.game.trace.program), dispute.game.trace.first
     if number >= first:
         node = program.nodes[number - first]
         dispute.game = replace(dispute.game, node=number)
@@ -187,7 +238,7 @@ def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effec
     trace = dispute.game.trace
     if sender != dispute.challenger or trace is None or not trace.is_whole:
         raise Refused("the dispute waits for another party or move")
-    program = now.executor.program(trace.program)
+    program = now.library.program(trace.program)
     constants = partial(_constant, program)
     computed = referee.judge_output(
         execution_of(state, dispute), program_head(program), trace, constants, body
@@ -195,40 +246,47 @@ def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effec
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now.time)
     dispute.computed, dispute.game = computed, replace(dispute.game, claimed=trace.outputs[body.output])
-    _arrive(dispute, trace.sources[body.output], now.executor)
+    _arrive(dispute, trace.sources[body.output], now.library)
     output = int(body.output)
     moved = DisputeMoved(dispute.number, sender, Move.SHOWS_OUTPUT, output, output)
     return [*effects, moved, *rulings.convict(state, dispute, Cause.WRONG_OUTPUT)]
 
 
 def process_evidence(state: State, said: Said[Evidence], now: Now) -> list[Effect]:
-    """Check the disputed node's inputs against what is agreed, execute it, rule. (SPEC.md 6.5)
+    """Read what is left of the claim from blocks that open what is agreed, and rule. (SPEC.md 6.5)
 
-    Raises Refused when the dispute waits for something else, BadEvidence for inputs that are not the node's.
+    Raises Refused when the dispute waits for something else, BadEvidence for other blocks than the claim reads.
     """
     sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.EVIDENCE)
     if sender != dispute.challenger:
         raise Refused("the dispute waits for another party")
-    trace, number = dispute.game.trace, dispute.game.node
-    assert trace is not None
+    claim, number = dispute.game.claim, dispute.game.node
+    assert isinstance(claim, Judged)
     assert number is not None
-    program = now.executor.program(trace.program)
-    node = program.nodes[number - trace.first]
-    computed = referee.judge_node(
-        now.executor, execution_of(state, dispute), program_head(program), trace, number, node,
-        partial(_constant, program), body.inputs,
-    )  # fmt: skip
+    assert dispute.game.result is not None
+    program = now.library.program(dispute.game.program)
+    right = referee.judge(claim, dispute.game.result, reader_of(state, dispute, program, body.inputs))
     effects = settle_debt(state, get_member(state, sender), dispute.debt)
     _spend_clock(dispute, sender, now.time)
-    dispute.computed = computed
+    dispute.right = right
     moved = DisputeMoved(dispute.number, sender, Move.BRINGS_INPUTS, number, number)
-    goes_on = computed == failed(trace.program, number) and trace.failed != number
-    if computed != dispute.game.claimed:
-        return [*effects, moved, *rulings.convict(state, dispute, Cause.WRONG_NODE)]
-    if goes_on:
-        return [*effects, moved, *rulings.convict(state, dispute, Cause.TRACE_GOES_ON)]
-    return [*effects, moved, *rulings.acquit(state, dispute, Cause.RIGHT_NODE)]
+    if right == claim.claimed:
+        return [*effects, moved, *rulings.acquit(state, dispute, Cause.RIGHT_NUMBER)]
+    return [*effects, moved, *rulings.convict(state, dispute, claims.WRONG[type(claim)])]
+
+
+def reader_of(state: State, dispute: Dispute, program: Program, brought: Sequence[OpenedInput]) -> Reader:
+    """Return the numbers that evidence opens of the disputed node's inputs; raises BadEvidence."""
+    game = dispute.game
+    assert game.trace is not None
+    assert game.node is not None
+    assert game.result is not None
+    node = program.nodes[game.node - game.trace.first]
+    return Reader(
+        execution_of(state, dispute), program_head(program), game.trace, node, game.result,
+        partial(_constant, program), brought,
+    )  # fmt: skip
 
 
 def _constant(program: Program, number: int) -> Tensor:

@@ -193,7 +193,7 @@ def _verifiers(manifest: Manifest) -> Iterator[Adversary]:
         "audits made up", "cost of an audit <= fee + bond",
         cost, fee + bond, ("accuser_bond", "fee_per_step"),
     )  # fmt: skip
-    times = 1 + lists_for(manifest.work.leaf_every)
+    times = 2 + lists_for(manifest.work.leaf_every)
     yield Adversary(
         "false accusations", f"cost to answer ({times} times a round) <= half a bond",
         times * cost, bond // 2, ("accuser_bond",),

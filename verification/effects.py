@@ -89,10 +89,17 @@ class Move(Enum):
 
     LISTS_STATES = "lists so many state digests"
     LISTS_NODES = "lists so many digests of nodes"
+    LISTS_PARTS = "lists so many digests of parts of a result"
+    SHOWS_BLOCK = "shows so many bytes of a result"
+    LISTS_TOTALS = "lists so many totals of a number"
+    LISTS_RANGES = "lists so many parts of a total"
+    NAMES_FAILURE = "names the number at which a node fails"
     CONTESTS_STATE = "contests the state after a step"
     CONTESTS_NODES = "contests nodes"
+    CONTESTS_NUMBERS = "contests numbers of a result"
+    CONTESTS_TERMS = "contests terms of a number"
     SHOWS_OUTPUT = "shows that an output is not what it should be"
-    BRINGS_INPUTS = "brings the inputs of a node"
+    BRINGS_INPUTS = "brings what is read of the inputs of a node"
 
 
 @dataclass(frozen=True)

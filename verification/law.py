@@ -10,7 +10,7 @@ from typing import Any
 from verification import audits, availability, contradiction, disputes, membership, rounds, spoilage
 from verification.effects import Effect
 from verification.errors import Refused
-from verification.executor import Executor, Now
+from verification.library import Library, Now
 from verification.manifest import Manifest, cost_of_round, run_id
 from verification.signed import Said
 from verification.state import Stage, Standing, State
@@ -18,6 +18,7 @@ from verification.statements import (
     Announce,
     Answer,
     Attest,
+    Block,
     Body,
     ChallengeSeal,
     Chunk,
@@ -25,6 +26,7 @@ from verification.statements import (
     Contradiction,
     Demand,
     Evidence,
+    FailedAt,
     Finished,
     Join,
     Link,
@@ -32,9 +34,12 @@ from verification.statements import (
     NodeList,
     Opening,
     Point,
+    RangeList,
+    ResultList,
     Reveal,
     Seal,
     Spoiled,
+    TotalList,
     Trace,
     Verdict,
     Withdraw,
@@ -82,14 +87,14 @@ def head_of(state: State, number: Round) -> Digest:
     return state.rounds[number].head if number < len(state.rounds) else GENESIS_HEAD
 
 
-def apply(state: State, said: Said[Body], now: Millis, executor: Executor) -> list[Effect]:
+def apply(state: State, said: Said[Body], now: Millis, library: Library) -> list[Effect]:
     """Admit one statement and return its effects; raises Refused or BadEvidence and changes nothing otherwise."""
     _check_place(state, said)
     if now < state.now:
         raise Refused("time does not run backwards")
     if (due := next_deadline(state)) is not None and due <= now:
         raise Refused("a deadline has passed: let time pass before the statement")
-    effects = HANDLERS[type(said.body)](state, said, Now(now, executor))
+    effects = HANDLERS[type(said.body)](state, said, Now(now, library))
     state.said[said.place] = said.digest
     state.now = now
     return [*effects, *run_due(state)]
@@ -149,6 +154,11 @@ HANDLERS: dict[type[Body], Handler] = {
     Answer: disputes.process_list,
     Trace: disputes.process_list,
     NodeList: disputes.process_list,
+    ResultList: disputes.process_list,
+    Block: disputes.process_list,
+    TotalList: disputes.process_list,
+    RangeList: disputes.process_list,
+    FailedAt: disputes.process_list,
     Point: disputes.process_point,
     Mismatch: disputes.process_mismatch,
     Evidence: disputes.process_evidence,

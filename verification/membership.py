@@ -4,7 +4,7 @@ from verification.causes import Cause, Reason
 from verification.debts import Debt
 from verification.effects import Effect, MemberJoined, StandingChanged
 from verification.errors import Refused
-from verification.executor import Now
+from verification.library import Now
 from verification.manifest import least_stake
 from verification.money import pay_stake, require_funds, withdraw_stake
 from verification.signed import Said

@@ -15,6 +15,11 @@ def root(purpose: str, leaves: Sequence[bytes]) -> Digest:
     return crown(purpose, len(leaves), subtree(purpose, leaves))
 
 
+def leaf_of(purpose: str, leaf: bytes) -> Digest:
+    """Return the lowest node over a leaf."""
+    return tagged(purpose + "/leaf", leaf)
+
+
 def subtree(purpose: str, leaves: Sequence[bytes]) -> Digest:
     """Return the top over `leaves` without their number: an inner node of a larger tree that they stand in."""
     return _levels(purpose, tagged_each(purpose + "/leaf", b"", leaves))[-1][0]
@@ -71,7 +76,7 @@ def root_of_path(purpose: str, leaf: bytes, index: int, count: int, siblings: Se
     """Return the root that a path leads to; raises BadEvidence when it has the wrong length for its place."""
     if not 0 <= index < count:
         raise BadEvidence(f"index {index} is outside a tree of {count} leaves")
-    node, width, rest = _leaf(purpose, leaf), count, list(siblings)
+    node, width, rest = leaf_of(purpose, leaf), count, list(siblings)
     while width > 1:
         if index ^ 1 < width:
             if not rest:
@@ -99,10 +104,6 @@ def _levels(purpose: str, nodes: Sequence[Digest]) -> list[list[Digest]]:
         high = [_node(purpose, low[i], low[i + 1]) for i in range(0, len(low) - 1, 2)]
         levels.append(high + low[len(low) - len(low) % 2 :])
     return levels
-
-
-def _leaf(purpose: str, leaf: bytes) -> Digest:
-    return tagged(purpose + "/leaf", leaf)
 
 
 def _node(purpose: str, left: Digest, right: Digest) -> Digest:

@@ -12,7 +12,7 @@ from verification import merkle
 from verification.causes import Cause
 from verification.digest import ZERO
 from verification.errors import BadEvidence
-from verification.executor import failed
+from verification.library import failed
 from verification.program import ProgramHead
 from verification.statements import MAX_ENTRIES, Answer, NodeList, Trace
 from verification.tensors import bundle_digest
@@ -74,7 +74,7 @@ def first_failure(values: Sequence[Digest], failures: Collection[Digest]) -> Dig
     return values[start]
 
 
-def first_change(claimed: Sequence[Digest], own: Sequence[Digest]) -> int | None:
+def first_change(claimed: Sequence[object], own: Sequence[object]) -> int | None:
     """Return the index of the first value that two lists do not share; None where one begins the other."""
     pairs = enumerate(zip(claimed, own, strict=False))
     return next((index for index, (one, other) in pairs if one != other), None)

@@ -13,20 +13,21 @@ from verification.arithmetic.numbers import FLOAT, Number
 from verification.arithmetic.places import Site, Spec
 from verification.arithmetic.shapes import ANY, NUMERIC, Rule, ShapeError
 
+ARITHMETIC = "exact-14/1"
+"""Version of the semantics of all operators below; old evidence is judged by its own version."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What an operator costs and how its memory and evidence differ: `price` is in work units an element of the larger
+    """What an operator costs and how its memory differs: `price` is in work units an element of the larger
     of its inputs and its result.
 
     `is_view`: the result may share its input's memory, and costs one unit. `multiplies`: of [M, K] by [K, N], at 2MKN.
-    `takes_rows`: of its first input it reads the rows that its second names, and evidence need bring no others.
     """
 
     price: int = 1
     is_view: bool = False
     multiplies: bool = False
-    takes_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ OPERATORS: dict[str, Operator] = {
     "slice": _view(("dim", "start", "step", "stop"), shapes.cut, moves.MOVED),
     "concatenate": Operator(None, ("dim",), shapes.concatenate, moves.CONCATENATE),
     "select": Operator(2, (), shapes.select, moves.SELECT),
-    "gather": Operator(2, (), shapes.gather, moves.GATHER, takes_rows=True),
+    "gather": Operator(2, (), shapes.gather, moves.GATHER),
     "take_along": Operator(2, ("dim",), shapes.take_along, moves.TAKE_ALONG),
     "scatter_sum": Operator(2, ("rows",), shapes.scatter_sum, sums.SCATTER_SUM, price=8),
     "sum": _reduction(shapes.reduce(False, True), sums.FLOAT_SUM, 6, sums.INTEGER_SUM),

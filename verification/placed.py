@@ -89,6 +89,27 @@ class OfExecution(OfRound):
         return self.at(self.place, self.step)
 
 
+@dataclass(frozen=True)
+class OfResult(OfExecution):
+    """A body about the result of one node of an execution, by the number of its value."""
+
+    node: Count
+
+    @property
+    def facts(self) -> tuple[int | None, ...]:
+        """What tells a node's statements of this kind apart."""
+        return ()
+
+    @property
+    def slot(self) -> str:
+        return self.at_node(self.place, self.step, self.node, *self.facts)
+
+    @classmethod
+    def at_node(cls, place: Place, step: int, node: int, *facts: int | None) -> str:
+        """Return the slot of this kind about a node that such facts give."""
+        return cls.at(place, step, node, *("" if fact is None else fact for fact in facts))
+
+
 class OfRun(Placed):
     """A body that belongs to the whole run."""
 

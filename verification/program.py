@@ -304,18 +304,11 @@ def peak_bytes(program: Program) -> int:
     return peak
 
 
-def require_affordable(
-    program: Program, memory_limit: int | None, node_work_limit: int | None = None
-) -> None:
-    """Raise Refused when the program needs more memory in bytes, or one node more work units, than a peer allows."""
+def require_affordable(program: Program, memory_limit: int | None) -> None:
+    """Raise Refused when the program needs more memory in bytes than a peer allows."""
     if memory_limit is not None and (peak := peak_bytes(program)) > memory_limit:
         number = _heaviest(program)
         raise Refused(f"program needs {peak} bytes, limit {memory_limit}; its largest value is node {number}")
-    if node_work_limit is not None:
-        known, first = values(program), first_node(program)
-        for place, node in enumerate(program.nodes):
-            if (work := node_work(node, [known[source] for source in node.inputs])) > node_work_limit:
-                raise Refused(f"node {first + place} costs {work} work units, limit {node_work_limit}")
 
 
 def _heaviest(program: Program) -> int:

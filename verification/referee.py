@@ -1,4 +1,4 @@
-"""The referee: opens one node's inputs against what is agreed and executes the node. Nobody votes. (SPEC.md 6.5)
+"""The referee: opens what a claim reads against what is agreed, and judges it. Nobody votes. (SPEC.md 6.5)
 
 An input is an earlier node's result (a path in the accused's trace), a constant, or a port of the program. A port
 belongs to a bundle whose digest is agreed, or the law makes it itself: the index from the seed rule, the weights, the
@@ -9,19 +9,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from verification import merkle
-from verification.errors import BadEvidence
-from verification.executor import Executor, failed, result_of
+from verification.arithmetic.numbers import FORMATS, Number, read_number
+from verification.arithmetic.places import Site, Spec
+from verification.arithmetic.shapes import ShapeError
+from verification.claims import Judged, Result
+from verification.errors import BadEvidence, Unavailable
+from verification.grid import Grid
 from verification.layout import Home, Origin, origin_of
 from verification.manifest import Place
 from verification.narrowing import Tracing
-from verification.operators import operator_of
+from verification.operators import ARITHMETIC, made_by
 from verification.outer import weights_of
-from verification.program import Node, ProgramHead, size_bytes
-from verification.statements import Mismatch, NodeInput
-from verification.tensors import Tensor, bundle_of_root, digest_of_rows, tensor_digest
+from verification.program import Node, ProgramHead, Sized
+from verification.statements import Mismatch, OpenedInput
+from verification.tensors import Tensor, bundle_of_root, tensor_digest
 from verification.units import Digest
 
 
@@ -44,8 +46,8 @@ class Execution:
     ballast: int = 0
 
 
-Constants = Callable[[int], Tensor]
-"""Gives a program's constant by its value number."""
+Constants = Callable[[int], Tensor | Digest]
+"""Gives a program's constant by its value number: a tensor, or the digest that brought numbers must lead to."""
 
 
 def is_public(place: Place, head: ProgramHead, source: int) -> bool:
@@ -63,92 +65,120 @@ def is_public(place: Place, head: ProgramHead, source: int) -> bool:
 
 def is_brought(execution: Execution, head: ProgramHead, source: int) -> bool:
     """Return whether a value must be opened: a node's result, or a port that the law does not make itself."""
-    return source >= head.first or (source < len(head.inputs) and _made(execution, head, source) is None)
+    if source >= len(head.inputs):
+        return source >= head.first
+    port = origin_of(execution.place, head, source)
+    return port.home not in (Home.INDEX, Home.WEIGHTS) and not _is_empty(execution, port)
 
 
-def sources_to_open(execution: Execution, head: ProgramHead, node: Node) -> list[int]:
-    """Return the value numbers of a node's inputs that evidence must bring, each once, in the node's order."""
-    return [source for source in dict.fromkeys(map(int, node.inputs)) if is_brought(execution, head, source)]
+def result_of(head: ProgramHead, number: int, node: Node, inputs: Sequence[Sized]) -> Result:
+    """Return where node `number` makes its result; `inputs` are the node's, in its order.
 
-
-def check_inputs(
-    execution: Execution,
-    head: ProgramHead,
-    tracing: Tracing,
-    node: Node,
-    constants: Constants,
-    opened: Sequence[NodeInput],
-) -> list[Tensor] | None:
-    """Return the node's inputs, each checked; None when a gather's index leaves its table, so that the node fails.
-
-    Raises BadEvidence for an input that does not open what is agreed, ones missing, and ones too many.
-    """  # fmt: skip
-    wanted = sources_to_open(execution, head, node)
-    if len(wanted) != len(opened):
-        raise BadEvidence(f"the node has {len(wanted)} inputs to open, the evidence brings {len(opened)}")
-    brought = dict(zip(wanted, opened, strict=True))
-    known: dict[int, Tensor] = {}
-    for source in dict.fromkeys(map(int, node.inputs)):
-        if source in brought and brought[source].total:
-            continue
-        if source in brought:
-            known[source] = brought[source].tensor
-            _check(execution, head, tracing, source, tensor_digest(known[source]), brought[source].path)
-        else:
-            known[source] = _law_has(execution, head, constants, source)
-    if len(known) == len(dict.fromkeys(node.inputs)):
-        return [known[source] for source in node.inputs]
-    return _open_rows(execution, head, tracing, node, brought, known)
-
-
-def _open_rows(
-    execution: Execution,
-    head: ProgramHead,
-    tracing: Tracing,
-    node: Node,
-    brought: Mapping[int, NodeInput],
-    known: Mapping[int, Tensor],
-) -> list[Tensor] | None:
-    """Return (reduced table, remapped index) of a gather whose table is opened by rows."""  # fmt: skip
-    if not operator_of(node.operator).takes_rows or len(node.inputs) != 2 or node.inputs[1] not in known:
-        raise BadEvidence("only the table of a gather opens by rows")
-    table = brought[node.inputs[0]]
-    index = known[node.inputs[1]]
-    places, remapped, is_inside = selection(index, table.total)
-    digest = digest_of_rows(table.tensor, places, table.total, table.rows)
-    _check(execution, head, tracing, node.inputs[0], digest, table.path)
-    return [table.tensor, remapped] if is_inside else None
-
-
-def selection(index: Tensor, total: int) -> tuple[list[int], Tensor, bool]:
-    """Return the rows that an int64 index selects, ascending, the index into these, and whether all are in range.
-
-    Where none is in range row 0 stands for the table. (SPEC.md 6.5)
+    Raises Unavailable for an arithmetic that this version does not have, BadEvidence for an operator that is none of
+    it, or that does not take or make such.
     """
-    if index.dtype != "int64" or total < 1:
-        raise BadEvidence("a gather needs an int64 index and a table with rows")
-    chosen = np.frombuffer(index.data, dtype="<i8")
-    inside = (chosen >= 0) & (chosen < total)
-    places = np.unique(chosen[inside]) if inside.any() else np.zeros(1, dtype=np.int64)
-    remapped = np.searchsorted(places, chosen).astype("<i8")
-    return places.tolist(), Tensor("int64", index.shape, remapped.tobytes()), bool(inside.all())
+    if head.arithmetic != ARITHMETIC:
+        raise Unavailable(f"this version judges arithmetic {ARITHMETIC!r}, not {head.arithmetic!r}")
+    site = Site(dict(node.attributes), tuple(map(_spec, inputs)), _spec(node))
+    try:
+        is_known = made_by(node.operator, site) == site.result
+    except ShapeError as error:
+        raise BadEvidence(f"node {number}: {error}") from error
+    if not is_known:
+        raise BadEvidence(f"node {number} ({node.operator}) is none of the arithmetic {ARITHMETIC}")
+    return Result(site, node.operator, any(output.source == number for output in head.outputs))
 
 
-def judge_node(
-    executor: Executor,
-    execution: Execution,
-    head: ProgramHead,
-    tracing: Tracing,
-    number: int,
-    node: Node,
-    constants: Constants,
-    opened: Sequence[NodeInput],
-) -> Digest:
-    """Return the digest of the node's true result or of its failure. (SPEC.md 6.5)"""  # fmt: skip
-    inputs = check_inputs(execution, head, tracing, node, constants, opened)
-    is_output = any(output.source == number for output in head.outputs)
-    result = None if inputs is None else result_of(executor, head.arithmetic, number, node, inputs, is_output)
-    return failed(execution.program, number) if result is None else result
+def _spec(value: Sized) -> Spec:
+    return Spec(value.dtype, tuple(map(int, value.shape)))
+
+
+class Reader:
+    """The numbers of a node's inputs, from what the law has and from blocks that a challenger brought, each checked."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        head: ProgramHead,
+        tracing: Tracing,
+        node: Node,
+        result: Result,
+        constants: Constants,
+        opened: Sequence[OpenedInput],
+    ) -> None:
+        """Check what was `opened`; raises BadEvidence for what does not open what is agreed, or is brought twice."""
+        self._known: dict[int, Tensor | None] = {}
+        agreed: dict[int, Digest] = {}
+        self._blocks: dict[tuple[int, int, int], bytes] = {}
+        self._unread: set[tuple[int, int, int]] = set()
+        self._node, self._inputs = node, result.site.inputs
+        specs = dict(zip(map(int, node.inputs), self._inputs, strict=True))
+        for source in specs:
+            if not is_brought(execution, head, source):
+                held = _law_has(execution, head, constants, source)
+                if isinstance(held, bytes):
+                    agreed[source] = held
+                else:
+                    self._known[source] = held
+        if len({part.value for part in opened}) != len(opened):
+            raise BadEvidence("the evidence brings an input twice")
+        for part in opened:
+            if part.value not in specs or part.value in self._known:
+                raise BadEvidence(f"value {part.value} is no input of the node to be brought")
+            digest = self._take(part, specs[part.value])
+            if part.value not in agreed:
+                _check(execution, head, tracing, int(part.value), digest, part.path)
+            elif part.path or digest != agreed[int(part.value)]:
+                raise BadEvidence("the blocks of a constant are another's")
+            _require_whole(part, specs[part.value])
+
+    def _take(self, part: OpenedInput, spec: Spec) -> Digest:
+        digests, grid = set(), Grid(*spec)
+        if not grid.numbers:
+            raise BadEvidence(f"value {part.value} has no numbers to be brought")
+        for block in part.blocks:
+            place = int(part.value), int(block.row), int(block.block)
+            if place in self._blocks:
+                raise BadEvidence("the evidence brings a block twice")
+            self._blocks[place] = block.data
+            where = int(block.row), int(block.block)
+            digests.add(grid.digest_of_block(where, block.data, block.in_row, block.in_tensor))
+        self._unread |= {place for place in self._blocks if place[0] == part.value}
+        if len(digests) != 1:
+            raise BadEvidence("the blocks of an input do not belong to one tensor")
+        return digests.pop()
+
+    def __call__(self, place: int, index: int) -> Number:
+        """Return number `index` of the node's input at a place; raises BadEvidence when it was not brought."""
+        source, spec = int(self._node.inputs[place]), self._inputs[place]
+        if source in self._known:
+            held = self._known[source]
+            return 0 if held is None else read_number(spec.dtype, held.data, index)
+        row, block, rest = Grid(*spec).place(index)
+        data = self._blocks.get((source, row, block))
+        if data is None:
+            raise BadEvidence(f"the evidence lacks number {index} of value {source}")
+        self._unread.discard((source, row, block))
+        return read_number(spec.dtype, data, rest)
+
+    def require_all_read(self) -> None:
+        """Raise BadEvidence when more was brought than was read."""
+        if self._unread:
+            raise BadEvidence("the evidence brings what the number does not read")
+
+
+def _require_whole(part: OpenedInput, spec: Spec) -> None:
+    """Raise BadEvidence for a block of another length: two liars may agree on the digest of anything."""
+    grid, size = Grid(*spec), FORMATS[spec.dtype].size
+    if any(len(block.data) != grid.length_of(block.block) * size for block in part.blocks):
+        raise BadEvidence("a block does not have its length")
+
+
+def judge(claim: Judged, result: Result, read: Reader) -> int | None:
+    """Return what is right in place of a claim; raises BadEvidence unless it reads what was brought, all of it."""
+    right = claim.right(result, read)
+    read.require_all_read()
+    return right
 
 
 def judge_output(
@@ -160,8 +190,13 @@ def judge_output(
     source = tracing.sources[shown.output]
     if is_brought(execution, head, source):
         _check(execution, head, tracing, source, shown.digest, shown.path)
-    elif shown.path or shown.digest != tensor_digest(_law_has(execution, head, constants, source)):
-        raise BadEvidence("the output's source is not what the law has")
+    else:
+        held = _law_has(execution, head, constants, source)
+        if held is None:
+            port = head.inputs[source]
+            held = Grid(port.dtype, tuple(map(int, port.shape))).of_zeros
+        if shown.path or shown.digest != (tensor_digest(held) if isinstance(held, Tensor) else held):
+            raise BadEvidence("the output's source is not what the law has")
     if shown.digest == tracing.outputs[shown.output]:
         raise BadEvidence("the output is what its source gives")
     return shown.digest
@@ -197,21 +232,22 @@ def _bundle(execution: Execution, port: Origin) -> Digest | None:
     return execution.start if port.home is Home.START else execution.working
 
 
-def _law_has(execution: Execution, head: ProgramHead, constants: Constants, source: int) -> Tensor:
-    made = constants(source) if source >= len(head.inputs) else _made(execution, head, source)
-    assert made is not None
-    return made
+def _is_empty(execution: Execution, port: Origin) -> bool:
+    """Return whether a port belongs to a slot without a contribution, for which zeros stand."""
+    return port.home is Home.CONTRIBUTION and port.slot not in (execution.slots or {})
 
 
-def _made(execution: Execution, head: ProgramHead, source: int) -> Tensor | None:
-    """Return a port that the law makes itself; None for one that opens."""
-    port = origin_of(execution.place, head, source)
-    if port.home is Home.INDEX:
+def _law_has(
+    execution: Execution, head: ProgramHead, constants: Constants, source: int
+) -> Tensor | Digest | None:
+    """Return a value that is not brought: a constant, the index, the weights; None for an empty slot's zeros."""
+    if source >= len(head.inputs):
+        return constants(source)
+    home = origin_of(execution.place, head, source).home
+    if home is Home.INDEX:
+        assert execution.index is not None
         return execution.index
-    slots, declared = execution.slots or {}, head.inputs[source]
-    if port.home is Home.WEIGHTS:
-        weights = {slot: weight for slot, (weight, _) in slots.items()}
-        return weights_of(math.prod(declared.shape), weights, execution.ballast)
-    if port.home is Home.CONTRIBUTION and port.slot not in slots:
-        return Tensor(declared.dtype, declared.shape, bytes(size_bytes(declared)))
+    if home is Home.WEIGHTS:
+        weights = {slot: weight for slot, (weight, _) in (execution.slots or {}).items()}
+        return weights_of(math.prod(head.inputs[source].shape), weights, execution.ballast)
     return None

@@ -14,7 +14,7 @@ from verification.effects import (
     StageChanged,
 )
 from verification.errors import Refused
-from verification.executor import Now
+from verification.library import Now
 from verification.manifest import BundleRef, Manifest
 from verification.membership import active, mark_away
 from verification.outer import pending

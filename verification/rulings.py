@@ -38,7 +38,8 @@ def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
         is_right = other in siblings
         if is_right:
             other.game, other.computed = other.game.at_end_of(dispute.game), dispute.computed
-            other.operator, other.near = dispute.operator, dispute.near
+            other.operator, other.near, other.right = dispute.operator, dispute.near, dispute.right
+            other.decided = dispute.number
         ruling, why = (Ruling.GUILTY, cause) if is_right else (Ruling.VOID, Cause.ROUND_CONVICTED)
         effects += _close(state, other, ruling, why)
     if member.convictions >= state.manifest.money.excluded_after:

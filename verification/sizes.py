@@ -14,17 +14,18 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from verification import codec
-from verification.arithmetic.places import MAX_DIMENSIONS
+from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS
 from verification.errors import UserError
+from verification.grid import Grid
 from verification.layout import Home, origin_of
 from verification.manifest import Manifest, Place
+from verification.operators import OPERATORS
 from verification.program import (
     Node,
     Port,
     Program,
     ProgramHead,
     Sized,
-    elements,
     encoded_size,
     first_node,
     outputs_of,
@@ -34,19 +35,24 @@ from verification.program import (
 )
 from verification.statements import (
     MAX_ENTRIES,
-    MAX_STATEMENT,
     Answer,
     Attest,
+    Block,
     Body,
     Chunk,
     Evidence,
     Mismatch,
-    NodeInput,
     NodeList,
+    OpenedBlock,
+    OpenedInput,
     Opening,
+    RangeList,
+    ResultList,
     Reveal,
+    TotalList,
     Trace,
 )
+from verification.tensors import ITEM_BYTES
 from verification.units import Address, Count, Digest, Signature
 
 PlacedPrograms = Mapping[Place, Program]
@@ -66,6 +72,9 @@ _FIXED = {Digest: 34, Address: 22, Signature: 67, bool: 1, NoneType: 1}
 _INTEGER = 9
 _COUNTS = {"dtype": 8, "shape": MAX_DIMENSIONS, "entries": MAX_ENTRIES}
 """How long fields are in every kind."""
+
+
+_NO_BLOCKS = {"blocks": 0, "data": 0, "in_row": 0, "in_tensor": 0}
 
 
 @dataclass(frozen=True)
@@ -128,8 +137,9 @@ def largest(manifest: Manifest, programs: PlacedPrograms) -> Iterator[Largest]:
     yield _largest(Opening, *by_leaves, digests=leaves, salts=leaves)
     yield _largest(Reveal, *by_leaves, digests=leaves)
     yield _largest(Attest, f"of {work.slots} workers", "lower swarm.workers", held=work.slots)
-    for kind in (Answer, NodeList):
+    for kind in (Answer, NodeList, ResultList, TotalList, RangeList):
         yield _largest(kind, "of a dispute", "")
+    yield _largest(Block, "of a dispute", "", data=BLOCK * max(ITEM_BYTES.values()))
     for place, program in programs.items():
         outputs, mend = len(program.outputs), "take a model of fewer tensors"
         yield _largest(Trace, f"of the {place} program's {outputs} outputs", mend, outputs=outputs)
@@ -147,8 +157,6 @@ def require_sayable(manifest: Manifest, programs: PlacedPrograms) -> None:
                 f"an honest peer may owe a statement that is too large, {name} {each.cause}: up to {extent.size} bytes "
                 f"of at most {limit} in {extent.items} items of at most {codec.MAX_ITEMS - AROUND}: {each.mend}"
             )
-    for place, program in programs.items():
-        _require_executable(place, program)
 
 
 def data_size(manifest: Manifest) -> int:
@@ -203,17 +211,16 @@ def _path_in(program: Program) -> int:
 
 
 def _evidence(place: Place, program: Program) -> Largest:
-    """Return the evidence about the node whose inputs are largest. (SPEC.md 6.5)"""
+    """Return the evidence about the node whose numbers read most of its inputs. (SPEC.md 6.5)"""
     worst, found, known, head = Extent(0), 0, values(program), program_head(program)
-    alone = extent_of(NodeInput, _COUNTS | {"data": 0, "path": _path_in(program), "rows": 0, "rows*": 0})
     for number, node in enumerate(program.nodes, first_node(program)):
-        parts = (alone + _opened(known, node, source) for source in _brought(place, head, node))
-        extent = sum(parts, Extent(2 * _HEAD + _INTEGER, 4))
+        brought = [known[source] for source in _brought(place, head, node)]
+        extent = footprint_of(node.operator, brought, _path_in(program))
         if (extent.size, extent.items) > (worst.size, worst.items):
             worst, found = extent, number
     name = program.nodes[found - first_node(program)].operator if found else "none"
     cause = f"about the {place} program's node {found} ({name})"
-    return Largest(Evidence, worst, cause, "make the model's widest layer, its data or the batch smaller")
+    return Largest(Evidence, worst, cause, "take another operator: its numbers read too much")
 
 
 def _brought(place: Place, head: ProgramHead, node: Node) -> Iterator[int]:
@@ -226,38 +233,37 @@ def _brought(place: Place, head: ProgramHead, node: Node) -> Iterator[int]:
             yield source
 
 
-def _opened(known: Sequence[Sized], node: Node, source: int) -> Extent:
-    """Return what an input's data take: all, or of a gather's table the rows that the index may select, with paths."""
-    value = known[source]
-    size, total = size_bytes(value), value.shape[0] if value.shape else 0
-    if node.operator != "gather" or source != node.inputs[0] or len(value.shape) < 2 or not size:
-        return Extent(size, 1)
-    rows = min(total, max(1, elements(known[node.inputs[1]])))
-    path = Extent(_HEAD, 2) + Extent(_FIXED[Digest], 1) * _depth(total)
-    return Extent(size // total * rows, 1) + path * rows
+def footprint_of(operator: str, brought: Sequence[Sized], path: int) -> Extent:
+    """Return what evidence takes about one number, or 64 terms, whose inputs are `brought` with paths so long."""
+    known = OPERATORS.get(operator)
+    reads = None if known is None else known.definition.reads
+    terms = MAX_ENTRIES if known is not None and known.definition.totals else 1
+    alone = extent_of(OpenedInput, _COUNTS | _NO_BLOCKS | {"path": path})
+    opened = [alone + _blocks(Grid(value.dtype, tuple(map(int, value.shape))), terms) for value in brought]
+    largest = sorted(opened, key=lambda extent: extent.size, reverse=True)[:reads]
+    return sum(largest, Extent(2 * _HEAD + _INTEGER, 4))
+
+
+def _blocks(grid: Grid, most: int) -> Extent:
+    """Return what so many blocks of an input take, with their paths."""
+    if not grid.numbers:
+        return Extent(0)
+    block = extent_of(OpenedBlock, _COUNTS | _block_of(grid)) + Extent(0, 1)
+    return block * min(most, grid.rows * grid.blocks)
 
 
 def _chunk(contribution: Sequence[Sized]) -> Largest:
-    """Return the largest chunk of a contribution: a row, or a tensor without rows. (SPEC.md 4.13)"""
+    """Return the largest chunk of a contribution: a block of a tensor. (SPEC.md 4.13)"""
     path, worst = _depth(len(contribution)), Extent(0)
     for tensor in contribution:
-        rows = tensor.shape[0] if len(tensor.shape) > 1 and elements(tensor) else 1
-        counts = {"path": path, "row": _depth(rows), "data": size_bytes(tensor) // rows}
-        worst = _larger(worst, extent_of(Chunk, _COUNTS | counts))
-    return Largest(Chunk, worst, "of a contribution's longest row", "make the model's widest layer smaller")
+        counts = _block_of(Grid(tensor.dtype, tuple(map(int, tensor.shape))))
+        worst = _larger(worst, extent_of(Chunk, _COUNTS | counts | {"path": path}))
+    return Largest(Chunk, worst, "of a contribution", "take a model of fewer tensors")
 
 
-def _require_executable(place: Place, program: Program) -> None:
-    """Raise UserError for a node whose inputs and result do not go to whoever executes it for the law, in one order."""
-    known, constants = values(program), range(len(program.inputs), first_node(program))
-    for number, node in enumerate(program.nodes, first_node(program)):
-        sources = [
-            s for s in dict.fromkeys(map(int, node.inputs)) if s in constants or node.operator != "gather"
-        ]
-        reads = sum(size_bytes(known[source]) for source in sources)  # a gather's table comes by its rows
-        for what, size in (("reads", reads), ("makes", size_bytes(node))):
-            if size > MAX_STATEMENT - AROUND:
-                raise UserError(
-                    f"the {place} program's node {number} ({node.operator}) {what} {size} bytes, a verdict takes "
-                    f"{MAX_STATEMENT - AROUND}: make the model's widest layer or the batch smaller"
-                )
+def _block_of(grid: Grid) -> dict[str, int]:
+    """Return how long the fields of an opened block of a tensor are."""
+    if not grid.numbers:
+        return _NO_BLOCKS
+    data = min(grid.width, BLOCK) * ITEM_BYTES[grid.dtype]
+    return {"in_row": _depth(grid.blocks), "in_tensor": _depth(grid.rows), "data": data}

@@ -34,7 +34,6 @@ CONSTANTS = {
     "outer": ("SHARE", "CLIP_UNIT"),
     "state": ("RECENT_ROUNDS",),
     "units": ("MILLION", "MAX_AMOUNT"),
-    "staking": ("MAX_NODE_WORK",),
     "ledger.local": ("FORMAT", "APPLICATION", "BUSY_SECONDS"),
 }
 """The numbers that another implementation must share, by module of `verification`."""

@@ -12,8 +12,8 @@ from verification.content import chunks_root, content_address
 from verification.debts import OpeningDebt
 from verification.effects import Effect
 from verification.errors import BadEvidence, Malformed, Refused
-from verification.executor import Now
 from verification.layout import SUMMARY, summary_of
+from verification.library import Now
 from verification.manifest import Place
 from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
@@ -92,7 +92,7 @@ def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]
     commit = worked.commits.get(body.worker)
     if commit is None or (body.round, body.worker) in state.convicted:
         raise Refused("the worker committed to nothing in this round, or has paid for it")
-    program = now.executor.program(state.manifest.programs.epilogue.digest)
+    program = now.library.program(state.manifest.programs.epilogue.digest)
     reason = reason_for(body, fault(commit, outputs_of(program), body))
     member = state.members[body.worker]
     state.convicted.add((body.round, body.worker))

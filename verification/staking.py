@@ -4,13 +4,11 @@ The numbers of a manifest are in range already, since nothing else can be read.
 """
 
 from verification.economics import require_sound
-from verification.errors import Refused, UserError
-from verification.manifest import Manifest
-from verification.program import require_affordable
+from verification.errors import BadEvidence, Unavailable, UserError
+from verification.manifest import Manifest, Place
+from verification.program import Program, program_head, values
+from verification.referee import result_of
 from verification.sizes import PlacedPrograms, require_readable, require_sayable
-
-MAX_NODE_WORK = 1 << 40
-"""Work units of the dearest node that the law may have to execute: minutes on one core. (SPEC.md 7.2)"""
 
 
 def check_manifest(
@@ -18,20 +16,25 @@ def check_manifest(
 ) -> None:
     """Raise UserError, with the mend, for a run on which nobody should stake.
 
-    What an honest peer may have to say must fit the ledger, blobs must have at most `blob_limit` bytes, a node must not
-    be too dear to judge, and cheating must not pay unless that is accepted.
+    The law must know what every node makes, what an honest peer may have to say must fit the ledger, blobs must have at
+    most `blob_limit` bytes, and cheating must not pay unless that is accepted.
     """
+    for place, program in programs.items():
+        _require_defined(place, program)
     require_readable(manifest.data.records, manifest.data.width, programs, blob_limit)
     require_sayable(manifest, programs)
-    for place, program in programs.items():
-        try:
-            require_affordable(program, None, MAX_NODE_WORK)
-        except Refused as refusal:
-            raise UserError(
-                f"the {place} program's {refusal}: make the model's widest layer or the batch smaller"
-            ) from refusal
     try:
         if not accept_unsound:
             require_sound(manifest)
     except UserError as error:
         raise UserError(f"{error}, or accept it with --accept-unsound") from error
+
+
+def _require_defined(place: Place, program: Program) -> None:
+    """Raise UserError for a node whose numbers no definition gives: nobody could be convicted of them."""
+    head, known = program_head(program), values(program)
+    for number, node in enumerate(program.nodes, head.first):
+        try:
+            result_of(head, number, node, [known[source] for source in node.inputs])
+        except (BadEvidence, Unavailable) as error:
+            raise UserError(f"the law cannot judge the {place} program: {error}") from error

@@ -228,6 +228,8 @@ class Dispute:
     """A claim of `accused` that `challenger` contests: how it was `opened`, and where the `game` stands.
 
     `level` counts the points; `operator` and `near` say for people at what and where in the program it has arrived.
+    `right` is what the law found in place of the claim that was judged last: bits or a total, None where a step ends.
+    `decided` is the dispute whose last move convicted: this one, or another about the same claim.
     """
 
     number: int
@@ -244,6 +246,8 @@ class Dispute:
     operator: str = ""
     near: str = ""
     computed: Digest | None = None
+    right: int | None = None
+    decided: int | None = None
     ruling: Ruling | None = None
     cause: Cause | None = None
     slashed: Amount = NOTHING

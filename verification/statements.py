@@ -5,8 +5,7 @@ from typing import get_args
 
 from verification.digest import tagged
 from verification.manifest import BundleRef
-from verification.placed import OfExecution, OfRound, OfRun, Once
-from verification.tensors import Tensor
+from verification.placed import OfExecution, OfResult, OfRound, OfRun, Once
 from verification.units import Address, Amount, Count, Digest, Round
 
 MAX_STATEMENT = 1 << 28
@@ -207,6 +206,84 @@ class NodeList(OfExecution):
 
 
 @dataclass(frozen=True)
+class ResultList(OfResult):
+    """The accused lists a part of its result: nodes of the tree over its rows, or over the blocks of its row `row`.
+
+    They are the leaves low..high-1, hashed, or the tops of 64ths of them. (SPEC.md 6.12)
+    """
+
+    row: Count | None
+    low: Count
+    high: Count
+    entries: tuple[Digest, ...]
+
+    once = Once.LIST
+
+    @property
+    def facts(self) -> tuple[int | None, ...]:
+        return self.row, self.low, self.high
+
+
+@dataclass(frozen=True)
+class Block(OfResult):
+    """The accused shows a block of its result: little-endian numbers of the result's dtype, at most 1,024."""
+
+    row: Count
+    block: Count
+    data: bytes
+
+    once = Once.LIST
+
+    @property
+    def facts(self) -> tuple[int | None, ...]:
+        return self.row, self.block
+
+
+@dataclass(frozen=True)
+class TotalList(OfResult):
+    """The accused lists all totals of number `index` of its result, in the operator's order, int64. (SPEC.md 6.13)"""
+
+    index: Count
+    entries: tuple[int, ...]
+
+    once = Once.LIST
+
+    @property
+    def facts(self) -> tuple[int | None, ...]:
+        return (self.index,)
+
+
+@dataclass(frozen=True)
+class RangeList(OfResult):
+    """The accused lists what 64ths of the terms low..high-1 add to total number `total` of a number, int64."""
+
+    index: Count
+    total: Count
+    low: Count
+    high: Count
+    entries: tuple[int, ...]
+
+    once = Once.LIST
+
+    @property
+    def facts(self) -> tuple[int | None, ...]:
+        return self.index, self.total, self.low, self.high
+
+
+@dataclass(frozen=True)
+class FailedAt(OfResult):
+    """The accused says where its node fails: at a number that an output may not hold, with its `bits`; or at a number
+    that has no value, for term `term` of its total number `total`, or by itself. (SPEC.md 6.14)"""
+
+    index: Count
+    bits: Count | None
+    total: Count | None
+    term: Count | None
+
+    once = Once.LIST
+
+
+@dataclass(frozen=True)
 class Point(OfRun):
     """The challenger names the first entry it disagrees with; `level` counts the points of a dispute."""
 
@@ -242,28 +319,33 @@ class Mismatch(OfRun):
 
 
 @dataclass(frozen=True)
-class NodeInput:
-    """One input of a disputed node, opened: `path` proves its digest in the trace or in the agreed bundle.
+class OpenedBlock:
+    """A block of an input: `data` are its numbers, little-endian; the paths lead to its row and to the whole tensor."""
 
-    Of a gather's table only the rows that the index selects may be here, ascending: `total` is then the number of all
-    rows, and `rows` holds the path of each.
-    """
+    row: Count
+    block: Count
+    data: bytes
+    in_row: tuple[Digest, ...]
+    in_tensor: tuple[Digest, ...]
 
-    tensor: Tensor
+
+@dataclass(frozen=True)
+class OpenedInput:
+    """Blocks of the input with number `value`: `path` proves its digest in the trace or in the agreed bundle."""
+
+    value: Count
     path: tuple[Digest, ...]
-    total: Count
-    rows: tuple[tuple[Digest, ...], ...]
+    blocks: tuple[OpenedBlock, ...]
 
 
 @dataclass(frozen=True)
 class Evidence(OfRun):
-    """The challenger brings the disputed node's inputs: each once, in the node's order, but for what the law has."""
+    """The challenger brings the blocks of the node's inputs that the judged claim reads, but for what the law has."""
 
     dispute: Count
-    inputs: tuple[NodeInput, ...]
+    inputs: tuple[OpenedInput, ...]
 
     once = Once.DISPUTE
-    limit = MAX_STATEMENT
 
     @property
     def slot(self) -> str:
@@ -287,21 +369,19 @@ class Demand(OfRound):
 
 @dataclass(frozen=True)
 class Chunk(OfRun):
-    """A member shows a demanded chunk: a row of one of the contribution's `count` tensors, or a whole tensor.
+    """A member shows a demanded chunk: a block of one of the contribution's `count` tensors, None of an empty one.
 
-    `total` is the number of the tensor's rows, 0 for a whole one; `row` leads to the root over the rows, `path` to that
-    over the tensors.
+    `path` leads from the tensor's digest to the root over all tensors.
     """
 
     demand: Count
     count: Count
-    tensor: Tensor
-    total: Count
-    row: tuple[Digest, ...]
+    dtype: str
+    shape: tuple[Count, ...]
+    block: OpenedBlock | None
     path: tuple[Digest, ...]
 
     once = Once.DEMAND
-    limit = MAX_STATEMENT
 
     @property
     def slot(self) -> str:
@@ -353,8 +433,8 @@ class Withdraw(OfRun):
 
 Body = (
     Join | Announce | Commit | Attest | Seal | Verdict | Finished | Opening | Reveal | Link
-    | ChallengeSeal | Answer | Trace | NodeList | Point | Mismatch | Evidence | Demand | Chunk
-    | Spoiled | Contradiction | Withdraw
+    | ChallengeSeal | Answer | Trace | NodeList | ResultList | Block | TotalList | RangeList | FailedAt
+    | Point | Mismatch | Evidence | Demand | Chunk | Spoiled | Contradiction | Withdraw
 )  # fmt: skip
 
 KINDS: dict[str, type[Body]] = {kind.__name__: kind for kind in get_args(Body)}

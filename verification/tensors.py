@@ -8,6 +8,7 @@ contribution); its digest is a root over theirs. (SPEC.md 2)
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from verification import codec, merkle
 from verification.arithmetic.numbers import FORMATS
 from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS
 from verification.digest import integer, tagged
-from verification.errors import BadEvidence, Malformed
+from verification.errors import Malformed
 from verification.units import Count, Digest
 
 ITEM_BYTES = {dtype: form.size for dtype, form in FORMATS.items()}
@@ -40,6 +41,15 @@ class Tensor:
         if self.dtype == "bool" and self.data.translate(None, b"\0\1"):
             raise ValueError("a bool is a byte 0 or 1")
 
+    @cached_property
+    def leaves(self) -> list[Digest]:
+        """`row_leaves`, computed once: who narrows a dispute about a tensor asks again and again."""
+        return row_leaves(self)
+
+    def blocks(self, row: int) -> list[bytes]:
+        """`blocks_of`."""
+        return blocks_of(self, row)
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -53,14 +63,18 @@ def tensor_digest(tensor: Tensor) -> Digest:
 
     (SPEC.md 2.2)
     """
-    if not tensor.data:
-        return tagged("tensor", _head(tensor.dtype, tensor.shape))
-    return tagged("tensor", _head(tensor.dtype, tensor.shape), merkle.root("row", row_leaves(tensor)))
+    root = merkle.root("row", row_leaves(tensor)) if tensor.data else None
+    return tensor_of_root(tensor.dtype, tensor.shape, root)
+
+
+def tensor_of_root(dtype: str, shape: tuple[Count, ...], root: Digest | None) -> Digest:
+    """Return the digest of a tensor from the root over its rows; None for one without elements. (SPEC.md 2.2)"""
+    return tagged("tensor", codec.encode((dtype, shape)), *([] if root is None else [root]))
 
 
 def row_leaves(tensor: Tensor) -> list[Digest]:
     """Return the leaf of each row of a tensor that is not empty: the root over its blocks."""
-    data = _without_negative_zero(tensor)
+    data = hashed_bytes(tensor)
     rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
     width = len(data) // rows
     parts = [data[i * width : (i + 1) * width] for i in range(rows)]
@@ -70,29 +84,18 @@ def row_leaves(tensor: Tensor) -> list[Digest]:
     return [merkle.root("block", [row[i : i + block] for i in range(0, width, block)]) for row in parts]
 
 
-def digest_of_rows(
-    some: Tensor, places: Sequence[int], total: int, paths: Sequence[Sequence[Digest]]
-) -> Digest:
-    """Return the digest of a tensor of `total` rows that has the rows of `some` at `places`.
-
-    `paths` lead from each row to the root over all; raises BadEvidence when they do not lead to one. (SPEC.md 2.2)
-    """
-    if len(some.shape) < 2 or not some.data or not len(places) == some.shape[0] == len(paths) > 0:
-        raise BadEvidence("rows, their places and their paths do not go together")
-    roots = {
-        merkle.root_of_path("row", leaf, place, total, path)
-        for leaf, place, path in zip(row_leaves(some), places, paths, strict=True)
-    }
-    if len(roots) != 1:
-        raise BadEvidence("the rows do not belong to one tensor")
-    return tagged("tensor", _head(some.dtype, (Count(total), *some.shape[1:])), roots.pop())
+def blocks_of(tensor: Tensor, row: int) -> list[bytes]:
+    """Return the blocks of a row of a tensor that is not empty, as its digest sees them. (SPEC.md 2.2)"""
+    rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
+    width, block = len(tensor.data) // rows, BLOCK * ITEM_BYTES[tensor.dtype]
+    part = tensor.data[row * width : (row + 1) * width]
+    one = Tensor(tensor.dtype, (Count(len(part) // ITEM_BYTES[tensor.dtype]),), part)
+    data = hashed_bytes(one)
+    return [data[i : i + block] for i in range(0, width, block)]
 
 
-def _head(dtype: str, shape: tuple[Count, ...]) -> bytes:
-    return codec.encode((dtype, shape))
-
-
-def _without_negative_zero(tensor: Tensor) -> bytes:
+def hashed_bytes(tensor: Tensor) -> bytes:
+    """Return a tensor's bytes as its digest sees them: -0.0 as +0.0. (SPEC.md 2.2)"""
     if tensor.dtype != "float32":
         return tensor.data
     words = np.frombuffer(tensor.data, dtype="<u4")
@@ -108,11 +111,6 @@ def bundle_digest(tensor_digests: Sequence[Digest]) -> Digest:
 def bundle_of_root(count: int, root: Digest) -> Digest:
     """Return the digest of a bundle of `count` tensors from the root over their digests. (SPEC.md 2.3)"""
     return tagged("bundle", integer(count), root)
-
-
-def row_paths(tensor: Tensor, places: Sequence[int]) -> tuple[tuple[Digest, ...], ...]:
-    """Return the path of each of some rows of a tensor of two dimensions or more. (SPEC.md 2.2)"""
-    return merkle.paths("row", row_leaves(tensor), places)
 
 
 def digest_of(bundle: Bundle) -> Digest:

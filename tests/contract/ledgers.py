@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Protocol
 
 from simulator.memory import Clock, MemoryLedger, MemoryLog
-from simulator.toy import ToyExecutor
-from verification.executor import Executor
+from simulator.toy import ToyLibrary
 from verification.ledger.local import LocalLedger, create
 from verification.ledger.log import Genesis, Record, founding
 from verification.ledger.port import Ledger
+from verification.library import Library
 
-EXECUTOR = ToyExecutor()
+LIBRARY = ToyLibrary()
 EVERYTHING = 1 << 30
 """More entries than any log has."""
 
@@ -26,7 +26,7 @@ class Run(Protocol):
         """Found the run; `folder` is its own."""
         ...
 
-    def opened(self, executor: Executor = EXECUTOR) -> Ledger:
+    def opened(self, library: Library = LIBRARY) -> Ledger:
         """Return the view of one more participant, which has folded all there is."""
         ...
 
@@ -40,9 +40,9 @@ class InFile:
         self.clock, self._path = clock, folder / "ledger.sqlite"
         create(self._path, genesis, clock())
 
-    def opened(self, executor: Executor = EXECUTOR) -> Ledger:
+    def opened(self, library: Library = LIBRARY) -> Ledger:
         """Open the file once more."""
-        return LocalLedger(self._path, executor, self.clock)
+        return LocalLedger(self._path, library, self.clock)
 
 
 class InMemory:
@@ -53,9 +53,9 @@ class InMemory:
     def __init__(self, folder: Path, genesis: Genesis, clock: Clock) -> None:
         self.clock, self._log = clock, MemoryLog(founding(genesis, clock()))
 
-    def opened(self, executor: Executor = EXECUTOR) -> Ledger:
+    def opened(self, library: Library = LIBRARY) -> Ledger:
         """Fold the lists once more."""
-        return MemoryLedger(self._log, self.clock, executor)
+        return MemoryLedger(self._log, self.clock, library)
 
 
 KINDS: dict[str, type[Run]] = {"sqlite": InFile, "memory": InMemory}

@@ -4,15 +4,14 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simulator.memory import Clock
-from simulator.toy import ToyExecutor, minimal
-from tests.contract.ledgers import EXECUTOR, KINDS, Run, log_of
+from simulator.toy import ToyLibrary, minimal
+from tests.contract.ledgers import KINDS, LIBRARY, Run, log_of
 from tests.law_vectors import FOLDER
 from verification import codec, law
 from verification.digest import ZERO
@@ -20,13 +19,12 @@ from verification.errors import BadSignature, Malformed, Refused, Unavailable, V
 from verification.ledger.log import Fold, Genesis, genesis_of, next_head, verify_chain
 from verification.ledger.port import Ledger
 from verification.manifest import cost_of_round
-from verification.program import Node
+from verification.program import Program
 from verification.signed import make_statement, open_statement, sign_statement
 from verification.signing import address_of
 from verification.state import Stage, Standing
 from verification.statements import Announce, Body, Contradiction, Join, Withdraw
-from verification.tensors import Tensor
-from verification.units import Address, Amount, Count, Millis, Round
+from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 BEGAN, STALL = Millis(1_000), 60_000
 NAMES = ("a", "b", "c", "d")
@@ -117,7 +115,7 @@ def test_a_follower_that_reads_in_batches_makes_the_same_state(run: Run) -> None
     while batch := ledger.records(fold.seq, 2):
         assert len(batch) <= 2
         for record in batch:
-            fold.follow(record, EXECUTOR)
+            fold.follow(record, LIBRARY)
         batches += 1
     assert batches == 3
     assert fold.state == ledger.state
@@ -227,27 +225,27 @@ def test_whoever_opens_it_again_finds_all_of_it(run: Run) -> None:
     assert again.submit(said(again, "a", Announce(Round(0), Count(0), "/toy/elsewhere")))
 
 
-class Absent(ToyExecutor):
-    """Cannot execute now, so many times."""
+class Absent(ToyLibrary):
+    """Has no programs at hand, so many times."""
 
     def __init__(self, faults: int) -> None:
         """Count down from `faults`."""
         super().__init__()
         self.faults = faults
 
-    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
-        """Fail at first, then do as every executor does."""
+    def program(self, digest: Digest) -> Program:
+        """Fail at first, then give the program."""
         if self.faults:
             self.faults -= 1
-            raise Unavailable("the executor is not there")
-        return super().execute_node(arithmetic, number, node, inputs)
+            raise Unavailable("the program is not there")
+        return super().program(digest)
 
 
 def test_a_whole_run_has_the_same_heads_everywhere_and_waits_for_a_verdict(
     kind: type[Run], tmp_path: Path
 ) -> None:
-    """On the frozen log in which everything is said; each verdict cannot be executed at first."""
-    minimal(chain=70, slots=8)  # makes the toy programs known
+    """On the frozen log in which everything is said; each verdict lacks its program at first."""
+    minimal(chain=70, wide=20, slots=10)  # makes the toy programs known
     frozen: list[dict[str, Any]] = json.loads((FOLDER / "log.json").read_text())
     clock = Clock(Millis(frozen[0]["at"]))
     run = kind(tmp_path, codec.decode(Genesis, bytes.fromhex(frozen[0]["data"])), clock)

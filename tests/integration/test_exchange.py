@@ -178,7 +178,7 @@ async def test_a_source_that_stalls_is_dropped(tmp_path):
 
     async with town(tmp_path) as here:
         slow, honest = await here.odd_source(stall), (await here.source())[0]
-        exchange, _, store = await here.fetcher(patience=0.5)
+        exchange, _, store = await here.fetcher(patience=3.0, hedge=1000.0)
         await exchange.fetch(BLOB, [slow.address, honest.address])
         assert store.get(BLOB) == DATA
         assert here.reasons() == [(slow.identity.address, "Unavailable")]

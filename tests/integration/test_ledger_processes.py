@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.toy import ToyExecutor, minimal
+from simulator.toy import ToyLibrary, minimal
 from tests.checkout import environment
 from trainer.compute.children import python
 from verification import law, signing
@@ -59,7 +59,7 @@ def started(path: Path, name: str) -> "subprocess.Popen[str]":
 
 def joined(path: Path) -> dict[str, list[int]]:
     """Return the numbers of the accounts that each writer has in the log, in the log's order."""
-    ledger = LocalLedger(path, ToyExecutor())
+    ledger = LocalLedger(path, ToyLibrary())
     found: dict[str, list[int]] = {name: [] for name in NAMES}
     for entry in ledger.entries():
         if entry.kind == "statement":
@@ -112,7 +112,7 @@ def test_a_killed_writer_can_repeat_itself(ledger_file: Path) -> None:
 def opened(path: Path) -> str:
     """Return the one-line message with which a bad file is refused."""
     with pytest.raises(UserError) as caught:
-        LocalLedger(path, ToyExecutor())
+        LocalLedger(path, ToyLibrary())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -193,7 +193,7 @@ def test_an_entry_that_the_law_refuses_is_named_though_its_chain_is_whole(ledger
 
 
 def test_a_failure_that_is_no_refusal_closes_the_handle_and_keeps_nothing(ledger_file: Path) -> None:
-    ledger = LocalLedger(ledger_file, ToyExecutor())
+    ledger = LocalLedger(ledger_file, ToyLibrary())
     altered(
         ledger_file, "CREATE TRIGGER stop BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'disk full'); END"
     )

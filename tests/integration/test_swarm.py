@@ -24,9 +24,9 @@ from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, place
 from tests.tiny import make_run
 from trainer.commands.demand import run_demand
 from trainer.commands.ending import Cheat, checks
-from trainer.commands.report import make_executor, read_report, write_report
-from trainer.commands.verify import LazyExecutor
+from trainer.commands.report import read_report, write_report
 from trainer.folder import RunFolder
+from trainer.runs.library import StoredPrograms
 from verification import codec, law, signing
 from verification.content import chunk_digest
 from verification.digest import ZERO, tagged
@@ -137,7 +137,7 @@ def test_cheats_are_convicted_where_they_cheated_and_by_their_own_words(tmp_path
 
 def check_evidence(folder: RunFolder, kinds: set[str], accused: set[Address]) -> None:
     """Every file of evidence convicts, as `proofswarm verify` reads it; together they are about these."""
-    findings = [verify(path.read_bytes(), LazyExecutor()) for path in folder.evidence.glob("*.evidence")]
+    findings = [verify(path.read_bytes()) for path in folder.evidence.glob("*.evidence")]
     assert {finding.accused for finding in findings} == accused
     assert {finding.kind for finding in findings} >= kinds
 
@@ -254,7 +254,7 @@ class Liar:
         self.run, self.lies = genesis.run, 0
         self.post = PostOffice(self.identity, self.run, system_clock)
         self.news = Rumours(self.post, tuple, system_clock)
-        self.ledger = LocalLedger(folder.ledger, make_executor(genesis.manifest, _store(folder)))
+        self.ledger = LocalLedger(folder.ledger, StoredPrograms(_store(folder), genesis.manifest))
         self.info = BlobInfo(Count(1000), (chunk_digest(b"x" * 1000),))
         self.post.register(LIST, self._list)
         self.post.register(CHUNK, self._chunk)

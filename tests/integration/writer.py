@@ -4,7 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from simulator.toy import ToyExecutor
+from simulator.toy import ToyLibrary
 from verification import law
 from verification.digest import ZERO
 from verification.ledger.local import LocalLedger
@@ -15,7 +15,7 @@ from verification.units import Amount, Count
 
 def main(path: str, name: str, count: int) -> None:
     """Say that the ledger is open, wait for a line on stdin, then let `count` accounts join."""
-    ledger = LocalLedger(Path(path), ToyExecutor())
+    ledger = LocalLedger(Path(path), ToyLibrary())
     state = ledger.state
     print("open", flush=True)
     sys.stdin.readline()

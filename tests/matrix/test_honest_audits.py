@@ -25,7 +25,6 @@ from tests.matrix.settings import QUICK, Setting
 from trainer.compute import frames
 from trainer.compute.children import python
 from trainer.programs.executor import ProgramExecutor
-from trainer.programs.operators import ARITHMETIC
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import AdamW
 from verification import codec
@@ -40,6 +39,7 @@ from verification.honest.actions import (
     Work,
 )
 from verification.manifest import BundleRef, DataRef, Manifest, ProgramRef, Programs
+from verification.operators import ARITHMETIC
 from verification.outer import mixture
 from verification.program import encode_program, program_digest
 from verification.state import Audit, State
@@ -205,7 +205,7 @@ def audited(seed: int, rounds: int, settings: list[Setting]) -> int:
         for place, actor in enumerate(actors):
             actor.machine = machines[place % len(machines)]  # type: ignore[attr-defined]
         world = World(manifest, actors, random.Random(seed), SHUFFLED)
-        world.ledger.executor = ProgramExecutor({program_digest(encoded): encoded for encoded in programs})
+        world.ledger.library = ProgramExecutor({program_digest(encoded): encoded for encoded in programs})
         world.blobs.put(run.start)
         world.run(limit=1_000_000)
     assert len(world.state.rounds) == rounds

@@ -3,27 +3,39 @@
 `simulator.duel` with any lie, and what holds after every move.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simulator.cast import job_of
 from simulator.duel import FIRST, Claim, Party, contest, next_move, sealed_round
-from simulator.toy import DATA, START, ToyEngine, ToyExecutor, minimal, reference, vector
+from simulator.toy import DATA, START, ToyEngine, ToyLibrary, minimal, reference, vector
 from trainer.rounds import reexecution
 from trainer.rounds.training import Rounds
 from verification import law
+from verification.claims import Split
 from verification.digest import ZERO, integer, tagged
-from verification.executor import Now, failed
-from verification.honest.actions import FetchState, ListStates, Results, Say, Traced, TraceProgram
+from verification.honest.actions import (
+    FetchState,
+    ListStates,
+    Results,
+    Say,
+    SplitClaim,
+    Traced,
+    TraceProgram,
+)
 from verification.honest.moves import moves_in
+from verification.honest.within import Held
+from verification.library import Now, failed
 from verification.manifest import Place
 from verification.narrowing import lists_needed, positions
 from verification.placed import ExecutionRef
+from verification.program import elements, first_node, values
 from verification.sampling import leaf_steps
 from verification.signed import Said, make_statement
 from verification.state import Dispute, Turn, total_money
 from verification.statements import Body
-from verification.tensors import Bundle, bundle_digest
+from verification.tensors import Bundle, Tensor, bundle_digest
 from verification.units import Address, Amount, Count, Digest, Millis
 
 ACCUSED, CHALLENGER = Address(b"accused".ljust(20)), Address(b"challenger".ljust(20))
@@ -33,7 +45,10 @@ MONEY = DEPOSIT + 20_000
 
 @dataclass(frozen=True)
 class Lie:
-    """What an accused claims of one execution, and answers from: results and outputs of its nodes, or a failure."""
+    """What an accused claims of one execution, and answers from: results and outputs of its nodes, or a failure.
+
+    `made` are those of its results, by place, that are not the true ones: their tensors, so that it can go on below.
+    """
 
     place: Place
     step: int
@@ -41,6 +56,7 @@ class Lie:
     results: tuple[Digest, ...]
     outputs: tuple[Digest, ...]
     failed: int | None = None
+    made: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def claim(self) -> Digest:
@@ -73,7 +89,7 @@ class Duel:
         self.job, engine = job_of(self.state, FIRST, ACCUSED), ToyEngine()
         self.honest = Party(engine, Rounds(engine, manifest, DATA), self.job, self.start)
         self.states = self.honest.states(tuple(range(steps + 1)))
-        self.executor = ToyExecutor()
+        self.library = ToyLibrary()
         self.moves = 0
 
     @property
@@ -101,11 +117,11 @@ class Duel:
             ]
             return tuple(states), own
 
-        contest(self.state, side(lie), side(seen), self.executor)
+        contest(self.state, side(lie), side(seen), self.library)
 
     def say(self, sender: Address, body: Body) -> None:
         """Make a move and check what holds after every one."""
-        law.HANDLERS[type(body)](self.state, said(sender, body), Now(Millis(1), self.executor))
+        law.HANDLERS[type(body)](self.state, said(sender, body), Now(Millis(1), self.library))
         self.moves += 1
         self.check()
 
@@ -117,22 +133,26 @@ class Duel:
         # What is disputed only shrinks, so the game ends: a list and a point for each level, and one last move.
         assert 0 <= dispute.game.low <= dispute.game.high <= self.job.steps
         assert self.moves <= self.bound
-        # The law executes one node and no more, however long the round was.
-        assert self.executor.executed <= 1
         # A ruling closes the dispute.
         assert (dispute.ruling is None) == (dispute.turn is not Turn.CLOSED)
 
     @property
     def bound(self) -> int:
         """Return how many moves a dispute takes at most. (SPEC.md 6.10)"""
-        programs = vars(self.state.manifest.programs).values()
-        nodes = max(len(self.executor.program(ref.digest).nodes) for ref in programs)
-        return 2 * lists_needed(self.job.steps) + 2 * max(1, lists_needed(nodes)) + 1
+        programs = [self.library.program(ref.digest) for ref in self.state.manifest.programs.all()]
+        nodes = max(len(program.nodes) for program in programs)
+        longest = max(elements(value) for program in programs for value in values(program))
+        # Rows, blocks, a block's bytes, totals, and ranges of the terms.
+        within = 3 * lists_needed(longest) + 2
+        return 2 * (lists_needed(self.job.steps) + max(1, lists_needed(nodes)) + within) + 1
 
     def accused_says(self, lie: Lie) -> Body:
         """Return the list that the dispute waits for, made from a lie (or the truth)."""
         results, dispute = Results(), self.dispute
         results.done[FetchState(FIRST)] = True
+        if isinstance(dispute.game.claim, Split) and dispute.game.node is not None:
+            action = SplitClaim(dispute.execution, dispute.game.node, dispute.game.claim)
+            results.done[action] = self.held(lie, dispute.game.node).split(dispute.game.claim)
         if dispute.game.trace is None and dispute.game.high - dispute.game.low > 1:
             steps = positions(dispute.game.low, dispute.game.high)
             own = tuple(lie.state(step, self.states[step]) for step in steps)
@@ -144,6 +164,13 @@ class Duel:
         (action,) = moves_in(self.state, dispute, results)
         assert isinstance(action, Say)
         return action.body
+
+    def held(self, lie: Lie, number: int) -> Held:
+        """Return what an accused holds of a node: the true one, or what it made of it."""
+        execution = self.honest.execution(lie.place, lie.step)
+        held = reexecution.hold(self.honest.engine, execution, number).held
+        altered = lie.made.get(number - first_node(self.library.program(lie.program)))
+        return held if altered is None else replace(held, made=altered)
 
     def challenger_says(self, seen: Lie | None = None) -> Body:
         """Return what an honest challenger says next, computing what it needs; one that saw `seen` believes that."""

@@ -18,13 +18,17 @@ from trainer.exact import cores
 from trainer.programs.conversion import from_torch
 from verification.arithmetic import constants, numbers
 from verification.arithmetic.definition import Definition, Read, Totals, finish, range_total, totals_of
-from verification.arithmetic.footprint import LAST_TERMS, Block, block_of, most_bytes, noting, rows_of
+from verification.arithmetic.footprint import Block, block_of, noting, rows_of
 from verification.arithmetic.numbers import EndsStep
-from verification.arithmetic.places import BLOCK, Site, Spec
+from verification.arithmetic.places import BLOCK, Site
+from verification.codec import MAX_MESSAGE
 from verification.operators import OPERATORS, definition_of
+from verification.program import Port
+from verification.sizes import AROUND, footprint_of
+from verification.statements import MAX_ENTRIES
+from verification.units import Count
 
 SMALL = 24
-PRODUCTS = exact.Products()
 DTYPES = st.sampled_from(sorted(numbers.FORMATS))
 RANDOMS = st.randoms(use_true_random=False)
 FAST = settings(max_examples=80, deadline=None, derandomize=True)
@@ -52,7 +56,7 @@ def test_every_backend_of_products_makes_what_the_definition_says(random: Random
     case = arithmetic.drawn("product", random, SMALL)
     (bits,) = dict(case.node.attributes)["bits"]
     left, left_exponents, right, right_exponents = case.inputs
-    for name in PRODUCTS.serving(bits, left.shape[-1]):
+    for name in arithmetic.PRODUCTS.serving(bits, left.shape[-1]):
         made = exact.product(left, left_exponents, right, right_exponents, bits, name)
         arithmetic.compare(case, made)
 
@@ -147,11 +151,6 @@ class Shown:
         row, block, rest = block_of(spec.shape, index)
         return numbers.read_number(spec.dtype, self._data[Block(place, row, block)], rest)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all blocks."""
-        return sum(map(len, self._data.values()))
-
 
 @FAST
 @given(random=RANDOMS, size=st.sampled_from([SMALL, 5000]))
@@ -165,13 +164,12 @@ def test_a_number_is_made_from_the_blocks_of_its_footprint_alone(random: Random,
     totals: Totals = ()
     for total in definition.totals:
         count = total.count(site)
-        low = random.randint(0, max(0, count - LAST_TERMS))
+        low = random.randint(0, max(0, count - MAX_ENTRIES))
         terms: dict[Block, None] = {}
-        wanted = (site, index, noting(site, read, terms), totals, low, min(count, low + LAST_TERMS))
+        wanted = (site, index, noting(site, read, terms), totals, low, min(count, low + MAX_ENTRIES))
         part = range_total(total, *wanted)
         shown = Shown(case, terms)
         assert range_total(total, *wanted[:2], shown, *wanted[3:]) == part
-        assert shown.size <= most_bytes(definition, site)
         whole = range_total(total, site, index, read, totals, 0, count)
         if whole is None:
             return
@@ -180,6 +178,32 @@ def test_a_number_is_made_from_the_blocks_of_its_footprint_alone(random: Random,
     found = value_of(definition, site, index, noting(site, read, blocks), totals)
     assert value_of(definition, site, index, Shown(case, blocks), totals) == found
     assert len(blocks) <= len(site.inputs)
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS))
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(random=RANDOMS)
+def test_any_bits_and_any_totals_have_a_result_or_end_the_step(operator: str, random: Random) -> None:
+    """Liars may agree on integers beyond their bits and on totals that are none: the law has an answer to all."""
+    site = arithmetic.drawn(operator, random, SMALL).site
+    if not math.prod(site.result.shape):
+        return
+    definition, index = definition_of(operator, site), random.randrange(math.prod(site.result.shape))
+
+    def read(place: int, index: int) -> numbers.Number:
+        dtype = site.inputs[place].dtype
+        return numbers.of_bits(dtype, random.getrandbits(8 * numbers.FORMATS[dtype].size))
+
+    totals: Totals = ()
+    for total in definition.totals:
+        part = range_total(total, site, index, read, totals, 0, min(total.count(site), 9))
+        assert part is None or -(1 << 63) <= part < 1 << 63
+        totals = (
+            *totals,
+            random.choice([-(1 << 63), -149, 0, 129, 1025, (1 << 63) - 1, random.randint(-150, 130)]),
+        )
+    bits = value_of(definition, site, index, read, totals)
+    assert bits is None or 0 <= bits < 1 << 8 * numbers.FORMATS[site.result.dtype].size
 
 
 def value_of(definition: Definition, site: Site, index: int, read: Read, totals: Totals) -> int | None:
@@ -192,19 +216,19 @@ def value_of(definition: Definition, site: Site, index: int, read: Read, totals:
 
 def test_no_footprint_has_more_than_a_mebibyte() -> None:
     """Of the longest axes and the widest rows that a program may have."""
-    longest = (1 << 20, 1 << 20)
+    longest = (Count(1 << 20), Count(1 << 20))
     dtypes = {"mean": ("float32",), "row_exponent": ("float32",), "scatter_sum": ("int64", "float32")}
     dtypes["product"] = ("int16",) * 4
     sizes = {}
     for name, operator in OPERATORS.items():
-        inputs = dtypes.get(name, ("int64",) * (operator.arity or 1000))
-        site = Site({}, tuple(Spec(dtype, longest) for dtype in inputs), Spec("int64", longest))
-        sizes[name] = most_bytes(operator.definition, site)
+        inputs = [
+            Port("", dtype, longest) for dtype in dtypes.get(name, ("int64",) * (operator.arity or 1000))
+        ]
+        sizes[name] = footprint_of(name, inputs, path=40).size
     assert max(sizes, key=lambda name: sizes[name]) == "scatter_sum"
-    assert sizes["scatter_sum"] == 64 * (1024 * 8 + 30 * 32 + 1024 * 4 + 30 * 32) <= 1 << 20
-    assert sizes["product"] == 2 * 64 * (1024 * 2 + 30 * 32)
-    assert sizes["add"] == 2 * (1024 * 8 + 30 * 32)
-    assert sizes["concatenate"] == 1024 * 8 + 30 * 32
+    assert 64 * (1024 * 8 + 30 * 32 + 1024 * 4 + 30 * 32) < sizes["scatter_sum"] <= MAX_MESSAGE - AROUND
+    assert 2 * 64 * (1024 * 2 + 30 * 32) < sizes["product"] < 420_000
+    assert sizes["concatenate"] < sizes["add"] < 22_000
 
 
 def nearest_single(exact_value: Fraction) -> float:

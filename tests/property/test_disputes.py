@@ -9,19 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.duel import FIRST
-from simulator.toy import PRIME
+from simulator.toy import FATAL
 from tests.property.duel import ACCUSED, CHALLENGER, Duel, Lie, said
 from verification import audits
 from verification.audits import salted_root
 from verification.causes import Cause
+from verification.claims import Value
 from verification.digest import ZERO, tagged
 from verification.errors import BadEvidence, Violation
-from verification.executor import Now, failed
+from verification.library import Now, failed
 from verification.manifest import BundleRef, Place
 from verification.narrowing import entries_of, first_difference, lists_needed
-from verification.program import first_node
+from verification.program import first_node, size_bytes
 from verification.state import Ruling, Turn
 from verification.statements import Answer, Commit, Evidence, Mismatch, NodeList, Opening, Point, Trace
+from verification.tensors import ITEM_BYTES, Tensor, tensor_digest
 from verification.units import Count, Digest, Millis
 
 WRONG = tagged("wrong")
@@ -34,21 +36,33 @@ def wrong(number: int) -> Digest:
     return tagged("wrong", bytes([number % 251]))
 
 
+def altered_tensor(tensor: Tensor, place: int) -> Tensor:
+    """Return a tensor with another number, which its dtype can hold."""
+    size = ITEM_BYTES[tensor.dtype]
+    data = bytearray(tensor.data)
+    data[place % (len(data) // size) * size] ^= 1
+    return Tensor(tensor.dtype, tensor.shape, bytes(data))
+
+
 def with_results(duel: Duel, truth: Lie, altered: set[int]) -> Lie:
-    """Return a lie whose results differ at some nodes, and its outputs where these nodes are outputs.
+    """Return a lie that has another number in some nodes, and in its outputs where these nodes are outputs.
 
     Where none is, the first output is false: a lie that nobody could see is none.
     """
-    program = duel.executor.program(truth.program)
-    results = [wrong(place) if place in altered else value for place, value in enumerate(truth.results)]
+    program = duel.library.program(truth.program)
     first = first_node(program)
+    true = {place: duel.held(truth, first + place).made for place in altered}
+    made = {place: altered_tensor(tensor, 3 * place) for place, tensor in true.items() if tensor is not None}
+    results = [
+        tensor_digest(made[place]) if place in made else value for place, value in enumerate(truth.results)
+    ]
     outputs = [
         results[output.source - first] if output.source >= first else value
         for output, value in zip(program.outputs, truth.outputs, strict=True)
     ]
     if tuple(outputs) == truth.outputs:
         outputs[0] = WRONG
-    return dataclasses.replace(truth, results=tuple(results), outputs=tuple(outputs))
+    return dataclasses.replace(truth, results=tuple(results), outputs=tuple(outputs), made=made)
 
 
 @given(places, st.sampled_from([(1, 60), (2, 200), (3, 0), (70, 0)]), st.data())
@@ -70,13 +84,15 @@ def test_any_lie_is_convicted_at_its_first_wrong_node(
     dispute = duel.play(lie)
     assert (dispute.ruling, dispute.place) == (Ruling.GUILTY, place)
     assert place is not Place.STEP or dispute.game.high == step
-    assert dispute.computed is not None
-    assert dispute.computed != dispute.game.claimed
-    first = first_node(duel.executor.program(truth.program))
+    first = first_node(duel.library.program(truth.program))
     if altered:
+        claim = dispute.game.claim
         assert dispute.game.node == first + min(altered)
-        assert dispute.computed == truth.results[min(altered)]
-    assert duel.executor.executed == bool(altered)
+        assert isinstance(claim, Value)
+        assert claim.index == 3 * min(altered) % dispute.game.result.grid.numbers
+        assert dispute.right != claim.claimed
+    else:
+        assert dispute.computed not in (None, dispute.game.claimed)
 
 
 @given(places, st.integers(0, 90), st.booleans(), st.sampled_from([0, 90]), st.data())
@@ -89,34 +105,44 @@ def test_a_failure_that_is_none_is_convicted(
     step = data.draw(st.integers(1, 3)) if place is Place.STEP else 0
     truth = duel.truth(place, step)
     at = number % len(truth.results)
-    node = first_node(duel.executor.program(truth.program)) + at
+    node = first_node(duel.library.program(truth.program)) + at
     last = failed(truth.program, node) if is_shown else truth.results[at]
     lie = dataclasses.replace(truth, results=(*truth.results[:at], last), failed=node)
     duel.open(lie)
     dispute = duel.play(lie)
-    assert (dispute.ruling, dispute.game.node, dispute.computed) == (Ruling.GUILTY, node, truth.results[at])
+    assert (dispute.ruling, dispute.game.node) == (Ruling.GUILTY, node)
+    if is_shown:
+        assert dispute.cause in (Cause.FAILS_NOT, Cause.FAILS_NOWHERE)
+    else:
+        assert (dispute.cause, dispute.computed) == (Cause.WRONG_OUTPUT, truth.results[at])
 
 
 @given(st.sampled_from([0, 80]), st.sampled_from(["garbage", "failure"]), st.booleans())
 @settings(max_examples=12, deadline=None)
 def test_a_failure_that_is_hidden_is_convicted(chain: int, leaf: str, is_first: bool) -> None:
     """The true execution fails; the cheat goes on, with garbage in its place or even with the failure's own digest."""
-    duel = Duel(2, chain, first=PRIME)
+    duel = Duel(2, chain, first=FATAL)
     truth = duel.truth(Place.STEP, 1)
     assert truth.failed is not None
     assert duel.honest.claim()[1] == truth.claim
-    program = duel.executor.program(truth.program)
+    program = duel.library.program(truth.program)
     results = [wrong(i) for i in range(len(program.nodes))]
     results[: len(truth.results)] = truth.results
+    at, made = truth.failed - first_node(program), dict[int, Tensor]()
     if leaf == "garbage":
-        results[truth.failed - first_node(program)] = WRONG
+        node = program.nodes[at]
+        made[at] = Tensor(node.dtype, node.shape, bytes(size_bytes(node)))
+        results[at] = tensor_digest(made[at])
     outputs = (results[-2], results[-1], wrong(9))
-    lie = dataclasses.replace(truth, results=tuple(results), outputs=outputs, failed=None)
+    lie = dataclasses.replace(truth, results=tuple(results), outputs=outputs, failed=None, made=made)
     duel.open(lie)
     dispute = duel.play(lie)
     assert (dispute.ruling, dispute.game.node) == (Ruling.GUILTY, truth.failed)
-    assert dispute.computed == truth.claim
-    assert (dispute.cause is Cause.TRACE_GOES_ON) == (leaf == "failure")
+    if leaf == "failure":
+        assert dispute.cause is Cause.TRACE_GOES_ON
+    else:
+        assert dispute.cause in (Cause.WRONG_NUMBER, Cause.WRONG_RANGE)
+        assert dispute.right is None
 
 
 def after_the_failure(step: int) -> Lie:
@@ -127,7 +153,7 @@ def after_the_failure(step: int) -> Lie:
 @pytest.mark.parametrize("step", [2, 3])
 def test_an_opening_that_goes_on_after_a_failure_is_refused(step: int) -> None:
     """The next step has no inputs to show, so nobody could prove anything about it: it must not become a claim."""
-    duel = Duel(3, first=PRIME, leaf_every=1)
+    duel = Duel(3, first=FATAL, leaf_every=1)
     with pytest.raises(BadEvidence, match="follows a state that stands for a failure"):
         duel.open(after_the_failure(step))
     assert not duel.state.disputes
@@ -135,7 +161,7 @@ def test_an_opening_that_goes_on_after_a_failure_is_refused(step: int) -> None:
 
 @pytest.mark.parametrize("is_honest", [True, False])
 def test_the_law_takes_an_opening_only_if_a_failure_stays(is_honest: bool) -> None:
-    duel = Duel(3, first=PRIME, leaf_every=1)
+    duel = Duel(3, first=FATAL, leaf_every=1)
     failing = duel.states[1]
     digests = (duel.states[0], failing, failing if is_honest else WRONG, failing)
     salts = (WRONG,) * 4
@@ -146,35 +172,35 @@ def test_the_law_takes_an_opening_only_if_a_failure_stays(is_honest: bool) -> No
     worked.asked.add(ACCUSED)
     opening = Opening(FIRST, digests, salts)
     if is_honest:
-        audits.process_opening(state, said(ACCUSED, opening), Now(Millis(1), duel.executor))
+        audits.process_opening(state, said(ACCUSED, opening), Now(Millis(1), duel.library))
         assert (worked.openings, worked.failures) == ({ACCUSED: opening}, {ACCUSED: failing})
     else:
         with pytest.raises(BadEvidence, match="follows a state that stands for a failure"):
-            audits.process_opening(state, said(ACCUSED, opening), Now(Millis(1), duel.executor))
+            audits.process_opening(state, said(ACCUSED, opening), Now(Millis(1), duel.library))
         assert (worked.openings, worked.failures) == ({}, {})
 
 
 def test_a_list_that_goes_on_after_a_failure_convicts_its_author() -> None:
     """The same between two leaves, where only a list shows it."""
-    duel = Duel(3, first=PRIME)
+    duel = Duel(3, first=FATAL)
     lie = after_the_failure(2)
     duel.open(lie)
     assert (duel.dispute.game.low, duel.dispute.game.high) == (0, 3)
     dispute = duel.play(lie)
-    assert (dispute.ruling, duel.executor.executed) == (Ruling.GUILTY, 0)
+    assert dispute.ruling is Ruling.GUILTY
     assert dispute.cause is Cause.STATES_GO_ON
 
 
 @pytest.mark.parametrize("leaf_every", [1, 3])
 def test_who_accuses_what_follows_a_failure_loses(leaf_every: int) -> None:
     """The accused could not trace a step from a failure either; the law needs no list to see that it is right."""
-    duel = Duel(3, first=PRIME, leaf_every=leaf_every)
+    duel = Duel(3, first=FATAL, leaf_every=leaf_every)
     truth = duel.truth(Place.STEP, 1)
     duel.open(truth, after_the_failure(2))
     if leaf_every == 3:
         duel.say(ACCUSED, duel.accused_says(truth))
         duel.say(CHALLENGER, Point(Count(0), Count(0), Count(1)))
-    assert (duel.dispute.ruling, duel.executor.executed) == (Ruling.INNOCENT, 0)
+    assert duel.dispute.ruling is Ruling.INNOCENT
     assert duel.state.members[ACCUSED].stake == 10_000
     assert duel.state.members[CHALLENGER].stake == 9_000
     assert (0, ACCUSED) in duel.state.redraws
@@ -211,20 +237,23 @@ def _damaged(body: Any, draw: Callable[..., Any]) -> Any:
         case Evidence() if body.inputs:
             place = draw(st.integers(0, len(body.inputs) - 1))
             old = body.inputs[place]
-            data = bytearray(old.tensor.data)
+            block, *rest = old.blocks
+            data = bytearray(block.data)
             data[draw(st.integers(0, len(data) - 1))] ^= 1
             changed = draw(
                 st.sampled_from(
                     [
-                        dataclasses.replace(old, tensor=dataclasses.replace(old.tensor, data=bytes(data))),
-                        dataclasses.replace(old, path=(*old.path, WRONG)),
-                        dataclasses.replace(old, total=Count(old.total + 1)),
-                        dataclasses.replace(old, rows=old.rows[1:] if old.rows else ((WRONG,),)),
+                        {"blocks": (dataclasses.replace(block, data=bytes(data)), *rest)},
+                        {"blocks": (dataclasses.replace(block, row=Count(block.row + 1)), *rest)},
+                        {"blocks": (dataclasses.replace(block, in_row=(*block.in_row, WRONG)), *rest)},
+                        {"blocks": (block, *old.blocks)},
+                        {"path": (*old.path, WRONG)},
+                        {"value": Count(old.value + 1)},
                     ]
                 )
             )
             inputs = [*body.inputs]
-            inputs[place] = changed
+            inputs[place] = dataclasses.replace(old, **changed)
             return dataclasses.replace(body, inputs=tuple(inputs))
     return dataclasses.replace(body, dispute=Count(7))
 
@@ -271,7 +300,6 @@ def test_a_list_that_is_wrong_in_itself_convicts_its_author_at_once(how: str, ch
         duel.say(ACCUSED if isinstance(body, Answer | Trace | NodeList) else CHALLENGER, body)
     assert duel.dispute.ruling is Ruling.GUILTY
     assert duel.dispute.cause is causes[how]
-    assert duel.executor.executed == 0
     assert duel.state.members[CHALLENGER].rewards > 0
 
 

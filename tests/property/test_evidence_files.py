@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.cast import Worker
-from simulator.toy import ToyExecutor, minimal
+from simulator.toy import minimal
 from tests.simulation.test_evidence import CASES, files_of, world_of
 from verification import codec, merkle
 from verification.content import chunks_root, content_address
@@ -163,7 +163,7 @@ def test_no_file_ends_its_reader(name: str, data: st.DataObject) -> None:
     original = files[data.draw(st.sampled_from(sorted(files)))]
     told = ""
     try:
-        verify(changed(original, world_of(name).actors[0].secret, data.draw), ToyExecutor())
+        verify(changed(original, world_of(name).actors[0].secret, data.draw))
     except (Violation, Unavailable) as refusal:
         told = str(refusal)
     assert "\n" not in told
@@ -178,7 +178,7 @@ def test_a_part_of_the_program_that_is_brought_twice_is_refused(name: str, field
     assert parts
     program = dataclasses.replace(conviction.program, **{field: (*parts, parts[0])})
     with pytest.raises(BadEvidence, match=r"brings value \d+ of the program twice"):
-        verify(pack(dataclasses.replace(conviction, program=program)), ToyExecutor())
+        verify(pack(dataclasses.replace(conviction, program=program)))
 
 
 def wide(outputs: int) -> bytes:
@@ -212,6 +212,7 @@ def wide(outputs: int) -> bytes:
             Place.EPILOGUE,
             None,
             said,
+            (),
             part,
             None,
             (),
@@ -236,7 +237,7 @@ def lines_run(data: bytes) -> tuple[int, Finding]:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        finding = verify(data, ToyExecutor())
+        finding = verify(data)
     finally:
         sys.settrace(before)
     return count, finding

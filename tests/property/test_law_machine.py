@@ -21,7 +21,7 @@ from verification.honest.actions import Say
 from verification.honest.decide import decide
 from verification.signed import make_statement, open_statement, sign_statement
 from verification.state import Stage
-from verification.statements import KINDS, ChallengeSeal, Contradiction, NodeInput, Spoiled
+from verification.statements import KINDS, ChallengeSeal, Contradiction, OpenedInput, Spoiled
 from verification.units import Address, Count, Digest, Millis, Round
 
 WRONG = tagged("wrong")
@@ -41,7 +41,7 @@ class LawMachine(RuleBasedStateMachine):
         who=st.integers(0, 4),
         funded=st.sampled_from([3, 1]),
         committee=st.sampled_from([0, 1, 3, 5]),
-        broken=st.sampled_from([None, ("prologue", 0), ("inner", 2), ("inner", 6), ("epilogue", 3)]),
+        broken=st.sampled_from([None, ("prologue", 0), ("inner", 3), ("inner", 8), ("epilogue", 3)]),
     )
     def sit_down(
         self,
@@ -202,7 +202,7 @@ def altered(draw: Any, body: Any, fixed: Digest | None = None) -> Any:
     """Return the body with one digest (or list of them) changed, where it has one."""
     hints = KINDS_HINTS[type(body)]
     names = [
-        name for name, hint in hints.items() if hint in (Digest, tuple[Digest, ...], tuple[NodeInput, ...])
+        name for name, hint in hints.items() if hint in (Digest, tuple[Digest, ...], tuple[OpenedInput, ...])
     ]
     if not names:
         return body

@@ -11,7 +11,7 @@ from simulator.toy import minimal
 from simulator.world import World
 from trainer.rounds.cheats import CHEATS, conduct_named
 from verification.effects import DisputeEnded, DisputeMoved, DisputeOpened, Effect, Move, RoundSealed, Slashed
-from verification.manifest import Place
+from verification.manifest import Place, reward_of
 from verification.state import Ruling, Stage, Standing
 from verification.units import MILLION
 
@@ -58,7 +58,8 @@ def escrow_before(world: World, cheat: Worker, slashed: Slashed) -> int:
     effects: list[Effect] = world.ledger.effects
     sealed = [e.number for e in effects[: effects.index(slashed)] if isinstance(e, RoundSealed)]
     included = [number for number in sealed if cheat.address in world.state.rounds[number].included]
-    return sum(world.state.rounds[number].assignments[cheat.address].steps * 7 + 7 for number in included)
+    steps = [world.state.rounds[number].assignments[cheat.address].steps for number in included]
+    return sum(reward_of(world.state.manifest, count) for count in steps)
 
 
 def test_every_cheat_has_its_case() -> None:
@@ -97,7 +98,7 @@ def test_two_challengers_share_and_one_list_serves_both() -> None:
     first = [e for e in world.seen(DisputeOpened) if e.round == FIRST]
     assert [e.challenger for e in first] == sorted(v.address for v in verifiers)
     listed = [(e.move, e.first) for e in world.seen(DisputeMoved) if e.move in LISTS and e.number in (0, 1)]
-    assert listed == [(Move.LISTS_STATES, 4), (Move.LISTS_NODES, 7)]
+    assert listed == [(Move.LISTS_STATES, 4), (Move.LISTS_NODES, 16)]
     rewards = [world.member(v).rewards for v in verifiers]
     assert min(rewards) >= slashed.rewarded // 2
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
-from simulator.toy import ToyExecutor, minimal
+from simulator.toy import ToyLibrary, minimal
 from simulator.world import World
 from tests.property.arena import Arena
 from tests.property.strategies import of
@@ -188,7 +188,7 @@ def test_a_reveal_has_the_leaves_of_the_round_or_costs_what_silence_costs() -> N
 def test_bytes_that_show_nothing_are_not_taken() -> None:
     """A contribution of a size that none has is shown by its size: a quarter of a gibibyte beside it is refused."""
     data, program = b"too short", minimal().programs.epilogue.digest
-    chunks, outputs = chunks_root(data), outputs_of(ToyExecutor().program(program))
+    chunks, outputs = chunks_root(data), outputs_of(ToyLibrary().program(program))
     ref = BundleRef(WRONG, content_address(Count(len(data)), chunks))
     commit = Commit(Round(0), ZERO, ZERO, ref, Count(0), ZERO)
     shown = Spoiled(Round(0), Worker("w0").address, Count(len(data)), chunks, b"")
@@ -213,5 +213,5 @@ def test_a_slot_has_no_words_of_its_author(kind: Any, data: st.DataObject) -> No
     slot = data.draw(of(kind)).slot
     assert len(slot) < 200
     assert set(slot.split("/")[1:]) <= {*Place} | {
-        p for p in slot.split("/") if re.fullmatch(r"[0-9a-f]+", p)
+        p for p in slot.split("/") if re.fullmatch(r"[0-9a-f]*", p)
     }

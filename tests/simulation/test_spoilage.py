@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
-from simulator.toy import PROGRAMS, ToyExecutor, minimal, reference, vector
+from simulator.toy import PROGRAMS, ToyLibrary, minimal, reference, vector
 from simulator.world import World
 from tests.property.strategies import tensors
 from trainer.rounds.cheats import conduct_named
@@ -106,7 +106,7 @@ def world_of(cheat: Actor, seed: int = 3, **changes: int) -> World:
 def files_of(world: World) -> dict[str, Conviction]:
     """Return a run's convictions."""
     statements = [line.data for line in world.ledger.log if line.kind == "statement"]
-    return convictions(world.state, statements, world.ledger.effects, ToyExecutor().program)
+    return convictions(world.state, statements, world.ledger.effects, ToyLibrary().program)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -133,7 +133,7 @@ def test_its_file_convinces_with_nothing_on_trust(way: str) -> None:
     spoil, cause = WAYS[way]
     cheat = Worker("cheat", Spoil(spoil))
     ((name, conviction),) = files_of(world_of(cheat)).items()
-    finding = verify(pack(conviction), ToyExecutor())
+    finding = verify(pack(conviction))
     assert name == "spoiled-1"
     assert (finding.kind, finding.accused, finding.round) == ("spoiled", cheat.address, 1)
     assert finding.trust == ()
@@ -166,7 +166,7 @@ def test_a_file_about_other_bytes_another_round_or_another_program_is_refused() 
     ]
     for file in forged:
         with pytest.raises(Violation):
-            verify(pack(file), ToyExecutor())
+            verify(pack(file))
 
 
 def test_audits_of_it_are_paid_and_a_withheld_opening_is_not_paid_for_twice() -> None:

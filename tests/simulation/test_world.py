@@ -2,10 +2,11 @@
 
 import random
 import subprocess
+from typing import Any
 
 import pytest
 
-from simulator.cast import Actor, Verifier, Worker
+from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.network import ROUGH, Network
 from simulator.toy import minimal
@@ -15,7 +16,9 @@ from trainer.compute.children import python
 from trainer.rounds.cheats import conduct_named
 from verification.adversaries import FalseAccuser
 from verification.effects import Slashed
-from verification.state import Stage
+from verification.errors import BadEvidence
+from verification.honest.actions import Computed, RunRound
+from verification.state import Stage, State
 from verification.units import MILLION
 
 HISTORY = """
@@ -106,6 +109,28 @@ def test_work_takes_a_slow_machine_longer() -> None:
 
     assert abs(commit_time(100) - commit_time(50)) < 100
     assert commit_time(100) > 40 * 20
+
+
+class Unable(Worker):
+    """Takes what dishonest verifiers sealed for no state, the first time."""
+
+    balked = 0
+
+    def _compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
+        if isinstance(action, RunRound) and not self.balked:
+            self.balked += 1
+            raise BadEvidence("the inputs do not fit the program's ports")
+        return super()._compute(action, state, blobs)
+
+
+def test_what_cannot_be_computed_now_is_tried_again() -> None:
+    unable = Unable("w0")
+    actors = [unable, Worker("w1"), Verifier("v0")]
+    world = World(minimal(), actors, random.Random(1), check=Invariants(actors))
+    world.run()
+    assert unable.balked == 1
+    assert world.state.stage is Stage.ENDED
+    assert unable.address in world.state.rounds[0].commits
 
 
 def test_the_invariants_see_a_liar_that_is_passed_off_as_honest() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import bars, commands, dispute, exact, golden, gpu, kahan, losses, report
+from benchmarks import bars, commands, exact, golden, gpu, kahan, losses, report
 from benchmarks.bfloat16 import Widened, WideProducts
 from benchmarks.losses import Training
 from benchmarks.opponent import OPPONENTS
@@ -241,19 +241,3 @@ def test_opponents_alternate_and_leave_a_record(tmp_path: Path) -> None:
         assert measured["step_memory"] > 0
     first = [measured["first_loss"] for measured in record["rows"]]
     assert max(first) / min(first) < 1 + exact.LOSS_TOLERANCE
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_planted_fault_is_named_by_the_law(tmp_path: Path) -> None:
-    run, data, parameters = dispute.trace_model(MODELS["d64"])
-    assert parameters == 133_440
-    planted = {fault.name: fault for fault in dispute.faults(run)}
-    assert len(planted) == 8
-    court = dispute.Court(run, data)
-    for name in ("gather", "constant"):
-        row = dispute.measure(court, planted[name], iter(range(100)).__next__)
-        assert row["named"], row
-        assert row["node"] == planted[name].node
-        assert row["accused_bytes"] < 10_000
-        assert len(row["trust"]) == (name == "gather")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from simulator.toy import ToyExecutor, minimal
+from simulator.toy import ToyLibrary, minimal
 from verification.layout import (
     SUMMARY,
     Home,
@@ -23,7 +23,7 @@ MANIFEST = minimal(slots=SLOTS)
 
 def program(place: Place) -> Program:
     """Return the toy's program at a place."""
-    return ToyExecutor().program(MANIFEST.programs.at(place).digest)
+    return ToyLibrary().program(MANIFEST.programs.at(place).digest)
 
 
 def origins(place: Place) -> dict[str, Origin]:
@@ -40,13 +40,13 @@ def test_every_input_of_the_toy_comes_from_where_its_name_says() -> None:
         "index": Origin(Home.INDEX),
     }
     assert origins(Place.STEP) == {
-        name: Origin(Home.WORKING, index, 3) for index, name in enumerate(("param", "counter", "tokens"))
+        name: Origin(Home.WORKING, index, 3) for index, name in enumerate(("param", "step", "tokens"))
     }
     assert origins(Place.EPILOGUE) == {
         "start": Origin(Home.START, 0, 2),
         "momentum": Origin(Home.START, 1, 2),
         "param": Origin(Home.WORKING, 0, 3),
-        "counter": Origin(Home.WORKING, 1, 3),
+        "step": Origin(Home.WORKING, 1, 3),
         "tokens": Origin(Home.WORKING, 2, 3),
     }
 

@@ -14,7 +14,7 @@ from verification.units import Address, Digest, Round
 
 FIRST, STEPS = 1, 11
 MANIFEST = minimal()
-STATES = [START, *(Bundle((vector(range(n, n + 4)), vector([n] * 4))) for n in (3, 8, 20))]
+STATES = [START, *(Bundle((vector(range(n, n + 4)), START.tensors[1])) for n in (3, 8, 20))]
 EVERY = tuple(range(STEPS + 1))
 
 

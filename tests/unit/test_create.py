@@ -17,7 +17,6 @@ from trainer.programs.loops import compiled
 from trainer.runs import create
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import parse_job, read_job
-from verification import staking
 from verification.economics import adversaries
 from verification.errors import UserError
 from verification.ledger.local import read_genesis, verify_log
@@ -93,16 +92,8 @@ def test_a_node_that_no_dispute_could_judge_is_refused(
 ) -> None:
     monkeypatch.setattr(Evidence, "limit", AROUND + 8_000)
     with pytest.raises(
-        UserError, match=r"program's node \d+ \(\w+\): up to \d+ bytes of at most 8000 .* the batch"
-    ):
-        make_run(tmp_path)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_node_that_is_too_dear_to_judge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staking, "MAX_NODE_WORK", 10_000)
-    with pytest.raises(
-        UserError, match=r"program's node \d+ costs \d+ work units, limit 10000: make the model"
+        UserError,
+        match=r"program's node \d+ \(\w+\): up to \d+ bytes of at most 8000 .*: its numbers read too much",
     ):
         make_run(tmp_path)
     assert not (tmp_path / "run").exists()

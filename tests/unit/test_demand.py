@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from simulator.cast import Actor, Verifier, Worker
-from simulator.toy import ToyExecutor, minimal
+from simulator.toy import ToyLibrary, minimal
 from simulator.world import World
 from trainer.commands.demand import Names, asked, choose, demand, outcome, wait
 from verification import codec
@@ -34,7 +34,7 @@ class Run:
         self.now = first.at
         path = folder / "ledger.sqlite"
         create(path, codec.decode(Genesis, first.data), first.at)
-        self.ledger = LocalLedger(path, ToyExecutor(), lambda: self.now)
+        self.ledger = LocalLedger(path, ToyLibrary(), lambda: self.now)
         for line in rest:
             self.now = line.at
             if line.kind == "tick":

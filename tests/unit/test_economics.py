@@ -177,12 +177,12 @@ def test_who_colludes_chooses_among_beacons_for_the_last_round() -> None:
     assert last_chance(many) == audit_chance(many)
 
 
-def test_an_answer_costs_the_round_once_for_each_list_and_once_for_the_trace() -> None:
+def test_an_answer_costs_the_round_for_each_list_of_states_for_the_trace_and_for_a_node() -> None:
     reward = reward_of(minimal(), 12)
-    assert row(minimal(), "false accusations").gain == 2 * reward
-    assert row(minimal(leaf_every=1), "false accusations").gain == reward
+    assert row(minimal(), "false accusations").gain == 3 * reward
+    assert row(minimal(leaf_every=1), "false accusations").gain == 2 * reward
     long = minimal(max_steps=65, leaf_every=65)
-    assert row(long, "false accusations").gain == 3 * reward_of(long, 65)
+    assert row(long, "false accusations").gain == 4 * reward_of(long, 65)
 
 
 manifests = st.builds(
@@ -279,7 +279,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "nothing burned": ({"burned_share": 0, "max_verifiers": 2}, "wrong, then conv", "set money.burned_share to 0.0"),
     "many rounds in flight": ({"escrow_rounds": 90, "rounds": 99}, "wrong rounds until", "set money.worker_stake to "),
     "audits unpaid": ({"fee_per_step": 8}, "audits skipped, an inner step", "10 > 8 (q = 0.6400, stake"),
-    "bond below an answer": ({"accuser_bond": 20}, "false accusations", "182 > 10 (q"),
+    "bond below an answer": ({"accuser_bond": 20}, "false accusations", "273 > 10 (q"),
 }  # fmt: skip
 
 

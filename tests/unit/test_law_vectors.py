@@ -20,7 +20,7 @@ from verification.signed import open_statement
 from verification.statements import KINDS
 from verification.units import Millis
 
-minimal(chain=70, slots=8)  # makes the toy programs known
+minimal(chain=70, wide=20, slots=10)  # makes the toy programs known
 LOG: list[dict[str, Any]] = json.loads((FOLDER / "log.json").read_text())
 VECTORS = [
     (kind, vector) for kind in sorted(KINDS) for vector in json.loads((FOLDER / f"{kind}.json").read_text())
@@ -52,7 +52,7 @@ def test_an_attack_is_refused_by_name(kind: str, vector: dict[str, Any]) -> None
         assert (author in slashed) == (vector["expect"] == "guilty")
         return
     with pytest.raises(Violation) as caught:
-        law.apply(ledger.state, open_statement(data), now, ledger.executor)
+        law.apply(ledger.state, open_statement(data), now, ledger.library)
     assert type(caught.value).__name__ == vector["expect"]
     assert vector["words"] in str(caught.value)
     assert ledger.state == before

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from p2p.identity import load
-from simulator.toy import ToyExecutor
+from simulator.toy import ToyLibrary
 from trainer.runs.create import Created
 from verification import law
 from verification.digest import ZERO
@@ -24,7 +24,7 @@ def test_a_locked_ledger_is_unavailable_and_works_again_when_it_is_free(
     monkeypatch.setattr(local, "BUSY_SECONDS", 0.01)
     shutil.copytree(tiny_run.folder.path, tmp_path / "run")
     path = tmp_path / "run" / "ledger.sqlite"
-    ledger = local.LocalLedger(path, ToyExecutor())
+    ledger = local.LocalLedger(path, ToyLibrary())
     identity = load(tmp_path / "run" / "keys" / "peer-0.key")
     join = Join("worker", Amount(1_000_000), Count(1), ZERO, "/ip4/127.0.0.1/tcp/1")
     statement = make_statement(ledger.state.chain, ledger.state.run, law.GENESIS_HEAD, join)

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from tests.lowered import Function, lowered
 from verification.errors import UserError
-from verification.executor import StepFailed
+from verification.library import StepFailed
 
 
 def draw(*shape: int) -> torch.Tensor:

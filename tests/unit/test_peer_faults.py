@@ -111,10 +111,6 @@ def test_a_peer_checks_what_it_stakes_on(folder: RunFolder, monkeypatch: pytest.
     with pytest.raises(UserError, match=r"this peer does not take the run: .*Opening of 3 leaves"):
         peer._check_run()
     monkeypatch.undo()
-    monkeypatch.setattr("verification.staking.MAX_NODE_WORK", 1000)
-    with pytest.raises(UserError, match=r"does not take the run: .* work units, limit 1000"):
-        peer._check_run()
-    monkeypatch.undo()
     peer._manifest = replace(manifest, money=replace(manifest.money, worker_stake=Amount(10)))
     with pytest.raises(UserError, match=r"does not take the run: cheating would pay .* --accept-unsound"):
         peer._check_run()

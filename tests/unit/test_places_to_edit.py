@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from p2p.blobs import BlobStore
-from simulator.toy import ToyExecutor, minimal
+from simulator.toy import ToyLibrary, minimal
 from tests.checkout import ROOT
 from trainer.compute import frames, orders, process
 from trainer.exact import native
@@ -119,7 +119,7 @@ def test_a_new_statement_kind_is_a_class_and_a_handler() -> None:
     def say(secret: bytes, body: Any) -> list[Any]:
         statement = make_statement("toy", state.run, law.head_of(state, body.round), body)
         said = open_statement(sign_statement(secret, statement))
-        return law.apply(state, said, Millis(1), ToyExecutor())
+        return law.apply(state, said, Millis(1), ToyLibrary())
 
     assert say(member, body) == []
     for refused in ((member, known.Greeting(Round(0), "hello again")), (stranger, body)):

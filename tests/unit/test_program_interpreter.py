@@ -7,30 +7,21 @@ import pytest
 import torch
 
 from tests import zoo
-from trainer import exact
-from trainer.programs.conversion import bundle_of, from_torch, to_torch
+from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import LoadedProgram, StepFailed
-from trainer.programs.operators import ARITHMETIC
 from trainer.programs.options import RunOptions
 from trainer.programs.tracing.builder import Builder
-from trainer.rounds.reexecution import trace
-from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import Disputed
-from verification.errors import BadEvidence, Malformed, Refused, Unavailable
-from verification.manifest import Place
+from verification.errors import BadEvidence, Malformed, Refused
 from verification.program import (
     Node,
     Output,
     Program,
     decode_program,
     encode_program,
-    first_node,
     peak_bytes,
     program_digest,
-    require_affordable,
 )
-from verification.tensors import Tensor, tensor_digest
 from verification.units import Count, Digest
 
 
@@ -81,13 +72,11 @@ def test_wrong_programs_are_refused_before_they_run(program: Program, reason: st
         LoadedProgram(decode_program(encode_program(program)))
 
 
-def test_memory_and_work_limits_name_a_node() -> None:
+def test_a_memory_limit_names_a_node() -> None:
     program = zoo.traced("llama").inner
     LoadedProgram(program, RunOptions(memory=Count(peak_bytes(program))))
     with pytest.raises(Refused, match=r"bytes, limit \d+; its largest value is node \d+"):
         LoadedProgram(program, RunOptions(memory=Count(peak_bytes(program) - 1)))
-    with pytest.raises(Refused, match=r"node \d+ costs \d+ work units, limit 1000"):
-        require_affordable(program, None, 1000)
 
 
 def _with_operands(exponent: str, bits: int = 14) -> Program:
@@ -128,64 +117,6 @@ def test_inputs_of_another_shape_or_dtype_are_bad_evidence() -> None:
     for inputs in ([torch.ones(4)], [torch.ones(4), torch.ones(3)], [torch.ones(4), torch.ones(4).double()]):
         with pytest.raises(BadEvidence):
             program.run(inputs)
-
-
-@pytest.mark.slow
-def test_every_node_can_be_executed_alone() -> None:
-    """What a referee does: any node, on the inputs that the full run had, gives the digest of the full run."""
-    run = zoo.traced("gpt2")
-    encoded = encode_program(run.inner)
-    engine = TorchEngine({program_digest(encoded): encoded})
-    executor, first = engine.executor, first_node(run.inner)
-    working = zoo.working("gpt2")
-    seen = dict(enumerate([*working, *map(to_torch, run.inner.constants)]))
-    engine.run(program_digest(encoded), [working], seen.__setitem__)
-    traces = trace(engine, Disputed(Place.STEP, program_digest(encoded), working))
-    assert len(traces.results) == len(run.inner.nodes)
-    for place in range(0, len(run.inner.nodes), 29):
-        node = run.inner.nodes[place]
-        inputs = [from_torch(seen[source]) for source in node.inputs]
-        made = executor.execute_node(ARITHMETIC, first + place, node, inputs)
-        assert tensor_digest(made) == traces.results[place]
-
-
-def operands(bits: int = 14) -> tuple[list[Tensor], Node, Node]:
-    """Return the inputs of a product node, that node, and the quantise node before it."""
-    left = torch.arange(6.0).reshape(2, 3) - 2.5
-    e, f = exact.row_exponent(left, -1), exact.row_exponent(left.T, -2)
-    q, r = exact.quantise(left, e, -1, bits), exact.quantise(left.T, f, -2, bits)
-    attributes = (("bits", (bits,)),)
-    product = Node("product", tuple(map(Count, range(4))), attributes, "float32", (Count(2), Count(2)))
-    quantise = Node(
-        "quantise", (Count(0), Count(1)), (("bits", (bits,)), ("dim", (1,))), "int16", (Count(2), Count(3))
-    )
-    return [from_torch(value) for value in (q, e, r, f, left)], product, quantise
-
-
-def test_a_referee_refuses_operands_that_no_program_makes() -> None:
-    """Kernels differ outside a quantised tensor's range, so two liars must not bring the law to execute there."""
-    (q, e, r, f, value), product, quantise = operands()
-    executor = ProgramExecutor({})
-
-    def run(node: Node, *inputs: Tensor) -> Tensor:
-        return executor.execute_node(ARITHMETIC, 7, node, inputs)
-
-    assert run(product, q, e, r, f).shape == (2, 2)
-    assert run(quantise, value, e) == q
-    big = Tensor("int16", q.shape, (8192).to_bytes(2, "little") * 6)
-    far = Tensor("int16", e.shape, (129).to_bytes(2, "little") * 2)
-    near = Tensor("int16", e.shape, (1).to_bytes(2, "little") * 2)
-    for node, inputs in (
-        (product, (big, e, r, f)),
-        (product, (q, far, r, f)),
-        (quantise, (value, near)),
-    ):
-        with pytest.raises(BadEvidence, match=f"node 7 .{node.operator}"):
-            run(node, *inputs)
-    with pytest.raises(Malformed, match="node 7"):
-        run(product, q, e, f, r)
-    with pytest.raises(Unavailable, match="not 'exact-99/1'"):
-        executor.execute_node("exact-99/1", 7, product, [q, e, r, f])
 
 
 def test_an_executor_knows_programs_by_digest() -> None:

@@ -59,12 +59,12 @@ def test_a_dispute_that_never_narrowed_claims_nothing_more() -> None:
         verdict="void",
         cause=None,
         reason="",
-        computed_digest="",
+        judged=None,
         moves=(),
     )
     story = words.story(dispute, words.Names(report))
     assert story.wrong.endswith("disagrees; the first difference lies in the epilogue.")
-    assert "executed" not in story.settled
+    assert "computed" not in story.settled
     assert story.settled == "Nobody could decide, no money moved."
 
 
@@ -99,8 +99,8 @@ def test_a_debt_is_told_in_words(owed: Debt, told: str) -> None:
 
 
 def test_a_penalty_says_which_work_was_wrong() -> None:
-    wrong = Reason(Cause.WRONG_NODE, Round(2), Place.STEP, 0, 8)
-    assert words.penalty(wrong) == f"inner step of round 2: {words.CAUSES[Cause.WRONG_NODE]}"
+    wrong = Reason(Cause.WRONG_NUMBER, Round(2), Place.STEP, 0, 8)
+    assert words.penalty(wrong) == f"inner step of round 2: {words.CAUSES[Cause.WRONG_NUMBER]}"
     spoiled = Reason(Cause.SPOILED_SIZE, Round(2), Place.EPILOGUE, count=9)
     assert words.penalty(spoiled).startswith("spoiled contribution of round 2: its contribution has 9 bytes")
     assert words.penalty(Reason(Cause.NOT_OPENED, Round(2))) == "did not open its leaves of round 2"
@@ -110,3 +110,18 @@ def test_every_move_has_words() -> None:
     told = {move: words.move(DisputeMoved(0, Address(bytes(20)), move, 3, 5)) for move in Move}
     assert len(set(told.values())) == len(Move) and all("3" in text for text in told.values())
     assert "product" in words.move(DisputeMoved(0, Address(bytes(20)), Move.CONTESTS_NODES, 3, 3, "product"))
+
+
+@pytest.mark.parametrize(
+    ("move", "last", "told"),
+    [
+        (Move.CONTESTS_NUMBERS, 3, "contests number 3 of sum float32[8]"),
+        (Move.CONTESTS_NUMBERS, 5, "contests numbers 3 to 5 of sum float32[8]"),
+        (Move.CONTESTS_TERMS, 3, "contests term 3 of its number"),
+        (Move.CONTESTS_TERMS, 5, "contests terms 3 to 5 of its number"),
+        (Move.LISTS_TOTALS, 3, "listed 3 totals of its number"),
+        (Move.NAMES_FAILURE, 3, "named number 3 as where its node fails"),
+    ],
+)
+def test_what_is_contested_within_a_node_is_told(move: Move, last: int, told: str) -> None:
+    assert words.move(DisputeMoved(0, Address(bytes(20)), move, 3, last, "sum float32[8]")) == told

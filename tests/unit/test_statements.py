@@ -13,9 +13,7 @@ from verification.statements import (
     Announce,
     Answer,
     Body,
-    Chunk,
     Commit,
-    Evidence,
     Finished,
     NodeList,
     Point,
@@ -54,5 +52,5 @@ def test_every_kind_has_a_rule_and_belongs_to_a_round_or_to_the_run() -> None:
 
 def test_only_what_carries_tensors_may_be_large() -> None:
     large = {kind for kind in KINDS.values() if kind.limit != codec.MAX_MESSAGE}
-    assert large == {Evidence, Chunk, Spoiled}
+    assert large == {Spoiled}
     assert {kind.limit for kind in large} == {MAX_STATEMENT}

@@ -12,7 +12,7 @@ from torch.nn import functional
 from tests.lowered import lowered, vjp
 from tests.ulp import composite, elementwise, points
 from tests.ulp.measure import NAMES, error
-from verification.executor import StepFailed
+from verification.library import StepFailed
 
 PAGE = Path(__file__).parents[2] / "docs" / "arithmetic.md"
 

@@ -125,11 +125,10 @@ def outcome(state: State, found: Demanded, shown: tuple[Address, Chunk] | None, 
     price = state.manifest.money.chunk_price
     if shown is not None:
         author, chunk = shown
-        part = f"a row of {chunk.total} of a tensor" if chunk.total else "a whole tensor"
+        size = 0 if chunk.block is None else len(chunk.block.data)
         return (
-            f"shown by {names(author)}, which got {price // 2} of the {price}: "
-            f"{part} of {chunk.count}, {chunk.tensor.dtype}"
-            f"{list(map(int, chunk.tensor.shape))} in {len(chunk.tensor.data)} bytes, and it opens the commitment"
+            f"shown by {names(author)}, which got {price // 2} of the {price}: {size} bytes of one of {chunk.count} "
+            f"tensors, {chunk.dtype}{list(map(int, chunk.shape))}, and they open the commitment"
         )
     if state.demands[found.number].is_overdue:
         silent = ", ".join(names(holder) for holder in holders(state, found.round, found.worker))

@@ -8,13 +8,12 @@ from p2p.blobs import BlobStore
 from trainer.commands.console import Console
 from trainer.events import read_lines
 from trainer.folder import RunFolder
-from trainer.programs.executor import ProgramExecutor
 from trainer.runs.ledgers import genesis_of, open_ledger, verify_log
+from trainer.runs.library import StoredPrograms
 from verification.errors import UserError
 from verification.evidence.collect import Log, convictions
 from verification.evidence.file import pack
 from verification.ledger.port import Ledger
-from verification.manifest import Manifest
 from verification.program import Program
 from verification.report.build import build_report
 from verification.report.descent import descents
@@ -24,20 +23,13 @@ from verification.report.schema import Report
 from verification.report.terminal import tables
 
 
-def make_executor(manifest: Manifest, store: BlobStore) -> ProgramExecutor:
-    """Return the exact interpreter over a run's programs, for a reader of its ledger."""
-    programs = manifest.programs
-    refs = programs.all()
-    return ProgramExecutor({ref.digest: store.get(ref.blob) for ref in refs})
-
-
 def read_ledger(folder: RunFolder) -> Ledger:
-    """Return a run's ledger, folded with every verdict executed again on what its folder holds; raises UserError."""
-    return open_ledger(folder, make_executor(genesis_of(folder).manifest, BlobStore(folder.blobs)))
+    """Return a run's ledger, folded with every verdict given again; raises UserError."""
+    return open_ledger(folder, StoredPrograms(BlobStore(folder.blobs), genesis_of(folder).manifest))
 
 
 def read_report(folder: RunFolder) -> Report:
-    """Return the report of a run; the ledger's chain is checked and every verdict executed again. Raises UserError."""
+    """Return the report of a run; the ledger's chain is checked and every verdict given again. Raises UserError."""
     return _read(folder)[0]
 
 
@@ -45,17 +37,17 @@ def _read(folder: RunFolder) -> tuple[Report, dict[str, bytes]]:
     """Return the report of a run and a file of evidence for each conviction, by name."""
     verify_log(folder)
     manifest = genesis_of(folder).manifest
-    executor = make_executor(manifest, BlobStore(folder.blobs))
-    ledger = open_ledger(folder, executor)
+    library = StoredPrograms(BlobStore(folder.blobs), manifest)
+    ledger = open_ledger(folder, library)
     try:
         entries = ledger.entries()
         logs = {path.stem: list(read_lines(path)) for path in sorted(folder.events.glob("*.jsonl"))}
         effects = [(entry.at, effect) for entry in entries for effect in entry.effects]
         statements = [entry.data for entry in entries if entry.kind == "statement"]
-        ways = descents(ledger.state, Log.read(statements), executor.program)
+        ways = descents(ledger.state, Log.read(statements), library.program)
         report = build_report(ledger.state, effects, logs, entries[0].at, ways)
-        precision = precision_of(executor.load(manifest.programs.inner.digest).program)
-        found = convictions(ledger.state, statements, [effect for _, effect in effects], executor.program)
+        precision = precision_of(library.program(manifest.programs.inner.digest))
+        found = convictions(ledger.state, statements, [effect for _, effect in effects], library.program)
         evidence = {name: pack(conviction) for name, conviction in found.items()}
         return replace(report, parameters=report.parameters | {"precision": precision}), evidence
     finally:

@@ -17,7 +17,7 @@ from trainer.rounds.selfcheck import drawn
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
 from trainer.runs.ledgers import genesis_of
-from verification.executor import StepFailed
+from verification.library import StepFailed
 from verification.manifest import Place
 from verification.program import Port, decode_program, program_digest, work_units
 from verification.sizes import data_size, state_size

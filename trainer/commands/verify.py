@@ -8,15 +8,14 @@ from p2p.blobs import BlobStore
 from trainer.commands.console import Console
 from trainer.folder import RunFolder
 from trainer.runs.ledgers import genesis_of, open_ledger
+from trainer.runs.library import StoredPrograms
 from verification.errors import Unavailable, UserError, Violation
 from verification.evidence.collect import require_borne_out
 from verification.evidence.file import MAX_EVIDENCE, Conviction, Finding, unpack
 from verification.evidence.retrial import verify
-from verification.program import Node, Program
-from verification.report.words import one_line, printable, reason, trust
+from verification.report.judged import report_of
+from verification.report.words import last_step, one_line, printable, reason, trust
 from verification.signing import checksum
-from verification.tensors import Tensor
-from verification.units import Digest
 
 PROVEN, REFUSED, RESTS = 0, 1, 3
 """Exit statuses: the file proves it by itself, or with the run's ledger; it proves nothing; it rests on a ledger that
@@ -27,20 +26,6 @@ MAX_NAMES, MAX_NAME = 8, 80
 
 Ledger = Callable[[Conviction], None]
 """Raises BadEvidence unless a run's ledger bears out what a conviction takes on trust."""
-
-
-class LazyExecutor:
-    """Loads torch and the interpreter only when a file asks for a node to be executed."""
-
-    def program(self, digest: Digest) -> Program:
-        """Evidence brings the nodes it needs; raises Unavailable."""
-        raise Unavailable(f"there is no program {digest.hex()} outside the file")
-
-    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
-        """Return what the node makes; raises as `ProgramExecutor.execute_node`."""
-        from trainer.programs.executor import ProgramExecutor
-
-        return ProgramExecutor({}).execute_node(arithmetic, number, node, inputs)
 
 
 def check_files(paths: Sequence[Path], run: Path | None = None) -> int:
@@ -64,7 +49,7 @@ def check_files(paths: Sequence[Path], run: Path | None = None) -> int:
 def _checked(data: bytes, ledger: Ledger | None) -> tuple[int, list[str]]:
     """Return the status of a file's bytes, and what to say of them."""
     try:
-        finding = verify(data, LazyExecutor())
+        finding = verify(data)
         if finding.is_proven:
             return PROVEN, [f"guilty: {checksum(finding.accused)}", *_lines_of(finding)]
         if ledger is None:
@@ -76,16 +61,14 @@ def _checked(data: bytes, ledger: Ledger | None) -> tuple[int, list[str]]:
 
 
 def _ledger_of(folder: RunFolder) -> Ledger:
-    """Return how a run's ledger, folded with every verdict executed again, answers."""
-    from trainer.commands.report import make_executor  # with torch, which most files do not need
-
-    executor = make_executor(genesis_of(folder).manifest, BlobStore(folder.blobs))
-    ledger = open_ledger(folder, executor)
+    """Return how a run's ledger, folded with every verdict given again, answers."""
+    library = StoredPrograms(BlobStore(folder.blobs), genesis_of(folder).manifest)
+    ledger = open_ledger(folder, library)
     state, entries = ledger.state, ledger.entries()
     ledger.close()
     statements = [entry.data for entry in entries if entry.kind == "statement"]
     effects = [effect for entry in entries for effect in entry.effects]
-    return lambda conviction: require_borne_out(conviction, state, statements, effects, executor.program)
+    return lambda conviction: require_borne_out(conviction, state, statements, effects, library.program)
 
 
 def _lines_of(finding: Finding) -> list[str]:
@@ -101,6 +84,9 @@ def _lines_of(finding: Finding) -> list[str]:
     lines.append(f"  because {reason(finding.reason)}")
     if finding.claimed is not None and finding.computed is not None:
         lines += [f"  claimed {finding.claimed.hex()}", f"  is      {finding.computed.hex()}"]
+    if (found := finding.number) is not None:
+        last = last_step(report_of(found.claim, found.result, found.right))
+        lines += [f"  {label:<7} {text}" for label, text in last]
     taken = trust(finding) or ("nothing: the file proves it by what the accused itself signed",)
     return lines + [f"  trusts  {line}" for line in taken]
 

@@ -14,7 +14,7 @@ from trainer.compute import frames, orders
 from trainer.compute.children import python
 from verification import codec, errors
 from verification.errors import Malformed, ProofswarmError, Unavailable
-from verification.executor import StepFailed
+from verification.library import StepFailed
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",

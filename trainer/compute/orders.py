@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from trainer.programs.options import RunOptions
 from trainer.rounds.machine import Kernels
+from verification.claims import Judged, Split
 from verification.honest.actions import Traced
+from verification.honest.within import Own
 from verification.manifest import BundleRef, Place
-from verification.program import Node
-from verification.statements import Commit, NodeInput, Spoiled
-from verification.tensors import Tensor
+from verification.statements import Commit, OpenedInput, Spoiled
 from verification.units import Address, Count, Digest, Round
 
 
@@ -175,18 +175,28 @@ class TraceNodes(Order[Traced]):
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The inputs that evidence must bring."""
-
-    inputs: tuple[NodeInput, ...]
-
-
-@dataclass(frozen=True)
-class OpenInputs(Order[Opened]):
-    """Bring a node's inputs with their paths."""
+class SplitClaim(Order[Own]):
+    """Compute what one's own node gives where a claim about it is split."""
 
     execution: DisputedExecution
     node: Count
+    claim: Split
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What evidence must bring."""
+
+    inputs: tuple[OpenedInput, ...]
+
+
+@dataclass(frozen=True)
+class OpenClaim(Order[Opened]):
+    """Bring what a claim reads of a node's inputs, with their paths."""
+
+    execution: DisputedExecution
+    node: Count
+    claim: Judged
     trail: Trail
 
 
@@ -205,13 +215,3 @@ class ProveValue(Order[Proved]):
     execution: DisputedExecution
     value: Count
     trail: Trail
-
-
-@dataclass(frozen=True)
-class ExecuteNode(Order[Tensor]):
-    """The law's executor: run a node on its inputs."""
-
-    arithmetic: str
-    number: Count
-    node: Node
-    inputs: tuple[Tensor, ...]

@@ -19,19 +19,20 @@ from trainer import exact
 from trainer.compute import frames, orders
 from trainer.compute.memory import within_memory
 from trainer.programs.conversion import to_torch
-from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import NoLoops
 from trainer.rounds import reexecution
 from trainer.rounds.engine import Conduct, Engine, Job, honest
+from trainer.rounds.reexecution import Holding
 from trainer.rounds.selfcheck import kernels_of, step_agrees
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Disputed, Rounds
 from verification import codec, spoilage
 from verification.content import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unsound
-from verification.executor import StepFailed
 from verification.honest.actions import Traced
+from verification.honest.within import Own
 from verification.layout import per_parameter
+from verification.library import StepFailed
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
 from verification.program import outputs_of, program_digest, require_work_units
@@ -90,6 +91,7 @@ class ComputeProcess:
         self._data = decode_bundle(self.store.get(self.manifest.data.blob), data_size(self.manifest))
         self.rounds = Rounds(self.engine, self.manifest, self._data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
+        self._holding: tuple[orders.DisputedExecution, int, Holding] | None = None
         self._conduct = conduct
 
     def measure(self) -> orders.Prepared:
@@ -139,26 +141,37 @@ class ComputeProcess:
     @does(orders.TraceNodes)
     def trace_nodes(self, order: orders.TraceNodes) -> Traced:
         """Execute and digest every node's result."""
-        return self._trace(order.execution, *self._disputed(order.execution))
+        return self._trace(order.execution)
 
-    def _trace(self, execution: orders.DisputedExecution, engine: Engine, disputed: Disputed) -> Traced:
+    def _trace(self, execution: orders.DisputedExecution) -> Traced:
         """Return the trace of an execution; the last one is kept, for its node is opened next."""
         if self._traced is None or self._traced[0] != execution:
-            self._traced = execution, reexecution.trace(engine, disputed)
+            self._traced = execution, reexecution.trace(*self._disputed(execution))
         return self._traced[1]
 
-    @does(orders.OpenInputs)
-    def open_inputs(self, order: orders.OpenInputs) -> orders.Opened:
-        """Bring a disputed node's inputs."""
-        engine, disputed = self._disputed(order.execution)
-        results = self._trace(order.execution, engine, disputed).results
-        return orders.Opened(reexecution.make_inputs(engine, disputed, results, order.node, order.trail))
+    @does(orders.SplitClaim)
+    def split_claim(self, order: orders.SplitClaim) -> Own:
+        """List what a disputed node gives."""
+        return self._hold(order.execution, int(order.node)).held.split(order.claim)
+
+    @does(orders.OpenClaim)
+    def open_claim(self, order: orders.OpenClaim) -> orders.Opened:
+        """Bring what a claim reads of a disputed node's inputs."""
+        holding = self._hold(order.execution, int(order.node))
+        results = self._trace(order.execution).results
+        return orders.Opened(reexecution.open_claim(holding, results, order.claim, order.trail))
+
+    def _hold(self, execution: orders.DisputedExecution, number: int) -> Holding:
+        """Return a disputed node as it is here; the last one is kept, for a dispute below it asks for many parts."""
+        if self._holding is None or self._holding[:2] != (execution, number):
+            self._holding = execution, number, reexecution.hold(*self._disputed(execution), number)
+        return self._holding[2]
 
     @does(orders.ProveValue)
     def prove_value(self, order: orders.ProveValue) -> orders.Proved:
         """Prove the digest of a disputed output's source."""
         engine, disputed = self._disputed(order.execution)
-        results = self._trace(order.execution, engine, disputed).results
+        results = self._trace(order.execution).results
         return orders.Proved(*reexecution.open_value(engine, disputed, results, order.value, order.trail))
 
     @does(orders.RunOuterStep)
@@ -222,18 +235,12 @@ def _job(order: orders.RunJob) -> Job:
     return Job(order.number, order.worker, order.beacon, order.steps)
 
 
-def execute_node(executor: ProgramExecutor, order: orders.ExecuteNode) -> Tensor:
-    """Run a node for the law: the one order that needs no run, since it brings all that the node reads."""
-    return executor.execute_node(order.arithmetic, order.number, order.node, order.inputs)
-
-
 def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
     """Do orders until the source ends. The first that needs a run must be Prepare.
 
     A process that flushes subnormal numbers does none.
     """
     process: ComputeProcess | None = None
-    referee = ProgramExecutor({})  # on the CPU, with products of its own, whatever the run's are
     number = 0
 
     def reply(answer: object) -> None:
@@ -249,8 +256,6 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
             if isinstance(order, orders.Prepare):
                 process = ComputeProcess(order, conduct, reply)
                 reply(process.measure())
-            elif isinstance(order, orders.ExecuteNode):
-                reply(execute_node(referee, order))
             elif process is None:
                 raise Malformed("the first order must be Prepare")
             else:

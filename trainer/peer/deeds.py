@@ -69,20 +69,22 @@ class Deeds:
                 job = await self._job(action.number, action.worker, as_auditor)
                 order = orders.ListSteps(job, tuple(map(Count, action.steps)))
                 return (await self._bench.ask(order, SOON)).digests
-            case actions.TraceProgram() | actions.OpenNode() | actions.OpenValue():
+            case actions.TraceProgram() | actions.SplitClaim() | actions.OpenClaim() | actions.OpenValue():
                 return await self._answer(action, await self._execution(action.execution, as_auditor))
 
     async def _answer(
         self,
-        action: actions.TraceProgram | actions.OpenNode | actions.OpenValue,
+        action: actions.TraceProgram | actions.SplitClaim | actions.OpenClaim | actions.OpenValue,
         execution: orders.DisputedExecution,
     ) -> Any:
         """Return what a dispute asks of an execution."""
         match action:
             case actions.TraceProgram():
                 return await self._bench.ask(orders.TraceNodes(execution), SOON)
-            case actions.OpenNode(_, node, trail):
-                opening = orders.OpenInputs(execution, Count(node), _counted(trail))
+            case actions.SplitClaim(_, node, claim):
+                return await self._bench.ask(orders.SplitClaim(execution, Count(node), claim), SOON)
+            case actions.OpenClaim(_, node, judged, trail):
+                opening = orders.OpenClaim(execution, Count(node), judged, _counted(trail))
                 return (await self._bench.ask(opening, SOON)).inputs
             case actions.OpenValue(_, value, trail):
                 proving = orders.ProveValue(execution, Count(value), _counted(trail))

@@ -7,9 +7,9 @@ import trio
 
 from trainer.folder import RunFolder
 from trainer.runs.ledgers import clock_of, open_ledger
-from verification.executor import Executor
 from verification.ledger.log import Entry, Twice
 from verification.ledger.port import Ledger
+from verification.library import Library
 from verification.state import State
 from verification.units import Millis
 
@@ -17,9 +17,9 @@ from verification.units import Millis
 class LedgerPort:
     """One ledger behind a lock. Whoever looks at the state holds the lock, since the thread changes it in place."""
 
-    def __init__(self, folder: RunFolder, executor: Executor) -> None:
+    def __init__(self, folder: RunFolder, library: Library) -> None:
         """`open` must be awaited before anything but `now`."""
-        self._folder, self._executor = folder, executor
+        self._folder, self._library = folder, library
         self._now = clock_of(folder)
         self._lock = trio.Lock()
         self._ledger: Ledger
@@ -29,7 +29,7 @@ class LedgerPort:
 
     async def open(self) -> None:
         """Fold the ledger's log; raises UserError."""
-        self._ledger = await trio.to_thread.run_sync(open_ledger, self._folder, self._executor)
+        self._ledger = await trio.to_thread.run_sync(open_ledger, self._folder, self._library)
         self._now = self._ledger.now
 
     def now(self) -> Millis:

@@ -19,8 +19,6 @@ from p2p.host import PostOffice
 from p2p.messages import Hint
 from trainer.compute import orders
 from trainer.compute.client import ComputeClient
-from trainer.compute.executor import RemoteExecutor
-from trainer.compute.referee import Referee
 from trainer.events import EventLog
 from trainer.folder import alone
 from trainer.peer.config import PeerConfig
@@ -33,6 +31,7 @@ from trainer.peer.record import Record
 from trainer.peer.voice import Voice
 from trainer.rounds.machine import Kernels
 from trainer.runs.ledgers import genesis_of
+from trainer.runs.library import StoredPrograms
 from verification import codec
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest import actions
@@ -81,9 +80,9 @@ class Peer:
         """Open the peer's files; raises UserError for those that are not its own."""
         own, run, account = config.folder.peer(config.account.name), genesis.run, config.account
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
-        self._bench, self._referee = ComputeClient(program=config.character.compute), Referee(config.threads)
-        self._executor = RemoteExecutor(self._bench, self._referee, self._store, genesis.manifest)
-        self._ledger = LedgerPort(config.folder, self._executor)
+        self._bench = ComputeClient(program=config.character.compute)
+        self._library = StoredPrograms(self._store, genesis.manifest)
+        self._ledger = LedgerPort(config.folder, self._library)
         self._record = Record(events, self._ledger.now)
         self._post = PostOffice(
             account.identity, run, self._ledger.now, listen=config.listen, on_refusal=self._record.refused
@@ -110,7 +109,6 @@ class Peer:
         async with trio.open_nursery() as nursery:
             async with self._post, self._bench.running(nursery):
                 nursery.start_soon(self._bench.watch)
-                nursery.start_soon(self._referee.run)
                 prepared = await self._prepare()
                 await self._ledger.open()
                 self._depot.serve()
@@ -125,7 +123,7 @@ class Peer:
         """Learn how long the run's blobs are; raises UserError for a run that nobody should stake on. (SPEC.md 11.7)"""
         refs = zip(Place, self._manifest.programs.all(), strict=True)
         try:
-            programs = {place: self._executor.program(ref.digest) for place, ref in refs}
+            programs = {place: self._library.program(ref.digest) for place, ref in refs}
             check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.joining.accept_unsound)
         except (UserError, Malformed) as error:
             raise UserError(f"this peer does not take the run: {error}") from error

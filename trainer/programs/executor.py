@@ -1,18 +1,15 @@
-"""Executing programs named by digest on the law's tensors: what the law's `Executor` calls."""
+"""Executing programs named by digest."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from trainer.programs.conversion import from_torch, to_torch
 from trainer.programs.devices import products_for
-from trainer.programs.interpreter import LoadedProgram, run_node
+from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.kernels import TORCH_DTYPES
-from trainer.programs.operators import ARITHMETIC
 from trainer.programs.options import NODE_BY_NODE, RunOptions
-from verification.errors import BadEvidence, Unavailable
-from verification.program import MAX_PROGRAM, Node, Program, decode_program, program_digest
-from verification.tensors import Tensor
+from verification.errors import BadEvidence
+from verification.program import MAX_PROGRAM, Program, decode_program, program_digest
 from verification.units import Digest
 
 
@@ -53,14 +50,3 @@ class ProgramExecutor:
             raise BadEvidence(f"the program has {len(ports)} inputs, not {len(inputs)}")
         pairs = zip(ports, inputs, strict=True)
         return [torch.zeros(p.shape, dtype=TORCH_DTYPES[p.dtype]) if t is None else t for p, t in pairs]
-
-    def execute_node(self, arithmetic: str, number: int, node: Node, inputs: Sequence[Tensor]) -> Tensor:
-        """Return what a node makes of its inputs: one step of a dispute. (SPEC.md 6.5)
-
-        Raises Unavailable for an arithmetic that this version does not have, Malformed and BadEvidence as `run_node`,
-        StepFailed when the arithmetic ends the step.
-        """
-        if arithmetic != ARITHMETIC:
-            raise Unavailable(f"this version executes arithmetic {ARITHMETIC!r}, not {arithmetic!r}")
-        here = [to_torch(tensor).to(self.products.device) for tensor in inputs]
-        return from_torch(run_node(number, node, here, self.products))

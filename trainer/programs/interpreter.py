@@ -18,11 +18,12 @@ from trainer.programs.devices import products_for
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.loops import compiled as compilation
 from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
-from trainer.programs.operators import ARITHMETIC, bind
+from trainer.programs.operators import bind
 from trainer.programs.options import NODE_BY_NODE, Loops, RunOptions
 from verification.arithmetic.places import Spec
 from verification.errors import BadEvidence, Malformed
-from verification.executor import StepFailed
+from verification.library import StepFailed
+from verification.operators import ARITHMETIC
 from verification.program import (
     Node,
     Program,
@@ -36,7 +37,7 @@ from verification.tensors import tensor_digest
 from verification.units import Digest
 
 Tap = Callable[[int, torch.Tensor], None]
-"""Called with a node's number and what it made."""
+"""Called with a node's number and what it made, even if that is an output that ends the step."""
 
 NodeStep = tuple[Kernel, tuple[int, ...], tuple[int, ...]]
 """A node's kernel, its inputs' numbers, and the numbers of the values that end with it."""
@@ -197,52 +198,17 @@ class LoadedProgram:
         try:
             for kernel, sources, ending in self._steps if steps is None else steps:
                 made = kernel(*[known[source] for source in sources])
+                if tap is not None:
+                    tap(number, made)  # before it is checked: a dispute shows which number ends the step
                 if number in self._output_names:
                     _require_finite_output(self._output_names[number], made)
                 known[number] = made
-                if tap is not None:
-                    tap(number, made)
                 for dead in ending:
                     known[dead] = None
                 number += 1
         except (exact.NonFinite, KernelFailed) as error:
             raise StepFailed(number, str(error)) from error
         return [_present(known[output.source]).contiguous() for output in self.program.outputs]
-
-
-def run_node(
-    number: int, node: Node, inputs: Sequence[torch.Tensor], products: exact.Products
-) -> torch.Tensor:
-    """Return what a node makes of the given inputs, which lie on the products' device: all that a referee executes.
-
-    Raises Malformed for inputs that the operator does not take, BadEvidence for integers that no quantised tensor
-    holds (a whole program cannot make them, so only liars agree on them), StepFailed when the arithmetic ends the step.
-    """
-    specs = [Spec(DTYPE_NAMES[value.dtype], tuple(value.shape)) for value in inputs]
-    kernel = bind(number, node, specs, products)
-    _check_operands(number, node, inputs)
-    try:
-        return kernel(*inputs)
-    except (exact.NonFinite, KernelFailed) as error:
-        raise StepFailed(number, str(error)) from error
-
-
-def _check_operands(number: int, node: Node, inputs: Sequence[torch.Tensor]) -> None:
-    """Check on the numbers what `_check_integers` checks on a whole program."""
-    attributes = dict(node.attributes)
-    if node.operator == "quantise":
-        try:
-            is_own = torch.equal(exact.row_exponent(inputs[0], attributes["dim"][0]), inputs[1])
-        except exact.NonFinite:
-            is_own = False
-        if not is_own:
-            raise BadEvidence(f"node {number} (quantise): the exponents are not the tensor's own")
-    if node.operator == "product":
-        limit = 2 ** (attributes["bits"][0] - 1) - 1
-        for place, (low, high) in enumerate(((-limit, limit), (LOWEST_EXPONENT, HIGHEST_EXPONENT)) * 2):
-            values = inputs[place]
-            if values.numel() and not low <= int(values.min()) <= int(values.max()) <= high:
-                raise BadEvidence(f"node {number} (product): input {place} is outside {low}..{high}")
 
 
 def _digests(tensors: Sequence[torch.Tensor]) -> list[Digest]:

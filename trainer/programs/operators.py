@@ -18,9 +18,6 @@ from verification.errors import Malformed
 from verification.operators import made_by
 from verification.program import Node
 
-ARITHMETIC = "exact-14/1"
-"""Version of the semantics of all operators below; old evidence is judged by its own version."""
-
 Text = str | Callable[[Node], str]
 """C text with the operands as {0}, {1}, ...; of the node, where dtypes or attributes change it."""
 

@@ -15,8 +15,8 @@ from trainer.rounds.engine import Conduct, Engine, Handle, Job, Tap, honest
 from verification.adversaries.playbook import PLAYS
 from verification.digest import tagged
 from verification.errors import UserError
-from verification.executor import StepFailed
 from verification.layout import PROLOGUE
+from verification.library import StepFailed
 from verification.program import Program
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, Tensor

@@ -1,20 +1,31 @@
-"""What a dispute asks of whoever can re-run the execution: the digests of its nodes, and one node's inputs.
+"""What a dispute asks of whoever can re-run the execution: the digests of its nodes, and the numbers of one.
 
 Written over an `Engine` like `trainer.rounds.training`. (SPEC.md 6.4)
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
+
 from trainer.rounds.engine import Engine
+from trainer.rounds.failures import suspects
+from trainer.rounds.totals import NUMPY_DTYPES, Array, FastTotals
 from trainer.rounds.training import Disputed
-from verification.executor import StepFailed, failed
+from verification import referee
+from verification.arithmetic.numbers import Number, read_number
+from verification.claims import Judged, Result
+from verification.grid import Rows
 from verification.honest.actions import Traced
 from verification.honest.openings import TraceList, Values, open_inputs, prove
+from verification.honest.within import Held, read_by
 from verification.layout import Home, origin_of
-from verification.program import Program, first_node, program_head, size_bytes
-from verification.statements import NodeInput
+from verification.library import StepFailed, failed
+from verification.program import Program, first_node, program_head, size_bytes, values
+from verification.statements import OpenedInput
 from verification.tensors import Tensor, tensor_digest
 from verification.units import Digest
 
@@ -27,19 +38,59 @@ def trace(engine: Engine, disputed: Disputed) -> Traced:
             disputed.program, [disputed.inputs], lambda n, value: results.extend(engine.digests([value]))
         )
     except StepFailed as failure:
-        return Traced(failure.node, (), (*results, failed(disputed.program, failure.node)))
+        before = results[: failure.node - first_node(engine.program(disputed.program))]
+        return Traced(failure.node, (), (*before, failed(disputed.program, failure.node)))
     return Traced(None, tuple(engine.digests(outputs)), tuple(results))
 
 
-def make_inputs(
-    engine: Engine, disputed: Disputed, results: Sequence[Digest], number: int, trail: Sequence[TraceList]
-) -> tuple[NodeInput, ...]:
-    """Return the evidence for a node; `results` are the digests that `trace` gave. (SPEC.md 6.5)"""
+@dataclass(frozen=True)
+class Holding:
+    """One node of a disputed execution as one's own engine makes it, and the rest of the execution by digest."""
+
+    disputed: Disputed
+    program: Program
+    number: int
+    held: Held
+    values: Values
+
+
+def hold(engine: Engine, disputed: Disputed, number: int) -> Holding:
+    """Execute as far as a node, and return what it reads and makes: a dispute below it asks for many parts of that."""
     program = engine.program(disputed.program)
-    node = program.nodes[number - first_node(program)]
-    values = _values(engine, disputed, results, [*map(int, node.inputs)])
-    sources = [s for s in dict.fromkeys(map(int, node.inputs)) if _is_brought(disputed, program, s)]
-    return open_inputs(disputed.place, program_head(program), trail, values, node, sources)
+    node, known = program.nodes[number - first_node(program)], values(program)
+    sources = [int(source) for source in node.inputs]
+    tensors, found = _values(engine, disputed, (), [*sources, number])
+    result = referee.result_of(program_head(program), number, node, [known[source] for source in sources])
+    inputs = {source: tensors(source) for source in dict.fromkeys(sources)}
+    held = held_of(result, [inputs[source] for source in sources], found.made(number))
+    return Holding(disputed, program, number, held, replace(found, tensor=inputs.__getitem__))
+
+
+def held_of(result: Result, inputs: Sequence[Tensor], made: Rows | None) -> Held:
+    """Return a node by its inputs and what it made of them."""
+    arrays = [np.frombuffer(tensor.data, NUMPY_DTYPES[tensor.dtype]) for tensor in inputs]
+
+    def read(place: int, index: int) -> Number:
+        return read_number(inputs[place].dtype, inputs[place].data, index)
+
+    def read_many(place: int, indices: Array) -> Array:
+        return arrays[place][indices]
+
+    return Held(result, read, made, FastTotals(result, read, read_many), partial(suspects, result, read_many))
+
+
+def open_claim(
+    holding: Holding, results: Sequence[Digest], claim: Judged, trail: Sequence[TraceList]
+) -> tuple[OpenedInput, ...]:
+    """Return the evidence for a claim about a node; `results` are the digests that `trace` gave. (SPEC.md 6.5)"""
+    program, disputed, held = holding.program, holding.disputed, holding.held
+    sources = [int(source) for source in program.nodes[holding.number - first_node(program)].inputs]
+    reads = dict.fromkeys(
+        (sources[place], row, block) for place, row, block in read_by(claim, held.result, held.read)
+    )
+    brought = [read for read in reads if _is_brought(disputed, program, read[0])]
+    own = replace(holding.values, results=results)
+    return open_inputs(disputed.place, program_head(program), trail, own, brought)
 
 
 def open_value(
@@ -47,16 +98,16 @@ def open_value(
 ) -> tuple[Digest, tuple[Digest, ...]]:
     """Return the digest of a value and the path that proves it. (SPEC.md 6.5)"""
     program = engine.program(disputed.program)
-    first, values = first_node(program), _values(engine, disputed, results, [])
+    first, (tensors, held) = first_node(program), _values(engine, disputed, results, [])
     if number >= first:
         digest = results[number - first]
     elif number < len(program.inputs) and disputed.inputs[number] is not None:
-        digest = values.port(number)
+        digest = held.port(number)
     else:
-        digest = tensor_digest(values.tensor(number))
+        digest = tensor_digest(tensors(number))
     if not _is_brought(disputed, program, number):
         return digest, ()
-    return digest, prove(disputed.place, program_head(program), trail, values, number)
+    return digest, prove(disputed.place, program_head(program), trail, held, number)
 
 
 def _is_brought(disputed: Disputed, program: Program, number: int) -> bool:
@@ -71,8 +122,13 @@ class _Enough(Exception):
     """Everything that was wanted of an execution is there."""
 
 
-def _values(engine: Engine, disputed: Disputed, results: Sequence[Digest], wanted: Sequence[int]) -> Values:
-    """Execute as far as the wanted nodes, and keep their results."""
+def _values(
+    engine: Engine, disputed: Disputed, results: Sequence[Digest], wanted: Sequence[int]
+) -> tuple[Callable[[int], Tensor], Values]:
+    """Execute as far as the wanted nodes, or to where the execution fails, and keep their results.
+
+    Returns what gives each of them, a constant or a port as a tensor, and all values.
+    """
     program = engine.program(disputed.program)
     count, first = len(program.inputs), first_node(program)
     missing, kept = {number for number in wanted if number >= first}, {}
@@ -85,7 +141,7 @@ def _values(engine: Engine, disputed: Disputed, results: Sequence[Digest], wante
             raise _Enough
 
     if missing:
-        with contextlib.suppress(_Enough):
+        with contextlib.suppress(_Enough, StepFailed):
             engine.run(disputed.program, [disputed.inputs], tap)
 
     def tensor(number: int) -> Tensor:
@@ -98,4 +154,7 @@ def _values(engine: Engine, disputed: Disputed, results: Sequence[Digest], wante
             return Tensor(port.dtype, port.shape, bytes(size_bytes(port)))
         return engine.dump([held]).tensors[0]
 
-    return Values(results, lambda number: engine.digests([disputed.inputs[number]])[0], tensor)
+    def port(number: int) -> Digest:
+        return engine.digests([disputed.inputs[number]])[0]
+
+    return tensor, Values(results, port, tensor, kept.get)

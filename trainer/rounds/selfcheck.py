@@ -10,7 +10,7 @@ from trainer import exact
 from trainer.programs.float32 import run_in_float32
 from trainer.rounds.machine import Kernels
 from trainer.rounds.torch_engine import TorchEngine
-from verification.executor import StepFailed
+from verification.library import StepFailed
 from verification.program import Port, Program
 from verification.units import Count, Digest
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.rounds.engine import Engine, Handle, Job
 from verification.errors import ProofswarmError
-from verification.executor import StepFailed, failed
+from verification.library import StepFailed, failed
 from verification.manifest import Manifest, Place, ProgramRef
 from verification.sampling import leaf_steps, record_index
 from verification.tensors import Bundle, Tensor

@@ -31,8 +31,8 @@ from verification import codec
 from verification.digest import ZERO, integer, tagged
 from verification.economics import promise, safe_committee
 from verification.errors import UserError
-from verification.executor import StepFailed
 from verification.ledger.log import Genesis
+from verification.library import StepFailed
 from verification.manifest import (
     PROTOCOL_VERSION,
     Assumptions,

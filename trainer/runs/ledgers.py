@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from trainer.folder import RunFolder
-from verification.executor import Executor
 from verification.ledger import local
 from verification.ledger.log import Genesis
 from verification.ledger.port import Ledger
+from verification.library import Library
 from verification.units import Millis
 
 
@@ -25,9 +25,9 @@ def clock_of(folder: RunFolder) -> Callable[[], Millis]:
     return local.system_clock
 
 
-def open_ledger(folder: RunFolder, executor: Executor) -> Ledger:
+def open_ledger(folder: RunFolder, library: Library) -> Ledger:
     """Fold a run's ledger; raises UserError for one that is missing, foreign or altered."""
-    return local.LocalLedger(folder.ledger, executor)
+    return local.LocalLedger(folder.ledger, library)
 
 
 def verify_log(folder: RunFolder) -> int:

@@ -124,7 +124,7 @@ PLAYS: dict[str, Play] = {
         lambda first: [Mute(Link)],
     ),
     "wrong-seal": Play(
-        BOTH, Ending.CONVICTED, "the law executed the outer step and found that it had signed another state",
+        BOTH, Ending.CONVICTED, "the law found in the outer step's own numbers that it had signed another state",
         lambda first: [WrongSeal(at=first), Mute(ChallengeSeal)],
     ),
     "contest-seals": Play(
@@ -145,5 +145,5 @@ def ending_of(names: Sequence[str]) -> tuple[Ending, str]:
     found = [PLAYS[name] for name in names if name in PLAYS]
     ending, how = max(((play.ending, play.how) for play in found), default=(Ending.HARMLESS, ""))
     if len(found) < len(names) and ending < Ending.CONVICTED:
-        return Ending.CONVICTED, "an audit found it, and the law itself executed what was disputed"
+        return Ending.CONVICTED, "an audit found it, and the law itself computed what was disputed"
     return ending, how

@@ -11,14 +11,16 @@ from verification.digest import tagged
 from verification.honest.actions import (
     Computed,
     FetchState,
-    OpenNode,
+    OpenClaim,
     RunRound,
     Say,
+    SplitClaim,
     Traced,
     TraceProgram,
     Work,
 )
 from verification.honest.view import View
+from verification.honest.within import Own
 from verification.manifest import BundleRef, Place
 from verification.state import Session, Watch
 from verification.statements import (
@@ -56,9 +58,14 @@ class Invent(Behaviour):
 
     def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
         """Invent an audit's result, the results of nodes, and inputs that open nothing."""
-        if isinstance(action, OpenNode | TraceProgram) and action.execution.place is not Place.OUTER:
-            if isinstance(action, OpenNode):
+        if (
+            isinstance(action, OpenClaim | SplitClaim | TraceProgram)
+            and action.execution.place is not Place.OUTER
+        ):
+            if isinstance(action, OpenClaim):
                 return ()
+            if isinstance(action, SplitClaim):
+                return Own()
             return Traced(None, (), (tagged("false", view.me.address),) * 4)
         if not _is_others_round(action, view):
             return compute()

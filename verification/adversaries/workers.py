@@ -5,15 +5,18 @@ from collections.abc import Callable
 from typing import Any, TypeGuard
 
 from verification.adversaries.behaviour import Act, Behaviour, leaves_of
+from verification.claims import Range, Split, Sum
 from verification.digest import tagged
 from verification.honest.actions import (
     Computed,
     ListStates,
     RunRound,
     Say,
+    SplitClaim,
     Work,
 )
 from verification.honest.view import View
+from verification.honest.within import Own
 from verification.manifest import BundleRef
 from verification.sampling import next_beacon
 from verification.state import State
@@ -87,6 +90,58 @@ class AnswerHonestly(Behaviour):
                 self.faults += 1
                 return (*result[:-1], dispute.game.claimed)
         return result
+
+
+class FalseTotals(Behaviour):
+    """In a dispute about a number of its own, tells another last total than its terms have, and ranges that add up."""
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Shift the last of what it lists."""
+        own = compute()
+        if not isinstance(action, SplitClaim) or action.execution.worker != view.me.address:
+            return own
+        if not isinstance(action.claim, Sum | Range) or not own.totals:
+            return own
+        is_told = isinstance(action.claim, Range)
+        shift = action.claim.claimed - sum(own.totals) if is_told else 1
+        self.faults += shift != 0
+        return dataclasses.replace(own, totals=(*own.totals[:-1], own.totals[-1] + shift))
+
+
+class FalseList(Behaviour):
+    """In a dispute about a node of its own, says something in one kind of claim that is not what it claimed."""
+
+    def __init__(self, kind: type[Split]) -> None:
+        """`kind` is of claims: a region, a block's bytes, a number's totals, a range of terms."""
+        super().__init__()
+        self._kind = kind
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Alter the last entry."""
+        own = compute()
+        if not isinstance(action, SplitClaim) or action.execution.worker != view.me.address:
+            return own
+        if not isinstance(action.claim, self._kind):
+            return own
+        self.faults += 1
+        return Own(
+            tuple(own.digests[:-1]) + tuple(tagged("false", last) for last in own.digests[-1:]),
+            own.data[:-1] + bytes(255 - last for last in own.data[-1:]),
+            own.totals[:-1] + tuple(last + 1 for last in own.totals[-1:]),
+            own.fails,
+        )
+
+
+class CommitFailure(Behaviour):
+    """Commits to a round that its machine says fails; an honest worker commits to none such. (SPEC.md 9.2)"""
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Take a failed round of its own for any other."""
+        work = compute()
+        if not _is_own_round(action, view) or work is None or not work.failed:
+            return work
+        self.faults += 1
+        return dataclasses.replace(work, failed=False)
 
 
 class WrongBytes(Behaviour):

@@ -6,7 +6,7 @@ list of them can differ from what is computed. It asks for at most one number of
 A number over a whole axis (a sum, a largest number, a product) is made of *totals*: integers over numbered terms, each
 term of a few numbers again. An operator may need several, in order, and the terms of a later one may need the earlier
 totals: a sum of float32 first takes the largest exponent, then adds integers on that scale. Totals are integers modulo
-2^64 or maxima, so those of any ranges of terms combine to the whole.
+2^64 or maxima, so those of any ranges of terms combine to the whole. (SPEC.md 2.6)
 """
 
 import math

@@ -19,6 +19,7 @@ def elementwise(function: Callable[..., Number]) -> Definition:
     def value(site: Site, index: int, read: Read, totals: Totals) -> Number:
         return function(*[read(place, way.at(index)) for place, way in enumerate(site.broadcast)])
 
+    value.__doc__ = function.__doc__
     return Definition(value)
 
 

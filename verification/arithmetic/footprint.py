@@ -1,4 +1,4 @@
-"""Footprints: which blocks of which inputs hold what a number is made of, and how many bytes these can be.
+"""Footprints: which blocks of which inputs hold what a number is made of.
 
 A tensor opens by rows over its first dimension and by blocks of a row (SPEC.md 2.2), so whoever shows a number shows
 its block and the digests from there to the tensor's own.
@@ -7,14 +7,9 @@ its block and the digests from there to the tensor's own.
 import math
 from typing import NamedTuple
 
-from verification.arithmetic.definition import Definition, Read
-from verification.arithmetic.numbers import FORMATS, Number
-from verification.arithmetic.places import BLOCK, Site, Spec
-
-LAST_TERMS = 64
-"""Terms of a total that are shown at once, at the end of a dispute."""
-
-DIGEST_BYTES = 32
+from verification.arithmetic.definition import Read
+from verification.arithmetic.numbers import Number
+from verification.arithmetic.places import BLOCK, Site
 
 
 class Block(NamedTuple):
@@ -48,20 +43,3 @@ def noting(site: Site, read: Read, blocks: dict[Block, None]) -> Read:
         return read(place, index)
 
     return noted
-
-
-def most_bytes(definition: Definition, site: Site) -> int:
-    """Return the most bytes of blocks and paths that a number's last step can need: its value's, or 64 terms'."""
-    one = sum(sorted((_block_bytes(spec) for spec in site.inputs), reverse=True)[: definition.reads])
-    return one * (LAST_TERMS if definition.totals else 1)
-
-
-def _block_bytes(spec: Spec) -> int:
-    rows = rows_of(spec.shape)
-    width = math.prod(spec.shape) // max(rows, 1)
-    path = _depth(rows) + _depth(-(-width // BLOCK))
-    return min(width, BLOCK) * FORMATS[spec.dtype].size + path * DIGEST_BYTES
-
-
-def _depth(leaves: int) -> int:
-    return max(0, leaves - 1).bit_length()

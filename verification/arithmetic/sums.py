@@ -51,19 +51,23 @@ def _reduced_term(site: Site, index: int, k: int, read: Read) -> Number:
 
 
 def _exponent_term(site: Site, index: int, k: int, read: Read, totals: Totals) -> int:
+    """The e with 2^(e-1) <= |x| < 2^e of the k-th number, -148 for zero."""
     return exponent_of(_reduced_term(site, index, k, read))
 
 
 def _fixed_term(site: Site, index: int, k: int, read: Read, totals: Totals) -> int:
+    """The k-th number of n times 2^(min(50, 62 - ceil(log2 n)) - e), to the nearest integer; e is the first total."""
     bits = fixed_point_bits(_reduced_terms(site))
     return fixed_point(_reduced_term(site, index, k, read), totals[0], bits)
 
 
 def _integer_term(site: Site, index: int, k: int, read: Read, totals: Totals) -> int:
+    """The k-th number."""
     return int(_reduced_term(site, index, k, read))
 
 
 def _order_term(site: Site, index: int, k: int, read: Read, totals: Totals) -> int:
+    """An integer that orders numbers as they are: of a float32 its bits, negated below zero; NaN is above all."""
     return order_of(site.inputs[0].dtype, _reduced_term(site, index, k, read))
 
 
@@ -73,12 +77,12 @@ def _integer_sum(site: Site, index: int, read: Read, totals: Totals) -> Number:
 
 
 def _float_sum(site: Site, index: int, read: Read, totals: Totals) -> Number:
-    """The sum of float32."""
+    """The second total times 2^(e - min(50, 62 - ceil(log2 n))), rounded once; e is the first total, n counts terms."""
     return _scaled_back(totals[1], totals[0], fixed_point_bits(_reduced_terms(site)))
 
 
 def _mean(site: Site, index: int, read: Read, totals: Totals) -> Number:
-    """The sum of float32 as a double, divided by the number of terms."""
+    """The second total times 2^(e - min(50, 62 - ceil(log2 n))) as a double, divided by n; e is the first total."""
     return _scaled_back(totals[1], totals[0], fixed_point_bits(_reduced_terms(site))) / _reduced_terms(site)
 
 

@@ -9,10 +9,22 @@ from typing import TypeVar, cast
 
 from verification import law, merkle
 from verification.causes import Cause
-from verification.disputes import program_of
+from verification.claims import Judged
+from verification.disputes import program_of, reader_of, result_at
 from verification.effects import Effect, Slashed
 from verification.errors import BadEvidence
-from verification.evidence.file import Conviction, Included, Kind, Nowhere, ProgramPart, PublicRecord
+from verification.evidence.file import (
+    Constant,
+    Conviction,
+    Included,
+    Kind,
+    Nowhere,
+    ProgramPart,
+    PublicRecord,
+)
+from verification.game import Game
+from verification.grid import open_blocks
+from verification.honest.within import read_by
 from verification.manifest import Place
 from verification.outer import mixture
 from verification.placed import OfRun
@@ -20,7 +32,19 @@ from verification.program import Program, constant_leaves, node_leaves, program_
 from verification.referee import is_public
 from verification.signed import Said, open_statement
 from verification.state import Dispute, Ruling, State
-from verification.statements import Body, Commit, Contradiction, Evidence, Mismatch, Opening, Seal, Spoiled
+from verification.statements import (
+    Body,
+    Commit,
+    Contradiction,
+    Evidence,
+    Mismatch,
+    OpenedInput,
+    Opening,
+    Point,
+    Seal,
+    Spoiled,
+)
+from verification.tensors import Tensor, row_leaves
 from verification.units import Address, Count, Digest, Round
 
 B = TypeVar("B", bound=Body)
@@ -60,11 +84,8 @@ def convictions(
     """Return every conviction of a run by a name for its file; disputes go by their number in the report."""
     log = Log.read(statements)
     found: dict[str, Conviction] = {}
-    seen = set()
-    for dispute in sorted(state.disputes, key=lambda dispute: (_ended(log, dispute) is None, dispute.number)):
-        fault = (dispute.round, dispute.accused, dispute.place, dispute.leaf)
-        if dispute.ruling is Ruling.GUILTY and fault not in seen:
-            seen.add(fault)
+    for dispute in state.disputes:
+        if dispute.ruling is Ruling.GUILTY and dispute.decided == dispute.number:
             found[f"dispute-{dispute.number + 1}"] = _of_dispute(state, log, dispute, programs)
     for number, said in enumerate(log.each(Contradiction), 1):
         both, first = (said.body.first, said.body.second), open_statement(said.body.first)
@@ -118,7 +139,7 @@ def _plain(
     statements: tuple[bytes, ...],
     dispute: Count | None = None,
 ) -> Conviction:
-    empty = (None, None, (), None, None)
+    empty = ((), None, None, (), None, None)
     return Conviction(
         state.manifest, state.chain, kind, accused, number, Nowhere.NOWHERE, None, statements, *empty, dispute
     )
@@ -132,7 +153,7 @@ def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: P
     sources = [int(output.source) for output in program.outputs]
     return Conviction(
         state.manifest, state.chain, Kind.SPOILED, shown.worker, shown.round, Place.EPILOGUE, None, (commit, data),
-        _part(program, sources, sources), None, (), None, None, None,
+        (), _part(program, sources, sources), None, (), None, None, None,
     )  # fmt: skip
 
 
@@ -152,20 +173,44 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: ProgramOf) -
         number = Count(dispute.number)
         return _plain(state, Kind.SILENCE, dispute.accused, dispute.round, claim, number)
     program = programs(program_of(state.manifest, dispute.place))
-    node = None
-    if isinstance(end, Mismatch) and dispute.game.trace is not None:
-        node = dispute.game.trace.sources[end.output]
-    elif isinstance(end, Evidence):
-        node = dispute.game.node
-    kind = {Mismatch: Kind.OUTPUT, Evidence: Kind.NODE}.get(type(end), Kind.LIST)
-    uses = [] if node is None else _used(program, node, kind is Kind.NODE)
+    way = way_of(state, log, dispute, program)
+    kind = {Mismatch: Kind.OUTPUT, Evidence: Kind.NODE}.get(type(end), way.kind)
+    node, reads = way.game.node, list[int]()
+    if isinstance(end, Mismatch) and way.game.trace is not None:
+        node = way.game.trace.sources[end.output]
+        reads = [node]
+    elif node is not None:
+        reads = list(map(int, program.nodes[node - program_head(program).first].inputs))
+    inputs = end.inputs if isinstance(end, Evidence) else ()
     return Conviction(
         state.manifest, state.chain, kind, dispute.accused, dispute.round, dispute.place,
         None if dispute.leaf is None else Count(dispute.leaf),
-        (*claim, *(said.data for said in lists_of(state, log, dispute, node))),
-        _part(program, [] if node is None else [node], uses), None if node is None else Count(node),
-        end.inputs if isinstance(end, Evidence) else (), end if isinstance(end, Mismatch) else None,
-        _record(state, log, dispute, program, uses), None,
+        (*claim, *(said.data for said in way.lists)), way.points,
+        _part(program, [] if node is None else [node, *reads], reads), None if node is None else Count(node),
+        (*inputs, *_constants_read(state, dispute, program, inputs)), end if isinstance(end, Mismatch) else None,
+        _record(state, log, dispute, program, reads if kind is not Kind.LIST else []), None,
+    )  # fmt: skip
+
+
+def _constants_read(
+    state: State, dispute: Dispute, program: Program, brought: Sequence[OpenedInput]
+) -> tuple[OpenedInput, ...]:
+    """Return the blocks of constants that the judged claim read: the law has constants, a file's reader has not."""
+    claim, result = dispute.game.claim, dispute.game.result
+    if not isinstance(claim, Judged) or result is None or dispute.game.awaited:
+        return ()
+    reader, head = reader_of(state, dispute, program, brought), program_head(program)
+    sources = [int(source) for source in program.nodes[(dispute.game.node or 0) - head.first].inputs]
+    reads = ((sources[place], row, block) for place, row, block in read_by(claim, result, reader))
+    constants = [read for read in dict.fromkeys(reads) if len(head.inputs) <= read[0] < head.first]
+    return tuple(
+        OpenedInput(
+            Count(number), (),
+            open_blocks(
+                program.constants[number - len(head.inputs)], [(r, b) for n, r, b in constants if n == number]
+            ),
+        )
+        for number in dict.fromkeys(number for number, _, _ in constants)
     )  # fmt: skip
 
 
@@ -176,42 +221,37 @@ def _claim(log: Log, dispute: Dispute) -> tuple[bytes, ...]:
     )
 
 
-def lists_of(state: State, log: Log, dispute: Dispute, node: int | None) -> list[Said[Body]]:
-    """Return the accused's lists from its claim down to where the dispute ended."""
-    found: list[Said[Body]] = []
-    lists, game, end = state.rounds[dispute.round].lists, dispute.opened, dispute.game
+@dataclass(frozen=True)
+class Way:
+    """How a dispute came down: the accused's lists, what was contested of those within a node, and where it ended."""
+
+    lists: tuple[Said[Body], ...]
+    points: tuple[Count, ...]
+    game: Game
+    kind: Kind
+
+
+def way_of(state: State, log: Log, dispute: Dispute, program: Program) -> Way:
+    """Return the way of a dispute, played again from its opening."""
+    lists, points, game, kind = list[Said[Body]](), list[Count](), dispute.opened, Kind.NODE
+    posted = state.rounds[dispute.round].lists
     while (said := log.said.get((dispute.accused, dispute.round, game.awaited))) is not None:
-        found.append(said)
-        listed = lists.get((dispute.accused, game.awaited))
-        if listed is None:
-            break  # it was wrong in itself
-        game = game.take(listed)
-        if game.trace is None:
-            if (game.low, game.high) == (end.low, end.high):
-                break
-            game = game.toward(end.high)
-            continue
-        leaf = _leaf(log, dispute, node)
-        if leaf is None or not listed.entries:
+        lists.append(said)
+        in_order = posted.get((dispute.accused, game.awaited))
+        point = log.of_run(dispute.challenger, Point.at(dispute.number, len(lists) - 1))
+        if in_order is None:
+            kind = Kind.LIST
             break
-        game = game.toward(leaf)
+        if point is None:
+            game = game.take(in_order)
+            break
+        assert isinstance(point.body, Point)
         if game.node is not None:
-            break
-    return found
-
-
-def _leaf(log: Log, dispute: Dispute, node: int | None) -> int | None:
-    """Return the leaf of its trace that a dispute went down to; None when it went no further."""
-    trace = dispute.game.trace
-    if trace is None or isinstance(_ended(log, dispute), Mismatch):
-        return None
-    return trace.low if node is None else node - trace.first
-
-
-def _used(program: Program, node: int, is_executed: bool) -> list[int]:
-    """Return the values that a finding rests on: an executed node's inputs, or an output's source itself."""
-    head = program_head(program)
-    return list(map(int, program.nodes[node - head.first].inputs)) if is_executed else [node]
+            points.append(point.body.index)
+        game = game.take(in_order).point(int(point.body.index))
+        if game.node is not None and game.result is None:
+            game = game.arrive(result_at(program, game.node))
+    return Way(tuple(lists), tuple(points), game, kind)
 
 
 def _part(program: Program, shown: Sequence[int], uses: Sequence[int]) -> ProgramPart:
@@ -226,10 +266,15 @@ def _part(program: Program, shown: Sequence[int], uses: Sequence[int]) -> Progra
             for n in dict.fromkeys(shown) if n >= head.first
         ),
         tuple(
-            (Count(n), program.constants[place], merkle.path("constant", constants, place))
+            (Count(n), _head_of(program.constants[place]), merkle.path("constant", constants, place))
             for n in used for place in [n - len(head.inputs)]
         ),
     )  # fmt: skip
+
+
+def _head_of(constant: Tensor) -> Constant:
+    root = merkle.root("row", row_leaves(constant)) if constant.data else None
+    return Constant(constant.dtype, constant.shape, root)
 
 
 def _record(

@@ -1,4 +1,4 @@
-"""A conviction as a file that anyone checks offline: the accused's own signed words, one node, its inputs' bytes.
+"""A conviction as a file that anyone checks offline: the accused's own signed words, and what one number reads.
 
 What the accused signed fixes its claim, its lists and its trace; the manifest's identity fixes the program, of which
 the file carries the head and the node with their paths. So a wrong node or a contradiction needs no trust in anyone.
@@ -11,6 +11,7 @@ from enum import Enum, StrEnum
 
 from verification import codec
 from verification.causes import Reason
+from verification.claims import Judged, Result
 from verification.debts import MoveDebt, OpeningDebt
 from verification.digest import tagged
 from verification.errors import BadEvidence, Malformed
@@ -20,19 +21,32 @@ from verification.program import (
     ProgramHead,
 )
 from verification.statements import (
-    MAX_STATEMENT,
     Mismatch,
-    NodeInput,
+    OpenedInput,
 )
-from verification.tensors import Tensor
+from verification.tensors import tensor_of_root
 from verification.units import Address, Count, Digest, Round
 
 FORMAT = "proofswarm evidence/3"
-MAX_EVIDENCE = MAX_STATEMENT + (1 << 24)
-"""Bytes of the largest file: one node's inputs, and what stands around them."""
+MAX_EVIDENCE = 1 << 26
+"""Bytes of the largest file: what the accused signed, what a number reads, and the run's manifest."""
 
 MAX_RESULT = 1 << 31
 """Bytes of the largest tensor that a file may ask its reader to make."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant without its numbers: the `root` over its rows, None where it has none."""
+
+    dtype: str
+    shape: tuple[Count, ...]
+    root: Digest | None
+
+    @property
+    def digest(self) -> Digest:
+        """The digest that its path leads from."""
+        return tensor_of_root(self.dtype, self.shape, self.root)
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class ProgramPart:
     constants_root: bytes
     nodes_root: bytes
     nodes: tuple[tuple[Count, Node, tuple[Digest, ...]], ...]
-    constants: tuple[tuple[Count, Tensor, tuple[Digest, ...]], ...]
+    constants: tuple[tuple[Count, Constant, tuple[Digest, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -87,9 +101,10 @@ class Nowhere(StrEnum):
 class Conviction:
     """The file's body. `statements` are the accused's, in the order in which they narrow its claim down.
 
-    A NODE comes with its `inputs`, an OUTPUT with the `mismatch`, SPOILED with the commitment and a Spoiled of whoever
-    found it, which proves itself; SILENCE names the `dispute` in which a list was owed, or none where the round's
-    opening was. `leaf` is the leaf that was disputed.
+    Within a node `points` say what was contested of each list. A NODE comes with what is read of its `inputs`, of which
+    constants are opened like all others, an OUTPUT with the `mismatch`, SPOILED with the commitment and a Spoiled of
+    whoever found it, which proves itself; SILENCE names the `dispute` in which a list was owed, or none where the
+    round's opening was. `leaf` is the leaf that was disputed.
     """
 
     manifest: Manifest
@@ -100,9 +115,10 @@ class Conviction:
     place: Place | Nowhere
     leaf: Count | None
     statements: tuple[bytes, ...]
+    points: tuple[Count, ...]
     program: ProgramPart | None
     node: Count | None
-    inputs: tuple[NodeInput, ...]
+    inputs: tuple[OpenedInput, ...]
     mismatch: Mismatch | None
     record: PublicRecord | None
     dispute: Count | None
@@ -137,10 +153,23 @@ class Trust(Enum):
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """A claim about one number of a node's result that does not hold: what was `claimed` of it, what is `right`.
+
+    Both are words of the result's dtype, or totals; None where the step ends.
+    """
+
+    result: Result
+    claim: Judged
+    right: int | None
+
+
+@dataclass(frozen=True)
 class Finding:
     """What a file proves. `step` numbers an inner step, `names` are the node's ports and outputs.
 
-    `trust` is what was not proven by the file itself, `head` the ledger's head that this stands under.
+    `trust` is what was not proven by the file itself, `head` the ledger's head that this stands under. `number` is
+    where a node is wrong, with what was said there and what is right.
     """
 
     kind: Kind
@@ -157,6 +186,7 @@ class Finding:
     computed: Digest | None
     trust: tuple[Trust, ...]
     head: Digest | None
+    number: Judgement | None
 
     @property
     def is_proven(self) -> bool:
@@ -187,22 +217,19 @@ def finding_of(
     values: tuple[Digest | None, Digest | None] = (None, None),
     trust: tuple[Trust, ...] = (),
     head: Digest | None = None,
+    number: Judgement | None = None,
 ) -> Finding:
     """Return what a conviction that has been tried again proves; `values` are what was claimed and what is."""
     node, operator, names = _named(conviction)
     return Finding(
         conviction.kind, conviction.accused, conviction.run, conviction.round, conviction.place, step,
-        node, operator, names, reason, *values, trust, head,
+        node, operator, names, reason, *values, trust, head, number,
     )  # fmt: skip
 
 
 def _named(conviction: Conviction) -> tuple[int | None, str, tuple[str, ...]]:
     """Return a node's number, what it makes, and the names of the ports and outputs that it touches."""
-    if (
-        conviction.kind not in (Kind.NODE, Kind.OUTPUT)
-        or conviction.node is None
-        or conviction.program is None
-    ):
+    if conviction.node is None or conviction.program is None:
         return None, "", ()
     head, number = conviction.program.head, int(conviction.node)
     outputs = [output.name for output in head.outputs if output.source == number]

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from verification import codec, merkle
+from verification.arithmetic.places import MAX_DIMENSIONS
 from verification.errors import BadEvidence
-from verification.evidence.file import MAX_RESULT, ProgramPart
-from verification.program import Node, Sized, check_head, check_node, digest_of_parts, size_bytes
-from verification.tensors import Tensor, tensor_digest
+from verification.evidence.file import Constant, ProgramPart
+from verification.program import Node, Port, Sized, check_head, check_node, digest_of_parts
+from verification.tensors import ITEM_BYTES
 from verification.units import Count, Digest
 
 T = TypeVar("T")
@@ -21,20 +22,21 @@ class Parts:
     def __init__(self, part: ProgramPart, expected: Digest) -> None:
         """Hold parts of the program with a digest; raises a Violation for those of another, and for one named twice."""
         check_head(part.head)
-        if max(map(size_bytes, part.head.inputs), default=0) > MAX_RESULT:
-            raise BadEvidence("the program's inputs are too large to check")
         if digest_of_parts(part.head, part.constants_root, part.nodes_root) != expected:
             raise BadEvidence("the program is not the run's")
         self.head = part.head
         self._roots = part.constants_root, part.nodes_root
         self._nodes, self._constants = _by_number(part.nodes), _by_number(part.constants)
-        self._checked: dict[int, Node | Tensor] = {}
+        self._checked: dict[int, Node | Constant] = {}
 
     def value(self, number: int) -> Sized:
         """Return the port, constant or node with a number; raises a Violation for one that is not as its path says."""
         if number < len(self.head.inputs):
             return self.head.inputs[number]
-        return self.constant(number) if number < self.head.first else self.node(number)
+        if number >= self.head.first:
+            return self.node(number)
+        constant = self.constant(number)
+        return Port("", constant.dtype, constant.shape)
 
     def node(self, number: int) -> Node:
         """Return a node; raises a Violation for one that is missing or not the program's."""
@@ -50,18 +52,24 @@ class Parts:
         self._checked[number] = node
         return node
 
-    def constant(self, number: int) -> Tensor:
-        """Return a constant; raises a Violation for one that is missing or not the program's."""
+    def constant(self, number: int) -> Constant:
+        """Return a constant's head; raises a Violation for one that is missing or not the program's."""
         known = self._checked.get(number)
-        if isinstance(known, Tensor):
+        if isinstance(known, Constant):
             return known
         if number not in self._constants:
             raise BadEvidence("the file lacks a constant of the node")
-        tensor, path = self._constants[number]
+        constant, path = self._constants[number]
         place, root = number - len(self.head.inputs), Digest(self._roots[0])
-        merkle.verify_path("constant", root, tensor_digest(tensor), place, self.head.constants, path)
-        self._checked[number] = tensor
-        return tensor
+        merkle.verify_path("constant", root, constant.digest, place, self.head.constants, path)
+        _check_sized(number, constant)
+        self._checked[number] = constant
+        return constant
+
+
+def _check_sized(number: int, constant: Constant) -> None:
+    if constant.dtype not in ITEM_BYTES or len(constant.shape) > MAX_DIMENSIONS:
+        raise BadEvidence(f"constant {number} is no tensor")
 
 
 def _by_number(brought: Iterable[tuple[Count, T, tuple[Digest, ...]]]) -> Brought[T]:

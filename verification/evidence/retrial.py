@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeVar
 
-from verification import referee, spoilage
+from verification import claims, referee, spoilage
 from verification.audits import salted_root
 from verification.causes import Cause, Reason
+from verification.claims import Judged
 from verification.digest import ZERO
 from verification.disputes import claim_at
 from verification.errors import BadEvidence
@@ -18,6 +19,7 @@ from verification.evidence.file import (
     Conviction,
     Finding,
     Included,
+    Judgement,
     Kind,
     Nowhere,
     Trust,
@@ -25,17 +27,26 @@ from verification.evidence.file import (
     unpack,
 )
 from verification.evidence.parts import Parts
-from verification.executor import Executor, failed
+from verification.game import Body as GameBody
 from verification.game import Game
 from verification.manifest import Place
 from verification.narrowing import Tracing
-from verification.program import Node, ProgramHead, node_work, size_bytes
-from verification.referee import Execution
+from verification.placed import OfResult
+from verification.program import Node, ProgramHead
+from verification.referee import Execution, Reader
 from verification.sampling import leaf_steps, record_index
 from verification.signed import Said, open_statement
-from verification.staking import MAX_NODE_WORK
-from verification.statements import Answer, Body, Commit, Mismatch, NodeList, Opening, Seal, Spoiled, Trace
-from verification.tensors import Tensor
+from verification.statements import (
+    Answer,
+    Body,
+    Commit,
+    Mismatch,
+    NodeList,
+    Opening,
+    Seal,
+    Spoiled,
+    Trace,
+)
 from verification.units import Digest
 
 B = TypeVar("B")
@@ -43,8 +54,8 @@ MAX_NODES = 1 << 20
 """Nodes of the largest program whose failures are told apart from states."""
 
 
-def verify(data: bytes, executor: Executor) -> Finding:
-    """Return what a file proves; raises a Violation when it proves nothing, Unavailable for another arithmetic.
+def verify(data: bytes) -> Finding:
+    """Return what a file proves; raises a Violation when it proves nothing.
 
     (SPEC.md 6.11)
     """
@@ -63,7 +74,7 @@ def verify(data: bytes, executor: Executor) -> Finding:
         raise BadEvidence("the statements do not belong to one round")
     if conviction.kind is Kind.SILENCE:
         return _silence(conviction, bodies, heads.pop())
-    return _Walk(conviction, bodies, heads.pop()).finding(executor)
+    return _Walk(conviction, bodies, heads.pop()).finding()
 
 
 def _check_place(conviction: Conviction) -> None:
@@ -125,20 +136,24 @@ class _Walk:
         """`bodies` are what the accused said, `head` the ledger's that it signed over."""
         assert isinstance(conviction.place, Place)
         self._case, self._head, self._place = conviction, head, conviction.place
-        self._lists = deque(bodies)
+        self._lists, self._points = deque(bodies), deque(map(int, conviction.points))
         self._start = ZERO
         self._steps = 0
         self._trust: list[Trust] = []
         self._game = self._claim()
         self._parts = self._brought()
 
-    def finding(self, executor: Executor) -> Finding:
+    def finding(self) -> Finding:
         """Return what is wrong; raises BadEvidence when nothing is."""
         fault = self._fold()
         case, trace = self._case, self._game.trace
         if fault:
             if case.kind is not Kind.LIST:
                 raise BadEvidence("a list of the accused does not fold, but the file is about something else")
+            if (self._game.node is None) != (case.node is None):
+                raise BadEvidence(
+                    "the file names a node that its lists do not come to, or none where they do"
+                )
             return self._found(fault)
         if trace is None or self._parts is None or case.kind is Kind.LIST:
             raise BadEvidence("the statements of the accused are in order")
@@ -146,7 +161,7 @@ class _Walk:
         if case.kind is Kind.OUTPUT and case.mismatch is not None:
             return self._judge_output(head, trace, case.mismatch)
         if case.kind is Kind.NODE and case.node is not None:
-            return self._judge_node(executor, head, trace, int(case.node))
+            return self._judge_node(head, trace, int(case.node))
         raise BadEvidence("the file does not say what is wrong")
 
     def _judge_output(self, head: ProgramHead, trace: Tracing, shown: Mismatch) -> Finding:
@@ -157,23 +172,25 @@ class _Walk:
         computed = referee.judge_output(self._execution(head, [source]), head, trace, self._constant, shown)
         return self._found(Cause.WRONG_OUTPUT, trace.outputs[shown.output], computed)
 
-    def _judge_node(self, executor: Executor, head: ProgramHead, trace: Tracing, number: int) -> Finding:
-        if self._game.node != number:
+    def _judge_node(self, head: ProgramHead, trace: Tracing, number: int) -> Finding:
+        game = self._game
+        if game.node != number or game.result is None:
             raise BadEvidence("the lists of the accused do not end at the node")
+        if (cause := game.fault()) is not None:
+            return self._found(cause, game.claimed)
+        claim = game.claim
+        if not isinstance(claim, Judged) or game.awaited:
+            raise BadEvidence("the lists of the accused do not end at what can be judged")
         node = self._require_node(number)
-        inputs = [opened.tensor for opened in self._case.inputs]
-        if node_work(node, inputs) > MAX_NODE_WORK or size_bytes(node) > MAX_RESULT:
-            raise BadEvidence(f"node {number} is too large to check")
         execution = self._execution(head, [int(source) for source in node.inputs])
-        claimed, opened = self._game.claimed, self._case.inputs
-        computed = referee.judge_node(
-            executor, execution, head, trace, number, node, self._constant, opened
+        read = Reader(
+            execution, head, trace, node, game.result, self._constant, self._case.inputs
         )  # fmt: skip
-        goes_on = computed == failed(trace.program, number) and trace.failed != number
-        if computed == claimed and not goes_on:
-            raise BadEvidence("the node gives what the accused claimed")
-        cause = Cause.TRACE_GOES_ON if computed == claimed else Cause.WRONG_NODE
-        return self._found(cause, claimed, computed)
+        right = referee.judge(claim, game.result, read)
+        if right == claim.claimed:
+            raise BadEvidence("what was contested of the node is right")
+        judgement = Judgement(game.result, claim, right)
+        return self._found(claims.WRONG[type(claim)], number=judgement)
 
     def _claim(self) -> Game:
         """Read the claim from a commitment and its opening, or from a seal."""
@@ -204,29 +221,49 @@ class _Walk:
         """Follow the lists; return what is wrong with the last one, None when nothing is."""
         while self._lists:
             body = self._lists.popleft()
-            if self._game.entries is not None:
-                self._game = self._game.toward(self._target(body))
-            if not isinstance(body, Answer | Trace | NodeList) or body.slot != self._game.awaited:
+            if self._game.has_list:
+                self._narrow(body)
+            if not isinstance(body, GameBody) or body.slot != self._game.awaited:
                 raise BadEvidence("a statement is about another part than the lists before it lead to")
-            listed = self._game.check(body, *self._program(isinstance(body, Answer)))
-            if isinstance(listed, Cause):
+            posted = self._game.check(body, *self._program(isinstance(body, Answer)))
+            if isinstance(posted, Cause):
                 if self._lists:
                     raise BadEvidence("a list that does not fold is followed by others")
-                return listed
-            self._game = self._game.take(listed)
+                return posted
+            self._game = self._game.take(posted)
         game, node = self._game, self._case.node
         if game.entries is not None and game.trace is None:
             raise BadEvidence("the lists of states lead nowhere")
         if game.trace is not None and self._case.kind is Kind.NODE and node is not None:
-            self._game = game.toward(int(node) - game.trace.first)
+            self._narrow(None)
+        if self._points:
+            raise BadEvidence("the file contests more than there are lists")
         return None
 
-    def _target(self, body: Body) -> int:
+    def _narrow(self, body: Body | None) -> None:
+        """Follow what was contested of the last list; `body` is what the accused said next, None at the end."""
+        if self._game.node is not None:
+            if not self._points:
+                raise BadEvidence("the file does not say what was contested of a list")
+            self._game = self._game.point(self._points.popleft())
+            return
+        self._game = self._game.toward(self._target(body))
+        if self._game.node is not None:
+            node = self._require_node(self._game.node)
+            assert self._parts is not None
+            inputs = [self._parts.value(int(source)) for source in node.inputs]
+            result = referee.result_of(self._parts.head, self._game.node, node, inputs)
+            self._game = self._game.arrive(result)
+
+    def _target(self, body: Body | None) -> int:
         """Return the step or the leaf that the next list is about."""
-        if isinstance(body, NodeList) and self._game.trace is not None:
-            return int(body.low)
-        if isinstance(body, Answer | Trace) and self._game.trace is None:
+        trace = self._game.trace
+        if trace is None and isinstance(body, Answer | Trace):
             return int(body.high if isinstance(body, Answer) else body.step)
+        if trace is not None and isinstance(body, NodeList):
+            return int(body.low)
+        if trace is not None and (body is None or isinstance(body, OfResult)) and self._case.node is not None:
+            return int(self._case.node) - trace.first
         raise BadEvidence("the lists of states lead nowhere")
 
     def _brought(self) -> Parts | None:
@@ -249,9 +286,9 @@ class _Walk:
             return Node("", (), (), "bool", ())
         return self._parts.node(number)
 
-    def _constant(self, number: int) -> Tensor:
+    def _constant(self, number: int) -> Digest:
         assert self._parts is not None
-        return self._parts.constant(number)
+        return self._parts.constant(number).digest
 
     def _execution(self, head: ProgramHead, uses: Sequence[int]) -> Execution:
         """Return what fixes the values used; what comes from the ledger's record is noted as taken on trust."""
@@ -286,7 +323,15 @@ class _Walk:
             raise BadEvidence("an included commitment belongs to another round")
         return body.contribution.digest
 
-    def _found(self, cause: Cause, claimed: Digest | None = None, computed: Digest | None = None) -> Finding:
+    def _found(
+        self,
+        cause: Cause,
+        claimed: Digest | None = None,
+        computed: Digest | None = None,
+        number: Judgement | None = None,
+    ) -> Finding:
         step = self._game.step or None
         reason = Reason(cause, self._case.round, self._place)
-        return finding_of(self._case, reason, step, (claimed, computed), tuple(self._trust), self._head)
+        return finding_of(
+            self._case, reason, step, (claimed, computed), tuple(self._trust), self._head, number
+        )

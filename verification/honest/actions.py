@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from verification.claims import Judged, Split
 from verification.manifest import BundleRef
 from verification.placed import ExecutionRef
 from verification.statements import Body
@@ -97,11 +98,24 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class OpenNode:
-    """Bring a node's inputs with paths in the accused's trace, of which `trail` holds lists. Result: NodeInputs."""
+class SplitClaim:
+    """Compute what one's own node gives where a claim about it is split. Result: Own."""
 
     execution: ExecutionRef
     node: int
+    claim: Split
+
+
+@dataclass(frozen=True)
+class OpenClaim:
+    """Bring what a claim reads of a node's inputs, with paths in the accused's trace, of which `trail` holds lists.
+
+    Result: OpenedInputs.
+    """
+
+    execution: ExecutionRef
+    node: int
+    claim: Judged
     trail: tuple[tuple[int, int, tuple[Digest, ...]], ...]
 
 
@@ -131,7 +145,8 @@ Computed = (
     | RunOuter
     | ListStates
     | TraceProgram
-    | OpenNode
+    | SplitClaim
+    | OpenClaim
     | OpenValue
 )
 Action = Say | Computed

@@ -3,18 +3,21 @@
 from collections.abc import Iterator
 from functools import partial
 
+from verification.claims import Judged, Split
 from verification.honest.actions import (
     Action,
     Computed,
     FetchState,
     ListStates,
-    OpenNode,
+    OpenClaim,
     OpenValue,
     Results,
     Say,
+    SplitClaim,
     Traced,
     TraceProgram,
 )
+from verification.honest.within import contested, own_list
 from verification.narrowing import Tracing, entries_of, first_change, first_difference, positions
 from verification.state import Dispute, State
 from verification.statements import Answer, Evidence, Mismatch, NodeList, Point, Trace
@@ -51,8 +54,7 @@ def _trace_or_point(dispute: Dispute, done: Results, own: Traced) -> Action:
     """Open the execution or a segment of it; contest the first result or output that differs; bring its inputs."""
     game, number = dispute.game, Count(dispute.number)
     if game.node is not None:
-        opening = OpenNode(dispute.execution, game.node, game.trail)
-        return Say(Evidence(number, done.done[opening])) if opening in done.done else opening
+        return _within(dispute, game.node, done)
     if game.trace is None or game.entries is None:
         return Say(_node_list(dispute, own))
     # Where one's own execution fails, everything from there on differs: even the digest of that very failure, when the
@@ -69,6 +71,25 @@ def _trace_or_point(dispute: Dispute, done: Results, own: Traced) -> Action:
         return Say(Mismatch(number, Count(output), *done.done[value]))
     last = len(game.entries) - 1
     return Say(Point(number, Count(dispute.level), Count(last if index is None else index)))
+
+
+def _within(dispute: Dispute, node: int, done: Results) -> Action:
+    """List what one's own node gives, contest the first entry that differs, or bring what is left to be read."""
+    game, execution = dispute.game, dispute.execution
+    assert game.claim is not None
+    assert game.result is not None
+    if not game.awaited:
+        assert isinstance(game.claim, Judged)
+        opening = OpenClaim(execution, node, game.claim, game.trail)
+        return Say(Evidence(Count(dispute.number), done.done[opening])) if opening in done.done else opening
+    assert isinstance(game.claim, Split)
+    action = SplitClaim(execution, node, game.claim)
+    if action not in done.done:
+        return action
+    if game.listed is None:
+        return Say(own_list(game.claim, done.done[action], execution, node))
+    index = contested(game.result, game.claim, game.listed, done.done[action])
+    return Say(Point(Count(dispute.number), Count(dispute.level), Count(index)))
 
 
 def _first_output(trace: Tracing, own: Traced) -> int | None:

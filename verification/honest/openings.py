@@ -1,4 +1,4 @@
-"""What a challenger brings: a disputed node's inputs with their paths, and outputs that are not what they should be.
+"""What a challenger brings: blocks of a node's inputs with their paths, and outputs that are not what they should be.
 
 The other side of `verification.referee`. Paths run in the accused's trace: below the first difference the challenger's
 own results are the accused's too, and above it the accused's lists give every sibling. (SPEC.md 6.5)
@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 from verification import merkle
 from verification.digest import tagged_each
+from verification.grid import Rows, open_blocks
 from verification.layout import Home, origin_of
 from verification.manifest import Place
 from verification.narrowing import segments
-from verification.operators import operator_of
-from verification.program import Node, ProgramHead
-from verification.referee import selection
-from verification.statements import MAX_ENTRIES, NodeInput
-from verification.tensors import Tensor, row_paths
+from verification.program import ProgramHead
+from verification.statements import MAX_ENTRIES, OpenedInput
 from verification.units import Count, Digest
 
 TraceList = tuple[int, int, tuple[Digest, ...]]
@@ -25,11 +23,15 @@ TraceList = tuple[int, int, tuple[Digest, ...]]
 
 @dataclass(frozen=True)
 class Values:
-    """What one execution held, by value number: `results` of its nodes in order, digests of ports, and tensors."""
+    """What one execution held, by value number: `results` of its nodes in order, digests of ports, and tensors.
+
+    `made` gives None for a node that the execution did not come to.
+    """
 
     results: Sequence[Digest]
     port: Callable[[int], Digest]
-    tensor: Callable[[int], Tensor]
+    tensor: Callable[[int], Rows]
+    made: Callable[[int], Rows | None]
 
 
 def trace_path(trail: Sequence[TraceList], results: Sequence[Digest], leaf: int) -> tuple[Digest, ...]:
@@ -66,32 +68,12 @@ def open_inputs(
     head: ProgramHead,
     trail: Sequence[TraceList],
     values: Values,
-    node: Node,
-    sources: Sequence[int],
-) -> tuple[NodeInput, ...]:
-    """Return the evidence for a node: `sources` are its inputs that must be opened. (SPEC.md 6.5)
-
-    A gather's table opens by the rows that its index selects, when these are fewer than all.
-    """
+    blocks: Sequence[tuple[int, int, int]],
+) -> tuple[OpenedInput, ...]:
+    """Return the evidence that opens `blocks` (value, row, block) of a node's inputs. (SPEC.md 6.5)"""
     opened = []
-    for source in sources:
-        tensor, path = values.tensor(source), prove(place, head, trail, values, source)
-        by_rows = operator_of(node.operator).takes_rows and source == node.inputs[0] != node.inputs[1]
-        if by_rows and len(tensor.shape) > 1:
-            opened.append(_by_rows(tensor, values.tensor(int(node.inputs[1])), path))
-        else:
-            opened.append(NodeInput(tensor, path, Count(0), ()))
+    for source in dict.fromkeys(value for value, _, _ in blocks):
+        wanted = [(row, block) for value, row, block in blocks if value == source]
+        path = prove(place, head, trail, values, source)
+        opened.append(OpenedInput(Count(source), path, open_blocks(values.tensor(source), wanted)))
     return tuple(opened)
-
-
-def _by_rows(table: Tensor, index: Tensor, path: tuple[Digest, ...]) -> NodeInput:
-    if not table.data:
-        return NodeInput(table, path, Count(0), ())
-    total = table.shape[0]
-    places, _, _ = selection(index, total)
-    if len(places) >= total:
-        return NodeInput(table, path, Count(0), ())
-    width = len(table.data) // total
-    data = b"".join(table.data[place * width : (place + 1) * width] for place in places)
-    some = Tensor(table.dtype, (Count(len(places)), *table.shape[1:]), data)
-    return NodeInput(some, path, total, row_paths(table, places))

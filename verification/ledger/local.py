@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from verification.errors import Malformed, ProofswarmError, Unavailable, UserError
-from verification.executor import Executor
 from verification.ledger.log import Entry, Genesis, Record, Unchained, founding, genesis_of, verify_chain
 from verification.ledger.sequencer import Sequencer
+from verification.library import Library
 from verification.units import Digest, Millis
 
 FORMAT = 3
@@ -72,9 +72,9 @@ def create(path: Path, genesis: Genesis, now: Millis) -> None:
 class LocalLedger(Sequencer):
     """A process's view of one ledger file. Not shared between threads."""
 
-    def __init__(self, path: Path, executor: Executor, clock: Callable[[], Millis] = system_clock) -> None:
+    def __init__(self, path: Path, library: Library, clock: Callable[[], Millis] = system_clock) -> None:
         """Open an existing file and fold its log; raises UserError for a missing, foreign or older file."""
-        super().__init__(SqliteLog(path), executor, clock)
+        super().__init__(SqliteLog(path), library, clock)
 
 
 class SqliteLog:

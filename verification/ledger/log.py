@@ -11,7 +11,7 @@ from verification import codec, law
 from verification.digest import integer, tagged
 from verification.effects import Effect
 from verification.errors import Malformed, ProofswarmError
-from verification.executor import Executor
+from verification.library import Library
 from verification.manifest import Manifest, chain_name, run_id
 from verification.signed import Said, open_statement
 from verification.state import State
@@ -117,16 +117,16 @@ class Fold:
         """The entry of each statement, by the digest that the state keeps of it."""
         self._fresh: list[Entry] = []
 
-    def follow(self, record: Record, executor: Executor) -> Entry:
+    def follow(self, record: Record, library: Library) -> Entry:
         """Fold an entry that somebody else has admitted.
 
         Raises Unchained when it does not continue the hash chain, the law's Violation when it must not be in the log,
         Unavailable when a verdict cannot be executed now; nothing changes then.
         """
         _check_link(self.head, self.seq + 1, record)
-        return self._take(record, _opened(record), executor)
+        return self._take(record, _opened(record), library)
 
-    def extend(self, at: Millis, said: Said[Body] | None, executor: Executor) -> Entry:
+    def extend(self, at: Millis, said: Said[Body] | None, library: Library) -> Entry:
         """Admit a statement, or that time has passed (None), and return the new entry.
 
         Raises as the law does, and nothing changes then.
@@ -134,19 +134,19 @@ class Fold:
         kind, data = (TICK, b"") if said is None else (STATEMENT, said.data)
         seq = self.seq + 1
         record = Record(seq, at, kind, data, next_head(self.head, seq, at, kind, data))
-        return self._take(record, said, executor)
+        return self._take(record, said, library)
 
     def fresh(self) -> list[Entry]:
         """Return the entries folded since the last call, oldest first."""
         taken, self._fresh = self._fresh, []
         return taken
 
-    def _take(self, record: Record, said: Said[Body] | None, executor: Executor) -> Entry:
+    def _take(self, record: Record, said: Said[Body] | None, library: Library) -> Entry:
         if record.seq == 0:
             self.state = _found(genesis_of(record), record.at)
             effects: list[Effect] = []
         else:
-            effects = self._apply(record, said, executor)
+            effects = self._apply(record, said, library)
             if said is not None:
                 self.places[said.digest] = record.seq
         self.state.head = self.head = record.head
@@ -155,13 +155,13 @@ class Fold:
         self._fresh.append(entry)
         return entry
 
-    def _apply(self, record: Record, said: Said[Body] | None, executor: Executor) -> list[Effect]:
+    def _apply(self, record: Record, said: Said[Body] | None, library: Library) -> list[Effect]:
         """Apply one entry with its own head in force, since a round that it opens is signed over that head."""
         before, self.state.head = self.state.head, record.head
         try:
             if said is None:
                 return law.advance(self.state, record.at)
-            return law.apply(self.state, said, record.at, executor)
+            return law.apply(self.state, said, record.at, library)
         except ProofswarmError:
             self.state.head = before
             raise

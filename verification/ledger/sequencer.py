@@ -9,8 +9,8 @@ from typing import Protocol
 
 from verification import codec, law
 from verification.errors import Refused, UserError, Violation
-from verification.executor import Executor
 from verification.ledger.log import Entry, Fold, Record, Twice, Unchained
+from verification.library import Library
 from verification.signed import Said, open_statement
 from verification.state import State
 from verification.statements import Body
@@ -60,9 +60,9 @@ class Storage(Protocol):
 class Sequencer:
     """A `Ledger` over a storage that it may write to, and a clock."""
 
-    def __init__(self, storage: Storage, executor: Executor, clock: Callable[[], Millis]) -> None:
-        """Fold the storage's log; raises UserError when it is broken. `executor` is the law's, and may be replaced."""
-        self.executor = executor
+    def __init__(self, storage: Storage, library: Library, clock: Callable[[], Millis]) -> None:
+        """Fold the storage's log; raises UserError when it is broken. `library` is the law's, and may be replaced."""
+        self.library = library
         self._storage, self._clock = storage, clock
         self._fold = Fold()
         self._twice: list[Twice] = []
@@ -92,7 +92,7 @@ class Sequencer:
     def _follow(self, record: Record) -> None:
         name = self._storage.name
         try:
-            self._fold.follow(record, self.executor)
+            self._fold.follow(record, self.library)
         except Unchained as error:
             raise UserError(f"{name}: {error}; it was altered") from error
         except Violation as violation:
@@ -164,7 +164,7 @@ class Sequencer:
         return now
 
     def _append(self, at: Millis, said: Said[Body] | None) -> None:
-        self._storage.append(self._fold.extend(at, said, self.executor))
+        self._storage.append(self._fold.extend(at, said, self.library))
 
     def close(self) -> None:
         """Let go of the log."""

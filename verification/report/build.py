@@ -18,7 +18,7 @@ from verification.state import Audit, Dispute, Member, RoundState, Ruling, Stand
 from verification.units import Address, Millis, Round
 
 FIRST = Round(0)
-NO_WAY = Descent("", (), (), 0, 0)
+NO_WAY = Descent("", (), (), None, 0, 0)
 OUTCOMES: dict[Audit, schema.OutcomeName] = {
     Audit.PASSED: "pass",
     Audit.MISMATCH: "mismatch",
@@ -237,6 +237,7 @@ def _dispute(state: State, number: int, history: History, way: Descent) -> schem
         program=way.program,
         lists=way.lists,
         inputs=way.inputs,
+        judged=way.judged,
         accused_bytes=way.accused_bytes,
         accuser_bytes=way.accuser_bytes,
     )

@@ -9,7 +9,7 @@ float is always finite: unknown or not finite is None.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Drawn = Literal["private", "public", "redraw"]
 OutcomeName = Literal["pass", "mismatch", "lost", "void"]
@@ -126,8 +126,8 @@ class MoveReport:
 class ListReport:
     """One list that the accused posted on the way down, and what the challenger contested of it."""
 
-    what: Annotated[str, "What the list holds digests of."]
-    entries: Annotated[int, "Digests in the list; each may stand for several nodes or steps."]
+    what: Annotated[str, "What the list holds digests, numbers or totals of."]
+    entries: Annotated[int, "Entries of the list; each may stand for several nodes, steps, rows or terms."]
     contested: Annotated[
         str, "The first entry that the challenger's own re-run does not give; empty if none."
     ]
@@ -141,8 +141,51 @@ class InputReport:
     value: Annotated[int, "Number of the value in the program."]
     name: Annotated[str, "Name of the program's input, operator of the node that makes it, or 'constant'."]
     origin: Annotated[str, "Where it comes from, and so what proves it."]
-    tensor: Annotated[str, "Dtype, shape, and how many of its rows the evidence needed."]
-    bytes: Annotated[int, "Bytes that the evidence brought; 0 for what every replayer has."]
+    tensor: Annotated[str, "Dtype, shape, and how many of its blocks the evidence brought."]
+    bytes: Annotated[int, "Bytes of these blocks; 0 for what every replayer has, or nothing was brought of."]
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """One number that the last step reads."""
+
+    value: Annotated[int, "Number of the value in the program that it is a number of."]
+    at: Annotated[tuple[int, ...], "Where it stands in that, along each dimension."]
+    number: Annotated[str, "The number; of a float32 also its bits."]
+
+
+@dataclass(frozen=True)
+class LineReport:
+    """One term of the number that was judged, or that number itself, as a person reckons it."""
+
+    term: Annotated[int | None, "Number of the term, from 0; null for the number itself."]
+    reads: Annotated[tuple[ReadReport, ...], "What it reads, in the order of reading."]
+    text: Annotated[str, "What is reckoned with these numbers."]
+    gives: Annotated[str, "What that gives, or that the step ends there."]
+
+
+@dataclass(frozen=True)
+class JudgedReport:
+    """Where a dispute ended: one number of the node's result, or at most 64 terms of it."""
+
+    index: Annotated[int, "Number of the number, counted in C order from 0."]
+    shape: Annotated[tuple[int, ...], "Shape of the node's result."]
+    at: Annotated[tuple[int, ...], "The number's place along each dimension."]
+    dtype: Annotated[str, "Dtype of the node's result."]
+    terms: Annotated[
+        str, "Which of its terms were judged, and how they combine; empty for the number itself."
+    ]
+    totals: Annotated[tuple[str, ...], "Totals of the number on which both sides agreed before."]
+    claimed: Annotated[str, "What the accused claimed; of a float32 also its bits."]
+    right: Annotated[str, "What the law found."]
+    rule: Annotated[str, "How each line comes from what it reads; empty where the operator's name says it."]
+    given: Annotated[
+        str, "The operator's attributes, and n, its number of terms; empty where it has neither."
+    ]
+    lines: Annotated[
+        tuple[LineReport, ...],
+        "The reckoning; empty where the number was judged in another dispute about it.",
+    ]
 
 
 @dataclass(frozen=True)
@@ -163,7 +206,9 @@ class DisputeReport:
     cause: Annotated[str | None, "Why the law decided so, by name; null while it is open."]
     reason: Annotated[str, "The same in one sentence."]
     claimed_digest: Annotated[str, "Digest that the accused claimed; empty when none was posted."]
-    computed_digest: Annotated[str, "Digest that the law computed; empty when it executed nothing."]
+    computed_digest: Annotated[
+        str, "Digest that an output should have; empty when no output was shown to be wrong."
+    ]
     slashed: Annotated[int, "Amount taken from whoever was wrong."]
     rewarded: Annotated[int, "Part of it paid to whoever was right."]
     burned: Annotated[int, "Part of it destroyed."]
@@ -171,6 +216,9 @@ class DisputeReport:
     program: Annotated[str, "Digest of the program in dispute; empty when the ledger's log was not read."]
     lists: Annotated[tuple[ListReport, ...], "The way down, list by list."]
     inputs: Annotated[tuple[InputReport, ...], "What the disputed node reads, in its order."]
+    judged: Annotated[
+        JudgedReport | None, "What the law judged by itself; null when words alone, or nothing, decided."
+    ]
     accused_bytes: Annotated[int, "Bytes of the accused's lists."]
     accuser_bytes: Annotated[int, "Bytes of the challenger's points and evidence."]
 

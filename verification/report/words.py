@@ -6,7 +6,7 @@ from verification.causes import Cause, Reason
 from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
 from verification.effects import DisputeMoved, Move
 from verification.evidence.file import Finding, Trust
-from verification.report.schema import DisputeReport, KernelsReport, Report
+from verification.report.schema import DisputeReport, JudgedReport, KernelsReport, Report
 from verification.signing import checksum
 
 SHORT_DIGEST = 12
@@ -32,8 +32,19 @@ CAUSES = {
     Cause.NODES_TOO_FEW: "its list of nodes does not have the segment's length",
     Cause.NODES_FOLD: "its list of nodes does not fold to the entry it replaces",
     Cause.WRONG_OUTPUT: "an output is not what its own trace gives",
-    Cause.WRONG_NODE: "the law computes another value than the accused claimed",
-    Cause.RIGHT_NODE: "the law computes what the accused claimed",
+    Cause.PART_TOO_FEW: "its list of a result's part does not have its length",
+    Cause.PART_FOLDS: "its list of a result's part does not fold to the entry it replaces",
+    Cause.BLOCK_SIZE: "its block does not have its length",
+    Cause.BLOCK_BYTES: "its block's bytes do not hash to the entry they replace",
+    Cause.BLOCK_FORM: "its block holds what is no number of its dtype",
+    Cause.TOTALS_TOO_FEW: "its list of a number's totals does not have the operator's length",
+    Cause.RANGES_TOO_FEW: "its list of a total's parts does not have its length",
+    Cause.RANGES_ADD_UP: "its parts of a total do not add up to it",
+    Cause.FAILS_NOWHERE: "it says that a node fails where none of its kind can",
+    Cause.WRONG_NUMBER: "the law computes another number than the accused claimed",
+    Cause.WRONG_RANGE: "the law adds the terms up to another total than the accused claimed",
+    Cause.FAILS_NOT: "the law finds a number where the accused claimed that the node fails",
+    Cause.RIGHT_NUMBER: "the law computes what the accused claimed",
     Cause.FAILED_BEFORE: "the round had failed before, as both agree, and a failure stays what it is",
     Cause.ACCUSED_SILENT: "the accused stayed silent",
     Cause.CHALLENGER_SILENT: "the challenger stayed silent",
@@ -188,11 +199,46 @@ def move(moved: DisputeMoved) -> str:
         case Move.CONTESTS_NODES if moved.operator:
             return f"contests node {first}, {moved.operator}"
         case Move.CONTESTS_NODES:
-            return f"contests nodes {first} to {last}"
+            return f"contests {some('node', first, last)}"
+        case Move.CONTESTS_NUMBERS:
+            return f"contests {some('number', first, last)} of {moved.operator}"
+        case Move.CONTESTS_TERMS:
+            return f"contests {some('term', first, last)} of its number"
+        case Move.LISTS_PARTS:
+            return f"listed {first} digests of parts of its result"
+        case Move.SHOWS_BLOCK:
+            return f"showed {data_size(first)} of its result"
+        case Move.LISTS_TOTALS:
+            return f"listed {counted(first, 'total')} of its number"
+        case Move.LISTS_RANGES:
+            return f"listed {first} parts of a total"
+        case Move.NAMES_FAILURE:
+            return f"named number {first} as where its node fails"
         case Move.SHOWS_OUTPUT:
             return f"shows that output {first} is not what it should be"
         case Move.BRINGS_INPUTS:
-            return f"brought the inputs of node {first}"
+            return f"brought what is read of the inputs of node {first}"
+
+
+def some(what: str, first: int, last: int) -> str:
+    """Return one numbered thing, or several in a row: "row 3", "rows 3 to 5"."""
+    return f"{what} {first}" if first == last else f"{what}s {first} to {last}"
+
+
+def place(judged: JudgedReport) -> str:
+    """Return which number was judged: its flat index, the shape, and where it stands in that."""
+    shape, at = list(judged.shape), list(judged.at)
+    where_in = {0: "", 1: ""}.get(len(at), f" (at {at})")
+    if len(at) == 2:
+        where_in = f" (row {at[0]}, column {at[1]})"
+    return f"{judged.index} of {shape}{where_in}"
+
+
+def last_step(judged: JudgedReport) -> list[tuple[str, str]]:
+    """Return what was judged as lines, each with its label: which number or terms, what was claimed, what is right."""
+    lines = [("number", place(judged)), ("terms", judged.terms), ("totals", ", ".join(judged.totals))]
+    lines += [("claimed", judged.claimed), ("is", judged.right)]
+    return [(label, one_line(text)) for label, text in lines if text]
 
 
 class Names:
@@ -238,29 +284,43 @@ def unread(report: Report, names: Names) -> list[tuple[str, int]]:
 def where(dispute: DisputeReport) -> str:
     """Return the place of the difference, as exactly as the dispute came to know it."""
     if dispute.place == "inner step" and dispute.step is not None:
-        place = f"inner step {dispute.step}"
+        found = f"inner step {dispute.step}"
     else:
-        place = f"the {dispute.place}"
+        found = f"the {dispute.place}"
     near = f" at {one_line(dispute.near)}" if dispute.near else ""
     if dispute.node is None:
-        return place + near
+        return found + near
     operator = f" ({one_line(dispute.operator)})" if dispute.operator else ""
-    return f"{place}, node {dispute.node}{operator}{near}"
+    number = f", number {dispute.judged.index}" if dispute.judged is not None else ""
+    return f"{found}, node {dispute.node}{operator}{number}{near}"
 
 
 def way_down(dispute: DisputeReport) -> list[str]:
-    """Return the lists of a dispute, what its node reads and the bytes of both sides, a line each."""
+    """Return the lists of a dispute, what its node reads, the last step and the bytes of both sides, a line each."""
     lines = []
     for part in dispute.lists:
-        contested = f", of which {part.contested} differs" if part.contested else ""
-        lines.append(f"listed: {part.what} in {counted(part.entries, 'digest')}{contested}")
+        contested = f"; contested: {part.contested}" if part.contested else ""
+        lines.append(f"listed: {part.what} in {counted(part.entries, 'entry', 'entries')}{contested}")
     for source in dispute.inputs:
         brought = f", {data_size(source.bytes)} brought" if source.bytes else ""
         lines.append(f"reads: {source.value} ({source.name}), {source.tensor}, from {source.origin}{brought}")
+    if dispute.judged is not None:
+        lines += [f"{label}: {text}" for label, text in last_step(dispute.judged)]
+        lines += reckoning(dispute.judged)
     if dispute.accused_bytes or dispute.accuser_bytes:
         sizes = f"{data_size(dispute.accused_bytes)} of lists, {data_size(dispute.accuser_bytes)} from the accuser"
         lines.append(f"bytes: {sizes}")
     return [one_line(line) for line in lines]
+
+
+def reckoning(judged: JudgedReport) -> list[str]:
+    """Return the last step for pencil and paper: how a line comes about, and every line with what it reads."""
+    lines = [f"{label}: {text}" for label, text in (("rule", judged.rule), ("with", judged.given)) if text]
+    for line in judged.lines:
+        name = "" if line.term is None else f"term {line.term}: "
+        reads = ", ".join(f"{read.value}{list(read.at)}" for read in line.reads)
+        lines.append(f"{name}{line.text} = {line.gives}, from {reads or 'nothing'}")
+    return lines
 
 
 def story(dispute: DisputeReport, names: Names) -> Story:
@@ -278,11 +338,12 @@ def story(dispute: DisputeReport, names: Names) -> Story:
     if dispute.moves:
         shown += f" and {duration(dispute.moves[-1].at_ms - dispute.moves[0].at_ms)}"
     settled = VERDICTS[dispute.verdict].capitalize()
-    if dispute.computed_digest and dispute.verdict in ("guilty", "innocent"):
+    if dispute.verdict in ("guilty", "innocent"):
         if dispute.cause == Cause.WRONG_OUTPUT.name:
             settled = f"The accused's own list of nodes decided, and {VERDICTS[dispute.verdict]}"
-        else:
-            settled = f"The law executed this one node itself, and {VERDICTS[dispute.verdict]}"
+        elif dispute.judged is not None:
+            what = "terms of this one number" if dispute.judged.terms else "this one number"
+            settled = f"The law computed {what} itself, and {VERDICTS[dispute.verdict]}"
     if dispute.reason.strip():
         settled += f": {one_line(dispute.reason).rstrip('.')}"
     return Story(wrong, shown + ".", settled + ".")

@@ -7,11 +7,11 @@ import torch
 
 from trainer.programs.conversion import from_torch
 from trainer.programs.kernels import TORCH_DTYPES
-from trainer.programs.operators import ARITHMETIC, infer
+from trainer.programs.operators import infer
 from verification.arithmetic.numbers import FLOAT
 from verification.arithmetic.places import Spec
 from verification.arithmetic.shapes import DEFAULT_BITS, broadcast
-from verification.operators import OPERATORS
+from verification.operators import ARITHMETIC, OPERATORS
 from verification.program import VERSION, Node, Output, Port, Program, check_program
 from verification.tensors import Tensor
 from verification.units import Count
