@@ -14,7 +14,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
-FAST_TESTS = $(wildcard tests/unit tests/property tests/simulation tests/contract)
+FAST_TESTS = $(wildcard tests/unit tests/property tests/contract)
 
 .DEFAULT_GOAL := help
 .PHONY: help install requirements demo test test-matrix test-gpu golden check format docs clean

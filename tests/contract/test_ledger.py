@@ -241,6 +241,7 @@ class Absent(ToyLibrary):
         return super().program(digest)
 
 
+@pytest.mark.slow
 def test_a_whole_run_has_the_same_heads_everywhere_and_waits_for_a_verdict(
     kind: type[Run], tmp_path: Path
 ) -> None:

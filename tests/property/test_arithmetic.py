@@ -34,6 +34,7 @@ RANDOMS = st.randoms(use_true_random=False)
 FAST = settings(max_examples=80, deadline=None, derandomize=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 @FAST
 @given(random=RANDOMS)
@@ -180,6 +181,7 @@ def test_a_number_is_made_from_the_blocks_of_its_footprint_alone(random: Random,
     assert len(blocks) <= len(site.inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(random=RANDOMS)

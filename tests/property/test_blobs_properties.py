@@ -1,6 +1,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ data = st.tuples(st.binary(max_size=64), st.integers(0, 3), st.binary(max_size=6
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(data, st.integers(1, CHUNK_BYTES * 2))
 def test_stored_however_cut_a_blob_has_one_digest_and_returns(content, step):

@@ -116,7 +116,7 @@ def every(kind: Any, arena: Arena) -> Iterator[Any]:
         yield kind(*values)
 
 
-TestFlood = Flood.TestCase
+TestFlood = pytest.mark.slow(Flood.TestCase)
 TestFlood.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
 
 

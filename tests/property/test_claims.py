@@ -128,6 +128,7 @@ def of_case(case: arithmetic.Case, is_output: bool) -> tuple[Result, list[Tensor
     return Result(case.site, case.node.operator, is_output), [from_torch(value) for value in case.inputs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(drawing=st.randoms(use_true_random=False), index=st.integers(0, 10_000), bit=st.integers(0, 63))
@@ -195,6 +196,7 @@ def test_totals_that_add_up_to_a_wrong_one_end_at_64_terms(operator: str, count:
     assert 1 <= duel.claim.high - duel.claim.low <= MAX_ENTRIES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(drawing=st.randoms(use_true_random=False), data=st.data())
@@ -262,6 +264,7 @@ FAR = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", arithmetic.OVER_AN_AXIS)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(drawing=st.randoms(use_true_random=False), told=st.tuples(FAR, FAR))

@@ -155,6 +155,7 @@ def packed(tree: Any) -> bytes:
     return bytes(msgpack.packb(tree, use_bin_type=True, default=str))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(CASES)), st.data())
 @settings(max_examples=400, deadline=None)
 def test_no_file_ends_its_reader(name: str, data: st.DataObject) -> None:

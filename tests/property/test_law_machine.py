@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -222,5 +223,5 @@ KINDS_HINTS = {
     kind: {field.name: field.type for field in dataclasses.fields(kind)} for kind in KINDS.values()
 }  # fmt: skip
 
-TestLaw = LawMachine.TestCase
+TestLaw = pytest.mark.slow(LawMachine.TestCase)
 TestLaw.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)

@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -57,6 +58,7 @@ def test_reading_inverts_writing(report: Report) -> None:
     assert from_json(json.loads(written)) == report
 
 
+@pytest.mark.slow
 @STEADY
 @given(reports)
 def test_every_view_takes_every_report(report: Report) -> None:

@@ -37,6 +37,7 @@ def by_both(held: Held, which: int, index: int, totals: Totals, low: int, high: 
     return defined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", arithmetic.OVER_AN_AXIS)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(drawing=st.randoms(use_true_random=False), data=st.data())
@@ -80,6 +81,7 @@ def test_a_scale_that_no_sum_of_the_numbers_has_is_left_to_the_definition() -> N
     assert seen == {True: 2, False: 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(drawing=st.randoms(use_true_random=False))

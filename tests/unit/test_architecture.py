@@ -344,6 +344,7 @@ CONTRACTS = [
 """(contract, module, what it imports, what that one then must not import)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("contract", "module", "line", "forbidden"), CONTRACTS)
 def test_an_import_contract_finds_a_planted_violation_behind_another_module(
     tmp_path: Path, contract: str, module: str, line: str, forbidden: str

@@ -59,6 +59,7 @@ def test_the_vectors_are_judged_without_torch_and_numpy() -> None:
     assert ours.split() == ["tests", "verification"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OPERATORS))
 def test_a_changed_vector_is_refused(name: str) -> None:
     """Another result, another place, another input, and one place too many."""

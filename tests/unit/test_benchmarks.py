@@ -171,6 +171,7 @@ def test_finished_runs_are_not_pending(tmp_path: Path) -> None:
     assert losses.read_runs(tmp_path, [losses.MAIN]) == [run(kind, seed, 1.5)]
 
 
+@pytest.mark.slow
 def test_main_trial_is_what_the_issue_of_precision_needs() -> None:
     trial = losses.TRIALS[losses.MAIN]
     assert (trial.recipe.steps, trial.seeds) == (300, (0, 1, 2))

@@ -141,6 +141,7 @@ def called(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     return ended.value.code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_status_2(
     mistake: str, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -187,6 +187,7 @@ def test_most_of_a_model_runs_in_few_loops() -> None:
     assert 4 * (len(steps) - alone.count("product")) < 2 * len(program.nodes)
 
 
+@pytest.mark.slow
 def test_buffers_that_live_together_lie_apart() -> None:
     program = zoo.traced("llama").inner
     loaded = LoadedProgram(program, COMPILED)._compiled

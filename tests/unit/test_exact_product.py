@@ -55,6 +55,7 @@ def rounded(value: Fraction) -> float:
     return float(result) if abs(result) < 2**128 else float("inf") * (1 if result > 0 else -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_passes_its_certificate(name: str) -> None:
     if refusal := BACKENDS[name].refusal(CPU, 8, 1):

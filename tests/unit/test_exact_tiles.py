@@ -44,6 +44,7 @@ class Counted:
         return getattr(self.library, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_the_tiles_of_every_processor_multiply_exactly(
     processor: str, monkeypatch: pytest.MonkeyPatch

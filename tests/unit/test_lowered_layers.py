@@ -52,6 +52,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, object
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("biased", [False, True])
 def test_convolutions(name: str, biased: bool) -> None:
@@ -140,6 +141,7 @@ ATTENTION: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTENTION)
 def test_fused_attention_is_decomposed(name: str) -> None:
     def attend(*values: torch.Tensor) -> torch.Tensor:
@@ -180,6 +182,7 @@ PLACES: dict[str, Function] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLACES)
 def test_indexing_and_places(name: str) -> None:
     check(PLACES[name], draw(4, 5, 6), tolerance=3e-6)

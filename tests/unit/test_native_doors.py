@@ -69,6 +69,7 @@ OTHERS_CHANGE_IT: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("way", OTHERS_CHANGE_IT)
 @pytest.mark.filterwarnings("ignore:others may change")

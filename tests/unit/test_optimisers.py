@@ -126,6 +126,7 @@ def test_muon_is_as_close_to_torch_as_torchs_bfloat16(nesterov: bool) -> None:
         assert (found[place] - native[place]).norm() < 2e-6 * (native[place] - draw(0)[place]).norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(6, 11), (13, 5), (8, 8), (1, 9), (40, 33)])
 @pytest.mark.parametrize("size", [1.0, 1e-15, 1e15, 0.0])
 def test_orthogonalisation_against_float64(shape: tuple[int, int], size: float) -> None:

@@ -221,6 +221,7 @@ def test_what_is_read_late_as_integers_is_quantised_early() -> None:
     assert {node.dtype for node in alive} == {"int16"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.names())
 def test_members_of_a_group_walk_over_its_elements(name: str) -> None:
     """What is computed again may not come from rows of another number: its text would read other places."""

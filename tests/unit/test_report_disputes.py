@@ -42,6 +42,7 @@ def disputes(kind: str) -> tuple[DisputeReport, ...]:
     return build_report(world.state, effects, {}, Millis(0), ways).disputes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_evidence_decided_is_reckoned(kind: str) -> None:
     """And what words alone decided is not."""

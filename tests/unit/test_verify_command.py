@@ -50,6 +50,7 @@ def test_what_a_file_proves_by_itself_is_guilt(
     assert [part for part in PROVEN_CASES[name] if part not in told.replace("\n", " ")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESTING_CASES)
 def test_what_rests_on_the_ledger_calls_nobody_guilty(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
