@@ -67,6 +67,7 @@ def test_what_a_demo_says_while_it_makes_a_run_is_no_markup(
 ) -> None:
     """Also on a terminal, where the line is drawn again and again."""
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(demo, "create_run", lambda job, base, out, tell: tell(f"tracing {name}") or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         demo._make_run(demo.DemoSettings(tmp_path / name, "none", 5, 1, 1, 0, None), Console())
