@@ -112,7 +112,7 @@ def rings(
 
 @app.command()
 def fuzz(
-    seeds: Annotated[int, typer.Option(min=1, max=1_000_000, help="Seeds, each a run or two.")] = 2500,
+    seeds: Annotated[int, typer.Option(min=1, max=1_000_000, help="Seeds, each a run or two.")] = 2600,
     json: Json = None,
 ) -> None:
     """Hostile members who drop, alter, delay, double and invent: no honest peer pays, every run ends (15 minutes)."""

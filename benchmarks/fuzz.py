@@ -1,6 +1,6 @@
 """Worlds with hostile members who drop, alter, delay, double and invent: no honest peer pays, and every run ends.
 
-    proofswarm bench fuzz [--seeds 2500] [--json FILE]
+    proofswarm bench fuzz [--seeds 2600] [--json FILE]
 
 The first seed was fixed before the first run; a seed that fails is printed, and plays the same again anywhere.
 """
