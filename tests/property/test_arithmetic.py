@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from tests import arithmetic
 from trainer import exact
-from trainer.exact import cores
 from trainer.programs.conversion import from_torch
-from verification.arithmetic import constants, numbers
+from verification.arithmetic import numbers
 from verification.arithmetic.definition import Definition, Read, Totals, finish, range_total, totals_of
 from verification.arithmetic.footprint import Block, block_of, noting, rows_of
 from verification.arithmetic.numbers import EndsStep
@@ -286,10 +285,3 @@ def test_floats_keep_their_order_and_their_bits(pair: list[float]) -> None:
         assert numbers.bits_of("float32", numbers.of_bits("float32", bits)) == bits
         if not math.isnan(number) and number:
             assert struct.pack("<I", bits) == struct.pack("<f", number)
-
-
-def test_kernels_compute_by_the_laws_coefficients() -> None:
-    names = ("LOG2_E", "LN_2", "INVERSE_PI", "PI_PIECES", "QUARTER_EXP2", "EXP2_MINUS_1", "LOG_TAIL", "SINE")
-    for name in (*names, "ERF_ABOVE", "ERF_BELOW"):
-        assert getattr(cores, name) == getattr(constants, name)
-    assert numbers.single(cores.ERF_LIMIT) == constants.ERF_LIMIT

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from trainer.exact import cores
 from trainer.exact.blocks import map_float32
-
-SINE_LIMIT = float(2**20)
+from verification.arithmetic.constants import ERF_LIMIT, LOG2_E, SINE_LIMIT
 
 # exp: e^-104 < 2^-150 rounds to zero, e^89 > 2^128 rounds to infinity.
 _EXP_LOW, _EXP_HIGH = -104.0, 89.0
@@ -31,7 +30,7 @@ def exp(x: Tensor) -> Tensor:
         t, k, p = work
         torch.clamp(source, _EXP_LOW, _EXP_HIGH, out=target)
         t.copy_(target)
-        target.copy_(cores.exp2(t.mul_(cores.LOG2_E), k, p))
+        target.copy_(cores.exp2(t.mul_(LOG2_E), k, p))
 
     return map_float32(x, kernel, 3)
 
@@ -64,7 +63,7 @@ def tanh(x: Tensor) -> Tensor:
         t, k, q, p = work
         torch.clamp(source, -20.0, 20.0, out=target)
         t.copy_(target)
-        cores.exp2_minus_1(t.mul_(2.0 * cores.LOG2_E), k, q, p)
+        cores.exp2_minus_1(t.mul_(2.0 * LOG2_E), k, q, p)
         torch.add(p, 2.0, out=t)
         target.copy_(p.div_(t))
 
@@ -79,7 +78,7 @@ def sigmoid(x: Tensor) -> Tensor:
         t, k, p = work
         torch.clamp(source, -105.0, 105.0, out=target)
         t.copy_(target)
-        cores.exp2(t.mul_(-cores.LOG2_E), k, p)
+        cores.exp2(t.mul_(-LOG2_E), k, p)
         target.copy_(torch.div(one, p.add_(1.0), out=p))
 
     return map_float32(x, kernel, 3)
@@ -90,7 +89,7 @@ def erf(x: Tensor) -> Tensor:
 
     def kernel(source: Tensor, target: Tensor, work: list[Tensor]) -> None:
         t, y, below, p = work
-        torch.clamp(source, -cores.ERF_LIMIT, cores.ERF_LIMIT, out=target)
+        torch.clamp(source, -ERF_LIMIT, ERF_LIMIT, out=target)
         t.copy_(target)
         target.copy_(cores.erf(t, y, below, p))
 

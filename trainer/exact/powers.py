@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trainer.exact import cores
 from trainer.exact.blocks import map_float32
+from verification.arithmetic.constants import LOG2_E
 
 POWER_LIMIT = 64
 
@@ -66,6 +67,6 @@ def _general(x: Tensor, exponent: Tensor) -> Tensor:
     logarithm = torch.where(ordinary, logarithm, base)
     logarithm = torch.where(base == 0.0, -math.inf, logarithm)
     # e^-105 and e^90 are beyond float32 on both sides; NaN passes through clamp.
-    t = torch.clamp(logarithm * power, -105.0, 90.0).mul_(cores.LOG2_E)
+    t = torch.clamp(logarithm * power, -105.0, 90.0).mul_(LOG2_E)
     result = cores.exp2(t, torch.empty_like(t), torch.empty_like(t)).to(torch.float32)
     return torch.where(base >= 0.0, result, math.nan)

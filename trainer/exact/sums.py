@@ -14,8 +14,8 @@ from torch import Tensor
 
 from trainer.exact.blocks import block_buffer, inverse, memory_order, tiles
 from trainer.exact.checks import require_float32
-from trainer.exact.cores import MAGIC
 from trainer.exact.scale import binary_exponent, power_of_two64
+from verification.arithmetic.numbers import MAGIC
 
 SUM_BITS = 62
 NUMBER_BITS = 50

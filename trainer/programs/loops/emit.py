@@ -7,26 +7,26 @@ without contraction or any other freedom, so vector width and threads cannot cha
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from trainer.exact import cores
 from trainer.exact.sums import fixed_point_bits
 from trainer.programs.kernels import C_TYPES
 from trainer.programs.loops import layouts
 from trainer.programs.loops.groups import FULL, REDUCE, ROW, Group, GroupNode
 from trainer.programs.loops.layouts import Access
 from trainer.programs.operators import OPERATORS
+from verification.arithmetic import constants
 
 BLOCK = 256
 """Columns that one thread reduces at a time."""
 
 
 def prelude() -> str:
-    """Return the functions that every kernel may call, with the constants of `trainer.exact.cores`."""
+    """Return the functions that every kernel may call, with the law's constants."""
     polynomials = ("QUARTER_EXP2", "EXP2_MINUS_1", "LOG_TAIL", "SINE", "ERF_ABOVE", "ERF_BELOW")
-    lines = [f"#define {name} {getattr(cores, name).hex()}" for name in ("LOG2_E", "LN_2", "INVERSE_PI")]
-    lines += [f"#define PI_PIECE_{place} {piece.hex()}" for place, piece in enumerate(cores.PI_PIECES)]
-    lines.append(f"#define ERF_LIMIT_F ((float){cores.ERF_LIMIT!r})")
+    lines = [f"#define {name} {getattr(constants, name).hex()}" for name in ("LOG2_E", "LN_2", "INVERSE_PI")]
+    lines += [f"#define PI_PIECE_{place} {piece.hex()}" for place, piece in enumerate(constants.PI_PIECES)]
+    lines.append(f"#define ERF_LIMIT_F ((float){constants.ERF_LIMIT!r})")
     for name in polynomials:
-        head, *rest = getattr(cores, name)
+        head, *rest = getattr(constants, name)
         text = f"x * {head.hex()}"
         for coefficient in rest[:-1]:
             text = f"({text} + {coefficient.hex()}) * x"
