@@ -73,8 +73,7 @@ def make_host(identity: Identity) -> BasicHost:
 def _guarded(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStream], Awaitable[None]]:
     """Return `handler` with faults kept to its own stream.
 
-    In py-libp2p 0.8.1 an exception on any inbound stream ends the whole program, and a peer causes one with a protocol
-    name that is no UTF-8.
+    In py-libp2p 0.8.1 an exception on any inbound stream ends the whole program, and a peer can cause one.
     """
 
     async def handle(stream: INetStream) -> None:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 from libp2p.exceptions import BaseLibp2pError
+from libp2p.host.basic_host import BasicHost
 from multiaddr import Multiaddr
 
 from p2p.host import PostOffice
@@ -32,7 +33,6 @@ PROTOCOL_JUNK = [
     b"\x13/multistream/1.0.0\n\x05/no/\n",
     b"\xff" * 100,
     bytes(100),
-    b"\x04\xff\xfe\xfd\n",
 ]
 FRAMES = {
     "unknown type": b"\0\x09\0\0\0\0\0\x01\0\0\0\0",
@@ -88,7 +88,6 @@ async def test_junk_on_a_bare_socket_harms_nobody():
 
 @pytest.mark.parametrize("end", ["close_write", "reset"])
 async def test_junk_instead_of_a_protocol_harms_nobody(end):
-    """In py-libp2p 0.8.1 a protocol name that is no UTF-8 would end the program of whoever reads it."""
     async with bob_and_a_friend() as (address, alive):
         host, info = make_host(MALLORY), address.info()
         async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
@@ -100,6 +99,27 @@ async def test_junk_instead_of_a_protocol_harms_nobody(end):
                 if end == "close_write":
                     await exhaust(stream)
                 assert await alive()
+
+
+async def test_what_breaks_in_libp2p_ends_no_more_than_its_stream(monkeypatch):
+    """In py-libp2p 0.8.1 what an inbound stream raises ends the whole program; here it raises by our own hand."""
+    broken, negotiate = [], BasicHost._swarm_stream_handler
+
+    async def handle(self, stream):
+        if len(broken) < 3:
+            broken.append(stream)
+            raise RuntimeError("broken on purpose")
+        await negotiate(self, stream)
+
+    monkeypatch.setattr(BasicHost, "_swarm_stream_handler", handle)
+    async with bob_and_a_friend() as (address, alive):
+        host, info = make_host(MALLORY), address.info()
+        async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+            await host.connect(info)
+            while len(broken) < 3:
+                await exhaust(await host.get_network().new_stream(info.peer_id))
+            assert await alive()
+    assert len(broken) == 3
 
 
 @pytest.mark.parametrize("frame", FRAMES)
