@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import carbon
 import pytest
 import torch
 from torch import nn
@@ -145,7 +146,6 @@ def test_an_opponent_that_is_not_installed_says_so_with_the_mend(
 
 def test_kahans_float64_trains_every_layer() -> None:
     """Its own trainer, given an optimizer beforehand, trains no linear layer."""
-    carbon = pytest.importorskip("carbon", reason="needs the extra `bench`")
     recipe = MODELS["d64"]
     batches, _ = data(recipe, 0)
     native = NativeTrainer(recipe.model(0, "sdpa"), batches, recipe.adamw)
