@@ -1,4 +1,4 @@
-"""What holds after every entry of every run, whoever plays. Each check says why it must. (DESIGN 3)"""
+"""What holds after every entry of every run, whoever plays. Each check says why it must."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -182,7 +182,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Range:
-    """The total of a number's terms low .. high-1, after the `totals` before it. (DESIGN.md 8)"""
+    """The total of a number's terms low .. high-1, after the `totals` before it. (SPEC.md 6.13)"""
 
     index: int
     totals: Totals

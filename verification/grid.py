@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Protocol
 
 from verification import merkle
-from verification.arithmetic.footprint import block_of, rows_of
-from verification.arithmetic.places import BLOCK
+from verification.arithmetic.footprint import block_of
+from verification.arithmetic.places import BLOCK, rows_of
 from verification.statements import OpenedBlock
 from verification.tensors import ITEM_BYTES, Tensor, tensor_of_root
 from verification.units import Count, Digest

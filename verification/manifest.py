@@ -51,7 +51,7 @@ class Place(StrEnum):
 
 @dataclass(frozen=True)
 class Programs:
-    """The four programs of a run (DESIGN 2.1)."""
+    """The four programs of a run. (SPEC.md 2.4)"""
 
     prologue: ProgramRef
     inner: ProgramRef

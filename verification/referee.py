@@ -210,7 +210,7 @@ def _check(
     digest: Digest,
     path: Sequence[Digest],
 ) -> None:
-    """Raise BadEvidence unless the path proves a value's digest in the trace or in the port's bundle."""  # fmt: skip
+    """Raise BadEvidence unless the path proves a value's digest in the trace or in the port's bundle."""
     if source >= head.first:
         merkle.verify_path("trace", tracing.root, digest, source - head.first, tracing.length, path)
         return

@@ -14,7 +14,7 @@ import numpy as np
 
 from verification import codec, merkle
 from verification.arithmetic.numbers import FORMATS
-from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS
+from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS, rows_of
 from verification.digest import integer, tagged
 from verification.errors import Malformed
 from verification.units import Count, Digest
@@ -75,7 +75,7 @@ def tensor_of_root(dtype: str, shape: tuple[Count, ...], root: Digest | None) ->
 def row_leaves(tensor: Tensor) -> list[Digest]:
     """Return the leaf of each row of a tensor that is not empty: the root over its blocks."""
     data = hashed_bytes(tensor)
-    rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
+    rows = rows_of(tensor.shape)
     width = len(data) // rows
     parts = [data[i * width : (i + 1) * width] for i in range(rows)]
     block = BLOCK * ITEM_BYTES[tensor.dtype]
@@ -86,8 +86,7 @@ def row_leaves(tensor: Tensor) -> list[Digest]:
 
 def blocks_of(tensor: Tensor, row: int) -> list[bytes]:
     """Return the blocks of a row of a tensor that is not empty, as its digest sees them. (SPEC.md 2.2)"""
-    rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
-    width, block = len(tensor.data) // rows, BLOCK * ITEM_BYTES[tensor.dtype]
+    width, block = len(tensor.data) // rows_of(tensor.shape), BLOCK * ITEM_BYTES[tensor.dtype]
     part = tensor.data[row * width : (row + 1) * width]
     one = Tensor(tensor.dtype, (Count(len(part) // ITEM_BYTES[tensor.dtype]),), part)
     data = hashed_bytes(one)

@@ -17,9 +17,9 @@ from trainer import exact
 from trainer.programs.conversion import from_torch
 from verification.arithmetic import numbers
 from verification.arithmetic.definition import Definition, Read, Totals, finish, range_total, totals_of
-from verification.arithmetic.footprint import Block, block_of, noting, rows_of
+from verification.arithmetic.footprint import Block, block_of, noting
 from verification.arithmetic.numbers import EndsStep
-from verification.arithmetic.places import BLOCK, Site
+from verification.arithmetic.places import BLOCK, Site, rows_of
 from verification.codec import MAX_MESSAGE
 from verification.operators import OPERATORS, definition_of
 from verification.program import Port

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from verification.arithmetic.definition import Read
 from verification.arithmetic.numbers import Number
-from verification.arithmetic.places import BLOCK, Site
+from verification.arithmetic.places import BLOCK, Site, rows_of
 
 
 class Block(NamedTuple):
@@ -18,11 +18,6 @@ class Block(NamedTuple):
     input: int
     row: int
     block: int
-
-
-def rows_of(shape: tuple[int, ...]) -> int:
-    """Return how many rows a tensor has: one for each place of its first dimension, or one in all."""
-    return shape[0] if len(shape) > 1 else 1
 
 
 def block_of(shape: tuple[int, ...], index: int) -> tuple[int, int, int]:

@@ -49,6 +49,11 @@ class Way:
         return place
 
 
+def rows_of(shape: Sequence[int]) -> int:
+    """Return how many rows a tensor has: one for each place of its first dimension, or one in all. (SPEC.md 2.2)"""
+    return shape[0] if len(shape) > 1 else 1
+
+
 def strides_of(shape: Sequence[int]) -> list[int]:
     """Return how far apart neighbours along each dimension stand in C order."""
     return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
