@@ -6,7 +6,7 @@ zeros of an empty slot.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from verification import merkle
@@ -63,12 +63,16 @@ def is_public(place: Place, head: ProgramHead, source: int) -> bool:
     )
 
 
-def is_brought(execution: Execution, head: ProgramHead, source: int) -> bool:
-    """Return whether a value must be opened: a node's result, or a port that the law does not make itself."""
+def is_brought(place: Place, slots: Container[int], head: ProgramHead, source: int) -> bool:
+    """Return whether a value must be opened: a node's result, or a port that the law does not make itself.
+
+    `slots` are those that hold a contribution; for the others zeros stand.
+    """
     if source >= len(head.inputs):
         return source >= head.first
-    port = origin_of(execution.place, head, source)
-    return port.home not in (Home.INDEX, Home.WEIGHTS) and not _is_empty(execution, port)
+    port = origin_of(place, head, source)
+    is_empty = port.home is Home.CONTRIBUTION and port.slot not in slots
+    return not is_empty and port.home not in (Home.INDEX, Home.WEIGHTS)
 
 
 def result_of(head: ProgramHead, number: int, node: Node, inputs: Sequence[Sized]) -> Result:
@@ -114,7 +118,7 @@ class Reader:
         self._node, self._inputs = node, result.site.inputs
         specs = dict(zip(map(int, node.inputs), self._inputs, strict=True))
         for source in specs:
-            if not is_brought(execution, head, source):
+            if not is_brought(execution.place, execution.slots or (), head, source):
                 held = _law_has(execution, head, constants, source)
                 if isinstance(held, bytes):
                     agreed[source] = held
@@ -188,7 +192,7 @@ def judge_output(
     if not shown.output < len(tracing.outputs):
         raise BadEvidence("the trace has no such output")
     source = tracing.sources[shown.output]
-    if is_brought(execution, head, source):
+    if is_brought(execution.place, execution.slots or (), head, source):
         _check(execution, head, tracing, source, shown.digest, shown.path)
     else:
         held = _law_has(execution, head, constants, source)
@@ -230,11 +234,6 @@ def _bundle(execution: Execution, port: Origin) -> Digest | None:
         assert execution.slots is not None
         return execution.slots[port.slot][1]
     return execution.start if port.home is Home.START else execution.working
-
-
-def _is_empty(execution: Execution, port: Origin) -> bool:
-    """Return whether a port belongs to a slot without a contribution, for which zeros stand."""
-    return port.home is Home.CONTRIBUTION and port.slot not in (execution.slots or {})
 
 
 def _law_has(

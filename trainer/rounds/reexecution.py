@@ -22,7 +22,6 @@ from verification.grid import Rows
 from verification.honest.actions import Traced
 from verification.honest.openings import TraceList, Values, open_inputs, prove
 from verification.honest.within import Held, read_by
-from verification.layout import Home, origin_of
 from verification.library import StepFailed, failed
 from verification.program import Program, first_node, program_head, size_bytes, values
 from verification.statements import OpenedInput
@@ -84,13 +83,14 @@ def open_claim(
 ) -> tuple[OpenedInput, ...]:
     """Return the evidence for a claim about a node; `results` are the digests that `trace` gave. (SPEC.md 6.5)"""
     program, disputed, held = holding.program, holding.disputed, holding.held
+    head = program_head(program)
     sources = [int(source) for source in program.nodes[holding.number - first_node(program)].inputs]
     reads = dict.fromkeys(
         (sources[place], row, block) for place, row, block in read_by(claim, held.result, held.read)
     )
-    brought = [read for read in reads if _is_brought(disputed, program, read[0])]
+    brought = [read for read in reads if referee.is_brought(disputed.place, disputed.slots, head, read[0])]
     own = replace(holding.values, results=results)
-    return open_inputs(disputed.place, program_head(program), trail, own, brought)
+    return open_inputs(disputed.place, head, trail, own, brought)
 
 
 def open_value(
@@ -98,24 +98,16 @@ def open_value(
 ) -> tuple[Digest, tuple[Digest, ...]]:
     """Return the digest of a value and the path that proves it. (SPEC.md 6.5)"""
     program = engine.program(disputed.program)
-    first, (tensors, held) = first_node(program), _values(engine, disputed, results, [])
-    if number >= first:
-        digest = results[number - first]
-    elif number < len(program.inputs) and disputed.inputs[number] is not None:
+    head, (tensors, held) = program_head(program), _values(engine, disputed, results, [])
+    if number >= head.first:
+        digest = results[number - head.first]
+    elif number < len(head.inputs) and disputed.inputs[number] is not None:
         digest = held.port(number)
     else:
         digest = tensor_digest(tensors(number))
-    if not _is_brought(disputed, program, number):
+    if not referee.is_brought(disputed.place, disputed.slots, head, number):
         return digest, ()
-    return digest, prove(disputed.place, program_head(program), trail, held, number)
-
-
-def _is_brought(disputed: Disputed, program: Program, number: int) -> bool:
-    if number >= len(program.inputs):
-        return number >= first_node(program)
-    port = origin_of(disputed.place, program_head(program), number)
-    absent = port.home is Home.CONTRIBUTION and port.slot not in disputed.slots
-    return port.home not in (Home.INDEX, Home.WEIGHTS) and not absent
+    return digest, prove(disputed.place, head, trail, held, number)
 
 
 class _Enough(Exception):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from verification.arithmetic.definition import Part, Read, Totals, range_total
-from verification.arithmetic.numbers import FLOAT, INDEX, LOWEST_EXPONENT, EndsStep, wrapped
+from verification.arithmetic.numbers import FLOAT, HIGHEST_EXPONENT, INDEX, LOWEST_EXPONENT, EndsStep, wrapped
 from verification.arithmetic.sums import fixed_point_bits
 from verification.claims import Result
 
@@ -127,7 +127,7 @@ def _exponent(numbers: Array) -> int:
 
 def _fixed(numbers: Array, exponent: int, bits: int) -> int:
     """Return the sum of the numbers as integers on a scale."""
-    if not (np.isfinite(numbers).all() and LOWEST_EXPONENT <= exponent <= 128):
+    if not (np.isfinite(numbers).all() and LOWEST_EXPONENT <= exponent <= HIGHEST_EXPONENT):
         raise _Undecided
     scaled = np.rint(np.ldexp(numbers.astype(np.float64), bits - exponent))
     if scaled.size and np.abs(scaled).max() >= _LARGEST:
