@@ -145,5 +145,5 @@ def ending_of(names: Sequence[str]) -> tuple[Ending, str]:
     found = [PLAYS[name] for name in names if name in PLAYS]
     ending, how = max(((play.ending, play.how) for play in found), default=(Ending.HARMLESS, ""))
     if len(found) < len(names) and ending < Ending.CONVICTED:
-        return Ending.CONVICTED, "an audit found it, and the law itself computed what was disputed"
+        return Ending.CONVICTED, "an audit found it, and the dispute that followed proved it"
     return ending, how
