@@ -163,7 +163,7 @@ class _Rows(_Writer):
                     inside += each
                     after += end
         if inside:
-            inside = [f"for (long c = 0; c < {self.columns}; c++) {{", *inside, "}"]
+            inside = [f"INDEPENDENT for (long c = 0; c < {self.columns}; c++) {{", *inside, "}"]
         return "\n".join([*before, *inside, *after])
 
     def _computed(self, member: GroupNode, index: str) -> list[str]:
@@ -264,7 +264,7 @@ class _Column(_Writer):
             f"const float *restrict p = b{source} + {_offset(place, rows)} + start;",
             f"{C_TYPES[member.node.dtype]} *restrict q = b{target} + r * {columns} + start;",
             f"int32_t most[{BLOCK}] = {{0}};",
-            f"for (long k = 0; k < {depth}; k++) for (long c = 0; c < n; c++) {{",
+            f"for (long k = 0; k < {depth}; k++) INDEPENDENT for (long c = 0; c < n; c++) {{",
             f"const int32_t m = magnitude(p[k * {stride} + c]); most[c] = m > most[c] ? m : most[c]; }}",
             "for (long c = 0; c < n; c++) bad |= most[c] >= INFINITE;",
         ]  # fmt: skip
@@ -274,7 +274,7 @@ class _Column(_Writer):
             lines += [
                 f"double scale[{BLOCK}]; int64_t sum[{BLOCK}] = {{0}};",
                 f"for (long c = 0; c < n; c++) scale[c] = power_of_two({numbers['bits']} - exponent_of(most[c]));",
-                f"for (long k = 0; k < {depth}; k++) for (long c = 0; c < n; c++)",
+                f"for (long k = 0; k < {depth}; k++) INDEPENDENT for (long c = 0; c < n; c++)",
                 f"sum[c] += bits64((double)p[k * {stride} + c] * scale[c] + MAGIC) - MAGIC_BITS;",
                 "for (long c = 0; c < n; c++) {",
                 f"const double s = (double)sum[c] * power_of_two(exponent_of(most[c]) - {numbers['bits']});",
