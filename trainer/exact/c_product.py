@@ -47,10 +47,17 @@ class Task(ctypes.Structure):
         self.scaled = result.data_ptr()
 
 
+TEXTS = {
+    "int16.c": ("product.h", "int16.c"),
+    "int8.c": ("product.h", "tiles.h", "tiles_amx.h", "tiles_arm.h", "int8.c"),
+}
+"""The files of each kernel, in their order."""
+
+
 def text(kernel: str) -> str:
     """Return the C text of a kernel, int16.c or int8.c, after what kernels share."""
     folder = resources.files("trainer.exact")
-    return "".join(folder.joinpath(name).read_text("utf-8") for name in ("product.h", kernel))
+    return "".join(folder.joinpath(name).read_text("utf-8") for name in TEXTS[kernel])
 
 
 def instructions(library: ctypes.CDLL) -> str:

@@ -260,24 +260,11 @@ static void await_rows(const task *t, int64_t matrix, int64_t row, int64_t colum
         __builtin_prefetch(t->exact ? (void *)(t->exact + place) : (void *)(t->scaled + place), 1);
 }
 
-/* Whether float32 scales sums of int32 as float64 does, with one rounding: scales, which are powers of two, and their
-   products are normal numbers, and nothing overflows before the last of them. */
-static int are_narrow(const double *left, int64_t rows, const double *right, int64_t columns) {
-    double least = 1, most = 1;
-    int narrow = 1;
-    for (int64_t i = 0; i < rows; i++) {
-        least = left[i] < least ? left[i] : least;
-        most = left[i] > most ? left[i] : most;
-    }
-    for (int64_t j = 0; j < columns; j++) narrow &= right[j] >= 0x1p-126 / least;
-    return narrow && least >= 0x1p-126 && most <= 0x1p96;
-}
-
 static void write_low(const task *t, const int32_t *low, int64_t matrix, int64_t row, int64_t column) {
     int64_t rows = at_most(ROWS, t->rows - row), columns = at_most(COLUMNS, t->columns - column);
     const double *left = t->left_scale + matrix * t->rows + row, *right = t->right_scale + matrix * t->columns + column;
-    int narrow = !t->exact && are_narrow(left, rows, right, columns);
-    float *to = t->scaled + (matrix * t->rows + row) * t->columns + column, scales[COLUMNS];
+    int narrow = are_narrow(t, matrix, row, rows, column, columns);
+    float *to = result_row(t, matrix, row, column), scales[COLUMNS];
     for (int64_t j = 0; narrow && j < columns; j++) scales[j] = (float)right[j];
     for (int64_t i = 0; i < rows; i++, low += COLUMNS, to += t->columns) {
         double sums[COLUMNS];

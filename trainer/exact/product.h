@@ -46,6 +46,26 @@ static int64_t round_up(int64_t a, int64_t unit) { return (a + unit - 1) / unit 
 
 static void *memory(int64_t bytes) { return aligned_alloc(64, round_up(bytes + 64, 64)); }
 
+/* A place in the result that is rounded, where there is one. */
+static inline float *result_row(const task *t, int64_t matrix, int64_t row, int64_t column) {
+    return t->scaled + (matrix * t->rows + row) * t->columns + column;
+}
+
+/* Whether float32 scales these rows and columns of sums, once rounded, as float64 does, with one rounding: scales, which
+   are powers of two, and their products are normal numbers, and nothing overflows before the last of them. */
+static int are_narrow(const task *t, int64_t matrix, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    if (t->exact) return 0;
+    const double *left = t->left_scale + matrix * t->rows + row, *right = t->right_scale + matrix * t->columns + column;
+    double least = 1, most = 1;
+    int narrow = 1;
+    for (int64_t i = 0; i < rows; i++) {
+        least = left[i] < least ? left[i] : least;
+        most = left[i] > most ? left[i] : most;
+    }
+    for (int64_t j = 0; j < columns; j++) narrow &= right[j] >= 0x1p-126 / least;
+    return narrow && least >= 0x1p-126 && most <= 0x1p74;
+}
+
 /* A row of a tile on its way out, rounded once: sums stay below 2^53 and scales within 2^-163..2^127. */
 static inline void write_row(const task *t, int64_t matrix, int64_t row, int64_t column, const double *sums,
                              int64_t width) {
@@ -56,7 +76,7 @@ static inline void write_row(const task *t, int64_t matrix, int64_t row, int64_t
     }
     double left = t->left_scale[matrix * t->rows + row];
     const double *right = t->right_scale + matrix * t->columns + column;
-    float *to = t->scaled + place;
+    float *to = result_row(t, matrix, row, column);
     if (columns == width)
         for (int64_t j = 0; j < width; j++) to[j] = (float)(sums[j] * left * right[j]);
     else
