@@ -28,7 +28,7 @@ ALLOCATOR = {
 """glibc keeps freed memory instead of returning it page by page: worth up to 4x to big elementwise work."""
 SLOW_SECONDS, SLOW_RATIO = 8.0, 4.0
 """A native opponent whose first measured step takes longer than both, in seconds and times the fastest, is out."""
-LEAST_ROUNDS, LONG_SECONDS = 3, 50.0
+LEAST_ROUNDS, LONG_SECONDS = 3, 90.0
 """After so many rounds no new one begins when they took this long together."""
 LOSS_TOLERANCE = 0.02
 FLOAT32 = ("float32", "float32-onednn", "float32-compiled")

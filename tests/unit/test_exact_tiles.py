@@ -128,6 +128,30 @@ def test_sums_of_the_largest_are_exact_across_runs(depth: int, values: tuple[int
     assert found.tolist() == [[[float(depth * values[0] * values[1])] * 2] * 3]
 
 
+@pytest.mark.parametrize("processor", ["int8, this", "int8, none", "int8, amx"])
+@pytest.mark.parametrize("columns", [512, 500, 513])
+def test_results_that_pass_the_caches_are_as_exact(
+    processor: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a mebibyte of results, of sums that int32 holds, of some that it does not, and of rows of both."""
+    if processor == "int8, this":
+        if INT8.refusal(CPU):
+            pytest.skip("this processor has no tiles")
+    else:
+        _, kernel, file, macros = PROCESSORS[processor]
+        if macros == EMULATED and platform.machine() != "x86_64":
+            pytest.skip("needs a compiler for x86")
+        monkeypatch.setattr(kernel, "library", build(macros + text(file)))
+    left, right = integers((1, 544, 70), "left", 14, True), integers((1, 70, columns), "right", 14, True)
+    left[:, ::3] //= 100  # their sums fit int32
+    right[..., : columns // 2] //= 50
+    scales = [torch.full((1, n), 2.0**-13, dtype=torch.float64) for n in (544, columns)]
+    expected = golden.reference(left, right)
+    found = INT8.rounded(left, right, *scales, 14)
+    assert found.numel() * found.itemsize > 2**20 and bool((expected.abs() >= 2**31).any())
+    assert torch.equal(found, (expected * 2.0**-26).to(torch.float32))
+
+
 def test_a_run_is_the_longest_that_int32_holds() -> None:
     """Of every product of planes, what is added in int32: the middle times 128 plus the low."""
     high = torch.tensor([-64, -64, 64, 64, 63, -63, 63])

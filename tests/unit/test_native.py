@@ -20,11 +20,15 @@ MARCHES = (
 """Of Intel and AMD, with and without AVX-512, VNNI, half precision and tiles."""
 
 
-def golden_loops() -> str:
+def golden_groups() -> list[Group]:
     """The loops of the frozen Llama step that `doctor` runs."""
     program = decode_program(resources.files("trainer.golden").joinpath("step.msgpack").read_bytes())
-    groups = [work for work in fusion.plan(program).steps if isinstance(work, Group)]
-    return emit.write(groups, set())[0]
+    return [work for work in fusion.plan(program).steps if isinstance(work, Group)]
+
+
+def golden_loops() -> str:
+    """Their text."""
+    return emit.write(golden_groups(), set())[0]
 
 
 TEXTS: dict[str, Callable[[], str]] = {
@@ -62,6 +66,26 @@ def test_the_kernels_compile_for_processors_not_at_hand(name: str, march: str, t
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_loops_over_many_buffers_run_on_vectors(name: str, tmp_path: Path) -> None:
+    """AdamW's, whose seven rows gcc did not prove apart: each square root was one number's."""
+    command = shutil.which(name)
+    if command is None or not knows(command, "haswell"):
+        pytest.skip(f"no {name} that knows haswell")
+    updates = [
+        group
+        for group in golden_groups()
+        if group.columns >= 64 and any(member.node.operator == "sqrt" for member in group.members.values())
+    ]
+    assert updates
+    source, made = tmp_path / "loops.c", tmp_path / "loops.s"
+    source.write_text(native.GUARD + emit.write(updates, set())[0], encoding="utf-8")
+    flags = ["-march=haswell" if flag == native.NATIVE else flag for flag in native.FLAGS]
+    subprocess.run([command, *flags, "-fopenmp", "-S", str(source), "-o", str(made)], check=True)
+    assert "vsqrtps" in made.read_text("utf-8")
 
 
 def test_a_wider_evaluation_is_refused(tmp_path: Path) -> None:
