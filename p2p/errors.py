@@ -60,6 +60,14 @@ class Declined(Unavailable):
         self.reason = reason
 
 
+class WrongKey(Unavailable):
+    """At a peer's address another key answers than the peer's."""
+
+
+class Busy(Unavailable):
+    """Those who are no members have used up what is granted to all of them together."""
+
+
 FAULT, UNKNOWN = "Fault", "Unknown"
 """Reasons without a class: the peer's own program failed, and any word that a peer made up."""
 

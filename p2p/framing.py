@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import trio
 from libp2p.abc import INetStream
-from libp2p.exceptions import BaseLibp2pError
+from libp2p.exceptions import BaseLibp2pError, MultiError
 from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 
-from p2p.errors import Oversized, Truncated
+from p2p.errors import Oversized, Truncated, WrongKey
 from verification.errors import Unavailable
 
 PREFIX_BYTES = 4
@@ -23,7 +24,17 @@ def libp2p_faults(what: str, *more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, OSError, *more) as error:
+        if _is_another_key(error):
+            raise WrongKey(f"{what}: another key than the expected one answers there") from error
         raise Unavailable(f"{what}: {type(error).__name__} {error}".strip()) from error
+
+
+def _is_another_key(error: BaseException | None) -> bool:
+    """Return whether a dial failed for the key that answered: py-libp2p buries that under what it raises."""
+    if error is None or isinstance(error, PeerIDMismatchesPubkey):
+        return error is not None
+    tried = error.args[0] if isinstance(error, MultiError) else []
+    return any(_is_another_key(each) for each in (error.__cause__, *tried))
 
 
 async def write_frame(stream: INetStream, data: bytes) -> None:

@@ -37,7 +37,8 @@ CLOSING_SECONDS = 3.0
 class PostOffice:
     """One peer's post office; `async with` starts and closes it.
 
-    `clock` gives the ledger's time in milliseconds. `on_refusal` is called for every message that is not accepted.
+    `clock` gives the milliseconds by which envelopes are dated. `on_refusal` is called for every message that is not
+    accepted.
     """
 
     def __init__(

@@ -19,6 +19,15 @@ OK = "ok"
 """Status of an answered request; every other status is the name of a reason."""
 
 
+UNREAD = "refused"
+"""Stands for the kind of a request whose envelope was refused."""
+
+
+def reply_to(name: str) -> str:
+    """Return the name of the envelope kind that carries the answer to a kind of request."""
+    return name + "/reply"
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of request, known to both sides: its name, and bytes that its body and its answer may have.
@@ -34,11 +43,11 @@ class Kind:
     @property
     def reply(self) -> str:
         """Name of the envelope kind that carries the answer."""
-        return self.name + "/reply"
+        return reply_to(self.name)
 
     def reply_limits(self) -> Limits:
-        """Return what a client admits when it waits for this kind's answer."""
-        return Limits({self.reply: self.reply_limit + REPLY_OVERHEAD})
+        """Return what a client admits when it waits for this kind's answer, or hears that nobody read the question."""
+        return Limits({self.reply: self.reply_limit + REPLY_OVERHEAD, reply_to(UNREAD): REPLY_OVERHEAD})
 
 
 def request_digest(data: bytes) -> Digest:

@@ -64,3 +64,10 @@ class Hints:
     """The newest hint of each topic that its sender has not told this peer yet."""
 
     hints: tuple[Hint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The host of a served ledger says where it is reached from now on."""
+
+    multiaddr: str

@@ -12,7 +12,7 @@ from p2p.envelope import Limits
 from p2p.errors import FAULT, Overloaded
 from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
 from p2p.identity import address_of_peer
-from p2p.mail import OK, Kind, Mail, request_digest
+from p2p.mail import OK, UNREAD, Kind, Mail, reply_to, request_digest
 from p2p.messages import Reply
 from p2p.traffic import OTHERS
 from verification.codec import encode
@@ -30,12 +30,14 @@ class Grants:
 
     A peer may hold `streams_per_peer` streams open, further ones are reset; of all peers' requests `at_once` are
     handled at a time, further ones wait unread in order of arrival. A request that began to arrive must be complete
-    after `patience` seconds. Towards each peer `asking` requests run at a time, and dialling takes `dial_seconds`.
+    after `patience` seconds, and an answer be taken after `reading`, since it is held in memory. Towards each peer
+    `asking` requests run at a time, and dialling takes `dial_seconds`.
     """
 
     streams_per_peer: int = 32
     at_once: int = 64
     patience: float = 30.0
+    reading: float = 60.0
     asking: int = 8
     dial_seconds: float = 10.0
 
@@ -92,15 +94,18 @@ class Server:
                 break
             async with self._capacity:
                 kind, reply = await self._answer(sender, data)
-            status = reply.status
-            sealed = self._mail.seal(kind, encode(reply))
-            await write_frame(stream, sealed)
+            status, sealed = reply.status, self._mail.seal(kind, encode(reply))
+            del data, reply
+            with trio.move_on_after(self._grants.reading) as patience:
+                await write_frame(stream, sealed)
+            if patience.cancelled_caught:
+                raise Unavailable(f"answer to {kind} was not taken within {self._grants.reading} s")
             self._mail.counters.moved(sender, "out", kind, len(sealed) + PREFIX_BYTES)
         await stream.close()
 
     async def _answer(self, sender: Address, data: bytes) -> tuple[str, Reply]:
         request = request_digest(data)
-        name = "refused"
+        name = UNREAD
         try:
             envelope = self._mail.open(data, self._limits, sender)
             name = envelope.kind
@@ -117,7 +122,7 @@ class Server:
             log.exception("handler of %s failed", name, extra={"sender": checksum(sender)})
             status, body = FAULT, b""
         self._mail.counters.moved(sender, "in", name, len(data) + PREFIX_BYTES)
-        return name + "/reply", Reply(request, status, body)
+        return reply_to(name), Reply(request, status, body)
 
     async def _handle(self, kind: Kind, handler: Handler, sender: Address, body: bytes) -> bytes:
         with trio.move_on_after(kind.patience):

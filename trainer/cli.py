@@ -20,6 +20,7 @@ for _entry in entry_points(group="proofswarm.commands"):
     app.add_typer(_entry.load(), name=_entry.name)
 
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
+Listen = Annotated[str, typer.Option(help="Multiaddress to listen on; port 0 lets the system choose.")]
 Device = Annotated[str, typer.Option(help="What computes: cpu, cuda or cuda:N.")]
 INTERRUPTED = 130
 UNSOUND = "Accept parameters under which cheating pays."
@@ -92,14 +93,30 @@ def run_create(
     typer.echo(f"join it with: proofswarm peer --run {out} --key {out}/keys/peer-0.key --role worker")
 
 
+@run_app.command("serve")
+def run_serve(
+    run: Annotated[Path, typer.Argument(help="The run's folder, which holds its ledger.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Key file that signs heads; keys/host.key by default, made at first.")
+    ] = None,
+    listen: Listen = "/ip4/127.0.0.1/tcp/0",
+) -> None:
+    """Serve a run's ledger, and what was published with it, to peers that share no folder."""
+    import trio
+
+    from trainer.commands.serve import host_identity, serve_run
+    from trainer.folder import RunFolder
+
+    folder = RunFolder(run).checked()
+    trio.run(serve_run, folder, host_identity(folder, key), listen, _tell)
+
+
 @app.command()
 def peer(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     key: Annotated[Path, typer.Option(help="This peer's key file; its name is the peer's name.")],
     role: Annotated[str, typer.Option(help="worker or verifier.")] = "worker",
-    listen: Annotated[str, typer.Option(help="Multiaddress to listen on; port 0 lets the system choose.")] = (
-        "/ip4/127.0.0.1/tcp/0"
-    ),
+    listen: Listen = "/ip4/127.0.0.1/tcp/0",
     threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of the compute process.")] = 1,
     stake: Annotated[
         int | None, typer.Option(min=1, max=MAX_STAKE, help="Stake; what the role needs by default.")
@@ -118,12 +135,22 @@ def peer(
         int, typer.Option(min=0, max=MAX_ROUND, help="Round in which cheating begins.")
     ] = 3,
     accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            help="Multiaddress, with key, of a ledger's host: the folder follows it with a copy of its own."
+        ),
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option(help="Identity of the run that a new folder is to follow, in hex.")
+    ] = None,
 ) -> None:
     """Join a run and take part until it has ended."""
     import trio
 
     from trainer.folder import RunFolder
     from trainer.peer.config import Account, Joining, PeerConfig
+    from trainer.peer.following import fetch_run, host_named, run_named
     from trainer.peer.rogue import misbehaving
     from trainer.peer.runtime import run_peer
     from trainer.programs.options import peer_options
@@ -135,10 +162,16 @@ def peer(
         raise UserError(f"unknown role {role!r}: choose worker or verifier")
     if role not in roles_of(names_in(cheat)):
         raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
-    folder = RunFolder(run).checked()
+    folder, account, host = RunFolder(run), Account.read(key), None
+    if ledger is not None:
+        host = host_named(ledger)
+        trio.run(
+            fetch_run, folder, account.identity, host, None if run_id is None else run_named(run_id), _tell
+        )
+    folder.checked()
     options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
     joining = Joining(role, stake, accept_unsound)
-    config = PeerConfig(folder, Account.read(key), joining, listen, threads, options, _tell)
+    config = PeerConfig(folder, account, joining, listen, threads, options, _tell, host=host)
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 

@@ -35,6 +35,9 @@ CONSTANTS = {
     "state": ("RECENT_ROUNDS",),
     "units": ("MILLION", "MAX_AMOUNT"),
     "ledger.local": ("FORMAT", "APPLICATION", "BUSY_SECONDS"),
+    "ledger.served": ("MAX_SAID", "ANSWER_BYTES", "ANSWER_ENTRIES"),
+    "ledger.view": ("RUNS_ON",),
+    "ledger.heads": ("PURPOSE", "FORK"),
 }
 """The numbers that another implementation must share, by module of `verification`."""
 

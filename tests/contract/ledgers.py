@@ -1,16 +1,23 @@
 """Every kind of ledger, for the suite that all of them must pass. A new one is one class and one line of `KINDS`."""
 
+import threading
 from pathlib import Path
 from typing import Protocol
 
 from simulator.memory import Clock, MemoryLedger, MemoryLog
 from simulator.toy import ToyLibrary
-from verification.ledger.local import LocalLedger, create
+from verification.ledger.follower import Follower
+from verification.ledger.local import LocalLedger, SqliteCopy, create, create_copy
 from verification.ledger.log import Genesis, Record, founding
 from verification.ledger.port import Ledger
+from verification.ledger.remote import Remote
+from verification.ledger.served import Host
 from verification.library import Library
 
 LIBRARY = ToyLibrary()
+SECRET = bytes(31) + b"\1"
+"""The key of whoever serves a run."""
+
 EVERYTHING = 1 << 30
 """More entries than any log has."""
 
@@ -58,7 +65,35 @@ class InMemory:
         return MemoryLedger(self._log, self.clock, library)
 
 
-KINDS: dict[str, type[Run]] = {"sqlite": InFile, "memory": InMemory}
+class Served:
+    """A run that a host serves in this process, with a follower's copy for each participant; questions and answers
+    travel as bytes. A verdict that the host cannot give now waits as long as one of its participants' would."""
+
+    concurrent = True
+
+    def __init__(self, folder: Path, genesis: Genesis, clock: Clock) -> None:
+        self.clock, self._folder, self._run = clock, folder, genesis.run
+        create(folder / "host.sqlite", genesis, clock())
+        self.ledger = LocalLedger(folder / "host.sqlite", LIBRARY, clock)
+        self.host, self._lock, self._copies = Host(self.ledger, SECRET), threading.Lock(), 0
+
+    def ask(self, name: str, body: bytes) -> bytes:
+        """Carry a question to the host, one at a time."""
+        with self._lock:
+            return self.host.answer(name, body)
+
+    def opened(self, library: Library = LIBRARY) -> Follower:
+        """Begin one more copy."""
+        self.ledger.library, self._copies = library, self._copies + 1
+        path, remote = (
+            self._folder / f"copy-{self._copies}.sqlite",
+            Remote(self.ask, self.host.address, self._run),
+        )
+        create_copy(path, remote.founding(), self.host.address)
+        return Follower(SqliteCopy(path), library, self.clock, remote)
+
+
+KINDS: dict[str, type[Run]] = {"sqlite": InFile, "memory": InMemory, "served": Served}
 
 
 def log_of(ledger: Ledger) -> list[Record]:

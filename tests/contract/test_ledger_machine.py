@@ -105,7 +105,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=name, marks=[pytest.mark.slow] if name == "served" else [])
+        for name, kind in KINDS.items()
+    ],
+)
 def test_all_who_take_part_see_one_run(kind: type[Run]) -> None:
     machine = settings(max_examples=20, stateful_step_count=25, deadline=None)
     run_state_machine_as_test(partial(LedgerMachine, kind), settings=machine)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p.identity import load
+from p2p.identity import Identity, load
 from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
@@ -101,6 +101,8 @@ def demo_on(run: RunFolder, text: str) -> list[str]:
     return ["demo", "--out", str(run.path / "new"), "--text", str(run.path / text)]
 
 
+HOST = f"/ip4/127.0.0.1/tcp/4000/p2p/{Identity(bytes(31) + bytes([1])).peer_id}"
+
 MISTAKES: dict[str, tuple[Mistake, str]] = {
     "missing run": (lambda r: peer(RunFolder(r.path / "no"), key=r.keys / "peer-0.key"), "holds no run: make one with"),
     "missing key": (lambda r: peer(r, key=r.path / "no.key"), "no key file"),
@@ -120,6 +122,12 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "events is a file": (lambda r: instead(r.events, peer(r)), "cannot write there"),
     "missing blob": (lambda r: without(blob(r), peer(r)), "copy the run's blobs/"),
     "damaged blob": (damaged, "holds it damaged: copy the run's blobs/ again"),
+    "ledger at no address": (lambda r: peer(r, "--ledger", "here"), "it is what 'proofswarm run serve' prints"),
+    "no run to follow": (lambda r: peer(RunFolder(r.path / "no"), "--ledger", HOST, key=r.keys / "peer-0.key"),
+                         "say of which run with --run-id"),
+    "a host for the ledger itself": (lambda r: peer(r, "--ledger", HOST), "holds the ledger itself"),
+    "serve of nothing": (lambda r: ["run", "serve", str(r.keys)], "holds no run"),
+    "serve on no address": (lambda r: ["run", "serve", str(r.path), "--listen", "here"], "not an address to listen on"),
     "report of nothing": (lambda r: ["report", str(r.keys)], "holds no run"),
     "missing job": (lambda r: ["run", "create", str(r.path / "no.toml")], "no such job file"),
     "malformed job": (lambda r: job(r, "[model"), "not TOML"),

@@ -27,13 +27,14 @@ from trainer.peer.runtime import (
 )
 from trainer.rounds.machine import Kernels
 from trainer.runs.create import Created
-from verification.errors import ProofswarmError, Unsound, UserError
+from verification.errors import ProofswarmError, Unavailable, Unsound, UserError
 from verification.honest import actions
 from verification.honest.decide import Me
+from verification.honest.view import View
 from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
 from verification.sizes import AROUND
-from verification.statements import Opening
+from verification.statements import Opening, Withdraw
 from verification.units import Address, Amount, Count, Digest, Round
 
 ACTION = actions.FetchState(Round(0))
@@ -225,3 +226,42 @@ def test_a_peer_takes_as_many_descriptors_as_it_may() -> None:
         assert (soft, hard) == (DESCRIPTORS if hard < 0 else min(hard, DESCRIPTORS), before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class Unheard:
+    """A policy that has something to say and to compute, while nobody hears it."""
+
+    def decide(self, view: View, contradictions: object) -> list[object]:
+        """Return both, what it says first."""
+        return [actions.Say(Withdraw()), ACTION]
+
+    async def say(self, act: object) -> None:
+        """Find the ledger's host away."""
+        raise Unavailable("the ledger's host does not answer")
+
+    async def compute(self, action: object, look: Look) -> str:
+        """Make something."""
+        return "done"
+
+
+async def test_a_peer_computes_on_while_its_words_reach_nobody(folder: RunFolder) -> None:
+    peer = make_peer(folder)
+    await peer._ledger.open()
+    peer._policy = Unheard()  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(Unavailable):
+            await peer._look_and_act(ME, nursery)
+    assert peer._results.done == {ACTION: "done"}
+
+
+async def test_a_look_that_fails_again_and_again_is_told_once(
+    folder: RunFolder, autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.1  # or time jumps while the ledger's thread works
+    peer = make_peer(folder)
+    await peer._ledger.open()
+    peer._policy = Unheard()  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(2):
+            await peer._take_part(ME, nursery)
+    assert reasons(folder) == ["the ledger's host does not answer"]

@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from simulator.toy import ToyLibrary
+from tests.contract.ledgers import SECRET
+from tests.property.test_served_properties import a_fork
 from tests.simulation.test_evidence import changed, files_of, world_of
 from trainer.cli import app
 from trainer.commands.verify import check_files
@@ -15,6 +17,7 @@ from verification.errors import BadEvidence, UserError
 from verification.evidence.collect import require_borne_out
 from verification.evidence.file import Conviction, Kind, Nowhere, pack, unpack
 from verification.signed import open_statement
+from verification.signing import address_of, checksum
 
 
 def checked(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -164,3 +167,26 @@ def test_a_missing_file_is_the_user_s_mistake(tmp_path: Path) -> None:
         check_files([Path("/dev/zero")])
     done = CliRunner().invoke(app, ["verify", str(tmp_path / "none")])
     assert isinstance(done.exception, UserError)
+
+
+def test_two_signed_heads_of_one_number_are_a_fork(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fork.evidence"
+    path.write_bytes(a_fork())
+    status, told = checked(path, capsys)
+    assert status == 0
+    assert told.startswith(f"forked: {checksum(address_of(SECRET))} served two logs")
+    assert "of      entry 7 of run" in told
+
+
+def test_a_damaged_fork_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "fork.evidence"
+    for place in (30, -1):
+        data = bytearray(a_fork())
+        data[place] ^= 1
+        path.write_bytes(data)
+        status, told = checked(path, capsys)
+        assert status == 1
+        assert told.startswith("refused: ")
+        assert len(told.splitlines()) == 1

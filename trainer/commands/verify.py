@@ -13,6 +13,7 @@ from verification.errors import Unavailable, UserError, Violation
 from verification.evidence.collect import require_borne_out
 from verification.evidence.file import MAX_EVIDENCE, Conviction, Finding, unpack
 from verification.evidence.retrial import verify
+from verification.ledger.heads import Forked, is_fork, unpack_fork, verify_fork
 from verification.report.judged import report_of
 from verification.report.words import last_step, one_line, printable, reason, trust
 from verification.signing import checksum
@@ -49,6 +50,8 @@ def check_files(paths: Sequence[Path], run: Path | None = None) -> int:
 def _checked(data: bytes, ledger: Ledger | None) -> tuple[int, list[str]]:
     """Return the status of a file's bytes, and what to say of them."""
     try:
+        if is_fork(data):
+            return PROVEN, _lines_of_fork(verify_fork(unpack_fork(data)))
         finding = verify(data)
         if finding.is_proven:
             return PROVEN, [f"guilty: {checksum(finding.accused)}", *_lines_of(finding)]
@@ -58,6 +61,17 @@ def _checked(data: bytes, ledger: Ledger | None) -> tuple[int, list[str]]:
         return PROVEN, [f"guilty: {checksum(finding.accused)}, by the run's ledger", *_lines_of(finding)]
     except (Violation, Unavailable) as refusal:
         return REFUSED, [f"refused: {one_line(str(refusal))}"]
+
+
+def _lines_of_fork(found: Forked) -> list[str]:
+    """Return in lines for people what a fork proves."""
+    told = zip(found.heads, found.times, strict=True)
+    return [
+        f"forked: {checksum(found.host)} served two logs of one run",
+        f"  of      entry {found.seq} of run {found.run.hex()}",
+        *(f"  told    {head.hex()} at {at} ms of the ledger's time" for head, at in told),
+        "  trusts  nothing: the file proves it by what the host itself signed",
+    ]
 
 
 def _ledger_of(folder: RunFolder) -> Ledger:

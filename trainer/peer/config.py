@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p.identity import Identity, load
-from p2p.transport import ANY_LOCAL_PORT
+from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer.compute.client import PROCESS
 from trainer.folder import RunFolder
 from trainer.peer.deeds import Deeds
@@ -70,6 +70,7 @@ class Character:
 class PeerConfig:
     """Who takes part in which run, as what, and how.
 
+    `host` serves the run's ledger, of which `folder` has a copy; None for a folder that holds the ledger itself.
     `threads` are those of the compute process, `options` say how it runs programs; `tell` hears one line for people
     about what happens.
     """
@@ -82,3 +83,4 @@ class PeerConfig:
     options: RunOptions = AS_PEERS
     tell: Callable[[str], None] = lambda line: None
     character: Character = Character()
+    host: PeerAddress | None = None

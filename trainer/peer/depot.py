@@ -6,6 +6,7 @@ from p2p.blobs import BlobStore
 from p2p.exchange import Exchange
 from p2p.transport import PeerAddress
 from trainer.peer.record import Record
+from trainer.runs.library import published
 from verification.errors import Malformed, UserError
 from verification.honest import decide
 from verification.manifest import BundleRef, Manifest
@@ -26,16 +27,14 @@ class Depot:
     def __init__(self, store: BlobStore, exchange: Exchange, manifest: Manifest, record: Record) -> None:
         """`exchange` works on `store`."""
         self._store, self._exchange, self._record = store, exchange, record
-        self._published = frozenset(
-            {manifest.data.blob, *(program.blob for program in manifest.programs.all())}
-        )
-        self._start = manifest.start.blob
+        self._all = published(manifest)
+        self._lasting = frozenset(self._all) - {manifest.start.blob}
         self._turns = trio.CapacityLimiter(FETCHES)
         self._limits: dict[str, int] = {}
 
     def adopt(self, source: BlobStore) -> None:
         """Copy what the submitter published beside the ledger; raises UserError for what is not there whole."""
-        for blob in (*self._published, self._start):
+        for blob in self._all:
             if self._store.has(blob):
                 continue
             if not source.has(blob) or self._store.put_file(source.path(blob)) != blob:
@@ -73,7 +72,7 @@ class Depot:
         """Return the blobs that programs, rounds, audits or disputes may still ask for."""
         rounds = decide.needed_rounds(state)
         keep = {ref.blob for number in rounds for ref in decide.blobs_of_round(state, number)}
-        return keep | self._published
+        return keep | self._lasting
 
     async def prune(self, keep: set[Digest]) -> None:
         """Delete all other blobs that have lain here for a while."""

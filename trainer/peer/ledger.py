@@ -1,46 +1,77 @@
 """The node's way to the ledger: it and the law run in a worker thread, one call at a time."""
 
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import trio
 
 from trainer.folder import RunFolder
-from trainer.runs.ledgers import clock_of, open_ledger
+from trainer.runs.ledgers import clock_of, open_copy, open_ledger, with_proof
+from verification.errors import UserError
+from verification.ledger.follower import Follower, Forked
+from verification.ledger.heads import SignedHead
 from verification.ledger.log import Entry, Twice
 from verification.ledger.port import Ledger
+from verification.ledger.remote import Ask
 from verification.library import Library
 from verification.state import State
 from verification.units import Millis
+
+T = TypeVar("T")
 
 
 class LedgerPort:
     """One ledger behind a lock. Whoever looks at the state holds the lock, since the thread changes it in place."""
 
     def __init__(self, folder: RunFolder, library: Library) -> None:
-        """`open` must be awaited before anything but `now`."""
+        """`open` or `follow` must be awaited before anything but `now`."""
         self._folder, self._library = folder, library
         self._now = clock_of(folder)
         self._lock = trio.Lock()
         self._ledger: Ledger
+        self._follower: Follower | None = None
         self.contradictions: list[Twice] = []
         self.height = 0
         """The number of the newest entry."""
 
     async def open(self) -> None:
         """Fold the ledger's log; raises UserError."""
-        self._ledger = await trio.to_thread.run_sync(open_ledger, self._folder, self._library)
+        self._ledger = await self._call(lambda: open_ledger(self._folder, self._library))
+        self._now = self._ledger.now
+
+    async def follow(self, ask: Ask, tell: Callable[[str], None]) -> None:
+        """Fold the copy of a ledger that a host serves, and go on with it; raises UserError."""
+        self._follower = await self._call(lambda: open_copy(self._folder, self._library, ask, tell))
+        self._ledger = self._follower
         self._now = self._ledger.now
 
     def now(self) -> Millis:
         """Return the ledger's time, which everything that a peer says, does or records goes by."""
         return self._now()
 
+    def try_again(self) -> None:
+        """Ask a host that was away at the next look: there is news of it."""
+        if self._follower is not None:
+            self._follower.contact.again()
+
+    def kept_head(self) -> SignedHead | None:
+        """Return the newest head that a host signed for this copy; None without a host, or before it is open."""
+        return None if self._follower is None else self._follower.kept
+
+    async def compare(self, signed: SignedHead) -> None:
+        """Hold a head that another member was told against the copy; raises UserError for a fork, Violation for a head
+        that the host did not sign."""
+        if (follower := self._follower) is not None:
+            async with self._lock:
+                await self._call(lambda: follower.compare(signed))
+
     async def refresh(self) -> list[Entry]:
         """Fold what is new, let due deadlines pass, and return the new entries."""
         async with self._lock:
-            await trio.to_thread.run_sync(self._ledger.tick)
-            self.contradictions = await trio.to_thread.run_sync(self._ledger.contradictions)
+            await self._call(self._ledger.tick)
+            self.contradictions = await self._call(self._ledger.contradictions)
             entries = self._ledger.entries()
             if entries:
                 self.height = entries[-1].seq
@@ -49,10 +80,21 @@ class LedgerPort:
     async def submit(self, data: bytes) -> None:
         """Put a signed statement on the ledger; raises a Violation when it is refused."""
         async with self._lock:
-            await trio.to_thread.run_sync(self._ledger.submit, data)
+            await self._call(lambda: self._ledger.submit(data))
 
     @asynccontextmanager
     async def state(self) -> AsyncIterator[State]:
         """Hold the lock and the newest folded state."""
         async with self._lock:
             yield self._ledger.state
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """Run in a worker thread; raises UserError, one line, for a fork and for a disk that takes no more."""
+        try:
+            return await trio.to_thread.run_sync(function)
+        except Forked as fork:
+            raise with_proof(self._folder, fork) from fork
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"{self._folder.ledger}: {error}; free space on its disk and start again: nothing acknowledged is lost"
+            ) from error

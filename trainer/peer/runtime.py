@@ -17,10 +17,12 @@ from p2p.exchange import Exchange
 from p2p.hints import Rumours
 from p2p.host import PostOffice
 from p2p.messages import Hint
+from p2p.served import HostLine
 from trainer.compute import orders
 from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
 from trainer.folder import alone
+from trainer.peer.comparing import Comparison
 from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
@@ -30,7 +32,7 @@ from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
 from trainer.rounds.machine import Kernels
-from trainer.runs.ledgers import genesis_of
+from trainer.runs.ledgers import check_host, clock_of, genesis_of
 from trainer.runs.library import StoredPrograms
 from verification import codec
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
@@ -48,6 +50,8 @@ from verification.units import Amount, Count, Digest
 
 POLL_SECONDS = 0.2
 """Between two looks at the ledger when nobody hints that it is worth one."""
+FOLLOW_SECONDS = 1.0
+"""The same for a ledger that somebody else serves: each look is a question to its host."""
 RETRY_SECONDS = 1.0
 """Before what cannot be had now is tried again."""
 LONGEST_PAUSE = 600.0
@@ -85,11 +89,16 @@ class Peer:
         self._ledger = LedgerPort(config.folder, self._library)
         self._record = Record(events, self._ledger.now)
         self._post = PostOffice(
-            account.identity, run, self._ledger.now, listen=config.listen, on_refusal=self._record.refused
+            account.identity,
+            run,
+            clock_of(config.folder),
+            listen=config.listen,
+            on_refusal=self._record.refused,
         )
         exchange = Exchange(self._store, self._post, on_drop=self._record.dropped)
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
         self._contacts = Contacts(account.address)
+        self._comparison = Comparison(self._post, self._ledger, self._contacts.all)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
         journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
         voice = Voice(journal, self._ledger, self._record, self._announce)
@@ -109,15 +118,30 @@ class Peer:
         async with trio.open_nursery() as nursery:
             async with self._post, self._bench.running(nursery):
                 nursery.start_soon(self._bench.watch)
+                self._comparison.serve()
                 prepared = await self._prepare()
-                await self._ledger.open()
+                await self._open_ledger()
                 self._depot.serve()
                 nursery.start_soon(self._rumours.run)
                 nursery.start_soon(self._hear_hints)
+                if self._config.host is not None:
+                    nursery.start_soon(self._comparison.run)
                 nursery.start_soon(self._log_traffic)
                 await self._take_part(self._self(prepared), nursery)
                 self._record.write("stopped")
             nursery.cancel_scope.cancel()
+
+    async def _open_ledger(self) -> None:
+        """Fold the ledger of the folder, or its copy and what the host has beyond it; raises UserError."""
+        if self._config.host is None:
+            return await self._ledger.open()
+        line = HostLine(self._post, self._config.host, self._hear_of_host)
+        line.listen()
+        await self._ledger.follow(line.ask, self._config.tell)
+
+    def _hear_of_host(self) -> None:
+        self._ledger.try_again()
+        self._wake.set()
 
     def _check_run(self) -> None:
         """Learn how long the run's blobs are; raises UserError for a run that nobody should stake on. (SPEC.md 11.7)"""
@@ -186,18 +210,22 @@ class Peer:
     async def _take_part(self, me: Me, nursery: trio.Nursery) -> None:
         """Look, decide, act; return some time after the run has ended."""
         last: float | None = None
+        failure = ""
         while last is None or trio.current_time() < last:
             self._wake = trio.Event()
             try:
                 ended = await self._look_and_act(me, nursery)
                 if await self._is_over():
                     return
-            except Unavailable as error:  # another process holds the ledger; the next look may find it free
-                self._record.write("failed", action="look", reason=str(error))
+                failure = ""
+            except Unavailable as error:  # somebody else holds the ledger, or its host is away; told once
+                if str(error) != failure:
+                    failure = str(error)
+                    self._record.write("failed", action="look", reason=failure)
                 ended = False
             if ended and last is None:
                 last = trio.current_time() + LINGER_SECONDS
-            with trio.move_on_after(POLL_SECONDS):
+            with trio.move_on_after(POLL_SECONDS if self._config.host is None else FOLLOW_SECONDS):
                 await self._wake.wait()
 
     async def _look_and_act(self, me: Me, nursery: trio.Nursery) -> bool:
@@ -208,11 +236,13 @@ class Peer:
             wanted = self._policy.decide(view, self._ledger.contradictions)
             ended = view.state.stage is Stage.ENDED
         for act in wanted:
-            if not isinstance(act, Computed):
-                await self._policy.say(act)
-            elif act not in self._running and act not in self._results.done:
+            if isinstance(act, Computed) and act not in self._running and act not in self._results.done:
                 self._running.add(act)
                 nursery.start_soon(self._perform, act, me)
+        # Last, since it fails while the ledger's host is away, and computing goes on.
+        for act in wanted:
+            if not isinstance(act, Computed):
+                await self._policy.say(act)
         return ended
 
     @asynccontextmanager
@@ -277,6 +307,7 @@ async def run_peer(config: PeerConfig) -> None:
     """Run one peer to the end of its run; raises UserError."""
     folder, account = config.folder.checked(), config.account
     raise_descriptor_limit()
+    check_host(folder, None if config.host is None else config.host.address)
     genesis = genesis_of(folder)
     # A contribution is not for all before it is committed to.
     _make_folder(folder.peer(account.name), is_private=True)

@@ -7,6 +7,11 @@ from verification.program import Program, decode_program, digest_of_program
 from verification.units import Digest
 
 
+def published(manifest: Manifest) -> tuple[Digest, ...]:
+    """Return the blobs that a submitter publishes with a run: data and programs, then the start state."""
+    return manifest.data.blob, *(program.blob for program in manifest.programs.all()), manifest.start.blob
+
+
 class StoredPrograms:
     """The programs of one run by digest, each read and checked on its first use."""
 

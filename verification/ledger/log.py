@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from verification import codec, law
 from verification.digest import integer, tagged
 from verification.effects import Effect
-from verification.errors import Malformed, ProofswarmError
+from verification.errors import Malformed
 from verification.library import Library
 from verification.manifest import Manifest, chain_name, run_id
 from verification.signed import Said, open_statement
@@ -158,13 +158,16 @@ class Fold:
     def _apply(self, record: Record, said: Said[Body] | None, library: Library) -> list[Effect]:
         """Apply one entry with its own head in force, since a round that it opens is signed over that head."""
         before, self.state.head = self.state.head, record.head
+        effects: list[Effect] | None = None
         try:
             if said is None:
-                return law.advance(self.state, record.at)
-            return law.apply(self.state, said, record.at, library)
-        except ProofswarmError:
-            self.state.head = before
-            raise
+                effects = law.advance(self.state, record.at)
+            else:
+                effects = law.apply(self.state, said, record.at, library)
+            return effects
+        finally:
+            if effects is None:  # whatever it was that failed: a host signs the state's head
+                self.state.head = before
 
 
 def _opened(record: Record) -> Said[Body] | None:

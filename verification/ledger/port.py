@@ -20,6 +20,11 @@ class Ledger(Protocol):
         """The state after the newest entry that was folded here; its `head` names that entry."""
         ...
 
+    @property
+    def height(self) -> int:
+        """The number of that entry."""
+        ...
+
     def now(self) -> Millis:
         """Return the ledger's time: what the law is given for what is said now. It never goes back."""
         ...

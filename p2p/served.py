@@ -1,0 +1,162 @@
+"""A served ledger's questions and answers by the post office: the host's side with its limits, and a follower's.
+
+Nobody waits at the host: a follower pulls one bounded answer after the other, as fast as it folds them, and looks again
+when a hint tells it to. So a slow follower costs the host nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from p2p.envelope import DRIFT
+from p2p.errors import Busy, Overloaded, Stale, WrongSender
+from p2p.host import PostOffice
+from p2p.mail import Kind
+from p2p.messages import Here
+from p2p.transport import PeerAddress
+from verification.codec import decode, encode
+from verification.errors import Unavailable, Violation
+from verification.ledger.served import MAX_ANSWER, MAX_SAID, AskHead, Host
+from verification.signing import checksum
+from verification.units import Address
+
+QUESTIONS = {
+    "submit": Kind("ledger/submit", MAX_SAID + 16, 2048),
+    "follow": Kind("ledger/follow", 64, MAX_ANSWER),
+    "head": Kind("ledger/head", 64, 512),
+}
+HERE = Kind("ledger/here", 1024, 16, patience=5.0)
+SECONDS = {"submit": 60.0, "follow": 15.0, "head": 15.0}
+"""Longest wait for a host's answer: a full question, or a full answer, must come through a link of 300 kbit/s."""
+HERE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What a host grants: requests in flight for each member, for each other account, and for all others together.
+
+    The others together are sent `bytes_per_second`, and `burst` bytes at once.
+    """
+
+    per_member: int = 4
+    per_stranger: int = 1
+    strangers: int = 8
+    bytes_per_second: int = 1 << 18
+    burst: int = 1 << 23
+
+
+class Budget:
+    """Counts what is in flight, and what strangers were sent. Pure: `now` is in seconds, and never goes back."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._flying: Counter[Address] = Counter()
+        self._strangers = 0
+        self._level, self._then = 0.0, 0.0
+
+    @contextmanager
+    def admitted(self, sender: Address, is_member: bool, now: float) -> Iterator[None]:
+        """Count one request while it is answered; raises Overloaded for a sender beyond its own grant, Busy where the
+        strangers' is used up."""
+        grant = self._allowance.per_member if is_member else self._allowance.per_stranger
+        if self._flying[sender] >= grant:
+            raise Overloaded(f"{grant} questions to the ledger are open already")
+        if not is_member and (self._strangers >= self._allowance.strangers or self._is_spent(now)):
+            raise Busy("what those who are no members may ask is used up for now")
+        self._flying[sender] += 1
+        self._strangers += not is_member
+        try:
+            yield
+        finally:
+            self._strangers -= not is_member
+            self._flying[sender] -= 1
+            if not self._flying[sender]:
+                del self._flying[sender]
+
+    def sent(self, size: int, is_member: bool) -> None:
+        """Charge an answer's bytes."""
+        if not is_member:
+            self._level += size
+
+    def _is_spent(self, now: float) -> bool:
+        drained = (now - self._then) * self._allowance.bytes_per_second
+        self._level, self._then = max(0.0, self._level - drained), now
+        return self._level >= self._allowance.burst
+
+
+class HostDoor:
+    """Lets others ask a host by one post office; the host and its ledger run in a worker thread, one call at a time."""
+
+    def __init__(self, post: PostOffice, host: Host, allowance: Allowance | None = None) -> None:
+        """`open` lets questions in."""
+        self._post, self._host = post, host
+        self._budget = Budget(allowance or Allowance())
+        self._lock = trio.Lock()
+
+    def open(self) -> None:
+        """Answer from now on."""
+        for name, kind in QUESTIONS.items():
+            self._post.register(kind, partial(self._answer, name))
+
+    async def look(self) -> None:
+        """Let deadlines that have come pass; raises what the ledger raises when it cannot be written any more."""
+        async with self._lock:
+            await trio.to_thread.run_sync(self._host.head, AskHead(None))
+
+    async def tell_where(self, peers: Sequence[PeerAddress]) -> None:
+        """Tell followers at which address the host is now; who does not hear it has lost nothing."""
+        async with trio.open_nursery() as nursery:
+            for peer in peers:
+                nursery.start_soon(self._tell, peer)
+
+    async def _tell(self, peer: PeerAddress) -> None:
+        with suppress(Unavailable, Violation):
+            body = encode(Here(self._post.address.multiaddr))
+            await self._post.request(peer, HERE, body, HERE_SECONDS)
+
+    async def _answer(self, name: str, sender: Address, body: bytes) -> bytes:
+        is_member = self._host.is_member(sender)
+        with self._budget.admitted(sender, is_member, trio.current_time()):
+            async with self._lock:
+                answer = await trio.to_thread.run_sync(self._host.answer, name, body)
+        self._budget.sent(len(answer), is_member)
+        return answer
+
+
+class HostLine:
+    """The way to a host, for a `Follower` that runs in a worker thread of trio's."""
+
+    def __init__(
+        self, post: PostOffice, host: PeerAddress, on_news: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_news` is called when the host says where it is."""
+        self._post, self.host, self._on_news = post, host, on_news
+
+    def listen(self) -> None:
+        """Hear from now on where the host is."""
+        self._post.register(HERE, self._hear)
+
+    def ask(self, name: str, body: bytes) -> bytes:
+        """Return the host's answer; raises Unavailable and Violation as `Ask` says. Only in a worker thread."""
+        return trio.from_thread.run(self._request, name, body)
+
+    async def _request(self, name: str, body: bytes) -> bytes:
+        try:
+            return await self._post.request(self.host, QUESTIONS[name], body, SECONDS[name])
+        except Stale as error:
+            host = checksum(self.host.address)
+            raise Unavailable(
+                f"this machine's clock and that of {host} differ by more than {DRIFT // 1000} s: set them right"
+            ) from error
+
+    async def _hear(self, sender: Address, body: bytes) -> bytes:
+        told = PeerAddress.parse(decode(Here, body, HERE.request_limit).multiaddr)
+        if not sender == told.address == self.host.address:
+            raise WrongSender(f"{checksum(sender)} is not the ledger's host")
+        self.host = told
+        self._on_news()
+        return b""
