@@ -8,6 +8,7 @@ complete and synchronised, so another process may map a blob at any time.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import tempfile
@@ -65,8 +66,8 @@ def chunk_span(info: BlobInfo, index: int) -> tuple[int, int]:
 class BlobStore:
     """Blobs in one folder. Several processes of one peer may use it at once.
 
-    `quota` is the bytes that blobs may take together; two processes that add at the same moment may overshoot it by
-    one blob each.
+    `quota` is the bytes that blobs may take together, unfinished and damaged ones included; two processes that add at
+    the same moment may overshoot it by one blob each.
     """
 
     def __init__(self, folder: Path, quota: int | None = None) -> None:
@@ -155,24 +156,24 @@ class BlobStore:
         return tuple(sorted(Digest(bytes.fromhex(entry.name)) for entry in self._entries()))
 
     def used(self) -> int:
-        """Return the bytes that all blobs take."""
-        return sum(_size(entry) for entry in self._entries())
+        """Return the bytes that all blobs take; an unfinished one takes all that it will have."""
+        return sum(_size(entry) for entry in [*self._entries(), *self._others()])
 
     def prune(self, keep: Collection[Digest], age: float) -> int:
         """Delete blobs not in `keep` that were stored more than `age` seconds ago; return the bytes freed.
 
-        `age` protects what another process has just stored and not yet asked to keep. A process that has mapped
-        a deleted blob may go on reading it.
+        Unfinished and damaged ones go with them, but for a download that is going on. `age` protects what another
+        process has just stored and not yet asked to keep. A process that has mapped a deleted blob may go on reading.
         """
         kept, freed = {blob.hex() for blob in keep}, 0
         before = time.time() - age
-        for entry in list(self._entries()):
+        for entry in [*self._entries(), *self._others()]:
+            path = Path(entry.path)
             with contextlib.suppress(FileNotFoundError):
-                if entry.name not in kept and entry.stat().st_mtime < before:
-                    size = entry.stat().st_size
-                    os.unlink(entry.path)
-                    freed += size
-                    (self.folder / "lists" / entry.name).unlink(missing_ok=True)
+                found = path.stat()
+                if entry.name[:64] not in kept and found.st_mtime < before and _delete(path):
+                    freed += found.st_size
+                    self._list_of(path).unlink(missing_ok=True)
         return freed
 
     def adopt(self, path: Path, blob: Digest, info: BlobInfo) -> Path:
@@ -203,6 +204,16 @@ class BlobStore:
     def _entries(self) -> Iterator["os.DirEntry[str]"]:
         with os.scandir(self.folder) as entries:
             yield from (entry for entry in entries if len(entry.name) == 64 and entry.is_file())
+
+    def _list_of(self, path: Path) -> Path:
+        """Return where the chunk list of a file is, if it has one of its own."""
+        return self.folder / "lists" / path.name if path.parent == self.folder else path.with_suffix(".list")
+
+    def _others(self) -> Iterator["os.DirEntry[str]"]:
+        """Yield the files of unfinished and damaged blobs."""
+        for name in ("partial", "quarantine"):
+            with os.scandir(self.folder / name) as entries:
+                yield from (entry for entry in entries if not entry.name.endswith(".list"))
 
 
 def read_list(path: Path, blob: Digest) -> BlobInfo | None:
@@ -261,6 +272,17 @@ def _write_hashed(file: BinaryIO, pieces: Iterable[bytes | memoryview], room: in
     if held or not chunks:
         chunks.append(chunk_digest(held))
     return BlobInfo(Count(size), tuple(chunks))
+
+
+def _delete(path: Path) -> bool:
+    """Delete a file, and return True, unless a download holds it."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        path.unlink()
+        return True
 
 
 def _read(path: Path, blob: Digest) -> bytes:

@@ -7,6 +7,7 @@ from libp2p.abc import INetStream
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 
+from p2p.addresses import Backoff, place_of
 from p2p.errors import REASONS, UNKNOWN, Declined, WrongReply
 from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
 from p2p.mail import OK, Kind, Mail, request_digest
@@ -40,6 +41,7 @@ class Client:
         self._host = host
         self._dial_seconds = dial_seconds
         self._lines: dict[Address, _Line] = defaultdict(lambda: _Line(streams_per_peer))
+        self._backoff = Backoff()
 
     async def request(self, peer: PeerAddress, kind: Kind, body: bytes, timeout: float) -> bytes:
         """Return the body of the peer's answer within `timeout` seconds.
@@ -53,6 +55,8 @@ class Client:
                 f"{kind.name} request of {len(body)} bytes is over its limit of {kind.request_limit}"
             )
         info = peer.info()
+        if kind.is_bulk:  # what is asked for comes, so it waits for its turn before
+            await self._mail.down.turn(kind.reply_limit, True)
         try:
             with trio.fail_after(timeout):
                 return await self._ask(peer.address, info, kind, body, timeout)
@@ -93,6 +97,7 @@ class Client:
         limits = kind.reply_limits()
         try:
             with libp2p_faults(checksum(address)):
+                await self._mail.up.turn(len(request), False)
                 await write_frame(stream, request)
                 self._mail.counters.moved(address, "out", kind.name, len(request) + PREFIX_BYTES)
                 data = await read_frame(stream, limits.message, timeout)
@@ -105,6 +110,8 @@ class Client:
             self._mail.refuse(address, violation)
             raise
         self._mail.counters.moved(address, "in", kind.reply, len(data) + PREFIX_BYTES)
+        if not kind.is_bulk:
+            await self._mail.down.turn(len(data), False)
         if reply.status != OK:
             reason = reply.status if reply.status in REASONS else UNKNOWN
             raise Declined(f"{checksum(address)} declined {kind.name}: {reason}", reason)
@@ -125,8 +132,18 @@ class Client:
         network = self._host.get_network()
         if network.get_connections(info.peer_id):
             return
+        text = str(info.addrs[0])
+        place, is_reached = place_of(text) or (text, 0), False
+        self._backoff.check(place, trio.current_time())
+        try:
+            await self._dial(info)
+            is_reached = True
+        finally:
+            self._backoff.note(place, is_reached, trio.current_time())
+
+    async def _dial(self, info: PeerInfo) -> None:
         # py-libp2p refuses for a minute to dial a peer that failed once, and appends to the addresses it knows.
-        network.unblock_peer(info.peer_id)
+        self._host.get_network().unblock_peer(info.peer_id)
         self._host.get_peerstore().clear_addrs(info.peer_id)
         with trio.move_on_after(self._dial_seconds) as scope:
             await self._host.connect(info)

@@ -48,6 +48,14 @@ class Truncated(Violation):
     """A stream that ended, or stood still too long, in the middle of a message."""
 
 
+class Untaken(Violation):
+    """A peer that does not read the answer that it asked for."""
+
+
+class BrokenProtocol(Violation):
+    """A stream that breaks the protocols below the post office's own."""
+
+
 class WrongReply(Violation):
     """A reply that answers another request than the one asked."""
 

@@ -1,6 +1,6 @@
 """Blobs by digest from several peers at once, and to them.
 
-A fetch asks one source for the chunk list, checks it against the digest, then takes chunks from all sources in
+A fetch asks sources for the chunk list, checks it against the digest, then takes chunks from all sources in
 parallel. Every chunk is checked before it is written. A source that lies, lacks the blob or stalls is dropped and
 reported; its chunks go to the others. What was written survives a restart.
 """
@@ -8,7 +8,7 @@ reported; its chunks go to the others. What was written survives a restart.
 import logging
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +29,11 @@ from verification.units import Address, Count, Digest
 
 log = logging.getLogger(__name__)
 LIST = Kind("blob/list", 64, MAX_LIST_BYTES)
-CHUNK = Kind("blob/chunk", 64, CHUNK_BYTES + 16)
+CHUNK = Kind("blob/chunk", 64, CHUNK_BYTES + 16, is_bulk=True)
 LIST_SECONDS = 5.0
-"""Longest wait for a chunk list, which is small and lies ready; sources are asked for it one after the other."""
+"""Longest wait for a chunk list, which is small and lies ready."""
+LEAST_PACE = 1 << 14
+"""Bytes a second that a blob must come at; a peer that sends to ten others over 2 Mbit/s is not slower."""
 LISTS_KEPT = 64
 """Chunk lists that the serving side holds in memory, the longest unused dropped first; at most 1.1 MiB each."""
 
@@ -45,12 +47,23 @@ class Dropped:
     reason: str
 
 
+Admits = Callable[[Address, Digest], Awaitable[bool]]
+"""Says whether an account may have a blob."""
+
+
+async def all_alike(sender: Address, blob: Digest) -> bool:
+    """Let everyone have everything, where no ledger says otherwise."""
+    return True
+
+
 class Exchange:
-    """Fetches blobs into a store and serves what the store holds.
+    """Fetches blobs into a store and serves what the store holds to whom `admits` lets have it.
 
     From each source `window` chunks are on the way at a time, over all fetches; one that does not come within
     `patience` seconds drops the source, and after `hedge` seconds the other sources are asked for it too: a peer that
     accepts requests and stands still must not cost everyone its patience. Keep `window` below `Grants.asking`.
+    A whole fetch may take `patience` seconds to learn what the blob is made of, and then as long as its bytes take at
+    `pace` bytes a second: sources that hand out one chunk after the other just in time must not hold it for hours.
     """
 
     def __init__(
@@ -61,10 +74,13 @@ class Exchange:
         window: int = 4,
         patience: float = 20.0,
         hedge: float = 1.0,
+        pace: int = LEAST_PACE,
         on_drop: Callable[[Dropped], None] | None = None,
+        admits: Admits = all_alike,
     ) -> None:
         self._store, self._post = store, post
-        self._window, self._patience, self._hedge = window, patience, hedge
+        self._admits = admits
+        self._window, self._patience, self._hedge, self._pace = window, patience, hedge, pace
         self._on_drop = on_drop
         self._slots: dict[Address, trio.Semaphore] = defaultdict(lambda: trio.Semaphore(window))
         self._locks: dict[Digest, tuple[trio.Lock, int]] = {}
@@ -79,7 +95,8 @@ class Exchange:
         """Return the file of `blob`, from the store or else from `sources`.
 
         Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt.
-        Raises Unavailable when no source is left, Overlong, before the first chunk, for more than `limit` bytes.
+        Raises Unavailable when no source is left or they are too slow, Overlong, before the first chunk, for more than
+        `limit` bytes.
         """
         lock, users = self._locks.get(blob, (trio.Lock(), 0))
         self._locks[blob] = (lock, users + 1)
@@ -94,16 +111,24 @@ class Exchange:
                 self._locks[blob] = (lock, users - 1)
 
     async def _answer_list(self, sender: Address, body: bytes) -> bytes:
-        return encode(await self._list(decode(BlobQuery, body).blob))
+        blob = decode(BlobQuery, body).blob
+        await self._admit(sender, blob)
+        return encode(await self._list(blob))
 
     async def _answer_chunk(self, sender: Address, body: bytes) -> bytes:
         query = decode(ChunkQuery, body)
+        await self._admit(sender, query.blob)
         info = await self._list(query.blob)
         if query.index >= len(info.chunks):
             raise Malformed(f"chunk {query.index} of a blob of {len(info.chunks)}")
         # In this thread: a chunk takes less time to read and hash than a worker thread takes to win the interpreter.
         data = self._store.chunk(query.blob, info, query.index)
         return encode(ChunkBytes(data))
+
+    async def _admit(self, sender: Address, blob: Digest) -> None:
+        """Raise Unavailable, as for a blob that is not here, where `sender` may not have it (yet)."""
+        if not await self._admits(sender, blob):
+            raise Unavailable(f"blob {blob.hex()} is not for {checksum(sender)} now")
 
     async def _list(self, blob: Digest) -> BlobInfo:
         info = self._lists.pop(blob, None)
@@ -127,9 +152,15 @@ class _Download:
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)
 
     async def run(self) -> Path:
-        """Return the finished file; raises Unavailable when no source is left, Overlong."""
+        """Return the finished file; raises Unavailable when no source is left or time is up, Overlong."""
+        with trio.move_on_after(self._of._patience) as scope:
+            info = known_info(self._of._store, self._blob) or await self._ask_list()
+            scope.deadline += info.size / self._of._pace
+            return await self._load(info)
+        raise Unavailable(f"blob {self._blob.hex()} did not come at {self._of._pace} bytes a second")
+
+    async def _load(self, info: BlobInfo) -> Path:
         store = self._of._store
-        info = known_info(store, self._blob) or await self._ask_list()
         if info.size > self._limit:
             message = f"blob {self._blob.hex()} has {info.size} bytes, {self._limit} are expected"
             raise Overlong(message, info)
@@ -160,6 +191,8 @@ class _Download:
         """When only chunks on their way are missing, give those that are late to whoever was not asked for them."""
         while True:
             await trio.sleep(self._of._hedge)
+            if self._of._post.is_full:  # it is this peer that is slow
+                continue
             queue = self._todo.statistics()
             for index in sorted(self._missing) if not queue.current_buffer_used else ():
                 if any((index, address) not in self._asked for address in self._live):
@@ -167,15 +200,31 @@ class _Download:
                         self._queue.send_nowait(index)
 
     async def _ask_list(self) -> BlobInfo:
-        for source in tuple(self._live.values()):
-            try:
-                body = await self._of._post.request(
-                    source, LIST, encode(BlobQuery(self._blob)), min(self._of._patience, LIST_SECONDS)
-                )
-                return self._checked(source, body)
-            except (Unavailable, Violation) as error:
-                self._drop(source, error)
-        raise Unavailable(f"no source has the chunk list of blob {self._blob.hex()}")
+        """Ask one source after the other, and the next when the last has not answered for `hedge` seconds."""
+        found: list[BlobInfo] = []
+        async with trio.open_nursery() as nursery:
+            for source in tuple(self._live.values()):
+                answered = trio.Event()
+                nursery.start_soon(self._ask_for_list, source, found, answered, nursery.cancel_scope)
+                with trio.move_on_after(self._of._hedge):
+                    await answered.wait()
+        if not found:
+            raise Unavailable(f"no source has the chunk list of blob {self._blob.hex()}")
+        return found[0]
+
+    async def _ask_for_list(
+        self, source: PeerAddress, found: list[BlobInfo], answered: trio.Event, scope: trio.CancelScope
+    ) -> None:
+        """Ask a source; a list that it has ends the search, which is `scope`."""
+        query, patience = encode(BlobQuery(self._blob)), min(self._of._patience, LIST_SECONDS)
+        try:
+            body = await self._of._post.request(source, LIST, query, patience)
+            found.append(self._checked(source, body))
+            scope.cancel()
+        except (Unavailable, Violation) as error:
+            self._drop(source, error)
+        finally:
+            answered.set()
 
     def _checked(self, source: PeerAddress, body: bytes) -> BlobInfo:
         try:

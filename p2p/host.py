@@ -13,8 +13,10 @@ import trio
 from multiaddr import Multiaddr
 
 from p2p.client import Client
-from p2p.identity import Identity, address_of_peer
+from p2p.door import Door
+from p2p.identity import Identity, account_of
 from p2p.mail import Kind, Mail
+from p2p.refusals import everyone
 from p2p.server import Grants, Handler, Server
 from p2p.traffic import Flow, Refusal
 from p2p.transport import (
@@ -37,8 +39,9 @@ CLOSING_SECONDS = 3.0
 class PostOffice:
     """One peer's post office; `async with` starts and closes it.
 
-    `clock` gives the milliseconds by which envelopes are dated. `on_refusal` is called for every message that is not
-    accepted.
+    `clock` gives the milliseconds by which envelopes are dated, `is_member` says whether an account is a member's.
+    `on_refusal` is called for messages that are not accepted: for the first of a sender and reason, then once a minute
+    for all others.
     """
 
     def __init__(
@@ -50,12 +53,14 @@ class PostOffice:
         listen: str = ANY_LOCAL_PORT,
         grants: Grants | None = None,
         on_refusal: Callable[[Refusal], None] | None = None,
+        is_member: Callable[[Address], bool] = everyone,
     ) -> None:
         grants = grants or Grants()
         self.identity = identity
         self._listen = listen
-        self._mail = Mail(identity, run, clock, on_refusal)
-        self._host = make_host(identity)
+        self._mail = Mail(identity, run, clock, on_refusal, is_member, grants.up, grants.down)
+        self._door = Door(grants.bounds, is_member, self._mail.refuse)
+        self._host = make_host(identity, self._door)
         self._server = Server(self._mail, grants)
         self._client = Client(self._mail, self._host, grants.asking, grants.dial_seconds)
         self._scope = trio.CancelScope()
@@ -101,10 +106,15 @@ class PostOffice:
         """Count, log and report what a peer did wrong outside an envelope, such as bytes that miss their digest."""
         self._mail.refuse(sender, violation)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether bulk that is asked for now would wait for its turn."""
+        return self._mail.down.is_full
+
     def connected(self) -> tuple[Address, ...]:
         """Return the peers with an open connection, sorted."""
         peers = [peer for peer, connections in self._host.get_network().connections.items() if connections]
-        return tuple(sorted(address_of_peer(peer) for peer in peers))
+        return tuple(sorted(account_of(peer) for peer in peers))
 
     def traffic(self) -> tuple[Flow, ...]:
         """Return messages and bytes so far, by peer, direction and kind."""
@@ -117,10 +127,13 @@ class PostOffice:
     async def _run(self) -> None:
         try:
             with self._scope:
-                async with self._host.run([Multiaddr(self._listen)]):
+                async with trio.open_nursery() as nursery, self._host.run([Multiaddr(self._listen)]):
+                    nursery.start_soon(self._mail.refusals.run)
+                    nursery.start_soon(self._door.run)
                     self._started.set()
                     await self._closing.wait()
                     await hang_up(self._host)
+                    nursery.cancel_scope.cancel()
         finally:
             self._started.set()
             self._closed.set()

@@ -12,6 +12,7 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.secp256k1 import create_new_key_pair
 from libp2p.peer.id import ID
 
+from p2p.traffic import OTHERS
 from verification.digest import keyed
 from verification.errors import Malformed, UserError
 from verification.signing import address_of
@@ -60,6 +61,14 @@ def address_of_peer(peer_id: ID) -> Address:
         raise Malformed("peer id holds no point of the curve") from error
     point = public.format(compressed=False)[1:]
     return Address(keccak.new(digest_bits=256, data=point).digest()[-20:])
+
+
+def account_of(peer: ID) -> Address:
+    """Return a peer's account, `OTHERS` for one whose key has none."""
+    try:
+        return address_of_peer(peer)
+    except Malformed:
+        return OTHERS
 
 
 def create(path: Path) -> Identity:

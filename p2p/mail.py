@@ -1,20 +1,21 @@
 """What client and server of one post office share: its key and run, its count of messages, and what it refused."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from p2p.bandwidth import Link
 from p2p.envelope import Envelope, Limits, ReplayGuard, first_sequence, open_envelope, seal
 from p2p.identity import Identity
+from p2p.refusals import Refusals, everyone
 from p2p.traffic import Counters, Refusal
 from verification.digest import tagged
 from verification.errors import Violation
-from verification.signing import checksum
 from verification.units import Address, Count, Digest, Millis
 
-log = logging.getLogger(__name__)
 REPLY_OVERHEAD = 128
 """Bytes that a Reply may have beyond its body."""
+MAX_DETAIL = 300
+"""Characters that are kept of what was wrong with a message; others' words are among them."""
 OK = "ok"
 """Status of an answered request; every other status is the name of a reason."""
 
@@ -32,13 +33,14 @@ def reply_to(name: str) -> str:
 class Kind:
     """One kind of request, known to both sides: its name, and bytes that its body and its answer may have.
 
-    `patience` is the seconds that its handler may take.
+    `patience` is the seconds that its handler may take. Answers that are bulk wait on a full link.
     """
 
     name: str
     request_limit: int
     reply_limit: int
     patience: float = 60.0
+    is_bulk: bool = False
 
     @property
     def reply(self) -> str:
@@ -56,7 +58,7 @@ def request_digest(data: bytes) -> Digest:
 
 
 class Mail:
-    """Seals what this peer says and opens what others say."""
+    """Seals what this peer says and opens what others say; `up` and `down` are its link."""
 
     def __init__(
         self,
@@ -64,12 +66,18 @@ class Mail:
         run: Digest,
         clock: Callable[[], Millis],
         on_refusal: Callable[[Refusal], None] | None = None,
+        is_member: Callable[[Address], bool] = everyone,
+        up: int | None = None,
+        down: int | None = None,
     ) -> None:
+        """Limit the link to `up` and `down` bytes a second."""
+        self.up, self.down = Link(up), Link(down)
         self.identity = identity
         self.run = run
         self.counters = Counters()
+        self.is_member = is_member
+        self.refusals = Refusals(on_refusal or (lambda refusal: None), is_member)
         self._clock = clock
-        self._on_refusal = on_refusal
         self._guard = ReplayGuard()
         self._next = first_sequence(clock())
 
@@ -85,10 +93,7 @@ class Mail:
         )
 
     def refuse(self, sender: Address, violation: Violation) -> None:
-        """Count, log and report a message that broke a rule."""
-        refusal = Refusal(sender, type(violation).__name__, str(violation))
+        """Count a message that broke a rule, and tell of it as `Refusals` does."""
+        refusal = Refusal(sender, type(violation).__name__, str(violation)[:MAX_DETAIL])
         self.counters.refused(refusal)
-        fields = {"sender": checksum(sender), "reason": refusal.reason}
-        log.warning("refused %s from %s: %s", refusal.reason, checksum(sender), refusal.detail, extra=fields)
-        if self._on_refusal is not None:
-            self._on_refusal(refusal)
+        self.refusals.note(refusal)

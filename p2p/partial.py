@@ -27,7 +27,7 @@ class Partial:
         self.info = check_info(blob, info)
         self._store, self._blob = store, blob
         self._path = store.folder / "partial" / f"{blob.hex()}.data"
-        if store.quota is not None and store.used() + info.size > store.quota:
+        if store.quota is not None and store.used() - _size(self._path) + info.size > store.quota:
             raise Unavailable(f"the blob store has no room for {info.size} bytes; prune it")
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -79,6 +79,10 @@ class Partial:
     def _holds(self, index: int) -> bool:
         offset, length = chunk_span(self.info, index)
         return chunk_digest(os.pread(self._handle, length, offset)) == self.info.chunks[index]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _list_path(store: BlobStore, blob: Digest) -> Path:

@@ -2,18 +2,22 @@
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
 
 import trio
 from libp2p.abc import INetStream
 
+from p2p.bounds import MIB, Bounds, Turns
 from p2p.envelope import Limits
-from p2p.errors import FAULT, Overloaded
+from p2p.errors import FAULT, Overloaded, Untaken
 from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
 from p2p.identity import address_of_peer
 from p2p.mail import OK, UNREAD, Kind, Mail, reply_to, request_digest
 from p2p.messages import Reply
+from p2p.muxer import BoundedYamux
 from p2p.traffic import OTHERS
 from verification.codec import encode
 from verification.errors import Unavailable, Violation
@@ -29,9 +33,11 @@ class Grants:
     """What one post office grants others, and takes itself.
 
     A peer may hold `streams_per_peer` streams open, further ones are reset; of all peers' requests `at_once` are
-    handled at a time, further ones wait unread in order of arrival. A request that began to arrive must be complete
-    after `patience` seconds, and an answer be taken after `reading`, since it is held in memory. Towards each peer
-    `asking` requests run at a time, and dialling takes `dial_seconds`.
+    handled at a time, further ones wait unread in order of arrival. Answers under way have `answers_of_one` bytes to
+    each peer, to all who are no members together, and `answers_in_all` to everyone; who asks for more waits. A request
+    that began to arrive must be complete after `patience` seconds, and its answer be taken after `reading`. Towards
+    each peer `asking` requests run at a time, and dialling takes `dial_seconds`. Connections keep to `bounds`. `up` and
+    `down` bytes a second go to all peers and come from them; None sets no limit.
     """
 
     streams_per_peer: int = 32
@@ -40,6 +46,11 @@ class Grants:
     reading: float = 60.0
     asking: int = 8
     dial_seconds: float = 10.0
+    answers_of_one: int = 4 * MIB
+    answers_in_all: int = 64 * MIB
+    bounds: Bounds = field(default_factory=Bounds)
+    up: int | None = None
+    down: int | None = None
 
 
 class Server:
@@ -52,12 +63,17 @@ class Server:
         self._limits = Limits({})
         self._open: Counter[Address] = Counter()
         self._capacity = trio.CapacityLimiter(grants.at_once)
+        self._bulk: set[str] = set()
+        self._answers = Turns(grants.answers_in_all)
+        self._answers_of: dict[Address, Turns] = {}
 
     def register(self, kind: Kind, handler: Handler) -> None:
         """Let `handler` answer requests of `kind`; raises ValueError if somebody does already."""
         if kind.name in self._handlers:
             raise ValueError(f"kind {kind.name} has a handler already")
         self._handlers[kind.name] = (kind, handler)
+        if kind.is_bulk:
+            self._bulk.add(kind.reply)
         self._limits = Limits({name: known.request_limit for name, (known, _) in self._handlers.items()})
 
     async def serve(self, stream: INetStream) -> None:
@@ -92,25 +108,48 @@ class Server:
             data = await read_frame(stream, self._limits.message, self._grants.patience)
             if data is None:
                 break
-            async with self._capacity:
-                kind, reply = await self._answer(sender, data)
-            status, sealed = reply.status, self._mail.seal(kind, encode(reply))
-            del data, reply
-            with trio.move_on_after(self._grants.reading) as patience:
-                await write_frame(stream, sealed)
-            if patience.cancelled_caught:
-                raise Unavailable(f"answer to {kind} was not taken within {self._grants.reading} s")
-            self._mail.counters.moved(sender, "out", kind, len(sealed) + PREFIX_BYTES)
+            await self._mail.down.turn(len(data), False)
+            async with AsyncExitStack() as held:
+                kind, reply = await self._answer(sender, data, held)
+                status = reply.status
+                await self._send(stream, sender, kind, encode(reply))
         await stream.close()
 
-    async def _answer(self, sender: Address, data: bytes) -> tuple[str, Reply]:
+    async def _send(self, stream: INetStream, sender: Address, kind: str, body: bytes) -> None:
+        """Write an answer; raises Untaken, and closes the connection, when nobody takes it."""
+        await self._mail.up.turn(len(body), kind in self._bulk)
+        sealed = self._mail.seal(kind, body)
+        with trio.move_on_after(self._grants.reading):
+            await write_frame(stream, sealed)
+            self._mail.counters.moved(sender, "out", kind, len(sealed) + PREFIX_BYTES)
+            return
+        # What was cut in the middle of a frame cannot go on.
+        await cast(BoundedYamux, stream.muxed_conn).hang_up()
+        raise Untaken(f"{kind} of {len(sealed)} bytes was not taken for {self._grants.reading} s")
+
+    @asynccontextmanager
+    async def _turn(self, sender: Address, size: int) -> AsyncIterator[None]:
+        """Wait until an answer of `size` bytes may be under way to `sender`."""
+        key = sender if self._mail.is_member(sender) else OTHERS
+        turns = self._answers_of.setdefault(key, Turns(self._grants.answers_of_one))
+        try:
+            async with turns.hold(size), self._answers.hold(size):
+                yield
+        finally:
+            if turns.is_idle:
+                self._answers_of.pop(key, None)
+
+    async def _answer(self, sender: Address, data: bytes, held: AsyncExitStack) -> tuple[str, Reply]:
+        """Return the answer to a request; `held` keeps what it takes until it is sent."""
         request = request_digest(data)
         name = UNREAD
         try:
             envelope = self._mail.open(data, self._limits, sender)
             name = envelope.kind
             kind, handler = self._handlers[name]
-            status, body = OK, await self._handle(kind, handler, sender, envelope.body)
+            await held.enter_async_context(self._turn(sender, kind.reply_limit))
+            async with self._capacity:
+                status, body = OK, await self._handle(kind, handler, sender, envelope.body)
         except Violation as violation:
             self._mail.refuse(sender, violation)
             status, body = type(violation).__name__, b""

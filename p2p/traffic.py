@@ -3,10 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from verification.signing import checksum
 from verification.units import Address
 
 OTHERS = Address(bytes(20))
-"""Stands for every peer beyond the first `MAX_PEERS`: strangers must not fill the memory."""
+"""Stands for every peer beyond the first `MAX_PEERS`, and for all strangers: they must not fill memory or disk."""
 MAX_PEERS = 4096
 
 
@@ -26,11 +27,17 @@ class Flow:
 
 @dataclass(frozen=True)
 class Refusal:
-    """One message that was not accepted: who sent it, the Violation's name and what was wrong."""
+    """Messages that were not accepted: who sent them, the Violation's name, what was wrong, and how many they are."""
 
     sender: Address
     reason: str
     detail: str
+    count: int = 1
+
+    @property
+    def who(self) -> str:
+        """The sender's name for people and logs."""
+        return "strangers" if self.sender == OTHERS else checksum(self.sender)
 
 
 class Counters:

@@ -5,10 +5,10 @@
 
 import errno
 import functools
-import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 import trio
 from libp2p import new_swarm
@@ -16,7 +16,10 @@ from libp2p.abc import INetStream
 from libp2p.crypto.x25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
@@ -26,15 +29,20 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
+from p2p.door import Door
+from p2p.errors import BrokenProtocol, Overloaded
 from p2p.framing import drop
-from p2p.identity import Identity, address_of_peer
+from p2p.identity import Identity, account_of, address_of_peer
+from p2p.muxer import BoundedMuxers, BoundedYamux
+from p2p.traffic import OTHERS
 from verification.errors import Malformed, UserError
 from verification.signing import checksum
 from verification.units import Address
 
-log = logging.getLogger(__name__)
 PROTOCOL = TProtocol("/proofswarm/1")
 MAX_CONNECTIONS = 1000
+NEGOTIATION_SECONDS = 10
+"""Longest time in which a stream says which protocol it is for."""
 ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
 
 
@@ -55,8 +63,17 @@ class PeerAddress:
         return _checked_info(self)
 
 
-def make_host(identity: Identity) -> BasicHost:
-    """Return a host that is not running yet."""
+class _Host(BasicHost):  # type: ignore[misc]
+    """A host without identify, push and ping: by these strangers write into its store of peers, and the ledger has all
+    that they would tell."""
+
+    def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
+        """Ask nobody."""
+
+
+def make_host(identity: Identity, door: Door | None = None) -> BasicHost:
+    """Return a host that is not running yet; its connections are kept within the bounds of `door`."""
+    door = door or Door()
     noise = NoiseTransport(identity.libp2p_keys, noise_privkey=create_new_key_pair().private_key)
     swarm = new_swarm(
         key_pair=identity.libp2p_keys,
@@ -65,12 +82,37 @@ def make_host(identity: Identity) -> BasicHost:
         retry_config=RetryConfig(max_retries=0),
         connection_config=_connections(),
     )
-    host = BasicHost(network=swarm, disable_identify_address_discovery=True)
-    swarm.set_stream_handler(_guarded(swarm.common_stream_handler))
+    host = _Host(
+        network=swarm, disable_identify_address_discovery=True, negotiate_timeout=NEGOTIATION_SECONDS
+    )
+    for protocol in tuple(host.multiselect.handlers):
+        host.remove_stream_handler(protocol)
+    swarm.notifees.clear()
+    swarm.set_stream_handler(_guarded(swarm.common_stream_handler, door))
+    swarm.upgrader.muxer_multistream = BoundedMuxers({TProtocol(YAMUX_ID): Yamux}, door.connection)
+    swarm._handle_inbound_connection = _watched(swarm, door)
     return host
 
 
-def _guarded(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INetStream], Awaitable[None]]:
+def _watched(swarm: Swarm, door: Door) -> Callable[[ReadWriteCloser, Multiaddr], Awaitable[None]]:
+    """Return what takes a connection through its handshake, and gives its slot back when it ends."""
+
+    async def let_in(stream: ReadWriteCloser, listener: Multiaddr) -> None:
+        remote = stream.get_remote_address()
+        try:
+            with door.greeting(remote[0] if remote else ""):
+                muxed = await swarm.upgrade_inbound_raw_conn(RawConnection(stream, False), listener)
+        except Overloaded as violation:
+            door.refuse(OTHERS, violation)
+            return
+        await cast(BoundedYamux, muxed).event_closed.wait()
+
+    return let_in
+
+
+def _guarded(
+    handler: Callable[[INetStream], Awaitable[None]], door: Door
+) -> Callable[[INetStream], Awaitable[None]]:
     """Return `handler` with faults kept to its own stream.
 
     In py-libp2p 0.8.1 an exception on any inbound stream ends the whole program, and a peer can cause one.
@@ -81,8 +123,7 @@ def _guarded(handler: Callable[[INetStream], Awaitable[None]]) -> Callable[[INet
             await handler(stream)
         except Exception as error:  # noqa: BLE001 # task's edge
             # Beyond it is py-libp2p's nursery.
-            peer = stream.muxed_conn.peer_id
-            log.warning("stream of %s broke libp2p's protocols: %r", peer, error, extra={"peer": str(peer)})
+            door.refuse(account_of(stream.muxed_conn.peer_id), BrokenProtocol(repr(error)))
             await drop(stream)
 
     return handle

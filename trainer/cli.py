@@ -22,6 +22,12 @@ for _entry in entry_points(group="proofswarm.commands"):
 Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
 Listen = Annotated[str, typer.Option(help="Multiaddress to listen on; port 0 lets the system choose.")]
 Device = Annotated[str, typer.Option(help="What computes: cpu, cuda or cuda:N.")]
+Rate = Annotated[
+    int | None,
+    typer.Option(
+        min=256, max=10**9, help="kB a second of this peer's link, statements first; all by default."
+    ),
+]
 INTERRUPTED = 130
 UNSOUND = "Accept parameters under which cheating pays."
 MAX_STAKE, MAX_ROUND, MAX_GIB = 2**62, 2**31 - 1, 2**20
@@ -130,6 +136,8 @@ def peer(
         ),
     ] = None,
     device: Device = "cpu",
+    up: Rate = None,
+    down: Rate = None,
     cheat: Annotated[str, typer.Option(help=f"For experiments, joined by commas: {CHEATS}.")] = "none",
     cheat_from: Annotated[
         int, typer.Option(min=0, max=MAX_ROUND, help="Round in which cheating begins.")
@@ -148,6 +156,7 @@ def peer(
     """Join a run and take part until it has ended."""
     import trio
 
+    from p2p.server import Grants
     from trainer.folder import RunFolder
     from trainer.peer.config import Account, Joining, PeerConfig
     from trainer.peer.following import fetch_run, host_named, run_named
@@ -171,7 +180,8 @@ def peer(
     folder.checked()
     options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
     joining = Joining(role, stake, accept_unsound)
-    config = PeerConfig(folder, account, joining, listen, threads, options, _tell, host=host)
+    grants = Grants(up=up and up * 1000, down=down and down * 1000)
+    config = PeerConfig(folder, account, joining, listen, threads, options, _tell, grants=grants, host=host)
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 

@@ -4,6 +4,8 @@ what only the peer saw (losses, bytes, refusals). Reports are made from both."""
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,25 +33,49 @@ TOLD = frozenset(
 """Kinds that a person at a peer's terminal wants to see."""
 
 
-class EventLog:
-    """Appends events to a file; a line is written whole and flushed at once."""
+MAX_LOG_BYTES = 1 << 24
+"""Length at which an event log is set aside in favour of a new one; one older log is kept beside it."""
 
-    def __init__(self, path: Path, peer: str, tell: Callable[[str], None] = lambda line: None) -> None:
+
+def older(path: Path) -> Path:
+    """Return where the log before the one at `path` is."""
+    return path.with_name(path.name + ".1")
+
+
+class EventLog:
+    """Appends events to a file; a line is written whole and flushed at once.
+
+    A file that would have more than `limit` bytes becomes the older one, and what was the older one is gone.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        peer: str,
+        tell: Callable[[str], None] = lambda line: None,
+        limit: int = MAX_LOG_BYTES,
+    ) -> None:
         """Append to `path`, created with its folder when missing; a line cut by a crash is ended first.
 
         `tell` hears one line for people about events of the kinds in `TOLD`.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._peer, self._tell, self._limit = path, peer, tell, limit
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        self._file: TextIO = os.fdopen(_open_private(path), "a", encoding="utf-8")
-        self._peer, self._tell = peer, tell
+        self._open()
         if torn:
             self._file.write("\n")
 
     def write(self, at: Millis, kind: str, **fields: Any) -> None:
         """Append one event; `fields` must be JSON values."""
-        self._file.write(json.dumps({"at": at, "peer": self._peer, "kind": kind, **fields}) + "\n")
+        line = json.dumps({"at": at, "peer": self._peer, "kind": kind, **fields}) + "\n"  # ASCII
+        if self._size and self._size + len(line) > self._limit:
+            self._file.close()
+            self._path.replace(older(self._path))
+            self._open()
+        self._file.write(line)
         self._file.flush()
+        self._size += len(line)
         if kind in TOLD:
             # Others' words are among them: nothing of these may steer a terminal or begin a line of its own.
             self._tell(one_line(" ".join([kind, *(f"{name}={value}" for name, value in fields.items())])))
@@ -57,6 +83,10 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _open(self) -> None:
+        self._file: TextIO = os.fdopen(_open_private(self._path), "a", encoding="utf-8")
+        self._size = os.fstat(self._file.fileno()).st_size
 
 
 def _open_private(path: Path) -> int:
@@ -67,14 +97,19 @@ def _open_private(path: Path) -> int:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Yield a file's events in order; a line that a crash cut short is left out."""
+    """Yield a log's events in order, those of the older file first; a line that a crash cut short is left out."""
     return (event for event in read_lines(path) if event)
 
 
 def read_lines(path: Path) -> Iterator[Event]:
-    """Yield the event of each of a file's lines, an empty one for a line that nobody can read."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+    """Yield the event of each of a log's lines, an empty one for a line that nobody can read."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open(encoding="utf-8", errors="replace"))]
+        with suppress(FileNotFoundError):
+            files.append(stack.enter_context(older(path).open(encoding="utf-8", errors="replace")))
+        if os.path.samestat(os.fstat(files[0].fileno()), os.fstat(files[-1].fileno())):
+            del files[1:]  # alone, or set aside between the two openings
+        for line in chain.from_iterable(reversed(files)):
             yield read_event(line) or {}
 
 

@@ -21,7 +21,7 @@ class RunFolder:
     keys/NAME.key      one key per account; beside it 0xACCOUNT.said.sqlite, all that the account ever signed
     peers/NAME/        a peer's store, for nobody else to read
     peers/0xACCOUNT.lock   held while a peer of the account runs
-    events/NAME.jsonl  a peer's record
+    events/NAME.jsonl  a peer's record; NAME.jsonl.1 is the part before it, once the record is long
     evidence/          a file for each conviction, which `proofswarm verify` checks
     """
 

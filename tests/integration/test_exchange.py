@@ -12,8 +12,10 @@ from p2p.errors import Oversized
 from p2p.exchange import CHUNK, LIST, Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
+from p2p.mail import Kind
 from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
 from p2p.partial import Partial, known_info
+from p2p.server import Grants
 from p2p.transport import PeerAddress
 from verification.codec import decode, encode
 from verification.content import CHUNK_BYTES
@@ -37,18 +39,18 @@ class Town:
         self.folder, self._stack, self._born = folder, stack, 1
         self.dropped = []
 
-    async def office(self):
+    async def office(self, **granted):
         self._born += 1
-        post = PostOffice(Identity(bytes([self._born]) * 32), RUN, lambda: NOW)
+        post = PostOffice(Identity(bytes([self._born]) * 32), RUN, lambda: NOW, grants=Grants(**granted))
         return await self._stack.enter_async_context(post)
 
-    async def fetcher(self, **options):
-        post = await self.office()
+    async def fetcher(self, down=None, **options):
+        post = await self.office(down=down)
         store = BlobStore(self.folder / "own")
         return Exchange(store, post, on_drop=self.dropped.append, **{"patience": 2.0} | options), post, store
 
-    async def source(self, hold=True):
-        post = await self.office()
+    async def source(self, hold=True, up=None):
+        post = await self.office(up=up)
         store = BlobStore(self.folder / post.identity.address.hex())
         if hold:
             store.put(DATA)
@@ -296,3 +298,107 @@ async def test_a_chunk_beyond_the_end_is_a_refused_question(tmp_path):
         with pytest.raises(Unavailable, match="Malformed"):
             await post.request(source.address, CHUNK, encode(ChunkQuery(BLOB, CHUNKS)), 2.0)
         assert source.refusals() == {(post.identity.address, "Malformed"): 1}
+
+
+async def test_sources_that_keep_to_their_patience_do_not_hold_a_fetch_for_hours(tmp_path):
+    """Each chunk came within the patience, and all of them over any number of rounds."""
+    served = []
+
+    async def dawdle(index):
+        if served:
+            await trio.sleep_forever()
+        served.append(index)
+        return right_chunk(index)
+
+    async with town(tmp_path) as here:
+        slow = await here.odd_source(dawdle)
+        exchange, post, store = await here.fetcher(patience=0.5, pace=len(DATA) * 10)
+        with pytest.raises(Unavailable, match="did not come at"):
+            await exchange.fetch(BLOB, [slow.address])
+        assert len(served) == chunks_from(post, slow) == 1
+        assert not store.has(BLOB)
+        honest, _ = await here.source()
+        await exchange.fetch(BLOB, [honest.address])
+        assert chunks_from(post, honest) == CHUNKS - 1
+
+
+async def test_a_source_that_does_not_answer_holds_up_nobody_who_has_the_list(tmp_path):
+    """Ten of them first in the order cost 50 s."""
+    asked = []
+
+    async def stand_still(sender, body):
+        asked.append(sender)
+        await trio.sleep_forever()
+
+    async with town(tmp_path) as here:
+        silent = [await here.office() for _ in range(3)]
+        for post in silent:
+            post.register(LIST, stand_still)
+        honest, _ = await here.source()
+        exchange, _, store = await here.fetcher(patience=1000.0, hedge=0.05)
+        await exchange.fetch(BLOB, [post.address for post in [*silent, honest]])
+        assert store.get(BLOB) == DATA
+        assert len(asked) == 3
+
+
+async def test_who_may_not_have_a_blob_gets_neither_its_list_nor_its_chunks(tmp_path):
+    async with town(tmp_path) as here:
+        asked, closed = [], [True]
+
+        async def admits(sender, blob):
+            asked.append((sender, blob))
+            return not closed
+
+        post = await here.office()
+        held = BlobStore(tmp_path / "held")
+        held.put(DATA)
+        Exchange(held, post, admits=admits).serve()
+        exchange, own, store = await here.fetcher()
+        with pytest.raises(Unavailable, match="no source has the chunk list"):
+            await exchange.fetch(BLOB, [post.address])
+        with pytest.raises(Unavailable, match="Unavailable"):
+            await own.request(post.address, CHUNK, encode(ChunkQuery(BLOB, 0)), 2.0)
+        assert asked == [(own.identity.address, BLOB)] * 2
+        assert post.refusals() == {}
+        closed.clear()
+        await exchange.fetch(BLOB, [post.address])
+        assert store.get(BLOB) == DATA
+
+
+async def test_statements_are_answered_while_tensors_wait_on_a_full_link(tmp_path):
+    async def echo(sender, body):
+        return body
+
+    async with town(tmp_path) as here:
+        small = Kind("small", 10, 10)
+        source, _ = await here.source(up=CHUNK_BYTES // 1000)  # a chunk in a thousand seconds
+        source.register(small, echo)
+        post, arrived = await here.office(), []
+
+        async def ask(index):
+            await post.request(source.address, CHUNK, encode(ChunkQuery(BLOB, index)), 2000.0)
+            arrived.append(index)
+
+        async with trio.open_nursery() as nursery:
+            await ask(0)
+            nursery.start_soon(ask, 1)
+            for number in range(5):
+                assert await post.request(source.address, small, bytes([number]), 2.0) == bytes([number])
+            nursery.cancel_scope.cancel()
+        assert arrived == [0]
+        assert chunks_from(post, source) == 1
+
+
+async def test_no_more_is_asked_for_than_the_link_takes(tmp_path):
+    async with town(tmp_path) as here:
+        (source, _), (other, _) = await here.source(), await here.source()
+        exchange, post, _ = await here.fetcher(
+            down=CHUNK_BYTES // 5, patience=0.5, pace=2 * len(DATA), hedge=0.1
+        )
+        with pytest.raises(Unavailable, match="did not come at"):
+            await exchange.fetch(BLOB, [source.address, other.address])
+        asked = [
+            flow.messages for flow in post.traffic() if (flow.direction, flow.kind) == ("out", CHUNK.name)
+        ]
+        assert sum(asked) == 1
+        assert here.dropped == []

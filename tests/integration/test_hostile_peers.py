@@ -12,8 +12,9 @@ from multiaddr import Multiaddr
 from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.mail import Kind
-from p2p.transport import make_host
+from p2p.transport import PROTOCOL, hang_up, make_host
 from verification.digest import tagged
+from verification.signing import checksum
 from verification.units import Millis
 
 pytestmark = pytest.mark.integration
@@ -101,7 +102,7 @@ async def test_junk_instead_of_a_protocol_harms_nobody(end):
                 assert await alive()
 
 
-async def test_what_breaks_in_libp2p_ends_no_more_than_its_stream(monkeypatch):
+async def test_what_breaks_in_libp2p_ends_no_more_than_its_stream(monkeypatch, caplog):
     """In py-libp2p 0.8.1 what an inbound stream raises ends the whole program; here it raises by our own hand."""
     broken, negotiate = [], BasicHost._swarm_stream_handler
 
@@ -120,6 +121,27 @@ async def test_what_breaks_in_libp2p_ends_no_more_than_its_stream(monkeypatch):
                 await exhaust(await host.get_network().new_stream(info.peer_id))
             assert await alive()
     assert len(broken) == 3
+    assert [line for line in caplog.messages if line.startswith("refused")] == [
+        f"refused BrokenProtocol from {checksum(MALLORY.address)}: RuntimeError('broken on purpose') (1)",
+        f"refused BrokenProtocol from {checksum(MALLORY.address)}: again (2)",
+    ]
+
+
+async def test_a_host_serves_its_own_protocol_only_and_keeps_nothing_of_strangers():
+    """Of libp2p's own protocols a stranger is answered none, and leaves nothing behind."""
+    host = make_host(BOB)
+    assert list(host.multiselect.handlers) == []
+    with trio.fail_after(5.0):
+        async with PostOffice(BOB, tagged("run"), lambda: NOW) as bob:
+            assert [str(each) for each in bob._host.multiselect.handlers] == [PROTOCOL]
+            stranger, info = make_host(MALLORY), bob.address.info()
+            async with stranger.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+                await stranger.connect(info)
+                for protocol in ("/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"):
+                    with pytest.raises(BaseLibp2pError):
+                        await stranger.new_stream(info.peer_id, [protocol])
+                await hang_up(stranger)
+            assert MALLORY.peer_id not in bob._host.get_peerstore().peer_ids()
 
 
 @pytest.mark.parametrize("frame", FRAMES)

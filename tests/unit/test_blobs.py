@@ -194,3 +194,69 @@ def test_a_mapped_blob_survives_its_deletion(store):
     with store.path(blob).open("rb") as file:
         store.prune([], age=-1)
         assert file.read() == noise(1000)
+
+
+def unfinished(store, seed):
+    """Begin to download a blob, and stop before its last chunk; returns its digest."""
+    data = noise(3 * CHUNK_BYTES, seed)
+    info = BlobInfo(len(data), tuple(chunk_digest(data[i * CHUNK_BYTES :][:CHUNK_BYTES]) for i in range(3)))
+    blob = info_digest(info)
+    with Partial(store, blob, info) as partial:
+        for index in range(2):
+            partial.write(index, data[index * CHUNK_BYTES :][:CHUNK_BYTES])
+    return blob
+
+
+def files(store):
+    return sorted(path.name for path in store.folder.rglob("*") if path.is_file())
+
+
+def test_unfinished_and_damaged_blobs_count_and_go_when_nobody_needs_them(store):
+    """An author that served all chunks but one left a whole contribution on the disk in each round."""
+    for number in range(4):
+        blob = unfinished(store, number)
+        assert store.used() == 3 * CHUNK_BYTES
+        assert store.prune([blob], age=-1) == 0
+        assert store.prune([], age=1000) == 0
+        assert store.prune([], age=-1) == 3 * CHUNK_BYTES
+        assert files(store) == []
+    damaged = store.put(noise(500))
+    store.quarantine(damaged)
+    (store.folder / "lists" / damaged.hex()).unlink()
+    assert store.used() == 500
+    assert store.prune([damaged], age=-1) == 0
+    assert store.prune([], age=-1) == 500
+    assert files(store) == []
+
+
+def test_the_quota_holds_with_unfinished_blobs_and_they_may_be_taken_up(tmp_path):
+    store = BlobStore(tmp_path, quota=7 * CHUNK_BYTES)
+    first = unfinished(store, 1)
+    unfinished(store, 2)
+    with pytest.raises(Unavailable, match="no room"):
+        unfinished(store, 3)
+    assert unfinished(store, 1) == first
+    with pytest.raises(Unavailable, match="full"):
+        store.put(noise(2 * CHUNK_BYTES))
+
+
+def test_a_download_that_goes_on_is_not_pruned(store):
+    data = noise(100)
+    blob = blob_digest(data)
+    info = BlobInfo(len(data), (chunk_digest(data),))
+    with Partial(store, blob, info) as partial:
+        assert store.prune([], age=-1) == 0
+        partial.write(0, data)
+        partial.finish()
+    assert store.get(blob) == data
+
+
+def test_what_is_damaged_goes_without_the_list_of_the_blob_that_replaced_it(store):
+    blob = store.put(noise(500))
+    store.quarantine(blob)
+    store.put(noise(500))
+    assert store.prune([], age=1000) == 0
+    os.utime(store.folder / "quarantine" / blob.hex(), (0, 0))
+    assert store.prune([], age=1000) == 500
+    assert (store.folder / "lists" / blob.hex()).exists()
+    assert store.get(blob) == noise(500)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.commands.swarm_view import Tail
-from trainer.events import EventLog, read_events, read_lines
+from trainer.events import EventLog, older, read_events, read_lines
 from verification.units import Millis
 
 NOW = Millis(1_700_000_000_000)
@@ -95,3 +95,32 @@ def test_a_tail_gives_each_line_once_and_waits_for_its_end(tmp_path: Path) -> No
     assert [event["kind"] for event in tail.read()] == ["said"]
     write(path, "started")
     assert [event["kind"] for event in tail.read()] == ["started"]
+
+
+def test_a_log_is_two_files_at_most_and_read_in_order(tmp_path: Path) -> None:
+    """One stranger filled a disk with 1.1 GB a day."""
+    path, limit, tail = tmp_path / "peer.jsonl", 1_000, Tail(tmp_path / "peer.jsonl")
+    seen = []
+    for _ in range(2):
+        log = EventLog(path, "0xa", limit=limit)
+        for number in range(100):
+            log.write(NOW, "said", number=number)
+            seen += [event["number"] for event in tail.read()]
+            assert path.stat().st_size <= limit
+        log.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"peer.jsonl", "peer.jsonl.1"}
+    assert older(path).stat().st_size <= limit
+    assert older(path).stat().st_mode & 0o777 == 0o600
+    numbers = [event["number"] for event in read_events(path)]
+    assert numbers == list(range(100 - len(numbers), 100))
+    assert len(numbers) > limit // 100
+    assert seen == [*range(100), *range(100)]
+
+
+def test_a_line_longer_than_a_log_is_written_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "peer.jsonl"
+    log = EventLog(path, "0xa", limit=100)
+    for kind in ("started", "said", "ended"):
+        log.write(NOW, kind, text="x" * 200)
+    log.close()
+    assert kinds(path) == ["said", "ended"]

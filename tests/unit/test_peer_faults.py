@@ -28,7 +28,7 @@ from trainer.peer.runtime import (
 from trainer.rounds.machine import Kernels
 from trainer.runs.create import Created
 from verification.errors import ProofswarmError, Unavailable, Unsound, UserError
-from verification.honest import actions
+from verification.honest import actions, holding
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.ledger.local import read_genesis
@@ -158,7 +158,7 @@ async def test_a_moment_without_descriptors_is_waited_out(
     monkeypatch: pytest.MonkeyPatch,
     fault: Exception,
 ) -> None:
-    faults, began = [fault], trio.current_time()
+    faults = [fault]
 
     async def compute(action: actions.Computed, look: Look) -> bool:
         if faults:
@@ -166,6 +166,8 @@ async def test_a_moment_without_descriptors_is_waited_out(
         return True
 
     peer = make_peer(folder)
+    await peer._ledger.open()
+    began = trio.current_time()
     monkeypatch.setattr(peer._policy, "compute", compute)
     await peer._perform(ACTION, ME)
     assert ACTION not in peer._results.done
@@ -190,6 +192,7 @@ async def test_a_machine_at_fault_tries_ever_more_seldom_and_says_so(
         return True
 
     peer = make_peer(folder)
+    await peer._ledger.open()
     monkeypatch.setattr(peer, "_config", replace(peer._config, tell=heard.append))
     monkeypatch.setattr(peer._policy, "compute", compute)
     while faults:
@@ -203,6 +206,61 @@ async def test_a_machine_at_fault_tries_ever_more_seldom_and_says_so(
         f"'proofswarm doctor {folder.path}'"
     )
     assert pause_after(10_000) == LONGEST_PAUSE
+
+
+async def test_what_stands_on_a_lost_blob_is_asked_for_again(
+    folder: RunFolder, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that had lost one tried to compute without it once a second until it was started again."""
+    peer = make_peer(folder)
+    await peer._ledger.open()
+    peer._depot.adopt(BlobStore(folder.blobs))
+    lost = 0
+
+    async def compute(action: actions.Computed, look: Look) -> bool:
+        nonlocal lost
+        if peer._store.has(peer._manifest.start.blob):
+            return True
+        lost += 1
+        raise Unavailable("blob is not in the store")
+
+    monkeypatch.setattr(peer._policy, "compute", compute)
+    await peer._perform(ACTION, ME)
+    assert peer._results.done == {ACTION: True}
+    peer._store.path(peer._manifest.start.blob).unlink()
+    await peer._perform(actions.RunOuter(Round(0)), ME)
+    assert lost == 1
+    assert peer._results.done == {}
+
+
+async def test_a_fetch_that_nobody_waits_for_ends(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An author that serves its chunks just in time held a peer's slots for rounds that were long over."""
+    peer, started, ended = make_peer(folder), trio.Event(), trio.Event()
+    fetch, wanted = actions.FetchContribution(Round(0), Address(bytes(20))), [True]
+
+    async def compute(action: actions.Computed, look: Look) -> bool:
+        started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+        return True
+
+    await peer._ledger.open()
+    monkeypatch.setattr(peer._policy, "compute", compute)
+    monkeypatch.setattr(peer._policy, "decide", lambda view, twice: [fetch] if wanted else [])
+    monkeypatch.setattr(holding, "_is_open", lambda state, number: False)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await peer._look_and_act(ME, nursery)
+            await started.wait()
+            await peer._look_and_act(ME, nursery)
+            assert list(peer._running) == [fetch]
+            wanted.clear()
+            await peer._look_and_act(ME, nursery)
+            await ended.wait()
+    assert peer._running == {}
+    assert peer._results.done == {}
 
 
 async def test_a_users_mistake_still_ends_the_peer(

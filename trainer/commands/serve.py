@@ -46,12 +46,14 @@ async def serve_run(folder: RunFolder, identity: Identity, listen: str, tell: Ca
 async def _serve(
     folder: RunFolder, identity: Identity, listen: str, tell: Callable[[str], None], note: Callable[[], None]
 ) -> None:
-    genesis, store, contacts = genesis_of(folder), BlobStore(folder.blobs), Contacts(identity.address)
+    genesis, store, contacts = genesis_of(folder), BlobStore(folder.blobs), Contacts(identity.address, listen)
     ledger = await trio.to_thread.run_sync(open_ledger, folder, StoredPrograms(store, genesis.manifest))
     contacts.note(ledger.state)
-    async with PostOffice(identity, genesis.run, clock_of(folder), listen=listen) as post:
+    host = Host(ledger, identity.secret)
+    async with PostOffice(
+        identity, genesis.run, clock_of(folder), listen=listen, is_member=host.is_member
+    ) as post:
         Exchange(store, post).serve()
-        host = Host(ledger, identity.secret)
         await _refuse_older(folder, host, post, contacts)
         door = HostDoor(post, host)
         door.open()

@@ -1,6 +1,8 @@
 """The live view of a swarm on this machine: rounds, loss, peers, stakes, audits and bytes, from ledger and events."""
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +26,7 @@ RECENT = 8
 
 @dataclass
 class Tail:
-    """Reads what a growing file of JSON lines has gained since the last look."""
+    """Reads what a growing event log has gained since the last look."""
 
     path: Path
     _file: TextIO | None = None
@@ -32,12 +34,22 @@ class Tail:
 
     def read(self) -> list[dict[str, Any]]:
         """Return the new complete lines."""
-        if self._file is None:
-            if not self.path.exists():
-                return []
-            self._file = self.path.open(encoding="utf-8")
-        *lines, self._rest = (self._rest + self._file.read()).split("\n")
+        gained = self._gained()
+        if self._file is not None and self._is_set_aside(self._file):
+            self._file.close()
+            self._file = None
+            gained += self._gained()
+        *lines, self._rest = (self._rest + gained).split("\n")
         return [event for line in lines if (event := read_event(line)) is not None]
+
+    def _gained(self) -> str:
+        if self._file is None:
+            with suppress(FileNotFoundError):
+                self._file = self.path.open(encoding="utf-8")
+        return self._file.read() if self._file is not None else ""
+
+    def _is_set_aside(self, file: TextIO) -> bool:
+        return self.path.exists() and not os.path.samestat(os.fstat(file.fileno()), self.path.stat())
 
 
 @dataclass

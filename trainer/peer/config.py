@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p.identity import Identity, load
+from p2p.server import Grants
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer.compute.client import PROCESS
 from trainer.folder import RunFolder
@@ -72,7 +73,7 @@ class PeerConfig:
 
     `host` serves the run's ledger, of which `folder` has a copy; None for a folder that holds the ledger itself.
     `threads` are those of the compute process, `options` say how it runs programs; `tell` hears one line for people
-    about what happens.
+    about what happens. `grants` are what others may use of its link and memory.
     """
 
     folder: RunFolder
@@ -84,3 +85,4 @@ class PeerConfig:
     tell: Callable[[str], None] = lambda line: None
     character: Character = Character()
     host: PeerAddress | None = None
+    grants: Grants = field(default_factory=Grants)

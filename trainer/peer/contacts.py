@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 
+from p2p.addresses import is_dialled, reach_of
 from p2p.transport import PeerAddress
 from verification.errors import Malformed
 from verification.state import State
@@ -11,13 +12,13 @@ from verification.units import Address
 class Contacts:
     """The members' endpoints, as far as a peer has seen the ledger."""
 
-    def __init__(self, own: Address) -> None:
-        """`own` is the peer's account, which it does not call."""
-        self._own = own
+    def __init__(self, own: Address, listen: str) -> None:
+        """`own` is the peer's account, which it does not call, and `listen` the multiaddr where it listens."""
+        self._own, self._reach = own, reach_of(listen)
         self._peers: dict[Address, PeerAddress] = {}
 
     def note(self, state: State) -> None:
-        """Keep what is new; text that is no libp2p address, or another's, is the member's own loss."""
+        """Keep what is new; text that is no address, another's, or nearer than this peer's own is the member's loss."""
         for member in state.members.values():
             known = self._peers.get(member.address)
             if member.address == self._own or (known is not None and known.multiaddr == member.endpoint):
@@ -26,7 +27,7 @@ class Contacts:
                 peer = PeerAddress.parse(member.endpoint)
             except Malformed:
                 continue
-            if peer.address == member.address:
+            if peer.address == member.address and is_dialled(member.endpoint, self._reach):
                 self._peers[member.address] = peer
 
     def all(self) -> tuple[PeerAddress, ...]:

@@ -138,7 +138,7 @@ class Deeds:
             own = worker == self._own and not as_auditor
             job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
             makers = _makers_of(state, number)
-        await self._depot.fetch(job.start.blob, "state", self._contacts.first(makers))
+        await self._depot.fetch_state(job.start.blob, self._contacts.first(makers))
         return job
 
     async def _fetch_state(self, number: Round) -> bool:
@@ -146,7 +146,7 @@ class Deeds:
             ref = decide.state_before(state, number)
             ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
             makers = _makers_of(state, number)
-        await self._depot.fetch(ref.blob, "state", self._contacts.first(makers))
+        await self._depot.fetch_state(ref.blob, self._contacts.first(makers))
         digest = digest_of(await self._depot.read(ref))
         self._record.write(
             "ended" if ended else "state", round=number, digest=digest.hex(), blob=ref.blob.hex()
@@ -161,7 +161,7 @@ class Deeds:
             commit = state.rounds[action.number].commits[action.worker]
         blob, sources = commit.contribution.blob, self._contacts.first({action.worker})
         try:
-            await self._depot.fetch(blob, "contribution", sources)
+            await self._depot.fetch_contribution(blob, action.worker, sources)
         except Overlong as lie:
             self._record.write("failed", action="fetch", reason=str(lie))
             chunks = root("blob", lie.info.chunks)

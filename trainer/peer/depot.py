@@ -1,5 +1,8 @@
 """What a peer holds of a run's blobs: taken over, fetched, served to others, and pruned."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import trio
 
 from p2p.blobs import BlobStore
@@ -13,12 +16,12 @@ from verification.manifest import BundleRef, Manifest
 from verification.sizes import PlacedPrograms, contribution_size, state_size
 from verification.state import State
 from verification.tensors import Bundle, decode_bundle, digest_of
-from verification.units import Digest
+from verification.units import Address, Digest
 
 KEEP_SECONDS = 60.0
 """A blob younger than this is never pruned: it may not be on the ledger yet."""
-FETCHES = 8
-"""How many blobs are fetched at a time."""
+FETCHES, FETCHES_PER_AUTHOR = 8, 2
+"""How many contributions are fetched at a time, and of one author: slow ones must not hold up those of others."""
 
 
 class Depot:
@@ -30,6 +33,9 @@ class Depot:
         self._all = published(manifest)
         self._lasting = frozenset(self._all) - {manifest.start.blob}
         self._turns = trio.CapacityLimiter(FETCHES)
+        self._authors: dict[Address, trio.CapacityLimiter] = defaultdict(
+            lambda: trio.CapacityLimiter(FETCHES_PER_AUTHOR)
+        )
         self._limits: dict[str, int] = {}
 
     def adopt(self, source: BlobStore) -> None:
@@ -50,12 +56,19 @@ class Depot:
         """Answer others who ask for blobs."""
         self._exchange.serve()
 
-    async def fetch(self, blob: Digest, what: str, sources: tuple[PeerAddress, ...]) -> None:
-        """Have a blob here, a "state" or a "contribution". Raises what `Exchange.fetch` raises."""
+    async def fetch_state(self, blob: Digest, sources: Sequence[PeerAddress]) -> None:
+        """Have a state here; it waits for no other fetch. Raises what `Exchange.fetch` raises."""
+        await self._fetch(blob, "state", sources)
+
+    async def fetch_contribution(self, blob: Digest, author: Address, sources: Sequence[PeerAddress]) -> None:
+        """Have a contribution here, in its author's turn. Raises what `Exchange.fetch` raises."""
+        async with self._authors[author], self._turns:
+            await self._fetch(blob, "contribution", sources)
+
+    async def _fetch(self, blob: Digest, what: str, sources: Sequence[PeerAddress]) -> None:
         if self._store.has(blob):
             return
-        async with self._turns:
-            path = await self._exchange.fetch(blob, sources, self._limits[what])
+        path = await self._exchange.fetch(blob, sources, self._limits[what])
         self._record.write("fetched", what=what, blob=blob.hex(), size=path.stat().st_size)
 
     async def read(self, ref: BundleRef) -> Bundle:

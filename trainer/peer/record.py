@@ -23,8 +23,14 @@ class Record:
         self._events.write(self._now(), kind, **fields)
 
     def refused(self, refusal: Refusal) -> None:
-        """Write what the post office refused to hear."""
-        self.write("refused", sender=checksum(refusal.sender), reason=refusal.reason, detail=refusal.detail)
+        """Write what the post office refused to hear; all who are no members are the sender "strangers"."""
+        self.write(
+            "refused",
+            sender=refusal.who,
+            reason=refusal.reason,
+            detail=refusal.detail,
+            count=refusal.count,
+        )
 
     def dropped(self, dropped: Dropped) -> None:
         """Write which source a fetch gave up; not to have a blob yet is no news."""

@@ -22,6 +22,7 @@ from trainer.compute import orders
 from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
 from trainer.folder import alone
+from trainer.peer.access import Access
 from trainer.peer.comparing import Comparison
 from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
@@ -36,7 +37,7 @@ from trainer.runs.ledgers import check_host, clock_of, genesis_of
 from trainer.runs.library import StoredPrograms
 from verification import codec
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
-from verification.honest import actions
+from verification.honest import actions, holding
 from verification.honest.actions import Computed
 from verification.honest.decide import Me
 from verification.honest.view import View
@@ -88,16 +89,19 @@ class Peer:
         self._library = StoredPrograms(self._store, genesis.manifest)
         self._ledger = LedgerPort(config.folder, self._library)
         self._record = Record(events, self._ledger.now)
+        self._access = Access(genesis.manifest, lambda: self._wake.set())
         self._post = PostOffice(
             account.identity,
             run,
             clock_of(config.folder),
             listen=config.listen,
+            grants=config.grants,
             on_refusal=self._record.refused,
+            is_member=self._access.is_member,
         )
-        exchange = Exchange(self._store, self._post, on_drop=self._record.dropped)
+        exchange = Exchange(self._store, self._post, on_drop=self._record.dropped, admits=self._access.admits)
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
-        self._contacts = Contacts(account.address)
+        self._contacts = Contacts(account.address, config.listen)
         self._comparison = Comparison(self._post, self._ledger, self._contacts.all)
         self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
         journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
@@ -107,7 +111,7 @@ class Peer:
         )
         self._policy = config.character.policy(self._deeds, voice)
         self._results = actions.Results()
-        self._running: set[Computed] = set()
+        self._running: dict[Computed, trio.CancelScope] = {}
         self._faults: Counter[Computed] = Counter()
         self._wake = trio.Event()
 
@@ -230,14 +234,19 @@ class Peer:
 
     async def _look_and_act(self, me: Me, nursery: trio.Nursery) -> bool:
         """Do one turn; return whether the run has ended for this peer."""
-        await self._ledger.refresh()
+        news = await self._ledger.refresh()
         async with self._look(me) as view:
-            self._contacts.note(view.state)
+            if news:
+                self._contacts.note(view.state)
+                self._access.note(view.state)
             wanted = self._policy.decide(view, self._ledger.contradictions)
             ended = view.state.stage is Stage.ENDED
+            unwanted = holding.unwanted(view.state, wanted, self._running)
+        for action in unwanted:
+            self._running[action].cancel()
         for act in wanted:
             if isinstance(act, Computed) and act not in self._running and act not in self._results.done:
-                self._running.add(act)
+                self._running[act] = trio.CancelScope()
                 nursery.start_soon(self._perform, act, me)
         # Last, since it fails while the ledger's host is away, and computing goes on.
         for act in wanted:
@@ -264,16 +273,25 @@ class Peer:
         Nothing that others served or claimed ends the peer, nor a moment without disk space or descriptors.
         """
         try:
-            self._results.done[action] = await self._policy.compute(action, lambda: self._look(me))
-            del self._faults[action]
+            with self._running.setdefault(action, trio.CancelScope()):
+                self._results.done[action] = await self._policy.compute(action, lambda: self._look(me))
+                del self._faults[action]
         except UserError:
             raise
         except (ProofswarmError, OSError) as error:
             self._record.write("failed", action=type(action).__name__, reason=str(error))
+            await self._forget_lost()
             await trio.sleep(self._pause(action, error))
         finally:
-            self._running.discard(action)
+            del self._running[action]
         self._wake.set()
+
+    async def _forget_lost(self) -> None:
+        """Forget what stands on blobs that are gone, so that they are fetched or made again."""
+        async with self._ledger.state() as state:
+            gone = holding.lost(state, self._results, self._store.has)
+        for action in gone:
+            del self._results.done[action]
 
     def _pause(self, action: Computed, error: Exception) -> float:
         """Return the seconds until an action is tried again; a person hears of a machine that is at fault itself."""

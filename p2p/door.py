@@ -1,0 +1,145 @@
+"""Who may be connected to a peer: members as they are, all others together within a small budget.
+
+Keys cost nothing, so strangers that take every slot and every byte must not shut out members.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+from libp2p.abc import ISecureConn
+from libp2p.peer.id import ID
+
+from p2p.bounds import Bounds
+from p2p.errors import Overloaded
+from p2p.identity import account_of
+from p2p.muxer import BoundedYamux, Overrun
+from p2p.refusals import everyone
+from verification.errors import Violation
+from verification.units import Address
+
+SWEEP_SECONDS = 1.0
+Refuse = Callable[[Address, Violation], None]
+
+
+class Door:
+    """Counts connections and what waits on them, and closes those that are too many.
+
+    Who is a member is asked each time: a stranger may have joined since.
+    """
+
+    def __init__(
+        self,
+        bounds: Bounds | None = None,
+        is_member: Callable[[Address], bool] = everyone,
+        refuse: Refuse = lambda sender, violation: None,
+    ) -> None:
+        """`refuse` hears of who goes beyond the bounds."""
+        self.bounds, self.refuse = bounds or Bounds(), refuse
+        self._is_member = is_member
+        self._greeting: Counter[str] = Counter()
+        self._inside: dict[BoundedYamux, int] = {}
+        self._waiting = 0
+        self._leaving, self._left = trio.open_memory_channel[BoundedYamux](math.inf)
+
+    @contextmanager
+    def greeting(self, remote: str) -> Iterator[None]:
+        """Count a handshake with a network address; raises Overloaded for too many at a time."""
+        if self._greeting[remote] >= self.bounds.greetings:
+            raise Overloaded(f"more than {self.bounds.greetings} handshakes at a time from one address")
+        self._greeting[remote] += 1
+        try:
+            yield
+        finally:
+            self._greeting[remote] -= 1
+            if not self._greeting[remote]:
+                del self._greeting[remote]
+
+    def connection(self, secured: ISecureConn, peer: ID) -> BoundedYamux:
+        """Return the multiplexer of a new connection, and close the strangers that are too many with it."""
+        made = BoundedYamux(secured, peer, self._admit, self.bounds.streams)
+        self._inside[made] = 0
+        self._make_room(made)
+        return made
+
+    async def run(self) -> None:
+        """Close who has to leave and who stands idle, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sweep)
+            async for connection in self._left:
+                nursery.start_soon(connection.hang_up)
+
+    def _admit(self, connection: BoundedYamux, wrong: str | None, size: int) -> None:
+        waiting = connection.unread() + size
+        if waiting > self.bounds.unread:
+            wrong = wrong or f"more than {self.bounds.unread} bytes unread on one connection"
+        if wrong:
+            self._send_away(connection, wrong)
+        if connection not in self._inside:
+            raise Overrun(wrong or "sent away")
+        self._note(connection, waiting)
+        if self._waiting > self.bounds.unread_of_strangers and self._is_stranger(connection):
+            self._relieve(connection, self._strangers(), self.bounds.unread_of_strangers)
+        if self._waiting > self.bounds.unread_in_all:
+            self._relieve(connection, list(self._inside), self.bounds.unread_in_all)
+
+    def _note(self, connection: BoundedYamux, waiting: int) -> None:
+        self._waiting += waiting - self._inside.get(connection, 0)
+        self._inside[connection] = waiting
+
+    def _relieve(self, sender: BoundedYamux, connections: list[BoundedYamux], limit: int) -> None:
+        """Close those that make this peer hold most, while all together are over a limit; others may have been read."""
+        for each in connections:
+            if each is not sender:
+                self._note(each, each.unread())
+        connections.sort(key=self._inside.__getitem__)
+        over = sum(self._inside[each] for each in connections) - limit
+        while over > 0 and connections:
+            most = connections.pop()
+            over -= self._inside[most]
+            self._send_away(most, f"most of over {limit} bytes that wait unread")
+
+    def _make_room(self, new: BoundedYamux) -> None:
+        """Close the oldest stranger where there are too many, in all or at the network address of the new one."""
+        if not self._is_stranger(new):
+            return
+        strangers = self._strangers()
+        here = [each for each in strangers if _remote(each) == _remote(new)]
+        for those, most in ((here, self.bounds.strangers_at_one), (strangers, self.bounds.strangers)):
+            if len(those) > most:
+                self._send_away(those[0], f"more than {most} connections of strangers")
+                return
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            for each in [each for each in self._inside if each.is_closed]:
+                self._waiting -= self._inside.pop(each)
+            for each in self._strangers():
+                if trio.current_time() - each.heard_at > self.bounds.idle:
+                    self._send_away(each, None)
+
+    def _send_away(self, connection: BoundedYamux, wrong: str | None) -> None:
+        """Close a connection soon; its bytes count no more. To be idle is no wrong."""
+        if connection not in self._inside:
+            return
+        self._waiting -= self._inside.pop(connection)
+        if wrong:
+            self.refuse(account_of(connection.peer_id), Overloaded(wrong))
+        self._leaving.send_nowait(connection)
+
+    def _strangers(self) -> list[BoundedYamux]:
+        """Return the open connections of strangers that dialled, the oldest first."""
+        return [each for each in self._inside if self._is_stranger(each)]
+
+    def _is_stranger(self, connection: BoundedYamux) -> bool:
+        dialled = not connection.is_initiator
+        return dialled and not connection.is_closed and not self._is_member(account_of(connection.peer_id))
+
+
+def _remote(connection: BoundedYamux) -> str:
+    """Return the network address, without the port, of the other side."""
+    address = connection.get_remote_address()
+    return address[0] if address else ""

@@ -1,0 +1,108 @@
+"""Yamux within bounds: what the other side of a connection makes this side hold is counted as its frames arrive.
+
+py-libp2p leaves it to its user how much that may be.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any, cast
+
+import trio
+from libp2p.abc import IMuxedConn, ISecureConn
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux.yamux import (
+    DEFAULT_WINDOW_SIZE,
+    FLAG_SYN,
+    HEADER_SIZE,
+    TYPE_DATA,
+    YAMUX_HEADER_FORMAT,
+    Yamux,
+)
+
+
+class Overrun(Exception):
+    """A frame that asks for more than its sender may hold; py-libp2p ends the connection that raises it."""
+
+
+Admit = Callable[["BoundedYamux", str | None, int], None]
+"""Counts the bytes that a frame brings; raises Overrun for what is wrong with it, or for too many."""
+
+
+class BoundedYamux(Yamux):  # type: ignore[misc]
+    """A connection whose frames are judged before their bodies are read."""
+
+    def __init__(self, secured_conn: ISecureConn, peer_id: ID, admit: Admit, streams: int) -> None:
+        """The other side may have `streams` streams open; `admit` is asked about every frame of data."""
+        watched = cast(ISecureConn, _Watched(secured_conn, self._judge))
+        super().__init__(watched, peer_id, is_initiator=secured_conn.is_initiator)
+        self._admit, self._streams_granted = admit, streams
+        self.heard_at = trio.current_time()
+
+    def unread(self) -> int:
+        """Return the bytes that wait to be read."""
+        return sum(len(buffer) for buffer in self.stream_buffers.values())
+
+    async def hang_up(self) -> None:
+        """Close the socket, without a word to who does not listen; the reading task does the rest."""
+        await self.secured_conn.close()
+
+    def _judge(self, kind: int, flags: int, number: int, length: int) -> None:
+        """Look at a frame's header; raises Overrun."""
+        stream, size = self.streams.get(number), length if kind == TYPE_DATA else 0
+        wrong = None
+        if stream is None and flags & FLAG_SYN and self._opened() >= self._streams_granted:
+            wrong = f"more than {self._streams_granted} streams on one connection"
+        elif size > (DEFAULT_WINDOW_SIZE if stream is None else stream.recv_window):
+            wrong = f"{size} bytes beyond the window of a stream"
+        self.heard_at = trio.current_time() if size else self.heard_at
+        if size or wrong:
+            self._admit(self, wrong, size)
+
+    def _opened(self) -> int:
+        return sum(not stream.is_initiator for stream in self.streams.values())
+
+
+class _Watched:
+    """A secured connection that shows the header of each Yamux frame as soon as it is read."""
+
+    def __init__(self, inner: ISecureConn, judge: Callable[[int, int, int, int], None]) -> None:
+        self._inner, self._judge = inner, judge
+        self._header = b""
+        self._body = 0
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Read as `inner` does; raises Overrun."""
+        data: bytes = await self._inner.read(n)
+        at = 0
+        while at < len(data):
+            if self._body:
+                skipped = min(self._body, len(data) - at)
+                self._body -= skipped
+                at += skipped
+                continue
+            piece = data[at : at + HEADER_SIZE - len(self._header)]
+            self._header += piece
+            at += len(piece)
+            if len(self._header) == HEADER_SIZE:
+                _, kind, flags, number, length = struct.unpack(YAMUX_HEADER_FORMAT, self._header)
+                self._header, self._body = b"", length if kind == TYPE_DATA else 0
+                self._judge(kind, flags, number, length)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class BoundedMuxers(MuxerMultistream):  # type: ignore[misc]
+    """Negotiates Yamux and makes it a bounded one; py-libp2p 0.8.1 would take its own class whatever it is given."""
+
+    def __init__(self, kinds: Any, make: Callable[[ISecureConn, ID], IMuxedConn]) -> None:
+        """`kinds` are py-libp2p's muxers by protocol, `make` makes a connection."""
+        super().__init__(kinds)
+        self._make = make
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        """Agree on a protocol and return the connection; raises py-libp2p's MultiselectError."""
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        return self._annotate_connection(self._make(conn, peer_id), conn, protocol)

@@ -1,0 +1,50 @@
+"""What a peer has and gets: results whose blobs are lost, and fetches that nobody waits for. (SPEC.md 9.3)"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from verification.honest.actions import (
+    Action,
+    Computed,
+    FetchContribution,
+    FetchState,
+    Results,
+    RunOuter,
+    RunRound,
+)
+from verification.honest.decide import state_before
+from verification.state import Phase, State
+from verification.units import Digest, Round
+
+
+def lost(state: State, results: Results, holds: Callable[[Digest], bool]) -> list[Computed]:
+    """Return the actions whose results stand on blobs that are not held any more; forgotten, they are done again."""
+    stands_on = ((action, _blob_of(state, action, result)) for action, result in results.done.items())
+    return [action for action, blob in stands_on if blob is not None and not holds(blob)]
+
+
+def _blob_of(state: State, action: Computed, result: Any) -> Digest | None:
+    """Return the blob without which a result is worth nothing: once committed to, work is known by its digests."""
+    match action:
+        case FetchState(number):
+            return state_before(state, number).blob
+        case FetchContribution(number, worker) if result is True:
+            return state.rounds[number].commits[worker].contribution.blob
+        case RunOuter():
+            blob: Digest = result.blob
+            return blob
+        case RunRound(number, worker) if not result.failed and worker not in state.rounds[number].commits:
+            work: Digest = result.contribution.blob
+            return work
+    return None
+
+
+def unwanted(state: State, wanted: Collection[Action], running: Iterable[Computed]) -> list[Computed]:
+    """Return the running fetches that nothing waits for: others' attestations may still ask for one in its round."""
+    fetches = (action for action in running if isinstance(action, FetchContribution | FetchState))
+    return [action for action in fetches if action not in wanted and not _is_open(state, action.number)]
+
+
+def _is_open(state: State, number: Round) -> bool:
+    """Return whether it is not decided yet what round `number` includes."""
+    return number >= len(state.rounds) or state.rounds[number].phase in (Phase.COMMIT, Phase.ATTEST)
