@@ -129,10 +129,23 @@ def scale(
     ] = None,
     json: Json = None,
 ) -> None:
-    """What following the ledger costs a peer as their number grows, and which resource runs out first (ten minutes)."""
+    """What following a ledger, in a file or served, costs by number of peers, and what runs out first (12 minutes)."""
     from benchmarks import scale
 
     scale.run(_counts(peers, "--peers"), json, plot)
+
+
+@app.command()
+def hostile(
+    minutes: Annotated[
+        float, typer.Option(min=0.2, max=600, help="For how long each of the two attacks in all.")
+    ] = 10,
+    json: Json = None,
+) -> None:
+    """A hostile stranger and a hostile member against a run of real processes (an hour): rounds, memory, logs."""
+    from benchmarks import hostile
+
+    raise typer.Exit(hostile.run(minutes, json))
 
 
 @app.command()

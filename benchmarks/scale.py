@@ -2,7 +2,8 @@
 
     proofswarm bench scale [--peers 100,1000,10000] [--json FILE] [--plot FILE]
 
-Every peer folds the whole log, so a round's cost is what each of them pays. Times are processor seconds of one core.
+Every peer folds the whole log, so a round's cost is what each of them pays; one that follows a served ledger pays for
+asking as well, and its host for answering (`benchmarks.following`). Times are processor seconds of one core.
 """
 
 import enum
@@ -11,12 +12,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from benchmarks import following
 from benchmarks.curves import library
 from benchmarks.record import publish
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
@@ -35,8 +38,25 @@ SEED = 20_261_122
 COMMITTEE = safe_committee(340_000, 1_000)
 """The seats that a job file gets by default for a run of 1,000 rounds."""
 
+MOST_SERVED = 1_000
+"""Followers of the largest host that is measured: py-libp2p has as many connections."""
+
 LONG = 1_000
 """Rounds of the run for which memory and a newcomer's time are reckoned."""
+
+SERVED_PANELS = {
+    "processor seconds": {
+        "host": ("host_seconds", "#c8501e"),
+        "follower": ("follower_seconds", "#1f4e9c"),
+        "hints, each peer": ("hint_seconds", "#777777"),
+    },
+    "bytes on the wire": {
+        "from the host": ("host_bytes_out", "#c8501e"),
+        "to a follower": ("follower_bytes_in", "#1f4e9c"),
+        "hints from each peer": ("hint_bytes_out", "#777777"),
+    },
+}
+"""What is drawn of served ledgers."""
 
 LIMITS: dict[str, tuple[str, float]] = {
     "time": ("seconds_per_round", 60.0),
@@ -57,9 +77,14 @@ def run(peers: Sequence[int], json: Path | None, plot: Path | None) -> None:
     console = Console()
     with console.status(f"{sizes} peers, with and without a committee"):
         rows = measure_all(sizes)
+    with console.status("the same round on a served ledger"):
+        served = measure_served([size for size in sizes if size <= MOST_SERVED])
     for committee in (COMMITTEE, 0):
         console.print(_table(_of(rows, committee), _name(committee)))
-    publish(rows, summarise(rows), console, json, plot, draw)
+    if served:
+        console.print(_served_table(served))
+    summary = summarise(rows) | summarise_served(served)
+    publish(rows, summary, console, json, plot, partial(draw, served=served), {"served": served})
 
 
 def measure_all(sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -72,6 +97,12 @@ def measure_all(sizes: Sequence[int]) -> list[dict[str, Any]]:
             {**row, "committee": 0} if run is None else run.result()
             for row, run in zip(rows, everyone, strict=True)
         ]
+
+
+def measure_served(sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return what following a host costs at some sizes, one after the other, in a process that does nothing else."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return [pool.submit(following.measure, size, COMMITTEE, SEED).result() for size in sizes]
 
 
 def measure(peers: int, committee: int) -> dict[str, Any]:
@@ -185,6 +216,21 @@ def walls(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
+def summarise_served(served: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a round costs the largest host and its followers, and what they run out of first."""
+    if not served:
+        return {}
+    largest = served[-1]
+    summary = {"followers": largest["peers"]}
+    for key in ("follower_seconds", "host_seconds", "follower_bytes_in", "host_bytes_out", "hint_seconds"):
+        summary[f"{key}_per_round"] = round(largest[key], 3 if key.endswith("seconds") else None)
+    if len(served) > 1:
+        reached = following.walls(served)
+        first = min(reached, key=lambda wall: reached[wall])
+        summary |= {"served_first_wall": first, "served_first_wall_peers": round(reached[first])}
+    return summary
+
+
 def _of(rows: Sequence[dict[str, Any]], committee: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["committee"] == committee]
 
@@ -210,23 +256,54 @@ def _table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw what following a round costs a peer over the number of peers, both axes logarithmic.
+def _served_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A round of a minute on a served ledger; hints are what everyone tells everyone beside it."""
+    columns = [f"{row['peers']} peers" for row in rows]
+    table = Table("a round", *columns, "used up at", title="a served ledger", title_justify="left")
+    reached = following.walls(rows) if len(rows) > 1 else {}
+    for wall, key, units, name in (
+        ("a follower's processor", "follower_seconds", 1, "s of a follower"),
+        ("a follower's download", "follower_bytes_in", 1e-3, "kB to a follower"),
+        ("", "follower_bytes_out", 1e-3, "kB from a follower"),
+        ("the host's processor", "host_seconds", 1, "s of the host"),
+        ("the host's upload", "host_bytes_out", 1e-6, "MB from the host"),
+        ("", "host_bytes_in", 1e-6, "MB to the host"),
+        ("hints, a peer's processor", "hint_seconds", 1, "s of hints, each peer"),
+        ("hints, a peer's upload", "hint_bytes_out", 1e-3, "kB of hints from each peer"),
+        ("", "idle_look_host_seconds", 1e3, "ms of the host for a look at nothing new"),
+        ("", "submit_host_seconds", 1e3, "ms of the host for a statement"),
+    ):
+        where = f"{reached[wall]:,.0f} peers" if wall in reached else ""
+        table.add_row(name, *(f"{row[key] * units:,.2f}" for row in rows), where)
+    return table
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path, served: Sequence[dict[str, Any]] = ()) -> None:
+    """Draw what following a round costs a peer over the number of peers, both axes logarithmic; below it, if there are
+    `served` ledgers, what they cost.
 
     Raises UserError without matplotlib.
     """
     library()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 6.4 if served else 3.2), layout="constrained")
+    above, *below = figure.subplots(2 if served else 1, 2, squeeze=False)
     panels = (("seconds_per_round", "processor seconds"), ("log_bytes_per_round", "bytes of log"))
-    for axes, (key, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    for axes, (key, label) in zip(above, panels, strict=True):
         for committee, colour in ((0, "#c8501e"), (COMMITTEE, "#1f4e9c")):
             group = _of(rows, committee)
             points = [row["peers"] for row in group], [row[key] for row in group]
             axes.loglog(*points, "o-", color=colour, label=_name(committee))
-        axes.set_xlabel("peers")
         axes.set_ylabel(f"{label} a round, each peer")
+    for axes, (label, lines) in zip(below[0] if below else (), SERVED_PANELS.items(), strict=False):
+        for name, (key, colour) in lines.items():
+            axes.loglog(
+                [row["peers"] for row in served], [row[key] for row in served], "o-", color=colour, label=name
+            )
+        axes.set_ylabel(f"{label} a round, served ledger")
+    for axes in (*above, *(below[0] if below else ())):
+        axes.set_xlabel("peers")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, format="svg", metadata={"Date": None})

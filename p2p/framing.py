@@ -9,7 +9,7 @@ from libp2p.exceptions import BaseLibp2pError, MultiError
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 
-from p2p.errors import Oversized, Truncated, WrongKey
+from p2p.errors import Overloaded, Oversized, Truncated, WrongKey
 from verification.errors import Unavailable
 
 PREFIX_BYTES = 4
@@ -45,30 +45,40 @@ async def write_frame(stream: INetStream, data: bytes) -> None:
 async def read_frame(stream: INetStream, limit: int, patience: float) -> bytes | None:
     """Return the next frame, or None where the stream ends between frames.
 
-    Waits for a frame's first byte without end, then `patience` seconds for the rest. Raises Oversized before
-    reading a frame over `limit` bytes, Truncated for one that stops half-way, and libp2p's exceptions.
+    Waits for a frame's first bytes without end, then `patience` seconds for the rest. Raises Oversized before reading
+    on in a frame over `limit` bytes, Truncated for one that stops half-way, Overloaded for bytes beyond it, since
+    one frame at a time is under way on a stream, and libp2p's exceptions.
     """
-    try:
-        first = await stream.read(1)
-    except StreamEOF:
-        return None
-    if not first:
+    # As much as there is: for each read py-libp2p tells the other side that it may send more.
+    data = await _read_some(stream, _PIECE)
+    if not data:
         return None
     with trio.move_on_after(patience):
-        size = int.from_bytes(first + await _read_exactly(stream, PREFIX_BYTES - 1), "big")
+        if len(data) < PREFIX_BYTES:
+            data += await _read_exactly(stream, PREFIX_BYTES - len(data))
+        size = int.from_bytes(data[:PREFIX_BYTES], "big")
         if size > limit:
             raise Oversized(f"frame of {size} bytes is over the limit of {limit}")
-        return await _read_exactly(stream, size)
+        missing = PREFIX_BYTES + size - len(data)
+        if missing < 0:
+            raise Overloaded(f"{-missing} bytes behind a frame that waits for its answer")
+        return data[PREFIX_BYTES:] + await _read_exactly(stream, missing)
     raise Truncated(f"message stood still for {patience} s")
+
+
+async def _read_some(stream: INetStream, most: int) -> bytes:
+    """Return what there is, b"" where the stream has ended."""
+    try:
+        data: bytes = await stream.read(most)
+    except StreamEOF:
+        return b""
+    return data
 
 
 async def _read_exactly(stream: INetStream, size: int) -> bytes:
     pieces, missing = [], size
     while missing:
-        try:
-            piece = await stream.read(min(missing, _PIECE))
-        except StreamEOF:
-            piece = b""
+        piece = await _read_some(stream, min(missing, _PIECE))
         if not piece:
             raise Truncated(f"stream ended {missing} bytes before the end of a message")
         pieces.append(piece)

@@ -13,7 +13,8 @@ from simulator.cast import Actor, Verifier, Worker
 from simulator.network import Network
 from simulator.toy import minimal
 from simulator.world import World
-from verification.ledger.log import STATEMENT, Fold
+from verification.effects import RoundOpened
+from verification.ledger.log import STATEMENT, Entry, Fold
 from verification.signed import open_statement
 from verification.state import Stage
 
@@ -79,6 +80,16 @@ def fold(world: World, clock: Callable[[], float]) -> Folded:
             folded.seconds += taken / len(STEADY)
     assert fold.state == world.state
     return folded
+
+
+def steady_round(world: World) -> tuple[list[Entry], list[Entry]]:
+    """Return the entries of a world's log before its first steady round, and that round's own."""
+    log = world.ledger.log
+    opened = [
+        at for at, entry in enumerate(log, 1) for each in entry.effects if isinstance(each, RoundOpened)
+    ]
+    first, last = opened[STEADY[0]], opened[STEADY[0] + 1]
+    return log[:first], log[first:last]
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

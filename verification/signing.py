@@ -3,6 +3,8 @@
 Signatures are deterministic (RFC 6979) and recoverable, so a statement carries no public key. (SPEC.md 1.5)
 """
 
+import functools
+
 import coincurve
 from Crypto.Hash import keccak
 
@@ -18,9 +20,12 @@ def address_of(secret: bytes) -> Address:
 
 def sign(secret: bytes, purpose: str, message: bytes) -> Signature:
     """Return the signature of `message` under a domain-separated hash."""
-    return Signature(
-        coincurve.PrivateKey(secret).sign_recoverable(tagged("sign/" + purpose, message), hasher=None)
-    )
+    return Signature(_key(secret).sign_recoverable(tagged("sign/" + purpose, message), hasher=None))
+
+
+@functools.lru_cache(maxsize=16)  # a point of the curve is computed for it, which takes longer than to sign
+def _key(secret: bytes) -> coincurve.PrivateKey:
+    return coincurve.PrivateKey(secret)
 
 
 def recover(signature: Signature, purpose: str, message: bytes) -> Address:

@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
-from benchmarks import scale
-from simulator.scale import STEADY, exponent, fold, grow
+from benchmarks import following, scale
+from benchmarks.following import Cost
+from simulator.scale import STEADY, exponent, fold, grow, steady_round
 
 
 def test_a_committee_keeps_the_entries_of_a_round_constant() -> None:
@@ -21,6 +22,38 @@ def test_a_committee_keeps_the_entries_of_a_round_constant() -> None:
     assert sum(full.kinds.values()) == len(everyone.ledger.log) - 1  # a tick of the clock for every entry
     assert full.seconds == full.entries
     assert small.size < full.size
+
+
+def test_the_steady_round_is_what_folding_counts() -> None:
+    world = grow(20, 4, seed=5)
+    before, during = steady_round(world)
+    assert before + during == world.ledger.log[: len(before) + len(during)]
+    counted = fold(world, itertools.count().__next__)
+    assert counted.entries * len(STEADY) == len(during)
+    assert counted.size * len(STEADY) == sum(len(entry.data) for entry in during)
+
+
+def test_a_round_costs_a_follower_its_own_and_a_host_everybodys() -> None:
+    look, said, idle, hint = (
+        Cost(6, 3, 100, 2000),
+        Cost(0.2, 0.1, 30, 20),
+        Cost(0.1, 0.05, 5, 10),
+        Cost(0.03, 0.02, 7, 6),
+    )
+    row = following.row_of(10, 20, look, said, idle, hint)
+    assert row["follower_seconds"] == pytest.approx(6 + 2 * 0.3)
+    assert row["follower_bytes_in"] == pytest.approx(2000 + 2 * 30)
+    assert row["host_seconds"] == pytest.approx(10 * 3 + 20 * 0.15)
+    assert row["host_bytes_out"] == pytest.approx(10 * 2000 + 20 * 30)
+    assert row["hint_seconds"] == pytest.approx(2 * 9 * 0.03 + 18 * 0.02)
+
+
+def test_walls_of_served_ledgers_follow_a_power() -> None:
+    flat = {key: 1.0 for key, _ in following.LIMITS.values()}
+    rows = [{**flat, "peers": 100, "host_seconds": 0.6}, {**flat, "peers": 1_000, "host_seconds": 60.0}]
+    assert following.walls(rows) == {"the host's processor": pytest.approx(1_000)}
+    rows[1]["host_seconds"] = 240.0
+    assert following.walls(rows)["the host's processor"] < 1_000
 
 
 def test_the_same_seed_grows_the_same_log() -> None:

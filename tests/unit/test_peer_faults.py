@@ -10,6 +10,8 @@ import pytest
 import trio
 
 from p2p.blobs import BlobStore
+from p2p.messages import Hint, Hints
+from p2p.transport import PeerAddress
 from trainer.compute import orders
 from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
@@ -27,6 +29,7 @@ from trainer.peer.runtime import (
 )
 from trainer.rounds.machine import Kernels
 from trainer.runs.create import Created
+from verification.codec import encode
 from verification.errors import ProofswarmError, Unavailable, Unsound, UserError
 from verification.honest import actions, holding
 from verification.honest.decide import Me
@@ -55,6 +58,7 @@ def make_peer(folder: RunFolder) -> Peer:
     return Peer(config, read_genesis(folder.ledger), events)
 
 
+HOST = PeerAddress(Address(bytes(20)), "")
 ME = Me(Address(bytes(20)), bytes(32), "worker", Amount(1), 1, "")
 
 
@@ -323,3 +327,27 @@ async def test_a_look_that_fails_again_and_again_is_told_once(
         with trio.move_on_after(2):
             await peer._take_part(ME, nursery)
     assert reasons(folder) == ["the ledger's host does not answer"]
+
+
+@pytest.mark.parametrize(("is_served", "looks"), [(True, 2), (False, 100)])
+async def test_hints_make_a_follower_look_the_less_often_the_longer_its_host_takes(
+    folder: RunFolder, mock_clock: trio.testing.MockClock, is_served: bool, looks: int
+) -> None:
+    peer = make_peer(folder)
+    if is_served:
+        peer._config = replace(peer._config, host=HOST)
+    peer._ledger.look_seconds, peer._ledger.height = 0.05, 50
+    woken = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer._hear_hints)
+        for number in range(150):
+            sender = Address(number.to_bytes(20, "big"))
+            await peer._rumours._hear(
+                sender, encode(Hints((Hint("ledger", Digest(bytes(32)), Count(number + 1)),)))
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.01)
+            woken += peer._wake.is_set()
+            peer._wake = trio.Event()
+        nursery.cancel_scope.cancel()
+    assert woken == looks  # none for the 50 that told nothing new

@@ -15,6 +15,7 @@ from p2p.served import HostDoor
 from trainer.folder import RunFolder, alone
 from trainer.peer.comparing import kept_heads
 from trainer.peer.contacts import Contacts
+from trainer.peer.runtime import raise_descriptor_limit
 from trainer.runs.ledgers import clock_of, genesis_of, open_ledger, served_time
 from trainer.runs.library import StoredPrograms
 from verification.errors import Unavailable, UserError
@@ -33,6 +34,7 @@ def host_identity(folder: RunFolder, key: Path | None) -> Identity:
 
 async def serve_run(folder: RunFolder, identity: Identity, listen: str, tell: Callable[[str], None]) -> None:
     """Serve until interrupted; raises UserError (another's log, a taken port, a key in use, a full disk)."""
+    raise_descriptor_limit()
     (folder.path / "peers").mkdir(exist_ok=True)
     with alone(folder.lock(checksum(identity.address))):
         with _writable(folder):

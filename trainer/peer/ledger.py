@@ -34,7 +34,9 @@ class LedgerPort:
         self._follower: Follower | None = None
         self.contradictions: list[Twice] = []
         self.height = 0
-        """The number of the newest entry."""
+        """The number of the newest entry that was seen."""
+        self.look_seconds = 0.0
+        """How long the last look at the ledger took."""
 
     async def open(self) -> None:
         """Fold the ledger's log; raises UserError."""
@@ -69,18 +71,19 @@ class LedgerPort:
 
     async def refresh(self) -> list[Entry]:
         """Fold what is new, let due deadlines pass, and return the new entries."""
+        began = trio.current_time()
         async with self._lock:
             await self._call(self._ledger.tick)
             self.contradictions = await self._call(self._ledger.contradictions)
-            entries = self._ledger.entries()
-            if entries:
-                self.height = entries[-1].seq
-            return entries
+            self.height = self._ledger.height
+            self.look_seconds = trio.current_time() - began
+            return self._ledger.entries()
 
     async def submit(self, data: bytes) -> None:
         """Put a signed statement on the ledger; raises a Violation when it is refused."""
         async with self._lock:
             await self._call(lambda: self._ledger.submit(data))
+            self.height = self._ledger.height
 
     @asynccontextmanager
     async def state(self) -> AsyncIterator[State]:

@@ -53,6 +53,9 @@ POLL_SECONDS = 0.2
 """Between two looks at the ledger when nobody hints that it is worth one."""
 FOLLOW_SECONDS = 1.0
 """The same for a ledger that somebody else serves: each look is a question to its host."""
+REST = 10
+"""How many times as long as its last look took a follower rests before a hint makes it look again: the more followers a
+host has, the longer it takes, and the less often each asks."""
 RETRY_SECONDS = 1.0
 """Before what cannot be had now is tried again."""
 LONGEST_PAUSE = 600.0
@@ -311,9 +314,14 @@ class Peer:
         self._wake.set()
 
     async def _hear_hints(self) -> None:
+        """Look when others have seen more of the ledger than this peer has."""
         while True:
-            await self._rumours.receive()
+            _, hint = await self._rumours.receive()
+            if hint.height <= self._ledger.height:
+                continue
             self._wake.set()
+            if self._config.host is not None:
+                await trio.sleep(min(FOLLOW_SECONDS, REST * self._ledger.look_seconds))
 
     async def _log_traffic(self) -> None:
         while True:
