@@ -176,6 +176,18 @@ def test_the_first_contradiction_of_a_place_is_kept_for_all_to_report(run: Run) 
     assert ledger.contradictions() == twice
 
 
+def test_one_contradiction_of_an_author_is_kept(run: Run) -> None:
+    ledger = run.opened()
+    kept = [said(ledger, "a", body) for body in (join("a"), Announce(Round(0), Count(0), "/toy/here"))]
+    other = [said(ledger, "a", body) for body in (join("a", 2), Announce(Round(0), Count(0), "/toy/there"))]
+    for data in kept:
+        ledger.submit(data)
+    for data in other:
+        with pytest.raises(Refused, match="has spoken in this slot already"):
+            ledger.submit(data)
+    assert ledger.contradictions() == [(address_of(secret("a")), kept[0], other[0])]
+
+
 def test_time_never_goes_back(run: Run) -> None:
     ledger, other = run.opened(), run.opened()
     times = (BEGAN + 50, BEGAN + 20, BEGAN - 1_000, BEGAN + 60)

@@ -5,6 +5,7 @@ import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -37,7 +38,7 @@ from verification.honest.view import View
 from verification.ledger.local import read_genesis
 from verification.manifest import BundleRef
 from verification.sizes import AROUND
-from verification.statements import Opening, Withdraw
+from verification.statements import Opening, Spoiled, Withdraw
 from verification.units import Address, Amount, Count, Digest, Round
 
 ACTION = actions.FetchState(Round(0))
@@ -56,6 +57,33 @@ def make_peer(folder: RunFolder) -> Peer:
     config = PeerConfig(folder, Account.read(folder.keys / "peer-0.key"), Joining("worker"))
     events = EventLog(folder.log("peer-0"), "peer-0")
     return Peer(config, read_genesis(folder.ledger), events)
+
+
+async def test_what_a_host_would_not_take_is_not_said(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = make_peer(folder)
+    ledger, depot = peer._ledger, peer._depot
+    await ledger.open()
+    commit = SimpleNamespace(contribution=BundleRef(Digest(bytes(32)), Digest(bytes(32))))
+    worker = Address(bytes(20))
+    ledger._ledger.state.rounds.append(SimpleNamespace(commits={worker: commit}))  # type: ignore[arg-type]
+    shown = Spoiled(Round(0), worker, Count(1), Digest(bytes(32)), b"")
+
+    async def fetched(*args: object) -> None:
+        return None
+
+    async def checked(order: object, *args: object) -> orders.Checked:
+        return orders.Checked(False, shown)
+
+    monkeypatch.setattr(depot, "fetch_contribution", fetched)
+    monkeypatch.setattr(peer._bench, "ask", checked)
+    ask = actions.FetchContribution(Round(0), worker)
+    for is_served, size, said in ((False, 1 << 20, True), (True, 1 << 19, True), (True, 1 << 20, False)):
+        shown = replace(shown, data=bytes(size))
+        monkeypatch.setattr(ledger, "_follower", object() if is_served else None)
+        assert await peer._deeds._fetch_contribution(ask) == (shown if said else False)
+    assert reasons(folder) == ["the ledger's host takes no statement that long"]
 
 
 HOST = PeerAddress(Address(bytes(20)), "")

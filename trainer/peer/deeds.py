@@ -168,6 +168,12 @@ class Deeds:
             return Spoiled(action.number, action.worker, lie.info.size, chunks, b"")
         order = orders.CheckContribution(action.worker, commit)
         checked = await self._bench.ask(order, URGENT)
+        if checked.spoiled is not None and not self._ledger.takes(checked.spoiled):
+            # Signed it would lie in the journal for good, and be refused again and again.
+            self._record.write(
+                "failed", action="show", reason="the ledger's host takes no statement that long"
+            )
+            return False
         return checked.spoiled or checked.ok
 
 

@@ -9,6 +9,7 @@ import trio
 
 from trainer.folder import RunFolder
 from trainer.runs.ledgers import clock_of, open_copy, open_ledger, with_proof
+from verification import codec
 from verification.errors import UserError
 from verification.ledger.follower import Follower, Forked
 from verification.ledger.heads import SignedHead
@@ -17,19 +18,23 @@ from verification.ledger.port import Ledger
 from verification.ledger.remote import Ask
 from verification.library import Library
 from verification.state import State
+from verification.statements import Body
 from verification.units import Millis
 
 T = TypeVar("T")
 
 
 class LedgerPort:
-    """One ledger behind a lock. Whoever looks at the state holds the lock, since the thread changes it in place."""
+    """One ledger behind a lock. Whoever looks at the state holds the lock, since the thread changes it in place.
+
+    While a host is asked, which may take long, others may look: one at a time asks or writes.
+    """
 
     def __init__(self, folder: RunFolder, library: Library) -> None:
         """`open` or `follow` must be awaited before anything but `now`."""
         self._folder, self._library = folder, library
         self._now = clock_of(folder)
-        self._lock = trio.Lock()
+        self._writing, self._lock = trio.Lock(), trio.Lock()
         self._ledger: Ledger
         self._follower: Follower | None = None
         self.contradictions: list[Twice] = []
@@ -45,7 +50,9 @@ class LedgerPort:
 
     async def follow(self, ask: Ask, tell: Callable[[str], None]) -> None:
         """Fold the copy of a ledger that a host serves, and go on with it; raises UserError."""
-        self._follower = await self._call(lambda: open_copy(self._folder, self._library, ask, tell))
+        async with self._writing, self._lock:
+            outside = self._outside(ask)
+            self._follower = await self._call(lambda: open_copy(self._folder, self._library, outside, tell))
         self._ledger = self._follower
         self._now = self._ledger.now
 
@@ -66,13 +73,13 @@ class LedgerPort:
         """Hold a head that another member was told against the copy; raises UserError for a fork, Violation for a head
         that the host did not sign."""
         if (follower := self._follower) is not None:
-            async with self._lock:
+            async with self._writing, self._lock:
                 await self._call(lambda: follower.compare(signed))
 
     async def refresh(self) -> list[Entry]:
         """Fold what is new, let due deadlines pass, and return the new entries."""
         began = trio.current_time()
-        async with self._lock:
+        async with self._writing, self._lock:
             await self._call(self._ledger.tick)
             self.contradictions = await self._call(self._ledger.contradictions)
             self.height = self._ledger.height
@@ -81,15 +88,35 @@ class LedgerPort:
 
     async def submit(self, data: bytes) -> None:
         """Put a signed statement on the ledger; raises a Violation when it is refused."""
-        async with self._lock:
+        async with self._writing, self._lock:
             await self._call(lambda: self._ledger.submit(data))
             self.height = self._ledger.height
+
+    def takes(self, body: Body) -> bool:
+        """Return whether a statement of this body is short enough for the ledger. (SPEC.md 8.6)"""
+        return self._follower is None or len(codec.encode(body)) <= codec.MAX_MESSAGE
 
     @asynccontextmanager
     async def state(self) -> AsyncIterator[State]:
         """Hold the lock and the newest folded state."""
         async with self._lock:
             yield self._ledger.state
+
+    def _outside(self, ask: Ask) -> Ask:
+        """Return `ask` for a worker thread whose caller holds the lock: it is free until the answer has come."""
+
+        def asked(name: str, body: bytes) -> bytes:
+            trio.from_thread.run_sync(self._lock.release)
+            try:
+                return ask(name, body)
+            finally:
+                trio.from_thread.run(self._take_back)
+
+        return asked
+
+    async def _take_back(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._lock.acquire()
 
     async def _call(self, function: Callable[[], T]) -> T:
         """Run in a worker thread; raises UserError, one line, for a fork and for a disk that takes no more."""

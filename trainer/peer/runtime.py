@@ -106,7 +106,7 @@ class Peer:
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
         self._contacts = Contacts(account.address, config.listen)
         self._comparison = Comparison(self._post, self._ledger, self._contacts.all)
-        self._rumours = Rumours(self._post, self._contacts.all, self._ledger.now)
+        self._rumours = Rumours(self._post, self._contacts.all, clock_of(config.folder))
         journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
         voice = Voice(journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(

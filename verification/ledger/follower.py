@@ -133,9 +133,9 @@ class Follower(View):
         Raises as the host's ledger does, and Unavailable while the host is away. Returning means that the host has
         acknowledged it: it stands in the log by the head that the host signed then.
         """
-        open_statement(data)
         if len(data) > MAX_SAID:
             raise Refused(f"a served ledger takes statements of at most {MAX_SAID} bytes")
+        open_statement(data)
         with self.contact.trying():
             answer, newest = self._remote.submit(data)
         self._hear(newest)

@@ -54,7 +54,8 @@ class Ledger(Protocol):
         ...
 
     def contradictions(self) -> list[Twice]:
-        """Return all that was refused as a second statement for one place, whoever submitted it. (SPEC.md 6.9)"""
+        """Return what was refused as a second statement for one place, once for each author, whoever submitted it.
+        (SPEC.md 6.9)"""
         ...
 
     def close(self) -> None:

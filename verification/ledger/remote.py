@@ -51,7 +51,7 @@ class Remote:
         """`host` is the account whose key signs heads, `run` the run that it serves."""
         self.host, self.run = host, run
         self._ask = ask
-        self._begun, self._begun_seq = b"", 0
+        self._begun, self._begun_seq = bytearray(), 0
         """What has come of an entry that was cut off, and its number."""
 
     def submit(self, data: bytes) -> tuple[Submitted, Head]:
@@ -62,7 +62,7 @@ class Remote:
     def follow(self, start: int, skip: int) -> Batch:
         """Return entries from number `start` on, contradictions but for the first `skip`, and the newest head."""
         if self._begun_seq != start:
-            self._begun, self._begun_seq = b"", start
+            self._begun, self._begun_seq = bytearray(), start
         question = Follow(Count(start), Count(len(self._begun)), Count(skip))
         answer = self._asked("follow", question, Followed)
         newest = self._checked(answer.head)
@@ -104,10 +104,11 @@ class Remote:
         """Return the entries that are whole, and keep what there is of one that was cut off."""
         records: list[Record] = []
         for piece in pieces:
-            data, self._begun = self._begun + piece.data, b""
-            if len(data) < piece.size <= MAX_STATEMENT and piece.data and piece is pieces[-1]:
-                self._begun, self._begun_seq = data, piece.seq
+            self._begun += piece.data
+            if len(self._begun) < piece.size <= MAX_STATEMENT and piece.data and piece is pieces[-1]:
+                self._begun_seq = piece.seq
                 break
+            data, self._begun = bytes(self._begun), bytearray()
             if len(data) != piece.size:
                 raise Malformed("an entry is cut off or too large")
             records.append(Record(piece.seq, piece.at, piece.kind, data, piece.head))

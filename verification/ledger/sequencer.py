@@ -30,7 +30,9 @@ class Sequencer(View):
             try:
                 self._append(now, said)
             except Refused:
-                self._keep_contradiction(said)
+                # One excludes its author, so that more would only fill disks.
+                if all(author != said.sender for author, _, _ in self.contradictions()):
+                    self._keep_contradiction(said)
                 raise
         return True
 

@@ -112,6 +112,8 @@ class Host:
         """Serve a ledger that is open under the key that followers expect."""
         self.address: Address = address_of(secret)
         self._ledger, self._secret = ledger, secret
+        self._long: Record | None = None
+        """The entry that was read last of those that one answer cannot hold."""
         self._doors: dict[str, tuple[Any, int, Callable[[Any], object]]] = {
             "submit": (Submit, MAX_SAID + 16, self.submit),
             "follow": (Follow, 64, self.follow),
@@ -176,7 +178,15 @@ class Host:
     def _records(self, start: int) -> Iterator[Record]:
         """Read entries up to the newest that was folded, one at a time: many of the largest would fill the memory."""
         for seq in range(start, self._ledger.height + 1):
-            yield from self._ledger.records(seq - 1, 1)
+            if self._long is not None and self._long.seq == seq:
+                yield self._long
+                continue
+            for record in self._ledger.records(seq - 1, 1):
+                if (
+                    len(record.data) > ANSWER_BYTES
+                ):  # asked for piece by piece, and reading one piece reads it all
+                    self._long = record
+                yield record
 
     def _refused(self, skip: int, room: int, most: int) -> list[bytes]:
         """Return contradictions of what a follower has by then, as many as there is room for."""

@@ -116,13 +116,13 @@ class View:
         return self._storage.read(after, limit)
 
     def contradictions(self) -> list[Twice]:
-        """Return all that was refused as a second statement for one place, whoever submitted it. (SPEC.md 6.9)"""
+        """See `Ledger.contradictions`."""
         for first, second in self._storage.refused(len(self._twice)):
             self._twice.append((open_statement(first).sender, first, second))
         return list(self._twice)
 
     def _keep_contradiction(self, said: Said[Body]) -> None:
-        """Keep a refused statement if its author has said something else in its place; one for each place."""
+        """Keep a refused statement if its author has said something else in its place."""
         before = law.said_instead(self.state, said)
         if before is None or len(said.data) > MAX_CONTRADICTION:
             return
