@@ -131,7 +131,8 @@ def open_envelope(
     if sender is not None and envelope.sender != sender:
         raise WrongSender(f"signed by {envelope.sender.hex()}, sent by {sender.hex()}")
     seen.check(envelope.sender, envelope.sequence)
-    if abs(now - envelope.sent_at) > limits.drift:
-        raise Stale(f"sent {now - envelope.sent_at} ms ago; clocks may differ by {limits.drift} ms")
+    age = now - envelope.sent_at
+    if abs(age) > limits.drift:
+        raise Stale(f"sent {age} ms ago; clocks may differ by {limits.drift} ms", age)
     seen.note(envelope.sender, envelope.sequence)
     return envelope

@@ -37,7 +37,18 @@ class Replayed(Violation):
 
 
 class Stale(Violation):
-    """An envelope sent longer ago, or further in the future, than clocks may differ."""
+    """An envelope sent longer ago, or further in the future, than clocks may differ.
+
+    `age` is the milliseconds by which its sender's clock is behind this machine's, if it came at once.
+    """
+
+    def __init__(self, message: str, age: int = 0) -> None:
+        super().__init__(message)
+        self.age = age
+
+
+class Skewed(Unavailable):
+    """This machine's clock and another's differ by more than messages may."""
 
 
 class Overloaded(Violation):
@@ -70,6 +81,10 @@ class Declined(Unavailable):
 
 class WrongKey(Unavailable):
     """At a peer's address another key answers than the peer's."""
+
+
+class Underway(Unavailable):
+    """A blob that another process fetches into the same store."""
 
 
 class Busy(Unavailable):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info
+from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info, chunk_span
 from p2p.errors import Overlong
 from p2p.host import PostOffice
 from p2p.mail import Kind
@@ -85,6 +85,8 @@ class Exchange:
         self._slots: dict[Address, trio.Semaphore] = defaultdict(lambda: trio.Semaphore(window))
         self._locks: dict[Digest, tuple[trio.Lock, int]] = {}
         self._lists: OrderedDict[Digest, BlobInfo] = OrderedDict()
+        self.arrived: dict[Digest, int] = {}
+        """Bytes that are here of each blob that is being fetched."""
 
     def serve(self) -> None:
         """Answer other peers' questions for lists and chunks."""
@@ -96,7 +98,7 @@ class Exchange:
 
         Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt.
         Raises Unavailable when no source is left or they are too slow, Overlong, before the first chunk, for more than
-        `limit` bytes.
+        `limit` bytes, OSError when the disk takes no more.
         """
         lock, users = self._locks.get(blob, (trio.Lock(), 0))
         self._locks[blob] = (lock, users + 1)
@@ -106,6 +108,7 @@ class Exchange:
                     return self._store.path(blob)
                 return await _Download(self, blob, sources, limit).run()
         finally:
+            self.arrived.pop(blob, None)
             lock, users = self._locks.pop(blob)
             if users > 1:
                 self._locks[blob] = (lock, users - 1)
@@ -167,6 +170,7 @@ class _Download:
         with await trio.to_thread.run_sync(Partial, store, self._blob, info) as partial:
             missing = await trio.to_thread.run_sync(partial.missing)
             self._missing = set(missing)
+            self._of.arrived[self._blob] = info.size - sum(chunk_span(info, index)[1] for index in missing)
             for index in missing:
                 self._queue.send_nowait(index)
             if self._missing:
@@ -178,14 +182,19 @@ class _Download:
             return await trio.to_thread.run_sync(partial.finish)
 
     async def _gather(self, partial: Partial) -> None:
-        """Let every source work until nothing is missing or no source is left."""
-        async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as workers:
-                nursery.start_soon(self._offer_again)
-                for source in tuple(self._live.values()):
-                    for _ in range(self._of._window):
-                        workers.start_soon(self._work, source, partial, workers.cancel_scope)
-            nursery.cancel_scope.cancel()
+        """Let every source work until nothing is missing or no source is left; raises OSError as the disk does."""
+        try:
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as workers:
+                    nursery.start_soon(self._offer_again)
+                    for source in tuple(self._live.values()):
+                        for _ in range(self._of._window):
+                            workers.start_soon(self._work, source, partial, workers.cancel_scope)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if group.split(OSError)[1] is not None:
+                raise
+            raise _leaf(group) from group
 
     async def _offer_again(self) -> None:
         """When only chunks on their way are missing, give those that are late to whoever was not asked for them."""
@@ -257,7 +266,9 @@ class _Download:
         async with self._of._slots[source.address]:
             body = await self._of._post.request(source, CHUNK, query, self._of._patience)
         try:
-            partial.write(index, decode(ChunkBytes, body).data)
+            data = decode(ChunkBytes, body).data
+            partial.write(index, data)
+            self._of.arrived[self._blob] += len(data) * (index in self._missing)  # a late one comes twice
         except Violation as lie:
             self._of._post.refuse(source.address, lie)
             raise
@@ -271,3 +282,10 @@ class _Download:
         log.log(level, "dropped source %s: %s", fields["source"], error, extra=fields)
         if self._of._on_drop is not None:
             self._of._on_drop(dropped)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """Return the first error in a group that is none itself: the disk tells every task the same."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -71,12 +71,13 @@ def account_of(peer: ID) -> Address:
         return OTHERS
 
 
-def create(path: Path) -> Identity:
+def create(path: Path, identity: Identity | None = None) -> Identity:
     """Write a new key file, mode 0600, and return its identity; raises UserError if the file exists or cannot be made.
 
-    The key comes from the operating system's generator. The file appears complete or not at all.
+    Unless an identity is given, the key comes from the operating system's generator. The file appears complete or not
+    at all.
     """
-    identity = _generate()
+    identity = identity or generate()
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         if path.exists():
@@ -126,7 +127,8 @@ def load(path: Path) -> Identity:
         ) from error
 
 
-def _generate() -> Identity:
+def generate() -> Identity:
+    """Return a new identity, from the operating system's generator, that is nowhere kept."""
     while True:
         try:
             return Identity(secrets.token_bytes(32))

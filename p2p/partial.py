@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from p2p.blobs import BlobStore, check_info, chunk_span, read_list, write_whole
+from p2p.errors import Underway
 from p2p.messages import BlobInfo
 from verification.codec import encode
 from verification.content import chunk_digest
@@ -23,7 +24,8 @@ class Partial:
     """One blob being downloaded. Which chunks are there is found by hashing them: a crash may have lost any of them."""
 
     def __init__(self, store: BlobStore, blob: Digest, info: BlobInfo) -> None:
-        """Raises BadEvidence for a list of another blob, Unavailable while another process downloads the blob."""
+        """Raises BadEvidence for a list of another blob, Underway while another process downloads the blob, Unavailable
+        where it has no room in the store."""
         self.info = check_info(blob, info)
         self._store, self._blob = store, blob
         self._path = store.folder / "partial" / f"{blob.hex()}.data"
@@ -42,7 +44,7 @@ class Partial:
                 write_whole(_list_path(store, blob), encode(info))
         except BlockingIOError as error:
             os.close(self._handle)
-            raise Unavailable(f"another process is downloading {blob.hex()}") from error
+            raise Underway(f"another process is downloading {blob.hex()}") from error
         except OSError:
             os.close(self._handle)
             raise

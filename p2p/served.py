@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import trio
 
 from p2p.envelope import DRIFT
-from p2p.errors import Busy, Overloaded, Stale, WrongSender
+from p2p.errors import Busy, Overloaded, Skewed, Stale, WrongSender
 from p2p.host import PostOffice
 from p2p.mail import Kind
 from p2p.messages import Here
@@ -127,6 +128,15 @@ class HostDoor:
         return answer
 
 
+def skew(age: int, who: str) -> str:
+    """Return what a person reads where `who`'s clock is `age` milliseconds behind this machine's."""
+    apart, way = timedelta(seconds=abs(age) // 1000), "ahead of" if age > 0 else "behind"
+    return (
+        f"this machine's clock is {apart} (hours first) {way} that of {who}, and they may differ by "
+        f"{DRIFT // 1000} s: set the wrong one right; timedatectl shows this machine's"
+    )
+
+
 class HostLine:
     """The way to a host, for a `Follower` that runs in a worker thread of trio's."""
 
@@ -148,10 +158,7 @@ class HostLine:
         try:
             return await self._post.request(self.host, QUESTIONS[name], body, SECONDS[name])
         except Stale as error:
-            host = checksum(self.host.address)
-            raise Unavailable(
-                f"this machine's clock and that of {host} differ by more than {DRIFT // 1000} s: set them right"
-            ) from error
+            raise Skewed(skew(error.age, checksum(self.host.address))) from error
 
     async def _hear(self, sender: Address, body: bytes) -> bytes:
         told = PeerAddress.parse(decode(Here, body, HERE.request_limit).multiaddr)

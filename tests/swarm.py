@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from p2p.blobs import BlobStore
@@ -27,16 +28,13 @@ PATIENCE = 150.0
 """Seconds that a busy machine may take for what takes a quiet one a few."""
 
 
-class PeerProcess:
-    """One `proofswarm peer`; a thread reads what it prints, so that a test can block on a line."""
+class Printing:
+    """One command of ours as a process; a thread reads what it prints, so that a test can block on a line."""
 
-    def __init__(self, folder: RunFolder, name: str, role: str, *options: str) -> None:
-        """Start the peer."""
-        key = folder.keys / f"{name}.key"
-        self.folder, self.name, self.account = folder, name, checksum(load(key).address)
-        self.kills = 0
-        self.command = python("-m", "trainer.cli", "peer", "--accept-unsound", "--run", str(folder.path))
-        self.command += ["--key", str(key), "--role", role, *options]
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        """Start it in a working folder."""
+        self.command, self.name = python("-m", "trainer.cli", *command), command[0]
+        self._cwd = folder
         self._printed = threading.Condition()
         self._lines: list[str] = []
         self._start()
@@ -45,7 +43,7 @@ class PeerProcess:
         """Run the command line; a restart uses the very same one."""
         self._ended = False
         self._process = subprocess.Popen(
-            self.command, cwd=self.folder.path, env=environment(), stdin=subprocess.DEVNULL,
+            self.command, cwd=self._cwd, env=environment(), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -85,6 +83,30 @@ class PeerProcess:
         self._reader.join(PATIENCE)
         return status
 
+    def restart(self) -> None:
+        """Run the same command line again."""
+        self._start()
+
+    def stop(self) -> None:
+        """End what is left, also when it is stopped."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+
+
+class PeerProcess(Printing):
+    """One `proofswarm peer`."""
+
+    def __init__(self, folder: RunFolder, name: str, role: str, *options: str) -> None:
+        """Start the peer."""
+        key = folder.keys / f"{name}.key"
+        self.folder, self.account = folder, checksum(load(key).address)
+        self.kills = 0
+        command = ["peer", "--accept-unsound", "--run", str(folder.path), "--key", str(key), "--role", role]
+        super().__init__([*command, *options], folder.path)
+        self.name = name
+
     def pids(self) -> tuple[int, int]:
         """Return the processes of node and compute."""
         started = self.lines("started ")[-1]
@@ -100,17 +122,6 @@ class PeerProcess:
         self.signal(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL
         self.kills += 1
-
-    def restart(self) -> None:
-        """Run the same command line again."""
-        self._start()
-
-    def stop(self) -> None:
-        """End what is left, also when it is stopped."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.kill()
-            self._process.wait()
 
     def events(self, kind: str) -> list[Event]:
         """Return the peer's recorded events of a kind."""

@@ -1,26 +1,27 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` and mistakes answer at once."""
 
-import contextlib
+import errno
+import sqlite3
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from trainer.commands import runs
 from trainer.commands.console import accept_any_text
+from trainer.commands.runs import UNSOUND, Listen, tell
 from verification.errors import ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-run_app = typer.Typer(no_args_is_help=True, help="Make runs.")
-app.add_typer(run_app, name="run")
+app.add_typer(runs.app, name="run")
 for _entry in entry_points(group="proofswarm.commands"):
     # Groups of commands from packages that this one must not import, such as the benchmarks.
     app.add_typer(_entry.load(), name=_entry.name)
 
-Out = Annotated[Path, typer.Option(help="Folder that receives the run; must be new or empty.")]
-Listen = Annotated[str, typer.Option(help="Multiaddress to listen on; port 0 lets the system choose.")]
 Device = Annotated[str, typer.Option(help="What computes: cpu, cuda or cuda:N.")]
 Rate = Annotated[
     int | None,
@@ -28,9 +29,21 @@ Rate = Annotated[
         min=256, max=10**9, help="kB a second of this peer's link, statements first; all by default."
     ),
 ]
-INTERRUPTED = 130
-UNSOUND = "Accept parameters under which cheating pays."
 MAX_STAKE, MAX_ROUND, MAX_GIB = 2**62, 2**31 - 1, 2**20
+Role = Annotated[str, typer.Option(help="worker or verifier.")]
+Threads = Annotated[int, typer.Option(min=1, max=512, help="Threads of the compute process.")]
+Stake = Annotated[
+    int | None, typer.Option(min=1, max=MAX_STAKE, help="Stake; what the role needs by default.")
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=MAX_GIB,
+        help="GiB a program may need; by default what machine and container, or GPU, have.",
+    ),
+]
+INTERRUPTED = 130
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
     "learning-rate, low-precision, one-bit, backdoor, other-end, answers-honestly, withhold-opening, never-commit, "
@@ -64,77 +77,46 @@ def demo(
 
 @app.command()
 def doctor(
-    run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder: its own step is tried too.")
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN|TICKET]",
+            help="A run's folder: its own step is tried too. With --network a ticket: the way to its host is tried.",
+        ),
     ] = None,
+    network: Annotated[
+        bool,
+        typer.Option("--network", help="Try the network instead: this machine's port, the way to a host."),
+    ] = False,
+    listen: Listen = "/ip4/127.0.0.1/tcp/0",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Is this machine bit-exact, and how fast? Exits with 1 when it must not stake."""
+    """Is this machine bit-exact, and how fast? Exits with 1 when it must not stake, or a step of --network fails."""
+    if network:
+        from trainer.commands.join import read_ticket
+        from trainer.commands.network import examine_network
+
+        raise typer.Exit(examine_network(None if what is None else read_ticket(what), listen, json_file))
     from trainer.commands.doctor import examine
     from trainer.folder import RunFolder
     from trainer.programs.options import peer_options
 
-    folder = None if run is None else RunFolder(run).checked()
+    folder = None if what is None else RunFolder(Path(what)).checked()
     raise typer.Exit(examine(json_file, folder, peer_options(device)))
-
-
-@run_app.command("create")
-def run_create(
-    job: Annotated[Path, typer.Argument(help="Job file (TOML); the README shows one.")],
-    out: Out = Path("runs/new"),
-    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
-) -> None:
-    """Trace a job's model and open the run on a new local ledger."""
-    from trainer.runs.create import create_run
-    from trainer.runs.job import read_job
-
-    created = create_run(read_job(job), job.parent, out, typer.echo, accept_unsound)
-    created.folder.job.write_bytes(job.read_bytes())
-    typer.echo(
-        f"run created in {out}: {created.nodes} nodes an inner step, {len(created.keys)} keys in {out}/keys"
-    )
-    typer.echo(f"join it with: proofswarm peer --run {out} --key {out}/keys/peer-0.key --role worker")
-
-
-@run_app.command("serve")
-def run_serve(
-    run: Annotated[Path, typer.Argument(help="The run's folder, which holds its ledger.")],
-    key: Annotated[
-        Path | None, typer.Option(help="Key file that signs heads; keys/host.key by default, made at first.")
-    ] = None,
-    listen: Listen = "/ip4/127.0.0.1/tcp/0",
-) -> None:
-    """Serve a run's ledger, and what was published with it, to peers that share no folder."""
-    import trio
-
-    from trainer.commands.serve import host_identity, serve_run
-    from trainer.folder import RunFolder
-
-    folder = RunFolder(run).checked()
-    trio.run(serve_run, folder, host_identity(folder, key), listen, _tell)
 
 
 @app.command()
 def peer(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     key: Annotated[Path, typer.Option(help="This peer's key file; its name is the peer's name.")],
-    role: Annotated[str, typer.Option(help="worker or verifier.")] = "worker",
+    role: Role = "worker",
     listen: Listen = "/ip4/127.0.0.1/tcp/0",
-    threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of the compute process.")] = 1,
-    stake: Annotated[
-        int | None, typer.Option(min=1, max=MAX_STAKE, help="Stake; what the role needs by default.")
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=MAX_GIB,
-            help="GiB a program may need; by default what machine and container, or GPU, have.",
-        ),
-    ] = None,
+    threads: Threads = 1,
+    stake: Stake = None,
+    memory: Memory = None,
     device: Device = "cpu",
     up: Rate = None,
     down: Rate = None,
@@ -143,6 +125,9 @@ def peer(
         int, typer.Option(min=0, max=MAX_ROUND, help="Round in which cheating begins.")
     ] = 3,
     accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the folder's ledger too, under this peer's key.")
+    ] = False,
     ledger: Annotated[
         str | None,
         typer.Option(
@@ -153,36 +138,69 @@ def peer(
         str | None, typer.Option(help="Identity of the run that a new folder is to follow, in hex.")
     ] = None,
 ) -> None:
-    """Join a run and take part until it has ended."""
+    """Take part in a run until it has ended."""
     import trio
 
-    from p2p.server import Grants
+    from trainer.commands.join import Settings, settled
     from trainer.folder import RunFolder
-    from trainer.peer.config import Account, Joining, PeerConfig
-    from trainer.peer.following import fetch_run, host_named, run_named
+    from trainer.peer.config import Account
+    from trainer.peer.following import host_named, run_named
     from trainer.peer.rogue import misbehaving
     from trainer.peer.runtime import run_peer
-    from trainer.programs.options import peer_options
     from trainer.rounds.cheats import names_in, roles_of
-    from verification.statements import VERIFIER, WORKER
-    from verification.units import Count
 
-    if role not in (WORKER, VERIFIER):
-        raise UserError(f"unknown role {role!r}: choose worker or verifier")
+    settings = Settings(role, listen, threads, stake, memory, device, up, down, accept_unsound)
+    if serve and ledger is not None:
+        raise UserError("a copy is served by nobody: leave out --serve or --ledger")
+    config = replace(
+        settled(settings, RunFolder(run), Account.read(key), tell),
+        host=None if ledger is None else host_named(ledger),
+        run=None if run_id is None else run_named(run_id),
+        serves=serve,
+    )
     if role not in roles_of(names_in(cheat)):
         raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
-    folder, account, host = RunFolder(run), Account.read(key), None
-    if ledger is not None:
-        host = host_named(ledger)
-        trio.run(
-            fetch_run, folder, account.identity, host, None if run_id is None else run_named(run_id), _tell
-        )
-    folder.checked()
-    options = peer_options(device, None if memory is None else Count(int(memory * 2**30)))
-    joining = Joining(role, stake, accept_unsound)
-    grants = Grants(up=up and up * 1000, down=down and down * 1000)
-    config = PeerConfig(folder, account, joining, listen, threads, options, _tell, grants=grants, host=host)
     trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
+
+
+@app.command()
+def join(
+    ticket: Annotated[
+        str, typer.Argument(help="The ticket, or a file that holds it, or - for standard input.")
+    ],
+    role: Role = "worker",
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run here; by default runs/ and 12 digits of the run's identity."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Key file of an account of one's own, instead of the ticket's.")
+    ] = None,
+    listen: Listen = "/ip4/127.0.0.1/tcp/0",
+    threads: Threads = 1,
+    stake: Stake = None,
+    memory: Memory = None,
+    device: Device = "cpu",
+    up: Rate = None,
+    down: Rate = None,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what joining would take, and leave no file of the run.")
+    ] = False,
+) -> None:
+    """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
+    import trio
+
+    from trainer.commands.join import Settings, config_of, read_ticket
+    from trainer.peer.runtime import run_peer
+
+    settings = Settings(role, listen, threads, stake, memory, device, up, down, accept_unsound)
+    config = config_of(settings, read_ticket(ticket), folder, key, tell)
+    if dry_run:
+        from trainer.commands.rehearsal import rehearse
+
+        raise typer.Exit(rehearse(config))
+    trio.run(run_peer, config)
 
 
 @app.command()
@@ -228,12 +246,6 @@ def verify(
     raise typer.Exit(check_files(evidence, run))
 
 
-def _tell(line: str) -> None:
-    """Print a line for people; a terminal that has gone away stops no peer."""
-    with contextlib.suppress(OSError):
-        typer.echo(line)
-
-
 def main() -> None:
     """Run the command line; a person's mistake is one line on standard error and exit status 2."""
     accept_any_text()
@@ -241,10 +253,18 @@ def main() -> None:
         app()
     except BaseExceptionGroup as group:
         _fail(_decisive(group))
-    except ProofswarmError as error:
-        _fail(error)
+    except (ProofswarmError, OSError, sqlite3.OperationalError) as error:
+        _fail(_expected(error))
     except ModuleNotFoundError as error:
         _fail(_not_installed(error))
+
+
+def _expected(error: BaseException) -> BaseException:
+    """Return what a person reads of a disk that is full, wherever it was found; any other error as it is."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, sqlite3.OperationalError):
+        is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return UserError(f"{error}: free space and start again: nothing is lost") if is_full else error
 
 
 def _not_installed(error: ModuleNotFoundError) -> BaseException:
@@ -270,7 +290,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         for part in error.exceptions:
             yield from _leaves(part)
     else:
-        yield error
+        yield _expected(error)
 
 
 def _fail(error: BaseException) -> None:

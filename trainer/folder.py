@@ -19,8 +19,10 @@ class RunFolder:
     model.json         Hugging Face config and parameter names, to export the model
     blobs/             programs, data and start state, by digest
     keys/NAME.key      one key per account; beside it 0xACCOUNT.said.sqlite, all that the account ever signed
+    keys/handed-out/   keys that went into tickets: they are somebody else's now
     peers/NAME/        a peer's store, for nobody else to read
     peers/0xACCOUNT.lock   held while a peer of the account runs
+    peers/serving.lock     held while the ledger is served; `serving` tells where
     events/NAME.jsonl  a peer's record; NAME.jsonl.1 is the part before it, once the record is long
     evidence/          a file for each conviction, which `proofswarm verify` checks
     """
@@ -51,6 +53,21 @@ class RunFolder:
     def keys(self) -> Path:
         """The folder of key files."""
         return self.path / "keys"
+
+    @property
+    def handed_out(self) -> Path:
+        """The folder of keys that are in tickets."""
+        return self.keys / "handed-out"
+
+    @property
+    def serving(self) -> Path:
+        """Where the ledger is served, while `serving_lock` is held."""
+        return self.path / "serving"
+
+    @property
+    def serving_lock(self) -> Path:
+        """What the one process holds that serves the ledger."""
+        return self.path / "peers" / "serving.lock"
 
     @property
     def events(self) -> Path:
@@ -87,29 +104,35 @@ class RunFolder:
         return self
 
 
+class Taken(UserError):
+    """Another process holds what only one may hold."""
+
+
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold an account's lock for this process, as long as it lives; raises UserError when another one has it."""
+def alone(path: Path, taken: str = "") -> Iterator[None]:
+    """Hold a lock, by default an account's, for this process, as long as it lives.
+
+    Raises Taken, which says `taken`, when another process has it, UserError where nobody can.
+    """
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise UserError(
             f"{path}: cannot write there: {error.strerror}; check the run folder's owner"
         ) from error
+    taken = taken or f"{path.stem} already runs in another process: end that one, or join with another key"
     try:
-        _lock(held, path)
+        _lock(held, path, taken)
         yield
     finally:
         os.close(held)
 
 
-def _lock(held: int, path: Path) -> None:
+def _lock(held: int, path: Path, taken: str) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(
-            f"{path.stem} already runs in another process: end that one, or join with another key"
-        ) from error
+        raise Taken(taken) from error
     except OSError as error:
         raise UserError(
             f"{path}: cannot be locked: {error.strerror}; keep the run on a file system with locks"

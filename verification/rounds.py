@@ -73,7 +73,7 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     room = max(slots - len(workers), slots > 1)
     subtracts = tuple(pending(state)[:room])
     assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts))
-    deadline = Millis(now + _commit_window(state.manifest, workers, assignments))
+    deadline = Millis(now + commit_window(state.manifest, workers, assignments))
     members = state.committee or {m.address: int(m.stake) for m in active(state, None, number)}
     opened = RoundState(
         number=number,
@@ -96,7 +96,7 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     return [*effects, RoundOpened(number, start, tuple(opened.assignments.items()))]
 
 
-def _commit_window(
+def commit_window(
     manifest: Manifest, workers: Sequence[Member], assignments: Mapping[Address, Assignment]
 ) -> int:
     """Return the window, lengthened where someone's assigned work over its speed asks for more. (SPEC.md 4.10)"""

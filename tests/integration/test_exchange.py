@@ -1,6 +1,8 @@
 """Blobs over real sockets from honest, lying, silent and dying sources."""
 
+import errno
 import hashlib
+import os
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -402,3 +404,42 @@ async def test_no_more_is_asked_for_than_the_link_takes(tmp_path):
         ]
         assert sum(asked) == 1
         assert here.dropped == []
+
+
+async def test_how_much_of_a_blob_is_here_is_told_while_it_comes(tmp_path):
+    halted, go_on = trio.Event(), trio.Event()
+
+    async def halt(index):
+        if index == CHUNKS - 1:
+            halted.set()
+            await go_on.wait()
+        return right_chunk(index)
+
+    async with town(tmp_path) as here:
+        source = await here.odd_source(halt)
+        exchange, _, store = await here.fetcher(window=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.fetch, BLOB, [source.address])
+            await halted.wait()
+            assert exchange.arrived == {BLOB: (CHUNKS - 1) * CHUNK_BYTES}
+            go_on.set()
+        assert exchange.arrived == {} and store.has(BLOB)
+
+
+async def test_a_full_disk_is_the_error_of_the_system_and_nobody_is_dropped_for_it(tmp_path, monkeypatch):
+    faults = []
+
+    def full(handle, data, offset):
+        faults.append(offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with town(tmp_path) as here:
+        source, _ = await here.source()
+        exchange, _, store = await here.fetcher()
+        with monkeypatch.context() as patch:
+            patch.setattr("p2p.partial.os.pwrite", full)
+            with pytest.raises(OSError, match="No space left on device"):
+                await exchange.fetch(BLOB, [source.address])
+        assert faults and here.dropped == []
+        await exchange.fetch(BLOB, [source.address])
+        assert store.get(BLOB) == DATA

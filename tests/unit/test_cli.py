@@ -1,5 +1,6 @@
 """The command line: a person's mistake is exit status 2 and exactly one line on standard error."""
 
+import errno
 import functools
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from p2p.identity import Identity, load
+from p2p.ticket import Ticket
 from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
@@ -24,6 +26,7 @@ from trainer.runs.create import Created
 from verification.errors import Unavailable, UserError
 from verification.manifest import least_stake
 from verification.signing import checksum
+from verification.units import Digest
 
 Mistake = Callable[[RunFolder], list[str]]
 
@@ -102,6 +105,7 @@ def demo_on(run: RunFolder, text: str) -> list[str]:
 
 
 HOST = f"/ip4/127.0.0.1/tcp/4000/p2p/{Identity(bytes(31) + bytes([1])).peer_id}"
+TICKET = Ticket(Digest(bytes(32)), HOST)
 
 MISTAKES: dict[str, tuple[Mistake, str]] = {
     "missing run": (lambda r: peer(RunFolder(r.path / "no"), key=r.keys / "peer-0.key"), "holds no run: make one with"),
@@ -126,6 +130,23 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "no run to follow": (lambda r: peer(RunFolder(r.path / "no"), "--ledger", HOST, key=r.keys / "peer-0.key"),
                          "say of which run with --run-id"),
     "a host for the ledger itself": (lambda r: peer(r, "--ledger", HOST), "holds the ledger itself"),
+    "a ticket cut short": (lambda r: ["join", TICKET.text()[:-3]], "the ticket is cut short or mistyped"),
+    "a ticket that is none": (lambda r: ["join", str(r.job)], "that is no ticket"),
+    "a ticket without an account": (lambda r: ["join", TICKET.text()], "name the key file of a funded one with --key"),
+    "a ticket into the ledger's own folder": (
+        lambda r: ["join", TICKET.text(), "--key", str(r.keys / "peer-0.key"), "--folder", str(r.path)],
+        "not 000000000000: name another folder",
+    ),
+    "a ticket as boss": (
+        lambda r: ["join", TICKET.text(), "--key", str(r.keys / "peer-0.key"), "--role", "boss"],
+        "unknown role 'boss'",
+    ),
+    "a doctor for half a ticket": (lambda r: ["doctor", "--network", TICKET.text()[:-9]], "copy it again"),
+    "an invitation to what nobody serves": (lambda r: ["run", "invite", str(r.path)], "start 'proofswarm run serve"),
+    "an invitation to no address": (lambda r: ["run", "invite", str(r.path), "--address", "here"], "--address: "),
+    "too many invitations": (lambda r: ["run", "invite", str(r.path), "--count", "4", "--address", HOST],
+                             "has 3 accounts that nobody uses, 4 are asked for"),
+    "a copy that is served": (lambda r: peer(r, "--serve", "--ledger", HOST), "leave out --serve or --ledger"),
     "serve of nothing": (lambda r: ["run", "serve", str(r.keys)], "holds no run"),
     "serve on no address": (lambda r: ["run", "serve", str(r.path), "--listen", "here"], "not an address to listen on"),
     "report of nothing": (lambda r: ["report", str(r.keys)], "holds no run"),
@@ -200,7 +221,17 @@ def test_a_created_run_keeps_its_job(
 def test_every_command_explains_itself(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in ([], ["demo"], ["doctor"], ["run"], ["run", "create"], ["peer"], ["report"]):
+    for command in (
+        [],
+        ["demo"],
+        ["doctor"],
+        ["run"],
+        ["run", "create"],
+        ["run", "invite"],
+        ["peer"],
+        ["join"],
+        ["report"],
+    ):
         assert called([*command, "--help"], monkeypatch) == 0
         assert "Usage:" in capsys.readouterr().out
 
@@ -294,4 +325,33 @@ def test_a_group_with_a_bug_in_it_is_no_mistake(monkeypatch: pytest.MonkeyPatch)
     assert cli._decisive(both) is both
     monkeypatch.setattr(cli, "app", lambda: (_ for _ in ()).throw(both))
     with pytest.raises(ExceptionGroup):
+        cli.main()
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+SQLITE_FULL = sqlite3.OperationalError("database or disk is full")
+SQLITE_FULL.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+
+@pytest.mark.parametrize(
+    "error", [FULL, SQLITE_FULL, ExceptionGroup("tasks", [ExceptionGroup("more", [FULL])])]
+)
+def test_a_full_disk_is_one_line_wherever_it_is_found(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", full)
+    assert called([], monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(": free space and start again: nothing is lost")
+
+
+def test_another_fault_of_the_system_is_no_persons_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(OSError, match="Input/output error"):
         cli.main()

@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 
 from p2p.identity import Identity
+from simulator.memory import Clock, MemoryLedger
+from simulator.toy import minimal
 from trainer.peer.journal import Journal, journal_of
-from verification.digest import tagged
+from verification.digest import ZERO, tagged
 from verification.errors import UserError
+from verification.ledger.log import Genesis
 from verification.signed import open_statement
 from verification.signing import checksum
-from verification.statements import Attest, Body, Finished, Verdict, Withdraw
-from verification.units import Round
+from verification.state import Member
+from verification.statements import WORKER, Attest, Body, Finished, Verdict, Withdraw
+from verification.units import Amount, Millis, Round
 
 ALICE, BOB = (Identity(bytes([number]) * 32) for number in (1, 2))
 RUN, HEAD = tagged("run"), tagged("head")
@@ -147,3 +151,18 @@ def test_a_journal_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "said.sqlite").mkdir()
     with pytest.raises(UserError, match="cannot be opened"):
         journal(tmp_path)
+
+
+def test_a_member_that_has_said_nothing_here_is_spoken_for_by_somebody_else(tmp_path: Path) -> None:
+    """A ticket in two machines made two peers of one account, which convict each other."""
+    run = MemoryLedger.found(
+        Genesis(minimal(), "toy", ZERO, BOB.address, (), Amount(10**9)), Clock(Millis(0))
+    )
+    state, own = run.state, Journal(tmp_path / "said.sqlite", ALICE.secret, run.state.chain, run.state.run)
+    own.require_own(state)
+    state.members[ALICE.address] = Member(ALICE.address, WORKER, Amount(1), 1, ZERO, "", Round(0))
+    journal(tmp_path).sign(HEAD, SAID)  # in another run
+    with pytest.raises(UserError, match="already, from another folder or machine: go on there, bring 0x"):
+        own.require_own(state)
+    own.sign(HEAD, SAID)
+    own.require_own(state)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2p.identity import Identity, load
+from p2p.identity import Identity, create, load
 from p2p.server import Grants
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer.compute.client import PROCESS
@@ -15,7 +15,8 @@ from trainer.peer.journal import journal_of
 from trainer.peer.policy import Honest, Policy
 from trainer.peer.voice import Voice
 from trainer.programs.options import AS_PEERS, RunOptions
-from verification.units import Address
+from verification.errors import UserError
+from verification.units import Address, Digest
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class Account:
     def read(cls, key: Path) -> "Account":
         """Return the account of a key's file; raises UserError for a file that is none."""
         return cls(key, load(key))
+
+    def keep(self) -> None:
+        """Write the key's file, unless it is there; raises UserError for a file that is none, or another account's."""
+        if not self.key.exists():
+            create(self.key, self.identity)
+        elif load(self.key).address != self.address:
+            raise UserError(f"{self.key} is the key of another account: name another file with --key")
 
     @property
     def name(self) -> str:
@@ -71,7 +79,8 @@ class Character:
 class PeerConfig:
     """Who takes part in which run, as what, and how.
 
-    `host` serves the run's ledger, of which `folder` has a copy; None for a folder that holds the ledger itself.
+    `host` serves the run's ledger, of which `folder` has a copy, or is to have one of `run`; None for a folder that
+    holds the ledger itself, which the peer gives to others if it `serves`.
     `threads` are those of the compute process, `options` say how it runs programs; `tell` hears one line for people
     about what happens. `grants` are what others may use of its link and memory.
     """
@@ -85,4 +94,6 @@ class PeerConfig:
     tell: Callable[[str], None] = lambda line: None
     character: Character = Character()
     host: PeerAddress | None = None
+    run: Digest | None = None
+    serves: bool = False
     grants: Grants = field(default_factory=Grants)

@@ -31,7 +31,6 @@ class Depot:
         """`exchange` works on `store`."""
         self._store, self._exchange, self._record = store, exchange, record
         self._all = published(manifest)
-        self._lasting = frozenset(self._all) - {manifest.start.blob}
         self._turns = trio.CapacityLimiter(FETCHES)
         self._authors: dict[Address, trio.CapacityLimiter] = defaultdict(
             lambda: trio.CapacityLimiter(FETCHES_PER_AUTHOR)
@@ -82,10 +81,13 @@ class Depot:
         return bundle
 
     def needed(self, state: State) -> set[Digest]:
-        """Return the blobs that programs, rounds, audits or disputes may still ask for."""
+        """Return the blobs that programs, rounds, audits, disputes or newcomers may still ask for.
+
+        Newcomers try their machines on the start state, and take it from all members: it stays as the programs do.
+        """
         rounds = decide.needed_rounds(state)
         keep = {ref.blob for number in rounds for ref in decide.blobs_of_round(state, number)}
-        return keep | self._lasting
+        return keep.union(self._all)
 
     async def prune(self, keep: set[Digest]) -> None:
         """Delete all other blobs that have lain here for a while."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from verification.errors import UserError
 from verification.signed import Statement, make_statement, open_statement, sign_statement
 from verification.signing import address_of, checksum
+from verification.state import State
 from verification.statements import Body
 from verification.units import Address, Digest
 
@@ -79,6 +80,21 @@ class Journal:
         """Return what was said at the place of `body`, which is all that will ever be said there; None for nothing."""
         said = self._said(_place(make_statement(self._chain, self._run, head, body)))
         return None if said is None else open_statement(said).body
+
+    def require_own(self, state: State) -> None:
+        """Raise UserError where the account is a member and has said nothing here: somebody else speaks for it.
+
+        Two that speak for one account contradict each other, and are convicted.
+        """
+        prefix = f"{self._chain}/{self._run.hex()}/"
+        row = self._connection.execute(
+            "SELECT 1 FROM said WHERE substr(place, 1, ?) = ? LIMIT 1", (len(prefix), prefix)
+        ).fetchone()
+        if row is None and self.account in state.members:
+            raise UserError(
+                f"account {checksum(self.account)} takes part in the run already, from another folder or machine: "
+                f"go on there, bring {journal_of(Path(), self.account)} along, or take another account"
+            )
 
     def _said(self, place: str) -> bytes | None:
         row = self._connection.execute("SELECT data FROM said WHERE place = ?", (place,)).fetchone()

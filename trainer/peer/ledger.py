@@ -56,6 +56,11 @@ class LedgerPort:
         self._ledger = self._follower
         self._now = self._ledger.now
 
+    async def close(self) -> None:
+        """Let go of the ledger's file; nothing else may be called afterwards."""
+        async with self._lock:
+            await self._call(self._ledger.close)
+
     def now(self) -> Millis:
         """Return the ledger's time, which everything that a peer says, does or records goes by."""
         return self._now()

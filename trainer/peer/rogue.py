@@ -71,9 +71,10 @@ def misbehaving(config: PeerConfig, cheat: str, first_round: int) -> PeerConfig:
 
     What it says is by `verification.adversaries.playbook`, what it trains with by `trainer.rounds.cheats`.
     """
-    names, genesis = cheats.names_in(cheat), genesis_of(config.folder)
+    names = cheats.names_in(cheat)
 
     def sign(head: Digest, body: Body) -> bytes:
+        genesis = genesis_of(config.folder)
         statement = make_statement(genesis.chain, genesis.run, head, body)
         return sign_statement(config.account.identity.secret, statement)
 

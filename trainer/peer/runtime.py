@@ -6,8 +6,8 @@ background task lives in one nursery; results wake the loop.
 
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -23,18 +23,22 @@ from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
 from trainer.folder import alone
 from trainer.peer.access import Access
+from trainer.peer.arrival import NOTHING_BEFORE, Arrival, Started
 from trainer.peer.comparing import Comparison
 from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
+from trainer.peer.following import begin_following, fetch_run, received_by
+from trainer.peer.hosting import Hosting, writable
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
 from trainer.rounds.machine import Kernels
-from trainer.runs.ledgers import check_host, clock_of, genesis_of
+from trainer.runs.ledgers import check_host, clock_of, genesis_of, open_ledger
 from trainer.runs.library import StoredPrograms
+from trainer.runs.serving import serving
 from verification import codec
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest import actions, holding
@@ -42,6 +46,7 @@ from verification.honest.actions import Computed
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.ledger.log import Genesis
+from verification.ledger.served import Host
 from verification.manifest import Place
 from verification.signing import checksum
 from verification.staking import check_manifest
@@ -84,7 +89,9 @@ def pause_after(faults: int) -> float:
 class Peer:
     """One running peer."""
 
-    def __init__(self, config: PeerConfig, genesis: Genesis, events: EventLog) -> None:
+    def __init__(
+        self, config: PeerConfig, genesis: Genesis, events: EventLog, started: Started = NOTHING_BEFORE
+    ) -> None:
         """Open the peer's files; raises UserError for those that are not its own."""
         own, run, account = config.folder.peer(config.account.name), genesis.run, config.account
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
@@ -105,10 +112,14 @@ class Peer:
         exchange = Exchange(self._store, self._post, on_drop=self._record.dropped, admits=self._access.admits)
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
         self._contacts = Contacts(account.address, config.listen)
+        self._arrival = Arrival(
+            account.address, self._record, started, lambda: received_by(self._post), config.tell
+        )
+        self._note_served = started.note_served
         self._comparison = Comparison(self._post, self._ledger, self._contacts.all)
         self._rumours = Rumours(self._post, self._contacts.all, clock_of(config.folder))
-        journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
-        voice = Voice(journal, self._ledger, self._record, self._announce)
+        self._journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
+        voice = Voice(self._journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(
             account.address, self._bench, self._ledger, self._depot, self._contacts, self._record
         )
@@ -129,6 +140,8 @@ class Peer:
                 prepared = await self._prepare()
                 await self._open_ledger()
                 self._depot.serve()
+                if self._note_served is not None:
+                    nursery.start_soon(self._serve_ledger, self._note_served)
                 nursery.start_soon(self._rumours.run)
                 nursery.start_soon(self._hear_hints)
                 if self._config.host is not None:
@@ -141,10 +154,22 @@ class Peer:
     async def _open_ledger(self) -> None:
         """Fold the ledger of the folder, or its copy and what the host has beyond it; raises UserError."""
         if self._config.host is None:
-            return await self._ledger.open()
-        line = HostLine(self._post, self._config.host, self._hear_of_host)
-        line.listen()
-        await self._ledger.follow(line.ask, self._config.tell)
+            await self._ledger.open()
+        else:
+            line = HostLine(self._post, self._config.host, self._hear_of_host)
+            line.listen()
+            await self._ledger.follow(line.ask, self._config.tell)
+        async with self._ledger.state() as state:
+            self._journal.require_own(state)
+
+    async def _serve_ledger(self, note: Callable[[], None]) -> None:
+        """Give the ledger to others, with a view of it of their own, by this peer's post office."""
+        config, library = self._config, StoredPrograms(self._store, self._manifest)
+        ledger = await trio.to_thread.run_sync(open_ledger, config.folder, library)
+        contacts = Contacts(config.account.address, config.listen)
+        contacts.note(ledger.state)
+        host = Host(ledger, config.account.identity.secret)
+        await Hosting(config.folder, host, self._post, contacts, note, config.tell).run()
 
     def _hear_of_host(self) -> None:
         self._ledger.try_again()
@@ -242,6 +267,7 @@ class Peer:
             if news:
                 self._contacts.note(view.state)
                 self._access.note(view.state)
+                self._arrival.note(view.state)
             wanted = self._policy.decide(view, self._ledger.contradictions)
             ended = view.state.stage is Stage.ENDED
             unwanted = holding.unwanted(view.state, wanted, self._running)
@@ -330,20 +356,31 @@ class Peer:
 
 
 async def run_peer(config: PeerConfig) -> None:
-    """Run one peer to the end of its run; raises UserError."""
-    folder, account = config.folder.checked(), config.account
+    """Run one peer to the end of its run, from nothing but its account and the host's address where it follows one.
+
+    Raises UserError.
+    """
+    began = trio.current_time()
     raise_descriptor_limit()
+    if config.host is not None:
+        await begin_following(config)
+    folder, account = config.folder.checked(), config.account
     check_host(folder, None if config.host is None else config.host.address)
-    genesis = genesis_of(folder)
     # A contribution is not for all before it is committed to.
     _make_folder(folder.peer(account.name), is_private=True)
     _make_folder(folder.events)
-    with alone(folder.lock(checksum(account.address))):
+    with ExitStack() as held:
+        held.enter_context(alone(folder.lock(checksum(account.address))))
+        note = None
+        if config.serves:
+            with writable(folder):
+                note = held.enter_context(serving(folder, account.address))
         events = EventLog(folder.log(account.name), checksum(account.address), config.tell)
-        try:
-            await Peer(config, genesis, events).run()
-        finally:
-            events.close()
+        held.callback(events.close)
+        received = 0
+        if config.host is not None:
+            received = await fetch_run(config, Record(events, clock_of(folder)))
+        await Peer(config, genesis_of(folder), events, Started(began, received, note)).run()
 
 
 def _make_folder(path: Path, is_private: bool = False) -> None:

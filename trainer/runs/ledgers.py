@@ -1,7 +1,9 @@
 """Which ledger a run's folder holds: the one place that names an implementation of it."""
 
+import sqlite3
 from collections.abc import Callable
 
+from p2p.errors import Skewed
 from trainer.folder import RunFolder
 from verification.errors import Unavailable, UserError, Violation
 from verification.ledger import local
@@ -23,12 +25,18 @@ def begin_copy(folder: RunFolder, ask: Ask, host: Address, run: Digest) -> None:
     """Write the first entry of a run that a host serves; raises UserError for a host that gives none or another's."""
     try:
         first = Remote(ask, host, run).founding()
+    except Skewed as error:
+        raise UserError(str(error)) from error
     except (Unavailable, Violation) as error:
         raise UserError(
-            f"no ledger at that address: {error}; check the host's address and the run's identity"
+            f"no ledger at that address: {error}; check the host's address and the run's identity, or ask for a "
+            "new ticket"
         ) from error
-    folder.path.mkdir(parents=True, exist_ok=True)
-    local.create_copy(folder.ledger, first, host)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        local.create_copy(folder.ledger, first, host)
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"{folder.path}: cannot begin a copy of the ledger there: {error}") from error
 
 
 def genesis_of(folder: RunFolder) -> Genesis:
@@ -41,6 +49,11 @@ def clock_of(folder: RunFolder) -> Callable[[], Millis]:
 
     It is the machine's: a ledger that was not served for a while has another time, and newcomers do not know it yet.
     """
+    return machine_clock()
+
+
+def machine_clock() -> Callable[[], Millis]:
+    """Return this machine's clock, by which messages are dated where there is no ledger at all."""
     return local.system_clock
 
 
@@ -69,7 +82,9 @@ def check_host(folder: RunFolder, host: Address | None) -> None:
     if followed == host:
         return
     if followed is None:
-        raise UserError(f"{folder.path} holds the ledger itself: leave out --ledger")
+        raise UserError(
+            f"{folder.path} holds the ledger itself: leave out --ledger, and join by a ticket into another folder"
+        )
     if host is None:
         raise UserError(
             f"{folder.path} holds a copy of a ledger that {checksum(followed)} serves: give its address with --ledger"

@@ -1,0 +1,89 @@
+"""`join`, and what it has in common with `peer`: from a ticket and a person's choices to a peer's settings."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from p2p.server import Grants
+from p2p.ticket import MAX_TEXT, Ticket
+from trainer.folder import RunFolder
+from trainer.peer.config import Account, Joining, PeerConfig
+from trainer.programs.options import peer_options
+from verification.errors import UserError
+from verification.statements import VERIFIER, WORKER
+from verification.units import Count
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person chooses for a peer, however it comes to its run; `memory` in GiB, `up` and `down` in kB/s."""
+
+    role: str
+    listen: str
+    threads: int
+    stake: int | None
+    memory: float | None
+    device: str
+    up: int | None
+    down: int | None
+    accept_unsound: bool
+
+
+def settled(settings: Settings, folder: RunFolder, account: Account, tell: Tell) -> PeerConfig:
+    """Return the settings of a peer in a folder; raises UserError for a role or a device that there is not."""
+    if settings.role not in (WORKER, VERIFIER):
+        raise UserError(f"unknown role {settings.role!r}: choose worker or verifier")
+    memory = None if settings.memory is None else Count(int(settings.memory * 2**30))
+    return PeerConfig(
+        folder,
+        account,
+        Joining(settings.role, settings.stake, settings.accept_unsound),
+        settings.listen,
+        settings.threads,
+        peer_options(settings.device, memory),
+        tell,
+        grants=Grants(up=_bytes(settings.up), down=_bytes(settings.down)),
+    )
+
+
+def _bytes(kilobytes: int | None) -> int | None:
+    return None if kilobytes is None else 1000 * kilobytes
+
+
+def read_ticket(text: str) -> Ticket:
+    """Return the ticket in an argument: the text itself, a file's name, or - for standard input; raises UserError."""
+    if text == "-":
+        return Ticket.parse(sys.stdin.read(MAX_TEXT + 2))
+    if not os.path.isfile(text):
+        return Ticket.parse(text)
+    try:
+        with open(text, encoding="ascii", errors="replace") as file:
+            return Ticket.parse(file.read(MAX_TEXT + 2))
+    except OSError as error:
+        raise UserError(f"{text}: cannot read the ticket: {error.strerror}") from error
+
+
+def config_of(
+    settings: Settings, ticket: Ticket, folder: Path | None, key: Path | None, tell: Tell
+) -> PeerConfig:
+    """Return the settings of a peer that joins by a ticket, which always leads to the same folder and account.
+
+    `key` names an account's file in the place of the ticket's account. Raises UserError for a ticket without account
+    where there is no key either.
+    """
+    place = RunFolder(folder or Path("runs") / ticket.run.hex()[:12])
+    config = settled(settings, place, _account(ticket, place, key), tell)
+    return replace(config, host=ticket.host, run=ticket.run)
+
+
+def _account(ticket: Ticket, folder: RunFolder, key: Path | None) -> Account:
+    if key is not None:
+        return Account.read(key)
+    identity = ticket.identity
+    if identity is None:
+        raise UserError("the ticket brings no account: name the key file of a funded one with --key")
+    return Account(folder.keys / f"peer-{identity.address.hex()[:8]}.key", identity)

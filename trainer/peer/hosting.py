@@ -1,0 +1,97 @@
+"""How a folder's ledger is served by a post office: of `run serve` alone, or of a peer that takes part as well."""
+
+import shlex
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+from p2p.host import PostOffice
+from p2p.served import HostDoor
+from trainer.folder import RunFolder
+from trainer.peer.comparing import kept_heads
+from trainer.peer.contacts import Contacts
+from trainer.runs.ledgers import genesis_of
+from trainer.runs.serving import tell_endpoint
+from verification.errors import Unavailable, UserError
+from verification.ledger.served import Host
+
+BEAT_SECONDS = 2.0
+"""Between two notes of the time that was served: as much may be served once more after a kill."""
+
+
+class Hosting:
+    """Serves one ledger until it is cancelled."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        host: Host,
+        post: PostOffice,
+        contacts: Contacts,
+        note: Callable[[], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        """`note` writes down that time was served; `contacts` knows the members, as far as the ledger names them."""
+        self._folder, self._host, self._post, self._contacts = folder, host, post, contacts
+        self._note, self._tell = note, tell
+        self._endpoint = ""
+
+    async def run(self) -> None:
+        """Answer, let deadlines pass, and note where and until when; raises UserError (another's log, a full disk)."""
+        await self._refuse_older()
+        door = HostDoor(self._post, self._host)
+        door.open()
+        with writable(self._folder):
+            self._tell_endpoint()
+        self._tell_people()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(door.tell_where, self._contacts.all())
+            while True:
+                with writable(self._folder):
+                    await self._beat(door)
+                await trio.sleep(BEAT_SECONDS)
+
+    async def _refuse_older(self) -> None:
+        """Raise UserError for a ledger that lacks what members were told: to go on from it would be a fork."""
+        for signed in await kept_heads(self._post, self._contacts.all()):
+            if (head := self._host.lost(signed)) is not None:
+                raise UserError(
+                    f"{self._folder.ledger} is older than what this key has signed: a member keeps its entry "
+                    f"{head.seq}; serve the longest copy that a member has instead"
+                )
+
+    async def _beat(self, door: HostDoor) -> None:
+        """Let due deadlines pass, note that time was served, and where; a ledger that another holds is tried again."""
+        try:
+            await door.look()
+            await trio.to_thread.run_sync(self._note)
+            self._tell_endpoint()
+        except Unavailable:
+            return
+
+    def _tell_endpoint(self) -> None:
+        endpoint = self._post.address.multiaddr
+        if endpoint != self._endpoint:
+            tell_endpoint(self._folder, endpoint)
+            self._endpoint = endpoint
+
+    def _tell_people(self) -> None:
+        run, folder = genesis_of(self._folder).run.hex(), shlex.quote(str(self._folder.path))
+        self._tell(f"serves run {run} at {self._endpoint}")
+        self._tell(
+            f"invite others with: proofswarm run invite {folder}, or have them run: proofswarm peer --run FOLDER "
+            f"--key KEY --ledger {shlex.quote(self._endpoint)} --run-id {run}"
+        )
+
+
+@contextmanager
+def writable(folder: RunFolder) -> Iterator[None]:
+    """Raise UserError where the ledger cannot be written, or has let go of its file because it could not be."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise UserError(
+            f"{folder.ledger}: {error}; free space on its disk and serve again: nothing acknowledged is lost"
+        ) from error
