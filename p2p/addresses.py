@@ -1,8 +1,9 @@
 """Which addresses that others write down are dialled, and how often."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from enum import IntEnum
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
@@ -12,8 +13,9 @@ from verification.errors import Unavailable
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 16.0
 """Between two tries of an address that was not reached twice in a row, and at most."""
 MAX_PLACES = 4096
+CIRCUIT = "/p2p-circuit"
 Place = tuple[str, int]
-"""A network address and a TCP port."""
+"""A network address and a TCP port; of circuits their whole address and 0."""
 
 
 class Scope(IntEnum):
@@ -25,9 +27,9 @@ class Scope(IntEnum):
 
 
 def place_of(multiaddr: str) -> Place | None:
-    """Return host and port of /ip4 or /ip6, /tcp and perhaps a peer's name after them; None for all else.
+    """Return host and port of /ip4 or /ip6, /tcp and perhaps a peer's key after them; None for all else.
 
-    Names and circuits are left out: whoever wrote them down would choose whom others ask, and when.
+    Names are left out: whoever wrote them down would choose whom others ask, and when.
     """
     try:
         address = Multiaddr(multiaddr)
@@ -37,6 +39,24 @@ def place_of(multiaddr: str) -> Place | None:
         return address.value_for_protocol(names[0]), int(address.value_for_protocol("tcp"))
     except (MultiaddrError, ValueError, TypeError):
         return None
+
+
+def relay_of(multiaddr: str) -> str | None:
+    """Return the address and key of the relay by way of which a circuit goes; None for what is no circuit.
+
+    A peer's key may follow. A relay has a place: nobody goes by way of two, or of a name.
+    """
+    relay, circuit, rest = multiaddr.partition(CIRCUIT)
+    is_plain = rest == "" or (rest.startswith("/p2p/") and rest.count("/") == 2)
+    return relay if circuit and is_plain and "/p2p/" in relay and place_of(relay) else None
+
+
+def is_number(host: str) -> bool:
+    """Return whether text is a host's number."""
+    try:
+        return scope_of(host) is not None
+    except ValueError:
+        return False
 
 
 def scope_of(host: str) -> Scope | None:
@@ -51,20 +71,36 @@ def scope_of(host: str) -> Scope | None:
     return Scope.WORLD if number.is_global else Scope.SITE
 
 
+def site_of(host: str) -> str:
+    """Return what counts as one network address: of IPv6 the first 64 bits, since the rest is its user's choice."""
+    number = ip_address(host)
+    if number.version == 4:
+        return host
+    return str(number.ipv4_mapped or IPv6Network((number, 64), strict=False))
+
+
 def is_dialled(multiaddr: str, reach: Scope) -> bool:
     """Return whether who is itself reached from `reach` dials an address that another member wrote down.
 
     Nobody makes a peer on the internet dial its own machine or site.
     """
-    place = place_of(multiaddr)
-    scope = scope_of(place[0]) if place else None
+    scope = _scope(multiaddr)
     return scope is not None and scope >= reach
 
 
-def reach_of(listen: str) -> Scope:
-    """Return from where a peer that listens there is reached: the world, where it does not say."""
-    place = place_of(listen)
-    return (scope_of(place[0]) if place else None) or Scope.WORLD
+def reach_of(addresses: Sequence[str]) -> Scope:
+    """Return from where a peer at these addresses is reached: the world, where one does not say."""
+    return max((_scope(each) or Scope.WORLD for each in addresses), default=Scope.WORLD)
+
+
+def nearness(multiaddr: str) -> int:
+    """Return where an address stands among those of one peer that are tried: the nearest first, circuits last."""
+    return len(Scope) + 1 if relay_of(multiaddr) else _scope(multiaddr) or len(Scope)
+
+
+def _scope(multiaddr: str) -> Scope | None:
+    place = place_of(relay_of(multiaddr) or multiaddr)
+    return scope_of(place[0]) if place else None
 
 
 class Backoff:
@@ -79,10 +115,17 @@ class Backoff:
     def check(self, place: Place, now: float) -> None:
         """Raise Unavailable for a place whose time has not come."""
         until, _ = self._until.get(place, (now, 0))
-        if now < until:
-            raise Unavailable(
-                f"{place[0]} port {place[1]} could not be reached, and is tried again in {until - now:.1f} s"
-            )
+        if not self.is_due(place, now):
+            where = f"{place[0]} port {place[1]}" if place[1] else place[0]
+            raise Unavailable(f"{where} could not be reached, and is tried again in {until - now:.1f} s")
+
+    def is_due(self, place: Place, now: float) -> bool:
+        """Return whether a place's time has come."""
+        return now >= self._until.get(place, (now, 0))[0]
+
+    def is_failing(self, place: Place) -> bool:
+        """Return whether a place was not reached when it was tried last."""
+        return place in self._until
 
     def note(self, place: Place, is_reached: bool, now: float) -> None:
         """Note how a try ended."""

@@ -1,20 +1,21 @@
 """The asking side: one pool of open streams per peer, each carrying one request at a time."""
 
 from collections import defaultdict
+from contextlib import suppress
 
 import trio
 from libp2p.abc import INetStream
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 
-from p2p.addresses import Backoff, place_of
 from p2p.errors import REASONS, UNKNOWN, Declined, WrongReply
-from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
+from p2p.framing import FAULTS, PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
 from p2p.mail import OK, Kind, Mail, request_digest
 from p2p.messages import Reply
+from p2p.reach import Dialler
 from p2p.transport import PROTOCOL, PeerAddress
 from verification.codec import decode
-from verification.errors import Unavailable, Violation
+from verification.errors import Malformed, Unavailable, Violation
 from verification.signing import checksum
 from verification.units import Address
 
@@ -36,12 +37,11 @@ class _Line:
 class Client:
     """Sends requests and checks their replies."""
 
-    def __init__(self, mail: Mail, host: BasicHost, streams_per_peer: int, dial_seconds: float) -> None:
+    def __init__(self, mail: Mail, host: BasicHost, streams_per_peer: int, dialler: Dialler) -> None:
         self._mail = mail
         self._host = host
-        self._dial_seconds = dial_seconds
+        self._dialler = dialler
         self._lines: dict[Address, _Line] = defaultdict(lambda: _Line(streams_per_peer))
-        self._backoff = Backoff()
 
     async def request(self, peer: PeerAddress, kind: Kind, body: bytes, timeout: float) -> bytes:
         """Return the body of the peer's answer within `timeout` seconds.
@@ -66,10 +66,23 @@ class Client:
                 f"{checksum(peer.address)} did not answer {kind.name} within {timeout} s"
             ) from error
 
+    async def connect(self, peer: PeerAddress) -> None:
+        """Have a direct connection to a peer, if it can be had now."""
+        with (
+            suppress(Unavailable, Malformed),
+            libp2p_faults(f"cannot reach {checksum(peer.address)}", *FAULTS),
+        ):
+            async with self._lines[peer.address].dialling:
+                await self._dialler.connect(peer.info(), is_direct=True)
+
+    def is_out_of_reach(self, peer: PeerAddress) -> bool:
+        """Return whether nothing is open to a peer that could not be reached when it was tried last."""
+        return self._dialler.is_out_of_reach(peer.info())
+
     async def _ask(self, address: Address, info: PeerInfo, kind: Kind, body: bytes, timeout: float) -> bytes:
         line = self._lines[address]
         async with line.slots:
-            stream = await self._stream(line, address, info)
+            stream = await self._stream(line, address, info, kind)
             kept = False
             try:
                 answer = await self._converse(stream, address, kind, body, timeout)
@@ -117,35 +130,13 @@ class Client:
             raise Declined(f"{checksum(address)} declined {kind.name}: {reason}", reason)
         return reply.body
 
-    async def _stream(self, line: _Line, address: Address, info: PeerInfo) -> INetStream:
-        while line.idle:
-            stream = line.idle.pop()
-            if not (stream.is_closed or stream.swarm_conn.is_closed):
+    async def _stream(self, line: _Line, address: Address, info: PeerInfo, kind: Kind) -> INetStream:
+        line.idle = [each for each in line.idle if not (each.is_closed or each.swarm_conn.is_closed)]
+        for stream in reversed(line.idle if (way := self._dialler.way(info, kind.is_relayed)) else ()):
+            if stream.swarm_conn is way:
+                line.idle.remove(stream)
                 return stream
-        # Its swarm raises these too when a connection closes under a stream that is being opened.
-        with libp2p_faults(f"cannot reach {checksum(address)}", RuntimeError, ValueError, KeyError):
+        with libp2p_faults(f"cannot reach {checksum(address)}", *FAULTS):
             async with line.dialling:
-                await self._connect(info)
+                await self._dialler.connect(info, is_direct=not kind.is_relayed)
             return await self._host.new_stream(info.peer_id, [PROTOCOL])
-
-    async def _connect(self, info: PeerInfo) -> None:
-        network = self._host.get_network()
-        if network.get_connections(info.peer_id):
-            return
-        text = str(info.addrs[0])
-        place, is_reached = place_of(text) or (text, 0), False
-        self._backoff.check(place, trio.current_time())
-        try:
-            await self._dial(info)
-            is_reached = True
-        finally:
-            self._backoff.note(place, is_reached, trio.current_time())
-
-    async def _dial(self, info: PeerInfo) -> None:
-        # py-libp2p refuses for a minute to dial a peer that failed once, and appends to the addresses it knows.
-        self._host.get_network().unblock_peer(info.peer_id)
-        self._host.get_peerstore().clear_addrs(info.peer_id)
-        with trio.move_on_after(self._dial_seconds) as scope:
-            await self._host.connect(info)
-        if scope.cancelled_caught:
-            raise OSError(f"no connection within {self._dial_seconds} s")

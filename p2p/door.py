@@ -12,6 +12,7 @@ import trio
 from libp2p.abc import ISecureConn
 from libp2p.peer.id import ID
 
+from p2p.addresses import site_of
 from p2p.bounds import Bounds
 from p2p.errors import Overloaded
 from p2p.identity import account_of
@@ -142,4 +143,4 @@ class Door:
 def _remote(connection: BoundedYamux) -> str:
     """Return the network address, without the port, of the other side."""
     address = connection.get_remote_address()
-    return address[0] if address else ""
+    return site_of(address[0]) if address else ""

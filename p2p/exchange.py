@@ -28,7 +28,7 @@ from verification.signing import checksum
 from verification.units import Address, Count, Digest
 
 log = logging.getLogger(__name__)
-LIST = Kind("blob/list", 64, MAX_LIST_BYTES)
+LIST = Kind("blob/list", 64, MAX_LIST_BYTES, is_direct=True)
 CHUNK = Kind("blob/chunk", 64, CHUNK_BYTES + 16, is_bulk=True)
 LIST_SECONDS = 5.0
 """Longest wait for a chunk list, which is small and lies ready."""
@@ -149,7 +149,9 @@ class _Download:
     def __init__(self, exchange: Exchange, blob: Digest, sources: Sequence[PeerAddress], limit: int) -> None:
         self._of, self._blob, self._limit = exchange, blob, limit
         own = exchange._post.identity.address
-        self._live = {source.address: source for source in sources if source.address != own}
+        # Who could not be reached just now is asked last; otherwise the order stays.
+        ordered = sorted(sources, key=exchange._post.is_out_of_reach)
+        self._live = {source.address: source for source in ordered if source.address != own}
         self._missing: set[int] = set()
         self._asked: set[tuple[int, Address]] = set()
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)

@@ -16,6 +16,9 @@ PREFIX_BYTES = 4
 _PIECE = 256 * 1024
 """Bytes asked of one read; larger ones were not faster."""
 _RESET_SECONDS = 1.0
+_BROKEN = (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+FAULTS = (*_BROKEN, RuntimeError, ValueError, KeyError)
+"""What py-libp2p raises where a connection is made, or closes under a stream that is being opened."""
 
 
 @contextlib.contextmanager
@@ -23,7 +26,7 @@ def libp2p_faults(what: str, *more: type[Exception]) -> Iterator[None]:
     """Raise Unavailable in place of what py-libp2p and trio raise when a connection fails, and of `more`."""
     try:
         yield
-    except (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, OSError, *more) as error:
+    except (*_BROKEN, *more) as error:
         if _is_another_key(error):
             raise WrongKey(f"{what}: another key than the expected one answers there") from error
         raise Unavailable(f"{what}: {type(error).__name__} {error}".strip()) from error

@@ -5,33 +5,38 @@ Streams stay open between requests, since opening one costs two round trips and 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import trio
-from multiaddr import Multiaddr
+from libp2p.tools.anyio_service import background_trio_service
 
+from p2p.addresses import Scope, is_number, reach_of
+from p2p.circuits import Circuits
 from p2p.client import Client
 from p2p.door import Door
 from p2p.identity import Identity, account_of
+from p2p.listening import AS_LISTENED, Outside, announced, endpoint, multiaddrs_of, real, refuse_taken
 from p2p.mail import Kind, Mail
+from p2p.muxer import is_relayed
+from p2p.punch import Punch
+from p2p.reach import Dialler
 from p2p.refusals import everyone
+from p2p.relay import Relay
 from p2p.server import Grants, Handler, Server
 from p2p.traffic import Flow, Refusal
-from p2p.transport import (
-    ANY_LOCAL_PORT,
-    PROTOCOL,
-    PeerAddress,
-    dialled,
-    hang_up,
-    make_host,
-    refuse_taken_port,
-)
-from verification.errors import UserError, Violation
+from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, hang_up, make_host
+from verification.errors import Unavailable, UserError, Violation
 from verification.units import Address, Digest, Millis
 
 log = logging.getLogger(__name__)
+SEEN = Kind("seen", 16, 64, patience=5.0)
+SEEN_SECONDS = 5.0
+RESERVING_SECONDS = 10.0
+KEEP_SECONDS = 5.0
+"""Between two looks at which connections are gone."""
 CLOSING_SECONDS = 3.0
 """Longest that closing waits for py-libp2p before it is cancelled."""
 
@@ -39,7 +44,8 @@ CLOSING_SECONDS = 3.0
 class PostOffice:
     """One peer's post office; `async with` starts and closes it.
 
-    `clock` gives the milliseconds by which envelopes are dated, `is_member` says whether an account is a member's.
+    `listen` is one or several multiaddrs, joined by spaces, `outside` how the peer is reached from elsewhere. `clock`
+    gives the milliseconds by which envelopes are dated, `is_member` says whether an account is a member's.
     `on_refusal` is called for messages that are not accepted: for the first of a sender and reason, then once a minute
     for all others.
     """
@@ -54,28 +60,40 @@ class PostOffice:
         grants: Grants | None = None,
         on_refusal: Callable[[Refusal], None] | None = None,
         is_member: Callable[[Address], bool] = everyone,
+        outside: Outside = AS_LISTENED,
     ) -> None:
+        """Raises UserError, one line, for an address that nobody can listen on or be told of."""
         grants = grants or Grants()
         self.identity = identity
-        self._listen = listen
+        self._listening, self._announced = multiaddrs_of(listen), announced(outside.announce)
         self._mail = Mail(identity, run, clock, on_refusal, is_member, grants.up, grants.down)
         self._door = Door(grants.bounds, is_member, self._mail.refuse)
         self._host = make_host(identity, self._door)
         self._server = Server(self._mail, grants)
-        self._client = Client(self._mail, self._host, grants.asking, grants.dial_seconds)
+        self._circuits = Circuits(self._host, outside.via)
+        self._dialler = Dialler(self._host, self._circuits, grants.dial_seconds)
+        self._client = Client(self._mail, self._host, grants.asking, self._dialler)
+        self._relay = Relay(self._host, self._mail, outside.carried) if outside.relays else None
+        self._punch = Punch(self._host, self.reach, is_member, self._seen)
+        self.register(SEEN, self._tell_seen)
         self._scope = trio.CancelScope()
         self._started, self._closing, self._closed = trio.Event(), trio.Event(), trio.Event()
 
     async def __aenter__(self) -> Self:
-        """Start listening; raises UserError, one line, if the port is taken or the address not this machine's."""
-        refuse_taken_port(self._listen)
+        """Start listening; raises UserError, one line, if a port is taken or an address not this machine's."""
+        for each in self._listening:
+            refuse_taken(each)
         self._host.set_stream_handler(PROTOCOL, self._server.serve)
+        self._circuits.open()
+        if self._relay:
+            self._relay.open()
         # A system task, so that a cancelled caller still closes sockets in order and sees its own exceptions bare.
         trio.lowlevel.spawn_system_task(self._run)
         await self._started.wait()
-        if not self._host.get_network().listeners:
-            await self._close()
-            raise UserError(f"{self._listen}: cannot listen there; choose another address or port")
+        for each in self._listening:
+            if str(each) not in self._host.get_network().listeners:
+                await self._close()
+                raise UserError(f"{each}: cannot listen there; choose another address or port")
         return self
 
     async def __aexit__(
@@ -86,9 +104,15 @@ class PostOffice:
     @property
     def address(self) -> PeerAddress:
         """Where other peers reach this one; only while it runs."""
-        return PeerAddress(
-            self.identity.address, dialled(self._host.get_id(), self._host.get_transport_addrs())
-        )
+        listeners = self._host.get_network().listeners
+        bound = [address for each in self._listening for address in listeners[str(each)].get_addrs()]
+        addresses = (*(self._announced or real(bound)), *self._circuits.addresses)
+        return PeerAddress(self.identity.address, endpoint(addresses, self._host.get_id()))
+
+    @property
+    def reach(self) -> Scope:
+        """From where this peer is reached directly."""
+        return reach_of(self._announced or real(self._listening))
 
     def register(self, kind: Kind, handler: Handler) -> None:
         """Let `handler` answer requests of `kind`; raises ValueError if somebody does already.
@@ -102,9 +126,28 @@ class PostOffice:
         """Return the peer's answer within `timeout` seconds; see `Client.request` for what is raised."""
         return await self._client.request(peer, kind, body, timeout)
 
+    async def keep_open(self, peers: Callable[[], Sequence[PeerAddress]]) -> None:
+        """Keep direct connections to peers until cancelled: who is behind a NAT is asked by way of its own."""
+        while True:
+            async with trio.open_nursery() as nursery:
+                for peer in peers():
+                    nursery.start_soon(self._client.connect, peer)
+            await trio.sleep(KEEP_SECONDS)
+
+    async def is_reserved(self) -> bool:
+        """Wait a little for a relay to have a place for this peer, which then belongs to its address; return whether
+        one has, or none is asked."""
+        with trio.move_on_after(RESERVING_SECONDS):
+            await self._circuits.has_reserved.wait()
+        return self._circuits.has_reserved.is_set()
+
     def refuse(self, sender: Address, violation: Violation) -> None:
         """Count, log and report what a peer did wrong outside an envelope, such as bytes that miss their digest."""
         self._mail.refuse(sender, violation)
+
+    def is_out_of_reach(self, peer: PeerAddress) -> bool:
+        """Return whether nothing is open to a peer that could not be reached when it was tried last."""
+        return self._client.is_out_of_reach(peer)
 
     @property
     def is_full(self) -> bool:
@@ -124,14 +167,34 @@ class PostOffice:
         """Return how often each sender was refused for each reason."""
         return self._mail.counters.refusals()
 
+    async def _tell_seen(self, sender: Address, body: bytes) -> bytes:
+        """Say at which number a peer's direct connection comes from."""
+        for peer, connections in self._host.get_network().connections.items():
+            for connection in connections if account_of(peer) == sender else ():
+                remote = connection.muxed_conn.get_remote_address()
+                if remote and not is_relayed(connection.muxed_conn):
+                    return str(remote[0]).encode()
+        raise Unavailable("no direct connection")
+
+    async def _seen(self) -> list[str]:
+        """Return the numbers at which relays see this peer."""
+        found = dict[str, None]()
+        for relay in self._circuits.known():
+            with suppress(Unavailable, Violation, UnicodeDecodeError):
+                found[(await self.request(relay, SEEN, b"", SEEN_SECONDS)).decode("ascii")] = None
+        return [host for host in found if is_number(host)]
+
     async def _run(self) -> None:
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery, self._host.run([Multiaddr(self._listen)]):
+                async with trio.open_nursery() as nursery, self._host.run(self._listening):
                     nursery.start_soon(self._mail.refusals.run)
                     nursery.start_soon(self._door.run)
-                    self._started.set()
-                    await self._closing.wait()
+                    nursery.start_soon(self._circuits.keep, self._dialler.connect)
+                    nursery.start_soon(self._punch.forget)
+                    async with background_trio_service(self._punch):
+                        self._started.set()
+                        await self._closing.wait()
                     await hang_up(self._host)
                     nursery.cancel_scope.cancel()
         finally:

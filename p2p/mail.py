@@ -33,7 +33,8 @@ def reply_to(name: str) -> str:
 class Kind:
     """One kind of request, known to both sides: its name, and bytes that its body and its answer may have.
 
-    `patience` is the seconds that its handler may take. Answers that are bulk wait on a full link.
+    `patience` is the seconds that its handler may take. Answers that are bulk wait on a full link, and are not asked
+    for by way of a relay; nor is what `is_direct`.
     """
 
     name: str
@@ -41,6 +42,12 @@ class Kind:
     reply_limit: int
     patience: float = 60.0
     is_bulk: bool = False
+    is_direct: bool = False
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether relays carry it."""
+        return not (self.is_bulk or self.is_direct)
 
     @property
     def reply(self) -> str:
@@ -80,6 +87,10 @@ class Mail:
         self._clock = clock
         self._guard = ReplayGuard()
         self._next = first_sequence(clock())
+
+    def now(self) -> Millis:
+        """Return the time by which envelopes are dated."""
+        return self._clock()
 
     def seal(self, kind: str, body: bytes) -> bytes:
         """Return a fresh envelope; no two of this peer have the same sequence number."""

@@ -4,11 +4,12 @@ py-libp2p leaves it to its user how much that may be.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import trio
-from libp2p.abc import IMuxedConn, ISecureConn
+from libp2p.abc import IMuxedConn, INetConn, ISecureConn
+from libp2p.connection_types import ConnectionType
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import (
@@ -61,6 +62,19 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
 
     def _opened(self) -> int:
         return sum(not stream.is_initiator for stream in self.streams.values())
+
+
+def is_relayed(connection: BoundedYamux) -> bool:
+    """Return whether a connection goes by way of a relay."""
+    return bool(connection.get_connection_type() is ConnectionType.RELAYED)
+
+
+def best(connections: Sequence[INetConn]) -> INetConn:
+    """Return the connection of several to one peer that is used: one by way of a relay last, of others the newest.
+
+    An older one may lead to where the peer was before its network changed.
+    """
+    return max(connections, key=lambda each: (not is_relayed(each.muxed_conn), each._created_at))
 
 
 class _Watched:

@@ -14,7 +14,7 @@ from functools import partial
 import trio
 
 from p2p.envelope import DRIFT
-from p2p.errors import Busy, Overloaded, Skewed, Stale, WrongSender
+from p2p.errors import Busy, Declined, Overloaded, Skewed, Stale, WrongSender
 from p2p.host import PostOffice
 from p2p.mail import Kind
 from p2p.messages import Here
@@ -33,7 +33,10 @@ QUESTIONS = {
 HERE = Kind("ledger/here", 1024, 16, patience=5.0)
 SECONDS = {"submit": 60.0, "follow": 15.0, "head": 15.0}
 """Longest wait for a host's answer: a full question, or a full answer, must come through a link of 300 kbit/s."""
+WHERE = Kind("ledger/where", 16, 1024, patience=5.0)
 HERE_SECONDS = 10.0
+ASKED = 8
+"""Members that are asked at a time where the host is."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +144,20 @@ class HostLine:
     """The way to a host, for a `Follower` that runs in a worker thread of trio's."""
 
     def __init__(
-        self, post: PostOffice, host: PeerAddress, on_news: Callable[[], None] = lambda: None
+        self,
+        post: PostOffice,
+        host: PeerAddress,
+        on_news: Callable[[], None] = lambda: None,
+        members: Callable[[], Sequence[PeerAddress]] = tuple,
     ) -> None:
-        """`on_news` is called when the host says where it is."""
-        self._post, self.host, self._on_news = post, host, on_news
+        """`on_news` is called when `host` has changed; `members` are asked where it is when it does not answer."""
+        self._post, self.host, self._on_news, self._members = post, host, on_news, members
+        self._turn = 0
 
     def listen(self) -> None:
-        """Hear from now on where the host is."""
+        """Hear from now on where the host is, and tell other members."""
         self._post.register(HERE, self._hear)
+        self._post.register(WHERE, self._tell)
 
     def ask(self, name: str, body: bytes) -> bytes:
         """Return the host's answer; raises Unavailable and Violation as `Ask` says. Only in a worker thread."""
@@ -156,14 +165,55 @@ class HostLine:
 
     async def _request(self, name: str, body: bytes) -> bytes:
         try:
-            return await self._post.request(self.host, QUESTIONS[name], body, SECONDS[name])
+            return await self._asked(name, body)
         except Stale as error:
             raise Skewed(skew(error.age, checksum(self.host.address))) from error
+
+    async def _asked(self, name: str, body: bytes) -> bytes:
+        """Ask the host, and where it cannot be reached once more at the places that members know of."""
+        try:
+            return await self._post.request(self.host, QUESTIONS[name], body, SECONDS[name])
+        except Declined:
+            raise
+        except Unavailable:
+            told = await self._search()
+            if told is None:
+                raise
+            answer = await self._post.request(told, QUESTIONS[name], body, SECONDS[name])
+            self._move(self.host.also_at(told))
+            return answer
+
+    async def _search(self) -> PeerAddress | None:
+        """Return where members say that the host is, but for what is known; its key decides whether it is there."""
+        found = dict[str, None]()
+
+        async def ask(member: PeerAddress) -> None:
+            with suppress(Unavailable, Violation):
+                answer = decode(
+                    Here, await self._post.request(member, WHERE, b"", HERE_SECONDS), WHERE.reply_limit
+                )
+                told = PeerAddress.parse(answer.multiaddr).seen_from(self._post.reach)
+                if told is not None and told.address == self.host.address:
+                    found.update(dict.fromkeys(told.multiaddrs))
+
+        members = self._members()
+        self._turn += ASKED
+        async with trio.open_nursery() as nursery:
+            for offset in range(min(ASKED, len(members))):
+                nursery.start_soon(ask, members[(self._turn + offset) % len(members)])
+        new = [each for each in found if each not in self.host.multiaddrs]
+        return PeerAddress(self.host.address, " ".join(new)) if new else None
+
+    def _move(self, host: PeerAddress) -> None:
+        self.host = host
+        self._on_news()
+
+    async def _tell(self, sender: Address, body: bytes) -> bytes:
+        return encode(Here(self.host.multiaddr))
 
     async def _hear(self, sender: Address, body: bytes) -> bytes:
         told = PeerAddress.parse(decode(Here, body, HERE.request_limit).multiaddr)
         if not sender == told.address == self.host.address:
             raise WrongSender(f"{checksum(sender)} is not the ledger's host")
-        self.host = told
-        self._on_news()
+        self._move(told)
         return b""

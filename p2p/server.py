@@ -17,7 +17,7 @@ from p2p.framing import PREFIX_BYTES, drop, libp2p_faults, read_frame, write_fra
 from p2p.identity import address_of_peer
 from p2p.mail import OK, UNREAD, Kind, Mail, reply_to, request_digest
 from p2p.messages import Reply
-from p2p.muxer import BoundedYamux
+from p2p.muxer import BoundedYamux, is_relayed
 from p2p.traffic import OTHERS
 from verification.codec import encode
 from verification.errors import Unavailable, Violation
@@ -110,7 +110,7 @@ class Server:
                 break
             await self._mail.down.turn(len(data), False)
             async with AsyncExitStack() as held:
-                kind, reply = await self._answer(sender, data, held)
+                kind, reply = await self._answer(sender, data, held, is_relayed(stream.muxed_conn))
                 status = reply.status
                 await self._send(stream, sender, kind, encode(reply))
         await stream.close()
@@ -139,7 +139,9 @@ class Server:
             if turns.is_idle:
                 self._answers_of.pop(key, None)
 
-    async def _answer(self, sender: Address, data: bytes, held: AsyncExitStack) -> tuple[str, Reply]:
+    async def _answer(
+        self, sender: Address, data: bytes, held: AsyncExitStack, is_relayed: bool
+    ) -> tuple[str, Reply]:
         """Return the answer to a request; `held` keeps what it takes until it is sent."""
         request = request_digest(data)
         name = UNREAD
@@ -147,6 +149,8 @@ class Server:
             envelope = self._mail.open(data, self._limits, sender)
             name = envelope.kind
             kind, handler = self._handlers[name]
+            if is_relayed and not kind.is_relayed:
+                raise Unavailable(f"no relay carries {name}")
             await held.enter_async_context(self._turn(sender, kind.reply_limit))
             async with self._capacity:
                 status, body = OK, await self._handle(kind, handler, sender, envelope.body)

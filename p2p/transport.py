@@ -3,16 +3,16 @@
 `new_host()` would also offer secio, plaintext and Mplex, retry dials for seconds and connect to peers by itself.
 """
 
-import errno
 import functools
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 import trio
 from libp2p import new_swarm
-from libp2p.abc import INetStream
+from libp2p.abc import INetStream, IRawConnection
 from libp2p.crypto.x25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
@@ -26,16 +26,18 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
+from p2p.addresses import Scope, is_dialled, relay_of, site_of
 from p2p.door import Door
 from p2p.errors import BrokenProtocol, Overloaded
 from p2p.framing import drop
 from p2p.identity import Identity, account_of, address_of_peer
-from p2p.muxer import BoundedMuxers, BoundedYamux
+from p2p.muxer import BoundedMuxers, BoundedYamux, best
 from p2p.traffic import OTHERS
-from verification.errors import Malformed, UserError
+from verification.errors import Malformed
 from verification.signing import checksum
 from verification.units import Address
 
@@ -43,24 +45,57 @@ PROTOCOL = TProtocol("/proofswarm/1")
 MAX_CONNECTIONS = 1000
 NEGOTIATION_SECONDS = 10
 """Longest time in which a stream says which protocol it is for."""
+TCP_OPTIONS = {socket.TCP_USER_TIMEOUT: 20_000, socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5}
+"""Milliseconds in which something that was sent must be acknowledged, seconds of silence before the other side is asked
+whether it is there, and between two such questions: a NAT may have forgotten a connection, and forgets silent ones."""
 ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
+
+
+MAX_ADDRESSES = 8
+"""Addresses of one peer."""
 
 
 @dataclass(frozen=True)
 class PeerAddress:
-    """Where a peer is reached: its account, and a multiaddr that ends in /p2p/ and the peer id of the same key."""
+    """Where a peer is reached: its account, and `multiaddr`, one or several addresses joined by single spaces.
+
+    All of them end in /p2p/ and the peer id of the account's key.
+    """
 
     address: Address
     multiaddr: str
 
     @classmethod
     def parse(cls, text: str) -> "PeerAddress":
-        """Return the peer of a multiaddr; raises Malformed for text that names no host, port and secp256k1 peer."""
+        """Return the peer of such text; raises Malformed where an address names no host, port and secp256k1 peer, or
+        they are not all of one peer."""
+        if text.count(" ") >= MAX_ADDRESSES:
+            raise Malformed(f"{text[:200]!r} has more than {MAX_ADDRESSES} addresses")
         return cls(address_of_peer(_info(text).peer_id), text)
 
+    @property
+    def multiaddrs(self) -> tuple[str, ...]:
+        """The single addresses."""
+        return tuple(self.multiaddr.split(" "))
+
     def info(self) -> PeerInfo:
-        """Return libp2p's form; raises Malformed if the multiaddr is wrong or belongs to another account."""
+        """Return libp2p's form; raises Malformed if an address is wrong or belongs to another account."""
         return _checked_info(self)
+
+    def seen_from(self, reach: Scope) -> "PeerAddress | None":
+        """Return the same peer with those addresses that are dialled from `reach`; None where there are none."""
+        kept = [each for each in self.multiaddrs if is_dialled(each, reach)]
+        return PeerAddress(self.address, " ".join(kept)) if kept else None
+
+    def relays(self) -> "tuple[PeerAddress, ...]":
+        """Return the relays by way of which the peer is reached."""
+        named = dict.fromkeys(relay for each in self.multiaddrs if (relay := relay_of(each)))
+        return tuple(PeerAddress.parse(relay) for relay in named)
+
+    def also_at(self, other: "PeerAddress") -> "PeerAddress":
+        """Return the peer with another's addresses first, and as many of its own as there may be."""
+        both = dict.fromkeys(other.multiaddrs + self.multiaddrs)
+        return PeerAddress(self.address, " ".join(list(both)[:MAX_ADDRESSES]))
 
 
 class _Host(BasicHost):  # type: ignore[misc]
@@ -81,6 +116,7 @@ def make_host(identity: Identity, door: Door | None = None) -> BasicHost:
         muxer_opt={TProtocol(YAMUX_ID): Yamux},
         retry_config=RetryConfig(max_retries=0),
         connection_config=_connections(),
+        transports=[_Tcp()],
     )
     host = _Host(
         network=swarm, disable_identify_address_discovery=True, negotiate_timeout=NEGOTIATION_SECONDS
@@ -90,6 +126,7 @@ def make_host(identity: Identity, door: Door | None = None) -> BasicHost:
     swarm.notifees.clear()
     swarm.set_stream_handler(_guarded(swarm.common_stream_handler, door))
     swarm.upgrader.muxer_multistream = BoundedMuxers({TProtocol(YAMUX_ID): Yamux}, door.connection)
+    swarm._best_connection = best
     swarm._handle_inbound_connection = _watched(swarm, door)
     return host
 
@@ -98,9 +135,10 @@ def _watched(swarm: Swarm, door: Door) -> Callable[[ReadWriteCloser, Multiaddr],
     """Return what takes a connection through its handshake, and gives its slot back when it ends."""
 
     async def let_in(stream: ReadWriteCloser, listener: Multiaddr) -> None:
+        _settle(stream)
         remote = stream.get_remote_address()
         try:
-            with door.greeting(remote[0] if remote else ""):
+            with door.greeting(site_of(remote[0]) if remote else ""):
                 muxed = await swarm.upgrade_inbound_raw_conn(RawConnection(stream, False), listener)
         except Overloaded as violation:
             door.refuse(OTHERS, violation)
@@ -108,6 +146,27 @@ def _watched(swarm: Swarm, door: Door) -> Callable[[ReadWriteCloser, Multiaddr],
         await cast(BoundedYamux, muxed).event_closed.wait()
 
     return let_in
+
+
+class _Tcp(TCP):  # type: ignore[misc]
+    """TCP whose dialled connections are settled as the others are."""
+
+    async def _dial_resolved(self, maddr: Multiaddr, source: tuple[str, int] | None = None) -> IRawConnection:
+        connection = await super()._dial_resolved(maddr, source)
+        _settle(connection.stream)
+        return connection
+
+
+def _settle(stream: ReadWriteCloser) -> None:
+    """Have a connection end when its other side is gone without a word, and know where that is.
+
+    py-libp2p 0.8.1 knows nothing of where IPv6 comes from, so that all of it would be one place.
+    """
+    with suppress(OSError):
+        stream._cached_remote_address = stream.stream.socket.getpeername()[:2]
+        stream.stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in TCP_OPTIONS.items():
+            stream.stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _guarded(
@@ -127,31 +186,6 @@ def _guarded(
             await drop(stream)
 
     return handle
-
-
-def refuse_taken_port(listen: str) -> None:
-    """Raise UserError, one line, if `listen` is no TCP multiaddr, its port is taken or its address not ours.
-
-    py-libp2p listens with SO_REUSEPORT: without this a second process of the same user would silently share the port.
-    """
-    try:
-        address = Multiaddr(listen)
-        host, port = address.value_for_protocol("ip4"), int(address.value_for_protocol("tcp"))
-    except (MultiaddrError, ValueError, TypeError) as error:
-        raise UserError(f"{listen}: not an address to listen on; write /ip4/ADDRESS/tcp/PORT") from error
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise UserError(
-                    f"{listen}: port {port} is taken; choose another, or 0 for any free one"
-                ) from error
-            raise UserError(
-                f"{listen}: cannot listen there: {error.strerror}; choose another address"
-            ) from error
 
 
 def _connections() -> ConnectionConfig:
@@ -180,11 +214,6 @@ async def hang_up(host: BasicHost) -> None:
                 nursery.start_soon(connection.close)
 
 
-def dialled(peer_id: ID, addresses: list[Multiaddr]) -> str:
-    """Return the full multiaddr of the first address, as other peers dial it."""
-    return f"{addresses[0]}".split("/p2p/")[0] + f"/p2p/{peer_id}"
-
-
 @functools.lru_cache(maxsize=1024)  # asked for every request, and a millisecond of parsing
 def _checked_info(peer: PeerAddress) -> PeerInfo:
     info = _info(peer.multiaddr)
@@ -194,6 +223,13 @@ def _checked_info(peer: PeerAddress) -> PeerInfo:
 
 
 def _info(text: str) -> PeerInfo:
+    parsed = [_parsed(each) for each in text.split(" ")]
+    if any(each.peer_id != parsed[0].peer_id for each in parsed):
+        raise Malformed(f"{text[:200]!r} is not where one peer is: its addresses end in several keys")
+    return PeerInfo(parsed[0].peer_id, [address for each in parsed for address in each.addrs])
+
+
+def _parsed(text: str) -> PeerInfo:
     try:
         address = Multiaddr(text)
         if "tcp" not in {protocol.name for protocol in address.protocols()}:

@@ -13,7 +13,7 @@ import typer
 
 from trainer.commands import runs
 from trainer.commands.console import accept_any_text
-from trainer.commands.runs import UNSOUND, Listen, tell
+from trainer.commands.runs import LOCAL, NONE, UNSOUND, Announce, Listen, Relay, Via, outside_of, tell
 from verification.errors import ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -88,7 +88,7 @@ def doctor(
         bool,
         typer.Option("--network", help="Try the network instead: this machine's port, the way to a host."),
     ] = False,
-    listen: Listen = "/ip4/127.0.0.1/tcp/0",
+    listen: Listen = LOCAL,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
     ] = None,
@@ -99,7 +99,9 @@ def doctor(
         from trainer.commands.join import read_ticket
         from trainer.commands.network import examine_network
 
-        raise typer.Exit(examine_network(None if what is None else read_ticket(what), listen, json_file))
+        raise typer.Exit(
+            examine_network(None if what is None else read_ticket(what), " ".join(listen), json_file)
+        )
     from trainer.commands.doctor import examine
     from trainer.folder import RunFolder
     from trainer.programs.options import peer_options
@@ -113,7 +115,10 @@ def peer(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     key: Annotated[Path, typer.Option(help="This peer's key file; its name is the peer's name.")],
     role: Role = "worker",
-    listen: Listen = "/ip4/127.0.0.1/tcp/0",
+    listen: Listen = LOCAL,
+    announce: Announce = NONE,
+    via: Via = NONE,
+    relay: Relay = False,
     threads: Threads = 1,
     stake: Stake = None,
     memory: Memory = None,
@@ -149,7 +154,10 @@ def peer(
     from trainer.peer.runtime import run_peer
     from trainer.rounds.cheats import names_in, roles_of
 
-    settings = Settings(role, listen, threads, stake, memory, device, up, down, accept_unsound)
+    outside = outside_of(announce, via, relay)
+    settings = Settings(
+        role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
+    )
     if serve and ledger is not None:
         raise UserError("a copy is served by nobody: leave out --serve or --ledger")
     config = replace(
@@ -176,7 +184,10 @@ def join(
     key: Annotated[
         Path | None, typer.Option(help="Key file of an account of one's own, instead of the ticket's.")
     ] = None,
-    listen: Listen = "/ip4/127.0.0.1/tcp/0",
+    listen: Listen = LOCAL,
+    announce: Announce = NONE,
+    via: Via = NONE,
+    relay: Relay = False,
     threads: Threads = 1,
     stake: Stake = None,
     memory: Memory = None,
@@ -194,7 +205,10 @@ def join(
     from trainer.commands.join import Settings, config_of, read_ticket
     from trainer.peer.runtime import run_peer
 
-    settings = Settings(role, listen, threads, stake, memory, device, up, down, accept_unsound)
+    outside = outside_of(announce, via, relay)
+    settings = Settings(
+        role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
+    )
     config = config_of(settings, read_ticket(ticket), folder, key, tell)
     if dry_run:
         from trainer.commands.rehearsal import rehearse

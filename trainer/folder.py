@@ -17,6 +17,7 @@ class RunFolder:
     ledger.sqlite      the local ledger
     job.toml           what `run create` was given
     model.json         Hugging Face config and parameter names, to export the model
+    host               where the host of a ledger that the folder follows was last
     blobs/             programs, data and start state, by digest
     keys/NAME.key      one key per account; beside it 0xACCOUNT.said.sqlite, all that the account ever signed
     keys/handed-out/   keys that went into tickets: they are somebody else's now
@@ -38,6 +39,11 @@ class RunFolder:
     def job(self) -> Path:
         """The job file that made the run."""
         return self.path / "job.toml"
+
+    @property
+    def host(self) -> Path:
+        """Where the host of a followed ledger was last."""
+        return self.path / "host"
 
     @property
     def model(self) -> Path:

@@ -10,6 +10,8 @@ from verification.units import Address, Amount, Count, Digest, Round
 
 MAX_STATEMENT = 1 << 28
 """Bytes of the largest statement; only kinds that carry a run's tensors may come near."""
+MAX_ENDPOINT = 512
+"""Characters; the law reads none of them."""
 
 WORKER, VERIFIER = "worker", "verifier"
 MAX_ENTRIES = 64
@@ -19,7 +21,7 @@ MAX_ENTRIES = 64
 @dataclass(frozen=True)
 class Join(OfRun):
     """Stake and become a member from the next round on. `speed` is in inner steps per 1,000 seconds, `tip` is the end
-    of a verifier's hash chain (zeros for a worker), `endpoint` a libp2p multiaddress."""
+    of a verifier's hash chain (zeros for a worker), `endpoint` where it is reached (SPEC.md 3.5)."""
 
     role: str
     stake: Amount
@@ -34,8 +36,8 @@ class Join(OfRun):
     def __post_init__(self) -> None:
         if self.role not in (WORKER, VERIFIER):
             raise ValueError("role must be worker or verifier")
-        if self.speed < 1 or len(self.endpoint) > 512:
-            raise ValueError("speed must be positive and endpoint at most 512 characters")
+        if self.speed < 1 or len(self.endpoint) > MAX_ENDPOINT:
+            raise ValueError(f"speed must be positive and endpoint at most {MAX_ENDPOINT} characters")
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Announce(OfRound):
     begins = True
 
     def __post_init__(self) -> None:
-        if len(self.endpoint) > 512:
-            raise ValueError("endpoint must be at most 512 characters")
+        if len(self.endpoint) > MAX_ENDPOINT:
+            raise ValueError(f"endpoint must be at most {MAX_ENDPOINT} characters")
 
     @property
     def slot(self) -> str:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import socket
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -17,6 +18,7 @@ from p2p.identity import Identity
 from p2p.mail import Kind
 from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
 from p2p.partial import Partial, known_info
+from p2p.reach import LATE_SECONDS
 from p2p.server import Grants
 from p2p.transport import PeerAddress
 from verification.codec import decode, encode
@@ -277,6 +279,21 @@ async def test_nobody_has_it(tmp_path):
         with pytest.raises(Unavailable, match="no source has the chunk list"):
             await exchange.fetch(BLOB, [empty.address, absent, post.address])
         assert here.reasons() == [(empty.identity.address, "Unavailable"), (absent.address, "Unavailable")]
+
+
+async def test_who_could_not_be_reached_is_asked_last(tmp_path):
+    """Asked first, it takes all the time that there is to learn what the blob is made of."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        key = Identity(b"\x55" * 32).peer_id
+        hanging = PeerAddress.parse(f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}/p2p/{key}")
+        async with town(tmp_path) as here:
+            honest, _ = await here.source()
+            exchange, post, store = await here.fetcher(hedge=60.0)
+            with pytest.raises(Unavailable):
+                await post.request(hanging, LIST, b"", LATE_SECONDS)
+            assert post.is_out_of_reach(hanging)
+            await exchange.fetch(BLOB, [hanging, honest.address])
+            assert store.get(BLOB) == DATA
 
 
 async def test_a_damaged_source_declines_instead_of_lying(tmp_path):

@@ -15,12 +15,13 @@ import trio
 from p2p import partial
 from p2p.blobs import BlobStore
 from p2p.identity import Identity, load
+from p2p.listening import AS_LISTENED
 from p2p.ticket import Ticket
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.commands.join import Settings, config_of
 from trainer.commands.network import Step, try_network
 from trainer.commands.rehearsal import rehearse
-from trainer.commands.serve import host_identity, serve_run
+from trainer.commands.serve import Service, host_identity, serve_run
 from trainer.events import EventLog, read_events
 from trainer.folder import RunFolder
 from trainer.peer import following
@@ -40,7 +41,7 @@ from verification.units import Digest, Millis
 pytestmark = pytest.mark.integration
 
 OTHER = Identity(bytes(31) + b"\1")
-SETTINGS = Settings("worker", ANY_LOCAL_PORT, 1, None, None, "cpu", None, None, True)
+SETTINGS = Settings("worker", ANY_LOCAL_PORT, AS_LISTENED, 1, None, None, "cpu", None, None, True)
 
 
 @asynccontextmanager
@@ -51,7 +52,7 @@ async def hosted(tiny_run: Created, place: Path) -> AsyncIterator[Ticket]:
     listening = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            serve_run, folder, host_identity(folder, None), ANY_LOCAL_PORT, lambda line: listening.set()
+            serve_run, folder, Service(host_identity(folder, None)), lambda line: listening.set()
         )
         await listening.wait()
         endpoint = endpoint_of(folder)

@@ -25,7 +25,7 @@ from simulator.toy import ToyLibrary
 from tests.checkout import environment
 from tests.contract.ledgers import SECRET
 from tests.contract.test_ledger import genesis, join, said, secret
-from trainer.commands.serve import serve_run
+from trainer.commands.serve import Service, serve_run
 from trainer.commands.verify import check_files
 from trainer.compute.children import python
 from trainer.folder import RunFolder
@@ -187,6 +187,34 @@ async def test_a_host_tells_where_it_is_after_a_restart(tmp_path: Path) -> None:
                 assert head.seq == 0
 
 
+async def test_a_host_that_moved_meanwhile_is_found_by_asking_members(tmp_path: Path) -> None:
+    create(tmp_path / "ledger.sqlite", genesis(), system_clock())
+    news: list[str] = []
+    with trio.fail_after(20):
+        async with AsyncExitStack() as stack:
+            async with hosted(tmp_path) as (first, _):
+                before = first.address
+            second, _ = await stack.enter_async_context(hosted(tmp_path, listen=ELSEWHERE))
+            told = {}
+            for name, where in (("knows", second.address), ("is behind", before), ("lies", None)):
+                post = PostOffice(Identity(name.encode().ljust(32, b"1")), genesis().run, system_clock)
+                await stack.enter_async_context(post)
+                HostLine(post, where or post.address).listen()
+                told[name] = post.address
+            line, remote = await stack.enter_async_context(
+                asking(before, on_news=lambda: news.append(line.host.multiaddr), members=lambda: asked)
+            )
+            asked = [told["lies"], told["is behind"]]
+            with pytest.raises(Unavailable):
+                await trio.to_thread.run_sync(remote.head, None)
+            assert (line.host, news) == (before, [])
+            asked.append(told["knows"])
+            _, head = await trio.to_thread.run_sync(remote.head, None)
+            assert head.seq == 0
+            assert line.host.multiaddrs == (second.address.multiaddr, before.multiaddr)
+            assert news == [line.host.multiaddr]
+
+
 async def test_nobody_else_says_where_the_host_is(tmp_path: Path) -> None:
     create(tmp_path / "ledger.sqlite", genesis(), system_clock())
     with trio.fail_after(20):
@@ -336,5 +364,5 @@ async def test_a_host_that_lost_entries_hears_so_from_members_before_it_signs_ot
                     nursery.cancel_scope.cancel()
 
                 with pytest.raises(UserError, match="a member keeps its entry 2") if lost else nullcontext():
-                    await serve_run(folder, Identity(SECRET), ANY_LOCAL_PORT, tell)
+                    await serve_run(folder, Service(Identity(SECRET)), tell)
     assert bool(told) is not lost

@@ -9,8 +9,10 @@ from p2p.addresses import (
     Backoff,
     Scope,
     is_dialled,
+    nearness,
     place_of,
     reach_of,
+    relay_of,
     scope_of,
 )
 from p2p.identity import Identity
@@ -53,22 +55,40 @@ def test_numbers_have_scopes(host: str, scope: Scope | None) -> None:
         "/ip4/93.184.216.34",
         "/ip4/93.184.216.34/udp/4001",
         "/dns4/example.org/tcp/4001",
-        f"/ip4/93.184.216.34/tcp/4001{PEER}/p2p-circuit{PEER}",
+        f"/ip4/93.184.216.34/tcp/4001/p2p-circuit{PEER}",
+        f"/dns4/example.org/tcp/4001{PEER}/p2p-circuit{PEER}",
+        f"/ip4/93.184.216.34/tcp/4001{PEER}/p2p-circuit{PEER}/p2p-circuit{PEER}",
+        f"/ip4/93.184.216.34/tcp/4001{PEER}/p2p-circuit{PEER}/tcp/1",
         "/ip4/93.184.216.34/tcp/4001/ws",
     ],
 )
-def test_names_circuits_and_what_is_no_place_are_left_out(text: str) -> None:
+def test_names_and_what_is_no_place_are_left_out(text: str) -> None:
     assert place_of(text) is None
+    assert relay_of(text) is None
     assert not is_dialled(text, Scope.MACHINE)
-    assert reach_of(text) is Scope.WORLD
+    assert reach_of([text]) is Scope.WORLD
 
 
 def test_only_what_is_as_far_as_oneself_is_dialled() -> None:
     near, site, far = (f"/ip4/{host}/tcp/1{PEER}" for host in ("127.0.0.1", "10.0.0.1", "93.184.216.34"))
     found = [[is_dialled(text, reach) for text in (near, site, far)] for reach in Scope]
     assert found == [[True, True, True], [False, True, True], [False, False, True]]
-    assert [reach_of(text) for text in (near, site, far)] == list(Scope)
+    assert [reach_of([text]) for text in (near, site, far)] == list(Scope)
     assert place_of(f"/ip6/2606:4700::1111/tcp/5{PEER}") == ("2606:4700::1111", 5)
+
+
+def test_a_circuit_is_where_its_relay_is_and_tried_last() -> None:
+    far, site = (f"/ip4/{host}/tcp/1{PEER}/p2p-circuit{PEER}" for host in ("93.184.216.34", "10.0.0.1"))
+    assert (
+        relay_of(site) == relay_of(f"/ip4/10.0.0.1/tcp/1{PEER}/p2p-circuit") == f"/ip4/10.0.0.1/tcp/1{PEER}"
+    )
+    assert place_of(site) is None
+    assert [[is_dialled(text, reach) for text in (site, far)] for reach in (Scope.SITE, Scope.WORLD)] == [
+        [True, True],
+        [False, True],
+    ]
+    direct = f"/ip6/2606:4700::1111/tcp/5{PEER}"
+    assert sorted([site, direct], key=nearness) == [direct, site]
 
 
 def test_a_place_that_cannot_be_reached_is_tried_ever_more_seldom() -> None:

@@ -1,7 +1,7 @@
 """Endpoints on the ledger are whatever their members wrote there."""
 
+from p2p.addresses import Scope
 from p2p.identity import Identity
-from p2p.transport import ANY_LOCAL_PORT
 from simulator.memory import Clock, MemoryLedger
 from simulator.toy import minimal
 from trainer.peer.contacts import Contacts
@@ -29,7 +29,7 @@ def members(endpoints: dict[Identity, str]) -> State:
 
 
 def test_everyone_else_is_known_by_the_newest_endpoint_and_the_likely_come_first() -> None:
-    contacts = Contacts(ALICE.address, ANY_LOCAL_PORT)
+    contacts = Contacts(ALICE.address, Scope.MACHINE)
     contacts.note(members({ALICE: endpoint(ALICE), BOB: endpoint(BOB), MALLORY: endpoint(MALLORY)}))
     assert [peer.address for peer in contacts.all()] == [BOB.address, MALLORY.address]
     assert [peer.address for peer in contacts.first({MALLORY.address})] == [MALLORY.address, BOB.address]
@@ -38,7 +38,7 @@ def test_everyone_else_is_known_by_the_newest_endpoint_and_the_likely_come_first
 
 
 def test_text_that_is_no_address_or_anothers_is_left_out_and_what_was_known_stays() -> None:
-    contacts = Contacts(ALICE.address, ANY_LOCAL_PORT)
+    contacts = Contacts(ALICE.address, Scope.MACHINE)
     contacts.note(members({BOB: "the moon", MALLORY: endpoint(BOB)}))
     assert contacts.all() == ()
     contacts.note(members({BOB: endpoint(BOB)}))
@@ -50,12 +50,11 @@ def test_nobody_makes_a_peer_on_the_internet_dial_its_own_machine_or_site() -> N
     """An endpoint was any host and port, which all members dialled for every blob."""
     near = f"/ip4/10.1.2.3/tcp/22/p2p/{BOB.peer_id}"
     far = f"/ip4/93.184.216.34/tcp/4001/p2p/{MALLORY.peer_id}"
-    for listen, called in (
-        ("/ip4/8.8.8.8/tcp/4001", [MALLORY.address]),
-        ("/ip4/0.0.0.0/tcp/4001", [MALLORY.address]),
-        ("/ip4/10.0.0.1/tcp/4001", [BOB.address, MALLORY.address]),
+    for reach, called in (
+        (Scope.WORLD, [MALLORY.address]),
+        (Scope.SITE, [BOB.address, MALLORY.address]),
     ):
-        contacts = Contacts(ALICE.address, listen)
+        contacts = Contacts(ALICE.address, reach)
         contacts.note(members({BOB: near, MALLORY: far}))
         assert [peer.address for peer in contacts.all()] == called
     contacts.note(members({BOB: endpoint(BOB), MALLORY: f"/dns4/example.org/tcp/1/p2p/{MALLORY.peer_id}"}))

@@ -7,15 +7,15 @@ import pytest
 import trio
 
 from p2p.identity import Identity
-from p2p.transport import ANY_LOCAL_PORT
+from p2p.transport import PeerAddress
 from simulator.toy import ToyLibrary
 from tests.contract.ledgers import SECRET
 from tests.contract.test_ledger import BEGAN, genesis
 from tests.property.test_served_properties import a_fork
-from trainer.commands.serve import host_identity, serve_run
+from trainer.commands.serve import Service, host_identity, serve_run
 from trainer.commands.verify import check_files
 from trainer.folder import RunFolder
-from trainer.peer.following import host_named, run_named
+from trainer.peer.following import host_named, last_seen, remember, run_named
 from trainer.runs.ledgers import begin_copy, check_host, open_copy, open_ledger, served_time, with_proof
 from verification.errors import Malformed, Unavailable, UserError
 from verification.ledger.follower import Follower, Forked
@@ -121,6 +121,22 @@ def test_a_host_keeps_the_key_that_it_made(served: tuple[RunFolder, Host]) -> No
         host_identity(folder, folder.path / "none.key")
 
 
+def test_where_a_host_was_last_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    folder, key = RunFolder(tmp_path / "run"), f"/p2p/{Identity(SECRET).peer_id}"
+    given = PeerAddress.parse(f"/ip4/10.0.0.1/tcp/1{key}")
+    remember(folder, given)  # no folder yet: nothing is kept, and nothing fails
+    assert last_seen(folder, given) == given
+    folder.path.mkdir()
+    moved = PeerAddress.parse(f"/ip4/10.0.0.2/tcp/1{key} /ip6/fd00::1/tcp/2{key}")
+    remember(folder, moved)
+    assert last_seen(folder, given).multiaddrs == (*moved.multiaddrs, *given.multiaddrs)
+    assert last_seen(folder, moved) == moved
+    other = PeerAddress.parse(f"/ip4/10.0.0.1/tcp/1/p2p/{Identity(bytes([5]) * 32).peer_id}")
+    assert last_seen(folder, other) == other
+    folder.host.write_bytes(b"\xff\x00")
+    assert last_seen(folder, given) == given
+
+
 @pytest.mark.parametrize("text", ["", "here", "/ip4/127.0.0.1/tcp/4000", "/ip4/127.0.0.1/tcp/4000/p2p/Qm"])
 def test_what_is_no_address_with_a_key_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=SHOWN):
@@ -158,7 +174,7 @@ async def test_a_host_whose_ledger_takes_no_more_ends_in_one_line(served: tuple[
 
         patch.setattr("trainer.commands.serve.open_ledger", opened)
         with pytest.raises(ExceptionGroup) as caught:
-            await serve_run(folder, Identity(SECRET), ANY_LOCAL_PORT, tell)
+            await serve_run(folder, Service(Identity(SECRET)), tell)
     (error,) = caught.value.exceptions
     assert isinstance(error, UserError)
     assert "serve again: nothing acknowledged is lost" in str(error)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from p2p.identity import Identity, create, load
+from p2p.listening import AS_LISTENED
 from p2p.ticket import Ticket
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.commands.join import Settings, config_of, read_ticket
@@ -18,7 +19,7 @@ from verification.errors import UserError
 HOST = Identity(bytes(31) + b"\1")
 TICKET = Ticket(tagged("run"), f"/ip4/192.0.2.1/tcp/4001/p2p/{HOST.peer_id}", bytes(31) + b"\2")
 BARE = Ticket(TICKET.run, TICKET.endpoint)
-SETTINGS = Settings("verifier", ANY_LOCAL_PORT, 2, None, 1.5, "cpu", 500, None, False)
+SETTINGS = Settings("verifier", ANY_LOCAL_PORT, AS_LISTENED, 2, None, 1.5, "cpu", 500, None, False)
 
 
 def test_a_ticket_is_read_from_a_line_a_file_or_standard_input(

@@ -41,7 +41,7 @@ def invite(
     secrets = [one.secret for one in hand_out(folder, state, count)] if with_account else [b""] * count
     if with_account:
         warn(SECRET)
-    if all(reach_of(address) is Scope.MACHINE for address in endpoint.split()):
+    if reach_of(endpoint.split()) is Scope.MACHINE:
         warn(NEAR)
     return [Ticket(run, endpoint, secret).text() for secret in secrets]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from p2p.listening import Outside
 from p2p.server import Grants
 from p2p.ticket import MAX_TEXT, Ticket
 from trainer.folder import RunFolder
@@ -24,6 +25,7 @@ class Settings:
 
     role: str
     listen: str
+    outside: Outside
     threads: int
     stake: int | None
     memory: float | None
@@ -47,6 +49,7 @@ def settled(settings: Settings, folder: RunFolder, account: Account, tell: Tell)
         peer_options(settings.device, memory),
         tell,
         grants=Grants(up=_bytes(settings.up), down=_bytes(settings.down)),
+        outside=settings.outside,
     )
 
 

@@ -91,7 +91,7 @@ async def try_network(ticket: Ticket | None, listen: str, tell: Tell) -> None:
 def _listening(post: PostOffice) -> Step:
     addresses = post.address.multiaddr.split()
     found = "others are told " + ", ".join(addresses)
-    if all(reach_of(each) is Scope.MACHINE for each in addresses):
+    if reach_of(addresses) is Scope.MACHINE:
         found += ", which only this machine can reach: see --listen"
     return Step("listen", True, found)
 

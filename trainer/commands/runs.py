@@ -2,13 +2,39 @@
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from p2p.listening import Outside
+
 app = typer.Typer(no_args_is_help=True, help="Make runs, serve them, and invite others.")
 
-Listen = Annotated[str, typer.Option(help="Multiaddress to listen on; port 0 lets the system choose.")]
+Listen = Annotated[
+    list[str],
+    typer.Option(
+        help="Multiaddress to listen on, /ip4/ADDRESS/tcp/PORT or /ip6/...; may be given several times. Port 0 lets "
+        "the system choose, 0.0.0.0 and :: are all of this machine's."
+    ),
+]
+Announce = Annotated[
+    list[str],
+    typer.Option(
+        help="Address that others are told in place of those listened on; may be given several times."
+    ),
+]
+Via = Annotated[
+    list[str],
+    typer.Option(
+        help="Multiaddress, with key, of a relay by way of which others reach this peer behind its NAT; may be given "
+        "several times."
+    ),
+]
+Relay = Annotated[
+    bool, typer.Option(help="Carry statements between peers that cannot reach each other directly.")
+]
+LOCAL, NONE = ["/ip4/127.0.0.1/tcp/0"], list[str]()
 Folder = Annotated[Path, typer.Argument(help="The run's folder, which holds its ledger.")]
 UNSOUND = "Accept parameters under which cheating pays."
 
@@ -39,16 +65,20 @@ def serve(
     key: Annotated[
         Path | None, typer.Option(help="Key file that signs heads; keys/host.key by default, made at first.")
     ] = None,
-    listen: Listen = "/ip4/127.0.0.1/tcp/0",
+    listen: Listen = LOCAL,
+    announce: Announce = NONE,
+    via: Via = NONE,
+    relay: Relay = True,
 ) -> None:
     """Serve a run's ledger, and what was published with it, to peers that share no folder."""
     import trio
 
-    from trainer.commands.serve import host_identity, serve_run
+    from trainer.commands.serve import Service, host_identity, serve_run
     from trainer.folder import RunFolder
 
     folder = RunFolder(run).checked()
-    trio.run(serve_run, folder, host_identity(folder, key), listen, tell)
+    service = Service(host_identity(folder, key), " ".join(listen), outside_of(announce, via, relay))
+    trio.run(serve_run, folder, service, tell)
 
 
 @app.command()
@@ -68,6 +98,13 @@ def invite(
     folder = RunFolder(run).checked()
     for ticket in tickets_of(folder, count, address or (), account, lambda line: typer.echo(line, err=True)):
         typer.echo(ticket)
+
+
+def outside_of(announce: list[str], via: list[str], relay: bool) -> "Outside":
+    """Return how a peer is reached from outside; raises UserError for a relay without an address and key."""
+    from p2p.listening import Outside, relays_named
+
+    return Outside(" ".join(announce), relays_named(via), relays=relay)
 
 
 def tell(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -10,9 +11,11 @@ from p2p.blobs import BlobStore
 from p2p.exchange import Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity, create, load
+from p2p.listening import AS_LISTENED, Outside
+from p2p.transport import ANY_LOCAL_PORT
 from trainer.folder import RunFolder, alone
 from trainer.peer.contacts import Contacts
-from trainer.peer.hosting import Hosting, writable
+from trainer.peer.hosting import NO_RELAY, Hosting, writable
 from trainer.peer.runtime import raise_descriptor_limit
 from trainer.runs.ledgers import clock_of, genesis_of, open_ledger
 from trainer.runs.library import StoredPrograms
@@ -27,26 +30,44 @@ def host_identity(folder: RunFolder, key: Path | None) -> Identity:
     return create(path) if key is None and not path.exists() else load(path)
 
 
-async def serve_run(folder: RunFolder, identity: Identity, listen: str, tell: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class Service:
+    """Who serves, and where it is reached: the multiaddrs where it listens, joined by spaces, and what is outside."""
+
+    identity: Identity
+    listen: str = ANY_LOCAL_PORT
+    outside: Outside = AS_LISTENED
+
+
+async def serve_run(folder: RunFolder, service: Service, tell: Callable[[str], None]) -> None:
     """Serve until interrupted; raises UserError (another's log, a taken port, a key in use, a full disk)."""
     raise_descriptor_limit()
     (folder.path / "peers").mkdir(exist_ok=True)
+    address = service.identity.address
     with ExitStack() as held:
-        held.enter_context(alone(folder.lock(checksum(identity.address))))
+        held.enter_context(alone(folder.lock(checksum(address))))
         with writable(folder):
-            note = held.enter_context(serving(folder, identity.address))
-        await _serve(folder, identity, listen, tell, note)
+            note = held.enter_context(serving(folder, address))
+        await _serve(folder, service, tell, note)
 
 
 async def _serve(
-    folder: RunFolder, identity: Identity, listen: str, tell: Callable[[str], None], note: Callable[[], None]
+    folder: RunFolder, service: Service, tell: Callable[[str], None], note: Callable[[], None]
 ) -> None:
-    genesis, store, contacts = genesis_of(folder), BlobStore(folder.blobs), Contacts(identity.address, listen)
+    genesis, store, identity = genesis_of(folder), BlobStore(folder.blobs), service.identity
     ledger = await trio.to_thread.run_sync(open_ledger, folder, StoredPrograms(store, genesis.manifest))
-    contacts.note(ledger.state)
     host = Host(ledger, identity.secret)
     async with PostOffice(
-        identity, genesis.run, clock_of(folder), listen=listen, is_member=host.is_member
+        identity,
+        genesis.run,
+        clock_of(folder),
+        listen=service.listen,
+        is_member=host.is_member,
+        outside=service.outside,
     ) as post:
+        contacts = Contacts(identity.address, post.reach)
+        contacts.note(ledger.state)
         Exchange(store, post).serve()
+        if not await post.is_reserved():
+            tell(NO_RELAY)
         await Hosting(folder, host, post, contacts, note, tell).run()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p.identity import Identity, create, load
+from p2p.listening import AS_LISTENED, Outside
 from p2p.server import Grants
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
 from trainer.compute.client import PROCESS
@@ -82,7 +83,8 @@ class PeerConfig:
     `host` serves the run's ledger, of which `folder` has a copy, or is to have one of `run`; None for a folder that
     holds the ledger itself, which the peer gives to others if it `serves`.
     `threads` are those of the compute process, `options` say how it runs programs; `tell` hears one line for people
-    about what happens. `grants` are what others may use of its link and memory.
+    about what happens. `grants` are what others may use of its link and memory, and
+    `listen` and `outside` say where it is reached.
     """
 
     folder: RunFolder
@@ -97,3 +99,4 @@ class PeerConfig:
     run: Digest | None = None
     serves: bool = False
     grants: Grants = field(default_factory=Grants)
+    outside: Outside = AS_LISTENED

@@ -2,7 +2,7 @@
 
 from collections.abc import Container
 
-from p2p.addresses import is_dialled, reach_of
+from p2p.addresses import Scope
 from p2p.transport import PeerAddress
 from verification.errors import Malformed
 from verification.state import State
@@ -12,22 +12,24 @@ from verification.units import Address
 class Contacts:
     """The members' endpoints, as far as a peer has seen the ledger."""
 
-    def __init__(self, own: Address, listen: str) -> None:
-        """`own` is the peer's account, which it does not call, and `listen` the multiaddr where it listens."""
-        self._own, self._reach = own, reach_of(listen)
+    def __init__(self, own: Address, reach: Scope) -> None:
+        """`own` is the peer's account, which it does not call, and `reach` says from where it is reached itself."""
+        self._own, self._reach = own, reach
         self._peers: dict[Address, PeerAddress] = {}
+        self._seen: dict[Address, str] = {}
 
     def note(self, state: State) -> None:
-        """Keep what is new; text that is no address, another's, or nearer than this peer's own is the member's loss."""
+        """Keep what is new; text that is no address, another's, or nearer than this peer's own is the member's
+        loss."""
         for member in state.members.values():
-            known = self._peers.get(member.address)
-            if member.address == self._own or (known is not None and known.multiaddr == member.endpoint):
+            if member.address == self._own or self._seen.get(member.address) == member.endpoint:
                 continue
+            self._seen[member.address] = member.endpoint
             try:
-                peer = PeerAddress.parse(member.endpoint)
+                peer = PeerAddress.parse(member.endpoint).seen_from(self._reach)
             except Malformed:
                 continue
-            if peer.address == member.address and is_dialled(member.endpoint, self._reach):
+            if peer is not None and peer.address == member.address:
                 self._peers[member.address] = peer
 
     def all(self) -> tuple[PeerAddress, ...]:

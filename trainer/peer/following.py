@@ -3,7 +3,8 @@
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -13,6 +14,7 @@ from p2p.exchange import Exchange
 from p2p.host import PostOffice
 from p2p.served import HostLine
 from p2p.transport import PeerAddress
+from trainer.folder import RunFolder
 from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.peer.journal import Journal
@@ -44,6 +46,23 @@ def host_named(text: str) -> PeerAddress:
         return PeerAddress.parse(text)
     except Malformed as error:
         raise UserError(f"--ledger: {error}; it is what 'proofswarm run serve' prints") from error
+
+
+def last_seen(folder: RunFolder, host: PeerAddress) -> PeerAddress:
+    """Return a host's address with those first at which it was last; a file that says nothing of it counts for none."""
+    try:
+        remembered = PeerAddress.parse(folder.host.read_text().strip())
+    except (OSError, ValueError, Malformed):
+        return host
+    return host.also_at(remembered) if remembered.address == host.address else host
+
+
+def remember(folder: RunFolder, host: PeerAddress) -> None:
+    """Keep where a host is for the next start; a full disk forgets it."""
+    draft = folder.host.with_suffix(".draft")
+    with suppress(OSError):
+        draft.write_text(f"{host.multiaddr}\n")
+        draft.replace(folder.host)
 
 
 def run_named(text: str) -> Digest:
@@ -99,9 +118,14 @@ def received_by(post: PostOffice) -> int:
 
 
 def post_of(config: PeerConfig, run: Digest) -> PostOffice:
-    """Return the post office of a peer that does not take part yet, where it will be."""
+    """Return the post office of a peer that does not take part yet, where it will be; no relay is asked for it."""
     return PostOffice(
-        config.account.identity, run, clock_of(config.folder), listen=config.listen, grants=config.grants
+        config.account.identity,
+        run,
+        clock_of(config.folder),
+        listen=config.listen,
+        grants=config.grants,
+        outside=replace(config.outside, via=(), relays=False),
     )
 
 
@@ -131,6 +155,7 @@ class Newcomer:
         """Begin in a folder that has its copy of the ledger; `post` is open."""
         assert config.host is not None
         self._config, self._record, self._post, self._host = config, record, post, config.host
+        self._hosts = (config.host, *config.host.relays())  # no relay carries what a host gives
         self._manifest = genesis_of(config.folder).manifest
         self._store = BlobStore(config.folder.blobs)
         self._exchange = Exchange(self._store, post, on_drop=record.dropped)
@@ -139,18 +164,18 @@ class Newcomer:
         """Fetch the programs, fold the ledger and say what else there is; raises UserError where nobody can join."""
         refs = self._manifest.programs.all()
         parts = tuple(Part("program", ref.blob, MAX_PROGRAM) for ref in refs)
-        await self._have(parts, (self._host,))
+        await self._have(parts, self._hosts)
         library = StoredPrograms(self._store, self._manifest)
         try:
             programs = {place: library.program(ref.digest) for place, ref in zip(Place, refs, strict=True)}
         except Violation as error:
             raise UserError(f"this peer does not take the run: {error}") from error
         state = await self._folded(library)
-        contacts = Contacts(self._config.account.address, self._config.listen)
+        contacts = Contacts(self._config.account.address, self._post.reach)
         contacts.note(state)
         data = Part("data", self._manifest.data.blob, data_size(self._manifest))
         start = Part("state", self._manifest.start.blob, state_size(programs))
-        return Found(state, programs, (*parts, data, start), (*contacts.all(), self._host))
+        return Found(state, programs, (*parts, data, start), (*contacts.all(), *self._hosts))
 
     async def _folded(self, library: StoredPrograms) -> State:
         ledger = LedgerPort(self._config.folder, library)

@@ -19,6 +19,7 @@ from verification.ledger.served import Host
 
 BEAT_SECONDS = 2.0
 """Between two notes of the time that was served: as much may be served once more after a kill."""
+NO_RELAY = "no relay has a place for this peer yet: it goes on asking"
 
 
 class Hosting:
@@ -43,13 +44,11 @@ class Hosting:
         await self._refuse_older()
         door = HostDoor(self._post, self._host)
         door.open()
-        with writable(self._folder):
-            self._tell_endpoint()
-        self._tell_people()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(door.tell_where, self._contacts.all())
             while True:
                 with writable(self._folder):
+                    if self._has_moved():
+                        nursery.start_soon(door.tell_where, self._contacts.all())
                     await self._beat(door)
                 await trio.sleep(BEAT_SECONDS)
 
@@ -63,19 +62,23 @@ class Hosting:
                 )
 
     async def _beat(self, door: HostDoor) -> None:
-        """Let due deadlines pass, note that time was served, and where; a ledger that another holds is tried again."""
+        """Let due deadlines pass, and note that time was served; a ledger that another holds is tried again."""
         try:
             await door.look()
             await trio.to_thread.run_sync(self._note)
-            self._tell_endpoint()
         except Unavailable:
             return
 
-    def _tell_endpoint(self) -> None:
+    def _has_moved(self) -> bool:
+        """Write down, and the first time tell, where the ledger is served now; a relay may have come to it."""
         endpoint = self._post.address.multiaddr
-        if endpoint != self._endpoint:
-            tell_endpoint(self._folder, endpoint)
-            self._endpoint = endpoint
+        if endpoint == self._endpoint:
+            return False
+        tell_endpoint(self._folder, endpoint)
+        is_first, self._endpoint = not self._endpoint, endpoint
+        if is_first:
+            self._tell_people()
+        return True
 
     def _tell_people(self) -> None:
         run, folder = genesis_of(self._folder).run.hex(), shlex.quote(str(self._folder.path))

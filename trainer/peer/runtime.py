@@ -8,6 +8,7 @@ import resource
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -29,8 +30,8 @@ from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
-from trainer.peer.following import begin_following, fetch_run, received_by
-from trainer.peer.hosting import Hosting, writable
+from trainer.peer.following import begin_following, fetch_run, last_seen, received_by, remember
+from trainer.peer.hosting import NO_RELAY, Hosting, writable
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
@@ -52,7 +53,7 @@ from verification.signing import checksum
 from verification.staking import check_manifest
 from verification.state import Stage, Standing
 from verification.statements import VERIFIER
-from verification.units import Amount, Count, Digest
+from verification.units import Address, Amount, Count, Digest
 
 POLL_SECONDS = 0.2
 """Between two looks at the ledger when nobody hints that it is worth one."""
@@ -107,11 +108,12 @@ class Peer:
             listen=config.listen,
             grants=config.grants,
             on_refusal=self._record.refused,
-            is_member=self._access.is_member,
+            is_member=self._is_member,
+            outside=config.outside,
         )
         exchange = Exchange(self._store, self._post, on_drop=self._record.dropped, admits=self._access.admits)
         self._depot = Depot(self._store, exchange, genesis.manifest, self._record)
-        self._contacts = Contacts(account.address, config.listen)
+        self._contacts = Contacts(account.address, self._post.reach)
         self._arrival = Arrival(
             account.address, self._record, started, lambda: received_by(self._post), config.tell
         )
@@ -138,6 +140,8 @@ class Peer:
                 nursery.start_soon(self._bench.watch)
                 self._comparison.serve()
                 prepared = await self._prepare()
+                if not await self._post.is_reserved():
+                    self._config.tell(NO_RELAY)
                 await self._open_ledger()
                 self._depot.serve()
                 if self._note_served is not None:
@@ -146,6 +150,8 @@ class Peer:
                 nursery.start_soon(self._hear_hints)
                 if self._config.host is not None:
                     nursery.start_soon(self._comparison.run)
+                if self._config.host is not None or self._config.serves:
+                    nursery.start_soon(self._post.keep_open, self._contacts.all)
                 nursery.start_soon(self._log_traffic)
                 await self._take_part(self._self(prepared), nursery)
                 self._record.write("stopped")
@@ -156,7 +162,9 @@ class Peer:
         if self._config.host is None:
             await self._ledger.open()
         else:
-            line = HostLine(self._post, self._config.host, self._hear_of_host)
+            line = HostLine(
+                self._post, self._config.host, lambda: self._hear_of_host(line), self._contacts.all
+            )
             line.listen()
             await self._ledger.follow(line.ask, self._config.tell)
         async with self._ledger.state() as state:
@@ -166,12 +174,18 @@ class Peer:
         """Give the ledger to others, with a view of it of their own, by this peer's post office."""
         config, library = self._config, StoredPrograms(self._store, self._manifest)
         ledger = await trio.to_thread.run_sync(open_ledger, config.folder, library)
-        contacts = Contacts(config.account.address, config.listen)
+        contacts = Contacts(config.account.address, self._post.reach)
         contacts.note(ledger.state)
         host = Host(ledger, config.account.identity.secret)
         await Hosting(config.folder, host, self._post, contacts, note, config.tell).run()
 
-    def _hear_of_host(self) -> None:
+    def _is_member(self, account: Address) -> bool:
+        """Return whether an account has its part in the run: a member, or who serves its ledger."""
+        host = self._config.host
+        return self._access.is_member(account) or (host is not None and account == host.address)
+
+    def _hear_of_host(self, line: HostLine) -> None:
+        remember(self._config.folder, line.host)
         self._ledger.try_again()
         self._wake.set()
 
@@ -287,7 +301,8 @@ class Peer:
     async def _look(self, me: Me) -> AsyncIterator[View]:
         """Hold the lock on the ledger and what there is to decide on."""
         async with self._ledger.state() as state:
-            yield View(state, me, self._results, self._ledger.now())
+            here = replace(me, endpoint=self._post.address.multiaddr)  # a relay may have come to it
+            yield View(state, here, self._results, self._ledger.now())
 
     async def _is_over(self) -> bool:
         """Return whether everyone who still can has taken its stake, so that nobody needs this peer any more."""
@@ -363,6 +378,7 @@ async def run_peer(config: PeerConfig) -> None:
     began = trio.current_time()
     raise_descriptor_limit()
     if config.host is not None:
+        config = replace(config, host=last_seen(config.folder, config.host))
         await begin_following(config)
     folder, account = config.folder.checked(), config.account
     check_host(folder, None if config.host is None else config.host.address)
