@@ -160,6 +160,21 @@ def dispute(
     raise typer.Exit(run_disputes(name, json))
 
 
+@app.command()
+def join(
+    model: Annotated[str, typer.Option(help="The demo's model (demo), or one by width.")] = "demo",
+    mbit: Annotated[float, typer.Option(min=0.1, max=100_000, help="Mbit/s of a newcomer's link.")] = 100,
+    newcomers: Annotated[int, typer.Option(min=1, max=20, help="How many come, one after the other.")] = 3,
+    json: Json = None,
+) -> None:
+    """From a ticket to the first commitment: seconds, and bytes of the newcomer's link (needs root; minutes)."""
+    from benchmarks import join
+    from benchmarks.trainers import MODELS
+
+    _known(model, ["demo", *MODELS], "model")
+    join.run(model, mbit, newcomers, json)
+
+
 def _names(text: str) -> list[str]:
     from benchmarks.trainers import MODELS
 

@@ -68,11 +68,16 @@ def demo(
         Path | None, typer.Option(help="Text to train on instead of the Python reference.")
     ] = None,
     device: Device = "cpu",
+    hosts: Annotated[
+        bool, typer.Option("--hosts", help="Every peer on a host of its own, two behind NATs; needs root.")
+    ] = False,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.commands.demo import DemoSettings, run_demo
+    from trainer.commands.on_hosts import run_on_hosts
 
-    raise typer.Exit(run_demo(DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device)))
+    settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device)
+    raise typer.Exit(run_on_hosts(settings) if hosts else run_demo(settings))
 
 
 @app.command()

@@ -24,8 +24,11 @@ from tests.swarm import PATIENCE, PeerProcess, final_digests, final_state, place
 from tests.tiny import make_run
 from trainer.commands.demand import run_demand
 from trainer.commands.ending import Cheat, checks
+from trainer.commands.recompute import recompute
 from trainer.commands.report import read_report, write_report
 from trainer.folder import RunFolder
+from trainer.programs.options import NODE_BY_NODE
+from trainer.rounds.cheats import conduct_named
 from trainer.runs.library import StoredPrograms
 from verification import codec, law, signing
 from verification.content import chunk_digest
@@ -89,6 +92,18 @@ def test_an_honest_swarm_ends_on_one_state_and_shows_what_is_demanded(tmp_path: 
     assert said[1].startswith("shown by peer-")
     assert not any(peer.events("refused") or peer.events("dropped") for peer in peers)
     assert_nobody_contradicts_itself(folder, peers)
+    check_that_one_machine_computes_the_same(folder, final_digests(peers))
+
+
+def check_that_one_machine_computes_the_same(folder: RunFolder, digests: set[str]) -> None:
+    """The run comes out again, and would not if one of its workers had trained otherwise."""
+    holds, told = recompute(folder, NODE_BY_NODE, {})
+    assert holds
+    assert {digest for digest in digests if told.endswith(digest[:16])} == digests
+    worker = load(folder.keys / "peer-1.key").address
+    holds, told = recompute(folder, NODE_BY_NODE, {worker: conduct_named("noise", 2)})
+    assert not holds
+    assert f"what {signing.checksum(worker)} made in round 2 comes out differently" in told
 
 
 CHEATS = {"skip-steps": Place.STEP, "noise": Place.EPILOGUE, "stale": Place.PROLOGUE}

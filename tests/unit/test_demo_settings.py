@@ -1,11 +1,14 @@
 """The demo's job: its audit rate misses a cheat with the promised chance at most, whatever the sizes."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.commands import on_hosts
 from trainer.commands.demo import MISSED_CHANCE, WAITED_FOR, DemoSettings, audit_rate, demo_job, run_demo
 from trainer.runs.job import parse_job
 from verification.adversaries.playbook import PLAYS
@@ -82,3 +85,26 @@ def test_a_cheat_needs_rounds_to_cheat_in(tmp_path: Path) -> None:
 def test_a_verifier_that_cheats_needs_another_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="take --verifiers 2 or more"):
         run_demo(DemoSettings(tmp_path, "skip-duties", 12, 1, 1, 0, None))
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "changes", "mend"),
+    [
+        ("only root may", {}, "--hosts: only root may"),
+        ("", {"workers": 3}, "take --workers 4 or more"),
+        ("", {"workers": 2, "cheat": "none"}, "take --workers 3 or more"),
+        ("", {"rounds": 5}, "take --rounds 6 or more"),
+    ],
+)
+def test_hosts_need_what_they_show(
+    monkeypatch: pytest.MonkeyPatch, obstacle: str, changes: dict[str, Any], mend: str
+) -> None:
+    monkeypatch.setattr(on_hosts, "obstacle", lambda: obstacle)
+    with pytest.raises(UserError, match=mend):
+        on_hosts.run_on_hosts(settings(**changes))
+
+
+def test_a_run_does_not_wait_for_who_comes_late() -> None:
+    waits = demo_job(settings(workers=4))[1].swarm
+    begins = demo_job(dataclasses.replace(settings(workers=4), late=1))[1].swarm
+    assert (waits.min_workers, begins.min_workers, begins.workers) == (4, 3, 4)

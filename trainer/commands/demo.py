@@ -5,11 +5,8 @@ It trains a model, catches a cheat if there is one, and leaves the model and a r
 
 import json
 import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +19,14 @@ from trainer.commands.console import Console
 from trainer.commands.ending import Cheat, checks
 from trainer.commands.evaluate import export_and_evaluate
 from trainer.commands.report import read_ledger, write_report
+from trainer.commands.scene import Scene, Seat, Staging, in_one_folder
 from trainer.commands.swarm_view import SwarmView, Tail
-from trainer.compute.children import python
 from trainer.events import EventLog
 from trainer.folder import RunFolder
 from trainer.programs.devices import require_device
 from trainer.programs.options import peer_options
-from trainer.rounds.cheats import CHEATS, names_in, roles_of
+from trainer.rounds.cheats import CHEATS, conduct_named, names_in, roles_of
+from trainer.rounds.engine import Conduct
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
 from verification.errors import UserError
@@ -44,11 +42,25 @@ MISSED_CHANCE = 1e-4
 """Highest chance that no audit before the last round's hits a cheating worker."""
 REFRESH_SECONDS = 0.25
 TIMEOUT_SECONDS = 1800
+MODEL = """\
+model_type = "llama"
+vocab_size = 256
+hidden_size = 192
+intermediate_size = 512
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 4
+max_position_embeddings = 256
+tie_word_embeddings = false
+bos_token_id = 0
+eos_token_id = 0
+"""
+"""The demo's model, as Hugging Face's config in TOML."""
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What a user may choose."""
+    """What a user may choose, and `late`, how many workers the run does not wait for, and the model's config."""
 
     out: Path
     cheat: str
@@ -58,6 +70,8 @@ class DemoSettings:
     seed: int
     text: Path | None
     device: str = "cpu"
+    late: int = 0
+    model: str = MODEL
 
     @property
     def names(self) -> list[str]:
@@ -70,6 +84,12 @@ class DemoSettings:
         if not self.names:
             return None
         return self.workers - 1 if WORKER in roles_of(self.names) else self.workers + self.verifiers - 1
+
+    @property
+    def conduct(self) -> Conduct | None:
+        """Return how the cheat trains; None where it also says what no machine computes."""
+        is_training = all(name in CHEATS for name in self.names)
+        return conduct_named(self.cheat, CHEAT_FROM) if is_training else None
 
     @property
     def promised(self) -> int:
@@ -97,11 +117,13 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
     """Return the demo's job file as text and checked."""
     text = JOB.format(
         seed=settings.seed,
+        model=settings.model,
         data='builtin = "python-reference"'
         if settings.text is None
         else f"text = {json.dumps(str(settings.text.resolve()), ensure_ascii=False)}",
         rounds=settings.rounds,
         workers=settings.workers,
+        min_workers=settings.workers - settings.late,
         verifiers=settings.verifiers,
         peers=settings.workers + settings.verifiers,
         min_verifiers=settings.promised,
@@ -121,18 +143,7 @@ title = "proofswarm demo"
 seed = {seed}
 
 [model.config]
-model_type = "llama"
-vocab_size = 256
-hidden_size = 192
-intermediate_size = 512
-num_hidden_layers = 2
-num_attention_heads = 4
-num_key_value_heads = 4
-max_position_embeddings = 256
-tie_word_embeddings = false
-bos_token_id = 0
-eos_token_id = 0
-
+{model}
 [data]
 {data}
 length = 64
@@ -148,7 +159,7 @@ warmup = 2
 [swarm]
 workers = {workers}
 verifiers = {verifiers}
-min_workers = {workers}
+min_workers = {min_workers}
 min_verifiers = {min_verifiers}
 audit_rate = {audit_rate}
 
@@ -177,39 +188,54 @@ WAITED_FOR = {
 }  # fmt: skip
 
 
-def run_demo(settings: DemoSettings) -> int:
+def run_demo(settings: DemoSettings, staging: Staging = in_one_folder) -> int:
     """Run the demo and return the exit status: 0 only if all that it must show holds. Raises UserError."""
-    if settings.names and settings.rounds < CHEAT_FROM + 2:
-        raise UserError(
-            f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none"
-        )
-    if (
-        settings.cheat_number is not None
-        and settings.cheat_number >= settings.workers
-        and settings.verifiers < 2
-    ):
-        raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
+    _require_sense(settings)
     require_device(peer_options(settings.device))
     console = Console()
     folder = _make_run(settings, console)
-    roles = [WORKER] * settings.workers + [VERIFIER] * settings.verifiers
-    with _peers(folder, roles, settings) as processes:
-        _watch(folder, roles, processes, console)
-    _judge(folder)
+    with staging(folder, cast(folder, settings)) as scene:
+        _watch(scene, console)
+    _judge(scene)
     report = write_report(folder)
     console.print(summary(report))
-    found = checks(report, _cheats(folder, settings))
+    found = checks(report, _cheats(scene, settings))
+    with console.status(Text("")) as status:
+        found += scene.checks(lambda line: status.update(Text(line)))
     for holds, line in found:
         console.print(f"  {'✓' if holds else '✕'} {line}", style=None if holds else "red")
     _print_places(console, folder)
     return 0 if all(holds for holds, _ in found) else 1
 
 
-def _cheats(folder: RunFolder, settings: DemoSettings) -> dict[str, Cheat]:
+def _require_sense(settings: DemoSettings) -> None:
+    """Raise UserError for a cheat that could not cheat, or whom nobody could catch."""
+    if settings.names and settings.rounds < CHEAT_FROM + 2:
+        raise UserError(
+            f"cheating begins in round {CHEAT_FROM}: take --rounds {CHEAT_FROM + 2} or more, or --cheat none"
+        )
+    number = settings.cheat_number
+    if number is not None and number >= settings.workers and settings.verifiers < 2:
+        raise UserError("one verifier cheats, and somebody must audit: take --verifiers 2 or more")
+
+
+def cast(folder: RunFolder, settings: DemoSettings) -> list[Seat]:
+    """Return the demo's peers, workers first."""
+    seats = []
+    for number, role in enumerate([WORKER] * settings.workers + [VERIFIER] * settings.verifiers):
+        name, options = f"peer-{number}", ["--device", settings.device]
+        if number == settings.cheat_number:
+            options += ["--cheat", settings.cheat, "--cheat-from", str(CHEAT_FROM)]
+        account = load(folder.keys / f"{name}.key").address
+        seats.append(Seat(name, account, role, options, folder, name))
+    return seats
+
+
+def _cheats(scene: Scene, settings: DemoSettings) -> dict[str, Cheat]:
     """Return which of the demo's own peers was told to cheat, by account."""
     if settings.cheat_number is None:
         return {}
-    account = load(folder.keys / f"peer-{settings.cheat_number}.key").address
+    account = scene.seats[settings.cheat_number].account
     return {checksum(account): Cheat(tuple(settings.names), CHEAT_FROM)}
 
 
@@ -241,48 +267,17 @@ def _remove_earlier(folder: RunFolder) -> None:
     shutil.rmtree(folder.path)
 
 
-@contextmanager
-def _peers(
-    folder: RunFolder, roles: list[str], settings: DemoSettings
-) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start every peer as `proofswarm peer` would; end the ones that are left at the end."""
-    processes = []
-    try:
-        for number, role in enumerate(roles):
-            name = f"peer-{number}"
-            cheats = number == settings.cheat_number
-            command = python("-m", "trainer.cli", "peer", "--run", str(folder.path), "--role", role)
-            command += ["--key", str(folder.keys / f"{name}.key"), "--cheat-from", str(CHEAT_FROM)]
-            command += ["--cheat", settings.cheat if cheats else "none", "--device", settings.device]
-            folder.peer(name).mkdir(0o700, parents=True)
-            with (folder.peer(name) / "output.log").open("wb") as log:
-                processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-        yield processes
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in processes:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _watch(
-    folder: RunFolder, roles: list[str], processes: list[subprocess.Popen[bytes]], console: Console
-) -> None:
+def _watch(scene: Scene, console: Console) -> None:
     """Draw until every peer has finished; raises UserError when one failed or the run takes too long."""
     view = SwarmView(time.monotonic(), time.monotonic)
-    for number in range(len(roles)):
-        view.add_peer(checksum(load(folder.keys / f"peer-{number}.key").address), f"peer-{number}")
-    tails = [Tail(folder.log(f"peer-{number}")) for number in range(len(roles))]
-    ledger = read_ledger(folder)
+    for seat in scene.seats:
+        view.add_peer(checksum(seat.account), seat.name)
+    tails = [Tail(seat.log) for seat in scene.seats]
+    ledger = read_ledger(scene.folder)
     said = ""
     with Live(console=console, refresh_per_second=8, transient=True) as live:
-        while any(process.poll() is None for process in processes):
-            _check(processes, folder, view)
+        while not all(seat.is_done for seat in scene.seats):
+            _check(scene.seats, view)
             ledger.catch_up()
             for entry in ledger.entries():
                 for effect in entry.effects:
@@ -290,6 +285,7 @@ def _watch(
             for tail in tails:
                 for event in tail.read():
                     view.take_event(event)
+            scene.act(ledger.state, console.print)
             if console.is_terminal:
                 live.update(view.draw(ledger.state))
             elif (line := view.line(ledger.state)) != said:
@@ -298,23 +294,23 @@ def _watch(
             time.sleep(REFRESH_SECONDS)
     ended = ledger.state.stage is Stage.ENDED
     ledger.close()
-    _check(processes, folder, view)
+    _check(scene.seats, view)
     if not ended:
-        raise UserError(f"the peers stopped before the run ended: see {folder.path}/peers/*/output.log")
+        raise UserError(f"the peers stopped before the run ended: see {scene.seats[0].output}")
 
 
-def _check(processes: list[subprocess.Popen[bytes]], folder: RunFolder, view: SwarmView) -> None:
-    for number, process in enumerate(processes):
-        if process.poll():
-            log = folder.peer(f"peer-{number}") / "output.log"
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-            raise UserError(f"peer-{number} failed ({lines[-1]}): see {log}")
+def _check(seats: Sequence[Seat], view: SwarmView) -> None:
+    for seat in seats:
+        if seat.process is not None and seat.process.poll():
+            lines = seat.output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+            raise UserError(f"{seat.name} failed ({lines[-1]}): see {seat.output}")
     if time.monotonic() - view.began > TIMEOUT_SECONDS:
-        raise UserError(f"the demo took over {TIMEOUT_SECONDS} s: see {folder.path}/peers/*/output.log")
+        raise UserError(f"the demo took over {TIMEOUT_SECONDS} s: see {seats[0].output}")
 
 
-def _judge(folder: RunFolder) -> None:
+def _judge(scene: Scene) -> None:
     """Export the final model, look at it before and after, and put that on record beside the peers' events."""
+    folder = scene.folder
     ledger = read_ledger(folder)
     state, now = ledger.state, ledger.now()
     ledger.close()
@@ -322,7 +318,8 @@ def _judge(folder: RunFolder) -> None:
     last = state.current.sealed if state.rounds else None
     if last is None:
         raise UserError("no round was completed, so there is no model")
-    figures = export_and_evaluate(folder, before, _bundle(folder.stores(), last.blob))
+    stores = [store for seat in scene.seats for store in seat.folder.stores()]
+    figures = export_and_evaluate(folder, before, _bundle(stores, last.blob))
     events = EventLog(folder.log("submitter"), checksum(state.submitter))
     events.write(now, "evaluated", **figures)
     events.close()

@@ -14,7 +14,7 @@ from trainer.peer.config import Account, Joining, PeerConfig
 from trainer.programs.options import peer_options
 from verification.errors import UserError
 from verification.statements import VERIFIER, WORKER
-from verification.units import Count
+from verification.units import Address, Count
 
 Tell = Callable[[str], None]
 
@@ -89,4 +89,9 @@ def _account(ticket: Ticket, folder: RunFolder, key: Path | None) -> Account:
     identity = ticket.identity
     if identity is None:
         raise UserError("the ticket brings no account: name the key file of a funded one with --key")
-    return Account(folder.keys / f"peer-{identity.address.hex()[:8]}.key", identity)
+    return Account(folder.keys / f"{name_of(identity.address)}.key", identity)
+
+
+def name_of(account: Address) -> str:
+    """Return what a peer is called whose account came with a ticket."""
+    return f"peer-{account.hex()[:8]}"

@@ -40,6 +40,8 @@ from verification.errors import UserError
 DEVICE = "eth0"
 """What every host calls its link."""
 RESOLVER = Path("/etc/resolv.conf")
+NO_RESOLVER = "nameserver 127.0.0.1\n"
+"""Nobody answers there; py-libp2p does not start where no resolver is named at all."""
 _numbers = itertools.count(1)
 
 
@@ -228,7 +230,7 @@ class Lab:
         run("ip", "netns", "add", space)
         if RESOLVER.exists():
             (CONFIGURATION / space).mkdir(parents=True)
-            (CONFIGURATION / space / RESOLVER.name).touch()
+            (CONFIGURATION / space / RESOLVER.name).write_text(NO_RESOLVER)
         return space
 
     def close(self) -> None:

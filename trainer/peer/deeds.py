@@ -112,15 +112,7 @@ class Deeds:
 
     async def _outer_step(self, number: Round) -> orders.RunOuterStep:
         async with self._ledger.state() as state:
-            worked = state.rounds[number]
-            mixed = mixture(state, worked)
-            slots = tuple(
-                orders.Summand(
-                    Count(part.slot), part.weight, state.rounds[part.number].commits[part.worker].contribution
-                )
-                for part in mixed.parts
-            )
-            return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
+            return outer_step(state, number)
 
     async def _execution(self, named: ExecutionRef, as_auditor: bool) -> orders.DisputedExecution:
         """Return the order that names a disputed execution."""
@@ -133,10 +125,7 @@ class Deeds:
     async def _job(self, number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
         async with self._ledger.state() as state:
-            worked = state.rounds[number]
-            steps = Count(worked.assignments[worker].steps)
-            own = worker == self._own and not as_auditor
-            job = orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
+            job = job_of(state, number, worker, worker == self._own and not as_auditor)
             makers = _makers_of(state, number)
         await self._depot.fetch_state(job.start.blob, self._contacts.first(makers))
         return job
@@ -175,6 +164,26 @@ class Deeds:
             )
             return False
         return checked.spoiled or checked.ok
+
+
+def job_of(state: State, number: Round, worker: Address, own: bool) -> orders.RunJob:
+    """Return a worker's round as an order."""
+    worked = state.rounds[number]
+    steps = Count(worked.assignments[worker].steps)
+    return orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
+
+
+def outer_step(state: State, number: Round) -> orders.RunOuterStep:
+    """Return a closed round's outer step as an order."""
+    worked = state.rounds[number]
+    mixed = mixture(state, worked)
+    slots = tuple(
+        orders.Summand(
+            Count(part.slot), part.weight, state.rounds[part.number].commits[part.worker].contribution
+        )
+        for part in mixed.parts
+    )
+    return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
 
 
 def _makers_of(state: State, number: Round) -> set[Address]:

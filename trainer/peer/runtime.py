@@ -53,7 +53,7 @@ from verification.signing import checksum
 from verification.staking import check_manifest
 from verification.state import Stage, Standing
 from verification.statements import VERIFIER
-from verification.units import Address, Amount, Count, Digest
+from verification.units import Address, Amount, Count, Digest, Millis
 
 POLL_SECONDS = 0.2
 """Between two looks at the ledger when nobody hints that it is worth one."""
@@ -85,6 +85,11 @@ def pause_after(faults: int) -> float:
     """Return the seconds before the next try after so many faults of one's own machine in a row: twice as many each
     time, since each costs a whole round and the machine seldom mends itself."""
     return min(LONGEST_PAUSE, RETRY_SECONDS * 2.0 ** min(faults - 1, 32))
+
+
+def elapsed() -> Millis:
+    """Return milliseconds that go on while the ledger's time stands still, for what is so many a second."""
+    return Millis(int(1000 * trio.current_time()))
 
 
 class Peer:
@@ -119,7 +124,7 @@ class Peer:
         )
         self._note_served = started.note_served
         self._comparison = Comparison(self._post, self._ledger, self._contacts.all)
-        self._rumours = Rumours(self._post, self._contacts.all, clock_of(config.folder))
+        self._rumours = Rumours(self._post, self._contacts.all, elapsed)
         self._journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
         voice = Voice(self._journal, self._ledger, self._record, self._announce)
         self._deeds = Deeds(
