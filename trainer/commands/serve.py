@@ -15,7 +15,7 @@ from p2p.listening import AS_LISTENED, Outside
 from p2p.transport import ANY_LOCAL_PORT
 from trainer.folder import RunFolder, alone
 from trainer.peer.contacts import Contacts
-from trainer.peer.hosting import NO_RELAY, Hosting, writable
+from trainer.peer.hosting import NO_RELAY, Hosting, refuse_older, writable
 from trainer.peer.runtime import raise_descriptor_limit
 from trainer.runs.ledgers import clock_of, genesis_of, open_ledger
 from trainer.runs.library import StoredPrograms
@@ -46,6 +46,7 @@ async def serve_run(folder: RunFolder, service: Service, tell: Callable[[str], N
     address = service.identity.address
     with ExitStack() as held:
         held.enter_context(alone(folder.lock(checksum(address))))
+        await refuse_older(folder, service.identity, service.listen, service.outside)
         with writable(folder):
             note = held.enter_context(serving(folder, address))
         await _serve(folder, service, tell, note)

@@ -7,12 +7,16 @@ from contextlib import contextmanager
 
 import trio
 
+from p2p.blobs import BlobStore
 from p2p.host import PostOffice
+from p2p.identity import Identity
+from p2p.listening import Outside
 from p2p.served import HostDoor
 from trainer.folder import RunFolder
 from trainer.peer.comparing import kept_heads
 from trainer.peer.contacts import Contacts
-from trainer.runs.ledgers import genesis_of
+from trainer.runs.ledgers import clock_of, genesis_of, open_ledger
+from trainer.runs.library import StoredPrograms
 from trainer.runs.serving import tell_endpoint
 from verification.errors import Unavailable, UserError
 from verification.ledger.served import Host
@@ -20,6 +24,32 @@ from verification.ledger.served import Host
 BEAT_SECONDS = 2.0
 """Between two notes of the time that was served: as much may be served once more after a kill."""
 NO_RELAY = "no relay has a place for this peer yet: it goes on asking"
+
+
+async def refuse_older(folder: RunFolder, identity: Identity, listen: str, outside: Outside) -> None:
+    """Raise UserError for a ledger, or a copy, that lacks what members were told: to go on from it would be a fork.
+
+    Nothing is written. To be called before anybody serves the folder's ledger or adds to it.
+    """
+    genesis = genesis_of(folder)
+    library = StoredPrograms(BlobStore(folder.blobs), genesis.manifest)
+    ledger = await trio.to_thread.run_sync(open_ledger, folder, library)
+    try:
+        host = Host(ledger, identity.secret)
+        async with PostOffice(
+            identity, genesis.run, clock_of(folder), listen=listen, outside=outside
+        ) as post:
+            contacts = Contacts(identity.address, post.reach)
+            contacts.note(ledger.state)
+            heads = await kept_heads(post, contacts.all())
+        lost = [head.seq for signed in heads if (head := host.lost(signed)) is not None]
+    finally:
+        ledger.close()
+    if lost:
+        raise UserError(
+            f"{folder.ledger} is older than what this key has signed: a member keeps its entry {max(lost)}; serve the "
+            "longest copy that a member has instead"
+        )
 
 
 class Hosting:
@@ -41,7 +71,6 @@ class Hosting:
 
     async def run(self) -> None:
         """Answer, let deadlines pass, and note where and until when; raises UserError (another's log, a full disk)."""
-        await self._refuse_older()
         door = HostDoor(self._post, self._host)
         door.open()
         async with trio.open_nursery() as nursery:
@@ -51,15 +80,6 @@ class Hosting:
                         nursery.start_soon(door.tell_where, self._contacts.all())
                     await self._beat(door)
                 await trio.sleep(BEAT_SECONDS)
-
-    async def _refuse_older(self) -> None:
-        """Raise UserError for a ledger that lacks what members were told: to go on from it would be a fork."""
-        for signed in await kept_heads(self._post, self._contacts.all()):
-            if (head := self._host.lost(signed)) is not None:
-                raise UserError(
-                    f"{self._folder.ledger} is older than what this key has signed: a member keeps its entry "
-                    f"{head.seq}; serve the longest copy that a member has instead"
-                )
 
     async def _beat(self, door: HostDoor) -> None:
         """Let due deadlines pass, and note that time was served; a ledger that another holds is tried again."""

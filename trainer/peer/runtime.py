@@ -31,7 +31,7 @@ from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
 from trainer.peer.following import begin_following, fetch_run, last_seen, received_by, remember
-from trainer.peer.hosting import NO_RELAY, Hosting, writable
+from trainer.peer.hosting import NO_RELAY, Hosting, refuse_older, writable
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
@@ -394,6 +394,7 @@ async def run_peer(config: PeerConfig) -> None:
         held.enter_context(alone(folder.lock(checksum(account.address))))
         note = None
         if config.serves:
+            await refuse_older(folder, account.identity, config.listen, config.outside)
             with writable(folder):
                 note = held.enter_context(serving(folder, account.address))
         events = EventLog(folder.log(account.name), checksum(account.address), config.tell)
