@@ -5,7 +5,7 @@ meant to break a library beneath it. `benchmarks.assault` makes them.
 """
 
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -97,7 +97,7 @@ class Session:
         return sign_statement(self.identity.secret, statement)
 
     @asynccontextmanager
-    async def stream(self):  # type: ignore[no-untyped-def]
+    async def stream(self) -> AsyncIterator[INetStream]:
         """Open a stream for a while."""
         stream = await self.host.new_stream(self.target.info().peer_id, [PROTOCOL])
         try:

@@ -25,7 +25,7 @@ from verification.statements import VERIFIER, WORKER, Join
 from verification.units import Amount, Count
 
 SAMPLE_SECONDS = 0.5
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 HONEST = (WORKER, WORKER, VERIFIER)
 MEMBER = f"peer-{len(HONEST)}"
 """The hostile member's key. It joins as a worker and goes away: what a silent member costs is for the law to bound."""

@@ -11,7 +11,7 @@ membership and to the first commitment. A delay is not part of it: many kernels 
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from trainer.commands.demo import MODEL, DemoSettings, cast, demo_job
 from trainer.commands.hosted import Hosted
 from trainer.commands.scene import Seat
 from trainer.events import read_events
+from trainer.folder import RunFolder
 from trainer.hosts.net import Host, Lab, laboratory
 from trainer.hosts.system import obstacle
 from trainer.runs.create import create_run
@@ -66,7 +67,7 @@ def run(model: str, mbit: float, newcomers: int, json: Path | None) -> None:
     """Measure, print and write; raises UserError where there can be no laboratory."""
     if reason := obstacle():
         raise UserError(f"bench join: {reason}")
-    console, rows = Console(), list[dict[str, Any]]()
+    console = Console()
     with tempfile.TemporaryDirectory(prefix="proofswarm-join-") as work:
         settings = DemoSettings(
             Path(work) / "run",
@@ -79,26 +80,30 @@ def run(model: str, mbit: float, newcomers: int, json: Path | None) -> None:
             late=newcomers,
             model=config_of(model),
         )
-        console.print("making the run")
+        console.print("making a run and beginning it")
         folder = create_run(demo_job(settings)[1], Path.cwd(), settings.out).folder
-        sizes = [
-            BlobStore(folder.blobs).path(blob).stat().st_size
-            for blob in published(genesis_of(folder).manifest)
-        ]
-        seats = cast(folder, settings)
-        with laboratory() as lab:
-            hosted = Hosted(folder, lab.public("ledger"))
-            hosted.serve()
-            hosted.invite(seats)
-            for seat in (seats[0], seats[-1]):
-                hosted.start(seat, lab.public(seat.name))
-            for seat in seats[1:-1]:
-                rows.append(
-                    {"newcomer": seat.name, "model": model, "mbit": mbit, **_join(hosted, lab, seat, mbit)}
-                )
-                console.print(_line(rows[-1]))
+        rows = []
+        for row in _measured(folder, cast(folder, settings), mbit):
+            rows.append({"model": model, "mbit": mbit, **row})
+            console.print(_line(rows[-1]))
+        store, manifest = BlobStore(folder.blobs), genesis_of(folder).manifest
+        size = sum(store.path(blob).stat().st_size for blob in published(manifest))
     console.print(_table(rows))
-    publish(rows, _summary(rows, sum(sizes)), console, json)
+    publish(rows, _summary(rows, size), console, json)
+
+
+def _measured(folder: RunFolder, seats: Sequence[Seat], mbit: float) -> Iterator[dict[str, Any]]:
+    """Let the first worker and the verifier train, and yield how each other worker came; raises UserError."""
+    resident, *newcomers, verifier = seats
+    with laboratory() as lab:
+        hosted, home = Hosted(folder, lab.public("ledger")), lab.public(resident.name)
+        hosted.serve()
+        hosted.invite(seats)
+        hosted.start(resident, home)
+        hosted.start(verifier, lab.public(verifier.name))
+        _wait(resident, home, "committed", time.monotonic())
+        for seat in newcomers:
+            yield {"newcomer": seat.name, **_join(hosted, lab, seat, mbit)}
 
 
 def config_of(model: str) -> str:
@@ -111,7 +116,8 @@ def config_of(model: str) -> str:
 
 
 def _join(hosted: Hosted, lab: Lab, seat: Seat, mbit: float) -> dict[str, Any]:
-    """Let a newcomer in, and end it once it has committed; raises UserError for one that does not come so far."""
+    """Let a newcomer in, and leave it there: rounds would wait for one that is gone. Raises UserError for one that does
+    not come so far."""
     host = lab.public(seat.name)
     host.limit(mbit)
     began = time.monotonic()
@@ -120,7 +126,6 @@ def _join(hosted: Hosted, lab: Lab, seat: Seat, mbit: float) -> dict[str, Any]:
     for stage in ("joined", "committed"):
         reached = _wait(seat, host, stage, began)
         found |= {f"{stage}_{name}": value for name, value in vars(reached).items()}
-    host.kill()
     return found
 
 
@@ -143,7 +148,7 @@ def _last_words(seat: Seat) -> str:
 
 def _summary(rows: Sequence[dict[str, Any]], size: int) -> dict[str, Any]:
     def median(name: str) -> float:
-        return round(statistics.median(row[name] for row in rows), 3)
+        return float(round(statistics.median(row[name] for row in rows), 3))
 
     wire = median("committed_received")
     return {

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# py-libp2p 0.8.1 as a circuit relay: when one circuit ends, its neighbours' circuits to the same peer are closed.
+# py-libp2p 0.8.1 as a circuit relay: a peer that ends one of its circuits loses the other ones with it.
 #
-# Expected: a relay carries each circuit by itself. Two peers that dial a third by way of one relay know nothing of each
-# other, and when one of them leaves, the other's circuit goes on.
-# What it does: the relay keeps the streams of its circuits by peer, so the second circuit to a peer takes the place of
-# the first one's there, and the end of the first closes the streams of the second. Anybody who may dial a peer by way
-# of a relay can so end the circuits of all others to it. The relay's limit of time is looked at only when bytes arrive,
-# so that a silent circuit has none. Whoever runs a relay of it between strangers needs another way to carry circuits.
+# Expected: a relay carries each circuit by itself. Two peers that reach a third by way of one relay know nothing of each
+# other, and when the third is done with one of them, the other's circuit goes on.
+# What it does: the relay keeps the streams of its circuits by peer, so the second circuit to a peer stands in the place
+# of the first one, and the end of the first closes the streams of the second. A peer behind a NAT that many others reach
+# by way of one relay loses them at every turn.
 #
 # Seen on 2026-11-29 (Python 3.11, one machine, loopback):
 #   before: both circuits carry
-#   after the first was ended: the second carries nothing
+#   after the first has ended: the second carries nothing
 #
 # Runs outside CI and without this project's code. Status 0: still so.
 set -euo pipefail
@@ -85,7 +84,7 @@ async def main():
             await TAKEN[0].reset()
             await trio.sleep(3)
             after = await carries(two)
-            print("after the first was ended: the second carries", "as before" if after else "nothing")
+            print("after the first has ended: the second carries", "as before" if after else "nothing")
             return 0 if before and not after else 1
 
 

@@ -1,12 +1,8 @@
 """The post office: what peers ask and give each other over py-libp2p."""
 
-import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-# What py-libp2p says at length of each dial and stream is told here in a line, or not at all.
-logging.getLogger("libp2p").addHandler(logging.NullHandler())
 
 
 def _has_nameserver() -> bool:

@@ -71,12 +71,16 @@ def scope_of(host: str) -> Scope | None:
     return Scope.WORLD if number.is_global else Scope.SITE
 
 
+def plain(host: str) -> str:
+    """Return a host's number as it is written elsewhere: what listens on :: sees IPv4 inside of IPv6."""
+    number = ip_address(host)
+    return str(getattr(number, "ipv4_mapped", None) or number)
+
+
 def site_of(host: str) -> str:
     """Return what counts as one network address: of IPv6 the first 64 bits, since the rest is its user's choice."""
-    number = ip_address(host)
-    if number.version == 4:
-        return host
-    return str(number.ipv4_mapped or IPv6Network((number, 64), strict=False))
+    number = ip_address(plain(host))
+    return str(number) if number.version == 4 else str(IPv6Network((number, 64), strict=False))
 
 
 def is_dialled(multiaddr: str, reach: Scope) -> bool:

@@ -1,6 +1,8 @@
 """The using side of relays: circuits to peers that cannot be reached directly, and being reached by them oneself."""
 
+import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 from libp2p.abc import INetStream
@@ -15,19 +17,21 @@ from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, Status, S
 from libp2p.relay.circuit_v2.utils import write_delimited_msg
 from multiaddr import Multiaddr
 
-from p2p.addresses import CIRCUIT, relay_of
+from p2p.addresses import CIRCUIT, is_number, relay_of
 from p2p.errors import BrokenProtocol
-from p2p.framing import FAULTS, drop
+from p2p.framing import FAULTS, drop, or_dropped, read_frame
 from p2p.identity import address_of_peer
-from p2p.relay import HOP, PATIENCE, STOP, heard
+from p2p.relay import HOP, MAX_SEEN, PATIENCE, SEEN, STOP, heard
 from p2p.transport import PeerAddress
-from verification.errors import Unavailable
+from verification.errors import Unavailable, Violation
 from verification.signing import checksum
 
-RENEW_SECONDS = 60.0
-"""Between two reservations at a relay that stays."""
+log = logging.getLogger(__name__)
+RENEW_SECONDS = 15.0
+"""Between two reservations at a relay that stays; it closes strangers that are silent for 20 seconds."""
 AGAIN_SECONDS = 2.0
 """Before a relay that is gone, or has no room, is asked again."""
+SEEN_SECONDS = 2.0
 MAX_KNOWN = 4
 Connect = Callable[[PeerInfo, bool], Awaitable[None]]
 """Has a connection to a peer, for True a direct one."""
@@ -41,24 +45,32 @@ class Circuits:
         self._host, self._network = host, host.get_network()
         self._relays = relays
         self._reserved: dict[PeerAddress, None] = {}
-        self.has_reserved = trio.Event()
-        """Set from the first reservation on, and where none is wanted."""
-        if not relays:
-            self.has_reserved.set()
+        self.has_reserved, self.is_used = trio.Event(), trio.Event()
+        """Set from the first reservation on, or where none is wanted, and from the first circuit on, or where one may
+        come."""
+        (self.is_used if relays else self.has_reserved).set()
         self._used: dict[ID, PeerAddress] = {}
 
     def open(self) -> None:
-        """Take circuits from now on."""
-        self._host.set_stream_handler(STOP, self._accept)
+        """Take circuits from now on, if this peer has relays."""
+        if self._relays:
+            self._host.set_stream_handler(STOP, self._accept)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where this peer is reached by way of its relays, but for its own name; a relay that is gone may come back."""
         return tuple(f"{relay.multiaddrs[0]}{CIRCUIT}" for relay in self._reserved)
 
-    def known(self) -> tuple[PeerAddress, ...]:
-        """Return this peer's relays, and those of circuits that it has dialled."""
-        return (*self._relays, *self._used.values())[:MAX_KNOWN]
+    async def seen(self) -> list[str]:
+        """Return the numbers at which relays see this peer: its own, and those of circuits that it has dialled."""
+        found = dict[str, None]()
+        for relay in (*self._relays, *self._used.values())[:MAX_KNOWN]:
+            with suppress(Unavailable, Violation, trio.TooSlowError, *FAULTS), trio.fail_after(SEEN_SECONDS):
+                stream = await self._host.new_stream(relay.info().peer_id, [SEEN])
+                told = await read_frame(stream, MAX_SEEN, SEEN_SECONDS) or b""
+                found[told.decode("ascii")] = None
+                await stream.close()
+        return [host for host in found if is_number(host)]
 
     async def keep(self, connect: Connect) -> None:
         """Keep reservations until cancelled."""
@@ -77,8 +89,8 @@ class Circuits:
                 self._reserved[relay] = None
                 self.has_reserved.set()
                 pause = RENEW_SECONDS
-            except (Unavailable, trio.TooSlowError, *FAULTS):
-                pass  # told by nobody: the endpoint says where else the peer is
+            except (Unavailable, trio.TooSlowError, *FAULTS) as error:
+                log.info("no place at the relay %s: %s", checksum(relay.address), error)
             with trio.move_on_after(pause):
                 for connection in self._network.get_connections(info.peer_id):
                     await connection.event_closed.wait()
@@ -91,35 +103,32 @@ class Circuits:
         """
         relay = PeerAddress.parse(relay_of(str(address)) or "")
         info = relay.info()
+        if info.peer_id == self._host.get_id():
+            raise Unavailable("it is reached by way of this peer, which it has left")
         await connect(info, True)
         stream = await self._ask(
             info.peer_id, HopMessage(type=HopMessage.CONNECT, peer=PeerId(id=peer.to_bytes()))
         )
+        self.is_used.set()
         self._used = dict([*self._used.items(), (info.peer_id, relay)][-MAX_KNOWN:])
-        try:
+        async with or_dropped(stream):
             await self._network.upgrade_outbound_raw_conn(_raw(stream, address, True), peer)
-        except BaseException:
-            await drop(stream)
-            raise
 
     async def _ask(self, relay: ID, request: HopMessage) -> INetStream:
         """Return the stream of a request that a relay has granted; raises Unavailable, libp2p's exceptions."""
         stream = await self._host.new_stream(relay, [HOP])
-        try:
-            with trio.fail_after(PATIENCE):
-                await write_delimited_msg(stream, request)
-                answer = await heard(stream, HopMessage)
+        async with or_dropped(stream):
+            try:
+                with trio.fail_after(PATIENCE):
+                    await write_delimited_msg(stream, request)
+                    answer = await heard(stream, HopMessage)
+            except (trio.TooSlowError, BrokenProtocol) as error:
+                raise Unavailable("the relay does not answer, or nothing that can be read") from error
             if answer.status != Status.OK:
                 who = checksum(address_of_peer(relay))
                 raise Unavailable(f"the relay {who} refuses: {Status.Name(answer.status)}")
             if request.type == HopMessage.RESERVE:
                 await stream.close()
-        except (trio.TooSlowError, BrokenProtocol) as error:
-            await drop(stream)
-            raise Unavailable("the relay does not answer, or nothing that can be read") from error
-        except BaseException:
-            await drop(stream)
-            raise
         return stream
 
     async def _accept(self, stream: INetStream) -> None:

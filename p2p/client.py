@@ -9,7 +9,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.peer.peerinfo import PeerInfo
 
 from p2p.errors import REASONS, UNKNOWN, Declined, WrongReply
-from p2p.framing import FAULTS, PREFIX_BYTES, drop, libp2p_faults, read_frame, write_frame
+from p2p.framing import FAULTS, PREFIX_BYTES, libp2p_faults, or_dropped, read_frame, write_frame
 from p2p.mail import OK, Kind, Mail, request_digest
 from p2p.messages import Reply
 from p2p.reach import Dialler
@@ -29,7 +29,6 @@ class _Line:
 
     def __init__(self, streams: int) -> None:
         self.slots = trio.Semaphore(streams)
-        self.dialling = trio.Lock()
         self.idle: list[INetStream] = []
         self.late = 0
 
@@ -72,8 +71,7 @@ class Client:
             suppress(Unavailable, Malformed),
             libp2p_faults(f"cannot reach {checksum(peer.address)}", *FAULTS),
         ):
-            async with self._lines[peer.address].dialling:
-                await self._dialler.connect(peer.info(), is_direct=True)
+            await self._dialler.connect(peer.info(), is_direct=True)
 
     def is_out_of_reach(self, peer: PeerAddress) -> bool:
         """Return whether nothing is open to a peer that could not be reached when it was tried last."""
@@ -83,13 +81,8 @@ class Client:
         line = self._lines[address]
         async with line.slots:
             stream = await self._stream(line, address, info, kind)
-            kept = False
-            try:
+            async with or_dropped(stream):
                 answer = await self._converse(stream, address, kind, body, timeout)
-                kept = True
-            finally:
-                if not kept:
-                    await drop(stream)
             line.idle.append(stream)
             line.late = 0
             return answer
@@ -137,6 +130,5 @@ class Client:
                 line.idle.remove(stream)
                 return stream
         with libp2p_faults(f"cannot reach {checksum(address)}", *FAULTS):
-            async with line.dialling:
-                await self._dialler.connect(info, is_direct=not kind.is_relayed)
+            await self._dialler.connect(info, is_direct=not kind.is_relayed)
             return await self._host.new_stream(info.peer_id, [PROTOCOL])

@@ -1,7 +1,7 @@
 """Length-prefixed frames on libp2p streams, and libp2p's exceptions as this project's."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import trio
 from libp2p.abc import INetStream
@@ -87,6 +87,18 @@ async def _read_exactly(stream: INetStream, size: int) -> bytes:
         pieces.append(piece)
         missing -= len(piece)
     return b"".join(pieces)
+
+
+@contextlib.asynccontextmanager
+async def or_dropped(stream: INetStream) -> AsyncIterator[None]:
+    """Drop a stream where what is done with it meanwhile does not come to its end."""
+    is_kept = False
+    try:
+        yield
+        is_kept = True
+    finally:
+        if not is_kept:
+            await drop(stream)
 
 
 async def drop(stream: INetStream) -> None:

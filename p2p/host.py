@@ -6,21 +6,19 @@ Streams stay open between requests, since opening one costs two round trips and 
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import trio
 from libp2p.tools.anyio_service import background_trio_service
 
-from p2p.addresses import Scope, is_number, reach_of
+from p2p.addresses import Scope, reach_of
 from p2p.circuits import Circuits
 from p2p.client import Client
 from p2p.door import Door
 from p2p.identity import Identity, account_of
 from p2p.listening import AS_LISTENED, Outside, announced, endpoint, multiaddrs_of, real, refuse_taken
 from p2p.mail import Kind, Mail
-from p2p.muxer import is_relayed
 from p2p.punch import Punch
 from p2p.reach import Dialler
 from p2p.refusals import everyone
@@ -28,12 +26,10 @@ from p2p.relay import Relay
 from p2p.server import Grants, Handler, Server
 from p2p.traffic import Flow, Refusal
 from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, hang_up, make_host
-from verification.errors import Unavailable, UserError, Violation
+from verification.errors import UserError, Violation
 from verification.units import Address, Digest, Millis
 
 log = logging.getLogger(__name__)
-SEEN = Kind("seen", 16, 64, patience=5.0)
-SEEN_SECONDS = 5.0
 RESERVING_SECONDS = 10.0
 KEEP_SECONDS = 5.0
 """Between two looks at which connections are gone."""
@@ -74,8 +70,13 @@ class PostOffice:
         self._dialler = Dialler(self._host, self._circuits, grants.dial_seconds)
         self._client = Client(self._mail, self._host, grants.asking, self._dialler)
         self._relay = Relay(self._host, self._mail, outside.carried) if outside.relays else None
-        self._punch = Punch(self._host, self.reach, is_member, self._seen)
-        self.register(SEEN, self._tell_seen)
+        # Newcomers have no other way to who is behind a NAT.
+        self._punch = Punch(
+            self._host,
+            self.reach,
+            lambda account: bool(outside.via) or is_member(account),
+            self._circuits.seen,
+        )
         self._scope = trio.CancelScope()
         self._started, self._closing, self._closed = trio.Event(), trio.Event(), trio.Event()
 
@@ -167,23 +168,6 @@ class PostOffice:
         """Return how often each sender was refused for each reason."""
         return self._mail.counters.refusals()
 
-    async def _tell_seen(self, sender: Address, body: bytes) -> bytes:
-        """Say at which number a peer's direct connection comes from."""
-        for peer, connections in self._host.get_network().connections.items():
-            for connection in connections if account_of(peer) == sender else ():
-                remote = connection.muxed_conn.get_remote_address()
-                if remote and not is_relayed(connection.muxed_conn):
-                    return str(remote[0]).encode()
-        raise Unavailable("no direct connection")
-
-    async def _seen(self) -> list[str]:
-        """Return the numbers at which relays see this peer."""
-        found = dict[str, None]()
-        for relay in self._circuits.known():
-            with suppress(Unavailable, Violation, UnicodeDecodeError):
-                found[(await self.request(relay, SEEN, b"", SEEN_SECONDS)).decode("ascii")] = None
-        return [host for host in found if is_number(host)]
-
     async def _run(self) -> None:
         try:
             with self._scope:
@@ -191,15 +175,20 @@ class PostOffice:
                     nursery.start_soon(self._mail.refusals.run)
                     nursery.start_soon(self._door.run)
                     nursery.start_soon(self._circuits.keep, self._dialler.connect)
-                    nursery.start_soon(self._punch.forget)
-                    async with background_trio_service(self._punch):
-                        self._started.set()
-                        await self._closing.wait()
+                    nursery.start_soon(self._punch_through)
+                    self._started.set()
+                    await self._closing.wait()
                     await hang_up(self._host)
                     nursery.cancel_scope.cancel()
         finally:
             self._started.set()
             self._closed.set()
+
+    async def _punch_through(self) -> None:
+        """Try for direct connections, from the first circuit on; who has none offers nothing of it."""
+        await self._circuits.is_used.wait()
+        async with background_trio_service(self._punch):
+            await self._punch.forget()
 
     async def _close(self) -> None:
         self._closing.set()

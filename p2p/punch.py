@@ -1,6 +1,7 @@
 """From a circuit to a direct connection through two NATs: libp2p's DCUtR, within bounds of our own."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 
 import trio
 from libp2p.abc import INetStream
@@ -14,41 +15,45 @@ from p2p.framing import drop
 from p2p.identity import account_of
 from verification.units import Address
 
-MAX_TARGETS = 3
-"""Addresses that are dialled of those that the other side names."""
-FORGET_SECONDS = 10.0
+MAX_TARGETS, MAX_AT_ONCE = 3, 16
+"""Addresses that are dialled of those that the other side names, and peers with whom it is tried at a time."""
+LOOK_SECONDS, LOOKS_OF_A_TRIAL = 10.0, 60
+"""Between two looks at what is there no more, and looks after which a peer that could not be reached is tried again."""
 Seen = Callable[[], Awaitable[Sequence[str]]]
 """Returns the numbers at which relays see this peer."""
 
 
 class Punch(DCUtRProtocol):  # type: ignore[misc]
-    """Tries with members only, and only at addresses that are dialled at all: the other side chooses them."""
+    """Tries with who is welcome, and at addresses that are dialled at all: the other side chooses them."""
 
     def __init__(
-        self, host: BasicHost, reach: Scope, is_member: Callable[[Address], bool], seen: Seen
+        self, host: BasicHost, reach: Scope, is_welcome: Callable[[Address], bool], seen: Seen
     ) -> None:
         """`reach` says from where this peer is reached directly."""
         super().__init__(host)
-        self._reach, self._is_member, self._seen = reach, is_member, seen
+        self._reach, self._is_welcome, self._seen = reach, is_welcome, seen
 
     async def _handle_dcutr_stream(self, stream: INetStream) -> None:
-        if not self._is_member(account_of(stream.muxed_conn.peer_id)):
+        if not self._may_try(stream.muxed_conn.peer_id):
             return await drop(stream)
         await super()._handle_dcutr_stream(stream)
 
     async def initiate_hole_punch(self, peer_id: ID) -> bool:
         """Try with a peer; returns whether there is a direct connection."""
-        return self._is_member(account_of(peer_id)) and bool(await super().initiate_hole_punch(peer_id))
+        return self._may_try(peer_id) and bool(await super().initiate_hole_punch(peer_id))
+
+    def _may_try(self, peer: ID) -> bool:
+        return self._is_welcome(account_of(peer)) and len(self._in_progress) < MAX_AT_ONCE
 
     async def forget(self) -> None:
         """Let who has gone be tried anew, until cancelled; py-libp2p hears of that by what is not offered here."""
-        while True:
-            await trio.sleep(FORGET_SECONDS)
-            for peer in {*self._direct_connections, *self._hole_punch_attempts}:
-                if not self.host.get_network().get_connections(peer):
-                    self.on_peer_disconnected(peer)
-                elif not await self._verify_direct_connection(peer):
+        for looks in count(1):
+            await trio.sleep(LOOK_SECONDS)
+            for peer in tuple(self._direct_connections):
+                if not await self._verify_direct_connection(peer):
                     self._direct_connections.discard(peer)
+            if looks % LOOKS_OF_A_TRIAL == 0:
+                self._hole_punch_attempts.clear()
 
     async def _dial_peer(
         self, peer_id: ID, addr: Multiaddr, source: tuple[str, int] | None = None, as_responder: bool = False

@@ -1,5 +1,6 @@
 """How a peer is dialled: at one of its addresses after the other, at a later one while an earlier hangs."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import trio
@@ -13,11 +14,10 @@ from p2p.addresses import Backoff, Place, nearness, place_of, relay_of
 from p2p.circuits import Circuits
 from p2p.framing import FAULTS
 from p2p.muxer import best, is_relayed
-from verification.errors import Unavailable
+from verification.errors import Unavailable, Violation
 
 HEAD_START = 0.25
 """Seconds that an address has before the next one is tried beside it."""
-
 LATE_SECONDS = 1.0
 """After which an address that is given up counts as one where nobody is."""
 
@@ -40,21 +40,23 @@ class Dialler:
         """Let a peer be dialled for `seconds`, at all of its addresses together."""
         self._network, self._circuits, self._seconds = host.get_network(), circuits, seconds
         self._backoff = Backoff()
+        self._dialling: dict[ID, trio.Lock] = defaultdict(trio.Lock)
 
     async def connect(self, info: PeerInfo, is_direct: bool = False) -> None:
         """Have a connection to a peer, in whichever direction it was made; if `is_direct`, not by way of a relay.
 
         Raises Unavailable while all its addresses are left alone, and what `libp2p_faults` takes for a failed dial.
         """
-        if self.way(info, not is_direct):
-            return
-        due = self._due(info, is_direct)
-        with trio.move_on_after(self._seconds):
-            errors = await self._race(info.peer_id, due)
-            if errors:
-                raise errors[-1]
-            return
-        raise OSError(f"no connection within {self._seconds} s")
+        async with self._dialling[info.peer_id]:
+            if self.way(info, not is_direct):
+                return
+            due = self._due(info, is_direct)
+            with trio.move_on_after(self._seconds):
+                errors = await self._race(info.peer_id, due)
+                if errors:
+                    raise errors[-1]
+                return
+            raise OSError(f"no connection within {self._seconds} s")
 
     def is_out_of_reach(self, info: PeerInfo) -> bool:
         """Return whether nothing direct is open to a peer, and no address but circuits was reached when tried last."""
@@ -97,7 +99,7 @@ class Dialler:
             await self._dial(peer, address)
             is_reached = race.is_won = True
             race.scope.cancel()
-        except (Unavailable, *FAULTS) as error:
+        except (Unavailable, Violation, *FAULTS) as error:
             has_failed = True
             race.errors.append(error)
         finally:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Limit, PeerId, Reservation, Status, StopMessage
@@ -23,13 +24,14 @@ from libp2p.relay.circuit_v2.utils import read_delimited_msg, write_delimited_ms
 from p2p.bandwidth import Link
 from p2p.bounds import MIB
 from p2p.errors import BrokenProtocol, Overloaded
-from p2p.framing import FAULTS, drop
+from p2p.framing import FAULTS, drop, or_dropped, write_frame
 from p2p.identity import account_of
 from p2p.mail import Mail
 from p2p.muxer import is_relayed
 from verification.errors import Unavailable, Violation
 
 HOP, STOP = PROTOCOL_ID, STOP_PROTOCOL_ID
+SEEN, MAX_SEEN = TProtocol("/proofswarm/seen/1"), 64
 KIND = "relay"
 """Under which what is carried is counted."""
 PATIENCE = 10.0
@@ -70,6 +72,7 @@ class Relay:
     def open(self) -> None:
         """Answer from now on."""
         self._host.set_stream_handler(HOP, self._serve)
+        self._host.set_stream_handler(SEEN, self._tell_seen)
 
     async def _serve(self, stream: INetStream) -> None:
         """Answer one request; what is refused is counted, and said by libp2p's number for it."""
@@ -95,6 +98,13 @@ class Relay:
         except (Unavailable, trio.TooSlowError, *FAULTS):
             await drop(stream)
 
+    async def _tell_seen(self, stream: INetStream) -> None:
+        """Say at which number a direct connection comes from; whoever it is, and of whichever run."""
+        remote = stream.muxed_conn.get_remote_address()
+        if remote and not is_relayed(stream.muxed_conn):
+            await write_frame(stream, str(remote[0]).encode())
+        await stream.close()
+
     def _reserve(self, peer: ID) -> None:
         now = trio.current_time()
         self._until = {each: until for each, until in self._until.items() if self._holds(each)}
@@ -107,10 +117,10 @@ class Relay:
         self._until[peer] = now + self._carried.kept
 
     def _holds(self, peer: ID) -> bool:
-        """Return whether a peer's reservation stands: it ends with its time and its connection."""
-        return self._until.get(peer, 0.0) > trio.current_time() and bool(
-            self._host.get_network().get_connections(peer)
-        )
+        """Return whether a peer's reservation stands: it ends with its time and its direct connection."""
+        connections = self._host.get_network().get_connections(peer)
+        is_there = any(not each.is_closed and not is_relayed(each.muxed_conn) for each in connections)
+        return is_there and self._until.get(peer, 0.0) > trio.current_time()
 
     def _is_stranger(self, peer: ID) -> bool:
         return not self._mail.is_member(account_of(peer))
@@ -162,17 +172,13 @@ class Relay:
     async def _ask(self, source: ID, target: ID) -> INetStream:
         """Return the stream on which the other side takes a circuit; raises Unavailable where it does not."""
         stream = await self._host.new_stream(target, [STOP])
-        try:
-            question = StopMessage(
-                type=StopMessage.CONNECT, peer=PeerId(id=source.to_bytes()), limit=self._limit()
+        async with or_dropped(stream):
+            peer = PeerId(id=source.to_bytes())
+            await write_delimited_msg(
+                stream, StopMessage(type=StopMessage.CONNECT, peer=peer, limit=self._limit())
             )
-            await write_delimited_msg(stream, question)
-            answer = await heard(stream, StopMessage)
-            if answer.status != Status.OK:
+            if (await heard(stream, StopMessage)).status != Status.OK:
                 raise Unavailable("the other side takes no circuit")
-        except BaseException:
-            await drop(stream)
-            raise
         return stream
 
     async def _carry(self, near: INetStream, far: INetStream) -> None:

@@ -133,7 +133,7 @@ class HostDoor:
 
 def skew(age: int, who: str) -> str:
     """Return what a person reads where `who`'s clock is `age` milliseconds behind this machine's."""
-    apart, way = timedelta(seconds=abs(age) // 1000), "ahead of" if age > 0 else "behind"
+    apart, way = timedelta(seconds=round(abs(age) / 1000)), "ahead of" if age > 0 else "behind"
     return (
         f"this machine's clock is {apart} (hours first) {way} that of {who}, and they may differ by "
         f"{DRIFT // 1000} s: set the wrong one right; timedatectl shows this machine's"

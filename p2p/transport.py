@@ -4,6 +4,7 @@
 """
 
 import functools
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -30,7 +31,7 @@ from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
-from p2p.addresses import Scope, is_dialled, relay_of, site_of
+from p2p.addresses import Scope, is_dialled, plain, relay_of, site_of
 from p2p.door import Door
 from p2p.errors import BrokenProtocol, Overloaded
 from p2p.framing import drop
@@ -41,6 +42,8 @@ from verification.errors import Malformed
 from verification.signing import checksum
 from verification.units import Address
 
+# What py-libp2p says at length is told here in a line, or not at all. Its import takes earlier handlers away.
+logging.getLogger("libp2p").addHandler(logging.NullHandler())
 PROTOCOL = TProtocol("/proofswarm/1")
 MAX_CONNECTIONS = 1000
 NEGOTIATION_SECONDS = 10
@@ -163,7 +166,8 @@ def _settle(stream: ReadWriteCloser) -> None:
     py-libp2p 0.8.1 knows nothing of where IPv6 comes from, so that all of it would be one place.
     """
     with suppress(OSError):
-        stream._cached_remote_address = stream.stream.socket.getpeername()[:2]
+        host, port = stream.stream.socket.getpeername()[:2]
+        stream._cached_remote_address = plain(host), port
         stream.stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in TCP_OPTIONS.items():
             stream.stream.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -234,6 +238,8 @@ def _parsed(text: str) -> PeerInfo:
         address = Multiaddr(text)
         if "tcp" not in {protocol.name for protocol in address.protocols()}:
             raise ValueError("no tcp port")
+        if relay := relay_of(text):
+            address_of_peer(_parsed(relay).peer_id)
         return info_from_p2p_addr(address)
     except (MultiaddrError, ValueError, TypeError) as error:
         raise Malformed(f"{text[:200]!r} is no TCP multiaddr of a peer") from error

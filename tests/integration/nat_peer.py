@@ -44,8 +44,8 @@ async def obey(post: PostOffice, line: str) -> str:
             return (await post.request(peer, KINDS[word], word.encode(), ASK_SECONDS)).decode()
         except Unavailable as error:
             return f"Unavailable {error}"
-    while word not in ways(post, peer):  # noqa: ASYNC110 # py-libp2p tells nobody of connections
-        await trio.sleep(0.1)
+    while word not in ways(post, peer):  # until it is connected so
+        await post.request(peer, KINDS["echo"], b"", ASK_SECONDS)
     return " ".join(sorted(ways(post, peer)))
 
 

@@ -194,21 +194,23 @@ def test_a_limit_and_a_loss_take_effect(public: tuple[Host, Host]) -> None:
 
 
 HOLD = """
-import sys
+import os, pathlib, sys
 from trainer.hosts.net import laboratory
 with laboratory() as lab:
-    host = lab.public("alone")
-    host.start(["sleep", "600"], __import__("pathlib").Path("/dev/null"))
+    host, told = lab.public("alone"), pathlib.Path(sys.argv[1])
+    os.mkfifo(told)
+    host.start(["sh", "-c", f"echo > {told}; exec sleep 600"], pathlib.Path("/dev/null"))
+    told.read_text()  # it has come into its namespace
     print(host.space, flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_nothing_stays_of_a_laboratory_that_is_ended(number: signal.Signals) -> None:
+def test_nothing_stays_of_a_laboratory_that_is_ended(number: signal.Signals, tmp_path: Path) -> None:
     if obstacle():
         pytest.skip(obstacle())
-    command = python("-c", HOLD)
+    command = python("-c", HOLD, str(tmp_path / "told"))
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
     )  # fmt: skip

@@ -60,6 +60,7 @@ def test_a_run_is_joined_by_tickets_and_a_join_that_was_killed_goes_on(
         worker, verifier = joined[0][0], joined[1][0]
         worker.wait_line(lambda line: line.startswith("reads the ledger"))
         worker.stop()
+        worker.wait()
         worker.restart()
         for process in (host, worker):
             process.wait_line(lambda line: line.startswith("committed "))

@@ -9,6 +9,7 @@ import pytest
 import trio
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.peer.id import ID
+from libp2p.relay.circuit_v2.dcutr import PROTOCOL_ID as DCUTR
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, Status, StopMessage
 from libp2p.relay.circuit_v2.utils import read_delimited_msg, write_delimited_msg
 from multiaddr import Multiaddr
@@ -19,8 +20,8 @@ from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.listening import Outside
 from p2p.mail import Kind
-from p2p.relay import CARRIED, HOP, KIND, STOP, Carried
-from p2p.transport import PeerAddress, make_host
+from p2p.relay import CARRIED, HOP, KIND, SEEN, STOP, Carried
+from p2p.transport import PROTOCOL, PeerAddress, make_host
 from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.units import Millis
@@ -245,11 +246,29 @@ async def test_a_relay_that_answers_nonsense_is_none():
                     )
 
 
+async def test_nobody_is_reached_by_way_of_oneself():
+    async with relayed() as (_, _, alice):
+        named = PeerAddress.parse(f"{alice.address.multiaddr}{CIRCUIT}/p2p/{CAROL.peer_id}")
+        with pytest.raises(Unavailable, match="by way of this peer"):
+            await alice.request(named, ECHO, b"", 5.0)
+
+
 async def test_what_is_no_question_to_a_relay_is_refused():
     async with relayed() as (relay, bob, alice), bare(CAROL, relay) as ask:
         assert (await ask(type=HopMessage.STATUS))[0] == Status.UNEXPECTED_MESSAGE
         assert (await ask(type=HopMessage.CONNECT))[0] == Status.NO_RESERVATION
         assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+
+
+async def test_who_has_to_do_with_relays_offers_what_it_takes_and_no_more():
+    async with relayed() as (relay, bob, alice):
+
+        def offered(post):
+            return {str(each) for each in post._host.multiselect.handlers} - {PROTOCOL}
+
+        assert (offered(relay), offered(bob), offered(alice)) == ({HOP, SEEN}, {STOP, DCUTR}, set())
+        assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+        assert offered(alice) == {DCUTR}
 
 
 async def test_a_relay_that_was_not_asked_to_be_one_carries_nothing():

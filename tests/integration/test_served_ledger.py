@@ -268,7 +268,7 @@ async def test_clocks_that_are_hours_apart_are_named(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with hosted(tmp_path) as (post, _), late:
             line = HostLine(late, post.address)
-            with pytest.raises(Unavailable, match=r"this machine's clock is (1:59|2:00):\d\d .* behind"):
+            with pytest.raises(Unavailable, match=r"this machine's clock is [12]:\d\d:\d\d .* behind"):
                 await trio.to_thread.run_sync(line.ask, "head", encode(AskHead(None)))
             assert late.refusals() == {(post.identity.address, "Stale"): 1}
             assert post.refusals() == {(STRANGER.address, "Stale"): 1}

@@ -7,10 +7,11 @@ import pytest
 
 from tests.checkout import ROOT
 from tests.swarm import PeerProcess
-from trainer.commands import demo
+from trainer.commands.demo import DemoSettings, cast
+from trainer.commands.scene import in_one_folder
 from trainer.folder import RunFolder
 from trainer.runs.create import Created
-from verification.statements import VERIFIER, WORKER
+from verification.statements import WORKER
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 KINDS = {
@@ -42,10 +43,10 @@ def test_a_peer_in_a_runs_folder_runs_none_of_it(traps: RunFolder) -> None:
 def test_the_demos_peers_run_none_of_it(traps: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(traps.path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    settings = demo.DemoSettings(traps.path, "none", 3, 1, 1, 0, None)
+    seats = cast(traps, DemoSettings(traps.path, "none", 3, 1, 1, 0, None))
     traps.keys.rename(traps.path / "aside")  # they end when they have begun
-    with demo._peers(traps, [WORKER, VERIFIER], settings) as processes:
-        assert [process.wait(100) for process in processes] == [2, 2]
+    with in_one_folder(traps, seats):
+        assert [seat.process.wait(100) for seat in seats if seat.process is not None] == [2, 2]
     for name in ("peer-0", "peer-1"):
         assert "no key file" in (traps.peer(name) / "output.log").read_text()
     assert not (traps.path / "ran").exists()

@@ -24,7 +24,9 @@ def phase(who: str, round_seconds: float, peak: int = 100 * MIB, grown: int = 10
         {"host": 3.0},
     )
     made.rounds = [round_seconds] * 5
-    made.counts = more.get("counts", {})
+    made.counts = (
+        {"chunk": {"answered": 2, "cut off": more.get("attacks", 1500)}} if who in hostile.RATES else {}
+    )
     return made
 
 
@@ -45,7 +47,7 @@ def test_what_holds_and_by_how_much() -> None:
     assert summary["round_seconds"] == 2.0
     assert (summary["stranger_over_undisturbed"], summary["member_over_undisturbed"]) == (1.1, 1.2)
     assert summary["member_over_burning"] == pytest.approx(2.4 / 2.1, abs=1e-3)
-    assert summary["stranger_attacks"] == 10
+    assert (summary["stranger_attacks"], summary["stranger_attacks_a_second"]) == (1502, 25.0)
     assert summary["stranger_processor_share"] == 0.1
     assert summary["member_memory_growth_of"] == "host"
     assert summary["member_memory_growth_mb"] == pytest.approx(31.5)
@@ -57,6 +59,7 @@ def test_what_holds_and_by_how_much() -> None:
         phase("member", 2.41),
         phase("member", 2.0, peak=100 * MIB + 65_000_000),
         phase("member", 2.0, grown=1_000_001),
+        phase("member", 2.0, attacks=800),
     ],
 )
 def test_each_bar_is_missed_alone(member: Phase) -> None:

@@ -4,7 +4,7 @@ import pytest
 from multiaddr import Multiaddr
 
 from p2p import listening
-from p2p.addresses import Scope, nearness, reach_of, site_of
+from p2p.addresses import Scope, nearness, plain, reach_of, site_of
 from p2p.identity import Identity
 from p2p.listening import announced, endpoint, multiaddrs_of, real, relays_named
 from p2p.transport import MAX_ADDRESSES, PeerAddress
@@ -84,6 +84,9 @@ def test_a_relay_is_named_by_number_and_key() -> None:
     assert named.multiaddr == relay
     reached = PeerAddress.parse(f"{relay}/p2p-circuit/p2p/{BOB.peer_id} {NEAR}/p2p/{BOB.peer_id}")
     assert (reached.address, reached.relays()) == (BOB.address, (named,))
+    of_another_kind = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
+    with pytest.raises(Malformed):
+        PeerAddress.parse(f"{FAR}/p2p/{of_another_kind}/p2p-circuit/p2p/{BOB.peer_id}")
     for text in (FAR, "x", f"/dns4/a.b/tcp/1/p2p/{ALICE.peer_id}", reached.multiaddr):
         with pytest.raises(UserError, match="--via") as caught:
             relays_named([text])
@@ -107,3 +110,4 @@ def test_each_address_is_dialled_or_not_by_itself() -> None:
 def test_a_host_of_ipv6_is_one_place_whatever_number_it_takes() -> None:
     assert site_of("2606:4700::1") == site_of("2606:4700::ffff:1") != site_of("2606:4700:0:1::1")
     assert (site_of("10.0.0.1"), site_of("::ffff:10.0.0.1")) == ("10.0.0.1", "10.0.0.1")
+    assert [plain(host) for host in ("::ffff:10.0.0.1", "10.0.0.1", "::1")] == ["10.0.0.1", "10.0.0.1", "::1"]

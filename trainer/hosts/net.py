@@ -85,7 +85,7 @@ class Network:
 class Host:
     """A host with a link to a network."""
 
-    def __init__(self, name: str, space: str, network: Network, gateway: "Host | None" = None) -> None:
+    def __init__(self, name: str, space: str, network: Network, gateway: "Router | None" = None) -> None:
         """Plug a namespace that is there into a network; raises UserError."""
         self.name, self.space = name, space
         self._network, self._gateway, self._port = network, gateway, network.next_port()
@@ -98,9 +98,8 @@ class Host:
     def _take_addresses(self) -> tuple[str, str]:
         ipv4, ipv6 = self._network.next_addresses()
         lines = [f"addr add {ipv4}/16 dev {DEVICE}", f"addr add {ipv6}/64 dev {DEVICE} nodad"]
-        if isinstance(self._gateway, Router):
-            inside = self._gateway.inside_addresses
-            lines += [f"route replace default via {address} dev {DEVICE}" for address in inside]
+        gateways = () if self._gateway is None else self._gateway.inside_addresses
+        lines += [f"route replace default via {address} dev {DEVICE}" for address in gateways]
         ip(self.space, *lines)
         return ipv4, ipv6
 

@@ -33,8 +33,9 @@ from verification.units import Digest
 
 TELL_SECONDS = 5.0
 """Between two lines about a fetch that goes on."""
-TRIES = 5
-"""How often sources that give nothing of a blob are asked, each time after a pause twice as long."""
+TRIES = 6
+"""How often sources that give nothing of a blob are asked, each time after a pause twice as long: half a minute, in
+which peers behind routers may find a direct way."""
 WAIT_SECONDS = 5.0
 """Between two tries while a disk is full, or another process fetches the same."""
 MIB = 1 << 20

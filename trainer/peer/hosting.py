@@ -14,6 +14,7 @@ from p2p.listening import Outside
 from p2p.served import HostDoor
 from trainer.folder import RunFolder
 from trainer.peer.comparing import kept_heads
+from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.runs.ledgers import clock_of, genesis_of, open_ledger
 from trainer.runs.library import StoredPrograms
@@ -107,6 +108,16 @@ class Hosting:
             f"invite others with: proofswarm run invite {folder}, or have them run: proofswarm peer --run FOLDER "
             f"--key KEY --ledger {shlex.quote(self._endpoint)} --run-id {run}"
         )
+
+
+async def serve_beside(config: PeerConfig, post: PostOffice, note: Callable[[], None]) -> None:
+    """Serve the ledger in a peer's folder by the peer's post office, with a view of the ledger of its own."""
+    library = StoredPrograms(BlobStore(config.folder.blobs), genesis_of(config.folder).manifest)
+    ledger = await trio.to_thread.run_sync(open_ledger, config.folder, library)
+    contacts = Contacts(config.account.address, post.reach)
+    contacts.note(ledger.state)
+    host = Host(ledger, config.account.identity.secret)
+    await Hosting(config.folder, host, post, contacts, note, config.tell).run()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ background task lives in one nursery; results wake the loop.
 
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +31,13 @@ from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
 from trainer.peer.following import begin_following, fetch_run, last_seen, received_by, remember
-from trainer.peer.hosting import NO_RELAY, Hosting, refuse_older, writable
+from trainer.peer.hosting import NO_RELAY, refuse_older, serve_beside, writable
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
 from trainer.rounds.machine import Kernels
-from trainer.runs.ledgers import check_host, clock_of, genesis_of, open_ledger
+from trainer.runs.ledgers import check_host, clock_of, genesis_of
 from trainer.runs.library import StoredPrograms
 from trainer.runs.serving import serving
 from verification import codec
@@ -47,7 +47,6 @@ from verification.honest.actions import Computed
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.ledger.log import Genesis
-from verification.ledger.served import Host
 from verification.manifest import Place
 from verification.signing import checksum
 from verification.staking import check_manifest
@@ -150,7 +149,7 @@ class Peer:
                 await self._open_ledger()
                 self._depot.serve()
                 if self._note_served is not None:
-                    nursery.start_soon(self._serve_ledger, self._note_served)
+                    nursery.start_soon(serve_beside, self._config, self._post, self._note_served)
                 nursery.start_soon(self._rumours.run)
                 nursery.start_soon(self._hear_hints)
                 if self._config.host is not None:
@@ -174,15 +173,6 @@ class Peer:
             await self._ledger.follow(line.ask, self._config.tell)
         async with self._ledger.state() as state:
             self._journal.require_own(state)
-
-    async def _serve_ledger(self, note: Callable[[], None]) -> None:
-        """Give the ledger to others, with a view of it of their own, by this peer's post office."""
-        config, library = self._config, StoredPrograms(self._store, self._manifest)
-        ledger = await trio.to_thread.run_sync(open_ledger, config.folder, library)
-        contacts = Contacts(config.account.address, self._post.reach)
-        contacts.note(ledger.state)
-        host = Host(ledger, config.account.identity.secret)
-        await Hosting(config.folder, host, self._post, contacts, note, config.tell).run()
 
     def _is_member(self, account: Address) -> bool:
         """Return whether an account has its part in the run: a member, or who serves its ledger."""
