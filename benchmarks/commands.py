@@ -122,6 +122,25 @@ def fuzz(
 
 
 @app.command()
+def churn(
+    minutes: Annotated[float, typer.Option(min=1, max=600, help="Minutes with faults.")] = 10,
+    faults: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="How many; 62 in 30 minutes by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What the plan of faults is drawn from.")] = 20_261_129,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw rounds and faults over time here, as SVG or PNG."),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Real peers killed, stopped, cut off and slowed, and their ledger's host too: what goes on, and what is lost."""
+    from benchmarks import churn
+
+    raise typer.Exit(churn.run(minutes, faults, seed, json, plot))
+
+
+@app.command()
 def scale(
     peers: Annotated[str, typer.Option(help="Numbers of peers, separated by commas.")] = "100,1000,10000",
     plot: Annotated[

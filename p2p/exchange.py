@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info, chunk_span
-from p2p.errors import Overlong
+from p2p.errors import Declined, Overlong
 from p2p.host import PostOffice
 from p2p.mail import Kind
 from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
@@ -85,6 +85,8 @@ class Exchange:
         self._slots: dict[Address, trio.Semaphore] = defaultdict(lambda: trio.Semaphore(window))
         self._locks: dict[Digest, tuple[trio.Lock, int]] = {}
         self._lists: OrderedDict[Digest, BlobInfo] = OrderedDict()
+        self._late: set[Address] = set()
+        """Sources that did not answer within `hedge` seconds when they were asked last: nobody waits for them alone."""
         self.arrived: dict[Digest, int] = {}
         """Bytes that are here of each blob that is being fetched."""
 
@@ -154,6 +156,8 @@ class _Download:
         self._live = {source.address: source for source in ordered if source.address != own}
         self._missing: set[int] = set()
         self._asked: set[tuple[int, Address]] = set()
+        self._open = 0
+        """Questions for the list that are not answered yet."""
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)
 
     async def run(self) -> Path:
@@ -217,8 +221,10 @@ class _Download:
             for source in tuple(self._live.values()):
                 answered = trio.Event()
                 nursery.start_soon(self._ask_for_list, source, found, answered, nursery.cancel_scope)
-                with trio.move_on_after(self._of._hedge):
+                with trio.move_on_after(0 if source.address in self._of._late else self._of._hedge) as scope:
                     await answered.wait()
+                if scope.cancelled_caught:
+                    self._of._late.add(source.address)
         if not found:
             raise Unavailable(f"no source has the chunk list of blob {self._blob.hex()}")
         return found[0]
@@ -226,16 +232,34 @@ class _Download:
     async def _ask_for_list(
         self, source: PeerAddress, found: list[BlobInfo], answered: trio.Event, scope: trio.CancelScope
     ) -> None:
-        """Ask a source; a list that it has ends the search, which is `scope`."""
+        """Ask a source; a list that it has ends the search, which is `scope`.
+
+        Who declines may have it soon, from the one that does not answer: it is asked again while there is such a one.
+        """
         query, patience = encode(BlobQuery(self._blob)), min(self._of._patience, LIST_SECONDS)
-        try:
-            body = await self._of._post.request(source, LIST, query, patience)
-            found.append(self._checked(source, body))
-            scope.cancel()
-        except (Unavailable, Violation) as error:
-            self._drop(source, error)
-        finally:
-            answered.set()
+        while True:
+            self._open += 1
+            try:
+                body = await self._of._post.request(source, LIST, query, patience)
+                self._of._late.discard(source.address)
+                found.append(self._checked(source, body))
+                # It answers, so it is asked for chunks first.
+                self._live = {source.address: source, **self._live}
+                scope.cancel()
+                return
+            except Declined as error:
+                self._of._late.discard(source.address)
+                refusal = error
+            except (Unavailable, Violation) as error:
+                self._drop(source, error)
+                return
+            finally:
+                self._open -= 1
+                answered.set()
+            if not self._open:
+                self._drop(source, refusal)
+                return
+            await trio.sleep(self._of._hedge)
 
     def _checked(self, source: PeerAddress, body: bytes) -> BlobInfo:
         try:
@@ -246,6 +270,8 @@ class _Download:
 
     async def _work(self, source: PeerAddress, partial: Partial, scope: trio.CancelScope) -> None:
         """Fetch chunks from one source until none is missing or the source is dropped."""
+        if source.address in self._of._late:  # others may have all of it meanwhile
+            await trio.sleep(self._of._hedge)
         async for index in self._todo:
             if source.address not in self._live:
                 self._queue.send_nowait(index)

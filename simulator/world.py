@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from simulator.cast import SPEED, Actor, Blobs, steps_of
 from simulator.memory import Clock, MemoryLedger
-from simulator.network import CALM, Network
+from simulator.network import CALM, Network, Trouble
 from simulator.toy import START
 from verification import law
 from verification.adversaries import Act, Forge, Throw
@@ -44,7 +44,7 @@ class Station:
 
     `awake`: it will look soon. `busy`: what it is saying or computing. `in_vain`: how long the log was when it last
     refused what the actor says. `free_at`: when its machine is. `deaf`: all it sees of the ledger while it is cut off.
-    `dumb`: nothing that it says arrives.
+    `dumb`: nothing that it says arrives. `stopped`: until when its processes stand still.
     """
 
     awake: bool = False
@@ -53,6 +53,7 @@ class Station:
     free_at: int = 0
     deaf: State | None = None
     dumb: bool = False
+    stopped: int = 0
 
 
 class World:
@@ -76,11 +77,15 @@ class World:
         balances = tuple((actor.address, funds_of(actor)) for actor in actors)
         genesis = Genesis(manifest, "toy", Digest(rng.randbytes(32)), SUBMITTER, balances, self.deposit)
         self.clock = Clock(Millis(0))
+        """The ledger's time, which stands still while nobody serves it."""
         self.ledger = MemoryLedger.found(genesis, self.clock, is_checked=check is not None)
         self.actors = list(actors)
         self.blobs = Blobs()
         self.blobs.put(START)
-        self.events = 0
+        self.acknowledged: list[bytes] = []
+        self.trouble = Trouble()
+        self.events = self._time = self._unserved = 0
+        self._is_served = True
         self.refused: Counter[str] = Counter()
         self.traffic: Counter[str] = Counter()
         self._rng, self._network, self._check = rng, network, check
@@ -101,8 +106,8 @@ class World:
 
     @property
     def now(self) -> Millis:
-        """Return the time."""
-        return self.clock.now
+        """Return the time that has passed."""
+        return Millis(self._time)
 
     def member(self, actor: Actor) -> Member:
         """Return an actor's membership."""
@@ -126,7 +131,9 @@ class World:
         done = until or World.is_settled
         while not done(self):
             when, _, action = heapq.heappop(self._heap)
-            self.clock.now = Millis(when)
+            self._unserved += 0 if self._is_served else when - self._time
+            self._time = when
+            self.clock.now = Millis(when - self._unserved)
             assert self.now <= limit, f"the world does not come to an end: {self.state.stage} at {self.now}"
             self.events += 1
             action()
@@ -158,6 +165,32 @@ class World:
         self.at(start, down)
         if end is not None:
             self.at(end, up)
+
+    def stop(self, actor: Actor, start: int, end: int) -> None:
+        """Let an actor's processes stand still from `start` to `end`: they lose nothing, and go on."""
+
+        def down() -> None:
+            actor.is_up, self._stations[actor].stopped = False, end
+
+        def up() -> None:
+            actor.is_up = True
+            self._wake(actor)
+
+        self.at(start, down)
+        self.at(end, up)
+
+    def kill_host(self, start: int, end: int) -> None:
+        """Let nobody serve the ledger from `start` to `end`: nothing is admitted, and its time stands still."""
+
+        def down() -> None:
+            self._is_served = False
+
+        def up() -> None:
+            self._is_served = True
+            self._ring()
+
+        self.at(start, down)
+        self.at(end, up)
 
     def crash_when(self, actor: Actor, condition: Callable[["World"], bool], duration: int | None) -> None:
         """Kill an actor as soon as a condition holds, for `duration` milliseconds or for good."""
@@ -209,7 +242,7 @@ class World:
         if not actor.is_up:
             return
         view, twice = station.deaf or self.state, [] if station.deaf else self.ledger.contradictions()
-        for act in actor.decide(view, Millis(max(0, self.now + actor.skew)), twice):
+        for act in actor.decide(view, Millis(max(0, self.clock.now + actor.skew)), twice):
             self._perform(actor, act, view)
         if self.state.stage is not Stage.ENDED or not self.is_settled():
             self.at(self.now + self._network.poll, partial(self._wake, actor))
@@ -235,7 +268,8 @@ class World:
     def _transmit(self, actor: Actor, data: bytes, act: Say | None) -> None:
         """Put bytes on their way: they may get lost, arrive twice, and overtake each other."""
         self.traffic["sent"] += 1
-        if self._stations[actor].dumb or self._happens(self._network.lost):
+        lost = max(self._network.lost, self.trouble.lossy.get(actor.address, 0))
+        if self._stations[actor].dumb or self._happens(lost):
             self.traffic["lost"] += 1
             self.at(self.now + self._network.resend, partial(self._acknowledge, actor, act))
             return
@@ -251,7 +285,10 @@ class World:
             self._wake(actor)
 
     def _arrive(self, actor: Actor, data: bytes, act: Say | None) -> None:
-        """Let the ledger admit or refuse what arrives, at its own time."""
+        """Let the ledger admit or refuse what arrives, at its own time; one that nobody serves answers nothing."""
+        if not self._is_served:
+            self.at(self.now + self._network.resend, partial(self._acknowledge, actor, act))
+            return
         try:
             is_new = self.ledger.submit(data)
         except Violation as violation:
@@ -259,6 +296,7 @@ class World:
             if act is not None:
                 self._stations[actor].in_vain[act] = len(self.ledger.log)
         else:
+            self.acknowledged.append(data)
             self.traffic["repeated"] += not is_new
             if is_new:
                 self._moved()
@@ -283,11 +321,13 @@ class World:
         deadline = law.next_deadline(self.state)
         if deadline is not None and deadline != self._alarm:
             self._alarm = deadline
-            self.at(max(self.now, deadline), self._ring)
+            self.at(max(self.now, deadline + self._unserved), self._ring)
 
     def _ring(self) -> None:
         """Let the deadlines that have come pass."""
         self._alarm = None
+        if not self._is_served:
+            return
         if self.ledger.tick():
             self._moved()
         else:
@@ -300,7 +340,8 @@ class World:
             return
         station.busy.add(action)
         if isinstance(action, FetchState | FetchContribution | RunOuter):
-            ready = self._after(self._network.fetch)
+            author = action.worker if isinstance(action, FetchContribution) else None
+            ready = self._after(self._network.fetch) + self.trouble.delay(actor.address, author)
         else:
             begins = max(self.now, station.free_at)
             ready = begins + 1 + steps_of(view, action) * self._network.step * 100 * SPEED // actor.me.speed
@@ -308,12 +349,17 @@ class World:
         self.at(ready, partial(self._finish, actor, action, actor.results))
 
     def _finish(self, actor: Actor, action: Computed, results: Results) -> None:
+        station = self._stations[actor]
+        if actor.results is results and station.stopped > self.now:
+            self.at(station.stopped, partial(self._finish, actor, action, results))
+            return
         if actor.results is not results or not actor.is_up:
             return
-        station = self._stations[actor]
         station.busy.discard(action)
+        if isinstance(action, FetchState | FetchContribution) and actor.address in self.trouble.alone:
+            return
         view = station.deaf or self.state
-        result = actor.compute(action, view, self.blobs, Millis(max(0, self.now + actor.skew)))
+        result = actor.compute(action, view, self.blobs, Millis(max(0, self.clock.now + actor.skew)))
         if result is not None:
             actor.results.done[action] = result
             self._wake(actor)

@@ -251,8 +251,12 @@ def commits_end(state: State, current: RoundState) -> Millis:
 
 
 def attests_end(state: State, current: RoundState) -> Millis:
-    """Return until when attestations are taken: likewise, while most have attested. (SPEC.md 3.8)"""
-    missing = current.members.keys() - current.attests.keys()
+    """Return until when attestations are taken: likewise, and who did not commit counts as missing before.
+
+    (SPEC.md 3.8)
+    """
+    absent = current.assignments.keys() - current.commits.keys()
+    missing = current.members.keys() - current.attests.keys() - absent
     if any(
         state.members[one].standing is Standing.ACTIVE and not state.members[one].missed for one in missing
     ):

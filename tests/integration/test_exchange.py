@@ -93,6 +93,10 @@ def right_chunk(index):
     return DATA[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
 
 
+async def stand_still(sender, body):
+    await trio.sleep_forever()
+
+
 async def lie(index):
     return bytes(len(right_chunk(index)))
 
@@ -358,6 +362,48 @@ async def test_a_source_that_does_not_answer_holds_up_nobody_who_has_the_list(tm
         await exchange.fetch(BLOB, [post.address for post in [*silent, honest]])
         assert store.get(BLOB) == DATA
         assert len(asked) == 3
+
+
+async def test_who_did_not_answer_is_not_waited_for_again(tmp_path):
+    """A dead author cost a second for the list and another for the chunk, of every fetch."""
+    async with town(tmp_path) as here:
+        silent, (honest, held) = await here.office(), await here.source()
+        silent.register(LIST, stand_still)
+        silent.register(CHUNK, stand_still)
+        sources = [silent.address, honest.address]
+        exchange, _, store = await here.fetcher(patience=1000.0, hedge=0.05)
+        await exchange.fetch(held.put(b"first"), sources)
+        exchange._hedge = 1000.0
+        await exchange.fetch(BLOB, sources)
+        assert store.get(BLOB) == DATA
+
+
+async def test_who_has_not_got_it_yet_is_asked_again_while_another_does_not_answer(tmp_path):
+    asked = Counter()
+
+    async with town(tmp_path) as here:
+        silent, other = await here.office(), await here.office()
+        held = BlobStore(tmp_path / "other")
+        info = held.info(held.put(DATA))
+
+        async def not_yet(sender, body):
+            asked["other"] += 1
+            if asked["other"] < 3:
+                raise Unavailable("not here yet")
+            return encode(info)
+
+        async def answer_chunk(sender, body):
+            return encode(ChunkBytes(right_chunk(decode(ChunkQuery, body).index)))
+
+        silent.register(LIST, stand_still)
+        silent.register(CHUNK, stand_still)
+        other.register(LIST, not_yet)
+        other.register(CHUNK, answer_chunk)
+        exchange, _, store = await here.fetcher(patience=1000.0, hedge=0.05)
+        await exchange.fetch(BLOB, [silent.address, other.address])
+        assert store.get(BLOB) == DATA
+        assert asked["other"] == 3
+        assert here.dropped == []
 
 
 async def test_who_may_not_have_a_blob_gets_neither_its_list_nor_its_chunks(tmp_path):

@@ -83,6 +83,7 @@ async def test_what_is_said_wakes_the_peer_and_is_on_record(run: RunFolder) -> N
     assert (said["statement"], said["size"] > 100) == ("Join", True)
     async with peer._ledger.state() as state:
         assert load(run.keys / "peer-0.key").address in state.members
+        assert [digest.hex() for digest in state.said.values()] == [said["digest"]]
 
 
 async def test_a_join_that_the_run_would_not_take_is_not_signed(run: RunFolder) -> None:

@@ -143,10 +143,12 @@ class Peer:
             async with self._post, self._bench.running(nursery):
                 nursery.start_soon(self._bench.watch)
                 self._comparison.serve()
-                prepared = await self._prepare()
+                # A long log is folded while the machine tries the run.
+                async with trio.open_nursery() as both:
+                    both.start_soon(self._open_ledger)
+                    prepared = await self._prepare()
                 if not await self._post.is_reserved():
                     self._config.tell(NO_RELAY)
-                await self._open_ledger()
                 self._depot.serve()
                 if self._note_served is not None:
                     nursery.start_soon(serve_beside, self._config, self._post, self._note_served)

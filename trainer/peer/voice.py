@@ -10,6 +10,7 @@ from trainer.peer.record import Record
 from verification import law
 from verification.errors import Refused, UserError, Violation
 from verification.membership import require_place
+from verification.signed import open_statement
 from verification.statements import Body, Join
 from verification.units import Digest, Round
 
@@ -44,7 +45,8 @@ class Voice:
         data = await trio.to_thread.run_sync(self._journal.sign, head, body)
         refusal = await self.send(data, type(body).__name__)
         if refusal is None:
-            self.record.write("said", statement=type(body).__name__, size=len(data))
+            said = open_statement(data).digest.hex()
+            self.record.write("said", statement=type(body).__name__, size=len(data), digest=said)
             self._on_said(head)
             return
         self._refused[place] = height
