@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -19,9 +20,10 @@ from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.programs.tracing.capture import TraceConfig, trace_run
 from trainer.programs.tracing.optimiser import AdamW
+from trainer.runs.data.packing import Packer
+from trainer.runs.data.texts import python_reference
 from trainer.runs.models import build_model
 from trainer.runs.tasks import causal_lm_loss
-from trainer.runs.text import python_reference, records_of
 from verification import codec
 from verification.arithmetic.shapes import DEFAULT_BITS
 from verification.program import Program, decode_program, encode_program
@@ -210,7 +212,9 @@ def data(recipe: Recipe, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     Records of the Python language reference in an order drawn from `seed`, each once an epoch.
     """
-    kept, held_out = map(to_torch, records_of(python_reference(), recipe.length, 0.05))
+    tokens = np.frombuffer(python_reference(), np.uint8).astype(np.int64)
+    records = torch.from_numpy(Packer(recipe.length, None).add(tokens, True).astype(np.uint8))
+    kept, held_out = records.split([len(records) - (end := round(0.05 * len(records))), end])
     generator = torch.Generator().manual_seed(seed)
     wanted = recipe.steps * recipe.batch
     epochs = -(-wanted // len(kept))

@@ -77,6 +77,7 @@ def sample(rounds: int = 10, workers: int = 4, verifiers: int = 2, cheat: bool =
         evaluation=EvaluationReport(
             4.174 if rounds else None,
             max(4.174 - 0.2 * rounds, 1.6) if rounds else None,
+            3.5 if rounds else None,
             "ROMEO:",
             " q;Vxa$ J3mw&ktT pQ\nz!hB  eoRd,u'cZ",
             "\nWhat is the matter, sir? I will not speak\nThe son of the contrary to the streets.",

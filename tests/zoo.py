@@ -17,7 +17,7 @@ from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.capture import Loss, TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import AdamW
 from trainer.runs.models import build_model
-from trainer.runs.tasks import TASKS, image_loss
+from trainer.runs.tasks import TASKS, Marks, image_loss
 
 ADAMW = AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=4)
 JOB = TraceConfig(
@@ -101,7 +101,7 @@ def model(name: str) -> nn.Module:
 def loss_of(name: str, module: nn.Module) -> Loss:
     """The loss that a model is trained on."""
     if name in CONFIGS:
-        return TASKS[_TASKS.get(name, "causal-lm")].loss(module.config)
+        return TASKS[_TASKS.get(name, "causal-lm")].loss(module.config, Marks(mask=256))
     return image_loss(_IMAGES[name])
 
 

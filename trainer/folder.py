@@ -16,7 +16,9 @@ class RunFolder:
 
     ledger.sqlite      the local ledger
     job.toml           what `run create` was given
-    model.json         Hugging Face config and parameter names, to export the model
+    model.json         Hugging Face config, parameter names and what tokens mean, to export and judge the model
+    tokenizer/         the tokenizer's files, which go with the model; none where tokens came without it
+    held_out.bin       records that no worker trains on
     host               where the host of a ledger that the folder follows was last
     blobs/             programs, data and start state, by digest
     keys/NAME.key      one key per account; beside it 0xACCOUNT.said.sqlite, all that the account ever signed
@@ -49,6 +51,16 @@ class RunFolder:
     def model(self) -> Path:
         """Config and parameter names of the model."""
         return self.path / "model.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer's files."""
+        return self.path / "tokenizer"
+
+    @property
+    def held_out(self) -> Path:
+        """The held-out records."""
+        return self.path / "held_out.bin"
 
     @property
     def blobs(self) -> Path:

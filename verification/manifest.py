@@ -69,7 +69,8 @@ class Programs:
 
 @dataclass(frozen=True)
 class DataRef:
-    """The training records: a uint8 tensor [records, width]; `root` is its tensor digest."""
+    """The training records: a tensor of integers [records, width] of the dtype that the prologue reads; `root` is its
+    tensor digest."""
 
     root: Digest
     blob: Digest

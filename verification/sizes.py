@@ -15,9 +15,10 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from verification import codec
 from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS
+from verification.arithmetic.shapes import INTEGERS
 from verification.errors import UserError
 from verification.grid import Grid
-from verification.layout import Home, origin_of
+from verification.layout import PROLOGUE, Home, origin_of
 from verification.manifest import Manifest, Place
 from verification.operators import OPERATORS
 from verification.program import (
@@ -52,16 +53,13 @@ from verification.statements import (
     TotalList,
     Trace,
 )
-from verification.tensors import ITEM_BYTES
+from verification.tensors import ITEM_BYTES, MAX_BYTES
 from verification.units import Address, Count, Digest, Signature
 
 PlacedPrograms = Mapping[Place, Program]
 
 AROUND = 2048
 """Bytes and items of a signed statement that are not its body: chain, slot, head, signature."""
-
-MAX_TENSOR = (1 << 32) - 1
-"""Bytes of the longest byte string that an encoding holds."""
 
 _HEAD = 5
 """Bytes of the longest head of an array, a text or a byte string."""
@@ -159,9 +157,23 @@ def require_sayable(manifest: Manifest, programs: PlacedPrograms) -> None:
             )
 
 
-def data_size(manifest: Manifest) -> int:
+def data_port(programs: PlacedPrograms) -> Port:
+    """Return the prologue's input that is the training records."""
+    return programs[Place.PROLOGUE].inputs[PROLOGUE.index(Home.DATA) - len(PROLOGUE)]
+
+
+def data_size(programs: PlacedPrograms) -> int:
     """Return the bytes of the blob that holds the training records."""
-    return encoded_size([Port("data", "uint8", (manifest.data.records, manifest.data.width))])
+    return encoded_size([data_port(programs)])
+
+
+def most_records(width: int, dtype: str, limit: int) -> int:
+    """Return how many records of so many tokens a run's data can have where blobs have at most `limit` bytes."""
+    row = width * ITEM_BYTES[dtype]
+    head = (
+        encoded_size([Port("data", dtype, (Count(MAX_BYTES // row), Count(width)))]) - MAX_BYTES // row * row
+    )
+    return min(MAX_BYTES, limit - head) // row
 
 
 def state_size(programs: PlacedPrograms) -> int:
@@ -174,22 +186,32 @@ def contribution_size(programs: PlacedPrograms) -> int:
     return encoded_size(outputs_of(programs[Place.EPILOGUE]))
 
 
-def require_readable(records: Count, width: Count, programs: PlacedPrograms, limit: int) -> None:
-    """Raise UserError where data, a state or a contribution has more than `limit` bytes, or one tensor `MAX_TENSOR`."""
+def require_readable(programs: PlacedPrograms, limit: int) -> None:
+    """Raise UserError where data, a state or a contribution has more than `limit` bytes, or one tensor `MAX_BYTES`."""
     outer, epilogue = programs[Place.OUTER], programs[Place.EPILOGUE]
     blobs: dict[str, list[Sized]] = {
-        "the data": [Port("data", "uint8", (records, width))],
+        "the data": [data_port(programs)],
         "a state": outputs_of(outer),
         "a contribution": outputs_of(epilogue),
     }
     for name, tensors in blobs.items():
         size, longest = encoded_size(tensors), max(map(size_bytes, tensors))
-        if size > limit or longest > MAX_TENSOR:
+        if size > limit or longest > MAX_BYTES:
             mend = "take less data" if name == "the data" else "take a smaller model"
             raise UserError(
                 f"{name} would have {size} bytes, its longest tensor {longest}: nobody reads more than {limit}, and "
-                f"{MAX_TENSOR} of a tensor: {mend}"
+                f"{MAX_BYTES} of a tensor: {mend}"
             )
+
+
+def require_data(manifest: Manifest, programs: PlacedPrograms) -> None:
+    """Raise UserError unless the prologue gathers from records as the manifest counts them. (SPEC.md 11.6)"""
+    port, data = data_port(programs), manifest.data
+    if port.dtype not in INTEGERS or port.shape != (data.records, data.width):
+        raise UserError(
+            f"the prologue reads {port.dtype} {list(port.shape)}, the manifest has {data.records} records of "
+            f"{data.width} tokens: whoever made the run must make it again"
+        )
 
 
 def _largest(kind: type[Body], cause: str, mend: str, **counts: int) -> Largest:

@@ -8,7 +8,7 @@ from verification.errors import BadEvidence, Unavailable, UserError
 from verification.manifest import Manifest, Place
 from verification.program import Program, program_head, values
 from verification.referee import result_of
-from verification.sizes import PlacedPrograms, require_readable, require_sayable
+from verification.sizes import PlacedPrograms, require_data, require_readable, require_sayable
 
 
 def check_manifest(
@@ -21,7 +21,8 @@ def check_manifest(
     """
     for place, program in programs.items():
         _require_defined(place, program)
-    require_readable(manifest.data.records, manifest.data.width, programs, blob_limit)
+    require_data(manifest, programs)
+    require_readable(programs, blob_limit)
     require_sayable(manifest, programs)
     try:
         if not accept_unsound:

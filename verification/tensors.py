@@ -6,7 +6,7 @@ contribution); its digest is a root over theirs. (SPEC.md 2)
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,9 @@ from verification.units import Count, Digest
 
 ITEM_BYTES = {dtype: form.size for dtype, form in FORMATS.items()}
 """Bytes of an element, by dtype."""
+
+MAX_BYTES = (1 << 32) - 1
+"""Bytes of the longest tensor: an encoding holds no longer byte string."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,17 @@ def tensor_digest(tensor: Tensor) -> Digest:
     """
     root = merkle.root("row", row_leaves(tensor)) if tensor.data else None
     return tensor_of_root(tensor.dtype, tensor.shape, root)
+
+
+def digest_of_parts(dtype: str, shape: tuple[Count, Count], parts: Iterable[bytes]) -> Digest:
+    """Return `tensor_digest` of rows that come some at a time; no part is empty. Raises ValueError for no rows."""
+    width = shape[1]
+    rows = (
+        leaf
+        for part in parts
+        for leaf in row_leaves(Tensor(dtype, (Count(len(part) // (width * ITEM_BYTES[dtype])), width), part))
+    )
+    return tensor_of_root(dtype, shape, merkle.root_of_each("row", rows))
 
 
 def tensor_of_root(dtype: str, shape: tuple[Count, ...], root: Digest | None) -> Digest:
@@ -115,6 +129,19 @@ def bundle_of_root(count: int, root: Digest) -> Digest:
 def digest_of(bundle: Bundle) -> Digest:
     """Return `bundle_digest` over the bundle's own tensors."""
     return bundle_digest([tensor_digest(tensor) for tensor in bundle.tensors])
+
+
+def head_of_one(dtype: str, shape: tuple[Count, ...]) -> bytes:
+    """Return what precedes the elements, which come last, in the encoding of a bundle of one tensor.
+
+    Raises ValueError for more than a byte string holds.
+    """
+    size = math.prod(shape) * ITEM_BYTES[dtype]
+    if size > MAX_BYTES:
+        raise ValueError(f"a tensor of {size} bytes has no encoding")
+    length = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
+    empty = codec.encode((((dtype, shape, b""),),))
+    return empty[:-2] + bytes([0xC4 + length // 2]) + size.to_bytes(length, "big")
 
 
 def decode_bundle(data: bytes, limit: int) -> Bundle:

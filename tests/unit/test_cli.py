@@ -158,7 +158,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "demo with an unknown cheat": (lambda r: ["demo", "--cheat", "fly"], "unknown cheat 'fly'"),
     "demo over a file": (lambda r: ["demo", "--out", str(r.ledger)], "is a file"),
     "demo over a run": (lambda r: ["demo", "--out", str(r.path)], "holds something else than a demo"),
-    "demo without its text": (lambda r: demo_on(r, "no.txt"), "cannot read the training text"),
+    "demo without its text": (lambda r: demo_on(r, "no.txt"), "no.txt: no such file"),
 }  # fmt: skip
 
 

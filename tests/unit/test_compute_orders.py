@@ -25,7 +25,7 @@ from trainer.runs.job import parse_job
 from verification import codec
 from verification.claims import awaited, claim_of, narrowed
 from verification.digest import ZERO, tagged
-from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound
+from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest.within import contested, own_list
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.narrowing import Tracing, entries_of, open_trace, segments
@@ -42,7 +42,7 @@ from verification.program import (
 )
 from verification.referee import Execution, Reader, judge, result_of
 from verification.sampling import leaf_steps, record_index
-from verification.sizes import contribution_size, data_size, state_size
+from verification.sizes import contribution_size, data_size, require_data, state_size
 from verification.spoilage import fault
 from verification.statements import Commit, Trace
 from verification.tensors import Bundle, Tensor, bundle_digest, decode_bundle, digest_of
@@ -334,7 +334,14 @@ def test_blobs_have_the_size_that_the_programs_say(
     contribution = done(process, job(tiny_run)).contribution
     assert contribution_size(programs) == store.path(contribution.blob).stat().st_size
     assert state_size(programs) == store.path(manifest.start.blob).stat().st_size
-    assert data_size(manifest) == store.path(manifest.data.blob).stat().st_size
+    assert data_size(programs) == store.path(manifest.data.blob).stat().st_size
+    require_data(manifest, programs)
+    for other in ({"records": Count(manifest.data.records + 1)}, {"width": Count(18)}):
+        data = dataclasses.replace(manifest.data, **other)
+        with pytest.raises(
+            UserError, match=r"the prologue reads uint8 .* whoever made the run must make it again"
+        ):
+            require_data(dataclasses.replace(manifest, data=data), programs)
     monkeypatch.setattr(process, "_limit", process._limit - 1)
     with pytest.raises(Malformed, match="over the limit"):
         process._bundle(manifest.start)

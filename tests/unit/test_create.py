@@ -30,16 +30,29 @@ pytestmark = pytest.mark.slow
 
 LIMIT = 1 << 24
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
-    "text too short": ({"data.length": 2000}, "is too short: it needs 17 records of 2000 bytes"),
-    "no held-out records": ({"data.held_out": 0.0}, "is too short"),
-    "missing text": ({"data.text": "none.txt"}, "none.txt: cannot read the training text"),
+    "text too short": (
+        {"data.length": 2000, "model.config.max_position_embeddings": 2000},
+        "make 2 records of 2000 tokens to train on and 0 to hold out, but 16 and 1 are needed: give more data",
+    ),
+    "missing text": ({"data.text": "none.txt"}, "none.txt: no such file; correct the name"),
     "unknown model": ({"model.config.model_type": "nothing"}, "transformers refuses the model's config"),
     "no model type": ({"model.config.model_type": None}, "lacks or misnames 'model_type'"),
     "heads do not divide": ({"model.config.num_attention_heads": 3}, "is not a multiple of the number of attention"),
     "wrong type in the config": ({"model.config.hidden_size": "wide"}, "expected int, got str"),
     "no width": ({"model.config.hidden_size": 0}, "transformers refuses the model's config"),
     "negative width": ({"model.config.hidden_size": -4}, "transformers refuses the model's config"),
-    "vocabulary without all bytes": ({"model.config.vocab_size": 64}, "the model's first step fails"),
+    "vocabulary without all bytes": ({"model.config.vocab_size": 64}, "has 64 rows: set model.config"),
+    "padding beyond the embedding": ({"model.config.pad_token_id": 32000}, "pad_token_id: 32000 is no token of 256"),
+    "more than the model's positions": ({"data.length": 40}, "data.length: the model would read 40 tokens at once"),
+    "a model that sees its answer": (
+        {
+            "model.config.model_type": "bert",
+            "model.config.hidden_dropout_prob": 0.0,
+            "model.config.attention_probs_dropout_prob": 0.0,
+            "model.config.num_key_value_heads": None,
+        },
+        "set model.config.is_decoder = true, or take masked-lm",
+    ),
     "operator that draws numbers": ({"model.config.attention_dropout": 0.5}, "draws random numbers"),
     "no exact form": ({"model.config.model_type": "jetmoe"}, "(called at modeling_jetmoe.py:"),
     "stall too short": ({"windows.stall": 10}, "stall must be longer than commit and twice"),
@@ -237,6 +250,10 @@ def test_a_run_of_images_with_muon(tmp_path: Path) -> None:
     facts = json.loads(made.folder.model.read_text())
     assert (facts["task"], facts["width"]) == ("image-classification", 37)
     inner = decode_program(BlobStore(made.folder.blobs).get(made.manifest.programs.inner.blob))
+    images = (torch.arange(40 * 36) * 37 % 251).view(40, 1, 6, 6).to(torch.uint8)
+    (tmp_path / "last").mkdir()
+    _write_images(tmp_path / "last", images=images.permute(0, 2, 3, 1).contiguous())
+    assert _create(tmp_path / "last", VIT).manifest.data == made.manifest.data
     names = {port.name for port in inner.inputs}
     assert "working/momentum/vit.layers.0.mlp.fc1.weight" in names
     assert "working/v/classifier.weight" in names
@@ -268,6 +285,10 @@ def test_a_masked_language_model_with_sgd(tmp_path: Path) -> None:
         ({"labels": torch.zeros(39, dtype=torch.uint8)}, "needs uint8 tensors images"),
         ({"labels": torch.zeros(40)}, "needs uint8 tensors images"),
         ({"images": torch.zeros(40, 1, 5, 6, dtype=torch.uint8)}, "but images of"),
+        (
+            {"labels": torch.full((40,), 3, dtype=torch.uint8)},
+            "image 0 has label 3, but the model tells 3 classes",
+        ),
     ],
 )
 def test_images_that_do_not_fit_are_explained(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:

@@ -25,17 +25,21 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "negative rate": ({"training.learning_rate": -0.1}, "training.learning_rate: input should be greater than 0"),
     "rate that is no number": ({"training.learning_rate": float("nan")}, "not TOML"),
     "negative seed": ({"seed": -1}, "seed: input should be greater"),
-    "text and builtin": ({"data.builtin": "python-reference"}, "data: give one of text, builtin and images"),
-    "neither text nor builtin": ({"data.text": None}, "data: give one of text, builtin and images"),
+    "text and builtin": ({"data.builtin": "python-reference"}, "data: give one of text, json_lines, parquet, data"),
+    "neither text nor builtin": ({"data.text": None}, "data: give one of text, json_lines, parquet, data"),
     "unknown builtin": ({"data.builtin": "wikipedia"}, "data.builtin: input should be 'python-reference'"),
     "images for text": (
         {"data.text": None, "data.images": "i.safetensors"},
-        "data: the task causal-lm needs data.text or data.builtin",
+        "data.images: the task causal-lm needs text or tokens",
     ),
     "text for images": (
         {"model.task": "image-classification"},
-        "data: the task image-classification needs data.images",
+        "data.text: the task image-classification needs images",
     ),
+    "a field of a text": ({"data.field": "body"}, "data.field: is nothing to data.text; remove it"),
+    "nothing held out": ({"data.held_out": 0}, "data.held_out: input should be greater than 0, got 0"),
+    "all held out": ({"data.held_out": 1.0}, "data.held_out: input should be less than 1, got 1.0"),
+    "no files": ({"data.text": []}, "data.text"),
     "an unknown task": ({"model.task": "poetry"}, "model.task: input should be 'causal-lm', 'masked-lm' or"),
     "an unknown optimizer": ({"training.optimiser": "adam"}, "training.optimiser: input should be 'adamw', 'sgd' or"),
     "momentum of adamw": ({"training.momentum": 0.9}, "training.momentum: is nothing to adamw; remove it"),
@@ -89,6 +93,15 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
             read_job(path)
         assert str(caught.value).startswith(f"{path}: {reason}")
         assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text(job_text(), encoding="utf-8-sig")
+    assert read_job(path) == parse_job(job_text(), "job")
+    path.write_text(job_text(), encoding="utf-16")
+    with pytest.raises(UserError, match=r"cannot be read as text: .*; save it as UTF-8"):
+        read_job(path)
 
 
 def test_a_good_file_keeps_its_values_and_fills_in_the_rest(tmp_path: Path) -> None:

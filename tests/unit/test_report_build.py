@@ -349,6 +349,7 @@ def test_an_evaluation_that_got_worse_is_no_good_result() -> None:
     figures = {
         "loss_before": 5.0,
         "loss_after": 4.0,
+        "bytes_per_token": 2.0,
         "sample_prompt": "",
         "sample_before": "",
         "sample_after": "",
@@ -359,8 +360,11 @@ def test_an_evaluation_that_got_worse_is_no_good_result() -> None:
     assert shortfalls(better, told) == []
     assert better.evaluation is not None
     assert (better.evaluation.loss_before, better.evaluation.loss_after) == (5.0, 4.0)
+    assert better.evaluation.bytes_per_token == 2.0
     worse = report_of(world, {**events, "submitter": [{**entry, "loss_after": 5.5}]})
-    assert shortfalls(worse, told) == ["held-out loss went from 5.000 to 5.500"]
+    assert shortfalls(worse, told) == [
+        "held-out loss went from 5.000 to 5.500 nats a token, 2.500 to 2.750 nats a byte"
+    ]
     forged = report_of(world, {**events, "verifier": [*events["verifier"], entry]})
     assert forged.evaluation is None
 

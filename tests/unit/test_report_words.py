@@ -10,6 +10,7 @@ from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt,
 from verification.effects import DisputeMoved, Move
 from verification.manifest import Place
 from verification.report import words
+from verification.report.schema import EvaluationReport
 from verification.units import Address, Round
 
 
@@ -125,3 +126,11 @@ def test_every_move_has_words() -> None:
 )
 def test_what_is_contested_within_a_node_is_told(move: Move, last: int, told: str) -> None:
     assert words.move(DisputeMoved(0, Address(bytes(20)), move, 3, last, "sum float32[8]")) == told
+
+
+def test_losses_are_told_by_token_and_by_byte() -> None:
+    seen = EvaluationReport(6.0, 3.0, 4.0, "", "", "")
+    assert words.losses(seen) == "6.000 → 3.000 nats a token, 1.500 → 0.750 nats a byte"
+    assert words.losses(dataclasses.replace(seen, bytes_per_token=1.0), "to") == "6.000 to 3.000 nats a byte"
+    assert words.losses(dataclasses.replace(seen, bytes_per_token=None)) == "6.000 → 3.000"
+    assert words.losses(dataclasses.replace(seen, loss_after=None)) == "6.000 → –"

@@ -8,9 +8,18 @@ from torch.nn import functional
 from tests import zoo
 from tests.lowered import lowered
 from trainer.exact import uniform_bits
-from trainer.runs.tasks import MASK, MASKED_SHARE, TASKS, hidden_places, image_loss, masked_lm_loss
+from trainer.runs.tasks import (
+    MASKED_SHARE,
+    TASKS,
+    Marks,
+    causal_lm_loss,
+    hidden_places,
+    image_loss,
+    masked_lm_loss,
+)
 from verification.errors import UserError
 
+MASK = 256
 RECORDS = (uniform_bits(b"tasks", "records", 400 * 50) & 0xFF).view(400, 50)
 
 
@@ -46,7 +55,7 @@ class _Constant(nn.Module):
         super().__init__()
         self.logits = torch.linspace(-1, 1, MASK + 1)
 
-    def forward(self, input_ids: torch.Tensor) -> "_Constant":
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> "_Constant":
         self.asked = input_ids
         said = _Constant()
         said.logits = self.logits.expand(*input_ids.shape, -1)
@@ -55,7 +64,7 @@ class _Constant(nn.Module):
 
 def test_the_masked_loss_is_the_mean_over_hidden_places() -> None:
     model, tokens = _Constant(), RECORDS[:8]
-    loss, hidden = masked_lm_loss(model, tokens), hidden_places(tokens)
+    loss, hidden = masked_lm_loss(model, tokens, MASK), hidden_places(tokens)
     assert torch.equal(model.asked, torch.where(hidden, MASK, tokens))
     count = int(hidden.sum())
     expected = functional.cross_entropy(model.logits.expand(count, -1), tokens[hidden])
@@ -64,7 +73,7 @@ def test_the_masked_loss_is_the_mean_over_hidden_places() -> None:
 
 def test_a_batch_that_hides_nothing_costs_nothing() -> None:
     tokens = RECORDS[:, :2][~hidden_places(RECORDS[:, :2]).any(1)][:4]
-    assert masked_lm_loss(_Constant(), tokens).item() == 0.0
+    assert masked_lm_loss(_Constant(), tokens, MASK).item() == 0.0
 
 
 def test_images_are_scaled_and_shaped_and_labels_are_last() -> None:
@@ -79,12 +88,20 @@ def test_images_are_scaled_and_shaped_and_labels_are_last() -> None:
     loss = image_loss((1, 2, 3))(Classifier(), record)
     torch.testing.assert_close(seen[0], torch.tensor([[[[-1.0, 1.0, -0.6], [-0.2, 0.2, 0.6]]]]))
     assert loss.item() == pytest.approx(0.0067, abs=1e-4)
-    with pytest.raises(UserError, match="need 10"):
-        image_loss((1, 3, 3))(Classifier(), record)
 
 
 def test_the_mask_needs_a_token_of_its_own() -> None:
     config = zoo.model("bert").config
     config.vocab_size = 256
     with pytest.raises(UserError, match="vocab_size 257"):
-        TASKS["masked-lm"].loss(config)
+        TASKS["masked-lm"].loss(config, Marks(mask=MASK))
+    with pytest.raises(UserError, match=r"give data\.tokenizer one that has it"):
+        TASKS["masked-lm"].loss(config, Marks())
+
+
+def test_a_filler_after_a_filler_does_not_count() -> None:
+    """A record of four tokens and three fillers: the first filler, which ends the text, counts."""
+    model, record = _Constant(), torch.tensor([[5, 9, 7, 0, 0, 0, 0]])
+    expected = functional.cross_entropy(model.logits.expand(3, -1), record[0, 1:4])
+    torch.testing.assert_close(causal_lm_loss(model, record, filler=0), expected)
+    assert causal_lm_loss(model, torch.zeros(1, 5, dtype=torch.int64), filler=0).item() == 0.0

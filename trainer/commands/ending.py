@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from verification.adversaries.playbook import Ending, ending_of
 from verification.report.schema import PeerReport, Report
-from verification.report.words import amount, counted
+from verification.report.words import amount, counted, losses
 
 Check = tuple[bool, str]
 """Whether it is as it must be, and what to say of it."""
@@ -42,7 +42,7 @@ def _model(report: Report) -> list[Check]:
         return []
     is_better = seen.loss_after < seen.loss_before
     went = "fell" if is_better else "went"
-    return [(is_better, f"held-out loss {went} from {seen.loss_before:.3f} to {seen.loss_after:.3f}")]
+    return [(is_better, f"held-out loss {went} from {losses(seen, 'to')}")]
 
 
 def _cheat(report: Report, peer: PeerReport, cheat: Cheat) -> Check:

@@ -102,7 +102,7 @@ def run_trials(folder: RunFolder, options: RunOptions) -> list[Trial]:
     encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
     engine = TorchEngine(encoded, options)
     programs = {place: engine.program(manifest.programs.at(place).digest) for place in Place}
-    data = decode_bundle(store.get(manifest.data.blob), data_size(manifest))
+    data = decode_bundle(store.get(manifest.data.blob), data_size(programs))
     start = decode_bundle(store.get(manifest.start.blob), state_size(programs))
     opening = Rounds(engine, manifest, data).opening(start)
     trials = [Trial("the run's golden step", engine, inner, opening, manifest.golden.hex())]

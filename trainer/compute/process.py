@@ -88,7 +88,7 @@ class ComputeProcess:
         loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
         self._limit = max(state_size(loaded), contribution_size(loaded))
         self._contribution = loaded[Place.EPILOGUE]
-        self._data = decode_bundle(self.store.get(self.manifest.data.blob), data_size(self.manifest))
+        self._data = decode_bundle(self.store.get(self.manifest.data.blob), data_size(loaded))
         self.rounds = Rounds(self.engine, self.manifest, self._data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self._holding: tuple[orders.DisputedExecution, int, Holding] | None = None
@@ -100,11 +100,12 @@ class ComputeProcess:
         golden = self.rounds.golden(start) == self.manifest.golden
         working = self.rounds.opening(start)
         agrees = step_agrees(self.engine, inner, working)
-        job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), MEASURED_STEPS)  # type: ignore[arg-type]
+        steps = min(MEASURED_STEPS, int(self.manifest.work.max_steps))
+        job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), steps)  # type: ignore[arg-type]
         began = time.perf_counter()
-        self.rounds.digests_after(job, start, (MEASURED_STEPS,))
+        self.rounds.digests_after(job, start, (steps,))
         seconds = time.perf_counter() - began
-        speed = Count(max(1, int(1000 * MEASURED_STEPS / seconds)))
+        speed = Count(max(1, int(1000 * steps / seconds)))
         return orders.Prepared(golden, agrees, speed, kernels_of(self.engine, inner, working))
 
     @does(orders.RunJob)

@@ -13,6 +13,8 @@ import numpy as np
 
 from trainer.rounds.engine import Conduct, Engine, Handle, Job, Tap, honest
 from verification.adversaries.playbook import PLAYS
+from verification.arithmetic.numbers import INDEX
+from verification.arithmetic.shapes import INTEGERS
 from verification.digest import tagged
 from verification.errors import UserError
 from verification.layout import PROLOGUE
@@ -305,9 +307,9 @@ def _plant(before: Bundle, after: Bundle) -> Bundle:
 
 
 def _flip_token(before: Bundle, after: Bundle) -> Bundle:
-    """Change the largest tensor of bytes: the gathered records."""
+    """Change the largest tensor of tokens: the gathered records."""
     place = max(
-        (i for i, tensor in enumerate(after.tensors) if tensor.dtype == "uint8"),
+        (i for i, tensor in enumerate(after.tensors) if tensor.dtype in INTEGERS and tensor.dtype != INDEX),
         key=lambda i: len(after.tensors[i].data),
     )
     tokens = after.tensors[place]

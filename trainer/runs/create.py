@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.identity import Identity
 from p2p.identity import create as create_key
@@ -21,12 +23,14 @@ from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.rounds.selfcheck import kernels_of
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
-from trainer.runs.images import read_images
+from trainer.runs.data.records import Records
+from trainer.runs.data.tokenizing import OTHER_TOKENIZER, loads_beside
+from trainer.runs.facts import ModelFacts
+from trainer.runs.inputs import RunData, run_data
 from trainer.runs.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
 from trainer.runs.ledgers import found_run
 from trainer.runs.models import build_model
 from trainer.runs.tasks import TASKS
-from trainer.runs.text import python_reference, read_text, records_of
 from verification import codec
 from verification.digest import ZERO, integer, tagged
 from verification.economics import promise, safe_committee
@@ -57,7 +61,7 @@ from verification.program import (
 )
 from verification.sizes import require_readable
 from verification.staking import check_manifest
-from verification.tensors import Bundle, Tensor, digest_of, tensor_digest
+from verification.tensors import Bundle, Tensor, digest_of
 from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
 
 LEDGER = "local"
@@ -86,19 +90,23 @@ def create_run(
     _check_out(out)
     rules = _rules(job)
     config = _model_config(job, base)
-    train, held_out = _records(job, base)
-    tell("tracing the model into programs")
-    traced = _trace(job, config, train)
-    with _draft_of(out) as draft:
-        folder = RunFolder(draft)
-        manifest = _publish(job, rules, traced, train, BlobStore(folder.blobs))
-        check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
-        tell("computing the golden step")
-        tell(promise(manifest))
-        manifest = dataclasses.replace(manifest, golden=_golden(manifest, folder, train, traced, tell))
-        keys = _make_keys(job, folder)
-        _write_model(folder, job.model.task, config, traced, held_out)
-        found_run(folder, _genesis(job, manifest, folder))
+    model = build_model(config, job.seed, job.model.task)
+    with run_data(job, base, model, out.parent, tell) as data:
+        tell("tracing the model into programs")
+        traced = _trace(job, model, data)
+        with _draft_of(out) as draft:
+            folder = RunFolder(draft)
+            manifest = _publish(job, rules, traced, data.train, BlobStore(folder.blobs))
+            check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
+            tell("computing the golden step")
+            tell(promise(manifest))
+            golden = _golden(manifest, folder, data.train.tensor(), traced, tell)
+            manifest = dataclasses.replace(manifest, golden=golden)
+            keys = _make_keys(job, folder)
+            _write_model(folder, job.model.task, config, traced, data)
+            if data.tokenizer is not None and not loads_beside(model.config, folder.tokenizer):
+                tell(OTHER_TOKENIZER)
+            found_run(folder, _genesis(job, manifest, folder))
     return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
 
 
@@ -152,7 +160,7 @@ def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
         return dict(job.model.config)
     path = base / job.model.config_file
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: no readable JSON config: {error}") from error
     if not isinstance(config, dict):
@@ -160,18 +168,11 @@ def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
     return config
 
 
-def _records(job: JobFile, base: Path) -> tuple[Tensor, Tensor]:
-    if job.data.images is not None:
-        return read_images(base / job.data.images, job.data.held_out)
-    data = python_reference() if job.data.text is None else read_text(base / job.data.text)
-    return records_of(data, job.data.length, job.data.held_out)
-
-
-def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
-    training = job.training
+def _trace(job: JobFile, model: nn.Module, data: RunData) -> TracedRun:
+    training, records = job.training, data.train
     settings = TraceConfig(
-        records=train.shape[0],
-        length=train.shape[1] - 1,
+        records=records.count,
+        length=records.width - 1,
         batch=training.batch,
         max_steps=training.max_steps,
         slots=job.swarm.workers + 1,  # the last one is the ballast
@@ -180,9 +181,9 @@ def _trace(job: JobFile, config: dict[str, Any], train: Tensor) -> TracedRun:
         outer_lr=training.outer_rate,
         outer_momentum=training.outer_momentum,
         bits=training.precision,
+        tokens=records.dtype,
     )
-    model = build_model(config, job.seed, job.model.task)
-    return trace_run(model, TASKS[job.model.task].loss(model.config), settings)
+    return trace_run(model, TASKS[job.model.task].loss(model.config, data.marks), settings)
 
 
 def _optimiser(training: TrainingSection) -> Optimiser:
@@ -200,11 +201,10 @@ def _by_place(traced: TracedRun) -> dict[Place, Program]:
     return dict(zip(Place, (traced.prologue, traced.inner, traced.epilogue, traced.outer), strict=True))
 
 
-def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store: BlobStore) -> Manifest:
+def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, store: BlobStore) -> Manifest:
     """Put programs, data and start state into the store and return the manifest that names them, but for the golden
     step."""
-    records, width = train.shape
-    require_readable(records, width, _by_place(traced), MAX_BLOB_BYTES)
+    require_readable(_by_place(traced), MAX_BLOB_BYTES)
 
     def publish(program: Program) -> ProgramRef:
         data = encode_program(program)
@@ -212,7 +212,7 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Tensor, store
 
     programs = Programs(*map(publish, _by_place(traced).values()))
     start = BundleRef(digest_of(traced.start), store.put(codec.encode(traced.start)))
-    reference = DataRef(tensor_digest(train), store.put(codec.encode(Bundle((train,)))), records, width)
+    reference = DataRef(train.root(), store.put_stream(train.encoded()), *train.shape)
     units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
     with _fitting():
         return Manifest(
@@ -231,9 +231,7 @@ def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: Traced
         try:
             golden = rounds.golden(traced.start)
         except StepFailed as error:
-            raise UserError(
-                f"the model's first step fails: {error}; bytes are tokens 0 to 255, and every rate must be sound"
-            ) from error
+            raise UserError(f"the model's first step fails: {error}; every rate must be sound") from error
     if complaint := kernels_of(engine, inner, rounds.opening(traced.start)).complaint:
         tell(complaint)
     return golden
@@ -328,10 +326,19 @@ def _address(text: str) -> Address:
 
 
 def _write_model(
-    folder: RunFolder, task: str, config: dict[str, Any], traced: TracedRun, held_out: Tensor
+    folder: RunFolder, task: str, config: dict[str, Any], traced: TracedRun, data: RunData
 ) -> None:
     """Write what exporting and judging the model needs; none of it is part of the run's identity."""
-    names, width = list(traced.parameter_names), held_out.shape[1]
-    facts = {"task": task, "config": config, "parameter_names": names, "width": width}
-    folder.model.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    (folder.path / "held_out.bin").write_bytes(held_out.data)
+    facts = ModelFacts(
+        task,
+        config,
+        traced.parameter_names,
+        data.held_out.width,
+        data.held_out.dtype,
+        data.marks,
+        data.bytes_per_token,
+    )
+    facts.write(folder)
+    data.held_out.copy_to(folder.held_out)
+    if data.tokenizer is not None:
+        data.tokenizer.save(folder.tokenizer)

@@ -15,6 +15,9 @@ Peers = Annotated[int, Field(ge=1, le=1000)]
 """The outer step has inputs for every worker's slot: tracing thousands of them takes minutes."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=10)]
+Names = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+SOURCES = ("text", "json_lines", "parquet", "dataset", "tokens", "builtin", "images")
+"""The keys of [data] of which one says where documents come from."""
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 
 
@@ -33,16 +36,41 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """[data]: a text file (one stream of bytes), the Python language reference inside CPython, or images.
+    """[data]: where documents come from, and how they become records of `length` tokens.
 
-    `images` is a .safetensors file of uint8 `images` [n, channels, height, width] and uint8 `labels` [n].
+    Files are names or patterns, one or a list. `text`: each file is a document, or cut at a `delimiter`; `json_lines`
+    and `parquet`: a document a row, in `field`, as in `dataset`, a folder that `save_to_disk` of datasets made;
+    `tokens`: files of ids of `token_dtype`, or .npy; `builtin`: the Python language reference; `images`: a .safetensors
+    file of uint8 `images` [n, channels, height, width] and uint8 `labels` [n].
+
+    `tokenizer` is a tokenizer.json or a folder of one; by default bytes are tokens. Special tokens in documents are
+    text unless `special_tokens`. `separator` (a token, its number, or "" for none) stands between documents; it is the
+    tokenizer's end of text by default, or byte 0. "cut" begins a record with every document and fills its last one up.
+
+    Of several documents a share `held_out` is held out whole, drawn by the seed, of a single one its end.
     """
 
-    text: str | None = None
+    text: Names | None = None
+    json_lines: Names | None = None
+    parquet: Names | None = None
+    dataset: str | None = None
+    tokens: Names | None = None
     builtin: Literal["python-reference"] | None = None
     images: str | None = None
+    field: str = "text"
+    delimiter: str | None = None
+    token_dtype: Literal["uint16", "uint32"] = "uint16"
+    tokenizer: str | None = None
+    special_tokens: bool = False
+    separator: str | Annotated[int, Field(ge=0)] | None = None
+    packing: Literal["packed", "cut"] = "packed"
     length: Positive = 64
-    held_out: Share = 0.05
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @property
+    def source(self) -> str:
+        """The key that names the files; the one of `SOURCES` that is given."""
+        return next(key for key in SOURCES if getattr(self, key) is not None)
 
 
 class TrainingSection(Section):
@@ -170,11 +198,11 @@ class JobFile(Section):
 def read_job(path: Path) -> JobFile:
     """Return the checked job in a TOML file; raises UserError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such job file; give the path of a TOML file (README has one)") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text: {error}") from error
+        raise UserError(f"{path}: cannot be read as text: {error}; save it as UTF-8") from error
     return parse_job(text, str(path))
 
 
@@ -218,8 +246,28 @@ def _optimiser_checks(training: TrainingSection) -> list[tuple[bool, str]]:
     ]
 
 
-def _sources(task: str) -> str:
-    return "data.images" if task == "image-classification" else "data.text or data.builtin"
+_DATA_KEYS = {
+    "field": {"json_lines", "parquet", "dataset"},
+    "delimiter": {"text"},
+    "token_dtype": {"tokens"},
+    **dict.fromkeys(("tokenizer", "separator", "packing"), set(SOURCES) - {"images"}),
+    "special_tokens": set(SOURCES) - {"images", "tokens"},
+}
+"""The keys of [data] that only some sources know."""
+
+
+def _data_checks(data: DataSection, task: str) -> list[tuple[bool, str]]:
+    given = [key for key in SOURCES if getattr(data, key) is not None]
+    if len(given) != 1:
+        return [(False, f"data: give one of {', '.join(SOURCES)}")]
+    strange = [
+        key for key, known in _DATA_KEYS.items() if key in data.model_fields_set and given[0] not in known
+    ]
+    needed = "images" if task == "image-classification" else "text or tokens"
+    return [
+        ((given[0] == "images") == (needed == "images"), f"data.{given[0]}: the task {task} needs {needed}"),
+        *((False, f"data.{key}: is nothing to data.{given[0]}; remove it") for key in strange),
+    ]
 
 
 def _check_together(job: JobFile, name: str) -> None:
@@ -228,14 +276,7 @@ def _check_together(job: JobFile, name: str) -> None:
             bool(job.model.config) != (job.model.config_file is not None),
             "model: give either config or config_file",
         ),
-        (
-            sum(source is not None for source in (job.data.text, job.data.builtin, job.data.images)) == 1,
-            "data: give one of text, builtin and images",
-        ),
-        (
-            (job.data.images is not None) == (job.model.task == "image-classification"),
-            f"data: the task {job.model.task} needs {_sources(job.model.task)}",
-        ),
+        *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),
         (job.training.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
         (job.swarm.min_workers <= job.swarm.workers, "swarm.min_workers: must not exceed workers"),

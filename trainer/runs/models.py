@@ -1,5 +1,6 @@
 """Models in and out: Hugging Face configurations to modules, trained states to Hugging Face folders."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm
     settings = {key: value for key, value in config.items() if key != "model_type"}
     try:
         parsed = transformers.AutoConfig.for_model(str(config["model_type"]), **settings)
+        _check_padding(parsed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             build: Any = getattr(transformers, TASKS[task].auto_class).from_config
@@ -42,8 +44,50 @@ def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm
     return built
 
 
-def export_model(model: nn.Module, parameter_names: Sequence[str], state: Bundle, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and, for a model of text, a byte tokenizer into `folder`.
+def _check_padding(config: Any) -> None:
+    """Raise UserError for a padding token that is none: training needs no such token, but the embedding marks it."""
+    text = config.get_text_config()
+    padding, rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if isinstance(padding, int) and isinstance(rows, int) and not -rows <= padding < rows:
+        raise UserError(
+            f"model.config.pad_token_id: {padding} is no token of {rows}: leave it out, or raise vocab_size"
+        )
+
+
+def reads_ahead(model: nn.Module, length: int) -> bool:
+    """Return whether what a causal model says of a token moves with tokens that come later."""
+    if length < 2:
+        return False
+    tokens = torch.arange(min(length, 8))[None] % rows_of_embedding(model)
+    changed = tokens.clone()
+    changed[0, -1] = (tokens[0, -1] + 1) % rows_of_embedding(model)
+    model.eval()
+    with torch.no_grad():
+        before, after = (
+            model(input_ids=given, use_cache=False).logits[0, :-1] for given in (tokens, changed)
+        )
+    model.train()
+    return bool((before - after).abs().max() > 1e-4 * before.abs().max())
+
+
+def rows_of_embedding(model: nn.Module) -> int:
+    """Return how many tokens a model of text knows."""
+    given: Any = model
+    rows: int = given.get_input_embeddings().weight.shape[0]
+    return rows
+
+
+def positions_of(model: nn.Module) -> int | None:
+    """Return how many tokens at once a model's config is for, None where it does not say."""
+    config: Any = model.config
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def export_model(
+    model: nn.Module, parameter_names: Sequence[str], state: Bundle, folder: Path, tokenizer: Path | None
+) -> None:
+    """Write `config.json`, `model.safetensors` and the files in the folder `tokenizer`, if there is one, to `folder`.
 
     `state` begins with one tensor per name, in order; what follows (momentum) is left out. Changes the model's
     parameters to the state's. Raises UserError when a tensor does not fit its parameter.
@@ -62,25 +106,5 @@ def export_model(model: nn.Module, parameter_names: Sequence[str], state: Bundle
     transformers.utils.logging.disable_progress_bar()
     saver: Any = model
     saver.save_pretrained(folder, safe_serialization=True)
-    if hasattr(model.config, "vocab_size"):
-        byte_tokenizer().save_pretrained(folder)
-
-
-def byte_tokenizer() -> Any:
-    """Return a fast tokenizer whose 256 tokens are the bytes of UTF-8 text, each with its value as its number."""
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    vocabulary = {character: value for value, character in enumerate(_byte_alphabet())}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    make: Any = transformers.PreTrainedTokenizerFast
-    return make(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
-
-
-def _byte_alphabet() -> list[str]:
-    """The printable character that the byte-level pre-tokenizer writes for each byte (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [value for value in range(256) if value not in printable]
-    return [chr(value) if value in printable else chr(256 + others.index(value)) for value in range(256)]
+    if tokenizer is not None:
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)

@@ -1,12 +1,13 @@
 """What a model learns from a record: the named losses, and the Hugging Face class that goes with each.
 
-A loss takes (model, int64 [batch, width]), the bytes of a batch of records as numbers, and returns a 0-d float32. It is
-traced once; everything it needs comes from the bytes themselves, so every machine that holds a record knows its loss.
+A loss takes (model, int64 [batch, width]), the tokens of a batch of records, and returns a 0-d float32. It is traced
+once; everything it needs comes from the tokens themselves, so every machine that holds a record knows its loss.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,41 +17,60 @@ from torch.nn import functional
 from trainer.programs.tracing.capture import Loss
 from verification.errors import UserError
 
-MASK = 256
-"""The token that hides a byte from a masked language model: the first that is no byte."""
-
 MASKED_SHARE = 0.15
-"""Of a record's bytes (Devlin et al., "BERT", 2019, 3.1)."""
+"""Of a record's tokens (Devlin et al., "BERT", 2019, 3.1)."""
 
 _MULTIPLIERS = (-7046029254386353131, -4658895280553007687)
 """Odd constants that mix well (the golden ratio's and SplitMix64's first, as int64)."""
 
 
 @dataclass(frozen=True)
+class Marks:
+    """What a loss must know of records: the token that hides others, the one that fills up, the shape of images
+    (channels, height, width); None for none."""
+
+    mask: int | None = None
+    filler: int | None = None
+    image: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Task:
-    """`auto_class` of transformers builds the model; `loss` makes its loss from the model's config."""
+    """`auto_class` of transformers builds the model; `loss` makes its loss from the model's config and the marks."""
 
     auto_class: str
-    loss: Callable[[Any], Loss]
+    loss: Callable[[Any, Marks], Loss]
 
 
-def causal_lm_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross entropy of tokens[:, 1:] given tokens[:, :-1], for a Hugging Face causal model."""
-    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-    return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+def causal_lm_loss(model: nn.Module, tokens: torch.Tensor, filler: int | None = None) -> torch.Tensor:
+    """Return the mean cross entropy of tokens[:, 1:] given tokens[:, :-1], for a Hugging Face causal model.
+
+    A filler after a filler does not count.
+    """
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.flatten(0, 1).float()
+    wanted = tokens[:, 1:]
+    if filler is None:
+        return functional.cross_entropy(logits, wanted.flatten())
+    counted = (tokens[:, :-1] != filler) | (wanted != filler)
+    return _mean_where(counted, functional.cross_entropy(logits, wanted.flatten(), reduction="none"))
 
 
-def masked_lm_loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def masked_lm_loss(model: nn.Module, tokens: torch.Tensor, mask: int) -> torch.Tensor:
     """Return the mean cross entropy of the hidden tokens, for a Hugging Face masked model.
 
-    A hidden token reads `MASK`. Which ones are hidden follows from the record alone (`hidden_places`), so a record has
+    A hidden token reads `mask`. Which ones are hidden follows from the record alone (`hidden_places`), so a record has
     the same mask each time; a batch that hides nothing has the loss 0.
     """
     hidden = hidden_places(tokens)
-    logits = model(input_ids=torch.where(hidden, MASK, tokens)).logits
+    logits = model(input_ids=torch.where(hidden, mask, tokens)).logits
     losses = functional.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none")
-    count = hidden.sum().clamp(min=1).float()
-    return torch.where(hidden.flatten(), losses, 0.0).sum() / count
+    return _mean_where(hidden, losses)
+
+
+def _mean_where(counted: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the losses that count, 0 where none does."""
+    count = counted.sum().clamp(min=1).float()
+    return torch.where(counted.flatten(), losses, 0.0).sum() / count
 
 
 def hidden_places(tokens: torch.Tensor) -> torch.Tensor:
@@ -67,18 +87,13 @@ def hidden_places(tokens: torch.Tensor) -> torch.Tensor:
     return mixed * mixed * _MULTIPLIERS[1] + mixed < math.floor((MASKED_SHARE - 0.5) * 2.0**64)
 
 
-def image_loss(shape: tuple[int, int, int]) -> Loss:
+def image_loss(shape: Sequence[int]) -> Loss:
     """Return the loss of an image classifier on records of channels * height * width bytes and a label's byte.
 
     Bytes become float32 within -1..1. The model gives logits [batch, classes], or an object that holds them.
     """
-    size = math.prod(shape)
 
     def loss(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
-        if records.shape[1] != size + 1:
-            raise UserError(
-                f"a record has {records.shape[1]} bytes, but images of {list(shape)} and a label need {size + 1}"
-            )
         pixels = records[:, :-1].float() * (2.0 / 255.0) - 1.0
         made = model(pixels.view(-1, *shape))
         logits = getattr(made, "logits", made)
@@ -87,22 +102,27 @@ def image_loss(shape: tuple[int, int, int]) -> Loss:
     return loss
 
 
-def _masked_lm(config: Any) -> Loss:
-    if config.vocab_size <= MASK:
+def _causal_lm(config: Any, marks: Marks) -> Loss:
+    return partial(causal_lm_loss, filler=marks.filler)
+
+
+def _masked_lm(config: Any, marks: Marks) -> Loss:
+    if marks.mask is None:
+        raise UserError("masked-lm hides tokens behind a mask token: give data.tokenizer one that has it")
+    if config.vocab_size <= marks.mask:
         raise UserError(
-            f"masked-lm hides bytes behind token {MASK}: give the model's config vocab_size {MASK + 1}"
+            f"masked-lm hides tokens behind token {marks.mask}: give the model's config vocab_size {marks.mask + 1}"
         )
-    return masked_lm_loss
+    return partial(masked_lm_loss, mask=marks.mask)
 
 
-def _image_classification(config: Any) -> Loss:
-    size = config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return image_loss((config.num_channels, height, width))
+def _image_classification(config: Any, marks: Marks) -> Loss:
+    assert marks.image is not None
+    return image_loss(marks.image)
 
 
 TASKS: Mapping[str, Task] = {
-    "causal-lm": Task("AutoModelForCausalLM", lambda config: causal_lm_loss),
+    "causal-lm": Task("AutoModelForCausalLM", _causal_lm),
     "masked-lm": Task("AutoModelForMaskedLM", _masked_lm),
     "image-classification": Task("AutoModelForImageClassification", _image_classification),
 }

@@ -75,6 +75,7 @@ class _Evaluated(_Said):
     kind: Literal["evaluated"]
     loss_before: Number
     loss_after: Number
+    bytes_per_token: Annotated[float, Field(gt=0, le=1e6)] | None = None
     sample_prompt: str
     sample_before: str
     sample_after: str
@@ -142,7 +143,9 @@ def _own(name: str, who: str, log: Sequence[Event]) -> Own:
                 samples = (
                     text[:MAX_TEXT] for text in (one.sample_prompt, one.sample_before, one.sample_after)
                 )
-                found.evaluation = schema.EvaluationReport(one.loss_before, one.loss_after, *samples)
+                found.evaluation = schema.EvaluationReport(
+                    one.loss_before, one.loss_after, one.bytes_per_token, *samples
+                )
     _add(found.traffic, last)
     return found
 

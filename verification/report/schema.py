@@ -278,6 +278,9 @@ class EvaluationReport:
 
     loss_before: Annotated[float | None, "Evaluation loss of the first state."]
     loss_after: Annotated[float | None, "Evaluation loss of the last state."]
+    bytes_per_token: Annotated[
+        float | None, "Bytes of text that a token stands for, on average; null where that is not known."
+    ]
     sample_prompt: Annotated[str, "Prompt of the two samples."]
     sample_before: Annotated[str, "Text that the first state continues the prompt with."]
     sample_after: Annotated[str, "Text that the last state continues the prompt with."]

@@ -40,8 +40,7 @@ def summary(report: Report) -> Group:
     if len(settled) > MAX_NAMED:
         lines.append(_line("", f"and {len(settled) - MAX_NAMED} more", "red"))
     if report.evaluation:
-        before, after = report.evaluation.loss_before, report.evaluation.loss_after
-        lines.append(_line("model", f"evaluation loss {words.loss(before)} → {words.loss(after)}"))
+        lines.append(_line("model", f"evaluation loss {words.losses(report.evaluation)}"))
     lines.append(_line("money", *_money(report)))
     if total.bytes_sent:
         sent = f"{words.data_size(total.bytes_sent)} sent, {words.duration(total.span_ms)}"

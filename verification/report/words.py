@@ -6,7 +6,7 @@ from verification.causes import Cause, Reason
 from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
 from verification.effects import DisputeMoved, Move
 from verification.evidence.file import Finding, Trust
-from verification.report.schema import DisputeReport, JudgedReport, KernelsReport, Report
+from verification.report.schema import DisputeReport, EvaluationReport, JudgedReport, KernelsReport, Report
 from verification.signing import checksum
 
 SHORT_DIGEST = 12
@@ -136,6 +136,16 @@ def duration(millis: int) -> str:
 def loss(value: float | None) -> str:
     """Return a loss to three decimals, or a dash."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def losses(evaluation: EvaluationReport, verb: str = "→") -> str:
+    """Return the losses before and after: a token's, and a byte's where bytes are known."""
+    before, after, size = evaluation.loss_before, evaluation.loss_after, evaluation.bytes_per_token
+    told = f"{loss(before)} {verb} {loss(after)}"
+    if not size or before is None or after is None:
+        return told
+    by_byte = f"{loss(before / size)} {verb} {loss(after / size)} nats a byte"
+    return by_byte if size == 1 else f"{told} nats a token, {by_byte}"
 
 
 def counted(number: int, word: str, plural: str = "") -> str:

@@ -30,7 +30,7 @@ from verification.program import Program
 from verification.tensors import Bundle
 
 Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-"""(model, int64 bytes of records [batch, width]) to a 0-d float32 loss."""
+"""(model, int64 tokens of records [batch, width]) to a 0-d float32 loss."""
 
 _DECOMPOSED = (
     torch.ops.aten.native_batch_norm,
@@ -46,10 +46,10 @@ _RULES = (lower_math, lower_shape, lower_spatial)
 class TraceConfig:
     """Sizes and rates that the programs fix.
 
-    `records` rows of `length` + 1 bytes make a worker's data; a round has `max_steps` inner steps of `batch` rows;
-    `slots` contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The outer step is
-    Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom).
-    Operands of products are quantised to `bits` bits, 14 or 8.
+    `records` rows of `length` + 1 `tokens` (their dtype) make a worker's data; a round has `max_steps` inner steps of
+    `batch` rows; `slots` contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The
+    outer step is Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum *
+    mom). Operands of products are quantised to `bits` bits, 14 or 8.
     """
 
     records: int
@@ -62,6 +62,7 @@ class TraceConfig:
     outer_lr: float
     outer_momentum: float
     bits: int = DEFAULT_BITS
+    tokens: str = "uint8"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Sizes:
             [builder.port(slot.name, FLOAT, slot.shape) for slot in self.slots],
             builder.port("loss_sum", FLOAT, ()),
             builder.port("step", INDEX, ()),
-            builder.port("tokens", "uint8", (job.max_steps, job.batch, job.length + 1)),
+            builder.port("tokens", job.tokens, (job.max_steps, job.batch, job.length + 1)),
         )
 
     def named(self, kind: str, values: list[Value]) -> list[tuple[str, Value]]:
@@ -186,7 +187,7 @@ class Sizes:
 def _prologue(sizes: Sizes) -> Program:
     b, job = Builder(), sizes.job
     parameters, _ = sizes.state(b)
-    data = b.port("data", "uint8", (job.records, job.length + 1))
+    data = b.port("data", job.tokens, (job.records, job.length + 1))
     index = b.port("index", INDEX, (job.max_steps, job.batch))
     state = [b.expand(b.scalar(slot.start), slot.shape) for slot in sizes.slots]
     tokens = b.emit("gather", data, index)

@@ -10,7 +10,8 @@ from verification.arithmetic.numbers import FLOAT, INDEX
 
 @dataclass(frozen=True)
 class Working:
-    """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, uint8 tokens."""
+    """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, tokens of any integer
+    dtype."""
 
     parameters: list[Value]
     state: list[Value]

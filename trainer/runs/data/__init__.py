@@ -1,0 +1,1 @@
+"""From files to training records: sources of documents, tokenizers, packing, and a preparation that resumes."""

@@ -1,0 +1,34 @@
+"""What a run's folder keeps about its model (model.json), for whoever exports or judges it."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainer.folder import RunFolder
+from trainer.runs.tasks import Marks
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The task, the Hugging Face config, the parameters' names in the order of a state, the records' width and dtype,
+    what tokens mean to the loss, and how many bytes of text a token stands for where text is known."""
+
+    task: str
+    config: dict[str, Any]
+    parameter_names: tuple[str, ...]
+    width: int
+    dtype: str
+    marks: Marks
+    bytes_per_token: float | None
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "ModelFacts":
+        """Return the facts in a run's folder."""
+        facts = json.loads(folder.model.read_text(encoding="utf-8"))
+        return cls(
+            **{**facts, "parameter_names": tuple(facts["parameter_names"]), "marks": Marks(**facts["marks"])}
+        )
+
+    def write(self, folder: RunFolder) -> None:
+        """Write the facts into a run's folder."""
+        folder.model.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
