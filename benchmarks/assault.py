@@ -42,7 +42,7 @@ from p2p.transport import PROTOCOL, PeerAddress, hang_up, make_host
 from verification.errors import Malformed, Unavailable
 from verification.ledger.local import system_clock
 
-NICE = 0
+NICE = 19
 SOURCES = tuple(f"127.0.0.{number}" for number in range(2, 10))
 """Where attackers dial from: not where honest peers are, since what one address may do is counted."""
 SESSIONS = 2

@@ -149,6 +149,11 @@ async def frame_cut_short(session: Session) -> str:
     return await session.write((1000).to_bytes(4, "big") + bytes(10), is_ended=True)
 
 
+async def frame_behind_a_frame(session: Session) -> str:
+    data = session.sealed(session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0]))))
+    return await session.write(2 * (len(data).to_bytes(4, "big") + data))
+
+
 async def frame_that_stands_still(session: Session) -> str:
     async with session.stream() as stream:
         await stream.write((1000).to_bytes(4, "big") + bytes(10))
@@ -289,6 +294,7 @@ async def streams_beyond_their_number(session: Session) -> str:
 FAST: dict[str, Attack] = {
     "oversized frame": oversized_frame,
     "frame cut short": frame_cut_short,
+    "frame behind a frame": frame_behind_a_frame,
     "noise in a frame": noise_in_a_frame,
     "another version": _altered(version=Count(VERSION + 1)),
     "another run": _altered(run=tagged("another run")),

@@ -102,7 +102,11 @@ class Swarm:
         stack.callback(self.ledger.close)
 
     def join(self, identity: Identity, listen: str) -> None:
-        """Make a hostile account a member, and wait until rounds go on without it."""
+        """Make a hostile account a member once all honest ones are, and wait until rounds go on without it.
+
+        Before, a round could need its work to have enough workers, and would stand still until the run stalls.
+        """
+        self.wait(lambda: len(self.ledger.state.members) == len(HONEST))
         endpoint = f"{listen}/p2p/{make_host(identity).get_id()}"
         state = self.ledger.state
         stake = Amount(state.manifest.money.worker_stake)

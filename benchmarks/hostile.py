@@ -43,7 +43,7 @@ RATES = {"stranger": 30.0, "member": 30.0}
 """Attacks a second of each, on all connections together."""
 QUIET, BURNING = "undisturbed", "burning for the "
 LONGEST_PHASE = 120.0
-PHASES = 1
+PHASES = 2
 """Attacked phases of each attacker, at least."""
 SETTLING = 5.0
 """Seconds between two phases that count for neither."""

@@ -1,12 +1,16 @@
 """What others may hold of a peer's memory and connections, in numbers, and turns at bytes of it."""
 
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 MIB = 1 << 20
+GoOn = Callable[[], Awaitable[None]]
+"""Waits until what takes long may go on."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,48 @@ class Turns:
         finally:
             self._free += size
             self._returned.set()
+
+
+async def at_once() -> None:
+    """Go on without waiting for anybody."""
+
+
+class Slices:
+    """Turns at what takes long: who waits takes the oldest turn once that one has lasted its time."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        """Let `count` have turns at a time, of `seconds` at least."""
+        self._count, self._seconds = count, seconds
+        self._since: OrderedDict[trio.Lock, float] = OrderedDict()
+        self._first, self._left = trio.Lock(), trio.Event()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[GoOn]:
+        """Wait for a turn; what is yielded waits for the next one where somebody has taken it."""
+        mine = (
+            trio.Lock()
+        )  # one of a turn's tasks waits for all of them: in line each would have a turn of its own
+        await self._go_on(mine)
+        try:
+            yield partial(self._go_on, mine)
+        finally:
+            if self._since.pop(mine, None) is not None:
+                self._left.set()
+                self._left = trio.Event()
+
+    async def _go_on(self, mine: trio.Lock) -> None:
+        if mine in self._since:
+            return
+        async with mine:
+            if mine not in self._since:
+                async with self._first:  # in order of arrival
+                    await self._make_room()
+                    self._since[mine] = trio.current_time()
+
+    async def _make_room(self) -> None:
+        if len(self._since) < self._count:
+            return
+        with trio.move_on_at(next(iter(self._since.values())) + self._seconds):
+            await self._left.wait()
+            return
+        self._since.popitem(last=False)

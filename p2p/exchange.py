@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info, chunk_span
+from p2p.bounds import GoOn, at_once
 from p2p.errors import Declined, Overlong
 from p2p.host import PostOffice
 from p2p.mail import Kind
@@ -95,10 +96,17 @@ class Exchange:
         self._post.register(LIST, self._answer_list)
         self._post.register(CHUNK, self._answer_chunk)
 
-    async def fetch(self, blob: Digest, sources: Sequence[PeerAddress], limit: int = MAX_BLOB_BYTES) -> Path:
+    async def fetch(
+        self,
+        blob: Digest,
+        sources: Sequence[PeerAddress],
+        limit: int = MAX_BLOB_BYTES,
+        go_on: GoOn = at_once,
+    ) -> Path:
         """Return the file of `blob`, from the store or else from `sources`.
 
         Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt.
+        `go_on` is awaited before each question for a chunk: what was asked for arrives while a fetch stands still.
         Raises Unavailable when no source is left or they are too slow, Overlong, before the first chunk, for more than
         `limit` bytes, OSError when the disk takes no more.
         """
@@ -108,7 +116,7 @@ class Exchange:
             async with lock:
                 if self._store.has(blob):
                     return self._store.path(blob)
-                return await _Download(self, blob, sources, limit).run()
+                return await _Download(self, blob, sources, limit, go_on).run()
         finally:
             self.arrived.pop(blob, None)
             lock, users = self._locks.pop(blob)
@@ -148,8 +156,10 @@ class Exchange:
 class _Download:
     """One fetch: the sources still trusted, and the chunks still missing."""
 
-    def __init__(self, exchange: Exchange, blob: Digest, sources: Sequence[PeerAddress], limit: int) -> None:
-        self._of, self._blob, self._limit = exchange, blob, limit
+    def __init__(
+        self, exchange: Exchange, blob: Digest, sources: Sequence[PeerAddress], limit: int, go_on: GoOn
+    ) -> None:
+        self._of, self._blob, self._limit, self._go_on = exchange, blob, limit, go_on
         own = exchange._post.identity.address
         # Who could not be reached just now is asked last; otherwise the order stays.
         ordered = sorted(sources, key=exchange._post.is_out_of_reach)
@@ -277,6 +287,9 @@ class _Download:
                 self._queue.send_nowait(index)
                 return
             if index not in self._missing or (index, source.address) in self._asked:
+                continue
+            await self._go_on()
+            if index not in self._missing:
                 continue
             self._asked.add((index, source.address))
             try:

@@ -101,7 +101,9 @@ def model(name: str) -> nn.Module:
 def loss_of(name: str, module: nn.Module) -> Loss:
     """The loss that a model is trained on."""
     if name in CONFIGS:
-        return TASKS[_TASKS.get(name, "causal-lm")].loss(module.config, Marks(mask=256))
+        return TASKS[_TASKS.get(name, "causal-lm")].loss(
+            module.config, Marks(mask=256, image=_IMAGES.get(name))
+        )
     return image_loss(_IMAGES[name])
 
 

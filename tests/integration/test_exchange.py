@@ -341,7 +341,7 @@ async def test_sources_that_keep_to_their_patience_do_not_hold_a_fetch_for_hours
         assert len(served) == chunks_from(post, slow) == 1
         assert not store.has(BLOB)
         honest, _ = await here.source()
-        await exchange.fetch(BLOB, [honest.address])
+        await Exchange(store, post).fetch(BLOB, [honest.address])
         assert chunks_from(post, honest) == CHUNKS - 1
 
 

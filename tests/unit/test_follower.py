@@ -381,22 +381,6 @@ def test_entries_that_no_answer_holds_whole_come_in_one_look(
     assert stage.wire.asked == ["follow"] * -(-size // 100)
 
 
-def test_a_host_reads_an_entry_once_that_its_followers_take_in_pieces(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    followers = [stage.follow() for _ in range(2)]
-    host = stage.serve()
-    host.submit(said(host, "a", join("a")))
-    monkeypatch.setattr(served, "ANSWER_BYTES", 10)
-    reads = []
-    records = host.records
-    monkeypatch.setattr(host, "records", lambda after, limit: reads.append(after) or records(after, limit))
-    for follower in followers:
-        follower.catch_up()
-        assert follower.state == host.state
-    assert reads == [0]
-
-
 def test_two_who_follow_into_one_file_have_one_log(stage: Stage) -> None:
     one, other = stage.follow(), stage.follow()
     one.submit(said(one, "a", join("a")))

@@ -18,7 +18,7 @@ from trainer.runs.create import Created
 from verification import law
 from verification.digest import ZERO
 from verification.errors import Unavailable
-from verification.ledger import local
+from verification.ledger import local, served
 from verification.signed import make_statement, sign_statement
 from verification.signing import address_of
 from verification.statements import Join
@@ -53,6 +53,23 @@ async def test_others_look_while_a_host_is_asked_and_nobody_else_asks(tmp_path: 
         answered.set()
     async with port.state() as state:
         assert set(state.members) == {address_of(secret(name)) for name in "ab"}
+
+
+def test_a_host_reads_an_entry_once_that_its_followers_take_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path)
+    followers = [stage.follow() for _ in range(2)]
+    host = stage.serve()
+    host.submit(said(host, "a", join("a")))
+    monkeypatch.setattr(served, "ANSWER_BYTES", 10)
+    reads = []
+    records = host.records
+    monkeypatch.setattr(host, "records", lambda after, limit: reads.append(after) or records(after, limit))
+    for follower in followers:
+        follower.catch_up()
+        assert follower.state == host.state
+    assert reads == [0]
 
 
 def test_a_locked_ledger_is_unavailable_and_works_again_when_it_is_free(

@@ -353,7 +353,7 @@ async def test_a_look_that_fails_again_and_again_is_told_once(
     peer._policy = Unheard()  # type: ignore[assignment]
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(2):
-            await peer._take_part(ME, nursery)
+            await peer._take_part(lambda: ME, nursery)
     assert reasons(folder) == ["the ledger's host does not answer"]
 
 

@@ -2,7 +2,7 @@
 
 import trio
 
-from p2p.bounds import Turns
+from p2p.bounds import Slices, Turns
 
 
 async def test_who_wants_more_than_is_free_waits_in_order() -> None:
@@ -36,3 +36,48 @@ async def test_who_gives_up_waiting_holds_up_nobody() -> None:
     async with turns.hold(10):
         pass
     assert turns.is_idle
+
+
+async def test_no_more_than_may_go_on_at_a_time_and_all_get_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    slices, most, done = Slices(2, 1.0), 0, list[int]()
+
+    async def work(number: int, steps: int) -> None:
+        nonlocal most
+        async with slices.turn() as go_on:
+            for _ in range(steps):
+                await go_on()
+                most = max(most, len(slices._since))
+                await trio.sleep_until(trio.current_time() + 0.5)
+            done.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number, steps in enumerate((40, 40, 2, 2, 4)):
+            nursery.start_soon(work, number, steps)
+    assert most == 2
+    assert set(done[:3]) == {2, 3, 4}
+    assert trio.current_time() <= 2 + 0.5 * 88 / 2 + 1
+
+
+async def test_all_tasks_of_a_turn_wait_for_one_turn(autojump_clock: trio.testing.MockClock) -> None:
+    slices, steps = Slices(1, 1.0), list[str]()
+
+    async def work(name: str, tasks: int) -> None:
+        async with slices.turn() as go_on, trio.open_nursery() as nursery:
+
+            async def part() -> None:
+                for _ in range(3):
+                    await go_on()
+                    steps.append(name)
+                    await trio.sleep_until(trio.current_time() + 1)
+
+            for _ in range(tasks):
+                nursery.start_soon(part)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, "many", 5)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(work, "one", 1)
+    assert steps.count("many") == 15
+    assert steps.index("one") <= 10

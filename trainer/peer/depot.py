@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import trio
 
 from p2p.blobs import BlobStore
+from p2p.bounds import GoOn, Slices, at_once
 from p2p.exchange import Exchange
 from p2p.transport import PeerAddress
 from trainer.peer.record import Record
@@ -22,6 +23,8 @@ KEEP_SECONDS = 60.0
 """A blob younger than this is never pruned: it may not be on the ledger yet."""
 FETCHES, FETCHES_PER_AUTHOR = 8, 2
 """How many contributions are fetched at a time, and of one author: slow ones must not hold up those of others."""
+SLICE_SECONDS = 2.0
+"""How long a fetch may go on while others wait."""
 
 
 class Depot:
@@ -31,7 +34,7 @@ class Depot:
         """`exchange` works on `store`."""
         self._store, self._exchange, self._record = store, exchange, record
         self._all = published(manifest)
-        self._turns = trio.CapacityLimiter(FETCHES)
+        self._turns = Slices(FETCHES, SLICE_SECONDS)
         self._authors: dict[Address, trio.CapacityLimiter] = defaultdict(
             lambda: trio.CapacityLimiter(FETCHES_PER_AUTHOR)
         )
@@ -61,13 +64,15 @@ class Depot:
 
     async def fetch_contribution(self, blob: Digest, author: Address, sources: Sequence[PeerAddress]) -> None:
         """Have a contribution here, in its author's turn. Raises what `Exchange.fetch` raises."""
-        async with self._authors[author], self._turns:
-            await self._fetch(blob, "contribution", sources)
+        async with self._authors[author], self._turns.turn() as go_on:
+            await self._fetch(blob, "contribution", sources, go_on)
 
-    async def _fetch(self, blob: Digest, what: str, sources: Sequence[PeerAddress]) -> None:
+    async def _fetch(
+        self, blob: Digest, what: str, sources: Sequence[PeerAddress], go_on: GoOn = at_once
+    ) -> None:
         if self._store.has(blob):
             return
-        path = await self._exchange.fetch(blob, sources, self._limits[what])
+        path = await self._exchange.fetch(blob, sources, self._limits[what], go_on)
         self._record.write("fetched", what=what, blob=blob.hex(), size=path.stat().st_size)
 
     async def read(self, ref: BundleRef) -> Bundle:

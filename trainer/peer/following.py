@@ -174,7 +174,7 @@ class Newcomer:
         state = await self._folded(library)
         contacts = Contacts(self._config.account.address, self._post.reach)
         contacts.note(state)
-        data = Part("data", self._manifest.data.blob, data_size(self._manifest))
+        data = Part("data", self._manifest.data.blob, data_size(programs))
         start = Part("state", self._manifest.start.blob, state_size(programs))
         return Found(state, programs, (*parts, data, start), (*contacts.all(), *self._hosts))
 

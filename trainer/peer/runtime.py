@@ -6,7 +6,7 @@ background task lives in one nursery; results wake the loop.
 
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +159,7 @@ class Peer:
                 if self._config.host is not None or self._config.serves:
                     nursery.start_soon(self._post.keep_open, self._contacts.all)
                 nursery.start_soon(self._log_traffic)
-                await self._take_part(self._self(prepared), nursery)
+                await self._take_part(lambda: self._self(prepared), nursery)
                 self._record.write("stopped")
             nursery.cancel_scope.cancel()
 
@@ -250,14 +250,14 @@ class Peer:
             endpoint=self._post.address.multiaddr,
         )
 
-    async def _take_part(self, me: Me, nursery: trio.Nursery) -> None:
-        """Look, decide, act; return some time after the run has ended."""
+    async def _take_part(self, me: Callable[[], Me], nursery: trio.Nursery) -> None:
+        """Look, decide, act; return some time after the run has ended. A relay may come to `me` on the way."""
         last: float | None = None
         failure = ""
         while last is None or trio.current_time() < last:
             self._wake = trio.Event()
             try:
-                ended = await self._look_and_act(me, nursery)
+                ended = await self._look_and_act(me(), nursery)
                 if await self._is_over():
                     return
                 failure = ""
@@ -298,8 +298,7 @@ class Peer:
     async def _look(self, me: Me) -> AsyncIterator[View]:
         """Hold the lock on the ledger and what there is to decide on."""
         async with self._ledger.state() as state:
-            here = replace(me, endpoint=self._post.address.multiaddr)  # a relay may have come to it
-            yield View(state, here, self._results, self._ledger.now())
+            yield View(state, me, self._results, self._ledger.now())
 
     async def _is_over(self) -> bool:
         """Return whether everyone who still can has taken its stake, so that nobody needs this peer any more."""
