@@ -4,6 +4,7 @@ Row groups, compression and dictionaries are how a writer stored the rows, and c
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ def arrow(what: str) -> Any:
 
 
 @dataclass(frozen=True)
-class ParquetFiles:
-    """One document per row of Parquet files."""
+class _Columns(ABC):
+    """One document per row of a column, in files one after the other."""
 
     name: str
     files: tuple[Path, ...]
@@ -42,12 +43,20 @@ class ParquetFiles:
         for index in range(start.file, len(self.files)):
             skip = start.number if index == start.file else 0
             with _reading(self.files[index]) as pa:
-                file = pa.parquet.ParquetFile(self.files[index], buffer_size=1 << 20, pre_buffer=False)
-                _check(pa, file.schema_arrow, self.files[index], self.field)
-                yield from _rows(pa, self._batches(file, skip), index, self.files[index], skip)
+                batches = self._batches(pa, self.files[index], skip)
+                yield from _rows(pa, batches, index, self.files[index], skip)
 
-    def _batches(self, file: Any, skip: int) -> Iterator[Any]:
+    @abstractmethod
+    def _batches(self, pa: Any, path: Path, skip: int) -> Iterator[Any]:
         """Yield the column's rows after the first `skip` ones, of a size that memory bears."""
+
+
+class ParquetFiles(_Columns):
+    """Parquet files."""
+
+    def _batches(self, pa: Any, path: Path, skip: int) -> Iterator[Any]:
+        file = pa.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        _check(pa, file.schema_arrow, path, self.field)
         for group in range(file.metadata.num_row_groups):
             described = file.metadata.row_group(group)
             if skip >= described.num_rows:
@@ -59,23 +68,14 @@ class ParquetFiles:
                 skip = max(0, skip - batch.num_rows)
 
 
-@dataclass(frozen=True)
-class DatasetFolder:
-    """One document per row of a data set that the `datasets` library saved to a folder; the files are Arrow's."""
+class DatasetFolder(_Columns):
+    """A data set that the `datasets` library saved to a folder; the files are Arrow's."""
 
-    name: str
-    files: tuple[Path, ...]
-    field: str
-
-    def pieces(self, start: Cursor) -> Iterator[Piece[bytes]]:
-        """Yield pieces; raises UserError with file and row."""
-        for index in range(start.file, len(self.files)):
-            skip = start.number if index == start.file else 0
-            with _reading(self.files[index]) as pa, pa.OSFile(str(self.files[index])) as file:
-                reader = pa.ipc.open_stream(file)
-                _check(pa, reader.schema, self.files[index], self.field)
-                columns = (batch.column(self.field) for batch in reader)
-                yield from _rows(pa, _after(columns, skip), index, self.files[index], skip)
+    def _batches(self, pa: Any, path: Path, skip: int) -> Iterator[Any]:
+        with pa.OSFile(str(path)) as file:
+            reader = pa.ipc.open_stream(file)
+            _check(pa, reader.schema, path, self.field)
+            yield from _after((batch.column(self.field) for batch in reader), skip)
 
 
 def dataset_files(folder: Path) -> tuple[Path, ...]:
