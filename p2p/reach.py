@@ -51,8 +51,8 @@ class Dialler:
             if self.way(info, not is_direct):
                 return
             due = self._due(info, is_direct)
-            with trio.move_on_after(self._seconds):
-                errors = await self._race(info.peer_id, due)
+            with trio.move_on_after(self._seconds) as scope:
+                errors = await self._race(info.peer_id, due, scope.deadline)
                 if errors:
                     raise errors[-1]
                 return
@@ -82,10 +82,10 @@ class Dialler:
             self._backoff.check(_place(addresses[0], info.peer_id), now)
         return sorted(due, key=lambda address: nearness(str(address)))
 
-    async def _race(self, peer: ID, addresses: list[Multiaddr]) -> list[Exception]:
-        """Try addresses until one reaches the peer; return why they failed if none does."""
+    async def _race(self, peer: ID, addresses: list[Multiaddr], until: float) -> list[Exception]:
+        """Try addresses until one reaches the peer, or it is `until`; return why they failed if none does."""
         async with trio.open_nursery() as nursery:
-            race = _Race(nursery.cancel_scope, trio.current_time() + self._seconds)
+            race = _Race(nursery.cancel_scope, until)
             for address in addresses:
                 ended = trio.Event()
                 nursery.start_soon(self._try, peer, address, race, ended)

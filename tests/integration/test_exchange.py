@@ -48,8 +48,8 @@ class Town:
         post = PostOffice(Identity(bytes([self._born]) * 32), RUN, lambda: NOW, grants=Grants(**granted))
         return await self._stack.enter_async_context(post)
 
-    async def fetcher(self, down=None, **options):
-        post = await self.office(down=down)
+    async def fetcher(self, granted=None, **options):
+        post = await self.office(**granted or {})
         store = BlobStore(self.folder / "own")
         return Exchange(store, post, on_drop=self.dropped.append, **{"patience": 2.0} | options), post, store
 
@@ -292,9 +292,9 @@ async def test_who_could_not_be_reached_is_asked_last(tmp_path):
         hanging = PeerAddress.parse(f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}/p2p/{key}")
         async with town(tmp_path) as here:
             honest, _ = await here.source()
-            exchange, post, store = await here.fetcher(hedge=60.0)
+            exchange, post, store = await here.fetcher({"dial_seconds": LATE_SECONDS / 2}, hedge=60.0)
             with pytest.raises(Unavailable):
-                await post.request(hanging, LIST, b"", LATE_SECONDS)
+                await post.request(hanging, LIST, b"", SECONDS)
             assert post.is_out_of_reach(hanging)
             await exchange.fetch(BLOB, [hanging, honest.address])
             assert store.get(BLOB) == DATA
@@ -458,7 +458,7 @@ async def test_no_more_is_asked_for_than_the_link_takes(tmp_path):
     async with town(tmp_path) as here:
         (source, _), (other, _) = await here.source(), await here.source()
         exchange, post, _ = await here.fetcher(
-            down=CHUNK_BYTES // 5, patience=0.5, pace=2 * len(DATA), hedge=0.1
+            {"down": CHUNK_BYTES // 5}, patience=0.5, pace=2 * len(DATA), hedge=0.1
         )
         with pytest.raises(Unavailable, match="did not come at"):
             await exchange.fetch(BLOB, [source.address, other.address])
