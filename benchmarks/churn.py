@@ -76,7 +76,7 @@ rounds = {rounds}
 max_steps = 4
 leaf_every = 4
 batch = 4
-warmup = 2
+round_warmup = 2
 
 [swarm]
 workers = {workers}

@@ -22,12 +22,13 @@ from benchmarks.faults import Fault, faults
 from benchmarks.hearing import ACCUSED, CHALLENGER, Case, Heard, hear
 from benchmarks.machines import Faulty, Honest, KeepingEngine
 from benchmarks.record import publish
-from benchmarks.trainers import MODELS, Recipe
+from benchmarks.trainers import MODELS, RATE, Recipe
 from simulator.cast import job_of
 from simulator.duel import FIRST, Claim, contest, contest_seal, sealed_round
 from simulator.toy import minimal
 from trainer.commands.console import Console
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
+from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.training import Rounds
 from trainer.runs.tasks import causal_lm_loss
 from verification.claims import Judged
@@ -130,8 +131,8 @@ def _manifest(programs: Programs, start: Bundle, data: Bundle) -> Manifest:
 def trace_model(recipe: Recipe) -> tuple[TracedRun, Bundle, int]:
     """Return the programs of a Llama, its data, and its number of parameters."""
     model = recipe.model(0, "eager")
-    adamw = replace(recipe.adamw, warmup=1)  # so that two steps change what a contribution holds
-    config = TraceConfig(RECORDS, LENGTH, BATCH, STEPS, 2, 12, adamw, 0.7, 0.6)
+    schedule = Schedule(RATE, STEPS)  # not warmed up, so that two steps change what a contribution holds
+    config = TraceConfig(RECORDS, LENGTH, BATCH, STEPS, 2, 12, recipe.adamw, schedule, 0.7, 0.6)
     records = torch.randint(0, 256, (RECORDS, LENGTH + 1), generator=torch.Generator().manual_seed(0))
     data = Tensor("uint8", (Count(RECORDS), Count(LENGTH + 1)), records.to(torch.uint8).numpy().tobytes())
     count = sum(parameter.numel() for parameter in model.parameters())

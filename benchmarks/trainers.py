@@ -20,6 +20,7 @@ from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.programs.tracing.capture import TraceConfig, trace_run
 from trainer.programs.tracing.optimiser import AdamW
+from trainer.programs.tracing.schedule import Schedule
 from trainer.runs.data.packing import Packer
 from trainer.runs.data.texts import python_reference
 from trainer.runs.models import build_model
@@ -68,7 +69,9 @@ class Recipe:
         return made
 
 
-ADAMW = AdamW(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=30)
+ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+RATE, WARMUP = 1e-3, 30
+"""The learning rate of every opponent, and over how many steps it grows to that."""
 MODELS = {
     "d256": Recipe(256, 704, 4, 8, 256, 16, ADAMW),
     "d512": Recipe(512, 1408, 4, 8, 256, 16, ADAMW),
@@ -108,7 +111,7 @@ class NativeTrainer:
 
         `fused` takes AdamW's fused kernel instead of PyTorch's default one.
         """
-        self.model, self.tokens, self.adamw = model, tokens, adamw
+        self.model, self.tokens = model, tokens
         self._loss = loss
         decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
         plain = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
@@ -116,7 +119,7 @@ class NativeTrainer:
         betas = (adamw.beta1, adamw.beta2)
         self.optimiser = torch.optim.AdamW(
             groups,
-            lr=adamw.lr,
+            lr=RATE,
             betas=betas,
             eps=adamw.eps,
             weight_decay=adamw.weight_decay,
@@ -131,7 +134,7 @@ class NativeTrainer:
         batch = self.tokens[self.done % len(self.tokens)].to(torch.int64)
         self.done += 1
         for group in self.optimiser.param_groups:
-            group["lr"] = self.adamw.lr * min(1.0, self.done / max(1, self.adamw.warmup))
+            group["lr"] = RATE * min(1.0, self.done / WARMUP)
         self.optimiser.zero_grad()
         with self._context:
             loss = self._loss(self.model, batch)
@@ -200,10 +203,16 @@ def _traced(
 ) -> tuple[Program, list[torch.Tensor]]:
     """Return the inner step and the first working state."""
     steps, batch, width = tokens.shape
-    config = TraceConfig(steps * batch, width - 1, batch, steps, 1, 12, adamw, 0.7, 0.6, bits)
+    schedule = Schedule(RATE, steps, round_warmup=WARMUP)
+    config = TraceConfig(steps * batch, width - 1, batch, steps, 1, 12, adamw, schedule, 0.7, 0.6, bits)
     traced = trace_run(model, causal_lm_loss, config)
     index = torch.arange(steps * batch).view(steps, batch)
-    start = [*map(to_torch, traced.start.tensors), tokens.reshape(steps * batch, width), index]
+    start = [
+        *map(to_torch, traced.start.tensors),
+        tokens.reshape(steps * batch, width),
+        index,
+        torch.tensor(0),
+    ]
     return traced.inner, LoadedProgram(traced.prologue).run(start)
 
 

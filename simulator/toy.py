@@ -195,13 +195,15 @@ class Draft:
 
 
 def prologue(max_steps: int, batch: int) -> Program:
-    """(param, momentum, data, index) -> (param, step, tokens): gather the assigned records."""
+    """(param, momentum, data, index, round) -> (param, step, tokens): gather the assigned records; step is 0 times
+    the round's number."""
     d = Draft("prologue")
     param, _ = d.port("param"), d.port("momentum", dtype="float32")
     data = d.port("data", (RECORDS, RECORD), "uint8")
     index = d.port("index", (max_steps, batch))
+    number = d.port("round", ())
     tokens = d.emit("gather", data, index, shape=(max_steps, batch, RECORD))
-    return d.finish(param=param, step=d.constant(0), tokens=tokens)
+    return d.finish(param=param, step=d.emit("multiply", number, d.constant(0)), tokens=tokens)
 
 
 def inner(max_steps: int, batch: int, chain: int = 0, wide: int = 1) -> Program:

@@ -27,7 +27,7 @@ JOB: dict[str, Any] = {
     "training.max_steps": 4,
     "training.leaf_every": 2,
     "training.batch": 2,
-    "training.warmup": 1,
+    "training.round_warmup": 1,
     "swarm.workers": 2,
     "swarm.verifiers": 1,
     "swarm.min_workers": 2,

@@ -16,10 +16,12 @@ from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.capture import Loss, TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import AdamW
+from trainer.programs.tracing.schedule import Schedule
 from trainer.runs.models import build_model
 from trainer.runs.tasks import TASKS, Marks, image_loss
 
-ADAMW = AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=4)
+ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+SCHEDULE = Schedule(lr=3e-3, steps=20, round_warmup=4)
 JOB = TraceConfig(
     records=24,
     length=19,
@@ -28,6 +30,7 @@ JOB = TraceConfig(
     slots=3,
     grid_exponent=12,
     optimiser=ADAMW,
+    schedule=SCHEDULE,
     outer_lr=0.7,
     outer_momentum=0.6,
 )
@@ -146,7 +149,7 @@ def working(name: str, bits: int = 14) -> list[torch.Tensor]:
 
 def _begun(run: TracedRun, name: str) -> list[torch.Tensor]:
     state = [to_torch(tensor) for tensor in run.start.tensors]
-    return LoadedProgram(run.prologue).run([*state, records(name), index(name)])
+    return LoadedProgram(run.prologue).run([*state, records(name), index(name), torch.tensor(0)])
 
 
 def exact_losses(name: str, steps: int = JOB.max_steps, bits: int = 14) -> list[float]:
@@ -178,11 +181,11 @@ def train_natively(module: nn.Module, loss_of: Loss, batches: torch.Tensor) -> l
         {"params": [p for p in module.parameters() if p.dim() > 1], "weight_decay": ADAMW.weight_decay},
         {"params": [p for p in module.parameters() if p.dim() < 2], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=ADAMW.lr, betas=(ADAMW.beta1, ADAMW.beta2), eps=ADAMW.eps)
+    optimiser = torch.optim.AdamW(groups, lr=SCHEDULE.lr, betas=(ADAMW.beta1, ADAMW.beta2), eps=ADAMW.eps)
     losses = []
     for step, batch in enumerate(batches):
         for group in optimiser.param_groups:
-            group["lr"] = ADAMW.lr * min(1.0, (step + 1) / ADAMW.warmup)
+            group["lr"] = SCHEDULE.lr * min(1.0, (step + 1) / SCHEDULE.round_warmup)
         loss = loss_of(module, batch.long())
         optimiser.zero_grad()
         torch.autograd.backward(loss)

@@ -10,6 +10,7 @@ from verification.claims import Judged, Result
 from verification.effects import DisputeMoved, DisputeOpened, Effect, Move
 from verification.errors import Refused
 from verification.game import Body, Game
+from verification.layout import Home
 from verification.library import Library, Now, failures
 from verification.manifest import Manifest, Place
 from verification.membership import get_member, settle_debt
@@ -17,7 +18,7 @@ from verification.outer import mixture
 from verification.program import Program, first_node, place_of, program_head, values
 from verification.referee import Execution, Reader
 from verification.rounds import get_round
-from verification.sampling import leaf_steps, record_index
+from verification.sampling import leaf_steps, record_index, round_number
 from verification.signed import Said
 from verification.state import Dispute, Member, Ruling, State, Turn
 from verification.statements import (
@@ -297,10 +298,11 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
     """Return what fixes the inputs of an execution: public inputs and what both sides agree on. (SPEC.md 6.5)"""
     worked, manifest = state.rounds[dispute.round], state.manifest
     program = program_of(manifest, dispute.place)
-    index, slots, ballast = None, {}, 0
+    given, slots, ballast = {}, {}, 0
     if dispute.place is Place.PROLOGUE:
         steps = worked.assignments[dispute.accused].steps
         index = record_index(manifest, worked.beacon, dispute.accused, steps)
+        given = {Home.INDEX: index, Home.ROUND: round_number(dispute.round)}
     if dispute.place is Place.OUTER:
         mixed = mixture(state, worked)
         ballast = mixed.ballast
@@ -313,7 +315,7 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
         worked.start.digest,
         dispute.game.agreed,
         manifest.data.root,
-        index,
+        given,
         slots,
         ballast,
     )

@@ -28,11 +28,15 @@ class Home(Enum):
     CONTRIBUTION = "a contribution"
     DATA = "the data"
     INDEX = "the record index"
+    ROUND = "the round's number"
     WEIGHTS = "the weights"
 
 
-PROLOGUE = (Home.DATA, Home.INDEX)
+PROLOGUE = (Home.DATA, Home.INDEX, Home.ROUND)
 """What a prologue reads after the state."""
+
+MADE = (Home.INDEX, Home.ROUND, Home.WEIGHTS)
+"""What the law makes itself: nobody brings it."""
 
 
 @dataclass(frozen=True)

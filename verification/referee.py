@@ -1,13 +1,13 @@
 """The referee: opens what a claim reads against what is agreed, and judges it. Nobody votes. (SPEC.md 6.5)
 
 An input is an earlier node's result (a path in the accused's trace), a constant, or a port of the program. A port
-belongs to a bundle whose digest is agreed, or the law makes it itself: the index from the seed rule, the weights, the
-zeros of an empty slot.
+belongs to a bundle whose digest is agreed, or the law makes it itself: the index from the seed rule, the round's
+number, the weights, the zeros of an empty slot.
 """
 
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from verification import merkle
 from verification.arithmetic.numbers import FORMATS, Number, read_number
@@ -16,7 +16,7 @@ from verification.arithmetic.shapes import ShapeError
 from verification.claims import Judged, Result
 from verification.errors import BadEvidence, Unavailable
 from verification.grid import Grid
-from verification.layout import Home, Origin, origin_of
+from verification.layout import MADE, Home, Origin, origin_of
 from verification.manifest import Place
 from verification.narrowing import Tracing
 from verification.operators import ARITHMETIC, made_by
@@ -31,9 +31,9 @@ from verification.units import Digest
 class Execution:
     """One execution as far as public inputs and earlier claims fix it.
 
-    `working` is the digest of the working state before it, `index` the records that the seed rule gives (int64
-    [max_steps, batch]), `slots` maps a slot that is not empty to its weight and its contribution's digest, `ballast` is
-    the weight of the last slot.
+    `working` is the digest of the working state before it, `given` what a prologue is given: the round's number (int64
+    0-d) and the records that the seed rule gives (int64 [max_steps, batch]). `slots` maps a slot that is not empty to
+    its weight and its contribution's digest, `ballast` is the weight of the last slot.
     """
 
     place: Place
@@ -41,7 +41,7 @@ class Execution:
     start: Digest
     working: Digest | None = None
     data: Digest | None = None
-    index: Tensor | None = None
+    given: Mapping[Home, Tensor] = field(default_factory=dict)
     slots: Mapping[int, tuple[int, Digest]] | None = None
     ballast: int = 0
 
@@ -72,7 +72,7 @@ def is_brought(place: Place, slots: Container[int], head: ProgramHead, source: i
         return source >= head.first
     port = origin_of(place, head, source)
     is_empty = port.home is Home.CONTRIBUTION and port.slot not in slots
-    return not is_empty and port.home not in (Home.INDEX, Home.WEIGHTS)
+    return not is_empty and port.home not in MADE
 
 
 def result_of(head: ProgramHead, number: int, node: Node, inputs: Sequence[Sized]) -> Result:
@@ -239,13 +239,12 @@ def _bundle(execution: Execution, port: Origin) -> Digest | None:
 def _law_has(
     execution: Execution, head: ProgramHead, constants: Constants, source: int
 ) -> Tensor | Digest | None:
-    """Return a value that is not brought: a constant, the index, the weights; None for an empty slot's zeros."""
+    """Return a value that is not brought: a constant, what the law makes, or None for an empty slot's zeros."""
     if source >= len(head.inputs):
         return constants(source)
     home = origin_of(execution.place, head, source).home
-    if home is Home.INDEX:
-        assert execution.index is not None
-        return execution.index
+    if home in (Home.INDEX, Home.ROUND):
+        return execution.given[home]
     if home is Home.WEIGHTS:
         weights = {slot: weight for slot, (weight, _) in (execution.slots or {}).items()}
         return weights_of(math.prod(head.inputs[source].shape), weights, execution.ballast)

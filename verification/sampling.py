@@ -176,6 +176,11 @@ def record_index(manifest: Manifest, beacon: Digest, worker: Address, steps: int
     return Tensor("int64", (Count(work.max_steps), Count(work.batch)), body + bytes(whole - len(body)))
 
 
+def round_number(number: Round) -> Tensor:
+    """Return a round's number as its prologue reads it, int64 0-d. (SPEC.md 4.2)"""
+    return Tensor("int64", (), number.to_bytes(8, "little"))
+
+
 def leaf_steps(steps: int, leaf_every: int) -> tuple[int, ...]:
     """Return after how many inner steps each leaf stands; leaf 0 is the prologue's output. (SPEC.md 4.3)"""
     return (*range(0, steps, leaf_every), steps)

@@ -18,7 +18,7 @@ from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS
 from verification.arithmetic.shapes import INTEGERS
 from verification.errors import UserError
 from verification.grid import Grid
-from verification.layout import PROLOGUE, Home, origin_of
+from verification.layout import MADE, PROLOGUE, Home, origin_of
 from verification.manifest import Manifest, Place
 from verification.operators import OPERATORS
 from verification.program import (
@@ -246,11 +246,10 @@ def _evidence(place: Place, program: Program) -> Largest:
 
 
 def _brought(place: Place, head: ProgramHead, node: Node) -> Iterator[int]:
-    """Yield the inputs of a node that a challenger may have to bring: the law has constants, index and weights."""
-    made = (Home.INDEX, Home.WEIGHTS)
+    """Yield the inputs of a node that a challenger may have to bring: the law has the rest."""
     for source in dict.fromkeys(map(int, node.inputs)):
         if source >= head.first or (
-            source < len(head.inputs) and origin_of(place, head, source).home not in made
+            source < len(head.inputs) and origin_of(place, head, source).home not in MADE
         ):
             yield source
 

@@ -35,7 +35,8 @@ WEIGHTS = torch.tensor([2, 0, 3])
 
 @dataclass(frozen=True)
 class Golden:
-    """A model's four programs, and what its prologue takes after the start state: uint8 records, int64 index."""
+    """A model's four programs, and what its prologue takes after the start state: uint8 records, int64 index, int64
+    round."""
 
     prologue: Program
     inner: Program

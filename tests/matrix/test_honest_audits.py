@@ -27,6 +27,7 @@ from trainer.compute.children import python
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import AdamW
+from trainer.programs.tracing.schedule import Schedule
 from verification import codec
 from verification.digest import integer, tagged
 from verification.effects import AuditEnded, DisputeOpened, Slashed
@@ -79,7 +80,8 @@ def loss(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 JOB = TraceConfig(
     records=RECORDS, length=LENGTH, batch=2, max_steps=STEPS, slots=WORKERS + 1, grid_exponent=12,
-    optimiser=AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=2),
+    optimiser=AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1),
+    schedule=Schedule(lr=3e-3, steps=STEPS, round_warmup=2),
     outer_lr=0.7, outer_momentum=0.6,
 )  # fmt: skip
 

@@ -40,6 +40,7 @@ CASES: dict[str, tuple[Any, str, int]] = {
     "stale": (lambda: Worker("cheat", conduct=conduct_named("stale", 1)), "output", 0),
     "wrong-data": (lambda: Worker("cheat", conduct=conduct_named("wrong-data", 1)), "node", 1),
     "wrong-node": (lambda: broken("inner", 70), "node", 0),
+    "wrong-start": (lambda: broken("prologue", 1), "node", 0),
     "wrong-end": (lambda: broken("epilogue", 2), "node", 0),
     "honest-lists": (
         lambda: Worker("cheat", AnswerHonestly(), conduct=conduct_named("skip-steps", 1)), "list", 0

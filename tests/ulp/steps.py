@@ -12,8 +12,9 @@ from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.builder import Builder
 from trainer.programs.tracing.optimiser import SGD, AdamW, Gradients, Optimiser, Parameter
 
-ADAMW = AdamW(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1, warmup=1)
-MOMENTUM = SGD(lr=1e-2, momentum=0.9, nesterov=True, weight_decay=0.1, warmup=1)
+RATE = 1e-2
+ADAMW = AdamW(beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1)
+MOMENTUM = SGD(momentum=0.9, nesterov=True, weight_decay=0.1)
 
 
 def _single(number: float) -> Real:
@@ -27,8 +28,8 @@ def _adamw(number: int) -> Callable[..., Real]:
         m = m * _single(ADAMW.beta1) + g * _single(1 - ADAMW.beta1)
         v = v * _single(ADAMW.beta2) + g * g * _single(1 - ADAMW.beta2)
         below = mpmath.sqrt(v / (1 - power2)) + _single(ADAMW.eps)
-        kept = 1 - _single(ADAMW.lr) * _single(ADAMW.weight_decay)
-        return p * kept - _single(ADAMW.lr) / (1 - power1) * m / below
+        kept = 1 - _single(RATE) * _single(ADAMW.weight_decay)
+        return p * kept - _single(RATE) / (1 - power1) * m / below
 
     return step
 
@@ -36,7 +37,7 @@ def _adamw(number: int) -> Callable[..., Real]:
 def _sgd(p: Real, g: Real, m: Real) -> Real:
     g = g + p * _single(MOMENTUM.weight_decay)
     speed = m * _single(MOMENTUM.momentum) + g
-    return p - (g + speed * _single(MOMENTUM.momentum)) * _single(MOMENTUM.lr)
+    return p - (g + speed * _single(MOMENTUM.momentum)) * _single(RATE)
 
 
 def _powers(number: int) -> list[Tensor]:
@@ -56,10 +57,10 @@ def stepped(optimiser: Optimiser, values: list[Tensor], scalars: list[Tensor]) -
     slots = optimiser.slots(parameter)
     value, gradient = (b.port(name, "float32", values[0].shape) for name in ("value", "gradient"))
     state = [b.port(slot.name, "float32", slot.shape) for slot in slots]
-    step = b.port("step", "int64", ())
-    (moved,), _ = optimiser.update(b, parameter, Gradients([value], [gradient], step), state)
+    rate = b.port("rate", "float32", ())
+    (moved,), _ = optimiser.update(b, parameter, Gradients([value], [gradient], rate), state)
     program = LoadedProgram(b.finish("inner", [("p", moved)]))
-    return program.run([*values, *scalars, torch.tensor(3)])[0]
+    return program.run([*values, *scalars, torch.tensor(RATE)])[0]
 
 
 def measure(name: str, density: int) -> tuple[list[float], list[Real], list[Real]]:

@@ -38,6 +38,7 @@ def test_every_input_of_the_toy_comes_from_where_its_name_says() -> None:
         "momentum": Origin(Home.START, 1, 2),
         "data": Origin(Home.DATA),
         "index": Origin(Home.INDEX),
+        "round": Origin(Home.ROUND),
     }
     assert origins(Place.STEP) == {
         name: Origin(Home.WORKING, index, 3) for index, name in enumerate(("param", "step", "tokens"))

@@ -27,6 +27,7 @@ from verification.claims import awaited, claim_of, narrowed
 from verification.digest import ZERO, tagged
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest.within import contested, own_list
+from verification.layout import Home
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.narrowing import Tracing, entries_of, open_trace, segments
 from verification.outer import outer_inputs
@@ -41,7 +42,7 @@ from verification.program import (
     values,
 )
 from verification.referee import Execution, Reader, judge, result_of
-from verification.sampling import leaf_steps, record_index
+from verification.sampling import leaf_steps, record_index, round_number
 from verification.sizes import contribution_size, data_size, require_data, state_size
 from verification.spoilage import fault
 from verification.statements import Commit, Trace
@@ -225,7 +226,8 @@ def test_every_node_of_a_round_can_be_refereed(tiny_run: Created, process: Compu
     programs, every = manifest.programs, listed(process, order)
     start, data = manifest.start.digest, manifest.data.root
     index = record_index(manifest, order.beacon, WORKER, STEPS)
-    prologue = Execution(Place.PROLOGUE, programs.prologue.digest, start, None, data, index)
+    given = {Home.INDEX: index, Home.ROUND: round_number(order.number)}
+    prologue = Execution(Place.PROLOGUE, programs.prologue.digest, start, None, data, given)
     assert all(referees(process, tiny_run, execution(tiny_run, Place.PROLOGUE), prologue))
     step = Execution(Place.STEP, programs.inner.digest, start, every[1])
     assert all(referees(process, tiny_run, execution(tiny_run, Place.STEP, 2), step))

@@ -29,7 +29,8 @@ PARAMETERS = (
     Parameter("bias", (7,)),
 )
 STEPS = 7
-ADAMW = AdamW(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, warmup=3)
+RATE = 1e-2
+ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
 
 
 def draw(step: int, size: float = 1.0) -> list[torch.Tensor]:
@@ -45,13 +46,13 @@ def train(optimiser: Optimiser) -> list[torch.Tensor]:
         [b.port(f"{kind}/{p.name}", "float32", p.shape) for p in PARAMETERS] for kind in "pg"
     )
     state = [b.port(slot.name, "float32", slot.shape) for slot in slots]
-    count = b.port("step", "int64", ())
-    moved, kept = optimiser.update(b, PARAMETERS, Gradients(values, gradients, count), state)
+    rate = b.port("rate", "float32", ())
+    moved, kept = optimiser.update(b, PARAMETERS, Gradients(values, gradients, rate), state)
     program = LoadedProgram(b.finish("inner", [(str(n), value) for n, value in enumerate([*moved, *kept])]))
     known = draw(0) + [torch.full(slot.shape, slot.start) for slot in slots]
     for step in range(STEPS):
         tensors, state_now = known[: len(PARAMETERS)], known[len(PARAMETERS) :]
-        known = program.run([*tensors, *draw(step + 1), *state_now, torch.tensor(step)])
+        known = program.run([*tensors, *draw(step + 1), *state_now, torch.tensor(RATE)])
     return known[: len(PARAMETERS)]
 
 
@@ -61,12 +62,10 @@ def train_natively(
     """The parameters after `STEPS` steps by optimisers of PyTorch, each on some of the parameters."""
     tensors = [value.requires_grad_() for value in draw(0)]
     made = [make([tensors[n] for n in places], **options) for make, places, options in makers]  # type: ignore[arg-type]
-    rates = [optimiser.param_groups[0]["lr"] for optimiser in made]
     for step in range(STEPS):
         for tensor, gradient in zip(tensors, draw(step + 1), strict=True):
             tensor.grad = gradient
-        for optimiser, rate in zip(made, rates, strict=True):
-            optimiser.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / ADAMW.warmup)
+        for optimiser in made:
             optimiser.step()
     return [tensor.detach() for tensor in tensors]
 
@@ -82,7 +81,7 @@ def worst(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> floa
 def adamw(
     places: list[int], decay: float
 ) -> tuple[type[torch.optim.Optimizer], list[int], dict[str, object]]:
-    options = {"lr": ADAMW.lr, "betas": (ADAMW.beta1, ADAMW.beta2), "eps": ADAMW.eps, "weight_decay": decay}
+    options = {"lr": RATE, "betas": (ADAMW.beta1, ADAMW.beta2), "eps": ADAMW.eps, "weight_decay": decay}
     return torch.optim.AdamW, places, options
 
 
@@ -96,22 +95,22 @@ def test_sgd(momentum: float, nesterov: bool) -> None:
     def native(
         places: list[int], decay: float
     ) -> tuple[type[torch.optim.Optimizer], list[int], dict[str, object]]:
-        options = {"lr": 1e-2, "momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+        options = {"lr": RATE, "momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
         return torch.optim.SGD, places, options
 
-    found = train(SGD(1e-2, momentum, nesterov, 0.1, ADAMW.warmup))
+    found = train(SGD(momentum, nesterov, 0.1))
     assert worst(found, train_natively([native([0, 1, 2], 0.1), native([3], 0.0)])) < 2e-6
 
 
 def test_sgd_without_momentum() -> None:
-    native = (torch.optim.SGD, [0, 1, 2, 3], {"lr": 1e-2})
-    assert worst(train(SGD(1e-2, 0.0, False, 0.0, ADAMW.warmup)), train_natively([native])) < 2e-6
+    native = (torch.optim.SGD, [0, 1, 2, 3], {"lr": RATE})
+    assert worst(train(SGD(0.0, False, 0.0)), train_natively([native])) < 2e-6
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_muon_is_as_close_to_torch_as_torchs_bfloat16(nesterov: bool) -> None:
     options = {
-        "lr": ADAMW.lr,
+        "lr": RATE,
         "weight_decay": 0.1,
         "momentum": 0.95,
         "nesterov": nesterov,
@@ -147,7 +146,7 @@ def test_orthogonalisation_against_float64(shape: tuple[int, int], size: float) 
 
 def test_a_gradient_clipped_before_the_step() -> None:
     """With all gradients scaled to norm 1, AdamW's first step is unchanged and SGD's is as long as its rate."""
-    found = train(replace(SGD(1e-2, 0.0, False, 0.0, 1), clip_norm=1.0))
+    found = train(replace(SGD(0.0, False, 0.0), clip_norm=1.0))
     total = torch.cat([(a - b).flatten() for a, b in zip(found, draw(0), strict=True)])
     assert total.norm() < 1e-2 * STEPS
 
@@ -164,9 +163,13 @@ def test_hidden_matrices_are_neither_embeddings_nor_the_head() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimiser", [SGD(0.3, 0.9, True, 0.0, 4), Muon(zoo.ADAMW)], ids=["sgd", "muon"])
-def test_a_model_learns_with_it(optimiser: Optimiser) -> None:
-    module = zoo.model("llama")
-    run = trace_run(module, zoo.loss_of("llama", module), replace(zoo.JOB, optimiser=optimiser))
+@pytest.mark.parametrize(
+    ("optimiser", "rate"), [(SGD(0.9, True, 0.0), 0.3), (Muon(zoo.ADAMW), 3e-3)], ids=["sgd", "muon"]
+)
+def test_a_model_learns_with_it(optimiser: Optimiser, rate: float) -> None:
+    module, schedule = zoo.model("llama"), replace(zoo.SCHEDULE, lr=rate)
+    run = trace_run(
+        module, zoo.loss_of("llama", module), replace(zoo.JOB, optimiser=optimiser, schedule=schedule)
+    )
     losses = zoo.losses_of(run, "llama", zoo.JOB.max_steps)
     assert losses[-1] < losses[0] - 1.0

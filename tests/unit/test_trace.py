@@ -77,7 +77,7 @@ def test_epilogue_and_outer_step_are_what_they_say() -> None:
     ]
     assert all(torch.equal(a, b) for a, b in zip(contribution[:count], expected, strict=True))
     assert contribution[count].item() == sum((e.long() ** 2).sum().item() for e in expected)
-    assert contribution[count + 1].item() == pytest.approx(working[-3].item() / 3)
+    assert contribution[count + 1].item() == pytest.approx(working[-4].item() / 3)
     outer = LoadedProgram(run.outer)
     after = outer.run([*state, *contribution * JOB.slots, torch.tensor([1, 2, 0])])
     delta = expected[0].double() / 2.0**JOB.grid_exponent
@@ -200,13 +200,13 @@ def test_plain_modules_train(module: nn.Module) -> None:
     wrapped = _Wrapped(function, module)
     run = trace_run(wrapped, _mean_loss, JOB)
     working = LoadedProgram(run.prologue).run(
-        [*map(to_torch, run.start.tensors), zoo.records("llama"), zoo.index("llama")]
+        [*map(to_torch, run.start.tensors), zoo.records("llama"), zoo.index("llama"), torch.tensor(0)]
     )
     inner, losses = LoadedProgram(run.inner), []
     for _ in range(5):
-        before = working[-3].item()
+        before = working[-4].item()
         working = inner.run(working)
-        losses.append(working[-3].item() - before)
+        losses.append(working[-4].item() - before)
     batches = zoo.records("llama")[zoo.index("llama")[:5]]
     assert losses == pytest.approx(zoo.train_natively(wrapped, _mean_loss, batches), abs=2e-3)
 

@@ -154,7 +154,7 @@ max_steps = 8
 leaf_every = 4
 batch = 4
 learning_rate = 0.003
-warmup = 2
+round_warmup = 2
 
 [swarm]
 workers = {workers}

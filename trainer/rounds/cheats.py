@@ -183,10 +183,11 @@ class _OtherRecords(Cheat, ABC):
 
     def begin(self, inputs: Handle, execute: Execute) -> Handle:
         """Gather them."""
-        *read, index = inputs
+        *read, index, number = inputs
         (records,) = self.dump([index]).tensors
         rows = self.records(_array(records).copy())
-        return execute([*read, *self.load(Bundle((Tensor(records.dtype, records.shape, rows.tobytes()),)))])
+        other = self.load(Bundle((Tensor(records.dtype, records.shape, rows.tobytes()),)))
+        return execute([*read, *other, number])
 
     @abstractmethod
     def records(self, rows: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from trainer.rounds.engine import Engine, Handle, Job
 from verification.errors import ProofswarmError
 from verification.library import StepFailed, failed
 from verification.manifest import Manifest, Place, ProgramRef
-from verification.sampling import leaf_steps, record_index
+from verification.sampling import leaf_steps, record_index, round_number
 from verification.tensors import Bundle, Tensor
-from verification.units import Digest
+from verification.units import Digest, Round
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,11 @@ class Rounds:
         return Disputed(Place.OUTER, program, self._loaded(inputs), frozenset(slots))
 
     def opening(self, state: Bundle) -> Handle:
-        """Return the working state in which a round from `state` on record 0 alone begins."""
+        """Return the working state in which round 0 from `state` on record 0 alone begins."""
         work = self._manifest.work
         zeros = Tensor("int64", (work.max_steps, work.batch), bytes(8 * work.max_steps * work.batch))
-        inputs = [self._engine.load(state), self._data, self._engine.load(Bundle((zeros,)))]
+        given = self._engine.load(Bundle((zeros, round_number(Round(0)))))
+        inputs = [self._engine.load(state), self._data, given]
         return self._engine.run(self._manifest.programs.prologue.digest, inputs)
 
     def golden(self, state: Bundle) -> Digest:
@@ -139,7 +140,8 @@ class Rounds:
     def _gathering(self, job: Job, start: Handle) -> list[Any]:
         """Return the prologue's inputs."""
         index = record_index(self._manifest, job.beacon, job.worker, job.steps)
-        return [*start, *self._data, *self._engine.load(Bundle((index,)))]
+        given = self._engine.load(Bundle((index, round_number(job.number))))
+        return [*start, *self._data, *given]
 
     def _run(self, program: ProgramRef, inputs: Sequence[Handle]) -> Handle:
         try:

@@ -20,6 +20,7 @@ from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
+from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
@@ -178,23 +179,37 @@ def _trace(job: JobFile, model: nn.Module, data: RunData) -> TracedRun:
         slots=job.swarm.workers + 1,  # the last one is the ballast
         grid_exponent=training.grid,
         optimiser=_optimiser(training),
+        schedule=_schedule(training),
         outer_lr=training.outer_rate,
         outer_momentum=training.outer_momentum,
         bits=training.precision,
         tokens=records.dtype,
+        accumulate=training.accumulate,
     )
     return trace_run(model, TASKS[job.model.task].loss(model.config, data.marks), settings)
 
 
 def _optimiser(training: TrainingSection) -> Optimiser:
-    lr, decay, warmup = training.learning_rate, training.weight_decay, training.warmup
+    decay, clip = training.weight_decay, training.gradient_clip
     momentum, nesterov = training.momentum, training.nesterov
     if training.optimiser == "sgd":
-        return SGD(lr, 0.9 if momentum is None else momentum, bool(nesterov), decay, warmup)
-    adamw = AdamW(lr, training.beta1, training.beta2, training.epsilon, decay, warmup)
+        return SGD(0.9 if momentum is None else momentum, bool(nesterov), decay, clip)
+    adamw = AdamW(training.beta1, training.beta2, training.epsilon, decay, clip)
     if training.optimiser == "adamw":
         return adamw
     return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
+
+
+def _schedule(training: TrainingSection) -> Schedule:
+    return Schedule(
+        lr=training.learning_rate,
+        steps=training.rounds * training.max_steps,
+        curve=training.schedule,
+        warmup=training.warmup,
+        decay=training.decay_steps or 0,
+        final_share=training.final_share,
+        round_warmup=training.round_warmup,
+    )
 
 
 def _by_place(traced: TracedRun) -> dict[Place, Program]:

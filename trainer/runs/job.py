@@ -11,6 +11,7 @@ from verification.manifest import MAX_COMMITTEE, MAX_ROUNDS
 
 Positive = Annotated[int, Field(ge=1)]
 Rounds = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
+Steps = Annotated[int, Field(ge=0)]
 Peers = Annotated[int, Field(ge=1, le=1000)]
 """The outer step has inputs for every worker's slot: tracing thousands of them takes minutes."""
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -76,6 +77,12 @@ class DataSection(Section):
 class TrainingSection(Section):
     """[training]: rounds, inner steps and the two optimizers.
 
+    An inner step takes `batch` records, in `accumulate` parts one after another: in the memory of one part.
+
+    The learning rate is a function of the step of the whole run (`Schedule`): `warmup` steps of growth, then `schedule`
+    down to `final_share` of it; "wsd" falls over the last `decay_steps`. It grows over `round_warmup` steps of every
+    round too, since optimizers begin anew there. `gradient_clip` bounds the norm of all gradients together; 0 does not.
+
     `grid` is the contribution's unit, 2**-grid; `precision` the bits of a product's operands, sign included.
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
@@ -86,9 +93,15 @@ class TrainingSection(Section):
     max_steps: Positive = 10
     leaf_every: Positive = 5
     batch: Positive = 8
+    accumulate: Positive = 1
     optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: Rate = 3e-3
-    warmup: Positive = 3
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    warmup: Steps = 0
+    decay_steps: Positive | None = None
+    final_share: Share = 0.0
+    round_warmup: Positive = 3
+    gradient_clip: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     beta1: Share = 0.9
     beta2: Share = 0.99
     epsilon: Rate = 1e-8
@@ -246,6 +259,29 @@ def _optimiser_checks(training: TrainingSection) -> list[tuple[bool, str]]:
     ]
 
 
+def _schedule_checks(training: TrainingSection) -> list[tuple[bool, str]]:
+    total, curve, decay = training.rounds * training.max_steps, training.schedule, training.decay_steps
+    falls = curve != "constant"
+    return [
+        (
+            training.warmup < total,
+            f"training.warmup: must be less than the run's {total} steps (rounds * max_steps)",
+        ),
+        (
+            (decay is not None) == (curve == "wsd"),
+            'training.decay_steps: give it with schedule = "wsd", and only then',
+        ),
+        (
+            decay is None or training.warmup + decay <= total,
+            f"training.decay_steps: warmup and decay together must not exceed the run's {total} steps",
+        ),
+        (
+            falls or "final_share" not in training.model_fields_set,
+            "training.final_share: is nothing to a constant rate",
+        ),
+    ]
+
+
 _DATA_KEYS = {
     "field": {"json_lines", "parquet", "dataset"},
     "delimiter": {"text"},
@@ -278,6 +314,11 @@ def _check_together(job: JobFile, name: str) -> None:
         ),
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),
+        *_schedule_checks(job.training),
+        (
+            job.training.batch % job.training.accumulate == 0,
+            "training.accumulate: must divide batch into equal parts",
+        ),
         (job.training.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
         (job.swarm.min_workers <= job.swarm.workers, "swarm.min_workers: must not exceed workers"),
         (job.swarm.promised <= job.swarm.verifiers, "swarm.min_verifiers: must not exceed verifiers"),

@@ -29,12 +29,13 @@ from verification.evidence.file import (
 from verification.evidence.parts import Parts
 from verification.game import Body as GameBody
 from verification.game import Game
+from verification.layout import Home
 from verification.manifest import Place
 from verification.narrowing import Tracing
 from verification.placed import OfResult
 from verification.program import Node, ProgramHead
 from verification.referee import Execution, Reader
-from verification.sampling import leaf_steps, record_index
+from verification.sampling import leaf_steps, record_index, round_number
 from verification.signed import Said, open_statement
 from verification.statements import (
     Answer,
@@ -299,18 +300,19 @@ class _Walk:
             raise BadEvidence(
                 "the file lacks the ledger's record of the round, or has one that nothing rests on"
             )
+        given = {Home.ROUND: round_number(case.round)}
         if record is None:
-            return Execution(self._place, program, self._start, self._game.agreed, data)
+            return Execution(self._place, program, self._start, self._game.agreed, data, given)
         if self._place is Place.PROLOGUE:
             work = manifest.work
             if self._steps > work.max_steps or 8 * work.max_steps * work.batch > MAX_RESULT:
                 raise BadEvidence("the record index is too large to check")
             self._trust.append(Trust.BEACON)
-            index = record_index(manifest, record.beacon, case.accused, self._steps)
-            return Execution(self._place, program, self._start, self._game.agreed, data, index)
+            given[Home.INDEX] = record_index(manifest, record.beacon, case.accused, self._steps)
+            return Execution(self._place, program, self._start, self._game.agreed, data, given)
         self._trust.append(Trust.RECORD)
         slots = {int(entry.slot): (entry.weight, self._committed(entry)) for entry in record.included}
-        return Execution(self._place, program, record.start, None, data, None, slots, record.ballast)
+        return Execution(self._place, program, record.start, None, data, given, slots, record.ballast)
 
     def _committed(self, entry: Included) -> Digest:
         said = open_statement(entry.commitment)

@@ -23,6 +23,7 @@ from trainer.programs.tracing.compression import Working, compress
 from trainer.programs.tracing.lower import Lowering, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
+from trainer.programs.tracing.schedule import Schedule
 from verification.arithmetic.numbers import FLOAT, INDEX
 from verification.arithmetic.shapes import DEFAULT_BITS
 from verification.errors import UserError
@@ -47,9 +48,10 @@ class TraceConfig:
     """Sizes and rates that the programs fix.
 
     `records` rows of `length` + 1 `tokens` (their dtype) make a worker's data; a round has `max_steps` inner steps of
-    `batch` rows; `slots` contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The
-    outer step is Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum *
-    mom). Operands of products are quantised to `bits` bits, 14 or 8.
+    `batch` rows, whose gradient is the mean over `accumulate` parts one after another, in the memory of one; `slots`
+    contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The outer step is
+    Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom). Operands of
+    products are quantised to `bits` bits, 14 or 8.
     """
 
     records: int
@@ -59,10 +61,12 @@ class TraceConfig:
     slots: int
     grid_exponent: int
     optimiser: Optimiser
+    schedule: Schedule
     outer_lr: float
     outer_momentum: float
     bits: int = DEFAULT_BITS
     tokens: str = "uint8"
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def hidden_matrices(model: nn.Module) -> set[str]:
 
 
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
-    """Return the ATen graph (parameters..., int64 tokens [batch, length + 1]) -> (loss, gradients...)."""
+    """Return the ATen graph (parameters..., int64 tokens [rows, length + 1]) -> (loss, gradients...) of one part."""
     names = [name for name, _ in model.named_parameters()]
     wrapped = _LossModule(model, loss)
 
@@ -123,7 +127,7 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphM
         return value.detach(), *gradients
 
     samples = [parameter.detach().clone() for parameter in model.parameters()]
-    tokens = torch.zeros(job.batch, job.length + 1, dtype=torch.int64)
+    tokens = torch.zeros(job.batch // job.accumulate, job.length + 1, dtype=torch.int64)
     graph = make_graph(step, [*samples, tokens])
     refuse_random(graph)
     _refuse_buffer_changes(graph, model)
@@ -170,6 +174,7 @@ class Sizes:
             [builder.port(slot.name, FLOAT, slot.shape) for slot in self.slots],
             builder.port("loss_sum", FLOAT, ()),
             builder.port("step", INDEX, ()),
+            builder.port("rates", FLOAT, (job.max_steps,)),
             builder.port("tokens", job.tokens, (job.max_steps, job.batch, job.length + 1)),
         )
 
@@ -180,7 +185,7 @@ class Sizes:
     def working_outputs(self, working: Working) -> list[tuple[str, Value]]:
         """The working bundle as outputs, in the order in which `working` declares it."""
         state = [(slot.name, value) for slot, value in zip(self.slots, working.state, strict=True)]
-        ending = [(name, getattr(working, name)) for name in ("loss_sum", "step", "tokens")]
+        ending = [(name, getattr(working, name)) for name in ("loss_sum", "step", "rates", "tokens")]
         return [*self.named("working/parameter", working.parameters), *state, *ending]
 
 
@@ -189,9 +194,12 @@ def _prologue(sizes: Sizes) -> Program:
     parameters, _ = sizes.state(b)
     data = b.port("data", job.tokens, (job.records, job.length + 1))
     index = b.port("index", INDEX, (job.max_steps, job.batch))
+    number = b.port("round", INDEX, ())
     state = [b.expand(b.scalar(slot.start), slot.shape) for slot in sizes.slots]
-    tokens = b.emit("gather", data, index)
-    working = Working(parameters, state, b.scalar(0.0), b.scalar(0, INDEX), tokens)
+    rates = job.schedule.rates(b, number, job.max_steps)
+    working = Working(
+        parameters, state, b.scalar(0.0), b.scalar(0, INDEX), rates, b.emit("gather", data, index)
+    )
     return b.finish("prologue", sizes.working_outputs(working))
 
 
@@ -199,12 +207,26 @@ def _inner(sizes: Sizes, graph: fx.GraphModule) -> Program:
     b = Builder(bits=sizes.job.bits)
     old = sizes.working(b)
     tokens = b.cast(b.emit("select", old.tokens, old.step), INDEX)
-    loss, *gradients = Lowering(b).run(graph, [*old.parameters, tokens])
-    now = Gradients(old.parameters, gradients, old.step)
+    loss, *gradients = _mean_over_parts(b, graph, old.parameters, tokens, sizes.job.accumulate)
+    now = Gradients(old.parameters, gradients, b.emit("select", old.rates, old.step))
     parameters, state = sizes.job.optimiser.update(b, sizes.parameters, now, old.state)
     step = b.add(old.step, b.scalar(1, INDEX))
-    new = Working(parameters, state, b.add(old.loss_sum, loss), step, old.tokens)
+    new = Working(parameters, state, b.add(old.loss_sum, loss), step, old.rates, old.tokens)
     return b.finish("inner", sizes.working_outputs(new))
+
+
+def _mean_over_parts(
+    b: Builder, graph: fx.GraphModule, parameters: list[Value], tokens: Value, parts: int
+) -> list[Value]:
+    """Return loss and gradients, means over equal parts of the batch."""
+    rows, made = tokens.shape[0] // parts, []
+    for part in range(parts):
+        chosen = b.slice(tokens, 0, part * rows, (part + 1) * rows)
+        made.append(Lowering(b).run(graph, [*parameters, chosen]))
+    summed = made[0]
+    for each in made[1:]:
+        summed = [b.add(one, other) for one, other in zip(summed, each, strict=True)]
+    return summed if parts == 1 else [b.multiply(value, b.scalar(1.0 / parts)) for value in summed]
 
 
 def _epilogue(sizes: Sizes) -> Program:

@@ -10,13 +10,14 @@ from verification.arithmetic.numbers import FLOAT, INDEX
 
 @dataclass(frozen=True)
 class Working:
-    """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, tokens of any integer
-    dtype."""
+    """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, float32 learning rates
+    of the round's steps, tokens of any integer dtype."""
 
     parameters: list[Value]
     state: list[Value]
     loss_sum: Value
     step: Value
+    rates: Value
     tokens: Value
 
 

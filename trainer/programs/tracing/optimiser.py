@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from trainer.programs.tracing.builder import Builder, Value
-from verification.arithmetic.numbers import FLOAT, INDEX
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,18 @@ class StateTensor:
 
 @dataclass(frozen=True)
 class Gradients:
-    """What a step is made from: parameters and their gradients in one order, and the int64 number of steps done."""
+    """What a step is made from: parameters and their gradients in one order, and the step's learning rate, 0-d."""
 
     parameters: Sequence[Value]
     gradients: Sequence[Value]
-    step: Value
+    rate: Value
 
     def only(self, places: Sequence[int]) -> "Gradients":
         """The same for some of the parameters."""
         return Gradients(
             [self.parameters[place] for place in places],
             [self.gradients[place] for place in places],
-            self.step,
+            self.rate,
         )
 
 
@@ -65,17 +64,15 @@ class Optimiser(Protocol):
 
 @dataclass(frozen=True)
 class AdamW:
-    """Decoupled weight decay (Loshchilov and Hutter, 2019), none on 1-d tensors; linear warm-up over `warmup` steps.
+    """Decoupled weight decay (Loshchilov and Hutter, 2019), none on 1-d tensors.
 
     As `torch.optim.AdamW`. `clip_norm` bounds the norm of all gradients together; 0 leaves them.
     """
 
-    lr: float
     beta1: float
     beta2: float
     eps: float
     weight_decay: float
-    warmup: int
     clip_norm: float = 0.0
 
     def slots(self, parameters: Sequence[Parameter]) -> list[StateTensor]:
@@ -93,7 +90,7 @@ class AdamW:
         count = len(now.parameters)
         beta1, beta2 = b.scalar(self.beta1), b.scalar(self.beta2)
         power1, power2 = b.multiply(state[-2], beta1), b.multiply(state[-1], beta2)
-        rate = _rate(b, self.lr, self.warmup, now.step)
+        rate = now.rate
         one = b.scalar(1.0)
         length = b.divide(rate, b.subtract(one, power1))
         spread = b.emit("sqrt", b.subtract(one, power2))
@@ -118,11 +115,9 @@ class SGD:
     `weight_decay` times the parameter is added to its gradient, not on 1-d tensors; the rest as in `AdamW`.
     """
 
-    lr: float
     momentum: float
     nesterov: bool
     weight_decay: float
-    warmup: int
     clip_norm: float = 0.0
 
     def slots(self, parameters: Sequence[Parameter]) -> list[StateTensor]:
@@ -134,7 +129,7 @@ class SGD:
     ) -> Stepped:
         """Return parameters and state after one step."""
         now = _clipped(b, now, self.clip_norm)
-        rate, momentum = _rate(b, self.lr, self.warmup, now.step), b.scalar(self.momentum)
+        rate, momentum = now.rate, b.scalar(self.momentum)
         moved, speeds = [], []
         for value, gradient, speed in zip(now.parameters, now.gradients, state, strict=True):
             if self.weight_decay and len(value.shape) > 1:
@@ -150,8 +145,8 @@ class SGD:
 class Muon:
     """Orthogonalised momentum on the hidden matrices (Jordan et al., "Muon", 2024), AdamW (`rest`) on all else.
 
-    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which makes one learning rate, warm-up and weight
-    decay, those of `rest`, fit both (Liu et al., "Muon is scalable for LLM training", 2025). Its products are exact, of
+    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which makes one learning rate and weight decay, that
+    of `rest`, fit both (Liu et al., "Muon is scalable for LLM training", 2025). Its products are exact, of
     quantised operands; torch's are bfloat16.
     """
 
@@ -178,7 +173,7 @@ class Muon:
         return [made[place] for place in range(len(parameters))], [*speeds, *kept]
 
     def _orthogonal(self, b: Builder, now: Gradients, state: Sequence[Value]) -> Stepped:
-        rate = _rate(b, self.rest.lr, self.rest.warmup, now.step)
+        rate = now.rate
         decay = b.subtract(b.scalar(1.0), b.multiply(rate, b.scalar(self.rest.weight_decay)))
         moved, speeds = [], []
         for value, gradient, speed in zip(now.parameters, now.gradients, state, strict=True):
@@ -212,15 +207,6 @@ def orthogonalised(b: Builder, matrix: Value) -> Value:
         change = b.add(b.multiply(gram, third), b.multiply(b.matmul(gram, gram), fifth))
         x = b.add(b.multiply(x, first), b.matmul(change, x))
     return b.permute(x, (1, 0)) if tall else x
-
-
-def _rate(b: Builder, lr: float, warmup: int, step: Value) -> Value:
-    """The learning rate of the step after `step` steps: it grows linearly over `warmup` steps."""
-    number, rate = b.add(step, b.scalar(1, INDEX)), b.scalar(lr)
-    if warmup <= 1:
-        return rate
-    share = b.divide(b.cast(number, FLOAT), b.scalar(float(warmup)))
-    return b.multiply(rate, b.emit("minimum", share, b.scalar(1.0)))
 
 
 def _mixed(b: Builder, old: Value, new: Value, keep: float) -> Value:
