@@ -177,6 +177,25 @@ def peer(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The run's folder, where it was made.")],
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the model; by default model/ in the run's.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("--round", min=0, help="Round after which; the newest by default.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, or rounded once: bfloat16, float16.")] = "float32",
+) -> None:
+    """Write a run's model as a Hugging Face folder, with its tokenizer and a card that says where it comes from."""
+    from trainer.commands.export import export_run
+    from trainer.folder import RunFolder
+
+    folder = RunFolder(run).checked()
+    tell(export_run(folder, out or folder.path / "model", number, dtype))
+
+
+@app.command()
 def join(
     ticket: Annotated[
         str, typer.Argument(help="The ticket, or a file that holds it, or - for standard input.")

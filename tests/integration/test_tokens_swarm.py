@@ -1,17 +1,22 @@
-"""A swarm that trains on tokens of a tokenizer, from Parquet to a model that loads with it."""
+"""A swarm that goes on from a checkpoint with its own tokenizer, from Parquet to a model that loads and goes on."""
 
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 from p2p.blobs import BlobStore
 from tests.corpus import END, documents, forms, write_tokenizer
 from tests.swarm import final_digests, final_state, swarm
-from tests.tiny import make_run
-from trainer.commands.evaluate import export_and_evaluate
+from tests.tiny import JOB, make_run
+from trainer.commands.evaluate import export_and_evaluate, held_out_loss, held_out_records
+from trainer.commands.export import export_run
 from trainer.commands.report import write_report
 from trainer.folder import RunFolder
+from trainer.programs.conversion import to_torch
+from trainer.runs.facts import ModelFacts
+from trainer.runs.tasks import TASKS
 from verification.manifest import BundleRef
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle, tensor_digest
@@ -22,10 +27,10 @@ LIMIT = 1 << 24
 SECTION = {
     "data.text": None,
     "data.parquet": "c.parquet",
-    "data.tokenizer": "tokenizer.json",
     "data.separator": END,
     "data.packing": "cut",
-    "model.config.vocab_size": 320,
+    **{key: None for key in JOB if key.startswith("model.config.")},
+    "model.from": "start",
     "training.rounds": 1,
     "training.max_steps": 2,
     "training.leaf_every": 1,
@@ -40,8 +45,20 @@ def bundle(store: Path, ref: BundleRef) -> Bundle:
     return decode_bundle(BlobStore(store).get(ref.blob), LIMIT)
 
 
-def test_a_swarm_trains_on_tokens(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path)
+def write_checkpoint(folder: Path) -> transformers.LlamaForCausalLM:
+    """Write drawn weights in bfloat16 shards, as transformers does, with a tokenizer beside them."""
+    torch.manual_seed(0)
+    sizes = {key.removeprefix("model.config."): JOB[key] for key in JOB if key.startswith("model.config.")}
+    config = transformers.LlamaConfig(**{**sizes, "vocab_size": 320, "tie_word_embeddings": True})
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="20KB")
+    write_tokenizer(folder)
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    return model
+
+
+def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    begun = write_checkpoint(tmp_path / "start")
     list(forms(tmp_path, documents(90)))
     folder: RunFolder = make_run(tmp_path, SECTION).folder
     with swarm(folder, [WORKER, VERIFIER]) as peers:
@@ -53,15 +70,44 @@ def test_a_swarm_trains_on_tokens(tmp_path: Path) -> None:
     manifest, last = state.manifest, state.current.sealed
     (records,) = bundle(folder.blobs, BundleRef(manifest.data.root, manifest.data.blob)).tensors
     assert (records.dtype, tensor_digest(records)) == ("int16", manifest.data.root)
+    start = bundle(folder.blobs, manifest.start)
+    for parameter, tensor in zip(begun.parameters(), start.tensors, strict=False):
+        assert torch.equal(to_torch(tensor), parameter.float())
     assert last is not None
     store = next(path for path in folder.stores() if BlobStore(path).has(last.blob))
-    figures = export_and_evaluate(folder, bundle(folder.blobs, manifest.start), bundle(store, last))
+    figures = export_and_evaluate(folder, start, bundle(store, last))
     assert figures["loss_after"] != figures["loss_before"]
     assert all(5.5 < figures[name] < 6 for name in ("loss_before", "loss_after"))  # ln 320 is 5.77
     assert 1.5 < figures["bytes_per_token"] < 4
     assert figures["sample_after"]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path / "model")
-    wanted = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
-    assert tokenizer.encode("the cat sat") == wanted.encode("the cat sat")
-    assert transformers.AutoModelForCausalLM.from_pretrained(folder.path / "model").config.vocab_size == 320
     assert write_report(folder).result.ok
+    goes_on(folder, tmp_path, figures["loss_after"])
+
+
+def goes_on(folder: RunFolder, beside: Path, loss: float) -> None:
+    """Check that the exported model is the run's, with its tokenizer, and trains on in plain PyTorch."""
+    out, rounded = beside / "out", beside / "rounded"
+    export_run(folder, out, None, "float32")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    wanted = transformers.PreTrainedTokenizerFast(tokenizer_file=str(beside / "start" / "tokenizer.json"))
+    assert tokenizer.encode("the cat sat") == wanted.encode("the cat sat")
+    model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    held_out = held_out_records(folder.held_out, ModelFacts.read(folder))
+    task_loss = TASKS["causal-lm"].loss(model.config, ModelFacts.read(folder).marks)
+    assert held_out_loss(model, held_out, task_loss) == pytest.approx(loss, rel=1e-6)
+    optimiser = torch.optim.AdamW(model.train().parameters(), lr=1e-3)
+    for _ in range(3):
+        optimiser.zero_grad()
+        task_loss(model, held_out).backward()
+        optimiser.step()
+    assert held_out_loss(model, held_out, task_loss) < loss
+    assert "after round 0" in export_run(folder, rounded, 0, "bfloat16")
+    small = transformers.AutoModelForCausalLM.from_pretrained(rounded)
+    exact = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert all(
+        torch.equal(a, b.to(torch.bfloat16))
+        for a, b in zip(small.parameters(), exact.parameters(), strict=True)
+    )
+    card = (out / "README.md").read_text()
+    assert final_state(folder).run.hex() in card
+    assert final_state(folder).manifest.data.root.hex() in card

@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.live import Live
 from rich.text import Text
 
-from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.identity import load
 from trainer.commands.console import Console
 from trainer.commands.ending import Cheat, checks
 from trainer.commands.evaluate import export_and_evaluate
+from trainer.commands.export import card_of, stored_bundle
 from trainer.commands.report import read_ledger, write_report
 from trainer.commands.scene import Scene, Seat, Staging, in_one_folder
 from trainer.commands.swarm_view import SwarmView, Tail
@@ -34,8 +34,6 @@ from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
 from verification.statements import VERIFIER, WORKER
-from verification.tensors import Bundle, decode_bundle
-from verification.units import Digest
 
 CHEAT_FROM = 3
 MISSED_CHANCE = 1e-4
@@ -314,23 +312,17 @@ def _judge(scene: Scene) -> None:
     ledger = read_ledger(folder)
     state, now = ledger.state, ledger.now()
     ledger.close()
-    before = _bundle([folder.blobs], state.manifest.start.blob)
+    before = stored_bundle([folder.blobs], state.manifest.start.blob)
     last = state.current.sealed if state.rounds else None
     if last is None:
         raise UserError("no round was completed, so there is no model")
     stores = [store for seat in scene.seats for store in seat.folder.stores()]
-    figures = export_and_evaluate(folder, before, _bundle(stores, last.blob))
+    figures = export_and_evaluate(folder, before, stored_bundle(stores, last.blob))
+    card = card_of(state, last.digest, f"after round {state.current.number}", "float32")
+    (folder.path / "model" / "README.md").write_text(card, encoding="utf-8")
     events = EventLog(folder.log("submitter"), checksum(state.submitter))
     events.write(now, "evaluated", **figures)
     events.close()
-
-
-def _bundle(stores: list[Path], blob: Digest) -> Bundle:
-    for path in stores:
-        store = BlobStore(path)
-        if store.has(blob):
-            return decode_bundle(store.get(blob), MAX_BLOB_BYTES)
-    raise UserError(f"no peer's store holds blob {blob.hex()}")
 
 
 def _print_places(console: Console, folder: RunFolder) -> None:

@@ -24,7 +24,7 @@ TEMPERATURE = 0.7
 def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dict[str, Any]:
     """Write the trained model to `model/` and return held-out losses and samples of the first and the last state."""
     facts = ModelFacts.read(folder)
-    held_out = _held_out(folder.held_out, facts)
+    held_out = held_out_records(folder.held_out, facts)
     model = build_model(facts.config, task=facts.task)
     loss = TASKS[facts.task].loss(model.config, facts.marks)
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
@@ -68,7 +68,7 @@ def _load(model: torch.nn.Module, names: tuple[str, ...], state: Bundle) -> None
             parameters[name].copy_(to_torch(tensor))
 
 
-def _held_out(path: Path, facts: ModelFacts) -> torch.Tensor:
+def held_out_records(path: Path, facts: ModelFacts) -> torch.Tensor:
     """Return the first records that no worker trained on."""
     kind = TORCH_DTYPES[facts.dtype]
     with path.open("rb") as file:

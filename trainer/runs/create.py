@@ -1,7 +1,6 @@
 """`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
 
 import dataclasses
-import json
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,13 +23,14 @@ from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
+from trainer.runs.checkpoints import TOKENIZER_FILE, config_in, load_checkpoint
 from trainer.runs.data.records import Records
 from trainer.runs.data.tokenizing import OTHER_TOKENIZER, loads_beside
 from trainer.runs.facts import ModelFacts
 from trainer.runs.inputs import RunData, run_data
 from trainer.runs.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
 from trainer.runs.ledgers import found_run
-from trainer.runs.models import build_model
+from trainer.runs.models import build_model, read_config
 from trainer.runs.tasks import TASKS
 from verification import codec
 from verification.digest import ZERO, integer, tagged
@@ -91,7 +91,8 @@ def create_run(
     _check_out(out)
     rules = _rules(job)
     config = _model_config(job, base)
-    model = build_model(config, job.seed, job.model.task)
+    model = _model(job, base, config)
+    job = _with_its_tokenizer(job, base, tell)
     with run_data(job, base, model, out.parent, tell) as data:
         tell("tracing the model into programs")
         traced = _trace(job, model, data)
@@ -157,16 +158,26 @@ def _remove(folder: Path) -> None:
 
 
 def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
+    if job.model.checkpoint is not None:
+        return config_in(base / job.model.checkpoint) | job.model.config
     if job.model.config_file is None:
         return dict(job.model.config)
-    path = base / job.model.config_file
-    try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no readable JSON config: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: a model config is a JSON object")
-    return config
+    return read_config(base / job.model.config_file)
+
+
+def _with_its_tokenizer(job: JobFile, base: Path, tell: Tell) -> JobFile:
+    """Return the job with its checkpoint's tokenizer, where it names none."""
+    folder, data = job.model.checkpoint, job.data
+    if folder is None or data.tokenizer or data.images or not (base / folder / TOKENIZER_FILE).is_file():
+        return job
+    tell(f"tokenizer: the checkpoint's, {base / folder / TOKENIZER_FILE}")
+    return job.model_copy(update={"data": data.model_copy(update={"tokenizer": folder})})
+
+
+def _model(job: JobFile, base: Path, config: dict[str, Any]) -> nn.Module:
+    if job.model.checkpoint is None:
+        return build_model(config, job.seed, job.model.task)
+    return load_checkpoint(base / job.model.checkpoint, config, job.model.task)
 
 
 def _trace(job: JobFile, model: nn.Module, data: RunData) -> TracedRun:

@@ -29,11 +29,16 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """[model]: a Hugging Face config, inline or as a JSON file, and the task, which names the loss."""
+    """[model]: a Hugging Face config, inline or as a JSON file, and the task, which names the loss.
+
+    `from` is a folder that transformers saved: config, weights in .safetensors and, unless data.tokenizer names
+    another, the tokenizer. `config` then changes single keys of its config.
+    """
 
     task: Literal["causal-lm", "masked-lm", "image-classification"] = "causal-lm"
     config: dict[str, Any] = {}
     config_file: str | None = None
+    checkpoint: str | None = Field(None, alias="from")
 
 
 class DataSection(Section):
@@ -309,8 +314,9 @@ def _data_checks(data: DataSection, task: str) -> list[tuple[bool, str]]:
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
         (
-            bool(job.model.config) != (job.model.config_file is not None),
-            "model: give either config or config_file",
+            (bool(job.model.config) or job.model.checkpoint is not None)
+            != (job.model.config_file is not None),
+            "model: give either config, config_file or from",
         ),
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),

@@ -1,5 +1,6 @@
 """Models in and out: Hugging Face configurations to modules, trained states to Hugging Face folders."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm
     settings = {key: value for key, value in config.items() if key != "model_type"}
     try:
         parsed = transformers.AutoConfig.for_model(str(config["model_type"]), **settings)
-        _check_padding(parsed)
+        check_padding(parsed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             build: Any = getattr(transformers, TASKS[task].auto_class).from_config
@@ -44,7 +45,18 @@ def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm
     return built
 
 
-def _check_padding(config: Any) -> None:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the Hugging Face config in a JSON file; raises UserError."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no readable JSON config: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: a model config is a JSON object")
+    return config
+
+
+def check_padding(config: Any) -> None:
     """Raise UserError for a padding token that is none: training needs no such token, but the embedding marks it."""
     text = config.get_text_config()
     padding, rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
@@ -85,12 +97,18 @@ def positions_of(model: nn.Module) -> int | None:
 
 
 def export_model(
-    model: nn.Module, parameter_names: Sequence[str], state: Bundle, folder: Path, tokenizer: Path | None
+    model: nn.Module,
+    parameter_names: Sequence[str],
+    state: Bundle,
+    folder: Path,
+    tokenizer: Path | None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `config.json`, `model.safetensors` and the files in the folder `tokenizer`, if there is one, to `folder`.
 
-    `state` begins with one tensor per name, in order; what follows (momentum) is left out. Changes the model's
-    parameters to the state's. Raises UserError when a tensor does not fit its parameter.
+    `state` begins with one tensor per name, in order; what follows (momentum) is left out. Parameters are rounded once
+    to `dtype`, to nearest. Changes the model's parameters to the state's. Raises UserError when a tensor does not fit
+    its parameter.
     """
     import transformers
 
@@ -104,7 +122,7 @@ def export_model(
             parameters[name].copy_(to_torch(tensor))
     folder.mkdir(parents=True, exist_ok=True)
     transformers.utils.logging.disable_progress_bar()
-    saver: Any = model
+    saver: Any = model.to(dtype)
     saver.save_pretrained(folder, safe_serialization=True)
     if tokenizer is not None:
         shutil.copytree(tokenizer, folder, dirs_exist_ok=True)

@@ -129,7 +129,7 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphM
     samples = [parameter.detach().clone() for parameter in model.parameters()]
     tokens = torch.zeros(job.batch // job.accumulate, job.length + 1, dtype=torch.int64)
     graph = make_graph(step, [*samples, tokens])
-    refuse_random(graph)
+    refuse_random(graph, _without_random(model))
     _refuse_buffer_changes(graph, model)
     return without_mutations(graph, [*samples, tokens])
 
@@ -301,6 +301,20 @@ def _refuse_buffer_changes(graph: fx.GraphModule, model: nn.Module) -> None:
             )
 
 
+def _without_random(model: nn.Module) -> str:
+    """Return what makes a model draw no random numbers, as far as its config or its modules tell."""
+    config: Any = getattr(model, "config", None)
+    settings = config.to_dict() if hasattr(config, "to_dict") else {}
+    keys = [
+        key for key, value in settings.items() if "drop" in key and isinstance(value, float) and value > 0
+    ]
+    if keys:
+        return f"set to 0 in the model's config: {', '.join(sorted(keys))}"
+    if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
+        return "set the model's dropout to 0"
+    return "the model draws them whatever its settings, so it has no exact form"
+
+
 def _check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if (
@@ -314,7 +328,7 @@ def _check_model(model: nn.Module) -> None:
             )
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             raise UserError(
-                f"module {name!r} (dropout, p={module.p}) draws random numbers; set the model's dropout to 0"
+                f"module {name!r} (dropout, p={module.p}) draws random numbers; {_without_random(model)}"
             )
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:

@@ -81,12 +81,12 @@ class Lowering:
             ) from error
 
 
-def refuse_random(graph: fx.GraphModule) -> None:
-    """Raise UserError when the graph draws random numbers."""
+def refuse_random(graph: fx.GraphModule, mend: str) -> None:
+    """Raise UserError when the graph draws random numbers; `mend` says what to do."""
     for node in graph.graph.nodes:
         name = str(node.target).removeprefix("aten.")
         if node.op == "call_function" and _RANDOM.match(name):
-            raise UserError(f"{name} draws random numbers{_where(node)}; set the model's dropout to 0")
+            raise UserError(f"{name} draws random numbers{_where(node)}; {mend}")
 
 
 Lowerer = Callable[..., Argument]
