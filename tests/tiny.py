@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.runs.create import Created, create_run
+from trainer.runs.create import Created, Tell, create_run
 from trainer.runs.job import parse_job
 
 TEXT = "".join(f"Line {number % 7} of a text that says the same again.\n" for number in range(120))
@@ -53,8 +53,13 @@ def write_job(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     return path
 
 
-def make_run(folder: Path, changes: dict[str, Any] | None = None, accept_unsound: bool = False) -> Created:
+def make_run(
+    folder: Path,
+    changes: dict[str, Any] | None = None,
+    accept_unsound: bool = False,
+    tell: Tell = lambda line: None,
+) -> Created:
     """Make the run `folder`/run, its job beside it; a toy may be one in which cheating pays."""
     path = write_job(folder, changes)
     job = parse_job(path.read_text(encoding="utf-8"), str(path))
-    return create_run(job, folder, folder / "run", accept_unsound=accept_unsound)
+    return create_run(job, folder, folder / "run", tell, accept_unsound)

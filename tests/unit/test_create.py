@@ -64,7 +64,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "rewards held too long": ({"money.escrow_rounds": 2_000_000}, "escrow_rounds must be at most 1000000"),
     "more money than there is": ({"accounts.balance": 2**61}, "all money together is at most"),
     "no account": ({"accounts.others.0x12": 5}, "'0x12' is no account"),
-    "optimiser that divides by zero": ({"training.beta1": 1.0}, "the model's first step fails"),
+    "optimiser that divides by zero": ({"training.beta1": 1.0}, "the model's first steps fail"),
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from trainer.runs.checkpoints import TOKENIZER_FILE, config_in, load_checkpoint
 from trainer.runs.data.records import Records
 from trainer.runs.data.tokenizing import OTHER_TOKENIZER, loads_beside
 from trainer.runs.facts import ModelFacts
+from trainer.runs.grids import UNMOVED, fit_of, fitting, moved
 from trainer.runs.inputs import RunData, run_data
 from trainer.runs.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
 from trainer.runs.ledgers import found_run
@@ -95,7 +96,7 @@ def create_run(
     job = _with_its_tokenizer(job, base, tell)
     with run_data(job, base, model, out.parent, tell) as data:
         tell("tracing the model into programs")
-        traced = _trace(job, model, data)
+        traced = _on_its_grid(job.training, _trace(job, model, data), data.train.tensor(), tell)
         with _draft_of(out) as draft:
             folder = RunFolder(draft)
             manifest = _publish(job, rules, traced, data.train, BlobStore(folder.blobs))
@@ -188,7 +189,7 @@ def _trace(job: JobFile, model: nn.Module, data: RunData) -> TracedRun:
         batch=training.batch,
         max_steps=training.max_steps,
         slots=job.swarm.workers + 1,  # the last one is the ballast
-        grid_exponent=training.grid,
+        grid_exponent=UNMOVED if training.grid == "auto" else training.grid,
         optimiser=_optimiser(training),
         schedule=_schedule(training),
         outer_lr=training.outer_rate,
@@ -198,6 +199,28 @@ def _trace(job: JobFile, model: nn.Module, data: RunData) -> TracedRun:
         accumulate=training.accumulate,
     )
     return trace_run(model, TASKS[job.model.task].loss(model.config, data.marks), settings)
+
+
+def _on_its_grid(training: TrainingSection, traced: TracedRun, records: Tensor, tell: Tell) -> TracedRun:
+    """Return the run with each tensor's contribution on the grid that fits it, unless the job gives one; tell what is
+    lost in the round with the highest rate."""
+    number = min(-(-training.warmup // training.max_steps), training.rounds - 1)
+    with _first_step():
+        steps, deltas = moved(traced, records, number, peer_options(), tell)
+    run = traced.on_grids(fitting(deltas)) if training.grid == "auto" else traced
+    fit = fit_of(deltas, run.sizes.grids, steps)
+    tell(fit.sentence(run.sizes.grids, training.max_steps))
+    return run
+
+
+@contextmanager
+def _first_step() -> Iterator[None]:
+    """Raise UserError where the arithmetic ends the first steps; what slower kernels cost is told elsewhere."""
+    with warnings.catch_warnings(action="ignore", category=NoLoops):
+        try:
+            yield
+        except StepFailed as error:
+            raise UserError(f"the model's first steps fail: {error}; every rate must be sound") from error
 
 
 def _optimiser(training: TrainingSection) -> Optimiser:
@@ -253,11 +276,8 @@ def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: Traced
     encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
     engine = TorchEngine(encoded, peer_options())
     rounds, inner = Rounds(engine, manifest, Bundle((train,))), manifest.programs.inner.digest
-    with warnings.catch_warnings(action="ignore", category=NoLoops):  # told below
-        try:
-            golden = rounds.golden(traced.start)
-        except StepFailed as error:
-            raise UserError(f"the model's first step fails: {error}; every rate must be sound") from error
+    with _first_step():
+        golden = rounds.golden(traced.start)
     if complaint := kernels_of(engine, inner, rounds.opening(traced.start)).complaint:
         tell(complaint)
     return golden

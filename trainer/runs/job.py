@@ -88,7 +88,8 @@ class TrainingSection(Section):
     down to `final_share` of it; "wsd" falls over the last `decay_steps`. It grows over `round_warmup` steps of every
     round too, since optimizers begin anew there. `gradient_clip` bounds the norm of all gradients together; 0 does not.
 
-    `grid` is the contribution's unit, 2**-grid; `precision` the bits of a product's operands, sign included.
+    `grid` is the contribution's unit, 2**-grid; "auto" gives each tensor its own, from a part of a round that is tried
+    before the run opens. `precision` the bits of a product's operands, sign included.
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
     for adamw and muon, which leaves embeddings, head and vectors to AdamW.
@@ -116,7 +117,7 @@ class TrainingSection(Section):
     outer_rate: Rate = 0.7
     outer_momentum: Share = 0.6
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
-    grid: Annotated[int, Field(ge=0, le=30)] = 12
+    grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
     precision: Literal[8, 14] = 14
 
 

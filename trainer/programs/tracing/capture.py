@@ -5,8 +5,8 @@ outer step, compression) is built from operators directly. The same model and co
 """
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,7 +49,8 @@ class TraceConfig:
 
     `records` rows of `length` + 1 `tokens` (their dtype) make a worker's data; a round has `max_steps` inner steps of
     `batch` rows, whose gradient is the mean over `accumulate` parts one after another, in the memory of one; `slots`
-    contributions enter an outer step; a contribution counts in units of 2**-grid_exponent. The outer step is
+    contributions enter an outer step; a contribution counts in units of 2**-grid_exponent at
+    first. The outer step is
     Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom). Operands of
     products are quantised to `bits` bits, 14 or 8.
     """
@@ -71,7 +72,8 @@ class TraceConfig:
 
 @dataclass(frozen=True)
 class TracedRun:
-    """The four programs, the start state (parameters, then zero momentum) and the parameters' names in order."""
+    """The four programs, the start state (parameters, then zero momentum), the parameters' names in order, and what the
+    programs share."""
 
     prologue: Program
     inner: Program
@@ -79,6 +81,12 @@ class TracedRun:
     outer: Program
     start: Bundle
     parameter_names: tuple[str, ...]
+    sizes: "Sizes"
+
+    def on_grids(self, grids: Sequence[int]) -> "TracedRun":
+        """Return the same run whose contributions count each parameter in units of 2**-grid."""
+        sizes = replace(self.sizes, grids=tuple(grids))
+        return replace(self, epilogue=_epilogue(sizes), outer=_outer(sizes), sizes=sizes)
 
 
 def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
@@ -92,10 +100,11 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     parameters = [parameter.detach().clone() for parameter in named.values()]
     graph = trace_gradients(model, loss, job)
     hidden = hidden_matrices(model)
-    sizes = Sizes(tuple(Parameter(name, tuple(p.shape), name in hidden) for name, p in named.items()), job)
+    described = tuple(Parameter(name, tuple(p.shape), name in hidden) for name, p in named.items())
+    sizes = Sizes(described, job, (job.grid_exponent,) * len(described))
     start = bundle_of(parameters + [torch.zeros_like(parameter) for parameter in parameters])
     return TracedRun(
-        _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, tuple(named)
+        _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, tuple(named), sizes
     )
 
 
@@ -148,10 +157,11 @@ class _LossModule(nn.Module):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the four programs share: the parameters and the job."""
+    """What the four programs share: the parameters, the job, and the exponent of each parameter's grid."""
 
     parameters: tuple[Parameter, ...]
     job: TraceConfig
+    grids: tuple[int, ...]
 
     @property
     def slots(self) -> list[StateTensor]:
@@ -233,7 +243,7 @@ def _epilogue(sizes: Sizes) -> Program:
     b = Builder()
     start, _ = sizes.state(b)
     working = sizes.working(b)
-    integers, norm, loss = compress(b, start, working, sizes.job.grid_exponent)
+    integers, norm, loss = compress(b, start, working, sizes.grids)
     return b.finish("epilogue", [*sizes.named("contribution", integers), ("norm", norm), ("loss", loss)])
 
 
@@ -246,8 +256,8 @@ def _outer(sizes: Sizes) -> Program:
         b.port(f"norm{slot}", INDEX, ())
         b.port(f"loss{slot}", FLOAT, ())
     weights = b.port("weights", INDEX, (job.slots,))
-    rates = (2.0**-job.grid_exponent, job.outer_lr, job.outer_momentum)
-    new, moved = outer_step(b, parameters, momentum, contributions, weights, rates)
+    rates = job.outer_lr, job.outer_momentum
+    new, moved = outer_step(b, parameters, momentum, contributions, weights, sizes.grids, rates)
     return b.finish("outer", [*sizes.named("parameter", new), *sizes.named("momentum", moved)])
 
 

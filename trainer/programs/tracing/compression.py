@@ -22,14 +22,16 @@ class Working:
 
 
 def compress(
-    b: Builder, start: Sequence[Value], working: Working, grid_exponent: int
+    b: Builder, start: Sequence[Value], working: Working, grids: Sequence[int]
 ) -> tuple[list[Value], Value, Value]:
     """Return (int8 integers per parameter, int64 0-d sum of their squares, float32 0-d mean loss).
 
-    An integer is (start - end) * 2**grid_exponent, rounded half to even and clipped to -127..127.
+    An integer is (start - end) * 2**grid, with a grid for each parameter, rounded half to even and clipped to
+    -127..127.
     """
-    scale, integers, norm = b.scalar(math.ldexp(1.0, grid_exponent)), [], b.scalar(0, INDEX)
-    for before, after in zip(start, working.parameters, strict=True):
+    integers, norm = [], b.scalar(0, INDEX)
+    for before, after, grid in zip(start, working.parameters, grids, strict=True):
+        scale = b.scalar(math.ldexp(1.0, grid))
         rounded = b.emit("round", b.multiply(b.subtract(before, after), scale))
         clipped = b.emit("minimum", b.emit("maximum", rounded, b.scalar(-127.0)), b.scalar(127.0))
         integers.append(b.cast(clipped, "int8"))

@@ -1,5 +1,6 @@
 """The outer step, built from operators: Nesterov's step on the weighted mean of the contributions."""
 
+import math
 from collections.abc import Sequence
 
 from trainer.programs.tracing.builder import Builder, Value
@@ -12,14 +13,15 @@ def outer_step(
     momentum: Sequence[Value],
     contributions: Sequence[Sequence[Value]],
     weights: Value,
-    rates: tuple[float, float, float],
+    grids: Sequence[int],
+    rates: tuple[float, float],
 ) -> tuple[list[Value], list[Value]]:
     """Return (parameters, momentum) after Nesterov's step on the weighted mean of the contributions.
 
-    `weights`: int64 [slots]; `rates`: (units of the grid, learning rate, momentum). The weighted sum is exact in
-    int64; weights that are all zero give a mean of zero.
+    `weights`: int64 [slots]; a unit of a parameter's integers is 2**-grid; `rates`: (learning rate, momentum). The
+    weighted sum is exact in int64; weights that are all zero give a mean of zero.
     """
-    scale, lr, momentum_rate = (b.scalar(rate) for rate in rates)
+    lr, momentum_rate = (b.scalar(rate) for rate in rates)
     total = b.emit("maximum", b.total(weights), b.scalar(1, INDEX))
     divisor = b.cast(total, FLOAT)
     factors = [b.view(b.slice(weights, 0, slot, slot + 1), ()) for slot in range(len(contributions))]
@@ -32,7 +34,8 @@ def outer_step(
         summed = parts[0]
         for part in parts[1:]:
             summed = b.add(summed, part)
-        delta = b.multiply(b.divide(b.cast(summed, FLOAT), divisor), scale)
+        unit = b.scalar(math.ldexp(1.0, -grids[place]))
+        delta = b.multiply(b.divide(b.cast(summed, FLOAT), divisor), unit)
         speed = b.add(b.multiply(speed, momentum_rate), delta)
         look = b.add(delta, b.multiply(speed, momentum_rate))
         new.append(b.subtract(parameter, b.multiply(look, lr)))

@@ -1,0 +1,100 @@
+"""The grid that contributions are rounded to: measured on a part of a round before the run opens.
+
+A fixed grid is silent where it does not fit: at a small learning rate every entry becomes zero, at a large one many are
+cut off, and everyone is paid. So each tensor has its own unit, and what is lost is told.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainer.programs.conversion import to_torch
+from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.options import RunOptions
+from trainer.programs.tracing.capture import TracedRun
+from verification.tensors import Tensor
+
+TRIAL_STEPS = 16
+LARGEST = 127
+AIM = 5
+"""The bulk of a tensor's entries stays below 2**AIM units: a quarter of what fits, for rounds that move farther."""
+BULK = 0.999
+SMALL = 10
+"""Entries 2**SMALL times smaller than a tensor's largest do not count: most rows of an embedding rest."""
+LOWEST, HIGHEST, UNMOVED = -30, 60, 12
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a grid fits the first `steps` inner steps of a round: shares of the entries that count, those that become
+    zero and those that are cut off."""
+
+    steps: int
+    zero: float
+    cut: float
+
+    def sentence(self, grids: Sequence[int], whole: int) -> str:
+        """Return it for people."""
+        low, high = min(grids), max(grids)
+        unit = f"2^-{high}" if low == high else f"2^-{high} to 2^-{low} by tensor"
+        after = f"{self.steps} of {whole} steps" if self.steps < whole else "a round"
+        told = f"contributions count in units of {unit}: after {after} {self.zero:.1%} of what moved becomes zero"
+        return f"{told}, {self.cut:.2%} is cut off"
+
+
+def moved(
+    run: TracedRun, records: Tensor, number: int, options: RunOptions, tell: Callable[[str], None]
+) -> tuple[int, list[torch.Tensor]]:
+    """Return how many steps of round `number` were tried, and how far each parameter went in them, float32.
+
+    Records are taken in their order. Raises StepFailed where the arithmetic ends a step.
+    """
+    index = next(port for port in run.prologue.inputs if port.name == "index")
+    max_steps, batch = map(int, index.shape)
+    steps, data = min(max_steps, TRIAL_STEPS), to_torch(records)
+    rows = (torch.arange(max_steps * batch) % len(data)).view(max_steps, batch)
+    start = [to_torch(tensor) for tensor in run.start.tensors]
+    working = LoadedProgram(run.prologue, options).run([*start, data, rows, torch.tensor(number)])
+    inner = LoadedProgram(run.inner, options)
+    for step in range(steps):
+        tell(f"trying inner step {step + 1} of {steps}")
+        working = inner.run(working)
+    count = len(run.parameter_names)
+    return steps, [before - after for before, after in zip(start[:count], working[:count], strict=True)]
+
+
+def fitting(deltas: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    """Return for each tensor the exponent g of its unit 2**-g."""
+    return tuple(
+        UNMOVED if top is None else max(LOWEST, min(HIGHEST, AIM - top)) for top in map(_top, deltas)
+    )
+
+
+def fit_of(deltas: Sequence[torch.Tensor], grids: Sequence[int], steps: int) -> Fit:
+    """Return what a grid loses of how far parameters went."""
+    went = zero = cut = 0
+    for delta, grid in zip(deltas, grids, strict=True):
+        units = delta.abs() * 2.0**grid
+        if not units.numel():
+            continue
+        moving = units > units.max() * 2.0**-SMALL
+        went += int(moving.sum())
+        zero += int((moving & (units <= 0.5)).sum())
+        cut += int((units > LARGEST + 0.5).sum())
+    return Fit(steps, zero / max(1, went), cut / max(1, went))
+
+
+def _top(delta: torch.Tensor) -> int | None:
+    """Return the least e such that the bulk of the entries that count is below 2**e; None where nothing moved."""
+    exponents = torch.frexp(delta.abs().flatten()).exponent[delta.flatten() != 0]
+    if not exponents.numel():
+        return None
+    largest = int(exponents.max())
+    counts = torch.bincount((largest - exponents).clamp(max=SMALL + 1), minlength=SMALL + 2)[: SMALL + 1]
+    above, allowed = 0, (1 - BULK) * int(counts.sum())
+    for below, count in enumerate(counts.tolist()):
+        above += count
+        if above > allowed:
+            return largest - below
+    return largest
