@@ -16,11 +16,13 @@ from p2p.addresses import Scope, reach_of
 from p2p.circuits import Circuits
 from p2p.client import Client
 from p2p.door import Door
+from p2p.gateway import Gateway
 from p2p.identity import Identity, account_of
 from p2p.listening import AS_LISTENED, Outside, announced, endpoint, multiaddrs_of, real, refuse_taken
 from p2p.mail import Kind, Mail
+from p2p.nearby import Nearby
 from p2p.punch import Punch
-from p2p.reach import Dialler
+from p2p.reach import Dialler, Way, nowhere
 from p2p.refusals import everyone
 from p2p.relay import Relay
 from p2p.server import Grants, Handler, Server
@@ -67,7 +69,10 @@ class PostOffice:
         self._host = make_host(identity, self._door)
         self._server = Server(self._mail, grants)
         self._circuits = Circuits(self._host, outside.via)
-        self._dialler = Dialler(self._host, self._circuits, grants.dial_seconds)
+        self.gateway = Gateway(self._bound) if outside.upnp else None
+        self.nearby = Nearby(run, self._host.get_id(), self._bound) if outside.mdns else None
+        find = self.nearby.find if self.nearby else nowhere
+        self._dialler = Dialler(self._host, self._circuits, grants.dial_seconds, find)
         self._client = Client(self._mail, self._host, grants.asking, self._dialler)
         self._relay = Relay(self._host, self._mail, outside.carried) if outside.relays else None
         # Newcomers have no other way to who is behind a NAT.
@@ -105,10 +110,14 @@ class PostOffice:
     @property
     def address(self) -> PeerAddress:
         """Where other peers reach this one; only while it runs."""
-        listeners = self._host.get_network().listeners
-        bound = [address for each in self._listening for address in listeners[str(each)].get_addrs()]
-        addresses = (*(self._announced or real(bound)), *self._circuits.addresses)
+        mapped = self.gateway.addresses if self.gateway else ()
+        addresses = (*(self._announced or self._bound()), *mapped, *self._circuits.addresses)
         return PeerAddress(self.identity.address, endpoint(addresses, self._host.get_id()))
+
+    def _bound(self) -> tuple[str, ...]:
+        """Return where this peer listens; only while it runs."""
+        listeners = self._host.get_network().listeners
+        return real(address for each in self._listening for address in listeners[str(each)].get_addrs())
 
     @property
     def reach(self) -> Scope:
@@ -141,6 +150,15 @@ class PostOffice:
         with trio.move_on_after(RESERVING_SECONDS):
             await self._circuits.has_reserved.wait()
         return self._circuits.has_reserved.is_set()
+
+    async def announce(self) -> None:
+        """Tell local networks where this peer is until cancelled, if they are to know."""
+        if self.nearby:
+            await self.nearby.announce()
+
+    def way_to(self, peer: PeerAddress) -> Way | None:
+        """Return by which way a peer was reached; None for one that only has reached this one."""
+        return self._dialler.reached(peer.info().peer_id)
 
     def refuse(self, sender: Address, violation: Violation) -> None:
         """Count, log and report what a peer did wrong outside an envelope, such as bytes that miss their digest."""
@@ -176,6 +194,8 @@ class PostOffice:
                     nursery.start_soon(self._door.run)
                     nursery.start_soon(self._circuits.keep, self._dialler.connect)
                     nursery.start_soon(self._punch_through)
+                    if self.gateway:
+                        nursery.start_soon(self.gateway.keep)
                     self._started.set()
                     await self._closing.wait()
                     await hang_up(self._host)

@@ -25,12 +25,15 @@ class Outside:
 
     `announce` are the addresses that others are told, joined by spaces, in place of those where the peer listens;
     `via` are relays by way of which it is reached too, each with its key; `relays` has it be one, within `carried`.
+    `mdns` lets it be announced on local networks where it listens, and ask there; `upnp` asks the gateway for a port.
     """
 
     announce: str = ""
     via: tuple[PeerAddress, ...] = ()
     relays: bool = False
     carried: Carried = CARRIED
+    mdns: bool = False
+    upnp: bool = False
 
 
 AS_LISTENED = Outside()

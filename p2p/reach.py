@@ -1,6 +1,7 @@
 """How a peer is dialled: at one of its addresses after the other, at a later one while an earlier hangs."""
 
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -19,7 +20,22 @@ from verification.errors import Unavailable, Violation
 HEAD_START = 0.25
 """Seconds that an address has before the next one is tried beside it."""
 LATE_SECONDS = 1.0
-"""After which an address that is given up counts as one where nobody is."""
+"""After which an address that is given up counts as one where nobody is, and the local network is asked for others."""
+Find = Callable[[ID], Awaitable[list[Multiaddr]]]
+"""Returns where the local network says that a peer is."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """By which address, its key with it, a peer was reached, and whether only the local network told it."""
+
+    address: str
+    is_nearby: bool
+
+
+async def nowhere(peer: ID) -> list[Multiaddr]:
+    """Find nobody."""
+    return []
 
 
 @dataclass
@@ -36,9 +52,11 @@ class Dialler:
     """Has connections made. py-libp2p's own dialling tries one TCP address of several, and refuses a peer for a minute
     after it failed."""
 
-    def __init__(self, host: BasicHost, circuits: Circuits, seconds: float) -> None:
-        """Let a peer be dialled for `seconds`, at all of its addresses together."""
+    def __init__(self, host: BasicHost, circuits: Circuits, seconds: float, find: Find = nowhere) -> None:
+        """Let a peer be dialled for `seconds`, at all of its addresses together; `find` knows of more."""
         self._network, self._circuits, self._seconds = host.get_network(), circuits, seconds
+        self._find = find
+        self._reached: dict[ID, Way] = {}
         self._backoff = Backoff()
         self._dialling: dict[ID, trio.Lock] = defaultdict(trio.Lock)
 
@@ -70,6 +88,10 @@ class Dialler:
         way = best(there) if there else None
         return way if way is not None and (may_be_relayed or not is_relayed(way.muxed_conn)) else None
 
+    def reached(self, peer: ID) -> Way | None:
+        """Return by which way a peer was reached when it was dialled last; None where only it has dialled."""
+        return self._reached.get(peer)
+
     def _due(self, info: PeerInfo, is_direct: bool) -> list[Multiaddr]:
         """Return the addresses to try, the nearest first; raises Unavailable where there are none, or it is too early
         for each."""
@@ -86,18 +108,27 @@ class Dialler:
         """Try addresses until one reaches the peer, or it is `until`; return why they failed if none does."""
         async with trio.open_nursery() as nursery:
             race = _Race(nursery.cancel_scope, until)
-            for address in addresses:
-                ended = trio.Event()
+            tries = [trio.Event() for _ in addresses]
+            for address, ended in zip(addresses, tries, strict=True):
                 nursery.start_soon(self._try, peer, address, race, ended)
                 with trio.move_on_after(HEAD_START):
                     await ended.wait()
+            with trio.move_on_after(LATE_SECONDS):
+                for ended in tries:
+                    await ended.wait()
+            for address in await self._find(peer):
+                if address not in addresses:
+                    nursery.start_soon(self._try, peer, address, race, trio.Event(), True)
         return [] if race.is_won else race.errors
 
-    async def _try(self, peer: ID, address: Multiaddr, race: _Race, ended: trio.Event) -> None:
+    async def _try(
+        self, peer: ID, address: Multiaddr, race: _Race, ended: trio.Event, is_nearby: bool = False
+    ) -> None:
         began, is_reached, has_failed = trio.current_time(), False, False
         try:
             await self._dial(peer, address)
             is_reached = race.is_won = True
+            self._reached[peer] = Way(f"{address}/p2p/{peer}", is_nearby)
             race.scope.cancel()
         except (Unavailable, Violation, *FAULTS) as error:
             has_failed = True

@@ -172,7 +172,7 @@ class HostLine:
     async def _asked(self, name: str, body: bytes) -> bytes:
         """Ask the host, and where it cannot be reached once more at the places that members know of."""
         try:
-            return await self._post.request(self.host, QUESTIONS[name], body, SECONDS[name])
+            answer = await self._post.request(self.host, QUESTIONS[name], body, SECONDS[name])
         except Declined:
             raise
         except Unavailable:
@@ -181,7 +181,15 @@ class HostLine:
                 raise
             answer = await self._post.request(told, QUESTIONS[name], body, SECONDS[name])
             self._move(self.host.also_at(told))
-            return answer
+        else:
+            self._keep_nearby()
+        return answer
+
+    def _keep_nearby(self) -> None:
+        """Keep where the local network said that the host is, now that it was there."""
+        way = self._post.way_to(self.host)
+        if way is not None and way.is_nearby and way.address not in self.host.multiaddrs:
+            self._move(self.host.also_at(PeerAddress(self.host.address, way.address)))
 
     async def _search(self) -> PeerAddress | None:
         """Return where members say that the host is, but for what is known; its key decides whether it is there."""

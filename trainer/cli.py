@@ -13,7 +13,19 @@ import typer
 
 from trainer.commands import runs
 from trainer.commands.console import accept_any_text
-from trainer.commands.runs import LOCAL, NONE, UNSOUND, Announce, Listen, Relay, Via, outside_of, tell
+from trainer.commands.runs import (
+    LOCAL,
+    NONE,
+    UNSOUND,
+    Announce,
+    Listen,
+    Mdns,
+    Relay,
+    Upnp,
+    Via,
+    outside_of,
+    tell,
+)
 from verification.errors import ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -71,12 +83,23 @@ def demo(
     hosts: Annotated[
         bool, typer.Option("--hosts", help="Every peer on a host of its own, two behind NATs; needs root.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Print a ticket by which another machine joins while it runs.")
+    ] = False,
+    listen: Listen = LOCAL,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.commands.demo import DemoSettings, run_demo
     from trainer.commands.on_hosts import run_on_hosts
+    from trainer.commands.open_demo import run_served
 
     settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device)
+    if hosts and serve:
+        raise UserError("hosts on this machine are reached by nobody else: leave out --hosts or --serve")
+    if listen != LOCAL and not serve:
+        raise UserError("--listen is for a demo that others join: add --serve")
+    if serve:
+        raise typer.Exit(run_served(settings, listen))
     raise typer.Exit(run_on_hosts(settings) if hosts else run_demo(settings))
 
 
@@ -94,6 +117,8 @@ def doctor(
         typer.Option("--network", help="Try the network instead: this machine's port, the way to a host."),
     ] = False,
     listen: Listen = LOCAL,
+    mdns: Mdns = True,
+    upnp: Upnp = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
     ] = None,
@@ -105,7 +130,12 @@ def doctor(
         from trainer.commands.network import examine_network
 
         raise typer.Exit(
-            examine_network(None if what is None else read_ticket(what), " ".join(listen), json_file)
+            examine_network(
+                None if what is None else read_ticket(what),
+                " ".join(listen),
+                outside_of([], [], False, mdns, upnp),
+                json_file,
+            )
         )
     from trainer.commands.doctor import examine
     from trainer.folder import RunFolder
@@ -124,6 +154,8 @@ def peer(
     announce: Announce = NONE,
     via: Via = NONE,
     relay: Relay = False,
+    mdns: Mdns = True,
+    upnp: Upnp = False,
     threads: Threads = 1,
     stake: Stake = None,
     memory: Memory = None,
@@ -159,7 +191,7 @@ def peer(
     from trainer.peer.runtime import run_peer
     from trainer.rounds.cheats import names_in, roles_of
 
-    outside = outside_of(announce, via, relay)
+    outside = outside_of(announce, via, relay, mdns, upnp)
     settings = Settings(
         role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
     )
@@ -212,6 +244,8 @@ def join(
     announce: Announce = NONE,
     via: Via = NONE,
     relay: Relay = False,
+    mdns: Mdns = True,
+    upnp: Upnp = False,
     threads: Threads = 1,
     stake: Stake = None,
     memory: Memory = None,
@@ -229,7 +263,7 @@ def join(
     from trainer.commands.join import Settings, config_of, read_ticket
     from trainer.peer.runtime import run_peer
 
-    outside = outside_of(announce, via, relay)
+    outside = outside_of(announce, via, relay, mdns, upnp)
     settings = Settings(
         role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
     )

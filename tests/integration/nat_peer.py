@@ -39,6 +39,8 @@ async def obey(post: PostOffice, line: str) -> str:
     if word == "where":
         return post.address.multiaddr
     peer = PeerAddress.parse(" ".join(rest))
+    if word == "way":
+        return str(post.way_to(peer))
     if word in KINDS:
         try:
             return (await post.request(peer, KINDS[word], word.encode(), ASK_SECONDS)).decode()
@@ -49,19 +51,27 @@ async def obey(post: PostOffice, line: str) -> str:
     return " ".join(sorted(ways(post, peer)))
 
 
-async def main(number: str, listen: str, relays: str) -> None:
-    """Run until the input ends; its first line names the relays by way of which this one is reached."""
+async def main(number: str, listen: str, *does: str) -> None:
+    """Run until the input ends; its first line names the relays by way of which this one is reached.
+
+    It `does` relay, mdns or upnp.
+    """
     via = sys.stdin.readline().split()
-    outside = Outside(via=relays_named(via), relays=relays == "relays")
-    async with PostOffice(
-        Identity(bytes([int(number)]) * 32), RUN, system_clock, listen=listen, outside=outside
-    ) as post:
+    outside = Outside(
+        via=relays_named(via), relays="relays" in does, mdns="mdns" in does, upnp="upnp" in does
+    )
+    post = PostOffice(Identity(bytes([int(number)]) * 32), RUN, system_clock, listen=listen, outside=outside)
+    async with post, trio.open_nursery() as nursery:
         for kind in KINDS.values():
             post.register(kind, echo)
         assert await post.is_reserved()
+        if post.gateway:
+            await post.gateway.answer()
+        nursery.start_soon(post.announce)
         print(post.address.multiaddr, flush=True)
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             print(await obey(post, line.strip()), flush=True)
+        nursery.cancel_scope.cancel()
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ class Peer:
         return self.say(f"{word} {address}")
 
 
-def started(stack: ExitStack, number: int, host: Host, relays: str = "no") -> Peer:
-    """Start a peer's process, which loads its modules and waits."""
-    command = host.command(python("-m", "tests.integration.nat_peer", str(number), f"{V4} {V6}", relays))
+def started(stack: ExitStack, number: int, host: Host, *does: str, listen: str = f"{V4} {V6}") -> Peer:
+    """Start a peer's process, which loads its modules and waits; it `does` relay, mdns or upnp."""
+    command = host.command(python("-m", "tests.integration.nat_peer", str(number), listen, *does))
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
     )
@@ -74,7 +74,7 @@ class Swarm:
 def swarm() -> Iterator[Swarm]:
     """All of them."""
     with laboratory() as lab, ExitStack() as stack:
-        relay = started(stack, 1, lab.public("relay"), relays="relays")
+        relay = started(stack, 1, lab.public("relay"), "relays")
         public = started(stack, 2, lab.public("public"))
         routers = [lab.router(name, keeps_ports=name != "random") for name in ("one", "two", "random")]
         hosts = [lab.behind(router, f"behind-{router.name}") for router in routers]

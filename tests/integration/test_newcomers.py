@@ -213,14 +213,14 @@ async def test_a_dry_run_says_what_joining_takes_and_leaves_nothing(
 async def test_the_network_is_tried_step_by_step(tiny_run: Created, tmp_path: Path) -> None:
     async def tried(ticket: Ticket | None, listen: str = ANY_LOCAL_PORT) -> list[Step]:
         steps: list[Step] = []
-        await try_network(ticket, listen, steps.append)
+        await try_network(ticket, listen, AS_LISTENED, steps.append)
         return steps
 
     def names(steps: list[Step]) -> list[str]:
         assert all(step.ok for step in steps[:-1])
         return [step.what for step in steps]
 
-    own = ["listen", "own port"]
+    own = ["listen", "own port", "mDNS", "UPnP"]
     with trio.fail_after(120):
         alone = await tried(None)
         assert names(alone) == own and alone[-1].ok
@@ -228,7 +228,16 @@ async def test_the_network_is_tried_step_by_step(tiny_run: Created, tmp_path: Pa
         assert not refused.ok and "cannot listen there" in refused.found
         async with hosted(tiny_run, tmp_path) as ticket:
             whole = await tried(ticket)
-            assert names(whole) == [*own, "ticket", "dial", "handshake", "ledger", "clocks", "bandwidth"]
+            assert names(whole) == [
+                *own,
+                "ticket",
+                "dial",
+                "handshake",
+                "way",
+                "ledger",
+                "clocks",
+                "bandwidth",
+            ]
             assert whole[-1].ok and "MB/s" in whole[-1].found
             stolen = await tried(of_another_key(ticket))
             assert names(stolen) == [*own, "ticket", "dial", "handshake"]

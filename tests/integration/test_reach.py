@@ -13,7 +13,7 @@ from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.listening import Outside
 from p2p.mail import Kind
-from p2p.reach import HEAD_START
+from p2p.reach import HEAD_START, Way
 from p2p.server import Grants
 from p2p.transport import PeerAddress
 from verification.digest import tagged
@@ -86,6 +86,27 @@ async def test_what_is_announced_is_told_in_place_of_what_is_listened_on():
     told = "/ip4/93.184.216.34/tcp/4001"
     async with two(outside=Outside(told)) as (_, bob):
         assert bob.address == of_bob(told)
+
+
+async def test_who_does_not_answer_is_looked_for_nearby_and_must_have_the_key_there_too(monkeypatch):
+    sought = []
+    async with two() as (alice, bob), PostOffice(MALLORY, RUN, lambda: NOW) as mallory:
+        places = [bob, mallory]
+
+        async def find(peer):
+            sought.append(str(peer))
+            return places.pop().address.info().addrs
+
+        monkeypatch.setattr(alice._dialler, "_find", find)
+        away = of_bob(refusing())
+        with pytest.raises(WrongKey):
+            await alice.request(away, ECHO, b"", 3.0)
+        assert alice.way_to(bob.address) is None
+        assert await alice.request(of_bob(refusing()), ECHO, b"here", 3.0) == b"here"
+        assert alice.way_to(bob.address) == Way(bob.address.multiaddr, is_nearby=True)
+        assert sought == [str(BOB.peer_id)] * 2
+        assert await alice.request(away, ECHO, b"still", 3.0) == b"still"
+        assert len(sought) == 2
 
 
 async def test_an_address_that_is_silent_costs_a_head_start_and_one_that_refuses_nothing():

@@ -144,7 +144,7 @@ def test_cheats_are_convicted_where_they_cheated_and_by_their_own_words(tmp_path
     report = write_report(folder)
     assert report.result.ok
     told = {signing.checksum(convicts[name]): Cheat((name,), 1) for name in names}
-    found = checks(report, told)
+    found = checks(report, told, {peer.id for peer in report.peers})
     assert [line for holds, line in found if not holds] == []
     assert len(report.result.lost) == len(names)
     check_evidence(folder, {"output", "contradiction"}, set(convicts.values()))

@@ -108,3 +108,8 @@ def test_a_run_does_not_wait_for_who_comes_late() -> None:
     waits = demo_job(settings(workers=4))[1].swarm
     begins = demo_job(dataclasses.replace(settings(workers=4), late=1))[1].swarm
     assert (waits.min_workers, begins.min_workers, begins.workers) == (4, 3, 4)
+
+
+def test_guests_have_seats_and_accounts_and_are_not_waited_for() -> None:
+    _, job = demo_job(dataclasses.replace(settings(workers=4, verifiers=2), guests=3))
+    assert (job.swarm.min_workers, job.swarm.workers, job.accounts.peers) == (4, 7, 9)

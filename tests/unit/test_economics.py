@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from simulator.toy import minimal
 from trainer.commands.demo import DemoSettings, demo_job
+from trainer.commands.open_demo import GUESTS
 from trainer.runs.create import _rules
 from trainer.runs.job import JobFile, read_job
 from verification import economics
@@ -308,5 +309,6 @@ def manifest_of(job: JobFile) -> Manifest:
 def test_the_job_in_the_documentation_and_every_demo_are_sound() -> None:
     require_sound(manifest_of(read_job(Path(__file__).parents[2] / "docs" / "job.toml")))
     for rounds, workers, verifiers in [(12, 4, 2), (6, 2, 1), (100, 4, 2), (1000, 64, 16)]:
-        _, job = demo_job(DemoSettings(Path("out"), "none", rounds, workers, verifiers, 0, None))
-        require_sound(manifest_of(job))
+        for guests in (0, GUESTS):
+            settings = DemoSettings(Path("out"), "none", rounds, workers, verifiers, 0, None, guests=guests)
+            require_sound(manifest_of(demo_job(settings)[1]))

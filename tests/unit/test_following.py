@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from p2p.identity import Identity
+from p2p.reach import Way
 from p2p.transport import PeerAddress
 from simulator.toy import ToyLibrary
 from tests.contract.ledgers import SECRET
@@ -15,7 +16,7 @@ from tests.property.test_served_properties import a_fork
 from trainer.commands.serve import Service, host_identity, serve_run
 from trainer.commands.verify import check_files
 from trainer.folder import RunFolder
-from trainer.peer.following import host_named, last_seen, remember, run_named
+from trainer.peer.following import host_named, last_seen, remember, run_named, way_told
 from trainer.runs.ledgers import begin_copy, check_host, open_copy, open_ledger, served_time, with_proof
 from verification.errors import Malformed, Unavailable, UserError
 from verification.ledger.follower import Follower, Forked
@@ -147,6 +148,24 @@ def test_what_is_no_address_with_a_key_is_refused(text: str) -> None:
 def test_what_is_no_run_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=SHOWN):
         run_named(text)
+
+
+KEY = Identity(SECRET).peer_id
+GIVEN, LAST = f"/ip4/127.0.0.1/tcp/1/p2p/{KEY}", f"/ip4/10.0.0.1/tcp/1/p2p/{KEY}"
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        (None, "by a connection that it made"),
+        (Way(GIVEN, False), f"at {GIVEN}, as was given"),
+        (Way(LAST, False), f"at {LAST}, where it was last"),
+        (Way(GIVEN, True), f"at {GIVEN}, which the local network tells (mDNS)"),
+        (Way(f"{GIVEN}/p2p-circuit/p2p/{KEY}", False), f"by way of the relay {GIVEN}"),
+    ],
+)
+def test_a_person_is_told_by_which_way_the_host_is_reached(way: Way | None, told: str) -> None:
+    assert way_told(way, PeerAddress(HOST, LAST)) == f"the host is reached {told}"
 
 
 def test_bytes_that_are_no_answer_are_no_ledger(tmp_path: Path) -> None:

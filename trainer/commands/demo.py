@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.live import Live
@@ -58,7 +59,8 @@ eos_token_id = 0
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What a user may choose, and `late`, how many workers the run does not wait for, and the model's config."""
+    """What a user may choose, and `late`, how many workers the run does not wait for, `guests`, how many accounts are
+    for others, and the model's config."""
 
     out: Path
     cheat: str
@@ -69,6 +71,7 @@ class DemoSettings:
     text: Path | None
     device: str = "cpu"
     late: int = 0
+    guests: int = 0
     model: str = MODEL
 
     @property
@@ -120,10 +123,10 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         if settings.text is None
         else f"text = {json.dumps(str(settings.text.resolve()), ensure_ascii=False)}",
         rounds=settings.rounds,
-        workers=settings.workers,
+        workers=settings.workers + settings.guests,
         min_workers=settings.workers - settings.late,
         verifiers=settings.verifiers,
-        peers=settings.workers + settings.verifiers,
+        peers=settings.workers + settings.verifiers + settings.guests,
         min_verifiers=settings.promised,
         audit_rate=audit_rate(settings.cheated_rounds, settings.verifiers),
         colluding=0.34 if settings.promised > 1 else 0,
@@ -197,7 +200,7 @@ def run_demo(settings: DemoSettings, staging: Staging = in_one_folder) -> int:
     _judge(scene)
     report = write_report(folder)
     console.print(summary(report))
-    found = checks(report, _cheats(scene, settings))
+    found = checks(report, _cheats(scene, settings), {checksum(seat.account) for seat in scene.seats})
     with console.status(Text("")) as status:
         found += scene.checks(lambda line: status.update(Text(line)))
     for holds, line in found:
@@ -283,7 +286,7 @@ def _watch(scene: Scene, console: Console) -> None:
             for tail in tails:
                 for event in tail.read():
                     view.take_event(event)
-            scene.act(ledger.state, console.print)
+            scene.act(ledger.state, partial(console.print, soft_wrap=True))
             if console.is_terminal:
                 live.update(view.draw(ledger.state))
             elif (line := view.line(ledger.state)) != said:

@@ -4,7 +4,7 @@ The report speaks of what the ledger shows. Here stands what must have become of
 that nobody else lost anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from verification.adversaries.playbook import Ending, ending_of
@@ -23,9 +23,12 @@ class Cheat:
     first: int
 
 
-def checks(report: Report, cheats: Mapping[str, Cheat]) -> list[Check]:
-    """Return what a run must show whose peers are all one's own; `cheats` are those told to misbehave, by account."""
-    honest = [peer for peer in report.peers if peer.id not in cheats]
+def checks(report: Report, cheats: Mapping[str, Cheat], own: Container[str]) -> list[Check]:
+    """Return what a run must show of the accounts that are one's `own`; `cheats` are those of them told to misbehave.
+
+    What becomes of guests is their own affair.
+    """
+    honest = [peer for peer in report.peers if peer.id in own and peer.id not in cheats]
     ends = [_cheat(report, peer, cheats[peer.id]) for peer in report.peers if peer.id in cheats]
     return [
         (report.result.ok, report.result.sentence),

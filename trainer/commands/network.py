@@ -16,12 +16,14 @@ from p2p.errors import Skewed
 from p2p.exchange import CHUNK, LIST
 from p2p.host import PostOffice
 from p2p.identity import generate
+from p2p.listening import Outside
 from p2p.mail import Kind
 from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
 from p2p.served import HostLine
 from p2p.ticket import Ticket
 from p2p.transport import PeerAddress
 from trainer.commands.console import Console
+from trainer.peer.following import way_told
 from trainer.runs.ledgers import machine_clock
 from verification import codec
 from verification.content import chunk_digest
@@ -51,7 +53,9 @@ class Step:
 Tell = Callable[[Step], None]
 
 
-def examine_network(ticket: Ticket | None, listen: str, json_file: Path | None = None) -> int:
+def examine_network(
+    ticket: Ticket | None, listen: str, outside: Outside, json_file: Path | None = None
+) -> int:
     """Print every step as it ends, write all as JSON if asked; return 0 when all went, else 1. Raises UserError."""
     console, steps = Console(), list[Step]()
 
@@ -61,7 +65,7 @@ def examine_network(ticket: Ticket | None, listen: str, json_file: Path | None =
         mend = f"; {step.mend}" if step.mend else ""
         console.print(Text.assemble(sign, f" {step.what}: {step.found}{mend}"), soft_wrap=True)
 
-    trio.run(try_network, ticket, listen, tell)
+    trio.run(try_network, ticket, listen, outside, tell)
     if json_file is not None:
         _write(json_file, steps)
     return 0 if all(step.ok for step in steps) else 1
@@ -74,14 +78,16 @@ def _write(file: Path, steps: list[Step]) -> None:
         raise UserError(f"{file}: cannot write there: {error.strerror}; choose another file") from error
 
 
-async def try_network(ticket: Ticket | None, listen: str, tell: Tell) -> None:
+async def try_network(ticket: Ticket | None, listen: str, outside: Outside, tell: Tell) -> None:
     """Tell of each step on this machine, and of those towards a ticket's host, until one fails that the rest need."""
     run = ZERO if ticket is None else ticket.run
     try:
         # Under a key of its own: a peer that runs already must not be taken for this one.
-        async with PostOffice(generate(), run, machine_clock(), listen=listen) as post:
+        async with PostOffice(generate(), run, machine_clock(), listen=listen, outside=outside) as post:
             tell(_listening(post))
             tell(await _loopback(post, run))
+            tell(await _on_local_networks(post))
+            tell(await _at_the_gateway(post))
             if ticket is not None:
                 await _towards(post, ticket, tell)
     except UserError as error:
@@ -111,6 +117,32 @@ async def _loopback(post: PostOffice, run: Digest) -> Step:
     return Step("own port", True, "a request from this machine was answered")
 
 
+async def _on_local_networks(post: PostOffice) -> Step:
+    """Be announced by mDNS for a moment, and hear it."""
+    links = post.nearby.links() if post.nearby else ()
+    if post.nearby is None or not links:
+        why = (
+            "switched off" if post.nearby is None else "no private address of a local network is listened on"
+        )
+        return Step("mDNS", True, f"not used: {why}")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(post.nearby.announce)
+        is_heard = bool(await post.nearby.find(post.address.info().peer_id))
+        nursery.cancel_scope.cancel()
+    where = ", ".join(link.device for link in links)
+    if is_heard:
+        return Step("mDNS", True, f"what is announced on {where} is heard there")
+    mend = "open UDP port 5353 in this machine's firewall, or leave it with --no-mdns"
+    return Step("mDNS", False, f"what is announced on {where} is not heard", mend)
+
+
+async def _at_the_gateway(post: PostOffice) -> Step:
+    if post.gateway is None:
+        return Step("UPnP", True, "not used: --upnp asks the gateway for a port")
+    found = await post.gateway.answer()
+    return Step("UPnP", bool(post.gateway.addresses), found)
+
+
 async def _towards(post: PostOffice, ticket: Ticket, tell: Tell) -> None:
     try:
         host = ticket.host
@@ -121,7 +153,7 @@ async def _towards(post: PostOffice, ticket: Ticket, tell: Tell) -> None:
             "ticket", True, f"run {ticket.run.hex()[:12]}, host {checksum(host.address)} at {host.multiaddr}"
         )
     )
-    tell(await _dialled(host))
+    tell(await _dialled(post, host))
     remote = Remote(HostLine(post, host).ask, host.address, ticket.run)
     try:
         first = await trio.to_thread.run_sync(remote.founding)
@@ -130,19 +162,26 @@ async def _towards(post: PostOffice, ticket: Ticket, tell: Tell) -> None:
             tell(step)
         return
     tell(Step("handshake", True, "the host has the ticket's key"))
+    tell(Step("way", True, way_told(post.way_to(host))))
     tell(Step("ledger", True, "the host serves the ticket's run"))
     tell(Step("clocks", True, f"they differ by less than the {DRIFT // 1000} s that they may"))
     tell(await _rate(post, host, first))
 
 
-async def _dialled(host: PeerAddress) -> Step:
-    """Open a connection to each address, with nothing but TCP; one that answers is enough."""
+async def _dialled(post: PostOffice, host: PeerAddress) -> Step:
+    """Open a connection to each address, with nothing but TCP; one that answers is enough, and mDNS may tell it."""
     found, reached = list[str](), 0
     for address in host.multiaddr.split():
         place = place_of(address)
         answer = "reached by a relay" if place is None else await _opened(place)
         reached += place is None or answer.startswith("answers")
         found.append(f"{address.split('/p2p/')[0]} {answer}")
+    if not reached and post.nearby is not None:
+        for each in map(str, await post.nearby.find(host.info().peer_id)):
+            place = place_of(each)
+            answer = "is nowhere" if place is None else await _opened(place)
+            reached += answer.startswith("answers")
+            found.append(f"{each} (mDNS) {answer}")
     mend = "" if reached else "is the host running, and are both sides' firewalls and routers open for it?"
     return Step("dial", reached > 0, ", ".join(found), mend)
 

@@ -34,6 +34,18 @@ Via = Annotated[
 Relay = Annotated[
     bool, typer.Option(help="Carry statements between peers that cannot reach each other directly.")
 ]
+Mdns = Annotated[
+    bool,
+    typer.Option(
+        "--mdns/--no-mdns",
+        help="Tell the local networks listened on, by mDNS, which run and peer this is and where, and look there for "
+        "who does not answer elsewhere.",
+    ),
+]
+Upnp = Annotated[
+    bool,
+    typer.Option("--upnp", help="Ask the gateway, by UPnP, to lead a port of its own here while this runs."),
+]
 LOCAL, NONE = ["/ip4/127.0.0.1/tcp/0"], list[str]()
 Folder = Annotated[Path, typer.Argument(help="The run's folder, which holds its ledger.")]
 UNSOUND = "Accept parameters under which cheating pays."
@@ -69,6 +81,8 @@ def serve(
     announce: Announce = NONE,
     via: Via = NONE,
     relay: Relay = True,
+    mdns: Mdns = True,
+    upnp: Upnp = False,
 ) -> None:
     """Serve a run's ledger, and what was published with it, to peers that share no folder."""
     import trio
@@ -77,7 +91,8 @@ def serve(
     from trainer.folder import RunFolder
 
     folder = RunFolder(run).checked()
-    service = Service(host_identity(folder, key), " ".join(listen), outside_of(announce, via, relay))
+    outside = outside_of(announce, via, relay, mdns, upnp)
+    service = Service(host_identity(folder, key), " ".join(listen), outside)
     trio.run(serve_run, folder, service, tell)
 
 
@@ -100,11 +115,11 @@ def invite(
         typer.echo(ticket)
 
 
-def outside_of(announce: list[str], via: list[str], relay: bool) -> "Outside":
+def outside_of(announce: list[str], via: list[str], relay: bool, mdns: bool, upnp: bool) -> "Outside":
     """Return how a peer is reached from outside; raises UserError for a relay without an address and key."""
     from p2p.listening import Outside, relays_named
 
-    return Outside(" ".join(announce), relays_named(via), relays=relay)
+    return Outside(" ".join(announce), relays_named(via), relays=relay, mdns=mdns, upnp=upnp)
 
 
 def tell(line: str) -> None:

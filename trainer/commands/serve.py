@@ -71,4 +71,6 @@ async def _serve(
         Exchange(store, post).serve()
         if not await post.is_reserved():
             tell(NO_RELAY)
+        if post.gateway:
+            tell(f"UPnP: {await post.gateway.answer()}")
         await Hosting(folder, host, post, contacts, note, tell).run()

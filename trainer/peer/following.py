@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from p2p.addresses import relay_of
 from p2p.blobs import BlobStore
 from p2p.errors import Underway
 from p2p.exchange import Exchange
 from p2p.host import PostOffice
+from p2p.reach import Way
 from p2p.served import HostLine
 from p2p.transport import PeerAddress
 from trainer.folder import RunFolder
@@ -51,11 +53,15 @@ def host_named(text: str) -> PeerAddress:
 
 def last_seen(folder: RunFolder, host: PeerAddress) -> PeerAddress:
     """Return a host's address with those first at which it was last; a file that says nothing of it counts for none."""
+    remembered = _remembered(folder)
+    return host.also_at(remembered) if remembered and remembered.address == host.address else host
+
+
+def _remembered(folder: RunFolder) -> PeerAddress | None:
     try:
-        remembered = PeerAddress.parse(folder.host.read_text().strip())
+        return PeerAddress.parse(folder.host.read_text().strip())
     except (OSError, ValueError, Malformed):
-        return host
-    return host.also_at(remembered) if remembered.address == host.address else host
+        return None
 
 
 def remember(folder: RunFolder, host: PeerAddress) -> None:
@@ -64,6 +70,18 @@ def remember(folder: RunFolder, host: PeerAddress) -> None:
     with suppress(OSError):
         draft.write_text(f"{host.multiaddr}\n")
         draft.replace(folder.host)
+
+
+def way_told(way: Way | None, last: PeerAddress | None = None) -> str:
+    """Return in a line how a host was reached, and whether it is there where it was `last`."""
+    if way is None:
+        return "the host is reached by a connection that it made"
+    if way.is_nearby:
+        return f"the host is reached at {way.address}, which the local network tells (mDNS)"
+    if relay := relay_of(way.address):
+        return f"the host is reached by way of the relay {relay}"
+    is_last = last is not None and way.address in last.multiaddrs
+    return f"the host is reached at {way.address}, {'where it was last' if is_last else 'as was given'}"
 
 
 def run_named(text: str) -> Digest:
@@ -126,7 +144,7 @@ def post_of(config: PeerConfig, run: Digest) -> PostOffice:
         clock_of(config.folder),
         listen=config.listen,
         grants=config.grants,
-        outside=replace(config.outside, via=(), relays=False),
+        outside=replace(config.outside, via=(), relays=False, upnp=False),
     )
 
 
@@ -181,7 +199,11 @@ class Newcomer:
     async def _folded(self, library: StoredPrograms) -> State:
         ledger = LedgerPort(self._config.folder, library)
         self._config.tell("reads the ledger")
-        await ledger.follow(HostLine(self._post, self._host).ask, self._config.tell)
+        line = HostLine(self._post, self._host, lambda: remember(self._config.folder, line.host))
+        last = _remembered(self._config.folder)
+        await ledger.follow(line.ask, self._config.tell)
+        if self._host.address in self._post.connected():
+            self._config.tell(way_told(self._post.way_to(self._host), last))
         try:
             async with ledger.state() as state:
                 self._check(state)

@@ -4,6 +4,7 @@ import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import trio
 
@@ -37,6 +38,7 @@ async def refuse_older(folder: RunFolder, identity: Identity, listen: str, outsi
     ledger = await trio.to_thread.run_sync(open_ledger, folder, library)
     try:
         host = Host(ledger, identity.secret)
+        outside = replace(outside, upnp=False)  # for a moment
         async with PostOffice(
             identity, genesis.run, clock_of(folder), listen=listen, outside=outside
         ) as post:
@@ -75,6 +77,7 @@ class Hosting:
         door = HostDoor(self._post, self._host)
         door.open()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._post.announce)
             while True:
                 with writable(self._folder):
                     if self._has_moved():

@@ -149,9 +149,13 @@ class Peer:
                     prepared = await self._prepare()
                 if not await self._post.is_reserved():
                     self._config.tell(NO_RELAY)
+                if self._post.gateway:
+                    self._config.tell(f"UPnP: {await self._post.gateway.answer()}")
                 self._depot.serve()
                 if self._note_served is not None:
                     nursery.start_soon(serve_beside, self._config, self._post, self._note_served)
+                else:
+                    nursery.start_soon(self._post.announce)
                 nursery.start_soon(self._rumours.run)
                 nursery.start_soon(self._hear_hints)
                 if self._config.host is not None:
