@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from verification import codec
 from verification.digest import tagged
-from verification.units import PPM, Amount, Count, Digest, Millis
+from verification.units import PPM, Amount, Count, Digest, Millis, Round
 
 PROTOCOL_VERSION = 2
 ON_CONVICTION = ("continue", "subtract")
@@ -212,10 +212,23 @@ class Assumptions:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The run and the round after which a run goes on, and how many rounds were trained until then, in all.
+
+    No rule of the law reads it: that `start` is that round's state shows to whoever has that run's ledger.
+    """
+
+    run: Digest
+    round: Round
+    trained: Count
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that a run's results depend on, besides the ledger's record and the included contributions.
 
     `golden` is the state digest after one inner step from `start` on record 0: a peer reproduces it before it stakes.
+    `origin` tells from which run `start` is, where it is a run's.
     """
 
     version: Count
@@ -231,6 +244,7 @@ class Manifest:
     windows: Windows
     money: MoneyRules
     assumptions: Assumptions
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if self.version != PROTOCOL_VERSION:

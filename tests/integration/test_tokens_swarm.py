@@ -15,11 +15,15 @@ from trainer.commands.export import export_run
 from trainer.commands.report import write_report
 from trainer.folder import RunFolder
 from trainer.programs.conversion import to_torch
+from trainer.runs.create import create_run
 from trainer.runs.facts import ModelFacts
+from trainer.runs.job import read_job
+from trainer.runs.states import ancestor_of, kept_state
 from trainer.runs.tasks import TASKS
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Origin
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle, tensor_digest
+from verification.units import Count, Round
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -81,7 +85,19 @@ def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert 1.5 < figures["bytes_per_token"] < 4
     assert figures["sample_after"]
     assert write_report(folder).result.ok
+    is_extended(folder, tmp_path)
     goes_on(folder, tmp_path, figures["loss_after"])
+
+
+def is_extended(folder: RunFolder, beside: Path) -> None:
+    """Check that a new run starts from the last state and names where it is from."""
+    state, job = final_state(folder), read_job(beside / "job.toml")
+    kept = kept_state(folder, state, None)
+    ancestor = ancestor_of(kept, state, ModelFacts.read(folder).parameter_names)
+    made = create_run(job, beside, beside / "next", ancestor=ancestor).manifest
+    assert state.current.sealed is not None
+    assert made.start.digest == state.current.sealed.digest
+    assert made.origin == Origin(state.run, Round(0), Count(1))
 
 
 def goes_on(folder: RunFolder, beside: Path, loss: float) -> None:

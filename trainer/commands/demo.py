@@ -18,7 +18,7 @@ from p2p.identity import load
 from trainer.commands.console import Console
 from trainer.commands.ending import Cheat, checks
 from trainer.commands.evaluate import export_and_evaluate
-from trainer.commands.export import card_of, stored_bundle
+from trainer.commands.export import card_of
 from trainer.commands.report import read_ledger, write_report
 from trainer.commands.scene import Scene, Seat, Staging, in_one_folder
 from trainer.commands.swarm_view import SwarmView, Tail
@@ -30,6 +30,7 @@ from trainer.rounds.cheats import CHEATS, conduct_named, names_in, roles_of
 from trainer.rounds.engine import Conduct
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
+from trainer.runs.states import stored_bundle
 from verification.errors import UserError
 from verification.report.terminal import summary
 from verification.signing import checksum

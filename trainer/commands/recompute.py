@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from p2p.blobs import BlobStore
-from trainer.commands.report import read_ledger
+from trainer.commands.report import read_state
 from trainer.compute.orders import Prepare
 from trainer.compute.process import ComputeProcess
 from trainer.folder import RunFolder
@@ -40,9 +40,7 @@ def recompute(
     `conducts` say how those workers trained that were told to cheat: what entered the sum is what they made. Raises
     UserError for a folder that lacks the run's ledger or published blobs.
     """
-    ledger = read_ledger(folder)
-    state = ledger.state
-    ledger.close()
+    state = read_state(folder)
     sealed = [worked for worked in state.rounds if worked.sealed is not None]
     try:
         with _process(folder, state, options, conducts) as process:

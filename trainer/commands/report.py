@@ -21,11 +21,21 @@ from verification.report.encoding import to_json
 from verification.report.html import render
 from verification.report.schema import Report
 from verification.report.terminal import tables
+from verification.state import State
 
 
 def read_ledger(folder: RunFolder) -> Ledger:
     """Return a run's ledger, folded with every verdict given again; raises UserError."""
     return open_ledger(folder, StoredPrograms(BlobStore(folder.blobs), genesis_of(folder).manifest))
+
+
+def read_state(folder: RunFolder) -> State:
+    """Return what a run's ledger says as it stands; raises UserError."""
+    ledger = read_ledger(folder)
+    try:
+        return ledger.state
+    finally:
+        ledger.close()
 
 
 def read_report(folder: RunFolder) -> Report:

@@ -72,6 +72,35 @@ def create(
 
 
 @app.command()
+def extend(
+    run: Annotated[Path, typer.Argument(help="The folder of the run that is to go on.")],
+    job: Annotated[
+        Path, typer.Argument(help="Job file (TOML) of the new run: same model, any data and rules.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder that receives the new run; must be new or empty.")],
+    number: Annotated[
+        int | None, typer.Option("--round", min=0, help="Round after which; the newest by default.")
+    ] = None,
+    accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
+) -> None:
+    """Open a new run that goes on from a state of another one; its manifest names where it comes from."""
+    from trainer.commands.report import read_state
+    from trainer.folder import RunFolder
+    from trainer.runs.create import create_run
+    from trainer.runs.facts import ModelFacts
+    from trainer.runs.job import read_job
+    from trainer.runs.states import ancestor_of, kept_state
+
+    folder = RunFolder(run).checked()
+    facts, state = ModelFacts.read(folder), read_state(folder)
+    kept = kept_state(folder, state, number)
+    ancestor = ancestor_of(kept, state, facts.parameter_names)
+    created = create_run(read_job(job), job.parent, out, typer.echo, accept_unsound, ancestor)
+    created.folder.job.write_bytes(job.read_bytes())
+    typer.echo(f"run created in {out}: it goes on from run {state.run.hex()[:16]} {kept.place}")
+
+
+@app.command()
 def serve(
     run: Folder,
     key: Annotated[

@@ -26,35 +26,33 @@ from trainer.rounds.training import Rounds
 from trainer.runs.checkpoints import TOKENIZER_FILE, config_in, load_checkpoint
 from trainer.runs.data.records import Records
 from trainer.runs.data.tokenizing import OTHER_TOKENIZER, loads_beside
+from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
 from trainer.runs.grids import UNMOVED, fit_of, fitting, moved
 from trainer.runs.inputs import RunData, run_data
-from trainer.runs.job import EconomicsSection, JobFile, MoneySection, TrainingSection, WindowsSection
+from trainer.runs.job import JobFile, TrainingSection
 from trainer.runs.ledgers import found_run
 from trainer.runs.models import build_model, read_config
+from trainer.runs.rules import Rules, rules_of, within_law
+from trainer.runs.states import Ancestor
 from trainer.runs.tasks import TASKS
 from verification import codec
 from verification.digest import ZERO, integer, tagged
-from verification.economics import promise, safe_committee
+from verification.economics import promise
 from verification.errors import UserError
 from verification.ledger.log import Genesis
 from verification.library import StepFailed
 from verification.manifest import (
     PROTOCOL_VERSION,
-    Assumptions,
     BundleRef,
     DataRef,
     Manifest,
-    MoneyRules,
     Place,
     ProgramRef,
     Programs,
-    Windows,
-    WorkRules,
     WorkUnits,
     cost_of_round,
 )
-from verification.outer import CLIP_UNIT
 from verification.program import (
     Program,
     encode_program,
@@ -64,11 +62,10 @@ from verification.program import (
 from verification.sizes import require_readable
 from verification.staking import check_manifest
 from verification.tensors import Bundle, Tensor, digest_of
-from verification.units import MILLION, PPM, Address, Amount, Count, Digest, Millis
+from verification.units import Address, Amount, Count, Digest
 
 LEDGER = "local"
 Tell = Callable[[str], None]
-Rules = tuple[WorkRules, Windows, MoneyRules, Assumptions]
 
 
 @dataclass(frozen=True)
@@ -82,80 +79,44 @@ class Created:
 
 
 def create_run(
-    job: JobFile, base: Path, out: Path, tell: Tell = lambda line: None, accept_unsound: bool = False
+    job: JobFile,
+    base: Path,
+    out: Path,
+    tell: Tell = lambda line: None,
+    accept_unsound: bool = False,
+    ancestor: Ancestor | None = None,
 ) -> Created:
-    """Make a run's folder from a job whose relative paths start at `base`.
+    """Make a run's folder from a job whose relative paths start at `base`; it goes on from an `ancestor` if given.
 
     Refuses a run on which nobody should stake; one in which cheating pays only unless `accept_unsound`. Nothing is left
     behind when it fails. Raises UserError.
     """
-    _check_out(out)
-    rules = _rules(job)
+    check_new(out)
+    rules = rules_of(job)
     config = _model_config(job, base)
     model = _model(job, base, config)
     job = _with_its_tokenizer(job, base, tell)
     with run_data(job, base, model, out.parent, tell) as data:
         tell("tracing the model into programs")
-        traced = _on_its_grid(job.training, _trace(job, model, data), data.train.tensor(), tell)
-        with _draft_of(out) as draft:
+        traced = _trace(job, model, data, 0 if ancestor is None else ancestor.origin.trained)
+        if ancestor is not None:
+            traced = ancestor.continued_by(traced)
+        traced = _on_its_grid(job.training, traced, data.train.tensor(), tell)
+        with draft_of(out) as draft:
             folder = RunFolder(draft)
             manifest = _publish(job, rules, traced, data.train, BlobStore(folder.blobs))
             check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
             tell("computing the golden step")
             tell(promise(manifest))
             golden = _golden(manifest, folder, data.train.tensor(), traced, tell)
-            manifest = dataclasses.replace(manifest, golden=golden)
+            origin = None if ancestor is None else ancestor.origin
+            manifest = dataclasses.replace(manifest, golden=golden, origin=origin)
             keys = _make_keys(job, folder)
             _write_model(folder, job.model.task, config, traced, data)
             if data.tokenizer is not None and not loads_beside(model.config, folder.tokenizer):
                 tell(OTHER_TOKENIZER)
             found_run(folder, _genesis(job, manifest, folder))
     return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
-
-
-def _check_out(out: Path) -> None:
-    if not out.name:
-        raise UserError(f"{out}: cannot become a run's folder: name a new one with --out")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: choose another folder with --out, or delete it")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: choose another folder with --out")
-
-
-@contextmanager
-def _draft_of(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` when all went well, and is deleted when anything did not."""
-    draft = _draft_folder(out)
-    try:
-        yield draft
-        if out.exists():
-            out.rmdir()
-        draft.rename(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot write there: {error.strerror}; choose another folder") from error
-    finally:
-        if draft.exists():
-            _remove(draft)
-
-
-def _draft_folder(out: Path) -> Path:
-    """Return a new folder beside `out` that becomes it at the end, so that nothing half-made stands there."""
-    draft = out.with_name(f".{out.name}.draft")
-    try:
-        if draft.exists():
-            _remove(draft)
-        draft.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot write there: {error.strerror}; choose another folder with --out"
-        ) from error
-    return draft
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
 
 
 def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
@@ -181,7 +142,7 @@ def _model(job: JobFile, base: Path, config: dict[str, Any]) -> nn.Module:
     return load_checkpoint(base / job.model.checkpoint, config, job.model.task)
 
 
-def _trace(job: JobFile, model: nn.Module, data: RunData) -> TracedRun:
+def _trace(job: JobFile, model: nn.Module, data: RunData, trained: int) -> TracedRun:
     training, records = job.training, data.train
     settings = TraceConfig(
         records=records.count,
@@ -191,7 +152,7 @@ def _trace(job: JobFile, model: nn.Module, data: RunData) -> TracedRun:
         slots=job.swarm.workers + 1,  # the last one is the ballast
         grid_exponent=UNMOVED if training.grid == "auto" else training.grid,
         optimiser=_optimiser(training),
-        schedule=_schedule(training),
+        schedule=_schedule(training, trained),
         outer_lr=training.outer_rate,
         outer_momentum=training.outer_momentum,
         bits=training.precision,
@@ -234,10 +195,12 @@ def _optimiser(training: TrainingSection) -> Optimiser:
     return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
 
 
-def _schedule(training: TrainingSection) -> Schedule:
+def _schedule(training: TrainingSection, trained: int) -> Schedule:
+    """Return the rates where ancestors have trained so many rounds: those count to a horizon, else they do not."""
     return Schedule(
         lr=training.learning_rate,
-        steps=training.rounds * training.max_steps,
+        steps=training.horizon_steps,
+        first=0 if training.horizon is None else trained * training.max_steps,
         curve=training.schedule,
         warmup=training.warmup,
         decay=training.decay_steps or 0,
@@ -263,7 +226,7 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, stor
     start = BundleRef(digest_of(traced.start), store.put(codec.encode(traced.start)))
     reference = DataRef(train.root(), store.put_stream(train.encoded()), *train.shape)
     units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
-    with _fitting():
+    with within_law():
         return Manifest(
             Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
             programs, units, reference, start, ZERO, *rules,
@@ -283,63 +246,6 @@ def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: Traced
     return golden
 
 
-def _rules(job: JobFile) -> Rules:
-    with _fitting():
-        return _work(job), _windows(job.windows), _money(job.money), _assumptions(job.economics)
-
-
-@contextmanager
-def _fitting() -> Iterator[None]:
-    """Raise UserError where the law's types refuse what a job says."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"the job's rules do not fit together: {error}") from error
-
-
-def _work(job: JobFile) -> WorkRules:
-    training, swarm = job.training, job.swarm
-    return WorkRules(
-        rounds=Count(training.rounds),
-        max_steps=Count(training.max_steps),
-        leaf_every=Count(training.leaf_every),
-        batch=Count(training.batch),
-        slots=Count(swarm.workers),
-        max_verifiers=Count(swarm.verifiers),
-        min_workers=Count(swarm.min_workers),
-        min_verifiers=Count(swarm.promised),
-        audit_rate=_ppm(swarm.audit_rate),
-        miss_limit=Count(swarm.miss_limit),
-        committee=Count(_committee(job)),
-        clip=Count(round(CLIP_UNIT * training.clip)),
-        on_conviction=swarm.on_conviction,
-    )
-
-
-def _committee(job: JobFile) -> int:
-    chosen = job.swarm.committee
-    return safe_committee(_ppm(job.economics.colluding), job.training.rounds) if chosen is None else chosen
-
-
-def _windows(windows: WindowsSection) -> Windows:
-    return Windows(**{name: Millis(round(1000 * seconds)) for name, seconds in windows.model_dump().items()})
-
-
-def _money(money: MoneySection) -> MoneyRules:
-    rules = money.model_dump(exclude={"funded_rounds"})
-    amounts = {name: Amount(value) for name, value in rules.items() if isinstance(value, int)}
-    shares = {"slash_grades": tuple(map(_ppm, money.slash_grades)), "burned_share": _ppm(money.burned_share)}
-    return MoneyRules(**{**amounts, **shares})  # type: ignore[arg-type]
-
-
-def _assumptions(economics: EconomicsSection) -> Assumptions:
-    return Assumptions(_ppm(economics.colluding), Amount(economics.sabotage))
-
-
-def _ppm(share: float) -> PPM:
-    return PPM(round(share * MILLION))
-
-
 def _make_keys(job: JobFile, folder: RunFolder) -> tuple[str, ...]:
     names = tuple(f"peer-{number}" for number in range(job.accounts.peers))
     for name in (*names, "submitter"):
@@ -357,7 +263,7 @@ def _genesis(job: JobFile, manifest: Manifest, folder: RunFolder) -> Genesis:
     funded = min(job.money.funded_rounds or manifest.work.rounds, manifest.work.rounds)
     deposit = Amount(cost_of_round(manifest) * funded)
     nonce = Digest(secrets.token_bytes(32))
-    with _fitting():
+    with within_law():
         return Genesis(manifest, LEDGER, nonce, submitter, tuple(sorted(balances.items())), deposit)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from trainer.folder import RunFolder
 from trainer.runs.tasks import Marks
+from verification.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,11 @@ class ModelFacts:
 
     @classmethod
     def read(cls, folder: RunFolder) -> "ModelFacts":
-        """Return the facts in a run's folder."""
+        """Return the facts in a run's folder; raises UserError where it has none."""
+        if not folder.model.is_file():
+            raise UserError(
+                f"{folder.path} lacks model.json: only who made the run has it; copy it and tokenizer/ from there"
+            )
         facts = json.loads(folder.model.read_text(encoding="utf-8"))
         return cls(
             **{**facts, "parameter_names": tuple(facts["parameter_names"]), "marks": Marks(**facts["marks"])}

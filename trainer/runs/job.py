@@ -82,6 +82,9 @@ class DataSection(Section):
 class TrainingSection(Section):
     """[training]: rounds, inner steps and the two optimizers.
 
+    `horizon` is over how many rounds the schedule goes, those of a run that this one extends included; by default over
+    this run's.
+
     An inner step takes `batch` records, in `accumulate` parts one after another: in the memory of one part.
 
     The learning rate is a function of the step of the whole run (`Schedule`): `warmup` steps of growth, then `schedule`
@@ -96,6 +99,7 @@ class TrainingSection(Section):
     """
 
     rounds: Rounds
+    horizon: Rounds | None = None
     max_steps: Positive = 10
     leaf_every: Positive = 5
     batch: Positive = 8
@@ -119,6 +123,11 @@ class TrainingSection(Section):
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
     precision: Literal[8, 14] = 14
+
+    @property
+    def horizon_steps(self) -> int:
+        """Inner steps over which the schedule goes."""
+        return (self.horizon or self.rounds) * self.max_steps
 
 
 class SwarmSection(Section):
@@ -266,12 +275,12 @@ def _optimiser_checks(training: TrainingSection) -> list[tuple[bool, str]]:
 
 
 def _schedule_checks(training: TrainingSection) -> list[tuple[bool, str]]:
-    total, curve, decay = training.rounds * training.max_steps, training.schedule, training.decay_steps
+    total, curve, decay = training.horizon_steps, training.schedule, training.decay_steps
     falls = curve != "constant"
     return [
         (
             training.warmup < total,
-            f"training.warmup: must be less than the run's {total} steps (rounds * max_steps)",
+            f"training.warmup: must be less than the {total} steps of the schedule",
         ),
         (
             (decay is not None) == (curve == "wsd"),
@@ -279,7 +288,7 @@ def _schedule_checks(training: TrainingSection) -> list[tuple[bool, str]]:
         ),
         (
             decay is None or training.warmup + decay <= total,
-            f"training.decay_steps: warmup and decay together must not exceed the run's {total} steps",
+            f"training.decay_steps: warmup and decay together must not exceed the schedule's {total} steps",
         ),
         (
             falls or "final_share" not in training.model_fields_set,

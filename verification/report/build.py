@@ -274,8 +274,9 @@ def _money(state: State) -> schema.MoneyReport:
 
 def _parameters(state: State) -> dict[str, int | str]:
     manifest = state.manifest
-    work, money = manifest.work, manifest.money
-    return {
+    work, money, origin = manifest.work, manifest.money, manifest.origin
+    ancestor = {} if origin is None else {"goes on from run": origin.run.hex(), "after its round": origin.round}
+    return ancestor | {
         "arithmetic": manifest.arithmetic,
         "rounds": work.rounds,
         "inner steps a round, at most": work.max_steps,

@@ -19,7 +19,8 @@ class Schedule:
     The rate grows linearly to `lr` over the run's first `warmup` steps. Then it stays there ("constant"), falls to
     `final_share` of it by the run's end on a straight line or half a cosine (Loshchilov and Hutter, "SGDR", 2017), or
     stays until the last `decay` steps, in which it falls on a straight line ("wsd"; Hu et al., "MiniCPM", 2024). Over
-    the first `round_warmup` steps of every round it grows from nothing too, since optimizers begin anew there.
+    the first `round_warmup` steps of every round it grows from nothing too, since optimizers begin anew there. Of a run
+    that goes on from another one `first` steps are done before.
     """
 
     lr: float
@@ -29,13 +30,14 @@ class Schedule:
     decay: int = 0
     final_share: float = 0.0
     round_warmup: int = 1
+    first: int = 0
 
     def rates(self, b: Builder, number: Value, max_steps: int) -> Value:
         """Return the rates of a round's steps, float32 [max_steps]; `number` is the round's, int64 0-d."""
         within = [min(1.0, (step + 1) / max(1, self.round_warmup)) for step in range(max_steps)]
         rates = b.multiply(b.constant(torch.tensor(within)), b.scalar(self.lr))
-        first = b.multiply(number, b.scalar(max_steps, INDEX))
-        step = b.add(b.constant(torch.arange(max_steps)), first)
+        begun = b.multiply(number, b.scalar(max_steps, INDEX))
+        step = b.add(b.constant(self.first + torch.arange(max_steps)), begun)
         if self.warmup > 1:
             share = b.divide(b.cast(b.add(step, b.scalar(1, INDEX)), FLOAT), b.scalar(float(self.warmup)))
             rates = b.multiply(rates, b.emit("minimum", share, b.scalar(1.0)))

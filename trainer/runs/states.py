@@ -1,0 +1,91 @@
+"""States of a run that somebody keeps in its folder: to export one, or to go on from it in a new run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from trainer.folder import RunFolder
+from trainer.programs.tracing.capture import TracedRun
+from verification.errors import Unavailable, UserError
+from verification.manifest import BundleRef, Origin
+from verification.state import State
+from verification.tensors import Bundle, decode_bundle, digest_of
+from verification.units import Count, Digest, Round
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A state and the round after which it is; None before the first."""
+
+    ref: BundleRef
+    round: Round | None
+    bundle: Bundle
+
+    @property
+    def place(self) -> str:
+        """Where in the run it is, for people."""
+        return "before the first round" if self.round is None else f"after round {self.round}"
+
+
+def kept_state(folder: RunFolder, state: State, number: int | None) -> Kept:
+    """Return the state after a round of a folder's run, or the newest; raises UserError where there is none here."""
+    ref, chosen = _chosen(state, number)
+    bundle = stored_bundle([folder.blobs, *folder.stores()], ref.blob)
+    if digest_of(bundle) != ref.digest:
+        raise UserError(f"state {ref.digest.hex()} is not what its blob holds: take another round")
+    return Kept(ref, chosen, bundle)
+
+
+def _chosen(state: State, number: int | None) -> tuple[BundleRef, Round | None]:
+    sealed = {int(worked.number): worked.sealed for worked in state.rounds if worked.sealed is not None}
+    if number is None and not sealed:
+        return state.manifest.start, None
+    wanted = max(sealed) if number is None else number
+    if wanted not in sealed:
+        known = f"0 to {max(sealed)}" if sealed else "none"
+        raise UserError(f"round {wanted} has no state; rounds with one: {known}")
+    return sealed[wanted], Round(wanted)
+
+
+def stored_bundle(stores: Sequence[Path], blob: Digest) -> Bundle:
+    """Return a bundle that one of some stores holds; raises UserError where none does."""
+    for folder in stores:
+        try:
+            return decode_bundle(BlobStore(folder).get(blob), MAX_BLOB_BYTES)
+        except Unavailable:
+            continue
+    raise UserError(f"no peer's folder here holds state {blob.hex()[:16]} any more: take a newer round")
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """What a new run goes on from: a state of another one, and the names of its parameters in order."""
+
+    origin: Origin
+    start: Bundle
+    parameter_names: tuple[str, ...]
+
+    def continued_by(self, traced: TracedRun) -> TracedRun:
+        """Return a traced run that starts from the state; raises UserError where its parameters are others."""
+        if traced.parameter_names != self.parameter_names:
+            strange = sorted(set(traced.parameter_names) ^ set(self.parameter_names))
+            raise UserError(f"the job's model and that of the run it extends differ: see {strange[:1]}")
+        for name, old, new in zip(
+            self.parameter_names, self.start.tensors, traced.start.tensors, strict=False
+        ):
+            if old.shape != new.shape:
+                raise UserError(
+                    f"parameter {name!r} has shape {list(old.shape)} in the run that is extended, "
+                    f"{list(new.shape)} in the job"
+                )
+        return replace(traced, start=self.start)
+
+
+def ancestor_of(kept: Kept, state: State, parameter_names: tuple[str, ...]) -> Ancestor:
+    """Return a run's state as what another goes on from; raises UserError for a run that has trained no round."""
+    if kept.round is None:
+        raise UserError("the run has trained no round: make a new one with 'proofswarm run create'")
+    before = 0 if state.manifest.origin is None else state.manifest.origin.trained
+    origin = Origin(state.run, kept.round, Count(before + kept.round + 1))
+    return Ancestor(origin, kept.bundle, parameter_names)
