@@ -49,8 +49,9 @@ requirements:
 demo: install  ## a whole swarm on this machine: trains, catches a cheat, writes a report
 	$(BIN)/proofswarm demo
 
+# With a worker more: swarms of real processes wait for each other a good part of their time.
 test: install  ## every test
-	$(PYTEST)
+	$(PYTEST) -n $$(($(PYTEST_WORKERS) + 1))
 
 test-matrix: install  ## every setting of the digest matrix: threads, vector widths, library modes, emulated ARM; about half an hour
 	$(PYTEST) -v --dist load -m matrix tests/matrix

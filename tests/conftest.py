@@ -30,3 +30,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Created":
     from tests.tiny import make_run  # brings torch, which most tests do without
 
     return make_run(tmp_path_factory.mktemp("tiny"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: a worker takes whole files, and the others wait for a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -13,6 +13,7 @@ from typing import IO, Any
 from p2p.blobs import BlobStore
 from p2p.identity import load
 from tests.checkout import environment
+from tests.patience import PATIENCE
 from trainer.compute.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
@@ -23,9 +24,6 @@ from verification.signing import checksum
 from verification.state import State
 from verification.statements import VERIFIER
 from verification.units import Address
-
-PATIENCE = 150.0
-"""Seconds that a busy machine may take for what takes a quiet one a few."""
 
 
 class Printing:

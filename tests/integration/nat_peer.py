@@ -17,7 +17,6 @@ from verification.ledger.local import system_clock
 
 RUN = tagged("across a NAT")
 KINDS = {"echo": Kind("echo", 1000, 1000), "bulk": Kind("bulk", 1000, 1000, is_bulk=True)}
-ASK_SECONDS = 5.0
 
 
 async def echo(sender: bytes, body: bytes) -> bytes:
@@ -38,16 +37,16 @@ async def obey(post: PostOffice, line: str) -> str:
     word, *rest = line.split(" ")
     if word == "where":
         return post.address.multiaddr
-    peer = PeerAddress.parse(" ".join(rest))
+    seconds, peer = float(rest[0]), PeerAddress.parse(" ".join(rest[1:]))
     if word == "way":
         return str(post.way_to(peer))
     if word in KINDS:
         try:
-            return (await post.request(peer, KINDS[word], word.encode(), ASK_SECONDS)).decode()
+            return (await post.request(peer, KINDS[word], word.encode(), seconds)).decode()
         except Unavailable as error:
             return f"Unavailable {error}"
     while word not in ways(post, peer):  # until it is connected so
-        await post.request(peer, KINDS["echo"], b"", ASK_SECONDS)
+        await post.request(peer, KINDS["echo"], b"", seconds)
     return " ".join(sorted(ways(post, peer)))
 
 

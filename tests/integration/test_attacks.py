@@ -21,6 +21,7 @@ from p2p.served import HostDoor
 from simulator.toy import ToyLibrary
 from tests.contract.ledgers import SECRET
 from tests.contract.test_ledger import genesis, join, said, secret
+from tests.patience import WHOLE
 from trainer.folder import RunFolder
 from trainer.peer.comparing import Comparison
 from trainer.peer.ledger import LedgerPort
@@ -92,7 +93,7 @@ async def besieged(folder: Path) -> AsyncIterator[tuple[PostOffice, Orders]]:
 @pytest.mark.parametrize("who", [STRANGER, secret("a")], ids=["stranger", "member"])
 async def test_each_attack_ends_as_it_must(tmp_path: Path, who: bytes) -> None:
     attacks = FAST | TO_THE_HOST | TO_PEERS
-    with trio.fail_after(120.0):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             post, orders = await stack.enter_async_context(besieged(tmp_path))
             assault = Assault(orders)
@@ -118,7 +119,7 @@ async def test_an_assault_dials_again_when_it_is_cut_off_and_counts_all_it_does(
     async with besieged(tmp_path) as (post, orders), trio.open_nursery() as nursery:
         assault = Assault(orders)
         nursery.start_soon(assault.run)
-        with trio.fail_after(120.0):
+        with trio.fail_after(WHOLE):
             while assault.counts["dial"][ANSWERED] < 4 or sum(post.refusals().values()) < 100:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()

@@ -15,6 +15,7 @@ from p2p.identity import Identity
 from p2p.mail import Kind
 from p2p.server import Grants
 from p2p.transport import MAX_CONNECTIONS, PROTOCOL, hang_up, make_host
+from tests.patience import ANSWER, WHOLE
 from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.units import Millis
@@ -25,7 +26,6 @@ NOW = Millis(1_700_000_000_000)
 ECHO = Kind("echo", 1000, 1000)
 ALICE, BOB = (Identity(bytes([number]) * 32) for number in (1, 2))
 STRANGERS = [Identity(bytes([number]) * 32) for number in range(100, 140)]
-SECONDS = 10.0
 
 
 async def echo(sender, body):
@@ -36,7 +36,7 @@ async def echo(sender, body):
 async def members(bounds, reading=60.0):
     """Run Alice, and Bob who echoes and holds others to `bounds`; nobody else is a member."""
     known = {ALICE.address, BOB.address}.__contains__
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             alice = await stack.enter_async_context(PostOffice(ALICE, RUN, lambda: NOW))
             grants = Grants(bounds=bounds, reading=reading)
@@ -45,7 +45,7 @@ async def members(bounds, reading=60.0):
             bob.register(ECHO, echo)
 
             async def is_served():
-                return await alice.request(bob.address, ECHO, b"alive", 5.0) == b"alive"
+                return await alice.request(bob.address, ECHO, b"alive", ANSWER) == b"alive"
 
             yield bob, is_served
 
@@ -211,7 +211,7 @@ async def test_an_answer_that_nobody_takes_ends_its_connection(monkeypatch):
 
 async def test_a_joiner_is_no_stranger_any_more():
     joined = set()
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             grants = Grants(bounds=Bounds(strangers=1))
             bob = PostOffice(BOB, RUN, lambda: NOW, grants=grants, is_member=joined.__contains__)
@@ -232,7 +232,7 @@ async def test_a_member_is_served_while_strangers_ask_for_more_than_they_may_hav
         asked.set()
         await trio.sleep_forever()
 
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             alice = await stack.enter_async_context(PostOffice(ALICE, RUN, lambda: NOW))
             known = {ALICE.address, BOB.address}.__contains__
@@ -248,7 +248,7 @@ async def test_a_member_is_served_while_strangers_ask_for_more_than_they_may_hav
                 post = await stack.enter_async_context(PostOffice(stranger, RUN, lambda: NOW))
                 nursery.start_soon(ask_in_vain, post, bob.address, kind)
             await asked.wait()
-            assert await alice.request(bob.address, ECHO, b"alive", 5.0) == b"alive"
+            assert await alice.request(bob.address, ECHO, b"alive", ANSWER) == b"alive"
             nursery.cancel_scope.cancel()
 
 

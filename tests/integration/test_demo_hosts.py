@@ -14,7 +14,7 @@ from trainer.folder import RunFolder
 from trainer.hosts.system import PREFIX, obstacle, spaces
 from trainer.runs.ledgers import verify_log
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 MODEL = """\
 model_type = "llama"

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from p2p.blobs import BlobStore, blob_digest
-from p2p.errors import Oversized
+from p2p.errors import Declined, Oversized
 from p2p.exchange import CHUNK, LIST, Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
@@ -21,6 +21,7 @@ from p2p.partial import Partial, known_info
 from p2p.reach import LATE_SECONDS
 from p2p.server import Grants
 from p2p.transport import PeerAddress
+from tests.patience import ANSWER, NOBODY, WHOLE
 from verification.codec import decode, encode
 from verification.content import CHUNK_BYTES
 from verification.digest import tagged
@@ -30,10 +31,11 @@ from verification.units import Millis
 pytestmark = pytest.mark.integration
 RUN = tagged("test run")
 NOW = Millis(1_700_000_000_000)
-SECONDS = 8.0
 CHUNKS = 12
 DATA = hashlib.shake_128(b"blob").digest(CHUNK_BYTES * (CHUNKS - 1) + 100)
 BLOB = blob_digest(DATA)
+AT_ONCE = 1 << 50
+"""A pace that gives a whole fetch no more than its patience, which is over before that of any question in it."""
 
 
 class Town:
@@ -51,14 +53,15 @@ class Town:
     async def fetcher(self, granted=None, **options):
         post = await self.office(**granted or {})
         store = BlobStore(self.folder / "own")
-        return Exchange(store, post, on_drop=self.dropped.append, **{"patience": 2.0} | options), post, store
+        options = {"patience": ANSWER, "hedge": ANSWER} | options
+        return Exchange(store, post, on_drop=self.dropped.append, **options), post, store
 
-    async def source(self, hold=True, up=None):
+    async def source(self, hold=True, up=None, **options):
         post = await self.office(up=up)
         store = BlobStore(self.folder / post.identity.address.hex())
         if hold:
             store.put(DATA)
-        Exchange(store, post).serve()
+        Exchange(store, post, **options).serve()
         return post, store
 
     async def odd_source(self, chunk, info=None):
@@ -84,7 +87,7 @@ class Town:
 
 @asynccontextmanager
 async def town(folder):
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             yield Town(folder, stack)
 
@@ -188,7 +191,8 @@ async def test_a_source_that_stalls_is_dropped(tmp_path):
 
     async with town(tmp_path) as here:
         slow, honest = await here.odd_source(stall), (await here.source())[0]
-        exchange, _, store = await here.fetcher(patience=3.0, hedge=1000.0)
+        # One chunk at a time, so that an honest one never takes as long.
+        exchange, _, store = await here.fetcher(patience=5.0, hedge=1000.0, window=1)
         await exchange.fetch(BLOB, [slow.address, honest.address])
         assert store.get(BLOB) == DATA
         assert here.reasons() == [(slow.identity.address, "Unavailable")]
@@ -222,7 +226,7 @@ async def test_a_source_that_dies_midway_is_dropped(tmp_path):
             await trio.sleep_forever()
 
         dying.register(CHUNK, answer_chunk)
-        exchange, _, store = await here.fetcher(patience=5.0)
+        exchange, _, store = await here.fetcher(hedge=1000.0)
         async with trio.open_nursery() as nursery, dying:
             nursery.start_soon(exchange.fetch, BLOB, [honest.address, dying.address])
             await reached.wait()
@@ -278,7 +282,7 @@ async def test_a_cancelled_fetch_leaves_the_blob_free_to_fetch(tmp_path):
 async def test_nobody_has_it(tmp_path):
     async with town(tmp_path) as here:
         empty, _ = await here.source(hold=False)
-        absent = PeerAddress.parse("/ip4/127.0.0.1/tcp/1/p2p/" + str(Identity(b"\x55" * 32).peer_id))
+        absent = PeerAddress.parse(f"{NOBODY}/p2p/{Identity(bytes([0x55]) * 32).peer_id}")
         exchange, post, _ = await here.fetcher()
         with pytest.raises(Unavailable, match="no source has the chunk list"):
             await exchange.fetch(BLOB, [empty.address, absent, post.address])
@@ -294,8 +298,11 @@ async def test_who_could_not_be_reached_is_asked_last(tmp_path):
             honest, _ = await here.source()
             exchange, post, store = await here.fetcher({"dial_seconds": LATE_SECONDS / 2}, hedge=60.0)
             with pytest.raises(Unavailable):
-                await post.request(hanging, LIST, b"", SECONDS)
+                await post.request(hanging, LIST, b"", ANSWER)
             assert post.is_out_of_reach(hanging)
+            exchange.serve()  # and is called by the honest one, which may take longer than it dials for
+            with pytest.raises(Declined):
+                await honest.request(post.address, LIST, encode(BlobQuery(BLOB)), ANSWER)
             await exchange.fetch(BLOB, [hanging, honest.address])
             assert store.get(BLOB) == DATA
 
@@ -319,7 +326,7 @@ async def test_a_chunk_beyond_the_end_is_a_refused_question(tmp_path):
         source, _ = await here.source()
         _, post, _ = await here.fetcher()
         with pytest.raises(Unavailable, match="Malformed"):
-            await post.request(source.address, CHUNK, encode(ChunkQuery(BLOB, CHUNKS)), 2.0)
+            await post.request(source.address, CHUNK, encode(ChunkQuery(BLOB, CHUNKS)), ANSWER)
         assert source.refusals() == {(post.identity.address, "Malformed"): 1}
 
 
@@ -335,7 +342,7 @@ async def test_sources_that_keep_to_their_patience_do_not_hold_a_fetch_for_hours
 
     async with town(tmp_path) as here:
         slow = await here.odd_source(dawdle)
-        exchange, post, store = await here.fetcher(patience=0.5, pace=len(DATA) * 10)
+        exchange, post, store = await here.fetcher(patience=5.0, pace=AT_ONCE)
         with pytest.raises(Unavailable, match="did not come at"):
             await exchange.fetch(BLOB, [slow.address])
         assert len(served) == chunks_from(post, slow) == 1
@@ -347,17 +354,23 @@ async def test_sources_that_keep_to_their_patience_do_not_hold_a_fetch_for_hours
 
 async def test_a_source_that_does_not_answer_holds_up_nobody_who_has_the_list(tmp_path):
     """Ten of them first in the order cost 50 s."""
-    asked = []
+    asked, all_asked = [], trio.Event()
 
     async def stand_still(sender, body):
         asked.append(sender)
+        if len(asked) == 3:
+            all_asked.set()
         await trio.sleep_forever()
+
+    async def admits(sender, blob):
+        await all_asked.wait()
+        return True
 
     async with town(tmp_path) as here:
         silent = [await here.office() for _ in range(3)]
         for post in silent:
             post.register(LIST, stand_still)
-        honest, _ = await here.source()
+        honest, _ = await here.source(admits=admits)
         exchange, _, store = await here.fetcher(patience=1000.0, hedge=0.05)
         await exchange.fetch(BLOB, [post.address for post in [*silent, honest]])
         assert store.get(BLOB) == DATA
@@ -422,7 +435,7 @@ async def test_who_may_not_have_a_blob_gets_neither_its_list_nor_its_chunks(tmp_
         with pytest.raises(Unavailable, match="no source has the chunk list"):
             await exchange.fetch(BLOB, [post.address])
         with pytest.raises(Unavailable, match="Unavailable"):
-            await own.request(post.address, CHUNK, encode(ChunkQuery(BLOB, 0)), 2.0)
+            await own.request(post.address, CHUNK, encode(ChunkQuery(BLOB, 0)), ANSWER)
         assert asked == [(own.identity.address, BLOB)] * 2
         assert post.refusals() == {}
         closed.clear()
@@ -448,7 +461,7 @@ async def test_statements_are_answered_while_tensors_wait_on_a_full_link(tmp_pat
             await ask(0)
             nursery.start_soon(ask, 1)
             for number in range(5):
-                assert await post.request(source.address, small, bytes([number]), 2.0) == bytes([number])
+                assert await post.request(source.address, small, bytes([number]), ANSWER) == bytes([number])
             nursery.cancel_scope.cancel()
         assert arrived == [0]
         assert chunks_from(post, source) == 1
@@ -458,7 +471,7 @@ async def test_no_more_is_asked_for_than_the_link_takes(tmp_path):
     async with town(tmp_path) as here:
         (source, _), (other, _) = await here.source(), await here.source()
         exchange, post, _ = await here.fetcher(
-            {"down": CHUNK_BYTES // 5}, patience=0.5, pace=2 * len(DATA), hedge=0.1
+            {"down": CHUNK_BYTES // 1000}, patience=5.0, pace=AT_ONCE, hedge=0.1
         )
         with pytest.raises(Unavailable, match="did not come at"):
             await exchange.fetch(BLOB, [source.address, other.address])

@@ -11,6 +11,7 @@ from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.messages import Hint, Hints
 from p2p.transport import PeerAddress
+from tests.patience import ANSWER, NOBODY, WHOLE
 from verification.codec import encode
 from verification.digest import tagged
 from verification.units import Count, Millis
@@ -32,7 +33,7 @@ class Clock:
 async def circle(size, absent=()):
     """Run `size` peers that know each other; yields their offices, their rumours and the clock."""
     clock, known, offices, rumours = Clock(), list(absent), [], []
-    with trio.fail_after(6.0):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             for number in range(size):
                 post = PostOffice(Identity(bytes([number + 1]) * 32), RUN, clock)
@@ -67,7 +68,7 @@ async def test_of_one_topic_only_the_newest_is_told():
 
 
 async def test_a_peer_that_is_away_holds_up_nobody():
-    absent = PeerAddress.parse("/ip4/127.0.0.1/tcp/1/p2p/" + str(Identity(b"\x55" * 32).peer_id))
+    absent = PeerAddress.parse(f"{NOBODY}/p2p/{Identity(bytes([0x55]) * 32).peer_id}")
     async with circle(2, [absent]) as (_, rumours, _):
         for height in range(3):
             rumours[0].announce(news(height))
@@ -78,12 +79,12 @@ async def test_a_sender_that_floods_is_refused_and_counted():
     async with circle(2) as (offices, _, clock):
         body = encode(Hints((news(1),)))
         for _ in range(BURST):
-            await offices[0].request(offices[1].address, HINT, body, 2.0)
+            await offices[0].request(offices[1].address, HINT, body, ANSWER)
         with pytest.raises(Declined, match="Overloaded"):
-            await offices[0].request(offices[1].address, HINT, body, 2.0)
+            await offices[0].request(offices[1].address, HINT, body, ANSWER)
         assert offices[1].refusals() == {(offices[0].identity.address, "Overloaded"): 1}
         clock.now += MILLIS_PER_MESSAGE
-        await offices[0].request(offices[1].address, HINT, body, 2.0)
+        await offices[0].request(offices[1].address, HINT, body, ANSWER)
 
 
 async def test_topics_beyond_the_limit_drop_the_oldest():

@@ -13,6 +13,7 @@ from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.mail import Kind
 from p2p.transport import PROTOCOL, hang_up, make_host
+from tests.patience import ANSWER, WHOLE
 from verification.digest import tagged
 from verification.signing import checksum
 from verification.units import Millis
@@ -53,7 +54,7 @@ async def bob_and_a_friend():
     async def echo(sender, body):
         return body
 
-    with trio.fail_after(5.0):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             alice, bob = [
                 await stack.enter_async_context(PostOffice(who, tagged("run"), lambda: NOW))
@@ -62,7 +63,7 @@ async def bob_and_a_friend():
             bob.register(ECHO, echo)
 
             async def alive():
-                return await alice.request(bob.address, ECHO, b"alive", 2.0) == b"alive"
+                return await alice.request(bob.address, ECHO, b"alive", ANSWER) == b"alive"
 
             yield bob.address, alive
 
@@ -131,7 +132,7 @@ async def test_a_host_serves_its_own_protocol_only_and_keeps_nothing_of_stranger
     """Of libp2p's own protocols a stranger is answered none, and leaves nothing behind."""
     host = make_host(BOB)
     assert list(host.multiselect.handlers) == []
-    with trio.fail_after(5.0):
+    with trio.fail_after(WHOLE):
         async with PostOffice(BOB, tagged("run"), lambda: NOW) as bob:
             assert [str(each) for each in bob._host.multiselect.handlers] == [PROTOCOL]
             stranger, info = make_host(MALLORY), bob.address.info()

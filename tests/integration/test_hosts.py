@@ -10,25 +10,26 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import environment
+from tests.patience import PATIENCE
 from trainer.compute.children import python
 from trainer.hosts.net import Disk, Host, Lab, Router, laboratory
 from trainer.hosts.system import CONFIGURATION, obstacle, run, spaces
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration]
 
 LISTEN = """
-import socket, sys, time
+import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 server = socket.create_server((sys.argv[1], 4000), family=family)
 print("ready", flush=True)
 connection, caller = server.accept()
-size, first = 0, time.monotonic()
+size = 0
 while data := connection.recv(65536):
     size += len(data)
-print(caller[0], caller[1], size, time.monotonic() - first, flush=True)
+print(caller[0], caller[1], size, flush=True)
 """
 DIAL = """
-import socket, sys
+import socket, sys, time
 address, size, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 client = socket.socket(family)
@@ -39,7 +40,11 @@ try:
 except OSError as error:
     sys.exit(type(error).__name__ + ": " + str(error))
 client.settimeout(None)
+began = time.monotonic()
 client.sendall(bytes(size))
+client.shutdown(socket.SHUT_WR)
+client.recv(1)
+print(time.monotonic() - began)
 """
 COUNT = """
 import socket, sys
@@ -91,17 +96,24 @@ def listening(host: Host, script: str, address: str) -> subprocess.Popen[str]:
     return process
 
 
-def dial(host: Host, address: str, size: int = 1, port: int = 0, patience: float = 20.0) -> str:
-    """Return what a caller complained of; nothing when it was answered."""
+def dialled(host: Host, address: str, size: int, port: int, patience: float) -> tuple[str, str]:
+    """Return the seconds until a caller's bytes were taken, and what it complained of: nothing if it was answered."""
     command = host.command(python("-c", DIAL, address, str(size), str(port), str(patience)))
-    return subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout, done.stderr.strip()
+
+
+def complaint(host: Host, address: str, patience: float = PATIENCE) -> str:
+    """Return what a caller complained of."""
+    return dialled(host, address, 1, 0, patience)[1]
 
 
 def call(caller: Host, callee: Host, address: str, size: int = 1, port: int = 0) -> tuple[str, int, float]:
     """Call and send bytes; return from where the call seemed to come and how long the bytes took."""
     listener = listening(callee, LISTEN, address)
-    assert dial(caller, address, size, port) == ""
-    heard, came_from, received, seconds = listener.communicate()[0].split()
+    seconds, failed = dialled(caller, address, size, port, PATIENCE)
+    assert failed == ""
+    heard, came_from, received = listener.communicate()[0].split()
     assert int(received) == size
     return heard, int(came_from), float(seconds)
 
@@ -109,14 +121,14 @@ def call(caller: Host, callee: Host, address: str, size: int = 1, port: int = 0)
 def is_unheard(caller: Host, callee: Host, address: str, listen: str) -> bool:
     """Return whether a call to an address does not come to a callee that listens."""
     listener = listening(callee, LISTEN, listen)
-    complaint = dial(caller, address, patience=0.3)
+    failed = complaint(caller, address, patience=0.3)
     listener.kill()
-    return listener.communicate()[0] == "" and complaint != ""
+    return listener.communicate()[0] == "" and failed != ""
 
 
 def has_ended(process: int) -> bool:
     """Return whether a process ends, by a descriptor of it, which is closed."""
-    ended, _, _ = select.select([process], [], [], 20.0)
+    ended, _, _ = select.select([process], [], [], PATIENCE)
     os.close(process)
     return bool(ended)
 
@@ -126,7 +138,7 @@ def test_public_hosts_reach_each_other_and_nothing_outside(public: tuple[Host, H
     assert call(alpha, beta, beta.ipv4)[0] == alpha.ipv4
     assert call(beta, alpha, alpha.ipv6)[0] == beta.ipv6
     for outside in ("192.0.2.1", "2001:db8::1"):
-        assert "unreachable" in dial(alpha, outside)
+        assert "unreachable" in complaint(alpha, outside)
     former = beta.ipv4
     beta.move()
     assert beta.ipv4 != former

@@ -10,7 +10,8 @@ import pytest
 
 from p2p.blobs import BlobStore
 from tests.checkout import environment
-from tests.swarm import PATIENCE, PeerProcess, Printing
+from tests.patience import PATIENCE
+from tests.swarm import PeerProcess, Printing
 from trainer.compute.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
@@ -19,7 +20,7 @@ from trainer.runs.ledgers import genesis_of
 from trainer.runs.library import published
 from verification.statements import WORKER
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def events(log: Path, kind: str) -> list[Event]:

@@ -9,6 +9,7 @@ import pytest
 
 from p2p.addresses import CIRCUIT
 from tests.checkout import environment
+from tests.patience import ANSWER
 from trainer.compute.children import python
 from trainer.hosts.net import Host, Router, laboratory
 from trainer.hosts.system import obstacle
@@ -16,7 +17,6 @@ from trainer.hosts.system import obstacle
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(bool(obstacle()), reason=obstacle()),
 ]
 V4, V6 = "/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"
@@ -42,9 +42,9 @@ class Peer:
         """Have it begin, by way of a relay too, and learn where it is."""
         self.address = self.say(via)
 
-    def do(self, word: str, address: str) -> str:
-        """Have it do something with another, and return what came of it."""
-        return self.say(f"{word} {address}")
+    def do(self, word: str, address: str, seconds: float = ANSWER) -> str:
+        """Have it do something with another, and return what came of it within so many seconds."""
+        return self.say(f"{word} {seconds} {address}")
 
 
 def started(stack: ExitStack, number: int, host: Host, *does: str, listen: str = f"{V4} {V6}") -> Peer:
@@ -97,7 +97,7 @@ def direct(peer: Peer) -> str:
 
 
 def test_a_peer_behind_a_nat_is_asked_by_the_connection_that_it_made(swarm: Swarm) -> None:
-    assert swarm.public.do("bulk", direct(swarm.one)).startswith("Unavailable")
+    assert swarm.public.do("bulk", direct(swarm.one), 2.0).startswith("Unavailable")
     assert swarm.one.do("bulk", swarm.public.address) == "bulk"
     assert swarm.public.do("bulk", direct(swarm.one)) == "bulk"
 
@@ -130,6 +130,6 @@ def test_nothing_is_punched_through_a_router_that_draws_ports(swarm: Swarm) -> N
 
 def test_a_peer_whose_router_got_another_address_is_back_at_once(swarm: Swarm) -> None:
     swarm.router.move()
-    answers = [swarm.one.do("echo", swarm.public.address) for _ in range(2)]
-    assert answers[-1] == "echo"
+    swarm.one.do("echo", swarm.public.address, 5.0)
+    assert swarm.one.do("echo", swarm.public.address) == "echo"
     assert swarm.public.do("bulk", direct(swarm.one)) == "bulk"

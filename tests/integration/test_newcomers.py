@@ -18,6 +18,7 @@ from p2p.identity import Identity, load
 from p2p.listening import AS_LISTENED
 from p2p.ticket import Ticket
 from p2p.transport import ANY_LOCAL_PORT
+from tests.patience import NOBODY, WHOLE
 from trainer.commands.join import Settings, config_of
 from trainer.commands.network import Step, try_network
 from trainer.commands.rehearsal import rehearse
@@ -69,10 +70,7 @@ def newcomer(ticket: Ticket, place: Path, told: list[str] | None = None) -> Peer
 
 def elsewhere(ticket: Ticket) -> Ticket:
     """Return the ticket with a port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return replace(ticket, endpoint=f"/ip4/127.0.0.1/tcp/{port}/p2p/{ticket.endpoint.rsplit('/', 1)[1]}")
+    return replace(ticket, endpoint=f"{NOBODY}/p2p/{ticket.endpoint.rsplit('/', 1)[1]}")
 
 
 def of_another_key(ticket: Ticket) -> Ticket:
@@ -95,7 +93,7 @@ async def test_a_host_that_is_not_the_tickets_is_one_line_and_leaves_nothing(
     wrong: str, tiny_run: Created, tmp_path: Path
 ) -> None:
     change, line = WRONG[wrong]
-    with trio.fail_after(60):
+    with trio.fail_after(WHOLE):
         async with hosted(tiny_run, tmp_path) as ticket:
             with pytest.raises(UserError, match=line) as caught:
                 await begin_following(newcomer(change(ticket), tmp_path))
@@ -106,7 +104,7 @@ async def test_a_host_that_is_not_the_tickets_is_one_line_and_leaves_nothing(
 async def test_a_clock_that_is_hours_off_and_a_port_that_is_taken(
     tiny_run: Created, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(WHOLE):
         async with hosted(tiny_run, tmp_path) as ticket:
             config = newcomer(ticket, tmp_path)
             with socket.socket() as taken:
@@ -137,7 +135,7 @@ async def test_a_folder_is_filled_though_the_disk_is_full_for_a_while_and_then_k
         return write(handle, data, offset)
 
     monkeypatch.setattr(partial.os, "pwrite", full)
-    with trio.fail_after(60):
+    with trio.fail_after(WHOLE):
         async with hosted(tiny_run, tmp_path) as ticket:
             config = newcomer(ticket, tmp_path, told)
             for _ in range(2):
@@ -164,7 +162,7 @@ async def test_a_folder_is_filled_though_the_disk_is_full_for_a_while_and_then_k
 async def test_a_run_that_has_ended_and_an_account_in_use_are_told_before_anything_is_fetched(
     tiny_run: Created, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(WHOLE):
         async with hosted(tiny_run, tmp_path) as ticket:
             config = newcomer(ticket, tmp_path)
             await begin_following(config)
@@ -189,7 +187,7 @@ async def test_a_dry_run_says_what_joining_takes_and_leaves_nothing(
     tiny_run: Created, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    with trio.fail_after(120):
+    with trio.fail_after(WHOLE):
         async with hosted(tiny_run, tmp_path) as ticket:
             config = newcomer(ticket, tmp_path, told)
             assert await trio.to_thread.run_sync(rehearse, config) == 0
@@ -221,7 +219,7 @@ async def test_the_network_is_tried_step_by_step(tiny_run: Created, tmp_path: Pa
         return [step.what for step in steps]
 
     own = ["listen", "own port", "mDNS", "UPnP"]
-    with trio.fail_after(120):
+    with trio.fail_after(WHOLE):
         alone = await tried(None)
         assert names(alone) == own and alone[-1].ok
         (refused,) = await tried(None, "/ip4/192.0.2.1/tcp/0")

@@ -16,6 +16,7 @@ from p2p.mail import Kind
 from p2p.reach import HEAD_START, Way
 from p2p.server import Grants
 from p2p.transport import PeerAddress
+from tests.patience import ANSWER, NOBODY, WHOLE
 from verification.digest import tagged
 from verification.errors import Unavailable, UserError
 from verification.units import Millis
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.integration
 ALICE, BOB, MALLORY = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 RUN, NOW = tagged("test run"), Millis(1_700_000_000_000)
 ECHO = Kind("echo", 1000, 1000)
-SECONDS = 5.0
 BOTH = "/ip4/127.0.0.1/tcp/0 /ip6/::1/tcp/0"
 
 
@@ -35,7 +35,7 @@ async def echo(sender, body):
 @asynccontextmanager
 async def two(dial_seconds: float = 60.0, **options) -> AsyncIterator[tuple[PostOffice, PostOffice]]:
     """Run Alice, who has much patience with an address, and Bob who echoes."""
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             alice = PostOffice(ALICE, RUN, lambda: NOW, grants=Grants(dial_seconds=dial_seconds))
             await stack.enter_async_context(alice)
@@ -49,21 +49,15 @@ def of_bob(*places: str) -> PeerAddress:
     return PeerAddress.parse(" ".join(f"{place}/p2p/{BOB.peer_id}" for place in places))
 
 
-def refusing() -> str:
-    """Return an address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        return f"/ip4/127.0.0.1/tcp/{closed.getsockname()[1]}"
-
-
 async def test_a_peer_listens_on_both_families_and_is_reached_on_each():
     async with two(listen=BOTH) as (alice, bob):
         four, six = bob.address.multiaddrs
         assert (four.split("/")[1:3], six.split("/")[1:3]) == (["ip4", "127.0.0.1"], ["ip6", "::1"])
-        assert await alice.request(PeerAddress.parse(six), ECHO, b"6", 2.0) == b"6"
+        assert await alice.request(PeerAddress.parse(six), ECHO, b"6", ANSWER) == b"6"
         (connection,) = bob._door._inside
         assert connection.get_remote_address()[0] == "::1"
         async with PostOffice(MALLORY, RUN, lambda: NOW) as other:
-            assert await other.request(PeerAddress.parse(four), ECHO, b"4", 2.0) == b"4"
+            assert await other.request(PeerAddress.parse(four), ECHO, b"4", ANSWER) == b"4"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -98,14 +92,14 @@ async def test_who_does_not_answer_is_looked_for_nearby_and_must_have_the_key_th
             return places.pop().address.info().addrs
 
         monkeypatch.setattr(alice._dialler, "_find", find)
-        away = of_bob(refusing())
+        away = of_bob(NOBODY)
         with pytest.raises(WrongKey):
-            await alice.request(away, ECHO, b"", 3.0)
+            await alice.request(away, ECHO, b"", ANSWER)
         assert alice.way_to(bob.address) is None
-        assert await alice.request(of_bob(refusing()), ECHO, b"here", 3.0) == b"here"
+        assert await alice.request(of_bob(NOBODY), ECHO, b"here", ANSWER) == b"here"
         assert alice.way_to(bob.address) == Way(bob.address.multiaddr, is_nearby=True)
         assert sought == [str(BOB.peer_id)] * 2
-        assert await alice.request(away, ECHO, b"still", 3.0) == b"still"
+        assert await alice.request(away, ECHO, b"still", ANSWER) == b"still"
         assert len(sought) == 2
 
 
@@ -115,7 +109,7 @@ async def test_an_address_that_is_silent_costs_a_head_start_and_one_that_refuses
         async with two() as (alice, bob):
             (good,) = (str(address) for address in bob.address.info().addrs)
             began = trio.current_time()
-            assert await alice.request(of_bob(hanging, refusing(), good), ECHO, b"", SECONDS) == b""
+            assert await alice.request(of_bob(hanging, NOBODY, good), ECHO, b"", ANSWER) == b""
             assert trio.current_time() - began >= HEAD_START
 
 
@@ -123,24 +117,26 @@ async def test_a_request_uses_the_connection_that_the_other_side_made():
     """Bob is behind a NAT, say: at his address nobody answers."""
     async with two() as (alice, bob):
         alice.register(ECHO, echo)
-        nowhere = of_bob(refusing())
+        nowhere = of_bob(NOBODY)
         with pytest.raises(Unavailable):
-            await alice.request(nowhere, ECHO, b"", 2.0)
+            await alice.request(nowhere, ECHO, b"", ANSWER)
         assert alice.is_out_of_reach(nowhere)
-        assert await bob.request(alice.address, ECHO, b"out", 2.0) == b"out"
+        assert await bob.request(alice.address, ECHO, b"out", ANSWER) == b"out"
         assert not alice.is_out_of_reach(nowhere)
-        assert await alice.request(nowhere, ECHO, b"in", 2.0) == b"in"
+        assert await alice.request(nowhere, ECHO, b"in", ANSWER) == b"in"
 
 
-async def test_all_addresses_together_have_the_time_of_one_and_are_left_alone_then():
+async def test_all_addresses_together_have_the_time_of_one_and_are_left_alone_then(monkeypatch):
+    monkeypatch.setattr("p2p.addresses.SHORTEST_SECONDS", WHOLE)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        hanging = of_bob(f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}", refusing())
-        async with two(dial_seconds=0.3) as (alice, _):
+        # The silent one second: the time may be up before a third has its turn.
+        hanging = of_bob(NOBODY, f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}")
+        async with two(dial_seconds=1.0) as (alice, _):
             for _ in range(2):  # the second try is free
-                with pytest.raises(Unavailable, match=r"no connection within 0\.3 s"):
-                    await alice.request(hanging, ECHO, b"", SECONDS)
+                with pytest.raises(Unavailable, match=r"no connection within 1\.0 s"):
+                    await alice.request(hanging, ECHO, b"", ANSWER)
             with pytest.raises(Unavailable, match=r"could not be reached, and is tried again in"):
-                await alice.request(hanging, ECHO, b"", SECONDS)
+                await alice.request(hanging, ECHO, b"", ANSWER)
             assert alice.is_out_of_reach(hanging)
 
 
@@ -148,8 +144,8 @@ async def test_another_key_at_one_address_does_not_hide_the_peer_at_the_next():
     async with two() as (alice, bob), PostOffice(MALLORY, RUN, lambda: NOW) as other:
         wrong, right = (str(post.address.info().addrs[0]) for post in (other, bob))
         with pytest.raises(WrongKey):
-            await alice.request(of_bob(wrong), ECHO, b"", 2.0)
-        assert await alice.request(of_bob(wrong, right), ECHO, b"", 2.0) == b""
+            await alice.request(of_bob(wrong), ECHO, b"", ANSWER)
+        assert await alice.request(of_bob(wrong, right), ECHO, b"", ANSWER) == b""
 
 
 def test_a_failing_place_is_known_until_it_is_reached():

@@ -1,7 +1,6 @@
 """Peers that reach each other by way of a relay, on loopback: what it carries, and what it does not."""
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -22,6 +21,7 @@ from p2p.listening import Outside
 from p2p.mail import Kind
 from p2p.relay import CARRIED, HOP, KIND, SEEN, STOP, Carried
 from p2p.transport import PROTOCOL, PeerAddress, make_host
+from tests.patience import ANSWER, NOBODY, WHOLE
 from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.units import Millis
@@ -31,7 +31,8 @@ ALICE, BOB, RELAY, CAROL = (Identity(bytes([number]) * 32) for number in (1, 2, 
 STRANGER = Identity(bytes([9]) * 32)
 RUN, NOW = tagged("test run"), Millis(1_700_000_000_000)
 ECHO, BULK = Kind("echo", 100_000, 100_000), Kind("bulk", 100_000, 100_000, is_bulk=True)
-SECONDS = 10.0
+ALONE = "/ip4/127.0.0.2/tcp/0"
+"""An address of loopback where no other test is given a port that was just given back."""
 MEMBERS = {who.address for who in (ALICE, BOB, RELAY, CAROL)}
 
 
@@ -47,7 +48,7 @@ def post_office(identity: Identity, **options) -> PostOffice:
 @asynccontextmanager
 async def relayed(carried: Carried = CARRIED, **options) -> AsyncIterator[tuple[PostOffice, ...]]:
     """Run a relay, Bob with a place there, and Alice; Bob echoes. Yields relay, Bob and Alice."""
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             relay = post_office(RELAY, outside=Outside(relays=True, carried=carried), **options)
             await stack.enter_async_context(relay)
@@ -100,7 +101,7 @@ async def test_statements_go_by_way_of_a_relay_and_are_counted_there():
     async with relayed() as (relay, bob, alice):
         assert [CIRCUIT in each for each in bob.address.multiaddrs] == [True, False]
         body = bytes(50_000)
-        assert await alice.request(by_relay(bob), ECHO, body, 5.0) == body
+        assert await alice.request(by_relay(bob), ECHO, body, ANSWER) == body
         carried = {(flow.peer, flow.direction): flow.size for flow in relay.traffic() if flow.kind == KIND}
     assert min(carried.values()) > 50_000
     assert set(carried) == {(who.address, way) for who in (ALICE, BOB) for way in ("in", "out")}
@@ -109,37 +110,38 @@ async def test_statements_go_by_way_of_a_relay_and_are_counted_there():
 async def test_both_sides_use_one_circuit():
     async with relayed() as (_, bob, alice):
         alice.register(ECHO, echo)
-        assert await alice.request(by_relay(bob), ECHO, b"there", 5.0) == b"there"
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            nowhere = f"/ip4/127.0.0.1/tcp/{closed.getsockname()[1]}/p2p/{ALICE.peer_id}"
-        assert await bob.request(PeerAddress.parse(nowhere), ECHO, b"back", 5.0) == b"back"
+        assert await alice.request(by_relay(bob), ECHO, b"there", ANSWER) == b"there"
+        nowhere = PeerAddress.parse(f"{NOBODY}/p2p/{ALICE.peer_id}")
+        assert await bob.request(nowhere, ECHO, b"back", ANSWER) == b"back"
 
 
 async def test_bulk_waits_for_a_direct_connection():
     async with relayed() as (_, bob, alice):
-        assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+        assert await alice.request(by_relay(bob), ECHO, b"", ANSWER) == b""
         with pytest.raises(Unavailable, match="relays only, which carry no bulk"):
-            await alice.request(by_relay(bob), BULK, b"", 5.0)
+            await alice.request(by_relay(bob), BULK, b"", ANSWER)
         assert alice.is_out_of_reach(by_relay(bob))
-        assert await alice.request(bob.address, BULK, b"now", 5.0) == b"now"
+        assert await alice.request(bob.address, BULK, b"now", ANSWER) == b"now"
 
 
-async def test_who_has_no_place_is_not_reached_and_is_left_alone_then():
+async def test_who_has_no_place_is_not_reached_and_is_left_alone_then(monkeypatch):
+    monkeypatch.setattr("p2p.addresses.SHORTEST_SECONDS", WHOLE)
     async with relayed() as (relay, bob, alice):
         nobody = PeerAddress.parse(f"{relay.address.multiaddr}{CIRCUIT}/p2p/{CAROL.peer_id}")
         for _ in range(2):
             with pytest.raises(Unavailable, match="refuses: NO_RESERVATION"):
-                await alice.request(nobody, ECHO, b"", 5.0)
+                await alice.request(nobody, ECHO, b"", ANSWER)
         with pytest.raises(Unavailable, match="is tried again in"):
-            await alice.request(nobody, ECHO, b"", 5.0)
-        assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+            await alice.request(nobody, ECHO, b"", ANSWER)
+        assert await alice.request(by_relay(bob), ECHO, b"", ANSWER) == b""
 
 
 async def test_a_place_is_taken_again_when_the_relay_comes_back():
-    with trio.fail_after(SECONDS + AGAIN_SECONDS):
+    with trio.fail_after(WHOLE + AGAIN_SECONDS):
         async with AsyncExitStack() as stack:
             alice = await stack.enter_async_context(post_office(ALICE))
-            async with post_office(RELAY, outside=Outside(relays=True)) as relay:
+            relays = post_office(RELAY, listen=ALONE, outside=Outside(relays=True))
+            async with relays as relay:
                 listen = relay.address.multiaddr.split("/p2p/")[0]
                 bob = await stack.enter_async_context(post_office(BOB, outside=Outside(via=(relay.address,))))
                 bob.register(ECHO, echo)
@@ -150,20 +152,20 @@ async def test_a_place_is_taken_again_when_the_relay_comes_back():
             async with again:
                 while not again._relay._until:
                     await trio.testing.wait_all_tasks_blocked(0.05)
-                assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+                assert await alice.request(by_relay(bob), ECHO, b"", ANSWER) == b""
 
 
 async def test_the_end_of_one_circuit_leaves_others_alone():
     async with relayed() as (relay, bob, alice), post_office(CAROL) as carol:
         carol.register(ECHO, echo)
         for asking in (alice, carol):
-            assert await asking.request(by_relay(bob), ECHO, b"", 5.0) == b""
+            assert await asking.request(by_relay(bob), ECHO, b"", ANSWER) == b""
         assert len(relay._relay._circuits) == 2
         (connection,) = bob._host.get_network().get_connections(ID.from_string(str(ALICE.peer_id)))
         await connection.close()
         while len(relay._relay._circuits) > 1:
             await trio.testing.wait_all_tasks_blocked()
-        assert await carol.request(by_relay(bob), ECHO, b"on", 5.0) == b"on"
+        assert await carol.request(by_relay(bob), ECHO, b"on", ANSWER) == b"on"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ async def test_circuits_are_bounded_and_the_refusal_is_counted(carried, kind, co
         assert answers == [Status.OK] * count + [Status.RESOURCE_LIMIT_EXCEEDED]
         assert relay.refusals() == {(who.address, "Overloaded"): 1}
         if who is STRANGER:  # and members have theirs
-            assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+            assert await alice.request(by_relay(bob), ECHO, b"", ANSWER) == b""
 
 
 async def test_places_are_bounded_and_those_of_strangers_more():
@@ -197,11 +199,11 @@ async def test_places_are_bounded_and_those_of_strangers_more():
 
 async def test_a_circuit_has_so_many_bytes_and_so_much_time():
     async with relayed(Carried(size=60_000)) as (relay, bob, alice):
-        assert await alice.request(by_relay(bob), ECHO, bytes(10_000), 5.0) == bytes(10_000)
+        assert await alice.request(by_relay(bob), ECHO, bytes(10_000), ANSWER) == bytes(10_000)
         with pytest.raises(Unavailable):
-            await alice.request(by_relay(bob), ECHO, bytes(90_000), 5.0)
+            await alice.request(by_relay(bob), ECHO, bytes(90_000), ANSWER)
         assert sum(relay.refusals().values()) == 1
-        assert await alice.request(by_relay(bob), ECHO, b"anew", 5.0) == b"anew"
+        assert await alice.request(by_relay(bob), ECHO, b"anew", ANSWER) == b"anew"
     async with relayed(Carried(seconds=1)) as (relay, _, _), bare(CAROL, relay) as ask:
         status, stream = await ask(**to(BOB))
         assert status == Status.OK
@@ -211,7 +213,7 @@ async def test_a_circuit_has_so_many_bytes_and_so_much_time():
 async def test_a_circuit_has_so_many_bytes_a_second():
     async with relayed(Carried(rate=40_000)) as (_, bob, alice):
         began = trio.current_time()
-        await alice.request(by_relay(bob), ECHO, bytes(40_000), 8.0)
+        await alice.request(by_relay(bob), ECHO, bytes(40_000), ANSWER)
         assert trio.current_time() - began > 1.0
 
 
@@ -238,11 +240,11 @@ async def test_a_relay_that_answers_nonsense_is_none():
 
         liar.set_stream_handler(HOP, babble)
         (place,) = liar.get_addrs()
-        with trio.fail_after(SECONDS):
+        with trio.fail_after(WHOLE):
             async with post_office(ALICE) as alice:
                 with pytest.raises(Unavailable, match="nothing that can be read"):
                     await alice.request(
-                        PeerAddress.parse(f"{place}{CIRCUIT}/p2p/{BOB.peer_id}"), ECHO, b"", 5.0
+                        PeerAddress.parse(f"{place}{CIRCUIT}/p2p/{BOB.peer_id}"), ECHO, b"", ANSWER
                     )
 
 
@@ -250,14 +252,14 @@ async def test_nobody_is_reached_by_way_of_oneself():
     async with relayed() as (_, _, alice):
         named = PeerAddress.parse(f"{alice.address.multiaddr}{CIRCUIT}/p2p/{CAROL.peer_id}")
         with pytest.raises(Unavailable, match="by way of this peer"):
-            await alice.request(named, ECHO, b"", 5.0)
+            await alice.request(named, ECHO, b"", ANSWER)
 
 
 async def test_what_is_no_question_to_a_relay_is_refused():
     async with relayed() as (relay, bob, alice), bare(CAROL, relay) as ask:
         assert (await ask(type=HopMessage.STATUS))[0] == Status.UNEXPECTED_MESSAGE
         assert (await ask(type=HopMessage.CONNECT))[0] == Status.NO_RESERVATION
-        assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+        assert await alice.request(by_relay(bob), ECHO, b"", ANSWER) == b""
 
 
 async def test_who_has_to_do_with_relays_offers_what_it_takes_and_no_more():
@@ -267,12 +269,12 @@ async def test_who_has_to_do_with_relays_offers_what_it_takes_and_no_more():
             return {str(each) for each in post._host.multiselect.handlers} - {PROTOCOL}
 
         assert (offered(relay), offered(bob), offered(alice)) == ({HOP, SEEN}, {STOP, DCUTR}, set())
-        assert await alice.request(by_relay(bob), ECHO, b"", 5.0) == b""
+        assert await alice.request(by_relay(bob), ECHO, b"", ANSWER) == b""
         assert offered(alice) == {DCUTR}
 
 
 async def test_a_relay_that_was_not_asked_to_be_one_carries_nothing():
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(WHOLE):
         async with post_office(CAROL) as plain, bare(ALICE, plain) as ask:
             with pytest.raises(BaseLibp2pError):
                 await ask(**RESERVE)

@@ -25,6 +25,7 @@ from simulator.toy import ToyLibrary
 from tests.checkout import environment
 from tests.contract.ledgers import SECRET
 from tests.contract.test_ledger import genesis, join, said, secret
+from tests.patience import ANSWER, WHOLE
 from trainer.commands.serve import Service, serve_run
 from trainer.commands.verify import check_files
 from trainer.compute.children import python
@@ -167,7 +168,7 @@ async def asking(address: PeerAddress, **options: Any) -> AsyncIterator[tuple[Ho
 async def test_a_host_tells_where_it_is_after_a_restart(tmp_path: Path) -> None:
     create(tmp_path / "ledger.sqlite", genesis(), system_clock())
     heard: list[str] = []
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             async with hosted(tmp_path) as (first, _):
                 before = first.address
@@ -190,7 +191,7 @@ async def test_a_host_tells_where_it_is_after_a_restart(tmp_path: Path) -> None:
 async def test_a_host_that_moved_meanwhile_is_found_by_asking_members(tmp_path: Path) -> None:
     create(tmp_path / "ledger.sqlite", genesis(), system_clock())
     news: list[str] = []
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with AsyncExitStack() as stack:
             async with hosted(tmp_path) as (first, _):
                 before = first.address
@@ -217,19 +218,19 @@ async def test_a_host_that_moved_meanwhile_is_found_by_asking_members(tmp_path: 
 
 async def test_nobody_else_says_where_the_host_is(tmp_path: Path) -> None:
     create(tmp_path / "ledger.sqlite", genesis(), system_clock())
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with hosted(tmp_path) as (post, _), asking(post.address) as (line, _):
             async with PostOffice(STRANGER, genesis().run, system_clock) as other:
                 for told in (other.address, post.address):
                     body = encode(Here(told.multiaddr))
                     with pytest.raises(Declined, match="WrongSender"):
-                        await other.request(line._post.address, HERE, body, 5.0)
+                        await other.request(line._post.address, HERE, body, ANSWER)
             assert line.host == post.address
 
 
 async def test_a_host_with_another_key_is_refused_in_one_line(tmp_path: Path) -> None:
     create(tmp_path / "ledger.sqlite", genesis(), system_clock())
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with hosted(tmp_path) as (post, _):
             expected = PARTY[1].peer_id
             address = PeerAddress.parse(f"{post.address.multiaddr.split('/p2p/')[0]}/p2p/{expected}")
@@ -252,7 +253,7 @@ async def test_a_stranger_gets_a_few_questions_and_a_member_many(tmp_path: Path)
         except Unavailable as error:
             refusals[str(getattr(error, "reason", error))] += 1
 
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         options = {"allowance": Allowance(burst=1, bytes_per_second=0)}
         async with hosted(tmp_path, **options) as (post, _), asking(post.address) as (_, remote):
             await ask(remote)
@@ -265,7 +266,7 @@ async def test_a_stranger_gets_a_few_questions_and_a_member_many(tmp_path: Path)
 async def test_clocks_that_are_hours_apart_are_named(tmp_path: Path) -> None:
     create(tmp_path / "ledger.sqlite", genesis(), system_clock())
     late = PostOffice(STRANGER, genesis().run, lambda: Millis(system_clock() - 7_200_000))
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with hosted(tmp_path) as (post, _), late:
             line = HostLine(late, post.address)
             with pytest.raises(Unavailable, match=r"this machine's clock is [12]:\d\d:\d\d .* behind"):
@@ -276,7 +277,7 @@ async def test_clocks_that_are_hours_apart_are_named(tmp_path: Path) -> None:
 
 async def test_a_host_of_another_run_says_so(tmp_path: Path) -> None:
     create(tmp_path / "ledger.sqlite", genesis(), system_clock())
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with (
             hosted(tmp_path) as (post, _),
             PostOffice(STRANGER, Digest(bytes(32)), system_clock) as other,
@@ -306,7 +307,7 @@ async def test_members_find_a_host_that_told_them_two_logs(tmp_path: Path) -> No
     create(tmp_path / "one.sqlite", genesis(), system_clock())
     shutil.copy(tmp_path / "one.sqlite", tmp_path / "two.sqlite")
     one, two = (Host(LocalLedger(tmp_path / f"{n}.sqlite", ToyLibrary()), SECRET) for n in ("one", "two"))
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with (
             member(tmp_path, "a", one) as (post, port),
             member(tmp_path, "b", two) as (other, elsewhere),
@@ -323,7 +324,7 @@ async def test_members_find_a_host_that_told_them_two_logs(tmp_path: Path) -> No
 async def test_members_that_were_told_one_log_go_on(tmp_path: Path) -> None:
     create(tmp_path / "one.sqlite", genesis(), system_clock())
     host = Host(LocalLedger(tmp_path / "one.sqlite", ToyLibrary()), SECRET)
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with (
             member(tmp_path, "a", host) as (post, port),
             member(tmp_path, "b", host) as (other, elsewhere),
@@ -349,7 +350,7 @@ async def test_a_host_that_lost_entries_hears_so_from_members_before_it_signs_ot
     folder.path.mkdir()
     create(folder.ledger, genesis(), system_clock())
     ledger = LocalLedger(folder.ledger, ToyLibrary())
-    with trio.fail_after(20):
+    with trio.fail_after(WHOLE):
         async with member(tmp_path, "a", Host(ledger, SECRET)) as (post, port):
             backup = folder.ledger.with_suffix(".backup")
             with (

@@ -16,7 +16,7 @@ from verification.ledger.local import verify_log
 from verification.state import Stage
 from verification.statements import VERIFIER, WORKER
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 class HostProcess:

@@ -25,7 +25,7 @@ from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle, tensor_digest
 from verification.units import Count, Round
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 LIMIT = 1 << 24
 SECTION = {

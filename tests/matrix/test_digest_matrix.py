@@ -48,7 +48,6 @@ def _require_excuse(product: str, refused: str) -> None:
 
 
 @pytest.mark.parametrize("setting", QUICK, ids=str)
-@pytest.mark.timeout(600)
 def test_quick_subset(setting: Setting) -> None:
     compare(setting, 580)
 

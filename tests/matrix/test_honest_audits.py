@@ -224,7 +224,6 @@ def audited(seed: int, rounds: int, settings: list[Setting]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_honest_audits_accuse_nobody_on_mixed_settings() -> None:
     assert audited(seed=0, rounds=3, settings=SETTINGS[:5]) > 150
 

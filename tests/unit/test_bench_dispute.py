@@ -41,7 +41,6 @@ def planted(court: Court) -> dict[str, Fault]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_every_planted_fault_is_named(court: Court) -> None:
     found = planted(court)
     assert list(found) == list(KINDS)
@@ -55,7 +54,6 @@ def test_every_planted_fault_is_named(court: Court) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_dispute_that_ends_elsewhere_names_nothing(court: Court) -> None:
     gather = planted(court)["gather"]
     heard = hear(court.case(gather))

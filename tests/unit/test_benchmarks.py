@@ -224,7 +224,6 @@ def test_the_command_line_has_the_benchmarks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_opponents_alternate_and_leave_a_record(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     words = "exact --models d64 --threads 1 --steps 2 --quick --json"

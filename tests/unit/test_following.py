@@ -12,6 +12,7 @@ from p2p.transport import PeerAddress
 from simulator.toy import ToyLibrary
 from tests.contract.ledgers import SECRET
 from tests.contract.test_ledger import BEGAN, genesis
+from tests.patience import WHOLE
 from tests.property.test_served_properties import a_fork
 from trainer.commands.serve import Service, host_identity, serve_run
 from trainer.commands.verify import check_files
@@ -185,7 +186,7 @@ async def test_a_host_whose_ledger_takes_no_more_ends_in_one_line(served: tuple[
             ledgers[0].close()
 
     ledgers: list[LocalLedger] = []
-    with pytest.MonkeyPatch.context() as patch, trio.fail_after(20):
+    with pytest.MonkeyPatch.context() as patch, trio.fail_after(WHOLE):
 
         def opened(folder: RunFolder, library: object) -> LocalLedger:
             ledgers.append(LocalLedger(folder.ledger, ToyLibrary()))

@@ -13,6 +13,7 @@ import trio
 from p2p.blobs import BlobStore
 from p2p.messages import Hint, Hints
 from p2p.transport import PeerAddress
+from tests.patience import WHOLE
 from trainer.compute import orders
 from trainer.compute.client import ComputeClient
 from trainer.events import EventLog
@@ -282,7 +283,7 @@ async def test_a_fetch_that_nobody_waits_for_ends(folder: RunFolder, monkeypatch
     monkeypatch.setattr(peer._policy, "compute", compute)
     monkeypatch.setattr(peer._policy, "decide", lambda view, twice: [fetch] if wanted else [])
     monkeypatch.setattr(holding, "_is_open", lambda state, number: False)
-    with trio.fail_after(10):
+    with trio.fail_after(WHOLE):
         async with trio.open_nursery() as nursery:
             await peer._look_and_act(ME, nursery)
             await started.wait()
@@ -319,7 +320,10 @@ def test_a_peer_takes_as_many_descriptors_as_it_may() -> None:
 
 
 class Unheard:
-    """A policy that has something to say and to compute, while nobody hears it."""
+    """A policy that has something to say and to compute, while nobody hears it; `again` is set at the third try."""
+
+    def __init__(self) -> None:
+        self.again, self._tries = trio.Event(), 0
 
     def decide(self, view: View, contradictions: object) -> list[object]:
         """Return both, what it says first."""
@@ -327,6 +331,9 @@ class Unheard:
 
     async def say(self, act: object) -> None:
         """Find the ledger's host away."""
+        self._tries += 1
+        if self._tries == 3:
+            self.again.set()
         raise Unavailable("the ledger's host does not answer")
 
     async def compute(self, action: object, look: Look) -> str:
@@ -347,13 +354,13 @@ async def test_a_peer_computes_on_while_its_words_reach_nobody(folder: RunFolder
 async def test_a_look_that_fails_again_and_again_is_told_once(
     folder: RunFolder, autojump_clock: trio.testing.MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.1  # or time jumps while the ledger's thread works
-    peer = make_peer(folder)
+    peer, policy = make_peer(folder), Unheard()
     await peer._ledger.open()
-    peer._policy = Unheard()  # type: ignore[assignment]
+    peer._policy = policy  # type: ignore[assignment]
     async with trio.open_nursery() as nursery:
-        with trio.move_on_after(2):
-            await peer._take_part(lambda: ME, nursery)
+        nursery.start_soon(peer._take_part, lambda: ME, nursery)
+        await policy.again.wait()
+        nursery.cancel_scope.cancel()
     assert reasons(folder) == ["the ledger's host does not answer"]
 
 

@@ -275,7 +275,9 @@ def _money(state: State) -> schema.MoneyReport:
 def _parameters(state: State) -> dict[str, int | str]:
     manifest = state.manifest
     work, money, origin = manifest.work, manifest.money, manifest.origin
-    ancestor = {} if origin is None else {"goes on from run": origin.run.hex(), "after its round": origin.round}
+    ancestor: dict[str, int | str] = {}
+    if origin is not None:
+        ancestor = {"goes on from run": origin.run.hex(), "after its round": origin.round}
     return ancestor | {
         "arithmetic": manifest.arithmetic,
         "rounds": work.rounds,
