@@ -113,3 +113,4 @@ def test_a_run_does_not_wait_for_who_comes_late() -> None:
 def test_guests_have_seats_and_accounts_and_are_not_waited_for() -> None:
     _, job = demo_job(dataclasses.replace(settings(workers=4, verifiers=2), guests=3))
     assert (job.swarm.min_workers, job.swarm.workers, job.accounts.peers) == (4, 7, 9)
+    assert job.windows.silence < demo_job(settings())[1].windows.silence  # a guest may leave without a word

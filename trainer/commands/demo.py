@@ -132,7 +132,7 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         audit_rate=audit_rate(settings.cheated_rounds, settings.verifiers),
         colluding=0.34 if settings.promised > 1 else 0,
     )
-    if WAITED_FOR.intersection(settings.names):
+    if settings.guests or WAITED_FOR.intersection(settings.names):
         text += HASTE
     return text, parse_job(text, "the demo's job")
 
@@ -183,7 +183,7 @@ reveal = 30
 clock = 60
 silence = 60
 """
-"""Of a demo whose cheat lets the law wait, or stays silent until it is convicted."""
+"""Of a demo whose cheat lets the law wait, or stays silent until it is convicted, as a guest may that just leaves."""
 WAITED_FOR = {
     "withhold-opening", "never-commit", "dawdle", "grief", "invent-verdicts", "copy-verdicts", "withhold-reveal",
     "withhold-link",
