@@ -227,6 +227,23 @@ def export(
     tell(export_run(folder, out or folder.path / "model", number, dtype))
 
 
+@app.command(name="eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The run's folder, where it was made.")],
+    every: Annotated[
+        int, typer.Option(min=1, help="Evaluate after every so many rounds, and the newest.")
+    ] = 1,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
+    ] = None,
+) -> None:
+    """Judge the model after its rounds on held-out data: anybody may, while the run goes on or when it has ended."""
+    from trainer.commands.evaluate import evaluate_run
+    from trainer.folder import RunFolder
+
+    evaluate_run(RunFolder(run).checked(), every, tell, json_file)
+
+
 @app.command()
 def join(
     ticket: Annotated[

@@ -1,6 +1,8 @@
 """A swarm that goes on from a checkpoint with its own tokenizer, from Parquet to a model that loads and goes on."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from p2p.blobs import BlobStore
 from tests.corpus import END, documents, forms, write_tokenizer
 from tests.swarm import final_digests, final_state, swarm
 from tests.tiny import JOB, make_run
-from trainer.commands.evaluate import export_and_evaluate, held_out_loss, held_out_records
+from trainer.commands.evaluate import evaluate_run, export_and_evaluate, held_out_loss, held_out_records
 from trainer.commands.export import export_run
 from trainer.commands.report import write_report
 from trainer.folder import RunFolder
@@ -20,6 +22,7 @@ from trainer.runs.facts import ModelFacts
 from trainer.runs.job import read_job
 from trainer.runs.states import ancestor_of, kept_state
 from trainer.runs.tasks import TASKS
+from verification.errors import UserError
 from verification.manifest import BundleRef, Origin
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle, tensor_digest
@@ -85,8 +88,21 @@ def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert 1.5 < figures["bytes_per_token"] < 4
     assert figures["sample_after"]
     assert write_report(folder).result.ok
+    is_evaluated(folder, tmp_path, figures)
     is_extended(folder, tmp_path)
     goes_on(folder, tmp_path, figures["loss_after"])
+
+
+def is_evaluated(folder: RunFolder, beside: Path, figures: dict[str, Any]) -> None:
+    """Check that start and last state are judged alike by `eval`, and that states which are gone are told."""
+    said: list[str] = []
+    found = evaluate_run(folder, 1, said.append, beside / "eval.json")
+    assert [each.round for each in found] == [None, 0]
+    assert [each.loss for each in found] == [figures["loss_before"], figures["loss_after"]]
+    assert said[1].startswith("after round 0: held-out loss 5.")
+    assert [each["round"] for each in json.loads((beside / "eval.json").read_text())] == [None, 0]
+    with pytest.raises(UserError, match="cannot write there"):
+        evaluate_run(folder, 1, said.append, beside / "nowhere" / "eval.json")
 
 
 def is_extended(folder: RunFolder, beside: Path) -> None:

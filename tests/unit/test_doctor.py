@@ -164,5 +164,5 @@ def test_a_process_that_flushes_subnormals_must_not_stake(capsys: pytest.Capture
 @pytest.mark.slow
 @pytest.mark.usefixtures("steps_alone")
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot write the examination"):
+    with pytest.raises(UserError, match="cannot write there"):
         doctor.examine(tmp_path / "missing" / "doctor.json")

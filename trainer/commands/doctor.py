@@ -1,6 +1,5 @@
 """`doctor`: is this machine bit-exact, with which product backends, how fast, and what would it be paid for?"""
 
-import json
 import platform
 import warnings
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from rich.text import Text
 from trainer import exact
 from trainer.commands.console import Console
 from trainer.commands.progress import Stages
+from trainer.commands.results import write_json
 from trainer.commands.speeds import BITS, SHAPES, Speeds, native_speeds, product_speeds
 from trainer.commands.trials import Trial, TriedStep, golden_trial, run_trials
 from trainer.compute.memory import within_memory
@@ -193,9 +193,4 @@ def _write(file: Path, found: Examination) -> None:
         "kernels": asdict(found.kernels) | {"over_float32": found.over_float32},
         "work_units_per_second": found.rate if found.reproduced else 0.0,
     }
-    try:
-        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{file}: cannot write the examination: {error.strerror}; choose another file"
-        ) from error
+    write_json(file, record)

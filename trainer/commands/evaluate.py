@@ -1,10 +1,15 @@
 """The model before and after, in plain PyTorch float32: for people to look at, no part of what is proven."""
 
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.commands.report import read_state
+from trainer.commands.results import write_json
 from trainer.folder import RunFolder
 from trainer.programs.conversion import to_torch
 from trainer.programs.kernels import TORCH_DTYPES
@@ -12,6 +17,7 @@ from trainer.programs.tracing.capture import Loss
 from trainer.runs.data.tokenizing import load_wrapped
 from trainer.runs.facts import ModelFacts
 from trainer.runs.models import build_model, export_model
+from trainer.runs.states import Missing, kept_state, start_state
 from trainer.runs.tasks import TASKS, causal_lm_loss
 from verification.tensors import Bundle
 
@@ -19,6 +25,7 @@ PROMPT = "The statement "
 SAMPLE_TOKENS = 120
 MAX_RECORDS = 128
 TEMPERATURE = 0.7
+PART_RECORDS = 8
 
 
 def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dict[str, Any]:
@@ -39,11 +46,66 @@ def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dic
     return figures
 
 
+def evaluate_run(
+    folder: RunFolder, every: int, tell: Callable[[str], None], json_file: Path | None = None
+) -> "list[Evaluated]":
+    """Return the held-out loss of the start and after every so many rounds, and the newest, as far as their states are
+    kept here; raises UserError where none is."""
+    facts, state = ModelFacts.read(folder), read_state(folder)
+    held_out = held_out_records(folder.held_out, facts)
+    model = build_model(facts.config, task=facts.task)
+    loss = TASKS[facts.task].loss(model.config, facts.marks)
+    last = max((int(each.number) for each in state.rounds if each.sealed is not None), default=-1)
+    rounds = [number for number in range(last + 1) if (number + 1) % every == 0 or number == last]
+    found, gone = list[Evaluated](), 0
+    for look in (
+        partial(start_state, folder, state),
+        *(partial(kept_state, folder, state, n) for n in rounds),
+    ):
+        try:
+            kept = look()
+        except Missing:
+            gone += 1
+            continue
+        _load(model, facts.parameter_names, kept.bundle)
+        found.append(Evaluated(kept.round, held_out_loss(model, held_out, loss), facts.bytes_per_token))
+        tell(found[-1].sentence)
+    if gone:
+        tell(
+            f"{gone} states of those rounds are kept by no peer here any more: evaluate while the run goes on"
+        )
+    if json_file is not None:
+        write_json(json_file, [asdict(each) for each in found])
+    return found
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The mean loss on held-out records after a round, in nats a token of text; None before the first round."""
+
+    round: int | None
+    loss: float
+    bytes_per_token: float | None
+
+    @property
+    def sentence(self) -> str:
+        """Return it for people."""
+        where = "before the first round" if self.round is None else f"after round {self.round}"
+        per_byte = f", {self.loss / self.bytes_per_token:.4f} a byte" if self.bytes_per_token else ""
+        return f"{where}: held-out loss {self.loss:.4f}{per_byte}"
+
+
 def held_out_loss(model: torch.nn.Module, records: torch.Tensor, loss: Loss = causal_lm_loss) -> float:
-    """Return the mean loss over records, int64 [n, width]; for text in nats a token."""
+    """Return the mean loss over records, int64 [n, width]; for text in nats a token.
+
+    A few records are computed at a time: the logits of a large vocabulary take gigabytes.
+    """
     model.eval()
+    total = 0.0
     with torch.inference_mode():
-        return float(loss(model, records))
+        for part in records.split(PART_RECORDS):
+            total += float(loss(model, part)) * len(part)
+    return total / len(records)
 
 
 def continue_text(model: torch.nn.Module, tokenizer: Any, prompt: str) -> str:

@@ -1,6 +1,5 @@
 """`doctor --network`: step by step, whether this machine can be reached, and whether it reaches a run's host."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from p2p.served import HostLine
 from p2p.ticket import Ticket
 from p2p.transport import PeerAddress
 from trainer.commands.console import Console
+from trainer.commands.results import write_json
 from trainer.peer.following import way_told
 from trainer.runs.ledgers import machine_clock
 from verification import codec
@@ -67,15 +67,8 @@ def examine_network(
 
     trio.run(try_network, ticket, listen, outside, tell)
     if json_file is not None:
-        _write(json_file, steps)
+        write_json(json_file, [asdict(step) for step in steps])
     return 0 if all(step.ok for step in steps) else 1
-
-
-def _write(file: Path, steps: list[Step]) -> None:
-    try:
-        file.write_text(json.dumps([asdict(step) for step in steps], indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: cannot write there: {error.strerror}; choose another file") from error
 
 
 async def try_network(ticket: Ticket | None, listen: str, outside: Outside, tell: Tell) -> None:

@@ -28,13 +28,26 @@ class Kept:
         return "before the first round" if self.round is None else f"after round {self.round}"
 
 
+class Missing(UserError):
+    """No peer's folder here holds a state any more."""
+
+
 def kept_state(folder: RunFolder, state: State, number: int | None) -> Kept:
-    """Return the state after a round of a folder's run, or the newest; raises UserError where there is none here."""
-    ref, chosen = _chosen(state, number)
+    """Return the state after a round of a folder's run, or the newest; raises UserError for a round without a state,
+    Missing where nobody here keeps it."""
+    return _kept(folder, *_chosen(state, number))
+
+
+def start_state(folder: RunFolder, state: State) -> Kept:
+    """Return the state that a folder's run started from; raises Missing."""
+    return _kept(folder, state.manifest.start, None)
+
+
+def _kept(folder: RunFolder, ref: BundleRef, number: Round | None) -> Kept:
     bundle = stored_bundle([folder.blobs, *folder.stores()], ref.blob)
     if digest_of(bundle) != ref.digest:
         raise UserError(f"state {ref.digest.hex()} is not what its blob holds: take another round")
-    return Kept(ref, chosen, bundle)
+    return Kept(ref, number, bundle)
 
 
 def _chosen(state: State, number: int | None) -> tuple[BundleRef, Round | None]:
@@ -49,13 +62,13 @@ def _chosen(state: State, number: int | None) -> tuple[BundleRef, Round | None]:
 
 
 def stored_bundle(stores: Sequence[Path], blob: Digest) -> Bundle:
-    """Return a bundle that one of some stores holds; raises UserError where none does."""
+    """Return a bundle that one of some stores holds; raises Missing where none does."""
     for folder in stores:
         try:
             return decode_bundle(BlobStore(folder).get(blob), MAX_BLOB_BYTES)
         except Unavailable:
             continue
-    raise UserError(f"no peer's folder here holds state {blob.hex()[:16]} any more: take a newer round")
+    raise Missing(f"no peer's folder here holds state {blob.hex()[:16]} any more: take a newer round")
 
 
 @dataclass(frozen=True)
