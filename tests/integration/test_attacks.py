@@ -127,6 +127,6 @@ async def test_an_assault_dials_again_when_it_is_cut_off_and_counts_all_it_does(
         nursery.start_soon(assault.run)
         with trio.fail_after(120.0):
             while assault.counts["dial"][ANSWERED] < 4 or sum(post.refusals().values()) < 100:
-                await trio.sleep_until(trio.current_time() + 0.01)
+                await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         assert sum(sum(ends.values()) for ends in assault.counts.values()) > 100
