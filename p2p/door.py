@@ -25,7 +25,8 @@ WRONGS_PER_SECOND = 0.25
 ASIDE_SECONDS = 5.0, 60.0
 """Shortest and longest time for which somebody is left alone."""
 BREACH = 4.0
-"""What a frame beyond its connection's bounds weighs among the wrongs: it is no accident, and costs as much."""
+"""What a frame beyond its connection's bounds, and a handshake of who is left alone, weigh among the wrongs: they are
+no accident, and cost as much."""
 STREAMS = 256, 16.0
 """Streams that somebody may open at once, and a second: an honest peer keeps those that it has."""
 Refuse = Callable[[Address, Violation], None]
@@ -72,9 +73,10 @@ class Door:
         made, now = BoundedYamux(secured, peer, self._admit, self.bounds.streams), trio.current_time()
         self._inside[made] = 0
         if not made.is_initiator and self._asides.is_aside(self.name(made), now):
+            self._asides.note(made.place, now, BREACH)
             self._send_away(made, None)
         elif self._is_member(made.account):
-            self._arrivals.welcome(made.place, now)
+            self._arrivals.welcome(made.place, made.account, now)
         else:
             self._make_room(made)
         return made
@@ -86,6 +88,7 @@ class Door:
         """
         name = self.name(connection)
         if self._asides.note(name, trio.current_time(), weight):
+            self._arrivals.forget(connection.account)
             for each in [each for each in self._inside if self.name(each) == name]:
                 self._send_away(each, None)
 
