@@ -4,7 +4,7 @@ Keys cost nothing, so strangers that take every slot and every byte must not shu
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -26,7 +26,9 @@ ASIDE_SECONDS = 5.0, 60.0
 """Shortest and longest time for which somebody is left alone."""
 BREACH = 4.0
 """What a frame beyond its connection's bounds, and a handshake of who is left alone, weigh among the wrongs: they are
-no accident, and cost as much."""
+no accident, and cost as much. So does anything while strangers do more wrong than `CROWD`."""
+CROWD = 32, 1.0
+"""What all strangers together may do wrong at once, and a second: a hostile one may come from many addresses."""
 STREAMS = 256, 16.0
 """Streams that somebody may open at once, and a second: an honest peer keeps those that it has."""
 Refuse = Callable[[Address, Violation], None]
@@ -49,6 +51,7 @@ class Door:
         self._is_member = is_member
         self._asides = Asides(Rates(self.bounds.wrongs, WRONGS_PER_SECOND), *ASIDE_SECONDS)
         self._arrivals, self._opened = Arrivals(self.bounds, self._asides), Rates(*STREAMS)
+        self._crowd = Rates(*CROWD)
         self._inside: dict[BoundedYamux, int] = {}
         self._waiting = 0
         self._leaving, self._left = trio.open_memory_channel[BoundedYamux](math.inf)
@@ -57,13 +60,14 @@ class Door:
     def greeting(self, place: str) -> Iterator[None]:
         """Count a handshake with a network address; raises Overloaded, before it costs anything, for one too many."""
         self._arrivals.begin(place, trio.current_time())
+        is_made = False
         try:
             yield
-        except Exception:
-            self._asides.note(place, trio.current_time())
-            raise
+            is_made = True
         finally:
             self._arrivals.end(place)
+            if not is_made:
+                self._count_wrong(place)
 
     def connection(self, secured: ISecureConn, peer: ID) -> BoundedYamux:
         """Return the multiplexer of a new connection, and close the strangers that are too many with it.
@@ -73,12 +77,13 @@ class Door:
         made, now = BoundedYamux(secured, peer, self._admit, self.bounds.streams), trio.current_time()
         self._inside[made] = 0
         if not made.is_initiator and self._asides.is_aside(self.name(made), now):
-            self._asides.note(made.place, now, BREACH)
+            if not is_relayed(made):
+                self._count_wrong(made.place, BREACH)
             self._send_away(made, None)
-        elif self._is_member(made.account):
-            self._arrivals.welcome(made.place, made.account, now)
-        else:
+        elif not self._is_member(made.account):
             self._make_room(made)
+        elif not is_relayed(made):
+            self._arrivals.welcome(made.place, made.account, now)
         return made
 
     def wrong(self, connection: BoundedYamux, weight: float = 1.0) -> None:
@@ -87,12 +92,18 @@ class Door:
         A member answers for itself, a stranger for where it is: keys cost nothing.
         """
         name = self.name(connection)
-        if self._asides.note(name, trio.current_time(), weight):
+        if self._count_wrong(name, weight):
             self._arrivals.forget(connection.account)
             for each in [each for each in self._inside if self.name(each) == name]:
                 self._send_away(each, None)
 
-    def name(self, connection: BoundedYamux) -> Hashable:
+    def _count_wrong(self, name: Address | str, weight: float = 1.0) -> bool:
+        now = trio.current_time()
+        if isinstance(name, str) and not self._crowd.take("", now):
+            weight = BREACH
+        return self._asides.note(name, now, weight)
+
+    def name(self, connection: BoundedYamux) -> Address | str:
         """Return by what the wrongs of the other side are counted: relays bring strangers of all places."""
         is_its_own = self._is_member(connection.account) or connection.is_initiator or is_relayed(connection)
         return connection.account if is_its_own else connection.place
