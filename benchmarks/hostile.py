@@ -44,8 +44,8 @@ QUIET, BURNING = "undisturbed", "burning for the "
 LONGEST_PHASE = 120.0
 PHASES = 2
 """Attacked phases of each attacker, at least."""
-OTHER_PHASES = 0.25
-"""Length of an undisturbed or burning phase for that of an attacked one."""
+OTHER_PHASES, LEAST_SECONDS = 0.25, 10.0
+"""Length of an undisturbed or burning phase for that of an attacked one, and at least."""
 SETTLING = 5.0
 """Seconds between two phases that count for neither."""
 SLOWDOWN, MEMORY, LOG = 1.2, 64e6, 1e6
@@ -195,7 +195,8 @@ def plan(seconds: float) -> list[tuple[float, str]]:
     times = max(PHASES, math.ceil(seconds / LONGEST_PHASE))
     cycle = [QUIET, "stranger", BURNING, QUIET, "member", BURNING]
     longest = seconds / times
-    return [(longest if who in RATES else OTHER_PHASES * longest, who) for who in [*cycle * times, QUIET]]
+    other = max(LEAST_SECONDS, OTHER_PHASES * longest)
+    return [(longest if who in RATES else other, who) for who in [*cycle * times, QUIET]]
 
 
 def _play(trial: Trial, who: str, seconds: float) -> None:
