@@ -7,7 +7,6 @@ as much of the processor as the attacker did take turns in one run; rounds, memo
 """
 
 import math
-import os
 import socket
 import statistics
 import tempfile
@@ -25,7 +24,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.assault import NICE, attack
+from benchmarks.assault import attack, give_way
 from benchmarks.attacks import Orders
 from benchmarks.besieged import MEMBER, SAMPLE_SECONDS, Swarm
 from benchmarks.processes import processor_seconds, resident_bytes
@@ -45,6 +44,8 @@ QUIET, BURNING = "undisturbed", "burning for the "
 LONGEST_PHASE = 120.0
 PHASES = 2
 """Attacked phases of each attacker, at least."""
+OTHER_PHASES, LEAST_SECONDS = 0.25, 10.0
+"""Length of an undisturbed or burning phase for that of an attacked one, and at least."""
 SETTLING = 5.0
 """Seconds between two phases that count for neither."""
 SLOWDOWN, MEMORY, LOG = 1.2, 64e6, 1e6
@@ -154,7 +155,7 @@ def _process(work: Callable[..., None], argument: object) -> Iterator[tuple[Spaw
 
 def burn(share: float, line: Connection) -> None:
     """Use a share of one core until killed, as willing to wait as an attacker."""
-    os.nice(NICE)
+    give_way()
     line.send("ready")
     line.recv()
     while True:
@@ -193,7 +194,9 @@ def plan(seconds: float) -> list[tuple[float, str]]:
     """Return the phases, each attacker's as long as was asked for in all, and in turn so that drift reaches all."""
     times = max(PHASES, math.ceil(seconds / LONGEST_PHASE))
     cycle = [QUIET, "stranger", BURNING, QUIET, "member", BURNING]
-    return [(seconds / times, who) for who in [*cycle * times, QUIET]]
+    longest = seconds / times
+    other = max(LEAST_SECONDS, OTHER_PHASES * longest)
+    return [(longest if who in RATES else other, who) for who in [*cycle * times, QUIET]]
 
 
 def _play(trial: Trial, who: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -20,13 +21,16 @@ from typing import BinaryIO
 from p2p.messages import MAX_CHUNKS, BlobInfo
 from verification.codec import decode, encode
 from verification.content import CHUNK_BYTES, address_of_bytes, chunk_digest, content_address
-from verification.errors import BadEvidence, Malformed, Unavailable
+from verification.errors import BadEvidence, Malformed, NoRoom, Unavailable
 from verification.merkle import root
 from verification.units import Count, Digest
 
 log = logging.getLogger(__name__)
 MAX_BLOB_BYTES = CHUNK_BYTES * MAX_CHUNKS
 MAX_LIST_BYTES = 40 * MAX_CHUNKS
+RESERVE = 1 << 29
+"""Bytes that stay free on a store's disk, for ledger and journal, but at most a tenth of the disk: without them a peer
+cannot answer in time."""
 
 
 def blob_digest(data: bytes) -> Digest:
@@ -66,34 +70,33 @@ def chunk_span(info: BlobInfo, index: int) -> tuple[int, int]:
 class BlobStore:
     """Blobs in one folder. Several processes of one peer may use it at once.
 
-    `quota` is the bytes that blobs may take together, unfinished and damaged ones included; two processes that add at
-    the same moment may overshoot it by one blob each.
+    Nothing is added where less than `reserve` bytes, or a tenth of the disk if that is less, would stay free; two
+    processes that add at the same moment may overshoot it by one blob each.
     """
 
-    def __init__(self, folder: Path, quota: int | None = None) -> None:
+    def __init__(self, folder: Path, reserve: int = RESERVE) -> None:
         self.folder = folder
-        self.quota = quota
+        self._reserve = reserve
         for path in (folder, folder / "lists", folder / "partial", folder / "quarantine"):
             path.mkdir(parents=True, exist_ok=True)
 
     def put(self, data: bytes) -> Digest:
-        """Store a blob and return its digest; raises Unavailable when it does not fit into the quota."""
+        """Store a blob and return its digest; raises NoRoom."""
         view = memoryview(data)
         return self.put_stream(view[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES))
 
     def put_file(self, path: Path) -> Digest:
-        """Store a copy of a file, read once, and return its digest; raises Unavailable over the quota, and OSError."""
+        """Store a copy of a file, read once, and return its digest; raises NoRoom and OSError."""
         with path.open("rb") as file:
             return self.put_stream(iter(lambda: file.read(CHUNK_BYTES), b""))
 
     def put_stream(self, pieces: Iterable[bytes | memoryview]) -> Digest:
-        """Store the concatenation of `pieces`, hashed as written; raises Unavailable and ValueError (too long)."""
-        room = None if self.quota is None else self.quota - self.used()
+        """Store the concatenation of `pieces`, hashed as written; raises NoRoom and ValueError (too long)."""
         handle, name = tempfile.mkstemp(dir=self.folder / "partial", prefix="put-")
         draft = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                info = _write_hashed(file, pieces, room)
+                info = _write_hashed(file, self._fitting(pieces))
                 sync(file)
             return self._adopt(draft, info)
         finally:
@@ -155,9 +158,21 @@ class BlobStore:
         """Return the digests of all blobs here, sorted."""
         return tuple(sorted(Digest(bytes.fromhex(entry.name)) for entry in self._entries()))
 
-    def used(self) -> int:
-        """Return the bytes that all blobs take; an unfinished one takes all that it will have."""
-        return sum(_size(entry) for entry in [*self._entries(), *self._others()])
+    def require_room(self, size: int) -> None:
+        """Raise NoRoom where so many bytes more would leave too little free on the disk."""
+        disk = shutil.disk_usage(self.folder)
+        kept = min(self._reserve, disk.total // 10)
+        if disk.free - size < kept:
+            raise NoRoom(
+                f"{self.folder}: {disk.free / 1e6:,.1f} MB are free on its disk, where {kept / 1e6:,.1f} are kept for "
+                f"ledger and journal and {size / 1e6:,.1f} are needed: free space there"
+            )
+
+    def _fitting(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """Yield the same pieces; raises NoRoom before one that does not fit."""
+        for piece in pieces:
+            self.require_room(len(piece))
+            yield piece
 
     def prune(self, keep: Collection[Digest], age: float) -> int:
         """Delete blobs not in `keep` that were stored more than `age` seconds ago; return the bytes freed.
@@ -256,14 +271,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_hashed(file: BinaryIO, pieces: Iterable[bytes | memoryview], room: int | None) -> BlobInfo:
+def _write_hashed(file: BinaryIO, pieces: Iterable[bytes | memoryview]) -> BlobInfo:
     """Write `pieces` and return what was written, cut into chunks; keeps at most one chunk in memory."""
     chunks: list[Digest] = []
     held, size = bytearray(), 0
     for piece in pieces:
         size += len(piece)
-        if room is not None and size > room:
-            raise Unavailable(f"the blob store is full: {max(room, 0)} bytes are left of its quota; prune it")
         file.write(piece)
         held += piece
         while len(held) >= CHUNK_BYTES:
@@ -290,10 +303,3 @@ def _read(path: Path, blob: Digest) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise Unavailable(f"blob {blob.hex()} is not in the store") from error
-
-
-def _size(entry: "os.DirEntry[str]") -> int:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:
-        return 0

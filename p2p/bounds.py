@@ -21,7 +21,10 @@ class Bounds:
     all connections `unread_in_all` bytes wait, of which `unread_of_strangers` on those of non-members. Non-members that
     dialled have `strangers` connections together and `strangers_at_one` from one network address; when there are more,
     the oldest is closed, and each that says nothing for `idle` seconds. From one address `greetings` connections may
-    be in the middle of their handshakes.
+    be in the middle of their handshakes, and as many begin at once, one a second from then on; from all addresses
+    whence no member ever came `arrivals` at once, and 8 a second. Those of members count only while they are made.
+    Who does wrong more often than `wrongs` times at once and every four seconds from then on is cut off, and left alone
+    for 5 seconds, and longer each time, up to a minute.
     """
 
     streams: int = 64
@@ -32,6 +35,8 @@ class Bounds:
     strangers_at_one: int = 16
     idle: float = 20.0
     greetings: int = 32
+    arrivals: int = 128
+    wrongs: int = 16
 
 
 class Turns:

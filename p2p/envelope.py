@@ -111,8 +111,9 @@ def open_envelope(
 ) -> Envelope:
     """Return the envelope in `data` if it passes, in this order, or raise the first check's Violation.
 
-    Oversized, Malformed, UnknownVersion, WrongRun, UnknownKind, Oversized (for the kind), BadSignature, WrongSender
-    (where the connection says who speaks), Replayed, Stale. Only what passes all of them is noted in `seen`.
+    Oversized, Malformed, UnknownVersion, WrongRun, UnknownKind, Oversized (for the kind), WrongSender (where the
+    connection says who speaks), Replayed, Stale, BadSignature, which costs most. Only what passes all of them is noted
+    in `seen`.
     """
     if len(data) > limits.message:
         raise Oversized(f"message of {len(data)} bytes is over the limit of {limits.message}")
@@ -126,13 +127,13 @@ def open_envelope(
         raise UnknownKind(f"nobody handles kind {envelope.kind[:MAX_KIND]!r}")
     if len(envelope.body) > limit:
         raise Oversized(f"{envelope.kind} body of {len(envelope.body)} bytes is over the limit of {limit}")
-    if recover(envelope.signature, PURPOSE, data[:-SIGNATURE_BYTES]) != envelope.sender:
-        raise BadSignature("envelope is not signed by its sender")
     if sender is not None and envelope.sender != sender:
         raise WrongSender(f"signed by {envelope.sender.hex()}, sent by {sender.hex()}")
     seen.check(envelope.sender, envelope.sequence)
     age = now - envelope.sent_at
     if abs(age) > limits.drift:
         raise Stale(f"sent {age} ms ago; clocks may differ by {limits.drift} ms", age)
+    if recover(envelope.signature, PURPOSE, data[:-SIGNATURE_BYTES]) != envelope.sender:
+        raise BadSignature("envelope is not signed by its sender")
     seen.note(envelope.sender, envelope.sequence)
     return envelope

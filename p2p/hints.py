@@ -17,6 +17,7 @@ from p2p.errors import Overloaded
 from p2p.host import PostOffice
 from p2p.mail import Kind
 from p2p.messages import Hint, Hints
+from p2p.rates import Rates
 from p2p.transport import PeerAddress
 from verification.codec import decode, encode
 from verification.errors import Unavailable, Violation
@@ -30,18 +31,15 @@ MAX_TOPICS = 32
 """Topics that wait for one peer, and hints in one message; the oldest is dropped."""
 MAX_TOPIC_BYTES = 64
 MAX_UNREAD = 1024
-MAX_SENDERS = 4096
-BURST = 20
-"""Messages that a sender may send at once ..."""
-MILLIS_PER_MESSAGE = 50
-"""... and the time after which it may send another: 20 a second."""
+BURST, MESSAGES_PER_SECOND = 20, 20.0
+"""Messages that a sender may send at once, and a second from then on."""
 
 
 class Rumours:
     """Tells peers the newest hint of each topic, and collects theirs.
 
     `peers` gives the peers to tell, `interval` the least seconds between two messages to the same one (at least
-    `MILLIS_PER_MESSAGE` where the other side limits), `clock` milliseconds.
+    1 / `MESSAGES_PER_SECOND` where the other side limits), `clock` milliseconds.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class Rumours:
         self._busy: set[Address] = set()
         self._unread: OrderedDict[tuple[Address, str], Hint] = OrderedDict()
         self._arrived = trio.Event()
-        self._allowance: OrderedDict[Address, int] = OrderedDict()
+        self._allowance = Rates(BURST, MESSAGES_PER_SECOND / 1000)
         post.register(HINT, self._hear)
 
     def announce(self, hint: Hint) -> None:
@@ -107,7 +105,10 @@ class Rumours:
 
     async def _hear(self, sender: Address, body: bytes) -> bytes:
         self._charge(sender)
-        for hint in decode(Hints, body).hints[:MAX_TOPICS]:
+        hints = decode(Hints, body).hints[:MAX_TOPICS]
+        for hint in (
+            hints if self._post.is_member(sender) else ()
+        ):  # strangers would have every peer look in vain
             if len(hint.topic.encode()) <= MAX_TOPIC_BYTES:
                 self.lost += _push(self._unread, (sender, hint.topic), hint, MAX_UNREAD)
         self._arrived.set()
@@ -115,15 +116,9 @@ class Rumours:
         return b""
 
     def _charge(self, sender: Address) -> None:
-        """Raise Overloaded for a sender beyond its rate (a leaky bucket kept as the time at which it is empty)."""
-        now = self._clock()
-        empty = max(now, self._allowance.pop(sender, 0)) + MILLIS_PER_MESSAGE
-        over = empty > now + BURST * MILLIS_PER_MESSAGE
-        self._allowance[sender] = empty - MILLIS_PER_MESSAGE if over else empty
-        if len(self._allowance) > MAX_SENDERS:
-            self._allowance.popitem(last=False)
-        if over:
-            raise Overloaded(f"more than {1000 // MILLIS_PER_MESSAGE} hints a second")
+        """Raise Overloaded for a sender beyond its rate."""
+        if not self._allowance.take(sender, self._clock()):
+            raise Overloaded(f"more than {MESSAGES_PER_SECOND:.0f} hints a second")
 
 
 def _push(queue: OrderedDict[K, Hint], key: K, value: Hint, limit: int) -> int:

@@ -62,12 +62,12 @@ class PostOffice:
     ) -> None:
         """Raises UserError, one line, for an address that nobody can listen on or be told of."""
         grants = grants or Grants()
-        self.identity = identity
+        self.identity, self.is_member = identity, is_member
         self._listening, self._announced = multiaddrs_of(listen), announced(outside.announce)
         self._mail = Mail(identity, run, clock, on_refusal, is_member, grants.up, grants.down)
         self._door = Door(grants.bounds, is_member, self._mail.refuse)
         self._host = make_host(identity, self._door)
-        self._server = Server(self._mail, grants)
+        self._server = Server(self._mail, grants, self._door)
         self._circuits = Circuits(self._host, outside.via)
         self.gateway = Gateway(self._bound) if outside.upnp else None
         self.nearby = Nearby(run, self._host.get_id(), self._bound) if outside.mdns else None
@@ -167,6 +167,10 @@ class PostOffice:
     def is_out_of_reach(self, peer: PeerAddress) -> bool:
         """Return whether nothing is open to a peer that could not be reached when it was tried last."""
         return self._client.is_out_of_reach(peer)
+
+    def place_of(self, account: Address) -> str:
+        """Return the network address from which an account is connected, "" where that is not known."""
+        return self._door.place_of(account)
 
     @property
     def is_full(self) -> bool:

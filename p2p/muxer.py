@@ -5,6 +5,7 @@ py-libp2p leaves it to its user how much that may be.
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import trio
@@ -21,24 +22,35 @@ from libp2p.stream_muxer.yamux.yamux import (
     Yamux,
 )
 
+from p2p.addresses import site_of
+from p2p.identity import account_of
+
 
 class Overrun(Exception):
     """A frame that asks for more than its sender may hold; py-libp2p ends the connection that raises it."""
 
 
-Admit = Callable[["BoundedYamux", str | None, int], None]
-"""Counts the bytes that a frame brings; raises Overrun for what is wrong with it, or for too many."""
+Admit = Callable[["BoundedYamux", str | None, int, bool], None]
+"""Counts the bytes that a frame brings, and the stream that it may open; raises Overrun for what is wrong with it, or
+for too many."""
 
 
 class BoundedYamux(Yamux):  # type: ignore[misc]
     """A connection whose frames are judged before their bodies are read."""
 
     def __init__(self, secured_conn: ISecureConn, peer_id: ID, admit: Admit, streams: int) -> None:
-        """The other side may have `streams` streams open; `admit` is asked about every frame of data."""
+        """The other side may have `streams` streams open; `admit` is asked about their data, and new ones."""
         watched = cast(ISecureConn, _Watched(secured_conn, self._judge))
         super().__init__(watched, peer_id, is_initiator=secured_conn.is_initiator)
         self._admit, self._streams_granted = admit, streams
         self.heard_at = trio.current_time()
+        self.account = account_of(peer_id)
+
+    @cached_property
+    def place(self) -> str:
+        """What counts as one network address of the other side, a relay's for a circuit; "" where nobody knows."""
+        address = self.get_remote_address()
+        return site_of(address[0]) if address else ""
 
     def unread(self) -> int:
         """Return the bytes that wait to be read."""
@@ -51,14 +63,14 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
     def _judge(self, kind: int, flags: int, number: int, length: int) -> None:
         """Look at a frame's header; raises Overrun."""
         stream, size = self.streams.get(number), length if kind == TYPE_DATA else 0
-        wrong = None
-        if stream is None and flags & FLAG_SYN and self._opened() >= self._streams_granted:
+        is_new, wrong = stream is None and bool(flags & FLAG_SYN), None
+        if is_new and self._opened() >= self._streams_granted:
             wrong = f"more than {self._streams_granted} streams on one connection"
         elif size > (DEFAULT_WINDOW_SIZE if stream is None else stream.recv_window):
             wrong = f"{size} bytes beyond the window of a stream"
         self.heard_at = trio.current_time() if size else self.heard_at
-        if size or wrong:
-            self._admit(self, wrong, size)
+        if size or wrong or is_new:
+            self._admit(self, wrong, size, is_new)
 
     def _opened(self) -> int:
         return sum(not stream.is_initiator for stream in self.streams.values())

@@ -11,7 +11,7 @@ from p2p.errors import Underway
 from p2p.messages import BlobInfo
 from verification.codec import encode
 from verification.content import chunk_digest
-from verification.errors import BadEvidence, Unavailable
+from verification.errors import BadEvidence
 from verification.units import Digest
 
 
@@ -24,13 +24,11 @@ class Partial:
     """One blob being downloaded. Which chunks are there is found by hashing them: a crash may have lost any of them."""
 
     def __init__(self, store: BlobStore, blob: Digest, info: BlobInfo) -> None:
-        """Raises BadEvidence for a list of another blob, Underway while another process downloads the blob, Unavailable
-        where it has no room in the store."""
+        """Raises BadEvidence for a list of another blob, Underway while another process downloads the blob, NoRoom."""
         self.info = check_info(blob, info)
         self._store, self._blob = store, blob
         self._path = store.folder / "partial" / f"{blob.hex()}.data"
-        if store.quota is not None and store.used() - _size(self._path) + info.size > store.quota:
-            raise Unavailable(f"the blob store has no room for {info.size} bytes; prune it")
+        store.require_room(info.size - _written(self._path))
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,8 +81,9 @@ class Partial:
         return chunk_digest(os.pread(self._handle, length, offset)) == self.info.chunks[index]
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _written(path: Path) -> int:
+    """Return the bytes of the disk that a sparse file takes."""
+    return path.stat().st_blocks * 512 if path.exists() else 0
 
 
 def _list_path(store: BlobStore, blob: Digest) -> Path:

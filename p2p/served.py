@@ -5,7 +5,7 @@ when a hint tells it to. So a slow follower costs the host nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +18,8 @@ from p2p.errors import Busy, Declined, Overloaded, Skewed, Stale, WrongSender
 from p2p.host import PostOffice
 from p2p.mail import Kind
 from p2p.messages import Here
+from p2p.rates import Rates
+from p2p.server import PLACES
 from p2p.transport import PeerAddress
 from verification.codec import decode, encode
 from verification.errors import Unavailable, Violation
@@ -41,13 +43,15 @@ ASKED = 8
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a host grants: requests in flight for each member, for each other account, and for all others together.
+    """What a host grants: requests in flight for each member, for all others at one network address, and for all others
+    together.
 
-    The others together are sent `bytes_per_second`, and `burst` bytes at once.
+    The others together are sent `bytes_per_second`, and `burst` bytes at once. The last quarter of these bytes is for
+    addresses that have had less than their own quarter: one that is alone has nearly all, and shuts nobody out.
     """
 
     per_member: int = 4
-    per_stranger: int = 1
+    per_place: int = 2
     strangers: int = 8
     bytes_per_second: int = 1 << 18
     burst: int = 1 << 23
@@ -58,38 +62,43 @@ class Budget:
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
-        self._flying: Counter[Address] = Counter()
+        self._flying: Counter[Hashable] = Counter()
         self._strangers = 0
-        self._level, self._then = 0.0, 0.0
+        burst, per_second = allowance.burst, allowance.bytes_per_second
+        self._of_all = Rates(burst, per_second)
+        self._of_one = Rates(burst / PLACES, per_second / PLACES)
 
     @contextmanager
-    def admitted(self, sender: Address, is_member: bool, now: float) -> Iterator[None]:
-        """Count one request while it is answered; raises Overloaded for a sender beyond its own grant, Busy where the
-        strangers' is used up."""
-        grant = self._allowance.per_member if is_member else self._allowance.per_stranger
-        if self._flying[sender] >= grant:
+    def admitted(self, who: Address | str, now: float) -> Iterator[None]:
+        """Count one request of a member, or of whoever else is at a network address, while it is answered.
+
+        Raises Overloaded for one beyond its own grant, Busy where the strangers' is used up.
+        """
+        is_member = not isinstance(who, str)
+        grant = self._allowance.per_member if is_member else self._allowance.per_place
+        if self._flying[who] >= grant:
             raise Overloaded(f"{grant} questions to the ledger are open already")
-        if not is_member and (self._strangers >= self._allowance.strangers or self._is_spent(now)):
+        if not is_member and (self._strangers >= self._allowance.strangers or self._is_spent(who, now)):
             raise Busy("what those who are no members may ask is used up for now")
-        self._flying[sender] += 1
+        self._flying[who] += 1
         self._strangers += not is_member
         try:
             yield
         finally:
             self._strangers -= not is_member
-            self._flying[sender] -= 1
-            if not self._flying[sender]:
-                del self._flying[sender]
+            self._flying[who] -= 1
+            if not self._flying[who]:
+                del self._flying[who]
 
-    def sent(self, size: int, is_member: bool) -> None:
+    def sent(self, size: int, who: Address | str, now: float) -> None:
         """Charge an answer's bytes."""
-        if not is_member:
-            self._level += size
+        if isinstance(who, str):
+            self._of_all.add("", now, size)
+            self._of_one.add(who, now, size)
 
-    def _is_spent(self, now: float) -> bool:
-        drained = (now - self._then) * self._allowance.bytes_per_second
-        self._level, self._then = max(0.0, self._level - drained), now
-        return self._level >= self._allowance.burst
+    def _is_spent(self, place: Hashable, now: float) -> bool:
+        taken, burst = self._of_all.level("", now), self._allowance.burst
+        return taken >= burst or (taken >= burst - burst / PLACES and not self._of_one.fits(place, now, 1.0))
 
 
 class HostDoor:
@@ -123,11 +132,11 @@ class HostDoor:
             await self._post.request(peer, HERE, body, HERE_SECONDS)
 
     async def _answer(self, name: str, sender: Address, body: bytes) -> bytes:
-        is_member = self._host.is_member(sender)
-        with self._budget.admitted(sender, is_member, trio.current_time()):
+        who = sender if self._host.is_member(sender) else self._post.place_of(sender)
+        with self._budget.admitted(who, trio.current_time()):
             async with self._lock:
                 answer = await trio.to_thread.run_sync(self._host.answer, name, body)
-        self._budget.sent(len(answer), is_member)
+        self._budget.sent(len(answer), who, trio.current_time())
         return answer
 
 

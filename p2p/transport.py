@@ -35,7 +35,7 @@ from p2p.addresses import Scope, is_dialled, plain, relay_of, site_of
 from p2p.door import Door
 from p2p.errors import BrokenProtocol, Overloaded
 from p2p.framing import drop
-from p2p.identity import Identity, account_of, address_of_peer
+from p2p.identity import Identity, address_of_peer
 from p2p.muxer import BoundedMuxers, BoundedYamux, best
 from p2p.traffic import OTHERS
 from verification.errors import Malformed
@@ -186,7 +186,8 @@ def _guarded(
             await handler(stream)
         except Exception as error:  # noqa: BLE001 # task's edge
             # Beyond it is py-libp2p's nursery.
-            door.refuse(account_of(stream.muxed_conn.peer_id), BrokenProtocol(repr(error)))
+            door.refuse(stream.muxed_conn.account, BrokenProtocol(repr(error)))
+            door.wrong(stream.muxed_conn)
             await drop(stream)
 
     return handle

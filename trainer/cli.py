@@ -26,7 +26,7 @@ from trainer.commands.runs import (
     outside_of,
     tell,
 )
-from verification.errors import ProofswarmError, UserError
+from verification.errors import NoRoom, ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(runs.app, name="run")
@@ -350,6 +350,8 @@ def main() -> None:
 
 def _expected(error: BaseException) -> BaseException:
     """Return what a person reads of a disk that is full, wherever it was found; any other error as it is."""
+    if isinstance(error, NoRoom):
+        return UserError(str(error))
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, sqlite3.OperationalError):
         is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL

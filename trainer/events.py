@@ -1,14 +1,16 @@
 """A peer's own record: one JSON object a line, appended, never rewritten. The ledger has what all agree on; this has
 what only the peer saw (losses, bytes, refusals). Reports are made from both."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from verification.errors import UserError
 from verification.report.words import one_line
 from verification.units import Millis
 
@@ -67,18 +69,16 @@ class EventLog:
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._open()
         if torn:
-            self._file.write("\n")
+            self._append("\n")
 
     def write(self, at: Millis, kind: str, **fields: Any) -> None:
-        """Append one event; `fields` must be JSON values."""
+        """Append one event; `fields` must be JSON values. Raises UserError when the disk takes no more."""
         line = json.dumps({"at": at, "peer": self._peer, "kind": kind, **fields}) + "\n"  # ASCII
         if self._size and self._size + len(line) > self._limit:
             self._file.close()
             self._path.replace(older(self._path))
             self._open()
-        self._file.write(line)
-        self._file.flush()
-        self._size += len(line)
+        self._append(line)
         if kind in TOLD:
             # Others' words are among them: nothing of these may steer a terminal or begin a line of its own.
             self._tell(one_line(" ".join([kind, *(f"{name}={value}" for name, value in fields.items())])))
@@ -87,8 +87,19 @@ class EventLog:
         """Close the file."""
         self._file.close()
 
+    def _append(self, line: str) -> None:
+        try:
+            written = self._file.write(line.encode())
+            self._size += written
+            if written < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: {error.strerror}; free space on its disk and start again: nothing is lost"
+            ) from error
+
     def _open(self) -> None:
-        self._file: TextIO = os.fdopen(_open_private(self._path), "a", encoding="utf-8")
+        self._file = os.fdopen(_open_private(self._path), "ab", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
 
 

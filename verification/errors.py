@@ -8,6 +8,7 @@
     │   ├── Refused           a well-formed statement that the law does not admit now
     │   └── BadEvidence       an opening or evidence that does not match what it must open
     └── Unavailable           nobody's fault: bytes or a peer out of reach; try again later
+        ├── NoRoom            this machine's disk has no more to spare; a person must free some
         └── Unsound           this machine's fault: it makes two different things of one step; try again much later
 
 Anything else that escapes is our own bug and must crash loudly.
@@ -44,6 +45,10 @@ class BadEvidence(Violation):
 
 class Unavailable(ProofswarmError):
     """Bytes or a peer cannot be had at the moment; retrying may help."""
+
+
+class NoRoom(Unavailable):
+    """A disk has no room beyond what is kept free; the message is one line and names the mend."""
 
 
 class Unsound(Unavailable):

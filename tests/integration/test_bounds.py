@@ -9,10 +9,12 @@ from libp2p.exceptions import BaseLibp2pError
 from multiaddr import Multiaddr
 
 from p2p.bounds import Bounds
+from p2p.errors import Declined
 from p2p.framing import write_frame
 from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.mail import Kind
+from p2p.muxer import BoundedYamux
 from p2p.server import Grants
 from p2p.transport import MAX_CONNECTIONS, PROTOCOL, hang_up, make_host
 from tests.patience import ANSWER, WHOLE
@@ -256,3 +258,94 @@ async def ask_in_vain(post, address, kind):
     """Ask what is not answered."""
     with pytest.raises(Unavailable):
         await post.request(address, kind, b"", 60.0)
+
+
+async def wronged(host, post, connection):
+    """Say nonsense until the connection ends."""
+    peer = post.address.info().peer_id
+    while not connection.is_closed:
+        with contextlib.suppress(BaseLibp2pError, trio.BrokenResourceError, RuntimeError):
+            stream = await host.new_stream(peer, [PROTOCOL])
+            await stream.write(b"\xff" * 4)
+            await stream.read()
+
+
+async def refused(identity, post):
+    """Dial, and wait until there is no connection."""
+    host, info = make_host(identity), post.address.info()
+    async with host.run([]):
+        with contextlib.suppress(BaseLibp2pError):
+            await host.connect(info)
+        for connection in host.get_network().get_connections(info.peer_id):
+            await connection.event_closed.wait()
+        await hang_up(host)
+
+
+async def test_who_does_wrong_too_often_is_cut_off_and_its_place_with_it_but_for_members():
+    async with members(Bounds(wrongs=3)) as (bob, is_served), AsyncExitStack() as stack:
+        assert await is_served()
+        host, bad = await stack.enter_async_context(dialled(STRANGERS[0], bob))
+        _, other = await stack.enter_async_context(dialled(STRANGERS[1], bob))
+        await wronged(host, bob, bad)
+        await other.event_closed.wait()
+        assert bob.refusals()[STRANGERS[0].address, "Oversized"] >= 4
+        await refused(STRANGERS[2], bob)
+        assert await is_served()
+        _, again = await stack.enter_async_context(dialled(ALICE, bob))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert not again.is_closed
+
+
+async def test_a_member_that_does_wrong_too_often_is_cut_off_and_others_at_its_place_are_not():
+    async with members(Bounds(wrongs=3)) as (bob, _), AsyncExitStack() as stack:
+        _, stranger = await stack.enter_async_context(dialled(STRANGERS[0], bob))
+        host, bad = await stack.enter_async_context(dialled(ALICE, bob))
+        await wronged(host, bob, bad)
+        await refused(ALICE, bob)
+        assert not stranger.is_closed
+        assert bob.refusals()[ALICE.address, "Oversized"] >= 4
+
+
+async def test_requests_beyond_their_pace_are_refused():
+    with trio.fail_after(SECONDS):
+        async with (
+            PostOffice(ALICE, RUN, lambda: NOW) as alice,
+            PostOffice(BOB, RUN, lambda: NOW, grants=Grants(burst=5, pace=0.001)) as bob,
+        ):
+            bob.register(ECHO, echo)
+            for _ in range(5):
+                assert await alice.request(bob.address, ECHO, b"alive", 5.0) == b"alive"
+            with pytest.raises(Declined, match="Overloaded"):
+                await alice.request(bob.address, ECHO, b"alive", 5.0)
+
+
+async def test_strangers_at_one_place_do_not_hold_what_is_for_those_at_others(monkeypatch):
+    """One that left four megabytes of answers unread held all others out for a minute."""
+    asked = []
+
+    async def slow(sender, body):
+        asked.append(sender)
+        await trio.sleep_forever()
+
+    near = {each.address for each in STRANGERS[:6]}
+    monkeypatch.setattr(
+        BoundedYamux, "place", property(lambda own: "here" if own.account in near else "there"), raising=True
+    )
+    with trio.fail_after(SECONDS):
+        async with AsyncExitStack() as stack:
+            grants = Grants(answers_of_one=4 * 1000)
+            bob = PostOffice(BOB, RUN, lambda: NOW, grants=grants, is_member=lambda account: False)
+            await stack.enter_async_context(bob)
+            kind = Kind("slow", 1000, 400)
+            bob.register(kind, slow)
+            bob.register(ECHO, echo)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            for stranger in STRANGERS[:6]:
+                post = await stack.enter_async_context(PostOffice(stranger, RUN, lambda: NOW))
+                nursery.start_soon(ask_in_vain, post, bob.address, kind)
+            far = await stack.enter_async_context(PostOffice(STRANGERS[7], RUN, lambda: NOW))
+            while len(asked) < 2:
+                await trio.testing.wait_all_tasks_blocked()
+            assert await far.request(bob.address, ECHO, b"alive", 5.0) == b"alive"
+            assert len(asked) == 2
+            nursery.cancel_scope.cancel()

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from p2p.errors import Declined
-from p2p.hints import BURST, HINT, MAX_TOPICS, MILLIS_PER_MESSAGE, Rumours
+from p2p.hints import BURST, HINT, MAX_TOPICS, MESSAGES_PER_SECOND, Rumours
 from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.messages import Hint, Hints
@@ -83,7 +83,7 @@ async def test_a_sender_that_floods_is_refused_and_counted():
         with pytest.raises(Declined, match="Overloaded"):
             await offices[0].request(offices[1].address, HINT, body, ANSWER)
         assert offices[1].refusals() == {(offices[0].identity.address, "Overloaded"): 1}
-        clock.now += MILLIS_PER_MESSAGE
+        clock.now += round(1000 / MESSAGES_PER_SECOND)
         await offices[0].request(offices[1].address, HINT, body, ANSWER)
 
 

@@ -1,6 +1,8 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +10,7 @@ from p2p.blobs import BlobStore, blob_digest, check_info, info_digest
 from p2p.messages import MAX_CHUNKS, BlobInfo
 from p2p.partial import Partial, known_info
 from verification.content import CHUNK_BYTES, chunk_digest
-from verification.errors import BadEvidence, Unavailable
+from verification.errors import BadEvidence, NoRoom, Unavailable
 
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]
 
@@ -109,15 +111,30 @@ def test_a_list_that_lies_is_refused_before_any_chunk(lie):
         check_info(blob, BlobInfo(size, tuple(chunks)))
 
 
-def test_the_quota_is_kept(tmp_path):
-    store = BlobStore(tmp_path, quota=1000)
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk of which tests set how much is free, and how large it is."""
+    disk = SimpleNamespace(free=1 << 40, total=1 << 50)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
+    return disk
+
+
+def test_nothing_is_added_where_too_little_would_stay_free(tmp_path, disk):
+    store = BlobStore(tmp_path, reserve=1_000_000)
+    disk.free = 1_000_600
     first = store.put(noise(600))
-    with pytest.raises(Unavailable, match="prune"):
-        store.put(noise(600, 1))
+    with pytest.raises(NoRoom, match=r"1.0 MB are free on its disk, where 1.0 are kept .*: free space there"):
+        store.put(noise(601, 1))
     assert store.blobs() == (first,)
     assert os.listdir(tmp_path / "partial") == []
-    assert store.prune([], age=-1) == 600
-    store.put(noise(600, 1))
+
+
+def test_a_small_disk_keeps_a_tenth(tmp_path, disk):
+    store = BlobStore(tmp_path)
+    disk.total, disk.free = 10_000, 1_600
+    store.put(noise(600))
+    with pytest.raises(NoRoom):
+        store.put(noise(601, 1))
 
 
 def test_pruning_keeps_what_is_named_or_new(store):
@@ -126,7 +143,6 @@ def test_pruning_keeps_what_is_named_or_new(store):
         os.utime(store.path(blob), (1000, 1000))
     assert store.prune({blobs[0]}, age=1000) == 200
     assert set(store.blobs()) == {blobs[0], blobs[3]}
-    assert store.used() == 200
     assert not (store.folder / "lists" / blobs[1].hex()).exists()
 
 
@@ -211,11 +227,10 @@ def files(store):
     return sorted(path.name for path in store.folder.rglob("*") if path.is_file())
 
 
-def test_unfinished_and_damaged_blobs_count_and_go_when_nobody_needs_them(store):
+def test_unfinished_and_damaged_blobs_go_when_nobody_needs_them(store):
     """An author that served all chunks but one left a whole contribution on the disk in each round."""
     for number in range(4):
         blob = unfinished(store, number)
-        assert store.used() == 3 * CHUNK_BYTES
         assert store.prune([blob], age=-1) == 0
         assert store.prune([], age=1000) == 0
         assert store.prune([], age=-1) == 3 * CHUNK_BYTES
@@ -223,21 +238,20 @@ def test_unfinished_and_damaged_blobs_count_and_go_when_nobody_needs_them(store)
     damaged = store.put(noise(500))
     store.quarantine(damaged)
     (store.folder / "lists" / damaged.hex()).unlink()
-    assert store.used() == 500
     assert store.prune([damaged], age=-1) == 0
     assert store.prune([], age=-1) == 500
     assert files(store) == []
 
 
-def test_the_quota_holds_with_unfinished_blobs_and_they_may_be_taken_up(tmp_path):
-    store = BlobStore(tmp_path, quota=7 * CHUNK_BYTES)
+def test_a_download_has_room_before_it_begins_and_may_be_taken_up_with_what_is_here(tmp_path, disk):
+    store = BlobStore(tmp_path, reserve=0)
+    disk.free = 3 * CHUNK_BYTES - 1
+    with pytest.raises(NoRoom):
+        unfinished(store, 1)
+    disk.free = 3 * CHUNK_BYTES
     first = unfinished(store, 1)
-    unfinished(store, 2)
-    with pytest.raises(Unavailable, match="no room"):
-        unfinished(store, 3)
+    disk.free = CHUNK_BYTES
     assert unfinished(store, 1) == first
-    with pytest.raises(Unavailable, match="full"):
-        store.put(noise(2 * CHUNK_BYTES))
 
 
 def test_a_download_that_goes_on_is_not_pruned(store):

@@ -1,12 +1,16 @@
 """A peer's record: whole lines, also after a crash in the middle of one."""
 
+import errno
 import json
+import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from trainer.commands.swarm_view import Tail
 from trainer.events import EventLog, older, read_events, read_lines
+from verification.errors import UserError
 from verification.units import Millis
 
 NOW = Millis(1_700_000_000_000)
@@ -42,6 +46,30 @@ def test_a_line_is_on_disk_when_write_returns(tmp_path: Path) -> None:
     assert json.loads(path.read_bytes())["text"] == "several\nlines é"
     assert path.read_bytes().count(b"\n") == 1
     log.close()
+
+
+class FullDisk:
+    """A file on a disk that takes so many bytes more."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    def write(self, data: bytes) -> int:
+        """Write what there is room for; raises OSError where there is none."""
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken, self._room = min(self._room, len(data)), 0
+        return taken
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_full_disk_is_one_line_that_names_the_log(tmp_path: Path, room: int) -> None:
+    path = tmp_path / "peer.jsonl"
+    log = EventLog(path, "0xa")
+    with closing(log._file):
+        log._file = FullDisk(room)  # type: ignore[assignment]
+        with pytest.raises(UserError, match=f"{path}: No space left on device; free space on its disk"):
+            log.write(NOW, "started")
 
 
 @pytest.mark.parametrize("torn", TORN)

@@ -48,6 +48,16 @@ def test_one_place_keeps_its_first_bytes(tmp_path: Path) -> None:
     assert again.sign(HEAD, SAID) == first
 
 
+def test_what_the_disk_does_not_take_is_not_signed(tmp_path: Path) -> None:
+    own = journal(tmp_path)
+    (pages,) = own._connection.execute("PRAGMA page_count").fetchone()
+    own._connection.execute(f"PRAGMA max_page_count={pages}")
+    long = Attest(Round(3), (ALICE.address,) * 1000)
+    with pytest.raises(UserError, match=r"said\.sqlite: database or disk is full; free space on its disk"):
+        own.sign(HEAD, long)
+    assert own.signed(HEAD, long) is None
+
+
 def test_two_processes_with_one_key_say_the_same(tmp_path: Path) -> None:
     one, two = journal(tmp_path), journal(tmp_path)
     assert one.sign(HEAD, SAID) == two.sign(HEAD, CHANGED) == one.sign(HEAD, CHANGED)

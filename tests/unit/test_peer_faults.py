@@ -364,11 +364,14 @@ async def test_a_look_that_fails_again_and_again_is_told_once(
     assert reasons(folder) == ["the ledger's host does not answer"]
 
 
-@pytest.mark.parametrize(("is_served", "looks"), [(True, 2), (False, 100)])
+@pytest.mark.parametrize(
+    ("is_served", "are_members", "looks"), [(True, True, 2), (False, True, 100), (False, False, 0)]
+)
 async def test_hints_make_a_follower_look_the_less_often_the_longer_its_host_takes(
-    folder: RunFolder, mock_clock: trio.testing.MockClock, is_served: bool, looks: int
+    folder: RunFolder, mock_clock: trio.testing.MockClock, is_served: bool, are_members: bool, looks: int
 ) -> None:
     peer = make_peer(folder)
+    peer._post.is_member = lambda account: are_members
     if is_served:
         peer._config = replace(peer._config, host=HOST)
     peer._ledger.look_seconds, peer._ledger.height = 0.05, 50
@@ -385,4 +388,4 @@ async def test_hints_make_a_follower_look_the_less_often_the_longer_its_host_tak
             woken += peer._wake.is_set()
             peer._wake = trio.Event()
         nursery.cancel_scope.cancel()
-    assert woken == looks  # none for the 50 that told nothing new
+    assert woken == looks  # none for the 50 that told nothing new, and for strangers'

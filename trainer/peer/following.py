@@ -25,7 +25,7 @@ from trainer.peer.record import Record
 from trainer.runs.ledgers import begin_copy, check_host, clock_of, genesis_of
 from trainer.runs.library import StoredPrograms
 from verification.content import CHUNK_BYTES
-from verification.errors import Malformed, Unavailable, UserError, Violation
+from verification.errors import Malformed, NoRoom, Unavailable, UserError, Violation
 from verification.manifest import Place
 from verification.program import MAX_PROGRAM
 from verification.signing import checksum
@@ -249,6 +249,8 @@ class Newcomer:
             except Violation as lie:
                 raise UserError(f"this peer does not take the run: {lie}") from lie
             except Underway as error:
+                reason, pause = str(error), WAIT_SECONDS
+            except NoRoom as error:
                 reason, pause = str(error), WAIT_SECONDS
             except Unavailable as error:
                 tried = 1 if received_by(self._post) > before + CHUNK_BYTES else tried + 1

@@ -29,7 +29,7 @@ class Journal:
 
     def __init__(self, path: Path, secret: bytes, chain: str, run: Digest) -> None:
         """Open or create the journal of one key in one run; raises UserError for a file that is none, or another's."""
-        self._secret, self._chain, self._run = secret, chain, run
+        self._path, self._secret, self._chain, self._run = path, secret, chain, run
         self.account = address_of(secret)
         try:
             _make_private(path)
@@ -62,16 +62,24 @@ class Journal:
         raise UserError(f"{path}: is the journal of another key; restore the one of this account")
 
     def sign(self, head: Digest, body: Body) -> bytes:
-        """Return the signed statement of this place: the one said before if there is one, whatever `body` says now."""
+        """Return the signed statement of this place: the one said before if there is one, whatever `body` says now.
+
+        Raises UserError where it cannot be written down: what is not on the disk is not said.
+        """
         statement = make_statement(self._chain, self._run, head, body)
         place = _place(statement)
         said = self._said(place)
         if said is not None:
             return said
         # Of two processes that hold one key by mistake, the first to write speaks for both.
-        self._connection.execute(
-            "INSERT OR IGNORE INTO said VALUES (?, ?)", (place, sign_statement(self._secret, statement))
-        )
+        try:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO said VALUES (?, ?)", (place, sign_statement(self._secret, statement))
+            )
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"{self._path}: {error}; free space on its disk and start again: nothing is lost"
+            ) from error
         said = self._said(place)
         assert said is not None
         return said

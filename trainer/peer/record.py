@@ -1,12 +1,13 @@
 """What a peer writes down of itself: its events, by the ledger's clock."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from p2p.exchange import Dropped
 from p2p.traffic import Flow, Refusal
 from trainer.events import EventLog
-from verification.errors import Unavailable
+from verification.errors import Unavailable, UserError
 from verification.signing import checksum
 from verification.units import Millis
 
@@ -23,14 +24,18 @@ class Record:
         self._events.write(self._now(), kind, **fields)
 
     def refused(self, refusal: Refusal) -> None:
-        """Write what the post office refused to hear; all who are no members are the sender "strangers"."""
-        self.write(
-            "refused",
-            sender=refusal.who,
-            reason=refusal.reason,
-            detail=refusal.detail,
-            count=refusal.count,
-        )
+        """Write what the post office refused to hear; all who are no members are the sender "strangers".
+
+        No stranger ends this peer by what it cannot write down: a full disk does so by the next of its own events.
+        """
+        with suppress(UserError):
+            self.write(
+                "refused",
+                sender=refusal.who,
+                reason=refusal.reason,
+                detail=refusal.detail,
+                count=refusal.count,
+            )
 
     def dropped(self, dropped: Dropped) -> None:
         """Write which source a fetch gave up; not to have a blob yet is no news."""

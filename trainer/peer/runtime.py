@@ -41,7 +41,7 @@ from trainer.runs.ledgers import check_host, clock_of, genesis_of
 from trainer.runs.library import StoredPrograms
 from trainer.runs.serving import serving
 from verification import codec
-from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
+from verification.errors import Malformed, NoRoom, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest import actions, holding
 from verification.honest.actions import Computed
 from verification.honest.decide import Me
@@ -339,10 +339,13 @@ class Peer:
 
     def _pause(self, action: Computed, error: Exception) -> float:
         """Return the seconds until an action is tried again; a person hears of a machine that is at fault itself."""
-        if not isinstance(error, Unsound):
+        if not isinstance(error, Unsound | NoRoom):
             return RETRY_SECONDS
         self._faults[action] += 1
         pause = pause_after(self._faults[action])
+        if isinstance(error, NoRoom):
+            self._config.tell(f"{error}; tried again in {pause:.0f} s")
+            return pause
         self._config.tell(
             f"at fault: {error}: nothing is committed to; tried again in {pause:.0f} s, see "
             f"'proofswarm doctor {self._config.folder.path}'"
