@@ -27,7 +27,7 @@ from verification.law import head_of
 from verification.manifest import BundleRef, Place
 from verification.membership import can_return
 from verification.outer import mixture, pending
-from verification.rounds import grace_ends
+from verification.rounds import grace_ends, hurry_begins
 from verification.sampling import chain_link, is_private_duty
 from verification.state import (
     RECENT_ROUNDS,
@@ -190,10 +190,9 @@ def _exchange(state: State, me: Me, results: Results, now: Millis) -> Iterator[A
 def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> Iterator[Action]:
     fetches = [FetchContribution(worked.number, worker) for worker in sorted(worked.commits)]
     missing = [fetch for fetch in fetches if fetch not in results.done]
-    hurry = now + state.manifest.windows.attest // 4 >= worked.deadline
     if now >= grace_ends(state, worked):
         missing = [fetch for fetch in missing if not state.members[fetch.worker].missed]
-    if missing and not hurry:
+    if missing and now < hurry_begins(state, worked):
         yield from missing
         return
     held = tuple(fetch.worker for fetch in fetches if results.done.get(fetch) is True)
