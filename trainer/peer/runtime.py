@@ -30,7 +30,14 @@ from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
-from trainer.peer.following import begin_following, fetch_run, last_seen, received_by, remember
+from trainer.peer.following import (
+    begin_following,
+    fetch_run,
+    last_seen,
+    received_by,
+    remember,
+    require_place,
+)
 from trainer.peer.hosting import NO_RELAY, refuse_older, serve_beside, writable
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
@@ -100,7 +107,7 @@ class Peer:
         """Open the peer's files; raises UserError for those that are not its own."""
         own, run, account = config.folder.peer(config.account.name), genesis.run, config.account
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
-        self._bench = ComputeClient(program=config.character.compute)
+        self._bench = ComputeClient(program=config.character.compute, started=config.compute)
         self._library = StoredPrograms(self._store, genesis.manifest)
         self._ledger = LedgerPort(config.folder, self._library)
         self._record = Record(events, self._ledger.now)
@@ -175,6 +182,8 @@ class Peer:
             await self._ledger.follow(line.ask, self._config.tell)
         async with self._ledger.state() as state:
             self._journal.require_own(state)
+            if self._config.host is not None:
+                require_place(state, self._config.account.address)
 
     def _is_member(self, account: Address) -> bool:
         """Return whether an account has its part in the run: a member, or who serves its ledger."""
@@ -385,7 +394,7 @@ async def run_peer(config: PeerConfig) -> None:
         held.enter_context(alone(folder.lock(checksum(account.address))))
         note = None
         if config.serves:
-            await refuse_older(folder, account.identity, config.listen, config.outside)
+            (await refuse_older(folder, account.identity, config.listen, config.outside)).close()
             with writable(folder):
                 note = held.enter_context(serving(folder, account.address))
         events = EventLog(folder.log(account.name), checksum(account.address), config.tell)
