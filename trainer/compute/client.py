@@ -67,7 +67,7 @@ class ComputeClient:
         """Wait for the process to end, and return its status."""
         assert self._process is not None
         wait, own = self._process.wait, trio.CapacityLimiter(1)
-        return await trio.to_thread.run_sync(lambda: wait(), abandon_on_cancel=True, limiter=own)
+        return await trio.to_thread.run_sync(wait, abandon_on_cancel=True, limiter=own)  # type: ignore[call-arg]
 
     @property
     def pid(self) -> int:
