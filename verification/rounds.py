@@ -253,7 +253,7 @@ def commits_end(state: State, current: RoundState) -> Millis:
     somewhat later than the others', once more than half of the work is committed to. (SPEC.md 3.8)
     """
     missing = current.assignments.keys() - current.commits.keys()
-    others = current.assignments.keys() - {one for one in current.assignments if state.members[one].missed}
+    others = {one for one in current.assignments if is_awaited(state, current, one)}
     grace = state.manifest.windows.commit // GRACE
     if missing and others and not missing & others:
         return min(current.deadline, Millis(current.heard_at + grace))
@@ -261,6 +261,16 @@ def commits_end(state: State, current: RoundState) -> Millis:
         return current.deadline
     least = current.opened_at + current.allowed
     return min(current.deadline, Millis(max(least, _patient(current, current.opened_at, grace))))
+
+
+def is_awaited(state: State, current: RoundState, worker: Address) -> bool:
+    """Return whether a round waits for a worker's part: it did not miss its last round, or its contribution counted.
+
+    (SPEC.md 3.8)
+    """
+    if not state.members[worker].missed:
+        return True
+    return current.number > 0 and worker in state.rounds[current.number - 1].included
 
 
 def _steps(current: RoundState, workers: Iterable[Address]) -> int:
@@ -300,8 +310,8 @@ def _is_settled(current: RoundState) -> bool:
 
 
 def grace_ends(state: State, current: RoundState) -> Millis:
-    """Return until when an honest peer waits for the bytes of who missed its last round. (SPEC.md 9.3)"""
-    return Millis(_attests_began(state, current) + state.manifest.windows.attest // GRACE)
+    """Return until when an honest peer waits for the bytes of who is not awaited: for a quarter. (SPEC.md 9.3)"""
+    return Millis(_attests_began(state, current) + state.manifest.windows.attest // 4)
 
 
 def hurry_begins(state: State, current: RoundState) -> Millis:

@@ -13,7 +13,7 @@ from simulator.invariants import Invariants
 from simulator.network import CALM, Network
 from simulator.toy import minimal
 from simulator.world import World
-from verification.adversaries import Act
+from verification.adversaries import Act, Mute
 from verification.effects import RoundClosed, Slashed, StandingChanged
 from verification.honest.actions import Computed, FetchContribution, Say
 from verification.ledger.log import Twice
@@ -107,6 +107,31 @@ def test_who_fetches_slowly_attests_with_what_it_has_and_is_not_away() -> None:
     assert all(len(worked.included) == 3 for worked in rounds)
     assert max(lengths(world)) < slow.after + ATTEST // 20
     assert not world.seen(StandingChanged)
+
+
+class SeesOneLate(SeesLate):
+    """The same of one worker's contribution."""
+
+    late = b""
+
+    def compute(self, action: Computed, state: State, blobs: Blobs, now: Millis) -> Any:
+        if isinstance(action, FetchContribution) and action.worker != self.late:
+            return super(SeesLate, self).compute(action, state, blobs, now)
+        return super().compute(action, state, blobs, now)
+
+
+def test_the_bytes_of_a_worker_that_did_not_attest_are_waited_for() -> None:
+    """It missed a round, but its contribution counted; before, its next ones were lost as long as bytes took longer."""
+    mute = Mute(Attest, when=lambda body: body.round == 3)
+    worker = Worker("w0", mute)
+    seers = [SeesOneLate(f"v{number}", stake=20_000) for number in range(2)]
+    for seer in seers:
+        seer.late, seer.after = worker.address, ATTEST // 4 + 1_500
+    world = world_of([worker, Worker("w1"), Worker("w2"), *seers])
+    world.run(limit=400_000)
+    assert mute.faults > 0
+    assert worker.address not in world.state.rounds[3].attests
+    assert all(len(worked.included) == 3 for worked in world.state.rounds[1:])
 
 
 class HoldsNothing(Worker):

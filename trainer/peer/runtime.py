@@ -4,6 +4,7 @@ It holds no rule of the protocol. One loop looks at the ledger, says what is due
 background task lives in one nursery; results wake the loop.
 """
 
+import math
 import resource
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -51,7 +52,7 @@ from verification import codec
 from verification.errors import Malformed, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest import actions, holding
 from verification.honest.actions import Computed
-from verification.honest.decide import Me
+from verification.honest.decide import Me, looks_at
 from verification.honest.view import View
 from verification.ledger.log import Genesis
 from verification.manifest import Place
@@ -141,6 +142,7 @@ class Peer:
         self._running: dict[Computed, trio.CancelScope] = {}
         self._faults: Counter[Computed] = Counter()
         self._wake = trio.Event()
+        self._due: Millis | None = None
 
     async def run(self) -> None:
         """Take part until the run has ended; raises UserError for a machine or folder that cannot."""
@@ -277,8 +279,14 @@ class Peer:
                 ended = False
             if ended and last is None:
                 last = trio.current_time() + LINGER_SECONDS
-            with trio.move_on_after(POLL_SECONDS if self._config.host is None else FOLLOW_SECONDS):
+            with trio.move_on_after(self._rest()):
                 await self._wake.wait()
+
+    def _rest(self) -> float:
+        """Return the seconds until the next look: sooner where something is due before."""
+        longest = POLL_SECONDS if self._config.host is None else FOLLOW_SECONDS
+        until = math.inf if self._due is None else (self._due - self._ledger.now()) / 1000
+        return min(longest, until) if until > 0 else longest
 
     async def _look_and_act(self, me: Me, nursery: trio.Nursery) -> bool:
         """Do one turn; return whether the run has ended for this peer."""
@@ -290,6 +298,7 @@ class Peer:
                 self._arrival.note(view.state)
             wanted = self._policy.decide(view, self._ledger.contradictions)
             ended = view.state.stage is Stage.ENDED
+            self._due = looks_at(view.state, me)
             unwanted = holding.unwanted(view.state, wanted, self._running)
         for action in unwanted:
             self._running[action].cancel()

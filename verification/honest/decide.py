@@ -27,7 +27,7 @@ from verification.law import head_of
 from verification.manifest import BundleRef, Place
 from verification.membership import can_return
 from verification.outer import mixture, pending
-from verification.rounds import grace_ends, hurry_begins
+from verification.rounds import grace_ends, hurry_begins, is_awaited
 from verification.sampling import chain_link, is_private_duty
 from verification.state import (
     RECENT_ROUNDS,
@@ -187,11 +187,19 @@ def _exchange(state: State, me: Me, results: Results, now: Millis) -> Iterator[A
         yield FetchState(Round(len(state.rounds)))
 
 
+def looks_at(state: State, me: Me) -> Millis | None:
+    """Return the time at which a peer that waits for bytes must look again, whatever comes; None where it need not."""
+    if state.stage is not Stage.RUNNING or state.current.phase is not Phase.ATTEST:
+        return None
+    is_due = me.address in state.current.members and me.address not in state.current.attests
+    return hurry_begins(state, state.current) if is_due else None
+
+
 def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> Iterator[Action]:
     fetches = [FetchContribution(worked.number, worker) for worker in sorted(worked.commits)]
     missing = [fetch for fetch in fetches if fetch not in results.done]
     if now >= grace_ends(state, worked):
-        missing = [fetch for fetch in missing if not state.members[fetch.worker].missed]
+        missing = [fetch for fetch in missing if is_awaited(state, worked, fetch.worker)]
     if missing and now < hurry_begins(state, worked):
         yield from missing
         return
