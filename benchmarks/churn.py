@@ -73,8 +73,8 @@ length = 32
 
 [training]
 rounds = {rounds}
-max_steps = 16
-leaf_every = 16
+max_steps = 4
+leaf_every = 4
 batch = 4
 warmup = 2
 

@@ -101,13 +101,18 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         # Not one after the other: a last state that nobody serves any more must not lock the stake.
         fetch: list[Action] = [last] if last not in results.done else []
         return [*fetch, Say(Withdraw())] if member.stake else fetch
+    exchanged = list(_exchange(state, me, results, now))
+    work = list(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results))
+    if any(isinstance(act, RunOuter) and state.rounds[act.number].phase is Phase.SEAL for act in exchanged):
+        # Everyone waits for the seal, and a machine that has begun an audit does nothing else before its end.
+        work = [act for act in work if not isinstance(act, RunRound)]
     wanted = [
         *_present_oneself(state, member, me, now),
-        *_exchange(state, me, results, now),
+        *exchanged,
         *_contest(state, me, results),
         *_serve(state, me, results),
         *_open(state, me, results),
-        *(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results)),
+        *work,
     ]
     return [action for action in wanted if isinstance(action, Say) or action not in results.done]
 
