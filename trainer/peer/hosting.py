@@ -3,7 +3,7 @@
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import trio
 
@@ -37,7 +37,8 @@ async def refuse_older(folder: RunFolder, identity: Identity, listen: str, outsi
     genesis = genesis_of(folder)
     library = StoredPrograms(BlobStore(folder.blobs), genesis.manifest)
     ledger = await trio.to_thread.run_sync(open_ledger, folder, library)
-    try:
+    with ExitStack() as held:
+        held.callback(ledger.close)
         host = Host(ledger, identity.secret)
         async with PostOffice(
             identity, genesis.run, clock_of(folder), listen=listen, outside=outside
@@ -51,9 +52,7 @@ async def refuse_older(folder: RunFolder, identity: Identity, listen: str, outsi
                 f"{folder.ledger} is older than what this key has signed: a member keeps its entry {max(lost)}; serve "
                 "the longest copy that a member has instead"
             )
-    except BaseException:
-        ledger.close()
-        raise
+        held.pop_all()
     return ledger
 
 
