@@ -93,19 +93,20 @@ colluding = 0
 peers = {peers}
 
 [windows]
-commit = {pace:.1f}
-attest = {half:.1f}
-seal = {half:.1f}
+commit = {double:.1f}
+attest = {pace:.1f}
+seal = {pace:.1f}
 verdict = {long:.1f}
-opening = {pace:.1f}
-reveal = {pace:.1f}
+opening = {double:.1f}
+reveal = {double:.1f}
 clock = 60
 stall = 600
 silence = 600
 """
-"""Short rounds of a small model, so that a few cores hold a swarm. Who misses fewer than 20 rounds goes on at once."""
+"""Short rounds of a small model, so that a few cores hold a swarm; every worker's round is one leaf, so that each that
+counts is as much work. Who misses fewer than 20 rounds goes on at once."""
 TRIAL_SECONDS, TRIAL_ROUNDS = 30.0, 12
-"""The commit window of a trial that measures how long a round takes here, and how many rounds it takes."""
+"""Half of the commit window of a trial that measures how long a round takes here, and how many rounds it takes."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,11 @@ def simulate(seed: int, console: Console) -> list[Churned]:
 def make_swarm(
     seed: int, cast: Cast, rounds: int, pace: float, folder: Path, places: Sequence[Place], link: Link | None
 ) -> Swarm:
-    """Make a run whose windows are about as long as `pace` seconds, and the swarm for it; nothing is started."""
+    """Make a run with windows of once and twice `pace` seconds, and the swarm for it; nothing is started."""
     workers, verifiers = (len(role) for role in cast.roles)
     text = JOB.format(
         seed=seed, rounds=rounds, workers=workers, verifiers=verifiers, peers=workers + verifiers,
-        pace=pace, half=max(1.0, pace / 2), long=3 * pace,
+        pace=pace, double=2 * pace, long=6 * pace,
     )  # fmt: skip
     created = create_run(parse_job(text, "the benchmark's job"), folder, folder / "host")
     return Swarm(created.folder, cast, places, link)

@@ -78,6 +78,10 @@ class Invariants:
         for worked in state.rounds[-1:]:
             assert worked.weight == sum(worked.members.values())
             assert worked.attested == sum(worked.members[address] for address in worked.attests)
+            holding = Counter[Address]()
+            for address, held in worked.attests.items():
+                holding.update(dict.fromkeys(held, worked.members[address]))
+            assert worked.held == holding
             backing = Counter[BundleRef]()
             for address, ref in worked.seals.items():
                 backing[ref] += worked.members[address]

@@ -4,9 +4,11 @@ import errno
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.metadata import entry_points, requires
 from pathlib import Path
+from subprocess import Popen
 from typing import Annotated
 
 import typer
@@ -26,6 +28,7 @@ from trainer.commands.runs import (
     outside_of,
     tell,
 )
+from trainer.compute.children import started
 from verification.errors import NoRoom, ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -145,6 +148,11 @@ def doctor(
     raise typer.Exit(examine(json_file, folder, peer_options(device)))
 
 
+def _computing(is_honest: bool) -> AbstractContextManager[Popen[bytes] | None]:
+    """Have an honest peer's compute process load PyTorch while this one loads the rest; another has its own."""
+    return started() if is_honest else nullcontext()
+
+
 @app.command()
 def peer(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
@@ -181,31 +189,33 @@ def peer(
     ] = None,
 ) -> None:
     """Take part in a run until it has ended."""
-    import trio
+    with _computing(cheat == "none") as compute:
+        import trio
 
-    from trainer.commands.join import Settings, settled
-    from trainer.folder import RunFolder
-    from trainer.peer.config import Account
-    from trainer.peer.following import host_named, run_named
-    from trainer.peer.rogue import misbehaving
-    from trainer.peer.runtime import run_peer
-    from trainer.rounds.cheats import names_in, roles_of
+        from trainer.commands.join import Settings, settled
+        from trainer.folder import RunFolder
+        from trainer.peer.config import Account
+        from trainer.peer.following import host_named, run_named
+        from trainer.peer.rogue import misbehaving
+        from trainer.peer.runtime import run_peer
+        from trainer.rounds.cheats import names_in, roles_of
 
-    outside = outside_of(announce, via, relay, mdns, upnp)
-    settings = Settings(
-        role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
-    )
-    if serve and ledger is not None:
-        raise UserError("a copy is served by nobody: leave out --serve or --ledger")
-    config = replace(
-        settled(settings, RunFolder(run), Account.read(key), tell),
-        host=None if ledger is None else host_named(ledger),
-        run=None if run_id is None else run_named(run_id),
-        serves=serve,
-    )
-    if role not in roles_of(names_in(cheat)):
-        raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
-    trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
+        outside = outside_of(announce, via, relay, mdns, upnp)
+        settings = Settings(
+            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
+        )
+        if serve and ledger is not None:
+            raise UserError("a copy is served by nobody: leave out --serve or --ledger")
+        config = replace(
+            settled(settings, RunFolder(run), Account.read(key), tell),
+            host=None if ledger is None else host_named(ledger),
+            run=None if run_id is None else run_named(run_id),
+            serves=serve,
+            compute=compute,
+        )
+        if role not in roles_of(names_in(cheat)):
+            raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
+        trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 
 @app.command()
@@ -275,21 +285,22 @@ def join(
     ] = False,
 ) -> None:
     """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
-    import trio
+    with _computing(not dry_run) as compute:
+        import trio
 
-    from trainer.commands.join import Settings, config_of, read_ticket
-    from trainer.peer.runtime import run_peer
+        from trainer.commands.join import Settings, config_of, read_ticket
+        from trainer.peer.runtime import run_peer
 
-    outside = outside_of(announce, via, relay, mdns, upnp)
-    settings = Settings(
-        role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
-    )
-    config = config_of(settings, read_ticket(ticket), folder, key, tell)
-    if dry_run:
-        from trainer.commands.rehearsal import rehearse
+        outside = outside_of(announce, via, relay, mdns, upnp)
+        settings = Settings(
+            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
+        )
+        config = config_of(settings, read_ticket(ticket), folder, key, tell)
+        if dry_run:
+            from trainer.commands.rehearsal import rehearse
 
-        raise typer.Exit(rehearse(config))
-    trio.run(run_peer, config)
+            raise typer.Exit(rehearse(config))
+        trio.run(run_peer, replace(config, compute=compute))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """A round: open, commit, close, seal. (SPEC.md 4)"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from verification import money
 from verification.causes import Cause, Reason
@@ -20,7 +20,7 @@ from verification.membership import active, mark_away
 from verification.outer import pending
 from verification.sampling import SLACK, assign, draw_committee, limited_speeds, next_beacon, time_for
 from verification.signed import Said
-from verification.state import GRACE, Assignment, Member, Phase, RoundState, Stage, Standing, State
+from verification.state import GRACE, PATIENCE, Assignment, Member, Phase, RoundState, Stage, Standing, State
 from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
 from verification.units import Address, Millis, Round
 
@@ -73,7 +73,8 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     room = max(slots - len(workers), slots > 1)
     subtracts = tuple(pending(state)[:room])
     assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts))
-    deadline = Millis(now + commit_window(state.manifest, workers, assignments))
+    allowed = time_allowed(state.manifest, workers, assignments)
+    deadline = Millis(now + max(allowed, state.manifest.windows.commit))
     members = state.committee or {m.address: int(m.stake) for m in active(state, None, number)}
     opened = RoundState(
         number=number,
@@ -86,6 +87,7 @@ def open_round(state: State, now: Millis) -> list[Effect]:
         weight=sum(members.values()),
         assignments=assignments,
         heard_at=now,
+        allowed=allowed,
         is_committee=bool(state.committee),
         subtracts=subtracts,
     )
@@ -96,13 +98,13 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     return [*effects, RoundOpened(number, start, tuple(opened.assignments.items()))]
 
 
-def commit_window(
+def time_allowed(
     manifest: Manifest, workers: Sequence[Member], assignments: Mapping[Address, Assignment]
-) -> int:
-    """Return the window, lengthened where someone's assigned work over its speed asks for more. (SPEC.md 4.10)"""
+) -> Millis:
+    """Return how long nobody's work is late, whatever window and others are: by its claimed speed. (SPEC.md 4.10)"""
     speeds = limited_speeds(manifest, [member for member in workers if member.address in assignments])
-    times = [SLACK * time_for(work.steps, speeds[worker]) for worker, work in assignments.items()]
-    return max([manifest.windows.commit, *times])
+    times = (time_for(work.steps, speeds[worker]) for worker, work in assignments.items())
+    return Millis(SLACK * max(times, default=0))
 
 
 def let_everyone_decide(state: State, current: RoundState, now: Millis) -> list[Effect]:
@@ -112,6 +114,9 @@ def let_everyone_decide(state: State, current: RoundState, now: Millis) -> list[
     current.is_committee = False
     current.weight = sum(current.members.values())
     current.attested = sum(current.members[member] for member in current.attests)
+    current.held.clear()
+    for member, held in current.attests.items():
+        _hold(current, member, held)
     current.backing.clear()
     for member, ref in current.seals.items():
         _back(current, member, ref)
@@ -154,7 +159,13 @@ def process_attest(state: State, said: Said[Attest], now: Now) -> list[Effect]:
         raise Refused("the attestation names a worker that did not commit, or one twice")
     current.attests[sender], current.heard_at = frozenset(body.held), now.time
     current.attested += current.members[sender]
+    _hold(current, sender, body.held)
     return []
+
+
+def _hold(current: RoundState, member: Address, held: Iterable[Address]) -> None:
+    for worker in held:
+        current.held[worker] = current.held.get(worker, 0) + current.members[member]
 
 
 def process_seal(state: State, said: Said[Seal], now: Now) -> list[Effect]:
@@ -192,8 +203,7 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
         worker
         for worker in sorted(current.commits, key=lambda worker: current.assignments[worker].slot)
         if (current.number, worker) not in state.convicted
-        and 2 * sum(current.members[member] for member, held in current.attests.items() if worker in held)
-        > current.weight
+        and 2 * current.held.get(worker, 0) > current.weight
     )
     commitments = [
         tagged("commit", worker, commit.contribution.digest) for worker, commit in current.commits.items()
@@ -239,35 +249,75 @@ def has_attested_majority(current: RoundState) -> bool:
 
 
 def commits_end(state: State, current: RoundState) -> Millis:
-    """Return until when commitments are taken: soon, once only those are missing who missed their last round.
+    """Return until when commitments are taken: soon, once only those are missing who missed their last round, and
+    somewhat later than the others', once more than half of the work is committed to. (SPEC.md 3.8)
+    """
+    missing = current.assignments.keys() - current.commits.keys()
+    others = {one for one in current.assignments if is_awaited(state, current, one)}
+    grace = state.manifest.windows.commit // GRACE
+    if missing and others and not missing & others:
+        return min(current.deadline, Millis(current.heard_at + grace))
+    if 2 * _steps(current, missing) >= _steps(current, current.assignments):
+        return current.deadline
+    least = current.opened_at + current.allowed
+    return min(current.deadline, Millis(max(least, _patient(current, current.opened_at, grace))))
+
+
+def is_awaited(state: State, current: RoundState, worker: Address) -> bool:
+    """Return whether a round waits for a worker's part: it did not miss its last round, or its contribution counted.
 
     (SPEC.md 3.8)
     """
-    missing = current.assignments.keys() - current.commits.keys()
-    others = current.assignments.keys() - {one for one in current.assignments if state.members[one].missed}
-    if not missing or not others or missing & others:
-        return current.deadline
-    return min(current.deadline, Millis(current.heard_at + state.manifest.windows.commit // GRACE))
+    if not state.members[worker].missed:
+        return True
+    return current.number > 0 and worker in state.rounds[current.number - 1].included
+
+
+def _steps(current: RoundState, workers: Iterable[Address]) -> int:
+    return sum(current.assignments[worker].steps for worker in workers)
+
+
+def _patient(current: RoundState, began: Millis, grace: int) -> int:
+    """Return until when the others are waited for in a phase that began then: at least `grace` after the last."""
+    return current.heard_at + max(grace, (current.heard_at - began) // PATIENCE)
 
 
 def attests_end(state: State, current: RoundState) -> Millis:
-    """Return until when attestations are taken: likewise, and who did not commit counts as missing before.
-
-    (SPEC.md 3.8)
+    """Return until when attestations are taken, once more than half of the weight has attested: likewise, as soon as
+    nobody's can change any more what is included. Who did not commit counts as missing before. (SPEC.md 3.8)
     """
     absent = current.assignments.keys() - current.commits.keys()
     missing = current.members.keys() - current.attests.keys() - absent
-    if any(
+    grace = state.manifest.windows.attest // GRACE
+    if not any(
         state.members[one].standing is Standing.ACTIVE and not state.members[one].missed for one in missing
     ):
+        return min(current.deadline, Millis(current.heard_at + grace))
+    if not _is_settled(current):
         return current.deadline
-    return min(current.deadline, Millis(current.heard_at + state.manifest.windows.attest // GRACE))
+    return min(current.deadline, Millis(_patient(current, _attests_began(state, current), grace)))
+
+
+def _attests_began(state: State, current: RoundState) -> Millis:
+    return Millis(current.deadline - state.manifest.windows.attest)
+
+
+def _is_settled(current: RoundState) -> bool:
+    """Return whether the attestations that are missing can neither include a contribution nor leave one out."""
+    missing = current.weight - current.attested
+    held = (current.held.get(worker, 0) for worker in current.commits)
+    return all(2 * weight > current.weight or 2 * (weight + missing) <= current.weight for weight in held)
 
 
 def grace_ends(state: State, current: RoundState) -> Millis:
-    """Return until when an honest peer waits for the bytes of who missed its last round. (SPEC.md 9.3)"""
-    window = state.manifest.windows.attest
-    return Millis(current.deadline - window + window // GRACE)
+    """Return until when an honest peer waits for the bytes of who is not awaited: for a quarter. (SPEC.md 9.3)"""
+    return Millis(_attests_began(state, current) + state.manifest.windows.attest // 4)
+
+
+def hurry_begins(state: State, current: RoundState) -> Millis:
+    """Return from when an honest peer attests with what it has: the last quarter of the time there is. (SPEC.md 9.3)"""
+    end = attests_end(state, current) if has_attested_majority(current) else current.deadline
+    return Millis(end - (end - _attests_began(state, current)) // 4)
 
 
 def have_all_attested(state: State, current: RoundState) -> bool:

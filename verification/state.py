@@ -25,6 +25,9 @@ MOST_ROUNDS_OUT = 16
 GRACE = 20
 """Who missed its last round is waited for a twentieth of a window. (SPEC.md 3.8)"""
 
+PATIENCE = 2
+"""Once most are there, the others are waited for half as long again as those took. (SPEC.md 3.8)"""
+
 AuditKey = tuple[Address, Round, Address]
 """(verifier, work round, worker)"""
 
@@ -144,12 +147,13 @@ class RoundState:
     """One round. `beacon` drew its assignments; `members` are those who decide it, with their stake or, while a drawn
     committee decides (`is_committee`), their seats; `weight` is the sum.
 
-    `heard_at` is when the last commitment or attestation came, or its phase began. `reserve` is what the deposit set
+    `allowed` is how long nobody's work is late: twice as long as the longest takes at its claimed speed. `heard_at` is
+    when the last commitment or attestation came, or its phase began. `reserve` is what the deposit set
     aside for it and has not been paid yet, `subtracts` the convicted contributions of earlier rounds that its outer
     step takes back; `asked` are the workers who must open because a verdict is in, `failures` the failures in which
     opened rounds end, `audited` the verifiers that had a worker's audit, `fees` how many were paid for them. `attested`
-    is the weight of those who attested, `backing` that behind each sealed state: kept, so that a statement takes the
-    same time however many members there are.
+    is the weight of those who attested, `held` that of those who hold a worker's contribution, `backing` that behind
+    each sealed state: kept, so that a statement takes the same time however many members there are.
     """
 
     number: Round
@@ -161,6 +165,7 @@ class RoundState:
     members: dict[Address, int]
     assignments: dict[Address, Assignment]
     heard_at: Millis = BEGINNING
+    allowed: Millis = BEGINNING
     weight: int = 0
     is_committee: bool = False
     phase: Phase = Phase.COMMIT
@@ -170,6 +175,7 @@ class RoundState:
     attests: dict[Address, frozenset[Address]] = field(default_factory=dict)
     included: tuple[Address, ...] = ()
     attested: int = 0
+    held: dict[Address, int] = field(default_factory=dict)
     seals: dict[Address, BundleRef] = field(default_factory=dict)
     backing: dict[BundleRef, int] = field(default_factory=dict)
     sealed: BundleRef | None = None

@@ -88,7 +88,7 @@ def _is_in(state: State, *phases: Phase) -> bool:
 
 
 def _commit_ends(state: State) -> Millis | None:
-    """The end of the commit window; where only who missed its last round is missing, soon after the last other."""
+    """The end of the commit window; sooner once most of the work is in, or all but who missed its last round (3.8)."""
     return rounds.commits_end(state, state.current) if _is_in(state, Phase.COMMIT) else None
 
 
@@ -112,7 +112,7 @@ def _is_attested(state: State) -> bool:
 
 
 def _attest_ends(state: State) -> Millis | None:
-    """Likewise of the attest window, once more than half of the weight has attested."""
+    """Likewise of the attest window, once more than half of the weight has attested (3.8)."""
     return rounds.attests_end(state, state.current) if _is_attested(state) else None
 
 

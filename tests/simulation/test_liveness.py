@@ -253,21 +253,3 @@ def test_who_comes_back_to_a_taken_place_keeps_its_stake() -> None:
     assert world.member(gone).stake == 0, "withdrawn"
     assert world.gain(gone) >= 0
     assert len(world.state.rounds) == 80
-
-
-def test_who_did_not_commit_is_not_waited_for_again_in_the_same_round() -> None:
-    """Before, a dead worker held its first round up for the commit window and for the attest window too."""
-    actors = [*(Worker(f"w{n}") for n in range(3)), Verifier("v0"), Verifier("v1")]
-    manifest = minimal(rounds=6, audit_rate=0, max_verifiers=2)
-    world = World(manifest, actors, random.Random(4), check=Invariants(actors))
-    world.crash_when(actors[0], opened(3), 3_000)
-    world.run(limit=400_000)
-    assert actors[0].crashes == 1
-    ends = [
-        line.at for line in world.ledger.log for effect in line.effects if isinstance(effect, RoundClosed)
-    ]
-    round_ = world.state.rounds[2]
-    assert actors[0].address not in round_.commits
-    waited = ends[2] - round_.opened_at - manifest.windows.commit
-    assert 0 < waited < manifest.windows.attest // 2
-    assert not world.seen(Slashed)

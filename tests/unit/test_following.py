@@ -192,7 +192,7 @@ async def test_a_host_whose_ledger_takes_no_more_ends_in_one_line(served: tuple[
             ledgers.append(LocalLedger(folder.ledger, ToyLibrary()))
             return ledgers[0]
 
-        patch.setattr("trainer.commands.serve.open_ledger", opened)
+        patch.setattr("trainer.peer.hosting.open_ledger", opened)
         with pytest.raises(ExceptionGroup) as caught:
             await serve_run(folder, Service(Identity(SECRET)), tell)
     (error,) = caught.value.exceptions

@@ -26,7 +26,7 @@ from verification.library import StepFailed
 from verification.manifest import Manifest
 from verification.membership import active
 from verification.program import peak_bytes
-from verification.rounds import commit_window
+from verification.rounds import time_allowed
 from verification.sampling import assign, time_for
 from verification.sizes import contribution_size, state_size
 from verification.state import Member, State
@@ -159,7 +159,7 @@ def _round_of(config: PeerConfig, state: State, speed: int) -> tuple[int, int]:
     workers = [*(member for member in active(state, WORKER) if member.address != account), me]
     given = assign(manifest, ZERO, workers, len(workers))
     steps = given[account].steps if account in given else 0
-    return steps, commit_window(manifest, workers, given)
+    return steps, max(manifest.windows.commit, time_allowed(manifest, workers, given))
 
 
 def _mib(size: int) -> str:

@@ -17,9 +17,10 @@ from trainer.folder import RunFolder, alone
 from trainer.peer.contacts import Contacts
 from trainer.peer.hosting import NO_RELAY, Hosting, refuse_older, writable
 from trainer.peer.runtime import raise_descriptor_limit
-from trainer.runs.ledgers import clock_of, genesis_of, open_ledger
+from trainer.runs.ledgers import clock_of, followed_host, genesis_of, open_ledger
 from trainer.runs.library import StoredPrograms
 from trainer.runs.serving import serving
+from verification.ledger.port import Ledger
 from verification.ledger.served import Host
 from verification.signing import checksum
 
@@ -46,17 +47,21 @@ async def serve_run(folder: RunFolder, service: Service, tell: Callable[[str], N
     address = service.identity.address
     with ExitStack() as held:
         held.enter_context(alone(folder.lock(checksum(address))))
-        await refuse_older(folder, service.identity, service.listen, service.outside)
+        ledger = await refuse_older(folder, service.identity, service.listen, service.outside)
+        is_copy = followed_host(folder) is not None
         with writable(folder):
             note = held.enter_context(serving(folder, address))
-        await _serve(folder, service, tell, note)
+        if is_copy:
+            ledger.close()
+            library = StoredPrograms(BlobStore(folder.blobs), genesis_of(folder).manifest)
+            ledger = await trio.to_thread.run_sync(open_ledger, folder, library)
+        await _serve(folder, ledger, service, tell, note)
 
 
 async def _serve(
-    folder: RunFolder, service: Service, tell: Callable[[str], None], note: Callable[[], None]
+    folder: RunFolder, ledger: Ledger, service: Service, tell: Callable[[str], None], note: Callable[[], None]
 ) -> None:
     genesis, store, identity = genesis_of(folder), BlobStore(folder.blobs), service.identity
-    ledger = await trio.to_thread.run_sync(open_ledger, folder, StoredPrograms(store, genesis.manifest))
     host = Host(ledger, identity.secret)
     async with PostOffice(
         identity,

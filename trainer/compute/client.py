@@ -6,28 +6,17 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Self, TypeVar, cast
+from typing import IO, Self, TypeVar, cast
 
 import trio
 
-from trainer.compute import frames, orders
-from trainer.compute.children import python
+from trainer.compute import children, frames, orders
+from trainer.compute.children import PROCESS
 from verification import codec, errors
 from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.library import StepFailed
 
-ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
-"""Settings of glibc's allocator: freed memory stays with the process. A step frees and takes the same hundreds of
-megabytes again and again, and giving them back each time costs more than the arithmetic on them."""
-
 R = TypeVar("R")
-PROCESS = ("trainer.compute.process",)
-"""Module and arguments of the process that does the orders."""
-
 URGENT, SOON, NORMAL, LATER = range(4)
 
 
@@ -35,12 +24,16 @@ class ComputeClient:
     """Runs a compute process and passes orders to it."""
 
     def __init__(
-        self, environment: Mapping[str, str] | None = None, program: Sequence[str] = PROCESS
+        self,
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = PROCESS,
+        started: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """`running` starts the process: the module and the arguments in `program`."""
+        """`running` starts the process, the module and the arguments in `program`, unless it is `started` already."""
         self._environment = environment
         self._program = program
-        self._process: trio.Process | None = None
+        self._process = started
+        self._orders: trio.abc.SendStream
         self._numbers = itertools.count(1)
         self._queue: list[tuple[int, int, trio.Event]] = []
         self._busy = self._closing = False
@@ -49,13 +42,11 @@ class ComputeClient:
     @asynccontextmanager
     async def running(self, nursery: trio.Nursery) -> AsyncIterator[Self]:
         """Start the process, and end it at the end; `nursery` holds the task that reads from it."""
-        command = python("-m", *self._program)
-        environment = ALLOCATOR | dict(os.environ if self._environment is None else self._environment)
-        self._process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )  # fmt: skip
+        if self._process is None:
+            self._process = children.start(self._program, self._environment)
+        self._orders = _taken(self._process.stdin)
         sender, self._replies = trio.open_memory_channel[frames.Frame](16)
-        nursery.start_soon(self._read, sender)
+        nursery.start_soon(self._read, _taken(self._process.stdout), sender)
         try:
             yield self
         finally:
@@ -65,13 +56,18 @@ class ComputeClient:
         assert self._process is not None
         self._closing = True
         with trio.CancelScope(shield=True):
-            assert self._process.stdin is not None
-            await self._process.stdin.aclose()
+            await self._orders.aclose()
             with trio.move_on_after(2):
-                await self._process.wait()
+                await self._ended()
             if self._process.returncode is None:
                 self._process.kill()
-                await self._process.wait()
+                await self._ended()
+
+    async def _ended(self) -> int:
+        """Wait for the process to end, and return its status."""
+        assert self._process is not None
+        wait, own = self._process.wait, trio.CapacityLimiter(1)
+        return await trio.to_thread.run_sync(wait, abandon_on_cancel=True, limiter=own)  # type: ignore[call-arg]
 
     @property
     def pid(self) -> int:
@@ -86,8 +82,7 @@ class ComputeClient:
 
     async def watch(self) -> None:
         """Wait for the process to end; raises Unavailable when it did so before its time (out of memory, killed)."""
-        assert self._process is not None
-        status = await self._process.wait()
+        status = await self._ended()
         if not self._closing:
             raise Unavailable(f"the compute process ended with status {status}; start this peer again")
 
@@ -103,10 +98,8 @@ class ComputeClient:
             self._leave()
 
     async def _exchange(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> R:
-        assert self._process is not None
-        assert self._process.stdin is not None
         try:
-            await self._process.stdin.send_all(frames.pack(next(self._numbers), order))
+            await self._orders.send_all(frames.pack(next(self._numbers), order))
             while True:
                 frame = await self._replies.receive()
                 reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
@@ -117,11 +110,11 @@ class ComputeClient:
         except (trio.BrokenResourceError, trio.EndOfChannel) as error:
             raise Unavailable("the compute process has died") from error
 
-    async def _read(self, sender: trio.MemorySendChannel[frames.Frame]) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        async with sender:
-            async for frame in frames.frames(self._process.stdout):
+    async def _read(
+        self, source: trio.abc.ReceiveStream, sender: trio.MemorySendChannel[frames.Frame]
+    ) -> None:
+        async with source, sender:
+            async for frame in frames.frames(source):
                 await sender.send(frame)
 
     async def _enter(self, urgency: int) -> None:
@@ -145,6 +138,13 @@ class ComputeClient:
             heapq.heappop(self._queue)[2].set()
         else:
             self._busy = False
+
+
+def _taken(pipe: IO[bytes] | None) -> trio.lowlevel.FdStream:
+    """Return a process's pipe as a stream of trio's, which closes it."""
+    assert pipe is not None
+    with pipe:
+        return trio.lowlevel.FdStream(os.dup(pipe.fileno()))
 
 
 def _checked(order: orders.Order[R], reply: object) -> R:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from p2p.identity import Identity, create, load
 from p2p.listening import AS_LISTENED, Outside
 from p2p.server import Grants
 from p2p.transport import ANY_LOCAL_PORT, PeerAddress
-from trainer.compute.client import PROCESS
+from trainer.compute.children import PROCESS
 from trainer.folder import RunFolder
 from trainer.peer.deeds import Deeds
 from trainer.peer.journal import journal_of
@@ -82,9 +83,9 @@ class PeerConfig:
 
     `host` serves the run's ledger, of which `folder` has a copy, or is to have one of `run`; None for a folder that
     holds the ledger itself, which the peer gives to others if it `serves`.
-    `threads` are those of the compute process, `options` say how it runs programs; `tell` hears one line for people
-    about what happens. `grants` are what others may use of its link and memory, and
-    `listen` and `outside` say where it is reached.
+    `threads` are those of the compute process, `options` say how it runs programs, and `compute` is it where it has
+    been started already; `tell` hears one line for people about what happens. `grants` are what others may use of its
+    link and memory, and `listen` and `outside` say where it is reached.
     """
 
     folder: RunFolder
@@ -100,3 +101,4 @@ class PeerConfig:
     serves: bool = False
     grants: Grants = field(default_factory=Grants)
     outside: Outside = AS_LISTENED
+    compute: Popen[bytes] | None = None

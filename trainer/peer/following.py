@@ -23,7 +23,7 @@ from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
 from trainer.runs.ledgers import begin_copy, check_host, clock_of, genesis_of
-from trainer.runs.library import StoredPrograms
+from trainer.runs.library import StoredPrograms, published
 from verification.content import CHUNK_BYTES
 from verification.errors import Malformed, NoRoom, Unavailable, UserError, Violation
 from verification.manifest import Place
@@ -31,7 +31,7 @@ from verification.program import MAX_PROGRAM
 from verification.signing import checksum
 from verification.sizes import PlacedPrograms, data_size, state_size
 from verification.state import Stage, State
-from verification.units import Digest
+from verification.units import Address, Digest
 
 TELL_SECONDS = 5.0
 """Between two lines about a fetch that goes on."""
@@ -122,13 +122,24 @@ async def begin_following(config: PeerConfig) -> None:
 async def fetch_run(config: PeerConfig, record: Record) -> int:
     """Have a run's published blobs in the folder, from its host and all members; return the bytes received.
 
-    What is there already is kept; a disk that is full is waited for. Raises UserError for a run that takes no more
-    members, for an account that somebody else uses, and when nobody gives a blob: the same again goes on from there.
+    What is there already is kept, and where all is, nobody is asked; a disk that is full is waited for. Raises
+    UserError for a run that takes no more members, for an account that somebody else uses, and when nobody gives a
+    blob: the same again goes on from there.
     """
+    store = BlobStore(config.folder.blobs)
+    if all(store.has(blob) for blob in published(genesis_of(config.folder).manifest)):
+        return 0
     async with post_of(config, genesis_of(config.folder).run) as post:
         newcomer = Newcomer(config, record, post)
         await newcomer.fetch(await newcomer.look())
         return received_by(post)
+
+
+def require_place(state: State, account: Address) -> None:
+    """Raise UserError for a run in which an account has no part and can have none any more."""
+    is_open = state.stage in (Stage.GATHERING, Stage.RUNNING)
+    if account not in state.members and not is_open:
+        raise UserError(f"run {state.run.hex()[:12]} has ended, or is about to: it takes no more members")
 
 
 def received_by(post: PostOffice) -> int:
@@ -213,10 +224,7 @@ class Newcomer:
 
     def _check(self, state: State) -> None:
         account = self._config.account
-        is_open = state.stage in (Stage.GATHERING, Stage.RUNNING)
-        if account.address not in state.members and not is_open:
-            run = state.run.hex()[:12]
-            raise UserError(f"run {run} has ended, or is about to: it takes no more members")
+        require_place(state, account.address)
         journal = Journal(account.journal, account.identity.secret, state.chain, state.run)
         try:
             journal.require_own(state)

@@ -3,7 +3,7 @@
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import trio
@@ -21,6 +21,7 @@ from trainer.runs.ledgers import clock_of, genesis_of, open_ledger
 from trainer.runs.library import StoredPrograms
 from trainer.runs.serving import tell_endpoint
 from verification.errors import Unavailable, UserError
+from verification.ledger.port import Ledger
 from verification.ledger.served import Host
 
 BEAT_SECONDS = 2.0
@@ -28,15 +29,17 @@ BEAT_SECONDS = 2.0
 NO_RELAY = "no relay has a place for this peer yet: it goes on asking"
 
 
-async def refuse_older(folder: RunFolder, identity: Identity, listen: str, outside: Outside) -> None:
+async def refuse_older(folder: RunFolder, identity: Identity, listen: str, outside: Outside) -> Ledger:
     """Raise UserError for a ledger, or a copy, that lacks what members were told: to go on from it would be a fork.
 
-    Nothing is written. To be called before anybody serves the folder's ledger or adds to it.
+    Nothing is written. To be called before anybody serves the folder's ledger or adds to it. Returns it open, since
+    to fold it takes long; a copy must be opened anew once it has been taken over.
     """
     genesis = genesis_of(folder)
     library = StoredPrograms(BlobStore(folder.blobs), genesis.manifest)
     ledger = await trio.to_thread.run_sync(open_ledger, folder, library)
-    try:
+    with ExitStack() as held:
+        held.callback(ledger.close)
         host = Host(ledger, identity.secret)
         outside = replace(outside, upnp=False)  # for a moment
         async with PostOffice(
@@ -46,13 +49,13 @@ async def refuse_older(folder: RunFolder, identity: Identity, listen: str, outsi
             contacts.note(ledger.state)
             heads = await kept_heads(post, contacts.all())
         lost = [head.seq for signed in heads if (head := host.lost(signed)) is not None]
-    finally:
-        ledger.close()
-    if lost:
-        raise UserError(
-            f"{folder.ledger} is older than what this key has signed: a member keeps its entry {max(lost)}; serve the "
-            "longest copy that a member has instead"
-        )
+        if lost:
+            raise UserError(
+                f"{folder.ledger} is older than what this key has signed: a member keeps its entry {max(lost)}; serve "
+                "the longest copy that a member has instead"
+            )
+        held.pop_all()
+    return ledger
 
 
 class Hosting:

@@ -4,6 +4,7 @@ It holds no rule of the protocol. One loop looks at the ledger, says what is due
 background task lives in one nursery; results wake the loop.
 """
 
+import math
 import resource
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +31,14 @@ from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
-from trainer.peer.following import begin_following, fetch_run, last_seen, received_by, remember
+from trainer.peer.following import (
+    begin_following,
+    fetch_run,
+    last_seen,
+    received_by,
+    remember,
+    require_place,
+)
 from trainer.peer.hosting import NO_RELAY, refuse_older, serve_beside, writable
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
@@ -44,7 +52,7 @@ from verification import codec
 from verification.errors import Malformed, NoRoom, ProofswarmError, Refused, Unavailable, Unsound, UserError
 from verification.honest import actions, holding
 from verification.honest.actions import Computed
-from verification.honest.decide import Me
+from verification.honest.decide import Me, looks_at
 from verification.honest.view import View
 from verification.ledger.log import Genesis
 from verification.manifest import Place
@@ -100,7 +108,7 @@ class Peer:
         """Open the peer's files; raises UserError for those that are not its own."""
         own, run, account = config.folder.peer(config.account.name), genesis.run, config.account
         self._config, self._manifest, self._store = config, genesis.manifest, BlobStore(own / "blobs")
-        self._bench = ComputeClient(program=config.character.compute)
+        self._bench = ComputeClient(program=config.character.compute, started=config.compute)
         self._library = StoredPrograms(self._store, genesis.manifest)
         self._ledger = LedgerPort(config.folder, self._library)
         self._record = Record(events, self._ledger.now)
@@ -134,6 +142,7 @@ class Peer:
         self._running: dict[Computed, trio.CancelScope] = {}
         self._faults: Counter[Computed] = Counter()
         self._wake = trio.Event()
+        self._due: Millis | None = None
 
     async def run(self) -> None:
         """Take part until the run has ended; raises UserError for a machine or folder that cannot."""
@@ -179,6 +188,8 @@ class Peer:
             await self._ledger.follow(line.ask, self._config.tell)
         async with self._ledger.state() as state:
             self._journal.require_own(state)
+            if self._config.host is not None:
+                require_place(state, self._config.account.address)
 
     def _is_member(self, account: Address) -> bool:
         """Return whether an account has its part in the run: a member, or who serves its ledger."""
@@ -272,8 +283,14 @@ class Peer:
                 ended = False
             if ended and last is None:
                 last = trio.current_time() + LINGER_SECONDS
-            with trio.move_on_after(POLL_SECONDS if self._config.host is None else FOLLOW_SECONDS):
+            with trio.move_on_after(self._rest()):
                 await self._wake.wait()
+
+    def _rest(self) -> float:
+        """Return the seconds until the next look: sooner where something is due before."""
+        longest = POLL_SECONDS if self._config.host is None else FOLLOW_SECONDS
+        until = math.inf if self._due is None else (self._due - self._ledger.now()) / 1000
+        return min(longest, until) if until > 0 else longest
 
     async def _look_and_act(self, me: Me, nursery: trio.Nursery) -> bool:
         """Do one turn; return whether the run has ended for this peer."""
@@ -285,6 +302,7 @@ class Peer:
                 self._arrival.note(view.state)
             wanted = self._policy.decide(view, self._ledger.contradictions)
             ended = view.state.stage is Stage.ENDED
+            self._due = looks_at(view.state, me)
             unwanted = holding.unwanted(view.state, wanted, self._running)
         for action in unwanted:
             self._running[action].cancel()
@@ -392,7 +410,7 @@ async def run_peer(config: PeerConfig) -> None:
         held.enter_context(alone(folder.lock(checksum(account.address))))
         note = None
         if config.serves:
-            await refuse_older(folder, account.identity, config.listen, config.outside)
+            (await refuse_older(folder, account.identity, config.listen, config.outside)).close()
             with writable(folder):
                 note = held.enter_context(serving(folder, account.address))
         events = EventLog(folder.log(account.name), checksum(account.address), config.tell)

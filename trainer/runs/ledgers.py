@@ -76,6 +76,11 @@ def open_copy(folder: RunFolder, library: Library, ask: Ask, tell: Callable[[str
     return Follower(local.SqliteCopy(folder.ledger), library, local.steady_clock, remote, tell)
 
 
+def followed_host(folder: RunFolder) -> Address | None:
+    """Return whose ledger a folder has a copy of; None for one that holds the ledger itself. Raises UserError."""
+    return local.host_of(folder.ledger)
+
+
 def check_host(folder: RunFolder, host: Address | None) -> None:
     """Raise UserError unless a folder's ledger is a copy of what this host serves, or, for None, the ledger itself."""
     followed = local.host_of(folder.ledger)

@@ -27,7 +27,7 @@ from verification.law import head_of
 from verification.manifest import BundleRef, Place
 from verification.membership import can_return
 from verification.outer import mixture, pending
-from verification.rounds import grace_ends
+from verification.rounds import grace_ends, hurry_begins, is_awaited
 from verification.sampling import chain_link, is_private_duty
 from verification.state import (
     RECENT_ROUNDS,
@@ -101,13 +101,18 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         # Not one after the other: a last state that nobody serves any more must not lock the stake.
         fetch: list[Action] = [last] if last not in results.done else []
         return [*fetch, Say(Withdraw())] if member.stake else fetch
+    exchanged = list(_exchange(state, me, results, now))
+    work = list(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results))
+    if any(isinstance(act, RunOuter) and state.rounds[act.number].phase is Phase.SEAL for act in exchanged):
+        # Everyone waits for the seal, and a machine that has begun an audit does nothing else before its end.
+        work = [act for act in work if not isinstance(act, RunRound)]
     wanted = [
         *_present_oneself(state, member, me, now),
-        *_exchange(state, me, results, now),
+        *exchanged,
         *_contest(state, me, results),
         *_serve(state, me, results),
         *_open(state, me, results),
-        *(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results)),
+        *work,
     ]
     return [action for action in wanted if isinstance(action, Say) or action not in results.done]
 
@@ -187,13 +192,20 @@ def _exchange(state: State, me: Me, results: Results, now: Millis) -> Iterator[A
         yield FetchState(Round(len(state.rounds)))
 
 
+def looks_at(state: State, me: Me) -> Millis | None:
+    """Return the time at which a peer that waits for bytes must look again, whatever comes; None where it need not."""
+    if state.stage is not Stage.RUNNING or state.current.phase is not Phase.ATTEST:
+        return None
+    is_due = me.address in state.current.members and me.address not in state.current.attests
+    return hurry_begins(state, state.current) if is_due else None
+
+
 def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> Iterator[Action]:
     fetches = [FetchContribution(worked.number, worker) for worker in sorted(worked.commits)]
     missing = [fetch for fetch in fetches if fetch not in results.done]
-    hurry = now + state.manifest.windows.attest // 4 >= worked.deadline
     if now >= grace_ends(state, worked):
-        missing = [fetch for fetch in missing if not state.members[fetch.worker].missed]
-    if missing and not hurry:
+        missing = [fetch for fetch in missing if is_awaited(state, worked, fetch.worker)]
+    if missing and now < hurry_begins(state, worked):
         yield from missing
         return
     held = tuple(fetch.worker for fetch in fetches if results.done.get(fetch) is True)

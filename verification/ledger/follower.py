@@ -20,7 +20,8 @@ from verification.signed import open_statement
 from verification.units import Millis
 
 FIRST_WAIT, LONGEST_WAIT = 250, 30_000
-"""Milliseconds before a host that did not answer is asked again: twice as many each time, up to the second."""
+"""Least and most milliseconds before a host that did not answer is asked again: a quarter of how long it has been away
+between them, so that its followers are back soon after a host that was away for a moment."""
 
 
 class Forked(UserError):
@@ -46,7 +47,7 @@ class Contact:
 
     def __init__(self, clock: Callable[[], Millis], tell: Callable[[str], None]) -> None:
         self._clock, self._tell = clock, tell
-        self._wait, self._next = 0, 0
+        self._wait, self._next, self._lost = 0, 0, 0
         self._reason = ""
 
     @contextmanager
@@ -74,12 +75,14 @@ class Contact:
     def _lose(self, error: Unavailable | Violation, asked: int) -> None:
         """Begin to wait: no shorter than it was asked, since who asks holds the ledger."""
         self._reason = " ".join(str(error).split())
+        now = self._clock()
         if not self._wait:
+            self._lost = now - asked
             self._tell(
                 f"the ledger's host does not answer ({self._reason}): what is known stays, it is asked again"
             )
-        self._wait = min(LONGEST_WAIT, max(asked, 2 * self._wait or FIRST_WAIT))
-        self._next = self._clock() + self._wait
+        self._wait = min(LONGEST_WAIT, max(asked, (now - self._lost) // 4, FIRST_WAIT))
+        self._next = now + self._wait
 
 
 class Follower(View):
