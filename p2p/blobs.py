@@ -121,6 +121,10 @@ class BlobStore:
             raise Unavailable(f"blob {blob.hex()} was damaged on disk and is quarantined")
         return data
 
+    def size(self, blob: Digest) -> int:
+        """Return the bytes of a blob; raises Unavailable."""
+        return self.path(blob).stat().st_size
+
     def info(self, blob: Digest) -> BlobInfo:
         """Return the blob's chunk list, from its file or else by reading the blob. Raises Unavailable."""
         path = self.path(blob)
@@ -141,7 +145,7 @@ class BlobStore:
     def chunk(self, blob: Digest, info: BlobInfo, index: int) -> bytes:
         """Return one chunk, checked; damage quarantines the blob. Raises Unavailable and IndexError."""
         offset, length = chunk_span(info, index)
-        with self._opened(blob) as file:
+        with self.opened(blob) as file:
             data = os.pread(file.fileno(), length, offset)
         if chunk_digest(data) != info.chunks[index]:
             self.quarantine(blob)
@@ -208,7 +212,8 @@ class BlobStore:
         return self.folder / blob.hex()
 
     @contextlib.contextmanager
-    def _opened(self, blob: Digest) -> Iterator[BinaryIO]:
+    def opened(self, blob: Digest) -> Iterator[BinaryIO]:
+        """Give the blob's file to read, whose bytes were right when they were stored; raises Unavailable."""
         try:
             file = self._file(blob).open("rb")
         except FileNotFoundError as error:

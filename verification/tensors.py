@@ -5,11 +5,14 @@ dtype in the top hash: one row or one block opens in a few kB. A bundle is an or
 contribution); its digest is a root over theirs. (SPEC.md 2)
 """
 
+import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import BinaryIO, cast
 
+import msgpack
 import numpy as np
 
 from verification import codec, merkle
@@ -25,10 +28,16 @@ ITEM_BYTES = {dtype: form.size for dtype, form in FORMATS.items()}
 MAX_BYTES = (1 << 32) - 1
 """Bytes of the longest tensor: an encoding holds no longer byte string."""
 
+MAX_TENSORS = 1 << 19
+"""Tensors of a bundle at most."""
+
 
 @dataclass(frozen=True)
 class Tensor:
-    """`data` holds the elements of `shape` in C order, little-endian; raises ValueError otherwise. (SPEC.md 2.1)"""
+    """`data` holds the elements of `shape` in C order, little-endian; raises ValueError otherwise. (SPEC.md 2.1)
+
+    Where it was read from a file `data` is a bytearray, which nobody changes: it is memory that torch can share.
+    """
 
     dtype: str
     shape: tuple[Count, ...]
@@ -131,22 +140,108 @@ def digest_of(bundle: Bundle) -> Digest:
     return bundle_digest([tensor_digest(tensor) for tensor in bundle.tensors])
 
 
+def encoded(bundle: Bundle) -> Iterator[bytes]:
+    """Yield the encoding of a bundle in parts: heads, and the tensors' own bytes, which are not copied."""
+    yield _head_of_list(len(bundle.tensors))
+    for tensor in bundle.tensors:
+        yield _head_of(tensor.dtype, tensor.shape)
+        yield tensor.data
+
+
 def head_of_one(dtype: str, shape: tuple[Count, ...]) -> bytes:
     """Return what precedes the elements, which come last, in the encoding of a bundle of one tensor.
 
     Raises ValueError for more than a byte string holds.
     """
-    size = math.prod(shape) * ITEM_BYTES[dtype]
-    if size > MAX_BYTES:
-        raise ValueError(f"a tensor of {size} bytes has no encoding")
-    length = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
-    empty = codec.encode((((dtype, shape, b""),),))
-    return empty[:-2] + bytes([0xC4 + length // 2]) + size.to_bytes(length, "big")
+    return _head_of_list(1) + _head_of(dtype, shape)
 
 
 def decode_bundle(data: bytes, limit: int) -> Bundle:
     """Return the bundle that `data` encodes canonically; raises Malformed."""
-    bundle = codec.decode(Bundle, data, limit)
-    if not bundle.tensors:
-        raise Malformed("a bundle needs a tensor")
-    return bundle
+    if len(data) > limit:
+        raise Malformed(f"a bundle of {len(data)} bytes is over the limit of {limit}")
+    return Bundle(tuple(read_tensors(io.BytesIO(data), len(data))))
+
+
+def read_tensors(file: BinaryIO, size: int) -> Iterator[Tensor]:
+    """Yield the tensors of the bundle that a file of `size` bytes encodes canonically, one after another.
+
+    Their bytes are read once, into memory of their own, and only as far as the caller goes. Raises Malformed.
+    """
+    begun = file.read(_LONGEST_HEAD)
+    count = _count_in(begun)
+    left = size - _passed(file, begun, _head_of_list(count))
+    for _ in range(count):
+        begun = file.read(_LONGEST_HEAD)
+        dtype, shape = _form_in(begun)
+        wanted = math.prod(shape) * ITEM_BYTES[dtype]
+        left -= _passed(file, begun, _head_of(dtype, shape)) + wanted
+        data = bytearray(max(0, wanted if left >= 0 else 0))
+        if left < 0 or file.readinto(data) != wanted:  # type: ignore[attr-defined]
+            raise Malformed("a bundle is cut short")
+        yield _tensor(dtype, shape, data)
+    if left:
+        raise Malformed(f"{left} bytes follow a bundle")
+
+
+_LONGEST_HEAD = 128
+"""More than what precedes the elements of any tensor: a dtype, a shape of at most 8 numbers, a length."""
+
+
+def _head_of_list(count: int) -> bytes:
+    packer = msgpack.Packer()
+    return bytes(packer.pack_array_header(1) + packer.pack_array_header(count))
+
+
+def _head_of(dtype: str, shape: tuple[Count, ...]) -> bytes:
+    size = math.prod(shape) * ITEM_BYTES[dtype]
+    if size > MAX_BYTES:
+        raise ValueError(f"a tensor of {size} bytes has no encoding")
+    length = 1 if size < 1 << 8 else 2 if size < 1 << 16 else 4
+    return codec.encode((dtype, shape, b""))[:-2] + bytes([0xC4 + length // 2]) + size.to_bytes(length, "big")
+
+
+def _passed(file: BinaryIO, begun: bytes, head: bytes) -> int:
+    """Go back to where a head ends that was read too far, and return its length; raises Malformed for another."""
+    if not begun.startswith(head):
+        raise Malformed("encoding is not canonical")
+    file.seek(len(head) - len(begun), io.SEEK_CUR)
+    return len(head)
+
+
+def _count_in(begun: bytes) -> int:
+    """Return the number of tensors that a bundle begins with; raises Malformed."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(begun)
+    try:
+        fields, count = unpacker.read_array_header(), int(unpacker.read_array_header())
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Malformed(f"not msgpack: {type(error).__name__}") from error
+    if fields != 1 or not 1 <= count <= MAX_TENSORS:
+        raise Malformed(f"a bundle has 1 to {MAX_TENSORS} tensors")
+    return count
+
+
+def _form_in(begun: bytes) -> tuple[str, tuple[Count, ...]]:
+    """Return the dtype and shape that a tensor's encoding begins with; raises Malformed."""
+    unpacker = msgpack.Unpacker(use_list=False)
+    unpacker.feed(begun)
+    try:
+        fields, dtype, shape = unpacker.read_array_header(), unpacker.unpack(), unpacker.unpack()
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Malformed(f"not msgpack: {type(error).__name__}") from error
+    if fields != 3 or type(dtype) is not str or dtype not in ITEM_BYTES:
+        raise Malformed("a tensor has a dtype, a shape and elements")
+    sizes = shape if type(shape) is tuple and len(shape) <= MAX_DIMENSIONS else (None,)
+    if any(type(size) is not int or not 0 <= size <= MAX_BYTES for size in sizes):
+        raise Malformed(f"a shape is at most {MAX_DIMENSIONS} sizes")
+    if math.prod(sizes) * ITEM_BYTES[dtype] > MAX_BYTES:
+        raise Malformed("a tensor is longer than a byte string")
+    return dtype, sizes
+
+
+def _tensor(dtype: str, shape: tuple[Count, ...], data: bytearray) -> Tensor:
+    try:
+        return Tensor(dtype, shape, cast(bytes, data))
+    except ValueError as error:
+        raise Malformed(str(error)) from error

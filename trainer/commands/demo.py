@@ -316,12 +316,12 @@ def _judge(scene: Scene) -> None:
     ledger = read_ledger(folder)
     state, now = ledger.state, ledger.now()
     ledger.close()
-    before = stored_bundle([folder.blobs], state.manifest.start.blob)
+    before = stored_bundle([folder.blobs], state.manifest.start)
     last = state.current.sealed if state.rounds else None
     if last is None:
         raise UserError("no round was completed, so there is no model")
     stores = [store for seat in scene.seats for store in seat.folder.stores()]
-    figures = export_and_evaluate(folder, before, stored_bundle(stores, last.blob))
+    figures = export_and_evaluate(folder, before, stored_bundle(stores, last))
     card = card_of(state, last.digest, f"after round {state.current.number}", "float32")
     (folder.path / "model" / "README.md").write_text(card, encoding="utf-8")
     events = EventLog(folder.log("submitter"), checksum(state.submitter))

@@ -7,6 +7,7 @@ from importlib import resources
 import torch
 
 from p2p.blobs import BlobStore
+from p2p.bundles import read_bundle, read_data
 from trainer import exact
 from trainer.commands.speeds import median_seconds
 from trainer.exact.native import CannotCompile
@@ -21,7 +22,7 @@ from verification.library import StepFailed
 from verification.manifest import Place
 from verification.program import Port, decode_program, program_digest, work_units
 from verification.sizes import data_size, state_size
-from verification.tensors import Tensor, decode_bundle
+from verification.tensors import Tensor
 from verification.units import Digest
 
 GOLDEN_STEP = "49c114ac96b1a15d84c44a488843ccbf95fa943b85cfabc599ecb5c2880e619b"
@@ -102,8 +103,8 @@ def run_trials(folder: RunFolder, options: RunOptions) -> list[Trial]:
     encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
     engine = TorchEngine(encoded, options)
     programs = {place: engine.program(manifest.programs.at(place).digest) for place in Place}
-    data = decode_bundle(store.get(manifest.data.blob), data_size(programs))
-    start = decode_bundle(store.get(manifest.start.blob), state_size(programs))
+    data = read_data(store, manifest.data, data_size(programs))
+    start = read_bundle(store, manifest.start, state_size(programs))
     opening = Rounds(engine, manifest, data).opening(start)
     trials = [Trial("the run's golden step", engine, inner, opening, manifest.golden.hex())]
     inputs = drawn(engine.program(inner), opening)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 
 from p2p.blobs import BlobStore
+from p2p.bundles import read_bundle, read_data
 from trainer import exact
 from trainer.compute import frames, orders
 from trainer.compute.memory import within_memory
@@ -37,7 +38,7 @@ from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
 from verification.program import outputs_of, program_digest, require_work_units
 from verification.sizes import contribution_size, data_size, state_size
-from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
+from verification.tensors import Bundle, Tensor, decode_bundle, digest_of, encoded
 from verification.units import Count, Digest, Round
 
 MEASURED_STEPS = 3
@@ -78,8 +79,8 @@ class ComputeProcess:
         self.store = BlobStore(Path(order.store))
         programs = self.manifest.programs
         refs = programs.all()
-        encoded = {ref.digest: self._program(ref) for ref in refs}
-        self.engine = TorchEngine(encoded, within_memory(order.options))
+        texts = {ref.digest: self._program(ref) for ref in refs}
+        self.engine = TorchEngine(texts, within_memory(order.options))
         for ref in refs:
             self.engine.executor.load(ref.digest)
         for name, units in vars(self.manifest.units).items():
@@ -88,11 +89,12 @@ class ComputeProcess:
         loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
         self._limit = max(state_size(loaded), contribution_size(loaded))
         self._contribution = loaded[Place.EPILOGUE]
-        self._data = decode_bundle(self.store.get(self.manifest.data.blob), data_size(loaded))
+        self._data = read_data(self.store, self.manifest.data, data_size(loaded))
         self.rounds = Rounds(self.engine, self.manifest, self._data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self._holding: tuple[orders.DisputedExecution, int, Holding] | None = None
         self._conduct = conduct
+        self._last: tuple[BundleRef, Bundle] | None = None
 
     def measure(self) -> orders.Prepared:
         """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
@@ -223,13 +225,14 @@ class ComputeProcess:
         return encoded
 
     def _bundle(self, ref: BundleRef) -> Bundle:
-        bundle = decode_bundle(self.store.get(ref.blob), self._limit)
-        if digest_of(bundle) != ref.digest:
-            raise Malformed("a bundle's blob has another digest than it should")
-        return bundle
+        """Return a bundle by its reference; the last one stays, for a round's start state is asked for again."""
+        if self._last is None or self._last[0] != ref:
+            self._last = None  # memory for two states may not be there
+            self._last = ref, read_bundle(self.store, ref, self._limit)
+        return self._last[1]
 
     def _keep(self, bundle: Bundle) -> BundleRef:
-        return BundleRef(digest_of(bundle), self.store.put(codec.encode(bundle)))
+        return BundleRef(digest_of(bundle), self.store.put_stream(encoded(bundle)))
 
 
 def _job(order: orders.RunJob) -> Job:

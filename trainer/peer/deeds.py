@@ -24,7 +24,6 @@ from verification.placed import ExecutionRef
 from verification.signing import checksum
 from verification.state import Stage, State
 from verification.statements import Spoiled
-from verification.tensors import digest_of
 from verification.units import Address, Count, Digest, Round
 
 
@@ -136,9 +135,9 @@ class Deeds:
             ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
             makers = _makers_of(state, number)
         await self._depot.fetch_state(ref.blob, self._contacts.first(makers))
-        digest = digest_of(await self._depot.read(ref))
+        await self._depot.check(ref)
         self._record.write(
-            "ended" if ended else "state", round=number, digest=digest.hex(), blob=ref.blob.hex()
+            "ended" if ended else "state", round=number, digest=ref.digest.hex(), blob=ref.blob.hex()
         )
         async with self._ledger.state() as state:
             keep = self._depot.needed(state)

@@ -7,16 +7,17 @@ import trio
 
 from p2p.blobs import BlobStore
 from p2p.bounds import GoOn, Slices, at_once
+from p2p.bundles import check_bundle, read_bundle
 from p2p.exchange import Exchange
 from p2p.transport import PeerAddress
 from trainer.peer.record import Record
 from trainer.runs.library import published
-from verification.errors import Malformed, UserError
+from verification.errors import UserError
 from verification.honest import decide
 from verification.manifest import BundleRef, Manifest
 from verification.sizes import PlacedPrograms, contribution_size, state_size
 from verification.state import State
-from verification.tensors import Bundle, decode_bundle, digest_of
+from verification.tensors import Bundle
 from verification.units import Address, Digest
 
 KEEP_SECONDS = 60.0
@@ -54,6 +55,10 @@ class Depot:
         """Learn from the run's programs how long states and contributions are, before any is fetched or read."""
         self._limits = {"state": state_size(programs), "contribution": contribution_size(programs)}
 
+    @property
+    def _longest(self) -> int:
+        return max(self._limits.values())
+
     def serve(self) -> None:
         """Answer others who ask for blobs."""
         self._exchange.serve()
@@ -77,13 +82,11 @@ class Depot:
 
     async def read(self, ref: BundleRef) -> Bundle:
         """Return a bundle that is here; raises Malformed for a blob that does not hold it, Unavailable without one."""
-        return await trio.to_thread.run_sync(self._read, ref)
+        return await trio.to_thread.run_sync(read_bundle, self._store, ref, self._longest)
 
-    def _read(self, ref: BundleRef) -> Bundle:
-        bundle = decode_bundle(self._store.get(ref.blob), max(self._limits.values()))
-        if digest_of(bundle) != ref.digest:
-            raise Malformed(f"blob {ref.blob.hex()} does not hold bundle {ref.digest.hex()}")
-        return bundle
+    async def check(self, ref: BundleRef) -> None:
+        """Raise what `read` raises, in the memory of one tensor."""
+        await trio.to_thread.run_sync(check_bundle, self._store, ref, self._longest)
 
     def needed(self, state: State) -> set[Digest]:
         """Return the blobs that programs, rounds, audits, disputes or newcomers may still ask for.

@@ -16,11 +16,15 @@ if sys.byteorder != "little":
 
 
 def to_torch(tensor: Tensor) -> torch.Tensor:
-    """Return a torch tensor on the CPU with the same dtype, shape and elements; it owns its memory."""
+    """Return a torch tensor on the CPU with the same dtype, shape and elements.
+
+    It has memory of its own, or that of a bytearray; programs change no tensor in place.
+    """
     kind = TORCH_DTYPES[tensor.dtype]
     if not tensor.data:
         return torch.empty(tuple(tensor.shape), dtype=kind)
-    return torch.frombuffer(bytearray(tensor.data), dtype=kind).reshape(tuple(tensor.shape))
+    data = tensor.data if isinstance(tensor.data, bytearray) else bytearray(tensor.data)
+    return torch.frombuffer(data, dtype=kind).reshape(tuple(tensor.shape))
 
 
 def from_torch(value: torch.Tensor) -> Tensor:

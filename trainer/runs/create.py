@@ -36,7 +36,6 @@ from trainer.runs.models import build_model, read_config
 from trainer.runs.rules import Rules, rules_of, within_law
 from trainer.runs.states import Ancestor
 from trainer.runs.tasks import TASKS
-from verification import codec
 from verification.digest import ZERO, integer, tagged
 from verification.economics import promise
 from verification.errors import UserError
@@ -61,7 +60,7 @@ from verification.program import (
 )
 from verification.sizes import require_readable
 from verification.staking import check_manifest
-from verification.tensors import Bundle, Tensor, digest_of
+from verification.tensors import Bundle, Tensor, digest_of, encoded
 from verification.units import Address, Amount, Count, Digest
 
 LEDGER = "local"
@@ -223,7 +222,7 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, stor
         return ProgramRef(program_digest(data), store.put(data))
 
     programs = Programs(*map(publish, _by_place(traced).values()))
-    start = BundleRef(digest_of(traced.start), store.put(codec.encode(traced.start)))
+    start = BundleRef(digest_of(traced.start), store.put_stream(encoded(traced.start)))
     reference = DataRef(train.root(), store.put_stream(train.encoded()), *train.shape)
     units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
     with within_law():
@@ -236,8 +235,8 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, stor
 def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: TracedRun, tell: Tell) -> Digest:
     """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
     store = BlobStore(folder.blobs)
-    encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
-    engine = TorchEngine(encoded, peer_options())
+    programs = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
+    engine = TorchEngine(programs, peer_options())
     rounds, inner = Rounds(engine, manifest, Bundle((train,))), manifest.programs.inner.digest
     with _first_step():
         golden = rounds.golden(traced.start)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.bundles import read_bundle
 from trainer.folder import RunFolder
 from trainer.programs.tracing.capture import TracedRun
-from verification.errors import Unavailable, UserError
+from verification.errors import Malformed, Unavailable, UserError
 from verification.manifest import BundleRef, Origin
 from verification.state import State
-from verification.tensors import Bundle, decode_bundle, digest_of
-from verification.units import Count, Digest, Round
+from verification.tensors import Bundle
+from verification.units import Count, Round
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,7 @@ def start_state(folder: RunFolder, state: State) -> Kept:
 
 
 def _kept(folder: RunFolder, ref: BundleRef, number: Round | None) -> Kept:
-    bundle = stored_bundle([folder.blobs, *folder.stores()], ref.blob)
-    if digest_of(bundle) != ref.digest:
-        raise UserError(f"state {ref.digest.hex()} is not what its blob holds: take another round")
-    return Kept(ref, number, bundle)
+    return Kept(ref, number, stored_bundle([folder.blobs, *folder.stores()], ref))
 
 
 def _chosen(state: State, number: int | None) -> tuple[BundleRef, Round | None]:
@@ -61,14 +59,14 @@ def _chosen(state: State, number: int | None) -> tuple[BundleRef, Round | None]:
     return sealed[wanted], Round(wanted)
 
 
-def stored_bundle(stores: Sequence[Path], blob: Digest) -> Bundle:
+def stored_bundle(stores: Sequence[Path], ref: BundleRef) -> Bundle:
     """Return a bundle that one of some stores holds; raises Missing where none does."""
     for folder in stores:
         try:
-            return decode_bundle(BlobStore(folder).get(blob), MAX_BLOB_BYTES)
-        except Unavailable:
+            return read_bundle(BlobStore(folder), ref, MAX_BLOB_BYTES)
+        except (Unavailable, Malformed):
             continue
-    raise Missing(f"no peer's folder here holds state {blob.hex()[:16]} any more: take a newer round")
+    raise Missing(f"no peer's folder here holds state {ref.digest.hex()[:16]} any more: take a newer round")
 
 
 @dataclass(frozen=True)
