@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.programs.conversion import bundle_of
-from trainer.programs.tracing import lower_math, lower_shape, lower_spatial
+from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
 from trainer.programs.tracing.lower import Lowering, refuse_random
@@ -39,7 +39,7 @@ _DECOMPOSED = (
 )
 """Core ATen operators that PyTorch can write in smaller ones too."""
 
-_RULES = (lower_math, lower_shape, lower_spatial)
+_RULES = (lower_complex, lower_math, lower_order, lower_shape, lower_spatial)
 """Imported for the rules that they register."""
 
 
@@ -96,7 +96,7 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     their buffers while training; the line names the operator or module and, where known, the user's source line.
     """
     _check_model(model)
-    named = dict(model.named_parameters())
+    named = trained_parameters(model)
     parameters = [parameter.detach().clone() for parameter in named.values()]
     graph = trace_gradients(model, loss, job)
     hidden = hidden_matrices(model)
@@ -118,24 +118,29 @@ def hidden_matrices(model: nn.Module) -> set[str]:
     head = [given] if given is not None else linear[-1:]
     outside = [*head, *(module for module in model.modules() if isinstance(module, nn.Embedding))]
     apart = {id(module.weight) for module in outside}
-    return {name for name, p in model.named_parameters() if p.dim() == 2 and id(p) not in apart}
+    return {name for name, p in trained_parameters(model).items() if p.dim() == 2 and id(p) not in apart}
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that a run trains, by name; frozen ones are constants of its programs."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
     """Return the ATen graph (parameters..., int64 tokens [rows, length + 1]) -> (loss, gradients...) of one part."""
-    names = [name for name, _ in model.named_parameters()]
+    trained = trained_parameters(model)
     wrapped = _LossModule(model, loss)
 
     def step(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parameters = [value.requires_grad_() for value in inputs[:-1]]
-        changed = {f"model.{name}": value for name, value in zip(names, parameters, strict=True)}
+        changed = {f"model.{name}": value for name, value in zip(trained, parameters, strict=True)}
         value = functional_call(wrapped, changed, (inputs[-1],))
         if value.shape != () or value.dtype != torch.float32:
             raise UserError(f"the loss must be a 0-d float32 tensor, got {value.dtype} {list(value.shape)}")
         gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
         return value.detach(), *gradients
 
-    samples = [parameter.detach().clone() for parameter in model.parameters()]
+    samples = [parameter.detach().clone() for parameter in trained.values()]
     tokens = torch.zeros(job.batch // job.accumulate, job.length + 1, dtype=torch.int64)
     graph = make_graph(step, [*samples, tokens])
     refuse_random(graph, _without_random(model))
@@ -343,5 +348,3 @@ def _check_model(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise UserError(f"parameter {name!r} is {parameter.dtype}; make the model float32")
-        if not parameter.requires_grad:
-            raise UserError(f"parameter {name!r} is frozen; register it as a buffer instead")

@@ -70,6 +70,8 @@ class Lowering:
         if not _mentions_value([args, kwargs]):
             with torch.no_grad():
                 return target(*args, **kwargs)
+        if _is_complex(node):
+            name = COMPLEX + name
         rule = RULES.get(name) or RULES.get(name.split(".")[0])
         if rule is None:
             raise UserError(f"operator {name} has no exact form{_where(node)}; write the model without it")
@@ -92,6 +94,10 @@ def refuse_random(graph: fx.GraphModule, mend: str) -> None:
 Lowerer = Callable[..., Argument]
 RULES: dict[str, Lowerer] = {}
 """ATen operator, with or without its overload's name, to the function that lowers it."""
+
+
+COMPLEX = "complex "
+"""Stands before the name of an operator whose result is complex."""
 
 
 class _Unsupported(Exception):
@@ -128,6 +134,11 @@ def _result(node: fx.Node) -> Any:
             )
         return Spec(DTYPE_NAMES.get(made.dtype, str(made.dtype)), tuple(int(size) for size in made.shape))
     return made
+
+
+def _is_complex(node: fx.Node) -> bool:
+    made = node.meta.get("val")
+    return isinstance(made, torch.Tensor) and made.is_complex()
 
 
 def _mentions_value(item: Argument) -> bool:
