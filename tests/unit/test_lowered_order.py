@@ -79,3 +79,21 @@ def test_rotary_positions_by_complex_numbers() -> None:
         return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
     check(turned, draw(4, 5, 6), tolerance=1e-6)
+
+
+def test_places_of_a_mask_take_numbers_one_after_another() -> None:
+    mask = (torch.arange(20).view(4, 5) % 3 == 0)[:, :, None]
+
+    def placed(x: torch.Tensor) -> torch.Tensor:
+        return (x * 0.5).masked_scatter(mask, x[:2].reshape(-1, 6) * 2.0)
+
+    check(placed, draw(4, 5, 6), tolerance=1e-6)
+
+
+def test_a_mask_of_integers_is_one_of_bits() -> None:
+    def allowed(x: torch.Tensor) -> torch.Tensor:
+        ones = (x > 0).long()
+        return (ones[:, None] & (x < 0.5)[None]).float() * ~ones + (x > 0).all().float()
+
+    x = torch.linspace(-1, 1, 5)
+    assert torch.equal(lowered(allowed, x)[0], allowed(x))

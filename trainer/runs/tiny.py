@@ -57,6 +57,7 @@ INDEXER = {
 """What the indexed attention of qwen4_exp needs, and its config leaves out."""
 
 SPECIAL: Mapping[str, Mapping[str, Any]] = {
+    "big_bird": {"attention_type": "original_full"},
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
     },
@@ -64,11 +65,12 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
     },
-    "dots3_note": {"num_key_value_heads": 4},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "dots3_note": {"text_config": {"num_key_value_heads": 4, "head_dim": 16}, "num_key_value_heads": 4, "head_dim": 16},
+    "dots3_note_text": {"num_key_value_heads": 4, "head_dim": 16},
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": {"intermediate_size": [48, 48], "activation_sparsity_pattern": [0.95, 0.0]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "llava": {"image_token_index": 63},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8},
     "qwen4_exp_text": INDEXER,
@@ -114,9 +116,14 @@ def shrunk(kind: type[Any]) -> dict[str, Any]:
                 made[key] = {"model_type": part.model_type, **shrunk(type(part))}
         elif (number := _smaller(key, value)) is not None:
             made[key] = number
+    return _with_matching_heads(made) | _one_layer_of_each_kind(settings)
+
+
+def _with_matching_heads(made: dict[str, Any]) -> dict[str, Any]:
+    """Latent attention makes keys of all heads."""
     if "kv_lora_rank" in made and "num_key_value_heads" in made:
         made["num_key_value_heads"] = made["num_attention_heads"]
-    return made | _one_layer_of_each_kind(settings)
+    return made
 
 
 def _smaller(key: str, value: Any) -> Any:
@@ -139,8 +146,15 @@ def _one_layer_of_each_kind(settings: Mapping[str, Any]) -> dict[str, Any]:
     named = {key: settings[key] for key in KINDS if isinstance(settings.get(key), list) and settings[key]}
     if not named:
         return {}
-    kinds = list(dict.fromkeys(zip(*named.values(), strict=False)))
+    rows = list(zip(*named.values(), strict=False))
+    kinds = list(dict.fromkeys(rows))
+    own = {int(place): keys for place, keys in (settings.get("per_layer_config") or {}).items()}
+    overrides = {
+        str(place): _with_matching_heads({key: _smaller(key, value) for key, value in own[old].items()})
+        for place, old in enumerate(rows.index(kind) for kind in kinds)
+        if old in own
+    }
     kinds = kinds if len(kinds) >= LAYERS else kinds * LAYERS
     columns = zip(*kinds, strict=True)
     lists: dict[str, Any] = {key: list(column) for key, column in zip(named, columns, strict=True)}
-    return lists | {"num_hidden_layers": len(kinds)}
+    return lists | {"num_hidden_layers": len(kinds)} | ({"per_layer_config": overrides} if own else {})

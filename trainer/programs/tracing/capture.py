@@ -20,7 +20,7 @@ from trainer.programs.conversion import bundle_of
 from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
-from trainer.programs.tracing.lower import Lowering, refuse_random
+from trainer.programs.tracing.lower import Lowering, changes_in_place, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
 from trainer.programs.tracing.schedule import Schedule
@@ -298,11 +298,7 @@ def without_mutations(graph: fx.GraphModule, samples: list[torch.Tensor]) -> fx.
 
 
 def _mutations(graph: fx.GraphModule) -> list[fx.Node]:
-    return [
-        node
-        for node in graph.graph.nodes
-        if getattr(getattr(node.target, "_schema", None), "is_mutable", False)
-    ]
+    return [node for node in graph.graph.nodes if changes_in_place(node)]
 
 
 def _refuse_buffer_changes(graph: fx.GraphModule, model: nn.Module) -> None:

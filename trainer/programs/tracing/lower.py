@@ -53,7 +53,9 @@ class Lowering:
             elif node.op == "get_attr":
                 self.known[node] = _attribute(graph, str(node.target))
             elif node.op == "call_function":
-                self.known[node] = self._call(node)
+                # What nobody reads is what a model asserts of its data; a change in place is read outside.
+                if node.users or changes_in_place(node):
+                    self.known[node] = self._call(node)
             else:
                 (results,) = node.args
                 flat = results if isinstance(results, list | tuple) else [results]
@@ -134,6 +136,11 @@ def _result(node: fx.Node) -> Any:
             )
         return Spec(DTYPE_NAMES.get(made.dtype, str(made.dtype)), tuple(int(size) for size in made.shape))
     return made
+
+
+def changes_in_place(node: fx.Node) -> bool:
+    """Return whether a node's operator changes one of its inputs."""
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
 def _is_complex(node: fx.Node) -> bool:

@@ -199,6 +199,34 @@ def _is_bool(index: Argument) -> bool:
     return index is not None and index.dtype in ("bool", torch.bool)
 
 
+def _numbered(low: Lowering, mask: Argument, shape: Sequence[int]) -> tuple[Value, Value]:
+    """(mask, number of the true places before each), flat, of a mask broadcast to `shape`."""
+    b = low.builder
+    flat = b.view(b.expand(low.value(mask, "bool"), shape), (math.prod(shape),))
+    count = _running("add", 0)(low, Spec(INDEX, flat.shape), flat, 0)
+    return flat, b.emit("maximum", b.subtract(count, b.scalar(1, INDEX)), b.scalar(0, INDEX))
+
+
+@rule("masked_scatter")
+def _masked_scatter(low: Lowering, out: Spec, value: Argument, mask: Argument, source: Argument) -> Value:
+    """The true places take the source's numbers one after another; one too many ends the step."""
+    b, given = low.builder, low.value(source, out.dtype)
+    marks, number = _numbered(low, mask, out.shape)
+    made = b.emit("gather", b.view(given, (math.prod(given.shape),)), number)
+    old = b.expand(low.value(value, out.dtype), out.shape)
+    return b.emit("where", b.view(marks, out.shape), b.view(made, out.shape), old)
+
+
+@rule("masked_scatter_backward")
+def _masked_scatter_backward(
+    low: Lowering, out: Spec, gradient: Argument, mask: Argument, sizes: Sequence[int]
+) -> Value:
+    b, g = low.builder, low.value(gradient, FLOAT)
+    marks, number = _numbered(low, mask, g.shape)
+    taken = b.emit("where", marks, b.view(g, marks.shape), b.scalar(0.0))
+    return b.view(b.emit("scatter_sum", number, taken, rows=math.prod(out.shape)), out.shape)
+
+
 @rule("linalg_solve_triangular")
 def _solve(
     low: Lowering, out: Spec, matrix: Argument, right: Argument, *, upper: bool, left: bool = True,

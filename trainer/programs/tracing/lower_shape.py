@@ -27,9 +27,10 @@ def _convert(low: Lowering, out: Spec, value: Argument, **_: Any) -> Value:
     return low.value(value, out.dtype)
 
 
-@rule("_is_all_true", "_assert_async", "_assert_tensor_metadata", "_assert_scalar")
-def _check_left_out(low: Lowering, out: Any, *_: Any, **__: Any) -> None:
-    """What a model asserts of its data is no part of what it computes."""
+@rule("copy_")
+def _changed_in_place(low: Lowering, out: Spec, *_: Any) -> Value:
+    cover(False, "the model changes a parameter in its forward pass")
+    raise AssertionError("refused")
 
 
 @rule("copy")
