@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -39,7 +39,7 @@ def run_models(only: Sequence[str], json_file: Path | None, limit: float) -> int
         raise UserError(f"transformers {version('transformers')} has no causal language model {unknown[0]!r}")
     console, outcomes = Console(), _earlier(json_file) if only else {}
     with Stages(console, len(names)) as stages:
-        for outcome in _tried(names, limit, stages):
+        for outcome in tried(names, limit, stages):
             outcomes[outcome.name] = outcome
             if json_file is not None:
                 _keep(json_file, outcomes, causal)
@@ -49,27 +49,35 @@ def run_models(only: Sequence[str], json_file: Path | None, limit: float) -> int
     return 0
 
 
-def _tried(names: Sequence[str], limit: float, stages: Stages) -> Iterator[Outcome]:
+def tried(
+    names: Sequence[str],
+    limit: float,
+    tell: Callable[[str], None],
+    attempt: Callable[[str], Outcome] = try_architecture,
+) -> Iterator[Outcome]:
+    """Yield the outcome of each name from a process of its own, told of before; one ends after `limit` seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     for name in names:
-        stages(name)
+        tell(name)
         ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=_child, args=(name, theirs), daemon=True)
+        child = context.Process(target=_child, args=(attempt, name, theirs), daemon=True)
         child.start()
         theirs.close()
-        yield _received(name, ours, limit)
-        child.kill()
-        child.join()
+        try:
+            yield _received(name, ours, limit)
+        finally:
+            child.kill()
+            child.join()
 
 
-def _child(name: str, answer: Connection) -> None:
+def _child(attempt: Callable[[str], Outcome], name: str, answer: Connection) -> None:
     """Try one architecture; what its family prints and warns of is nobody's."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     torch.set_num_threads(1)
-    answer.send(try_architecture(name))
+    answer.send(attempt(name))
 
 
 def _received(name: str, answer: Connection, limit: float) -> Outcome:

@@ -14,13 +14,16 @@ SIZES: tuple[tuple[str, int], ...] = (
     (r"num_kv_shared_layers|num_nextn_predict_layers|first_k_dense_replace", 0),
     (r".*layers|n_layer|num_blocks", LAYERS),
     (r"qk_head_dim", 16),
-    (r".*head_dim|d_kv|mamba_d_head|rotary_dim", 8),
+    (r".*head_dim|dim_head|d_kv|mamba_d_head|rotary_dim", 8),
     (r".*key_value_heads|.*kv_heads|multi_query_group_num|num_.*kv_head.*", 2),
     (r"mamba_n_heads|mamba_num_heads|n_mamba_heads", 8),
     (r".*attention_heads|n_heads?|num_heads|index_n_heads", 4),
     (r"hidden_size|d_model|n_embd|word_embed_proj_dim|embedding_size|emb(ed)?_dim|model_dim", 32),
     (r"hidden_size_global|adapter_(in|out)_dim|adapter_input_size", 32),
-    (r".*ffn_dim|.*intermediate_size|n_inner|d_ff|.*ffn_hidden_size|.*mlp_dim|dff|d_inner|lru_width", 48),
+    (
+        r".*ffn_dim|.*intermediate_size|n_inner|d_ff|dim_ff|.*ffn_hidden_size|.*mlp_dim|dff|d_inner|lru_width",
+        48,
+    ),
     (r"max_position_embeddings|n_positions|n_ctx|max_seq_len|context_length|max_sequence_length", 64),
     (r"num_experts_per_tok.*|moe_top_?k|moe_k|top_k|.*experts_per_token|index_topk", 2),
     (r".*num_(local_|routed_)?experts|n_routed_experts", 4),
@@ -61,6 +64,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
     },
+    "cpmant": {"init_std": 0.02},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
@@ -128,7 +132,7 @@ def _with_matching_heads(made: dict[str, Any]) -> dict[str, Any]:
 
 def _smaller(key: str, value: Any) -> Any:
     """Return what a key is in a tiny config, None for its default."""
-    if "drop" in key and isinstance(value, float):
+    if ("drop" in key or "jitter" in key) and isinstance(value, float):
         return 0.0
     if value is None:
         return MISSING.get(key)

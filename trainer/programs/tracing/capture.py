@@ -317,7 +317,9 @@ def _without_random(model: nn.Module) -> str:
     config: Any = getattr(model, "config", None)
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
     keys = [
-        key for key, value in settings.items() if "drop" in key and isinstance(value, float) and value > 0
+        key
+        for key, value in settings.items()
+        if ("drop" in key or "jitter" in key) and isinstance(value, float) and value > 0
     ]
     if keys:
         return f"set to 0 in the model's config: {', '.join(sorted(keys))}"
@@ -341,6 +343,8 @@ def _check_model(model: nn.Module) -> None:
             raise UserError(
                 f"module {name!r} (dropout, p={module.p}) draws random numbers; {_without_random(model)}"
             )
+    if not trained_parameters(model):
+        raise UserError("all of the model's parameters are frozen; leave one to train")
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise UserError(f"parameter {name!r} is {parameter.dtype}; make the model float32")

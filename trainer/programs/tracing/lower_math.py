@@ -155,7 +155,10 @@ def _logical(operator: str) -> Any:
 
 
 def _bit(low: Lowering, value: Argument) -> Value:
-    """An integer that was made from a bool, and so is 0 or 1, as that."""
+    """An integer that was made from a bool, or is a constant of bits, as that bool."""
+    if isinstance(value, torch.Tensor):
+        cover(bool(((value == 0) | (value == 1)).all()), "only on bool")
+        return low.value(value, "bool")
     made = source = low.value(value)
     while (node := low.builder.nodes.get(source.serial)) and node[0].operator in ("cast", "view", "expand"):
         source = node[1][0]
