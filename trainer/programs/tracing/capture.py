@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.programs.conversion import bundle_of
@@ -286,8 +287,11 @@ def make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> 
             # Fused attention would be one opaque node; its plain form is products and a softmax.
             with sdpa_kernel(SDPBackend.MATH):
                 return tracer(*samples)
+        except GuardOnDataDependentSymNode as error:
+            raise UserError(
+                "the model cannot be traced: what it does next depends on data; it must run on fixed shapes"
+            ) from error
         except RuntimeError as error:
-            # The model's own forward failed, or a shape in it depends on data: torch says both as RuntimeError.
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"the model cannot be traced: {reason}; it must run on fixed shapes") from error
 

@@ -119,29 +119,24 @@ def _covering(low: Lowering, index: Value, shape: Sequence[int], dim: int) -> No
     cover(same, "the index does not cover every row")
 
 
-@rule("scatter.value")
-def _scatter_value(
-    low: Lowering, out: Spec, value: Argument, dim: int, index: Argument, number: Argument
-) -> Value:
-    b, place, where = low.builder, positive(dim, len(out.shape)), low.value(index, INDEX)
-    _covering(low, where, out.shape, place)
-    written, _ = _last_writer(low, where, place, out.shape[place])
-    return b.emit("where", written, low.value(number, out.dtype), low.value(value, out.dtype))
-
-
-@rule("scatter.src")
+@rule("scatter.value", "scatter.src")
 def _scatter(low: Lowering, out: Spec, value: Argument, dim: int, index: Argument, source: Argument) -> Value:
     b, place, where = low.builder, positive(dim, len(out.shape)), low.value(index, INDEX)
     _covering(low, where, out.shape, place)
-    written, writer = _last_writer(low, where, place, out.shape[place])
-    given = _within(low, low.value(source, out.dtype), where.shape)
-    made = b.emit("take_along", given, writer, dim=place)
-    return b.emit("where", written, made, low.value(value, out.dtype))
+    if where.shape[place] == 1:
+        # One number a row: comparing its place with 0, 1, 2 ... marks the one that changes.
+        written = b.emit("equal", where, _count(low, out.shape[place], place, len(out.shape)))
+        given = _within(low, low.value(source, out.dtype), where.shape)
+    else:
+        written, writer = _last_writer(low, where, place, out.shape[place])
+        given = _within(low, low.value(source, out.dtype), where.shape)
+        given = b.emit("take_along", given, writer, dim=place) if given.shape else given
+    return b.emit("where", written, given, low.value(value, out.dtype))
 
 
 def _within(low: Lowering, value: Value, shape: Sequence[int]) -> Value:
-    """The first `shape` places of a value in each dimension."""
-    for dim, size in enumerate(shape):
+    """The first `shape` places of a value in each dimension; a single number stays one."""
+    for dim, size in enumerate(shape if value.shape else ()):
         value = low.builder.slice(value, dim, 0, size)
     return value
 
