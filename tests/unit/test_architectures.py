@@ -6,6 +6,8 @@ from torch import nn
 
 from trainer.programs.tracing.capture import trace_run
 from trainer.runs.architectures import JOB, compared, tokens, try_architecture
+from trainer.runs.models import build_model
+from trainer.runs.tasks import causal_lm_loss
 from trainer.runs.tiny import tiny_config
 from verification.errors import UserError
 
@@ -51,9 +53,6 @@ def test_frozen_parameters_are_constants_of_the_program() -> None:
 
 
 def test_a_routers_noise_is_refused_by_its_key() -> None:
-    from trainer.runs.models import build_model
-    from trainer.runs.tasks import causal_lm_loss
-
     noisy = build_model(tiny_config("mixtral") | {"router_jitter_noise": 0.1})
     with pytest.raises(UserError, match="router_jitter_noise"):
         trace_run(noisy, causal_lm_loss, JOB)

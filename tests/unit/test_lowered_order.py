@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from tests.lowered import Function, lowered
 from tests.unit.test_lowered_layers import check, draw
+from verification.errors import UserError
 
 PLACES = torch.tensor([[2, 0], [1, 4], [3, 2], [0, 1]])[:, :, None].expand(4, 2, 6)
 """int64 [4, 2, 6]: two different places along dimension 1 of [4, 5, 6]."""
@@ -97,3 +98,8 @@ def test_a_mask_of_integers_is_one_of_bits() -> None:
 
     x = torch.linspace(-1, 1, 5)
     assert torch.equal(lowered(allowed, x)[0], allowed(x))
+
+
+def test_a_course_that_depends_on_data_is_refused() -> None:
+    with pytest.raises(UserError, match="depends on data"):
+        lowered(lambda x: x * x.argmax().item(), draw(4))

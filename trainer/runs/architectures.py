@@ -53,14 +53,9 @@ def _mean_of_choices(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor
     return functional.cross_entropy(logits.flatten(0, -2).float(), wanted.flatten())
 
 
-def _masked(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
+def _masked(model: Any, records: torch.Tensor) -> torch.Tensor:
     given = records.where(torch.arange(records.shape[1]) % 4 != 1, 2)
-    return _mean_of_choices(called(model)(input_ids=given).logits, records)
-
-
-def called(model: nn.Module) -> Any:
-    """Return a model as what its class makes of it; only the class knows its arguments."""
-    return model
+    return _mean_of_choices(model(input_ids=given).logits, records)
 
 
 def _signal(records: torch.Tensor, *shape: int) -> torch.Tensor:
@@ -75,34 +70,34 @@ def _label(records: torch.Tensor) -> torch.Tensor:
     return (records[:, 0] < 16).long()
 
 
-def _image(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
-    logits = called(model)(pixel_values=_signal(records, 3, 16, 16)).logits
+def _image(model: Any, records: torch.Tensor) -> torch.Tensor:
+    logits = model(pixel_values=_signal(records, 3, 16, 16)).logits
     return _mean_of_choices(logits, _label(records))
 
 
-def _spectrogram(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
-    config = called(model).config
-    logits = called(model)(input_values=_signal(records, config.max_length, config.num_mel_bins)).logits
+def _spectrogram(model: Any, records: torch.Tensor) -> torch.Tensor:
+    config = model.config
+    logits = model(input_values=_signal(records, config.max_length, config.num_mel_bins)).logits
     return _mean_of_choices(logits, _label(records))
 
 
-def _speech(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
-    config = called(model).config
+def _speech(model: Any, records: torch.Tensor) -> torch.Tensor:
+    config = model.config
     sound = _signal(records, config.num_mel_bins, 2 * config.max_source_positions)
-    made = called(model)(input_features=sound, decoder_input_ids=records[:, :-1], use_cache=False)
+    made = model(input_features=sound, decoder_input_ids=records[:, :-1], use_cache=False)
     return _mean_of_choices(made.logits, records[:, 1:])
 
 
-def _pairs(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
-    made = called(model)(input_ids=records, pixel_values=_signal(records, 3, 16, 16))
+def _pairs(model: Any, records: torch.Tensor) -> torch.Tensor:
+    made = model(input_ids=records, pixel_values=_signal(records, 3, 16, 16))
     return _mean_of_choices(made.logits_per_text, torch.arange(records.shape[0]))
 
 
-def _image_text(model: nn.Module, records: torch.Tensor) -> torch.Tensor:
+def _image_text(model: Any, records: torch.Tensor) -> torch.Tensor:
     """An image of four patches, then text."""
-    patches = torch.full((records.shape[0], 4), called(model).config.image_token_id)
+    patches = torch.full((records.shape[0], 4), model.config.image_token_id)
     given = torch.cat([patches, records[:, :-1]], 1)
-    made = called(model)(input_ids=given, pixel_values=_signal(records, 3, 16, 16), use_cache=False)
+    made = model(input_ids=given, pixel_values=_signal(records, 3, 16, 16), use_cache=False)
     return _mean_of_choices(made.logits[:, 4:], records[:, 1:])
 
 

@@ -27,10 +27,15 @@ def _convert(low: Lowering, out: Spec, value: Argument, **_: Any) -> Value:
     return low.value(value, out.dtype)
 
 
-@rule("copy_")
-def _changed_in_place(low: Lowering, out: Spec, *_: Any) -> Value:
-    cover(False, "the model changes a parameter in its forward pass")
-    raise AssertionError("refused")
+def _refusal(reason: str) -> Any:
+    def lower(low: Lowering, out: Any, *_: Any, **__: Any) -> None:
+        cover(False, reason)
+
+    return lower
+
+
+rule("copy_")(_refusal("the model changes a parameter in its forward pass"))
+rule("_local_scalar_dense")(_refusal("what the model does next depends on data"))
 
 
 @rule("copy")
