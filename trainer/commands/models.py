@@ -127,8 +127,8 @@ def _keep(json_file: Path, outcomes: dict[str, Outcome], causal: Sequence[str]) 
 def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table("architecture", "exact", "how far from PyTorch, or why not", box=None)
     for row in outcomes:
-        words = f"loss {row.loss_error:.2%}, gradients {row.gradient_error:.2%}" if row.exact else row.reason
-        table.add_row(row.name, "yes" if row.exact else "no", words)
+        errors = f"loss {row.loss_error:.2%}, gradients {row.gradient_error:.2%}" if row.exact else ""
+        table.add_row(row.name, "yes" if row.exact else "no", " ".join(filter(None, (errors, row.reason))))
     return table
 
 
