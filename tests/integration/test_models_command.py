@@ -55,3 +55,5 @@ def test_an_unknown_name_and_a_strange_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name another file"):
         run_models(["gpt2"], strange, PATIENCE)
     assert strange.read_text() == "[]"
+    with pytest.raises(UserError, match="no folder"):
+        run_models(["gpt2"], tmp_path / "nowhere" / "models.json", PATIENCE)

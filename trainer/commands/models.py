@@ -37,6 +37,8 @@ def run_models(only: Sequence[str], json_file: Path | None, limit: float) -> int
     names = list(only) or [*causal, *OTHERS]
     if unknown := sorted(set(names) - {*causal, *OTHERS}):
         raise UserError(f"transformers {version('transformers')} has no causal language model {unknown[0]!r}")
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UserError(f"{json_file}: there is no folder {json_file.parent}; make it first")
     console, outcomes = Console(), _earlier(json_file) if only else {}
     with Stages(console, len(names)) as stages:
         for outcome in tried(names, limit, stages):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from torch.nn import functional
 
@@ -153,7 +154,7 @@ def _tried(name: str, seed: int) -> Outcome:
         return compared(name, model, kind.loss, tokens())
     except ProofswarmError as error:
         return Outcome(name, False, reason=" ".join(str(error).split()))
-    except (*REFUSALS, LookupError, AssertionError) as error:
+    except (*REFUSALS, StrictDataclassError, LookupError, AssertionError) as error:
         return Outcome(name, False, reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
