@@ -154,6 +154,25 @@ def _computing(is_honest: bool) -> AbstractContextManager[Popen[bytes] | None]:
 
 
 @app.command()
+def models(
+    only: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Only these model types, joined by commas.")
+    ] = "",
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Keep outcomes there as they come; with --only among others."
+        ),
+    ] = None,
+    limit: Annotated[float, typer.Option(min=1, max=86400, help="Seconds that one may take.")] = 300.0,
+) -> None:
+    """Which architectures of the installed transformers train exactly: a tiny model and one step of each."""
+    from trainer.commands.models import run_models
+
+    raise typer.Exit(run_models([name for name in only.split(",") if name], json_file, limit))
+
+
+@app.command()
 def peer(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     key: Annotated[Path, typer.Option(help="This peer's key file; its name is the peer's name.")],

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from simulator.toy import minimal
 from trainer.commands.demo import DemoSettings, demo_job
 from trainer.commands.open_demo import GUESTS
-from trainer.runs.create import _rules
 from trainer.runs.job import JobFile, read_job
+from trainer.runs.rules import rules_of
 from verification import economics
 from verification.economics import (
     COMMITTEE_RISK,
@@ -302,7 +302,7 @@ def test_sound_parameters_pass() -> None:
 
 def manifest_of(job: JobFile) -> Manifest:
     """Return a manifest with a job's rules."""
-    work, windows, money, assumptions = _rules(job)
+    work, windows, money, assumptions = rules_of(job)
     return dataclasses.replace(minimal(), work=work, windows=windows, money=money, assumptions=assumptions)
 
 

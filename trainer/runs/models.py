@@ -14,6 +14,12 @@ from trainer.runs.tasks import TASKS
 from verification.errors import UserError
 from verification.tensors import Bundle
 
+TRACEABLE = {"attn_implementation": "eager", "experts_implementation": "batched_mm"}
+"""The forms of attention and of experts whose gradients decompose, in shapes that depend on no data."""
+
+REFUSALS = (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError, ImportError)
+"""What the models of transformers raise for configs that do not fit together, or for a package that is missing."""
+
 MAX_REASON = 300
 """Characters of somebody else's error message that ours repeats."""
 
@@ -21,8 +27,13 @@ MAX_REASON = 300
 def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm") -> nn.Module:
     """Return a float32 model for `task` and a Hugging Face config with `model_type`, weights drawn from `seed`.
 
-    Attention is the eager one, whose gradients decompose. Raises UserError for a config that transformers refuses.
+    Raises UserError for a config that transformers refuses.
     """
+    return build_class(TASKS[task].auto_class, config, seed)
+
+
+def build_class(auto_class: str, config: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """Return the same for a class of transformers that picks a model's own by its config."""
     import transformers
     from huggingface_hub.errors import StrictDataclassError
 
@@ -32,13 +43,13 @@ def build_model(config: Mapping[str, Any], seed: int = 0, task: str = "causal-lm
         check_padding(parsed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            build: Any = getattr(transformers, TASKS[task].auto_class).from_config
-            model = build(parsed, attn_implementation="eager", dtype=torch.float32)
+            build: Any = getattr(transformers, auto_class).from_config
+            model = build(parsed, **TRACEABLE, dtype=torch.float32)
     except KeyError as error:
         raise UserError(
             f"the model's config lacks or misnames {error}; give a model_type that transformers knows"
         ) from error
-    except (ValueError, TypeError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
+    except (*REFUSALS, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"transformers refuses the model's config: {reason[:MAX_REASON]}") from error
     built: nn.Module = model.train()
@@ -58,7 +69,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def check_padding(config: Any) -> None:
     """Raise UserError for a padding token that is none: training needs no such token, but the embedding marks it."""
-    text = config.get_text_config()
+    text = config.get_text_config(decoder=True)
     padding, rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
     if isinstance(padding, int) and isinstance(rows, int) and not -rows <= padding < rows:
         raise UserError(

@@ -14,13 +14,14 @@ from torch import fx, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.programs.conversion import bundle_of
-from trainer.programs.tracing import lower_math, lower_shape, lower_spatial
+from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
-from trainer.programs.tracing.lower import Lowering, refuse_random
+from trainer.programs.tracing.lower import Lowering, changes_in_place, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
 from trainer.programs.tracing.schedule import Schedule
@@ -39,7 +40,7 @@ _DECOMPOSED = (
 )
 """Core ATen operators that PyTorch can write in smaller ones too."""
 
-_RULES = (lower_math, lower_shape, lower_spatial)
+_RULES = (lower_complex, lower_math, lower_order, lower_shape, lower_spatial)
 """Imported for the rules that they register."""
 
 
@@ -96,7 +97,7 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     their buffers while training; the line names the operator or module and, where known, the user's source line.
     """
     _check_model(model)
-    named = dict(model.named_parameters())
+    named = trained_parameters(model)
     parameters = [parameter.detach().clone() for parameter in named.values()]
     graph = trace_gradients(model, loss, job)
     hidden = hidden_matrices(model)
@@ -118,24 +119,29 @@ def hidden_matrices(model: nn.Module) -> set[str]:
     head = [given] if given is not None else linear[-1:]
     outside = [*head, *(module for module in model.modules() if isinstance(module, nn.Embedding))]
     apart = {id(module.weight) for module in outside}
-    return {name for name, p in model.named_parameters() if p.dim() == 2 and id(p) not in apart}
+    return {name for name, p in trained_parameters(model).items() if p.dim() == 2 and id(p) not in apart}
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that a run trains, by name; frozen ones are constants of its programs."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
     """Return the ATen graph (parameters..., int64 tokens [rows, length + 1]) -> (loss, gradients...) of one part."""
-    names = [name for name, _ in model.named_parameters()]
+    trained = trained_parameters(model)
     wrapped = _LossModule(model, loss)
 
     def step(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parameters = [value.requires_grad_() for value in inputs[:-1]]
-        changed = {f"model.{name}": value for name, value in zip(names, parameters, strict=True)}
+        changed = {f"model.{name}": value for name, value in zip(trained, parameters, strict=True)}
         value = functional_call(wrapped, changed, (inputs[-1],))
         if value.shape != () or value.dtype != torch.float32:
             raise UserError(f"the loss must be a 0-d float32 tensor, got {value.dtype} {list(value.shape)}")
         gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
         return value.detach(), *gradients
 
-    samples = [parameter.detach().clone() for parameter in model.parameters()]
+    samples = [parameter.detach().clone() for parameter in trained.values()]
     tokens = torch.zeros(job.batch // job.accumulate, job.length + 1, dtype=torch.int64)
     graph = make_graph(step, [*samples, tokens])
     refuse_random(graph, _without_random(model))
@@ -281,8 +287,11 @@ def make_graph(function: Callable[..., object], samples: list[torch.Tensor]) -> 
             # Fused attention would be one opaque node; its plain form is products and a softmax.
             with sdpa_kernel(SDPBackend.MATH):
                 return tracer(*samples)
+        except GuardOnDataDependentSymNode as error:
+            raise UserError(
+                "the model cannot be traced: what it does next depends on data; it must run on fixed shapes"
+            ) from error
         except RuntimeError as error:
-            # The model's own forward failed, or a shape in it depends on data: torch says both as RuntimeError.
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"the model cannot be traced: {reason}; it must run on fixed shapes") from error
 
@@ -293,11 +302,7 @@ def without_mutations(graph: fx.GraphModule, samples: list[torch.Tensor]) -> fx.
 
 
 def _mutations(graph: fx.GraphModule) -> list[fx.Node]:
-    return [
-        node
-        for node in graph.graph.nodes
-        if getattr(getattr(node.target, "_schema", None), "is_mutable", False)
-    ]
+    return [node for node in graph.graph.nodes if changes_in_place(node)]
 
 
 def _refuse_buffer_changes(graph: fx.GraphModule, model: nn.Module) -> None:
@@ -316,7 +321,9 @@ def _without_random(model: nn.Module) -> str:
     config: Any = getattr(model, "config", None)
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
     keys = [
-        key for key, value in settings.items() if "drop" in key and isinstance(value, float) and value > 0
+        key
+        for key, value in settings.items()
+        if ("drop" in key or "jitter" in key) and isinstance(value, float) and value > 0
     ]
     if keys:
         return f"set to 0 in the model's config: {', '.join(sorted(keys))}"
@@ -340,8 +347,8 @@ def _check_model(model: nn.Module) -> None:
             raise UserError(
                 f"module {name!r} (dropout, p={module.p}) draws random numbers; {_without_random(model)}"
             )
+    if not trained_parameters(model):
+        raise UserError("all of the model's parameters are frozen; leave one to train")
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise UserError(f"parameter {name!r} is {parameter.dtype}; make the model float32")
-        if not parameter.requires_grad:
-            raise UserError(f"parameter {name!r} is frozen; register it as a buffer instead")

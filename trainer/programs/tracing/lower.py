@@ -53,7 +53,9 @@ class Lowering:
             elif node.op == "get_attr":
                 self.known[node] = _attribute(graph, str(node.target))
             elif node.op == "call_function":
-                self.known[node] = self._call(node)
+                # What nobody reads is what a model asserts of its data; a change in place is read outside.
+                if node.users or changes_in_place(node):
+                    self.known[node] = self._call(node)
             else:
                 (results,) = node.args
                 flat = results if isinstance(results, list | tuple) else [results]
@@ -70,6 +72,8 @@ class Lowering:
         if not _mentions_value([args, kwargs]):
             with torch.no_grad():
                 return target(*args, **kwargs)
+        if _is_complex(node):
+            name = COMPLEX + name
         rule = RULES.get(name) or RULES.get(name.split(".")[0])
         if rule is None:
             raise UserError(f"operator {name} has no exact form{_where(node)}; write the model without it")
@@ -92,6 +96,10 @@ def refuse_random(graph: fx.GraphModule, mend: str) -> None:
 Lowerer = Callable[..., Argument]
 RULES: dict[str, Lowerer] = {}
 """ATen operator, with or without its overload's name, to the function that lowers it."""
+
+
+COMPLEX = "complex "
+"""Stands before the name of an operator whose result is complex."""
 
 
 class _Unsupported(Exception):
@@ -128,6 +136,16 @@ def _result(node: fx.Node) -> Any:
             )
         return Spec(DTYPE_NAMES.get(made.dtype, str(made.dtype)), tuple(int(size) for size in made.shape))
     return made
+
+
+def changes_in_place(node: fx.Node) -> bool:
+    """Return whether a node's operator changes one of its inputs."""
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
+
+
+def _is_complex(node: fx.Node) -> bool:
+    made = node.meta.get("val")
+    return isinstance(made, torch.Tensor) and made.is_complex()
 
 
 def _mentions_value(item: Argument) -> bool:

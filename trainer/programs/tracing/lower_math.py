@@ -145,14 +145,39 @@ def _common(*arguments: Argument) -> str:
 
 def _logical(operator: str) -> Any:
     def lower(low: Lowering, out: Spec, *values: Argument) -> Value:
-        cover(out.dtype == "bool", "only on bool")
-        return low.builder.emit(operator, *(low.value(value, "bool") for value in values))
+        if out.dtype == "bool":
+            return low.builder.emit(operator, *(low.value(value, "bool") for value in values))
+        return low.builder.cast(
+            low.builder.emit(operator, *(_bit(low, value) for value in values)), out.dtype
+        )
 
     return lower
 
 
-for _name in ("and", "or", "not"):
+def _bit(low: Lowering, value: Argument) -> Value:
+    """An integer that was made from a bool, or is a constant of bits, as that bool."""
+    if isinstance(value, torch.Tensor):
+        cover(bool(((value == 0) | (value == 1)).all()), "only on bool")
+        return low.value(value, "bool")
+    made = source = low.value(value)
+    while (node := low.builder.nodes.get(source.serial)) and node[0].operator in ("cast", "view", "expand"):
+        source = node[1][0]
+    cover(source.dtype == "bool", "only on bool")
+    return low.builder.cast(made, "bool")
+
+
+for _name in ("and", "or"):
     RULES[f"bitwise_{_name}"] = RULES[f"logical_{_name}"] = _logical(_name)
+RULES["logical_not"] = _logical("not")
+
+
+@rule("bitwise_not")
+def _bitwise_not(low: Lowering, out: Spec, value: Argument) -> Value:
+    """Of an integer the one whose every bit is the other: -1 - x."""
+    if out.dtype == "bool":
+        return low.builder.emit("not", low.value(value))
+    cover(out.dtype == INDEX, "only on bool and int64")
+    return low.builder.subtract(low.builder.scalar(-1, INDEX), low.value(value, INDEX))
 
 
 @rule("where")
@@ -207,6 +232,12 @@ def _amin(low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: 
 @rule("any.dim", "any.default", "any.dims")
 def _any(low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: bool = False) -> Value:
     return reduce(low, "amax", low.value(value, "bool"), [dims] if isinstance(dims, int) else dims, keepdim)
+
+
+@rule("_is_all_true", "all.dim", "all.default", "all.dims")
+def _all(low: Lowering, out: Spec, value: Argument, dims: Any = None, keepdim: bool = False) -> Value:
+    wrong = low.builder.emit("not", low.value(value, "bool"))
+    return low.builder.emit("not", _any(low, out, wrong, dims, keepdim))
 
 
 @rule("max.default")

@@ -8,7 +8,7 @@ import torch
 from trainer.programs.conversion import to_torch
 from trainer.programs.tracing.builder import Value
 from trainer.programs.tracing.lower import Argument, Lowering, cover, positive, rule
-from verification.arithmetic.numbers import FLOAT, INDEX
+from verification.arithmetic.numbers import INDEX
 from verification.arithmetic.places import Spec
 
 
@@ -25,6 +25,17 @@ def _same(low: Lowering, out: Spec, value: Argument, **_: Any) -> Value:
 @rule("_to_copy", "to", "_conj")
 def _convert(low: Lowering, out: Spec, value: Argument, **_: Any) -> Value:
     return low.value(value, out.dtype)
+
+
+def _refusal(reason: str) -> Any:
+    def lower(low: Lowering, out: Any, *_: Any, **__: Any) -> None:
+        cover(False, reason)
+
+    return lower
+
+
+rule("copy_")(_refusal("the model changes a parameter in its forward pass"))
+rule("_local_scalar_dense")(_refusal("what the model does next depends on data"))
 
 
 @rule("copy")
@@ -187,7 +198,7 @@ def _embedding_backward(
     return b.emit("scatter_sum", where, value, rows=rows)
 
 
-def _joined(low: Lowering, shape: tuple[int, ...], indices: list[Argument]) -> tuple[int, int, Value]:
+def joined(low: Lowering, shape: tuple[int, ...], indices: list[Argument]) -> tuple[int, int, Value]:
     """(first indexed dimension, number of them, one index into these dimensions taken as one)."""
     b = low.builder
     places = [place for place, index in enumerate(indices) if index is not None]
@@ -197,7 +208,7 @@ def _joined(low: Lowering, shape: tuple[int, ...], indices: list[Argument]) -> t
     for place in places:
         index = low.value(indices[place])
         cover(index.dtype != "bool", "a mask gives a shape that depends on data")
-        index = _wrapped(low, b.cast(index, INDEX), shape[place])
+        index = wrapped(low, b.cast(index, INDEX), shape[place])
         size = b.scalar(shape[place], INDEX)
         joined = index if joined is None else b.add(b.multiply(joined, size), index)
     assert joined is not None
@@ -207,7 +218,7 @@ def _joined(low: Lowering, shape: tuple[int, ...], indices: list[Argument]) -> t
 @rule("index.Tensor")
 def _index(low: Lowering, out: Spec, value: Argument, indices: list[Argument]) -> Value:
     b, source = low.builder, low.value(value)
-    place, count, index = _joined(low, source.shape, indices)
+    place, count, index = joined(low, source.shape, indices)
     size = math.prod(source.shape[place : place + count])
     source = b.view(source, (*source.shape[:place], size, *source.shape[place + count :]))
     order = [place, *(dim for dim in range(len(source.shape)) if dim != place)]
@@ -216,30 +227,6 @@ def _index(low: Lowering, out: Spec, value: Argument, indices: list[Argument]) -
     # The index's dimensions come first now; they belong where the indexed dimension was.
     back = [*range(rank, rank + place), *range(rank), *range(rank + place, len(rows.shape))]
     return b.permute(rows, back)
-
-
-@rule("index_put", "_unsafe_index_put")
-def _index_put(
-    low: Lowering,
-    out: Spec,
-    value: Argument,
-    indices: list[Argument],
-    source: Argument,
-    accumulate: bool = False,
-) -> Value:
-    b, old = low.builder, low.value(value)
-    cover(accumulate and out.dtype == FLOAT, "only sums of float32")
-    place, count, index = _joined(low, out.shape, indices)
-    before, inside, after = out.shape[:place], out.shape[place : place + count], out.shape[place + count :]
-    spread = b.expand(low.value(source, FLOAT), (*before, *index.shape, *after))
-    rank = len(index.shape)
-    order = [*range(place, place + rank), *range(place), *range(place + rank, len(spread.shape))]
-    total = b.emit("scatter_sum", index, b.permute(spread, order), rows=math.prod(inside))
-    total = b.view(total, (*inside, *before, *after))
-    total = b.permute(
-        total, [*range(count, count + place), *range(count), *range(count + place, len(out.shape))]
-    )
-    return total if _is_zero(low, old) else b.add(old, total)
 
 
 @rule("flip")
@@ -258,28 +245,23 @@ def _index_select(low: Lowering, out: Spec, value: Argument, dim: int, index: Ar
     return result
 
 
+@rule("unfold")
+def _unfold(low: Lowering, out: Spec, value: Argument, dim: int, size: int, step: int) -> Value:
+    """Windows of `size` along `dim`, one each `step`; a window's places are the last dimension."""
+    place, count = positive(dim, len(out.shape) - 1), len(out.shape)
+    table = torch.arange(out.shape[place])[:, None] * step + torch.arange(size)
+    made: Value = _index(low, out, value, [None] * place + [table])
+    order = [other for other in range(count) if other != place + 1]
+    return low.builder.permute(made, [*order, place + 1])
+
+
 @rule("gather")
 def _gather(low: Lowering, out: Spec, value: Argument, dim: int, index: Argument, **_: Any) -> Value:
     place = positive(dim, len(out.shape))
     return low.builder.emit("take_along", low.value(value), low.value(index, INDEX), dim=place)
 
 
-@rule("scatter.value", "scatter.src")
-def _scatter(low: Lowering, out: Spec, value: Argument, dim: int, index: Argument, source: Argument) -> Value:
-    b, place, where = low.builder, positive(dim, len(out.shape)), low.value(index, INDEX)
-    cover(where.shape[place] == 1, "only one index per row")
-    same = all(
-        a == c for other, (a, c) in enumerate(zip(where.shape, out.shape, strict=True)) if other != place
-    )
-    cover(same, "the index does not cover every row")
-    # One index per row: comparing it with 0, 1, 2 ... marks the one place that changes.
-    count = [1] * len(out.shape)
-    count[place] = out.shape[place]
-    marks = b.emit("equal", where, b.constant(torch.arange(out.shape[place]).view(count)))
-    return b.emit("where", marks, low.value(source, out.dtype), low.value(value, out.dtype))
-
-
-def _wrapped(low: Lowering, index: Value, size: int) -> Value:
+def wrapped(low: Lowering, index: Value, size: int) -> Value:
     """Negative indices count from the end, as in PyTorch; constant ones are wrapped here, once."""
     b = low.builder
     if index.serial in b.constants:
@@ -289,7 +271,7 @@ def _wrapped(low: Lowering, index: Value, size: int) -> Value:
     return b.emit("where", negative, b.add(index, b.scalar(size, INDEX)), index)
 
 
-def _is_zero(low: Lowering, value: Value) -> bool:
+def is_zero(low: Lowering, value: Value) -> bool:
     made = low.builder.made_by(value, "expand")
     root = made[1][0] if made else value
     constant = low.builder.constants.get(root.serial)
