@@ -13,7 +13,7 @@ PYTEST_WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
-PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -q -n $(1) --dist loadfile --no-loadscope-reorder
 FAST_TESTS = $(wildcard tests/unit tests/property tests/contract)
 
 .DEFAULT_GOAL := help
@@ -51,10 +51,10 @@ demo: install  ## a whole swarm on this machine: trains, catches a cheat, writes
 
 # With a worker more: swarms of real processes wait for each other a good part of their time.
 test: install  ## every test
-	$(PYTEST) -n $$(($(PYTEST_WORKERS) + 1))
+	$(call PYTEST,$$(($(PYTEST_WORKERS) + 1)))
 
 test-matrix: install  ## every setting of the digest matrix: threads, vector widths, library modes, emulated ARM; about half an hour
-	$(PYTEST) -v --dist load -m matrix tests/matrix
+	$(call PYTEST,$(PYTEST_WORKERS)) -v --dist load -m matrix tests/matrix
 
 test-gpu: install  ## on a machine with an NVIDIA GPU: golden digests, then step times into runs/gpu.json
 	$(BIN)/python -m pytest -v -s -m gpu tests/gpu
@@ -68,7 +68,7 @@ check: install  ## format, lint, types, imports and the fast tests; under a minu
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(PYTEST) -m 'not slow' $(FAST_TESTS)
+	$(call PYTEST,$(PYTEST_WORKERS)) -m 'not slow' $(FAST_TESTS)
 
 format: install  ## rewrite the sources in the project's format
 	$(BIN)/ruff format -q .

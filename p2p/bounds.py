@@ -106,9 +106,9 @@ class Slices:
                     self._since[mine] = trio.current_time()
 
     async def _make_room(self) -> None:
-        if len(self._since) < self._count:
-            return
-        with trio.move_on_at(next(iter(self._since.values())) + self._seconds):
-            await self._left.wait()
-            return
-        self._since.popitem(last=False)
+        while len(self._since) >= self._count:
+            oldest, since = next(iter(self._since.items()))
+            with trio.move_on_at(since + self._seconds) as waiting:
+                await self._left.wait()
+            if waiting.cancelled_caught and self._since.get(oldest) == since:  # it may have left just then
+                del self._since[oldest]

@@ -344,6 +344,7 @@ def test_blobs_have_the_size_that_the_programs_say(
             UserError, match=r"the prologue reads uint8 .* whoever made the run must make it again"
         ):
             require_data(dataclasses.replace(manifest, data=data), programs)
+    monkeypatch.setattr(process, "_last", None)
     monkeypatch.setattr(process, "_limit", process._limit - 1)
     with pytest.raises(Malformed, match="over the limit"):
         process._bundle(manifest.start)

@@ -38,6 +38,28 @@ async def test_who_gives_up_waiting_holds_up_nobody() -> None:
     assert turns.is_idle
 
 
+async def test_who_leaves_in_the_moment_in_which_its_turn_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Which of the two is seen first is up to chance."""
+    for number in range(40):
+        slices, done = Slices(1, 1.0), list[int]()
+
+        async def work(number: int, until: float, slices: Slices = slices, done: list[int] = done) -> None:
+            async with slices.turn():
+                await trio.sleep_until(until)
+            done.append(number)
+
+        begun = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work, 0, begun + 1.0)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(work, 1, begun + 1.5)
+            nursery.start_soon(work, 2, begun + 1.5)
+        assert sorted(done) == [0, 1, 2], number
+        assert trio.current_time() <= begun + 3.0
+
+
 async def test_no_more_than_may_go_on_at_a_time_and_all_get_there(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
