@@ -121,6 +121,20 @@ class Rumours:
             raise Overloaded(f"more than {MESSAGES_PER_SECOND:.0f} hints a second")
 
 
+class Heights:
+    """Whose word on the height of a ledger is worth a look: not that of who told of one that is not there yet."""
+
+    def __init__(self) -> None:
+        self._told: dict[Address, int] = {}
+
+    def is_news(self, sender: Address, told: int, own: int) -> bool:
+        """Return whether a member's hint is worth a look at a ledger that is known up to `own`, and remember it."""
+        if told <= own or self._told.get(sender, 0) > own:
+            return False
+        self._told[sender] = told
+        return True
+
+
 def _push(queue: OrderedDict[K, Hint], key: K, value: Hint, limit: int) -> int:
     """Append or replace, then drop the oldest beyond `limit`; return how many were dropped."""
     queue.pop(key, None)

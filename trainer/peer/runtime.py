@@ -16,7 +16,7 @@ import trio
 
 from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.exchange import Exchange
-from p2p.hints import Rumours
+from p2p.hints import Heights, Rumours
 from p2p.host import PostOffice
 from p2p.messages import Hint
 from p2p.served import HostLine
@@ -377,9 +377,10 @@ class Peer:
 
     async def _hear_hints(self) -> None:
         """Look when others have seen more of the ledger than this peer has."""
+        heights = Heights()
         while True:
-            _, hint = await self._rumours.receive()
-            if hint.height <= self._ledger.height:
+            sender, hint = await self._rumours.receive()
+            if not heights.is_news(sender, hint.height, self._ledger.height):
                 continue
             self._wake.set()
             if self._config.host is not None:
