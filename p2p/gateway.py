@@ -164,6 +164,8 @@ def _told_by_gateway(what: str, mend: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:  # task's edge: it has no other kind
+        if type(error) is not Exception:  # a fault of ours
+            raise
         reason = str(error)
         told = [what, *([] if reason == "Success" else [reason]), *([mend] if mend else [])]
         raise Unavailable(": ".join(told)) from error

@@ -229,3 +229,13 @@ async def test_a_private_number_of_the_gateways_is_said(router: Router) -> None:
         nursery.start_soon(keeper.keep)
         assert "another router is in front of it" in await keeper.answer()
         nursery.cancel_scope.cancel()
+
+
+def test_only_what_the_gateway_says_is_told_as_its_word() -> None:
+    with (
+        pytest.raises(Unavailable, match="no port: taken: forward one"),
+        gateway._told_by_gateway("no port", "forward one"),
+    ):
+        raise Exception("taken")
+    with pytest.raises(KeyError), gateway._told_by_gateway("no port"):
+        raise KeyError("a fault of ours")

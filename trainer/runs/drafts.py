@@ -1,5 +1,6 @@
 """A run's folder while it is made: it becomes the folder when all went well, and nothing is left when not."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,31 +21,22 @@ def check_new(out: Path) -> None:
 @contextmanager
 def draft_of(out: Path) -> Iterator[Path]:
     """Yield a folder that becomes `out` when all went well, and is deleted when anything did not."""
-    draft = _draft_folder(out)
-    try:
-        yield draft
-        if out.exists():
-            out.rmdir()
-        draft.rename(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot write there: {error.strerror}; choose another folder") from error
-    finally:
-        if draft.exists():
-            _remove(draft)
-
-
-def _draft_folder(out: Path) -> Path:
-    """Return a new folder beside `out` that becomes it at the end, so that nothing half-made stands there."""
     draft = out.with_name(f".{out.name}.draft")
     try:
         if draft.exists():
             _remove(draft)
         draft.mkdir(parents=True)
+        yield draft
+        if out.exists():
+            out.rmdir()
+        draft.rename(out)
     except OSError as error:
         raise UserError(
             f"{out}: cannot write there: {error.strerror}; choose another folder with --out"
         ) from error
-    return draft
+    finally:
+        if os.path.exists(draft):  # which says no, and raises nothing, where nobody may look
+            _remove(draft)
 
 
 def _remove(folder: Path) -> None:
