@@ -88,6 +88,8 @@ class Exchange:
         self._lists: OrderedDict[Digest, BlobInfo] = OrderedDict()
         self._late: set[Address] = set()
         """Sources that did not answer within `hedge` seconds when they were asked last: nobody waits for them alone."""
+        self._stalled: set[Address] = set()
+        """Sources that sent no chunk within `hedge` seconds when they were asked last: others are asked first."""
         self.arrived: dict[Digest, int] = {}
         """Bytes that are here of each blob that is being fetched."""
 
@@ -166,6 +168,10 @@ class _Download:
         self._live = {source.address: source for source in ordered if source.address != own}
         self._missing: set[int] = set()
         self._asked: set[tuple[int, Address]] = set()
+        self._sent: set[Address] = set()
+        """Sources of which a chunk has come."""
+        self._is_short = trio.Event()
+        """Set when those who were asked at first do not do."""
         self._open = 0
         """Questions for the list that are not answered yet."""
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)
@@ -198,14 +204,22 @@ class _Download:
             return await trio.to_thread.run_sync(partial.finish)
 
     async def _gather(self, partial: Partial) -> None:
-        """Let every source work until nothing is missing or no source is left; raises OSError as the disk does."""
+        """Let sources work until nothing is missing or none is left; raises OSError as the disk does.
+
+        At first no more than there are chunks, who answered already before all others: who stands still must not be
+        asked for what another would have sent at once.
+        """
+        slow = self._of._late | self._of._stalled
+        in_time = [address for address in self._live if address not in slow] or [*self._live]
+        first, self._is_short = in_time[: len(self._missing)], trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 async with trio.open_nursery() as workers:
                     nursery.start_soon(self._offer_again)
                     for source in tuple(self._live.values()):
+                        turn = at_once if source.address in first else self._is_short.wait
                         for _ in range(self._of._window):
-                            workers.start_soon(self._work, source, partial, workers.cancel_scope)
+                            workers.start_soon(self._work, source, partial, turn, workers.cancel_scope)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             if group.split(OSError)[1] is not None:
@@ -216,8 +230,11 @@ class _Download:
         """When only chunks on their way are missing, give those that are late to whoever was not asked for them."""
         while True:
             await trio.sleep(self._of._hedge)
+            self._is_short.set()
             if self._of._post.is_full:  # it is this peer that is slow
                 continue
+            asked = {address for index, address in self._asked if index in self._missing}
+            self._of._stalled |= asked - self._sent
             queue = self._todo.statistics()
             for index in sorted(self._missing) if not queue.current_buffer_used else ():
                 if any((index, address) not in self._asked for address in self._live):
@@ -278,10 +295,11 @@ class _Download:
             self._of._post.refuse(source.address, lie)
             raise
 
-    async def _work(self, source: PeerAddress, partial: Partial, scope: trio.CancelScope) -> None:
-        """Fetch chunks from one source until none is missing or the source is dropped."""
-        if source.address in self._of._late:  # others may have all of it meanwhile
-            await trio.sleep(self._of._hedge)
+    async def _work(
+        self, source: PeerAddress, partial: Partial, turn: GoOn, scope: trio.CancelScope
+    ) -> None:
+        """Fetch chunks from one source, after its turn has come, until none is missing or the source is dropped."""
+        await turn()
         async for index in self._todo:
             if source.address not in self._live:
                 self._queue.send_nowait(index)
@@ -313,10 +331,13 @@ class _Download:
         except Violation as lie:
             self._of._post.refuse(source.address, lie)
             raise
+        self._sent.add(source.address)
+        self._of._stalled.discard(source.address)
 
     def _drop(self, source: PeerAddress, error: Unavailable | Violation) -> None:
         if self._live.pop(source.address, None) is None:
             return
+        self._is_short.set()
         dropped = Dropped(source.address, self._blob, getattr(error, "reason", type(error).__name__))
         fields = {"source": checksum(source.address), "blob": self._blob.hex(), "reason": dropped.reason}
         level = logging.WARNING if isinstance(error, Violation) else logging.INFO

@@ -391,6 +391,48 @@ async def test_who_did_not_answer_is_not_waited_for_again(tmp_path):
         assert store.get(BLOB) == DATA
 
 
+async def test_a_chunk_is_asked_of_who_had_its_list_before_who_may_stand_still(tmp_path):
+    """A silent member cost a run a second a round: it was asked for the only chunk, now and then."""
+    asked = []
+
+    async def note_and_stand_still(sender, body):
+        asked.append(sender)
+        await trio.sleep_forever()
+
+    async with town(tmp_path) as here:
+        (author, held), silent = await here.source(), [await here.office() for _ in range(3)]
+        for post in silent:
+            post.register(CHUNK, note_and_stand_still)
+        exchange, _, store = await here.fetcher(patience=1000.0, hedge=1000.0)
+        blobs = [held.put(bytes([number])) for number in range(10)]
+        for blob in blobs:
+            await exchange.fetch(blob, [author.address, *(post.address for post in silent)])
+        assert all(map(store.has, blobs))
+        assert asked == []
+
+
+async def test_who_has_lists_and_sends_no_chunk_is_waited_for_once(tmp_path):
+    asked = []
+
+    async def stall(index):
+        asked.append(index)
+        await trio.sleep_forever()
+
+    async with town(tmp_path) as here:
+        idle, (honest, held) = await here.odd_source(stall), await here.source()
+        blobs = [held.put(bytes([number])) for number in range(10)]
+        exchange, _, store = await here.fetcher(patience=1000.0, hedge=0.05)
+        own = BlobStore(tmp_path / idle.identity.address.hex())
+        for number in range(10):
+            own.put(bytes([number]))
+        await exchange.fetch(BLOB, [idle.address, honest.address])
+        stalled, exchange._hedge = len(asked), 1000.0
+        for blob in blobs:
+            await exchange.fetch(blob, [honest.address, idle.address])
+        assert all(map(store.has, blobs))
+        assert len(asked) == stalled
+
+
 async def test_who_has_not_got_it_yet_is_asked_again_while_another_does_not_answer(tmp_path):
     asked = Counter()
 
