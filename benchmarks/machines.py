@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 
@@ -56,9 +57,17 @@ class KeepingEngine(TorchEngine):
             self._made[key] = inputs, super().run(digest, inputs, tap)
         return self._made[key][1]
 
+    def own(self, working: Tensors, kept: Sequence[torch.Tensor | None]) -> Tensors:
+        """Return the state: nothing is written over."""
+        return working
+
+    def advance(self, digest: Digest, working: Tensors, is_checked: bool = False) -> Tensors:
+        """Run a step as any program: what it is made of stays."""
+        return self.run(digest, [working])
+
     def know(self, value: torch.Tensor, digest: Digest) -> None:
         """Keep the digest of a tensor."""
-        self._digests[id(value)] = value, digest
+        self._digests[id(value)] = ref(value), digest
 
     def digest(self, handle: Tensors) -> Digest:
         """Return the bundle digest of torch tensors, whose own are kept."""

@@ -1,6 +1,6 @@
 """Bundles in a store: read tensor by tensor, and checked against the digest that the law knows them by."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from p2p.blobs import BlobStore
 from verification.errors import Malformed
@@ -12,6 +12,11 @@ def read_bundle(store: BlobStore, ref: BundleRef, limit: int) -> Bundle:
     """Return a bundle; raises Malformed for a blob that does not hold it or is over `limit` bytes, Unavailable for one
     that is not here, or damaged on the disk, which is quarantined."""
     return Bundle(tuple(_tensors(store, ref, limit)))
+
+
+def read_some(store: BlobStore, ref: BundleRef, limit: int, wanted: Container[int]) -> list[Tensor | None]:
+    """Return the tensors of a bundle whose places are `wanted`, None for the others; raises what `read_bundle` raises."""
+    return [tensor if at in wanted else None for at, tensor in enumerate(_tensors(store, ref, limit))]
 
 
 def read_data(store: BlobStore, data: DataRef, limit: int) -> Bundle:

@@ -192,7 +192,7 @@ class Actor:
             case ListStates(number, worker, steps):
                 start = blobs.get(state.rounds[number].start.digest)
                 job = job_of(state, number, worker)
-                return _rounds(state, self._disputing(job)).digests_after(job, start, steps)
+                return _rounds(state, self._disputing(job)).digests_after(job, start.tensors, steps)
             case TraceProgram() | SplitClaim() | OpenClaim() | OpenValue():
                 return answer(*self._disputed(state, action.execution, blobs), action)
 
@@ -206,7 +206,7 @@ class Actor:
         start = blobs.get(worked.start.digest)
         job = job_of(state, execution.round, execution.worker)
         engine = self._disputing(job)
-        return engine, _rounds(state, engine).disputed(job, start, execution.place, execution.step)
+        return engine, _rounds(state, engine).disputed(job, start.tensors, execution.place, execution.step)
 
     def _disputing(self, job: Job) -> Engine:
         """Return what it computes a job with that is disputed."""
@@ -225,7 +225,7 @@ class Actor:
         if is_sound and job in blobs.memo:
             known: Work = blobs.memo[job]
             return known
-        outcome = _rounds(state, engine).run(job, blobs.get(state.rounds[number].start.digest))
+        outcome = _rounds(state, engine).run(job, blobs.get(state.rounds[number].start.digest).tensors)
         if outcome.contribution is None:
             assert outcome.failed is not None
             work = Work(outcome.digests, BundleRef(outcome.failed, outcome.failed), Count(0), True)

@@ -107,7 +107,7 @@ class Party:
     def __init__(self, engine: Engine, rounds: Rounds, job: Job, start: Bundle) -> None:
         """`rounds` run on `engine`; `job` is the accused's, from the state `start`."""
         self.engine, self.rounds = engine, rounds
-        self._job, self._start = job, start
+        self._job, self._start = job, start.tensors
         self._holding: tuple[ExecutionRef, int, reexecution.Holding] | None = None
 
     def claim(self) -> Claim:

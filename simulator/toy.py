@@ -16,7 +16,7 @@ from verification.arithmetic.numbers import FORMATS, EndsStep, Number
 from verification.arithmetic.places import Site, Spec
 from verification.content import address_of_bytes
 from verification.digest import ZERO
-from verification.errors import BadEvidence, Refused, Unavailable
+from verification.errors import BadEvidence, Refused, Unavailable, Unsound
 from verification.layout import summary_of
 from verification.library import StepFailed
 from verification.manifest import (
@@ -356,9 +356,18 @@ class ToyEngine:
         except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
             raise Refused(f"node {number} does not take these inputs") from error
 
-    def agrees(self, digest: Digest, inputs: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> bool:
-        """Return whether executing again makes the same."""
-        return self.digests(self.run(digest, [inputs])) == self.digests(made)
+    def own(self, working: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the state: nothing is written over."""
+        return working
+
+    def advance(
+        self, digest: Digest, working: tuple[Tensor, ...], is_checked: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Execute, and again if that is to be checked; raises StepFailed, Unsound."""
+        made = self.run(digest, [working])
+        if is_checked and self.run(digest, [working]) != made:
+            raise Unsound("the step computed again has another digest")
+        return made
 
     def loss(self, contribution: tuple[Tensor, ...]) -> float:
         """Return the toy's loss."""

@@ -263,6 +263,12 @@ def node_work(node: Node, inputs: Sequence[Sized]) -> int:
     return 1 + size * operator.price
 
 
+def inputs_read(program: Program) -> set[int]:
+    """Return which of a program's inputs a node reads or an output gives."""
+    used = {source for node in program.nodes for source in node.inputs}
+    return {int(n) for n in used.union(o.source for o in program.outputs) if n < len(program.inputs)}
+
+
 def last_uses(program: Program) -> list[int]:
     """Return, per value, the number of the last node that needs its memory; outputs and unused values count as last.
 

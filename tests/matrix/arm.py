@@ -185,7 +185,7 @@ class Plan:
         for group in groups:
             group.kept = tuple(group.members) if every else (*group.kept, *emit.spilled(group))
         outputs = [self._plan.places[output.source].root for output in program.outputs]
-        loops, self._calls = emit.write(groups, outputs)
+        loops, self._calls = emit.write(groups, outputs, {})
         self.texts = {"loops": loops, kernel: product(kernel)}
         self.names = [*dict.fromkeys(name for name, _ in self._calls), "scales", f"{kernel}_product"]
 

@@ -74,7 +74,7 @@ ORDERS = {kind.__name__: kind for kind in (Setup, Train, Mix)}
 def answer(rounds: Rounds, slots: int, order: Train | Mix) -> Made:
     """Execute one order."""
     if isinstance(order, Train):
-        outcome = rounds.run(Job(order.number, order.worker, order.beacon, order.steps), order.start)
+        outcome = rounds.run(Job(order.number, order.worker, order.beacon, order.steps), order.start.tensors)
         assert outcome.contribution is not None
         return Made(outcome.digests, outcome.contribution)
     entries = {int(part.slot): (part.weight, part.contribution) for part in order.parts}

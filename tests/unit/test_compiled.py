@@ -49,7 +49,8 @@ def threads() -> Iterator[None]:
 
 
 def both(program: Program, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Run on compiled loops, the first time checked against the nodes' kernels, and node by node; all must be equal."""
+    """Run on compiled loops, the first time checked against the nodes' kernels, node by node, and over the inputs; all
+    must be equal."""
     loaded = LoadedProgram(program, COMPILED)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -57,10 +58,11 @@ def both(program: Program, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     again = loaded.run(inputs)
     assert loaded.is_compiled
     expected = LoadedProgram(program).run(inputs)
-    for one, two, three in zip(made, again, expected, strict=True):
-        assert (one.dtype, one.shape) == (three.dtype, three.shape)
-        assert torch.equal(one, three)
-        assert torch.equal(two, three)
+    over = loaded.advance([value.clone() for value in inputs])
+    for right, *others in zip(expected, made, again, over, strict=True):
+        for other in others:
+            assert (other.dtype, other.shape) == (right.dtype, right.shape)
+            assert torch.equal(other, right)
     return made
 
 
@@ -475,17 +477,17 @@ def test_a_wrong_layout_is_seen_and_the_result_is_right(
 def test_the_first_run_alone_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the same inputs node by node, before anything is given out; of both ways only one holds memory at a time."""
     heard: list[str] = []
-    nodes, loops = LoadedProgram._run_nodes, CompiledProgram.run
+    nodes, loops = LoadedProgram._by_nodes, CompiledProgram.run
 
-    def run_nodes(self: LoadedProgram, inputs: Any, tap: Any = None) -> Any:
+    def by_nodes(self: LoadedProgram, inputs: Any, products: Any) -> Any:
         heard.append("nodes")
-        return nodes(self, inputs, tap)
+        return nodes(self, inputs, products)
 
     def run_loops(self: CompiledProgram, inputs: Any, tap: Any = None) -> Any:
         heard.append("loops")
         return loops(self, inputs, tap)
 
-    monkeypatch.setattr(LoadedProgram, "_run_nodes", run_nodes)
+    monkeypatch.setattr(LoadedProgram, "_by_nodes", by_nodes)
     monkeypatch.setattr(CompiledProgram, "run", run_loops)
     loaded = LoadedProgram(ratio(), COMPILED)
     for _ in range(2):

@@ -47,7 +47,7 @@ def trained(made: Created, first: int, rounds: int) -> list[Bundle]:
     for number in range(rounds):
         beacon = tagged("beacon", integer(first + number))
         job = Job(Round(number), WORKER, beacon, STEPS)
-        contribution = Rounds(engine, manifest, data).run(job, states[-1]).contribution
+        contribution = Rounds(engine, manifest, data).run(job, states[-1].tensors).contribution
         assert contribution is not None
         zeros = [Tensor(t.dtype, t.shape, bytes(len(t.data))) for t in contribution.tensors]
         weights = Tensor("int64", (Count(2),), STEPS.to_bytes(8, "little") + bytes(8))

@@ -28,7 +28,7 @@ def golden_groups() -> list[Group]:
 
 def golden_loops() -> str:
     """Their text."""
-    return emit.write(golden_groups(), set())[0]
+    return emit.write(golden_groups(), set(), {})[0]
 
 
 TEXTS: dict[str, Callable[[], str]] = {
@@ -82,7 +82,7 @@ def test_loops_over_many_buffers_run_on_vectors(name: str, tmp_path: Path) -> No
     ]
     assert updates
     source, made = tmp_path / "loops.c", tmp_path / "loops.s"
-    source.write_text(native.GUARD + emit.write(updates, set())[0], encoding="utf-8")
+    source.write_text(native.GUARD + emit.write(updates, set(), {})[0], encoding="utf-8")
     flags = ["-march=haswell" if flag == native.NATIVE else flag for flag in native.FLAGS]
     subprocess.run([command, *flags, "-fopenmp", "-S", str(source), "-o", str(made)], check=True)
     assert "vsqrtps" in made.read_text("utf-8")

@@ -24,7 +24,7 @@ from trainer.programs.tracing.builder import Builder
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.create import Created
 from verification import codec
-from verification.errors import Malformed, UserError
+from verification.errors import Malformed, Unsound, UserError
 from verification.program import Program, encode_program, program_digest
 from verification.units import Count
 
@@ -134,11 +134,12 @@ def test_a_check_multiplies_by_products_of_its_own(monkeypatch: pytest.MonkeyPat
     digest, inputs = program_digest(encoded), [torch.randn(8, 16), torch.randn(16, 4)]
     engine = TorchEngine({digest: encoded}, RunOptions(product="sly"))
     products = engine.executor.load(digest).products
-    assert engine.agrees(digest, inputs, engine.run(digest, [inputs]))
+    assert engine.again(digest, inputs) == engine.digests(engine.advance(digest, inputs, is_checked=True))
     before = len(calls)
     assert products is engine.executor.products and before
     engine.again(digest, inputs)
     assert len(calls) == before, "the check used the backend that it checks"
     certified = before
-    assert not engine.agrees(digest, inputs, engine.run(digest, [inputs]))
+    with pytest.raises(Unsound):
+        engine.advance(digest, inputs, is_checked=True)
     assert (products.used, products.forced) == ({"sly"}, "sly")

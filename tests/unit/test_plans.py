@@ -156,8 +156,8 @@ def test_too_many_values_at_a_time_are_not_planned(monkeypatch: pytest.MonkeyPat
 
 def test_a_block_is_handed_out_again_once_no_tensor_lies_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     mapped: list[int] = []
-    system = arena._mapped
-    monkeypatch.setattr(arena, "_mapped", lambda size: mapped.append(size) or system(size))
+    system = arena.mapped
+    monkeypatch.setattr(arena, "mapped", lambda size: mapped.append(size) or system(size))
     blocks = arena.Blocks(1000)
     first = blocks.take().fill_(1)[10:20]
     second = blocks.take().fill_(2)

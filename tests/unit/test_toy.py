@@ -48,7 +48,7 @@ class Watching(ToyEngine):
 
 def contribution(manifest: Manifest, start: Bundle = START, data: Bundle = DATA, job: Job = JOB) -> Bundle:
     """Return what a round makes."""
-    made = Rounds(ToyEngine(), manifest, data).run(job, start).contribution
+    made = Rounds(ToyEngine(), manifest, data).run(job, start.tensors).contribution
     assert made is not None
     return made
 
@@ -57,7 +57,7 @@ def trained(manifest: Manifest) -> Watching:
     """Return an engine that has run all four programs."""
     engine, slots = Watching(), manifest.work.slots
     rounds = Rounds(engine, manifest, DATA)
-    made = rounds.run(JOB, START).contribution
+    made = rounds.run(JOB, START.tensors).contribution
     assert made is not None
     rounds.next_state(outer_inputs(slots, START, {0: (9, made), slots - 1: (4, made)}, 3))
     return engine
@@ -127,7 +127,7 @@ def test_a_fatal_parameter_ends_the_first_step_and_no_other_does() -> None:
     engine = ToyEngine()
     program = engine.program(MANIFEST.programs.inner.digest)
     start = Bundle((vector([FATAL, 2, 3, 4]), START.tensors[1]))
-    outcome = Rounds(engine, MANIFEST, DATA).run(JOB, start)
+    outcome = Rounds(engine, MANIFEST, DATA).run(JOB, start.tensors)
     node = next(place for place, node in enumerate(program.nodes) if node.operator == "sum") + 1
     assert program.nodes[node].operator == "cast"
     assert outcome.failed == failed(MANIFEST.programs.inner.digest, first_node(program) + node)

@@ -22,7 +22,7 @@ from verification.library import StepFailed
 from verification.manifest import Place
 from verification.program import Port, decode_program, program_digest, work_units
 from verification.sizes import data_size, state_size
-from verification.tensors import Tensor
+from verification.tensors import Tensor, bundle_digest
 from verification.units import Digest
 
 GOLDEN_STEP = "49c114ac96b1a15d84c44a488843ccbf95fa943b85cfabc599ecb5c2880e619b"
@@ -105,11 +105,11 @@ def run_trials(folder: RunFolder, options: RunOptions) -> list[Trial]:
     programs = {place: engine.program(manifest.programs.at(place).digest) for place in Place}
     data = read_data(store, manifest.data, data_size(programs))
     start = read_bundle(store, manifest.start, state_size(programs))
-    opening = Rounds(engine, manifest, data).opening(start)
+    opening = Rounds(engine, manifest, data).opening(start.tensors)
     trials = [Trial("the run's golden step", engine, inner, opening, manifest.golden.hex())]
     inputs = drawn(engine.program(inner), opening)
     try:
-        expected = engine.digest(engine.again(inner, inputs)).hex()
+        expected = bundle_digest(engine.again(inner, inputs)).hex()
     except StepFailed:  # a model that does not bear these numbers
         return trials
     return [*trials, Trial("the run's step on drawn numbers", engine, inner, inputs, expected)]

@@ -15,18 +15,18 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 
 from p2p.blobs import BlobStore
-from p2p.bundles import read_bundle, read_data
+from p2p.bundles import read_bundle, read_data, read_some
 from trainer import exact
 from trainer.compute import frames, orders
 from trainer.compute.memory import within_memory
 from trainer.programs.conversion import to_torch
-from trainer.programs.interpreter import NoLoops
+from trainer.programs.interpreter import NoLoops, give_memory_back
 from trainer.rounds import reexecution
 from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.reexecution import Holding
 from trainer.rounds.selfcheck import kernels_of, step_agrees
 from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import Disputed, Rounds
+from trainer.rounds.training import Disputed, Rounds, Start
 from verification import codec, spoilage
 from verification.content import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unsound
@@ -36,7 +36,7 @@ from verification.layout import per_parameter
 from verification.library import StepFailed
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import outputs_of, program_digest, require_work_units
+from verification.program import inputs_read, outputs_of, program_digest, require_work_units
 from verification.sizes import contribution_size, data_size, state_size
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of, encoded
 from verification.units import Count, Digest, Round
@@ -94,38 +94,38 @@ class ComputeProcess:
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self._holding: tuple[orders.DisputedExecution, int, Holding] | None = None
         self._conduct = conduct
-        self._last: tuple[BundleRef, Bundle] | None = None
+        self._read = inputs_read(loaded[Place.PROLOGUE]) | inputs_read(loaded[Place.EPILOGUE])
+        """The places of a state's tensors that a worker's round reads; both programs begin with them."""
+        self._last: tuple[BundleRef, Start] | None = None
 
     def measure(self) -> orders.Prepared:
         """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
-        start, inner = self._bundle(self.manifest.start), self.manifest.programs.inner.digest
+        start, inner = self._start(self.manifest.start), self.manifest.programs.inner.digest
         golden = self.rounds.golden(start) == self.manifest.golden
-        working = self.rounds.opening(start)
-        agrees = step_agrees(self.engine, inner, working)
+        agrees = step_agrees(self.engine, inner, self.rounds.opening(start))
         steps = min(MEASURED_STEPS, int(self.manifest.work.max_steps))
         job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), steps)  # type: ignore[arg-type]
         began = time.perf_counter()
         self.rounds.digests_after(job, start, (steps,))
         seconds = time.perf_counter() - began
         speed = Count(max(1, int(1000 * steps / seconds)))
-        return orders.Prepared(golden, agrees, speed, kernels_of(self.engine, inner, working))
+        kernels = kernels_of(self.engine, inner, self.rounds.opening(start))
+        give_memory_back()
+        return orders.Prepared(golden, agrees, speed, kernels)
 
     @does(orders.RunJob)
     def run_job(self, order: orders.RunJob) -> orders.JobDone:
         """Compute F, telling each inner step; raises Unsound when step `rerun` does not come out the same twice."""
-        engine, rounds = self._rounds(order)
-        kept: list[Any] = []
-
-        def on_step(number: int, working: Any) -> None:
-            if number in (order.rerun - 1, order.rerun):
-                kept.append(working)
-            self._tell(orders.StepDone(Count(number)))
-
-        outcome = rounds.run(_job(order), self._bundle(order.start), on_step)
-        if len(kept) == 2 and not engine.agrees(self.manifest.programs.inner.digest, *kept):
-            raise Unsound(
-                f"step {order.rerun} of round {order.number} computed in another way has another digest"
+        _, rounds = self._rounds(order)
+        try:
+            outcome = rounds.run(
+                _job(order),
+                self._start(order.start),
+                lambda number: self._tell(orders.StepDone(Count(number))),
+                order.rerun,
             )
+        except Unsound as error:
+            raise Unsound(f"step {order.rerun} of round {order.number}: {error}") from error
         if outcome.contribution is None:
             assert outcome.failed is not None
             nothing = BundleRef(outcome.failed, outcome.failed)
@@ -139,7 +139,7 @@ class ComputeProcess:
         """Compute the digests of a dispute's list."""
         job = order.job
         _, rounds = self._rounds(job)
-        return orders.StatesListed(rounds.digests_after(_job(job), self._bundle(job.start), order.steps))
+        return orders.StatesListed(rounds.digests_after(_job(job), self._start(job.start), order.steps))
 
     @does(orders.TraceNodes)
     def trace_nodes(self, order: orders.TraceNodes) -> Traced:
@@ -205,7 +205,7 @@ class ComputeProcess:
             slots = [int(entry.slot) for entry in order.slots]
             return self.engine, self.rounds.disputed_outer(self._outer_inputs(order), slots)
         engine, rounds = self._rounds(order)
-        start = self._bundle(order.start)
+        start = self._bundle(order.start).tensors
         return engine, rounds.disputed(_job(order), start, execution.place, execution.step)
 
     def _rounds(self, order: orders.RunJob) -> tuple[Engine, Rounds]:
@@ -215,6 +215,7 @@ class ComputeProcess:
         return engine, rounds
 
     def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
+        self._last = None  # memory for two states may not be there, and the next round starts from another
         entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}
         return outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries, order.ballast)
 
@@ -225,10 +226,13 @@ class ComputeProcess:
         return encoded
 
     def _bundle(self, ref: BundleRef) -> Bundle:
-        """Return a bundle by its reference; the last one stays, for a round's start state is asked for again."""
+        return read_bundle(self.store, ref, self._limit)
+
+    def _start(self, ref: BundleRef) -> Start:
+        """Return what a round reads of its start state; the last one stays, for audits ask for it again."""
         if self._last is None or self._last[0] != ref:
-            self._last = None  # memory for two states may not be there
-            self._last = ref, read_bundle(self.store, ref, self._limit)
+            self._last = None
+            self._last = ref, read_some(self.store, ref, self._limit, self._read)
         return self._last[1]
 
     def _keep(self, bundle: Bundle) -> BundleRef:

@@ -9,7 +9,7 @@ from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from verification.errors import BadEvidence
-from verification.program import MAX_PROGRAM, Program, decode_program, program_digest
+from verification.program import MAX_PROGRAM, Port, Program, decode_program, program_digest
 from verification.units import Digest
 
 
@@ -49,4 +49,9 @@ class ProgramExecutor:
         if len(ports) != len(inputs):
             raise BadEvidence(f"the program has {len(ports)} inputs, not {len(inputs)}")
         pairs = zip(ports, inputs, strict=True)
-        return [torch.zeros(p.shape, dtype=TORCH_DTYPES[p.dtype]) if t is None else t for p, t in pairs]
+        return [_zeros(port) if tensor is None else tensor for port, tensor in pairs]
+
+
+def _zeros(port: Port) -> torch.Tensor:
+    """Return a port's zeros, in the memory of one."""
+    return torch.zeros((), dtype=TORCH_DTYPES[port.dtype]).expand(tuple(port.shape))

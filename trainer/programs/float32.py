@@ -10,7 +10,7 @@ from trainer.programs.interpreter import plan
 from trainer.programs.kernels import Binding
 from trainer.programs.operators import OPERATORS
 from verification.arithmetic.places import Spec
-from verification.program import Program, first_node
+from verification.program import Program, first_node, last_uses
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def run_in_float32(
     ]
     constants = map(to_torch, program.constants)
     known: dict[int, torch.Tensor] = dict(enumerate(x.to(device) for x in [*inputs, *constants]))
-    for number, (kernel, sources, ending) in enumerate(plan(program, kernels), first_node(program)):
+    for number, (kernel, sources, ending) in enumerate(plan(program, kernels, last_uses(program)), first_node(program)):
         known[number] = kernel(*[known[source] for source in sources])
         for dead in ending:
             del known[dead]

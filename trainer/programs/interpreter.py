@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -78,11 +79,11 @@ class LoadedProgram:
         require_affordable(program, options.memory)
         self._constants = [to_torch(constant).to(self.device) for constant in program.constants]
         self._ports = self._specs[: len(program.inputs)]
-        self._steps = plan(program, kernels)
+        self._steps = plan(program, kernels, last_uses(program))
         self._output_names = {int(output.source): output.name for output in program.outputs}
         self.refused = ""
         self._compiled = self._compile(kernels, options)
-        self._certified = self._settled = False
+        self._certified = False
 
     @property
     def is_compiled(self) -> bool:
@@ -102,29 +103,43 @@ class LoadedProgram:
             return self._run_nodes(inputs, tap)
         if not self._certified:
             return self._run_both(self._compiled, inputs)
-        if not self._settled:
-            _give_memory_back()  # by now the caller has dropped what it gave to the first run
-            self._settled = True
         try:
-            return self._compiled.run(inputs)
+            return self._apart(self._compiled.run(inputs))
         except CheckFailed:
             made = self._run_nodes(inputs)  # which says where the step ends
         self._drop_loops("a compiled loop fails where the nodes' own kernels do not")
+        return made
+
+    def advance(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the outputs, written over inputs on the program's device where they can be: no one may read them then.
+
+        Raises as `run`, and CheckFailed, with the inputs lost, where the loops may have to end or are not exact: `run`
+        says which.
+        """
+        if self._compiled is None:
+            return self.run(inputs)
+        self.check_inputs(inputs)
+        expected = None if self._certified else self._by_nodes(inputs, self.products)
+        made = self._apart(self._compiled.run(inputs, spends=True))
+        if expected is not None and _digests(made) != expected:
+            raise CheckFailed
+        self._certified = True
         return made
 
     def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
         _check_tensors("input", self._ports, inputs)
 
-    def again(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the outputs made in another way: node by node, with new products of the trusted backend.
+    def again(self, inputs: Sequence[torch.Tensor]) -> list[Digest]:
+        """Return the outputs' digests, made in another way: node by node, with new products of the trusted backend.
 
         Raises as `run`.
         """
         self.check_inputs(inputs)
-        kernels = self._bind(exact.Products(self.device, exact.TRUSTED))
-        return self._run_nodes(
-            [tensor.to(self.device) for tensor in inputs], steps=plan(self.program, kernels)
+        if self._compiled is not None:
+            self._compiled.rest()
+        return self._by_nodes(
+            [tensor.to(self.device) for tensor in inputs], exact.Products(self.device, exact.TRUSTED)
         )
 
     def _bind(self, products: exact.Products) -> list[Kernel]:
@@ -156,11 +171,10 @@ class LoadedProgram:
         The nodes share nothing with the loops' plan. They go first, and only digests of their outputs stay: so the two
         ways' memory is never held together, and a step that ends says where before a loop has run.
         """
-        expected = _digests(self._run_nodes(inputs))
-        _give_memory_back()
+        expected = self._by_nodes(inputs, self.products)
         made: list[torch.Tensor] = []
         with contextlib.suppress(CheckFailed):
-            made = loops.run(inputs)
+            made = self._apart(loops.run(inputs))
         if _digests(made) == expected:
             self._certified = True
             return made
@@ -190,13 +204,37 @@ class LoadedProgram:
         self._compiled, self.refused = None, reason
         warnings.warn(f"running node by node: {reason}", NoLoops, stacklevel=4)
 
-    def _run_nodes(
-        self, inputs: Sequence[torch.Tensor], tap: Tap | None = None, steps: Sequence[NodeStep] | None = None
-    ) -> list[torch.Tensor]:
-        known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(self._steps)]
+    def _run_nodes(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
+        known = self._known_after(self._steps, inputs, tap)
+        return self._apart([_present(known[output.source]).contiguous() for output in self.program.outputs])
+
+    def _apart(self, made: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return outputs of which none lies in a constant: `advance` may write over them."""
+        constants = {storage_of(constant) for constant in self._constants}
+        return [tensor.clone() if storage_of(tensor) in constants else tensor for tensor in made]
+
+    def _by_nodes(self, inputs: Sequence[torch.Tensor], products: exact.Products) -> list[Digest]:
+        """Return the digests of what the nodes make of inputs; each output is dropped when no other node needs it."""
+        found: dict[int, Digest] = {}
+
+        def note(number: int, made: torch.Tensor) -> None:
+            if number in self._output_names:
+                found[number] = _digests([made])[0]
+
+        last = last_uses(replace(self.program, outputs=()))
+        known = self._known_after(plan(self.program, self._bind(products), last), inputs, note)
+        give_memory_back()
+        sources = [int(output.source) for output in self.program.outputs]
+        return [found[n] if n in found else _digests([_present(known[n])])[0] for n in sources]
+
+    def _known_after(
+        self, steps: Sequence[NodeStep], inputs: Sequence[torch.Tensor], tap: Tap | None
+    ) -> list[torch.Tensor | None]:
+        """Run nodes; return the values that are left, by number."""
+        known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(steps)]
         number = self.first
         try:
-            for kernel, sources, ending in self._steps if steps is None else steps:
+            for kernel, sources, ending in steps:
                 made = kernel(*[known[source] for source in sources])
                 if tap is not None:
                     tap(number, made)  # before it is checked: a dispute shows which number ends the step
@@ -208,14 +246,19 @@ class LoadedProgram:
                 number += 1
         except (exact.NonFinite, KernelFailed) as error:
             raise StepFailed(number, str(error)) from error
-        return [_present(known[output.source]).contiguous() for output in self.program.outputs]
+        return known
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """Return the place of the memory that a tensor lies in, with all that share it."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _digests(tensors: Sequence[torch.Tensor]) -> list[Digest]:
     return [tensor_digest(from_torch(tensor)) for tensor in tensors]
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     """Return freed memory to the system, where the C library can: a run node by node takes more than the loops will."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -234,9 +277,9 @@ def _present(value: torch.Tensor | None) -> torch.Tensor:
     return value
 
 
-def plan(program: Program, kernels: Sequence[Kernel]) -> list[NodeStep]:
+def plan(program: Program, kernels: Sequence[Kernel], last: Sequence[int]) -> list[NodeStep]:
     """Return per node its kernel, its inputs' numbers, and the numbers of the values that end with it."""
-    first, last = first_node(program), last_uses(program)
+    first = first_node(program)
     ending: list[list[int]] = [[] for _ in range(len(last) + 1)]
     for number in range(first, len(last)):
         ending[last[number]].append(number)

@@ -82,9 +82,13 @@ class Cheat:
                 return self.end(handles, execute)
         return execute(handles)
 
-    def agrees(self, digest: Digest, inputs: Handle, made: Handle) -> bool:
+    def own(self, working: Handle, kept: Handle) -> Handle:
+        """Return the state: nothing is written over."""
+        return working
+
+    def advance(self, digest: Digest, working: Handle, is_checked: bool = False) -> Handle:
         """Find nothing wrong with itself."""
-        return True
+        return self.run(digest, [working])
 
     def load(self, bundle: Bundle) -> Handle:
         """As the machine's engine."""

@@ -15,6 +15,10 @@ Tap = Callable[[int, Any], None]
 """Called with a node's number and what it made, in the engine's form."""
 
 
+class Overwritten(Exception):
+    """A step that took its inputs' memory must be made again from the round's start."""
+
+
 class Engine(Protocol):
     """Executes programs on bundles that stay in the engine's own form between steps."""
 
@@ -42,8 +46,15 @@ class Engine(Protocol):
         """Execute a program on the concatenated inputs; raises StepFailed. `tap` hears every node's result."""
         ...
 
-    def agrees(self, digest: Digest, inputs: Handle, made: Handle) -> bool:
-        """Return whether executing a program in another way makes the same of its inputs."""
+    def own(self, working: Handle, kept: Handle) -> Handle:
+        """Return a working state that `advance` may write over: what stands in it twice or is `kept` is copied."""
+        ...
+
+    def advance(self, digest: Digest, working: Handle, is_checked: bool) -> Handle:
+        """Execute an inner step, and `is_checked` in another way too; `working` is its `own`, and is lost.
+
+        Raises StepFailed, Unsound where two ways differ, and Overwritten where the step may have to end.
+        """
         ...
 
     def loss(self, contribution: Handle) -> float:

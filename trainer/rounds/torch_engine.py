@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from typing import cast
+from weakref import ReferenceType as Held
+from weakref import ref
 
 import torch
 
 from trainer.programs.conversion import bundle_of, from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
-from trainer.programs.interpreter import Tap
+from trainer.programs.interpreter import Tap, storage_of
+from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.options import NODE_BY_NODE, RunOptions
+from trainer.rounds.engine import Overwritten
+from verification.errors import Unsound
 from verification.layout import summary_of
 from verification.program import Program
 from verification.tensors import Bundle, bundle_digest, tensor_digest
@@ -23,7 +28,7 @@ class TorchEngine:
     def __init__(self, programs: Mapping[Digest, bytes], options: RunOptions = NODE_BY_NODE) -> None:
         """`programs` holds encoded programs by digest; raises as `ProgramExecutor`."""
         self.executor = ProgramExecutor(programs, options)
-        self._digests: dict[int, tuple[torch.Tensor, Digest]] = {}
+        self._digests: dict[int, tuple[Held[torch.Tensor], Digest]] = {}
 
     def load(self, bundle: Bundle) -> Tensors:
         """Return the bundle's tensors for torch."""
@@ -36,7 +41,7 @@ class TorchEngine:
     def digest(self, handle: Tensors) -> Digest:
         """Return the bundle digest of torch tensors."""
         fresh = {id(tensor): self._digest_of(tensor) for tensor in handle}
-        self._digests = {id(tensor): (tensor, fresh[id(tensor)]) for tensor in handle}
+        self._digests = {id(tensor): (ref(tensor), fresh[id(tensor)]) for tensor in handle}
         return bundle_digest([fresh[id(tensor)] for tensor in handle])
 
     def digests(self, handle: Tensors) -> list[Digest]:
@@ -54,19 +59,41 @@ class TorchEngine:
         loaded = self.executor.load(digest)
         return loaded.run(self.executor.filled(digest, [tensor for part in inputs for tensor in part]), tap)
 
-    def again(self, digest: Digest, inputs: Tensors) -> Tensors:
-        """Execute a program in another way: node by node, with the trusted product. Raises StepFailed, BadEvidence."""
+    def again(self, digest: Digest, inputs: Tensors) -> list[Digest]:
+        """Return the digests of a program's outputs, made in another way: node by node, with the trusted product.
+
+        Raises StepFailed, BadEvidence.
+        """
         return self.executor.load(digest).again(self.executor.filled(digest, inputs))
 
-    def agrees(self, digest: Digest, inputs: Tensors, made: Tensors) -> bool:
-        """Whether `again` makes the same of the same inputs."""
-        return self.digests(self.again(digest, inputs)) == self.digests(made)
+    def own(self, working: Tensors, kept: Sequence[torch.Tensor | None]) -> Tensors:
+        """Return a working state that `advance` may write over: what stands in it twice or is `kept` is copied."""
+        taken = {storage_of(tensor) for tensor in kept if tensor is not None}
+        owned = []
+        for tensor in working:
+            owned.append(tensor.clone() if storage_of(tensor) in taken else tensor)
+            taken.add(storage_of(tensor))
+        return owned
+
+    def advance(self, digest: Digest, working: Tensors, is_checked: bool) -> Tensors:
+        """Execute an inner step, and `is_checked` in another way too; `working` is its `own`, and is lost.
+
+        Raises StepFailed, Unsound where two ways differ, and Overwritten where the step may have to end.
+        """
+        expected = self.again(digest, working) if is_checked else None
+        try:
+            made = self.executor.load(digest).advance(working)
+        except CheckFailed as error:
+            raise Overwritten from error
+        if expected is not None and self.digests(made) != expected:
+            raise Unsound("computed in another way it has another digest")
+        return made
 
     def loss(self, contribution: Tensors) -> float:
         """Return the round's mean training loss, which its contribution holds."""
         return cast(float, summary_of(contribution, "loss").item())
 
     def _digest_of(self, tensor: torch.Tensor) -> Digest:
-        # Programs never change a tensor in place, so an identical object has an identical digest.
+        # A step over another's memory makes new objects, so an identical one has an identical digest.
         known = self._digests.get(id(tensor))
-        return known[1] if known is not None and known[0] is tensor else tensor_digest(from_torch(tensor))
+        return known[1] if known is not None and known[0]() is tensor else tensor_digest(from_torch(tensor))

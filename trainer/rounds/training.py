@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.rounds.engine import Engine, Handle, Job
+from trainer.rounds.engine import Engine, Handle, Job, Overwritten
 from verification.errors import ProofswarmError
 from verification.library import StepFailed, failed
 from verification.manifest import Manifest, Place, ProgramRef
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.tensors import Bundle, Tensor
 from verification.units import Digest, Round
+
+
+Start = Sequence[Tensor | None]
+"""A state that a round starts from, None for what no program of it reads."""
 
 
 @dataclass(frozen=True)
@@ -60,29 +64,32 @@ class Rounds:
         self._data = engine.load(data)
 
     def run(
-        self, job: Job, state: Bundle, on_step: Callable[[int, Handle], None] = lambda step, working: None
+        self, job: Job, state: Start, on_step: Callable[[int], None] = lambda step: None, checked: int = 0
     ) -> RoundOutcome:
-        """Compute a round; `on_step` hears the number of inner steps done and the working state."""
+        """Compute a round; `on_step` hears the number of inner steps done, and step `checked` is made in two ways.
+
+        Raises Unsound where those differ.
+        """
         leaves = leaf_steps(job.steps, self._manifest.work.leaf_every)
         digests: list[Digest] = []
-        start = self._engine.load(state)
+        start = self._loaded(state)
         working: Handle = None
         try:
-            for number, working in self._trajectory(job, start):
+            for number, working in self._trajectory(job, start, checked):
                 if number in leaves:
                     digests.append(self._engine.digest(working))
-                on_step(number, working)
+                on_step(number)
             contribution = self._run(self._manifest.programs.epilogue, [start, working])
         except RoundFailed as failure:
             missing = [failure.digest] * (len(leaves) - len(digests))
             return RoundOutcome((*digests, *missing), None, 0.0, failure.digest)
         return RoundOutcome(tuple(digests), self._engine.dump(contribution), self._engine.loss(contribution))
 
-    def digests_after(self, job: Job, state: Bundle, steps: Sequence[int]) -> tuple[Digest, ...]:
+    def digests_after(self, job: Job, state: Start, steps: Sequence[int]) -> tuple[Digest, ...]:
         """Return the state digests after the inner steps in `steps` (ascending): a dispute's list. (SPEC.md 6.3)"""
         found: list[Digest] = []
         try:
-            for number, working in self._trajectory(job, self._engine.load(state)):
+            for number, working in self._trajectory(job, self._loaded(state)):
                 if number in steps:
                     found.append(self._engine.digest(working))
                 if number >= steps[-1]:
@@ -91,12 +98,12 @@ class Rounds:
             found += [failure.digest] * (len(steps) - len(found))
         return tuple(found)
 
-    def disputed(self, job: Job, state: Bundle, place: Place, step: int) -> Disputed:
+    def disputed(self, job: Job, state: Start, place: Place, step: int) -> Disputed:
         """Return an execution of a round, which ends just before it; not the outer step. (SPEC.md 6.4)
 
         Raises RoundFailed when the round ends earlier.
         """
-        programs, start = self._manifest.programs, self._engine.load(state)
+        programs, start = self._manifest.programs, self._loaded(state)
         if place is Place.PROLOGUE:
             return Disputed(place, programs.prologue.digest, self._gathering(job, start))
         working: Handle = None
@@ -105,37 +112,60 @@ class Rounds:
                 return Disputed(place, programs.inner.digest, working)
         return Disputed(place, programs.epilogue.digest, [*start, *working])
 
-    def disputed_outer(self, inputs: Sequence[Tensor | None], slots: Iterable[int]) -> Disputed:
+    def disputed_outer(self, inputs: Start, slots: Iterable[int]) -> Disputed:
         """Return the execution of the outer step on what `verification.outer.outer_inputs` lays out."""
         program = self._manifest.programs.outer.digest
         return Disputed(Place.OUTER, program, self._loaded(inputs), frozenset(slots))
 
-    def opening(self, state: Bundle) -> Handle:
+    def opening(self, state: Start) -> Handle:
         """Return the working state in which round 0 from `state` on record 0 alone begins."""
         work = self._manifest.work
         zeros = Tensor("int64", (work.max_steps, work.batch), bytes(8 * work.max_steps * work.batch))
         given = self._engine.load(Bundle((zeros, round_number(Round(0)))))
-        inputs = [self._engine.load(state), self._data, given]
-        return self._engine.run(self._manifest.programs.prologue.digest, inputs)
+        start = self._loaded(state)
+        inputs = [*start, *self._data, *given]
+        return self._engine.own(self._engine.run(self._manifest.programs.prologue.digest, [inputs]), start)
 
-    def golden(self, state: Bundle) -> Digest:
+    def golden(self, state: Start) -> Digest:
         """Return the state digest after one inner step from `opening`: what a machine must reproduce."""
-        working = self.opening(state)
-        return self._engine.digest(self._engine.run(self._manifest.programs.inner.digest, [working]))
+        inner = self._manifest.programs.inner.digest
+        try:
+            return self._engine.digest(self._engine.advance(inner, self.opening(state), False))
+        except Overwritten:
+            return self._engine.digest(self._engine.run(inner, [self.opening(state)]))
 
-    def next_state(self, inputs: Sequence[Tensor | None]) -> Bundle:
+    def next_state(self, inputs: Start) -> Bundle:
         """Return the outer step's result on the inputs that `verification.outer.outer_inputs` lays out."""
         program = self._manifest.programs.outer.digest
         return self._engine.dump(self._engine.run(program, [self._loaded(inputs)]))
 
-    def _trajectory(self, job: Job, start: Handle) -> Iterator[tuple[int, Handle]]:
-        """Yield (inner steps done, working state), beginning with the prologue's output at 0."""
-        programs = self._manifest.programs
-        working = self._run(programs.prologue, [self._gathering(job, start)])
+    def _trajectory(self, job: Job, start: Handle, checked: int = 0) -> Iterator[tuple[int, Handle]]:
+        """Yield (inner steps done, working state), beginning with the prologue's output at 0.
+
+        A state is lost when the next one is asked for.
+        """
+        working = self._begun(job, start)
         yield 0, working
         for number in range(1, job.steps + 1):
-            working = self._run(programs.inner, [working])
+            working = self._advanced(job, start, number, working, number == checked)
             yield number, working
+
+    def _begun(self, job: Job, start: Handle) -> Handle:
+        made = self._run(self._manifest.programs.prologue, [self._gathering(job, start)])
+        return self._engine.own(made, start)
+
+    def _advanced(self, job: Job, start: Handle, number: int, working: Handle, is_checked: bool) -> Handle:
+        """Return the working state after inner step `number`; raises RoundFailed, Unsound."""
+        inner = self._manifest.programs.inner
+        try:
+            return self._engine.advance(inner.digest, working, is_checked)
+        except StepFailed as failure:
+            raise RoundFailed(failed(inner.digest, failure.node)) from failure
+        except Overwritten:
+            working = self._begun(job, start)
+            for _ in range(number):
+                working = self._run(inner, [working])
+            return working
 
     def _gathering(self, job: Job, start: Handle) -> list[Any]:
         """Return the prologue's inputs."""
@@ -149,5 +179,5 @@ class Rounds:
         except StepFailed as failure:
             raise RoundFailed(failed(program.digest, failure.node)) from failure
 
-    def _loaded(self, inputs: Sequence[Tensor | None]) -> list[Any]:
+    def _loaded(self, inputs: Start) -> list[Any]:
         return [None if tensor is None else self._engine.load(Bundle((tensor,)))[0] for tensor in inputs]

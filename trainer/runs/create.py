@@ -239,8 +239,8 @@ def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: Traced
     engine = TorchEngine(programs, peer_options())
     rounds, inner = Rounds(engine, manifest, Bundle((train,))), manifest.programs.inner.digest
     with _first_step():
-        golden = rounds.golden(traced.start)
-    if complaint := kernels_of(engine, inner, rounds.opening(traced.start)).complaint:
+        golden = rounds.golden(traced.start.tensors)
+    if complaint := kernels_of(engine, inner, rounds.opening(traced.start.tensors)).complaint:
         tell(complaint)
     return golden
 

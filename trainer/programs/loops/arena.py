@@ -45,7 +45,7 @@ class Blocks:
         """Return uint8 [size] of any content."""
         memory, self._spare = self._spare, None
         if memory is None:
-            memory = _mapped(max(self._size, 1))
+            memory = mapped(self._size)
         held = np.frombuffer(memory, np.uint8)  # until the last tensor in it has gone
         weakref.finalize(held, self._give_back, memory).atexit = False
         return torch.from_numpy(held)[: self._size]
@@ -54,8 +54,9 @@ class Blocks:
         self._spare = memory
 
 
-def _mapped(size: int) -> mmap.mmap:
+def mapped(size: int) -> mmap.mmap:
     """Return memory of this process alone, in large pages where the system has them: fewer to clear and to look up."""
+    size = max(size, 1)
     if not hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, size)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared pages are small ones

@@ -1,7 +1,8 @@
 """A program on compiled loops: the plan of `fusion`, the C of `emit`, the memory of `arena`."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+import mmap
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -93,9 +94,9 @@ class CompiledProgram:
         self._sizes, self._dtypes = self._buffers()
         self._prepared = self._products_in_arena()
         self._places, self.arena_bytes = arena.arrange(self._lives())
-        made = sorted(self._results & self._loops)
-        self._result_places, size = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in made])
-        self._result_blocks = Blocks(size)
+        self._over = self._results_over_inputs()
+        made = self._results & self._loops
+        self._all_results, self._new_results = self._beside(made), self._beside(made - self._over.keys())
         self._slot = {number: place for place, number in enumerate(self._sizes)}
         self._slots = (ctypes.c_void_p * len(self._slot))()
         self._library, calls = self._build()
@@ -104,6 +105,7 @@ class CompiledProgram:
             len(program.inputs) + place: constant.contiguous() for place, constant in enumerate(constants)
         }
         self._held = dict(self._constants)
+        self._memory: mmap.mmap | None = None
         self._arena: torch.Tensor | None = None
         self._views: dict[Operand, torch.Tensor] = {}
 
@@ -114,14 +116,19 @@ class CompiledProgram:
         return self.arena_bytes + sum(self._bytes(n) for n in outside)
 
     def run(
-        self, inputs: Sequence[torch.Tensor], tap: Callable[[int, torch.Tensor], None] | None = None
+        self,
+        inputs: Sequence[torch.Tensor],
+        tap: Callable[[int, torch.Tensor], None] | None = None,
+        *,
+        spends: bool = False,
     ) -> list[torch.Tensor]:
         """Return the outputs; a `tap` hears the number and result of every node whose result is kept.
 
-        Outputs share one block of memory: who keeps one of them keeps all.
+        Outputs share one block of memory: who keeps one of them keeps all. A run that `spends` writes outputs over the
+        inputs where it can: nobody may read those again, even when it raises.
         Raises CheckFailed where the step may have to end.
         """
-        self._start(inputs)
+        self._start(inputs, spends)
         table, threads = ctypes.addressof(self._slots), torch.get_num_threads()
         try:
             for work in self._work:
@@ -141,16 +148,25 @@ class CompiledProgram:
         finally:
             self._held = dict(self._constants)
 
-    def _start(self, inputs: Sequence[torch.Tensor]) -> None:
+    def rest(self) -> None:
+        """Give the arena's memory back to the system until the next run."""
+        if self._memory is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED)
+
+    def _start(self, inputs: Sequence[torch.Tensor], spends: bool) -> None:
         if self._arena is None:
-            self._arena = Blocks(self.arena_bytes).take()
+            self._memory = arena.mapped(self.arena_bytes)
+            self._arena = torch.frombuffer(self._memory, dtype=torch.uint8)
             for number, place in self._places.items():
                 self._slots[self._slot[number]] = self._arena.data_ptr() + place
-        results = self._result_blocks.take()
-        for number, place in self._result_places.items():
-            self._hold(number, results[place : place + self._bytes(number)].view(self._dtypes[number]))
         for number, tensor in [*enumerate(inputs), *self._constants.items()]:
             self._hold(number, tensor.contiguous())
+        places, blocks = self._new_results if spends else self._all_results
+        results = blocks.take()
+        for number, place in places.items():
+            self._hold(number, results[place : place + self._bytes(number)].view(self._dtypes[number]))
+        for number, given in self._over.items() if spends else ():
+            self._hold(number, self._held[given].flatten())
 
     def _step(self, work: _Call) -> None:
         if work.in_arena:
@@ -239,6 +255,29 @@ class CompiledProgram:
             and self._products.prepares(_bits(work), work.operands[0].layout.shape[-1])
         }
 
+    def _results_over_inputs(self) -> dict[int, int]:
+        """Return the outputs that a loop can write over the input at the same place in the program's order."""
+        steps, last, over = self._plan.steps, arena.last_steps(self._plan.steps), dict[int, int]()
+        passed = {self._plan.places[output.source].root for output in self._program.outputs}
+        makers = {n: (at, work) for at, work in enumerate(steps) for n in work.makes}
+        for given, output in zip(range(len(self._program.inputs)), self._program.outputs, strict=False):
+            number = self._plan.places[output.source].root
+            at, maker = makers.get(number, (0, None))
+            if (
+                isinstance(maker, Group)
+                and given not in passed
+                and last.get(given, 0) <= at
+                and (self._sizes[given], self._dtypes[given]) == (self._sizes[number], self._dtypes[number])
+                and emit.goes_over(maker, number, given)
+            ):
+                over.setdefault(number, given)
+        return over
+
+    def _beside(self, made: Collection[int]) -> tuple[dict[int, int], Blocks]:
+        """Return the places of buffers that all live to the end, and blocks for them."""
+        places, size = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in sorted(made)])
+        return places, Blocks(size)
+
     def _lives(self) -> list[Life]:
         last = arena.last_steps(self._plan.steps)
         return [
@@ -252,7 +291,7 @@ class CompiledProgram:
     def _build(self) -> tuple[ctypes.CDLL, list[emit.Call]]:
         """Return the compiled loops, and per group its function's name and buffers."""
         groups = [work for work in self._plan.steps if isinstance(work, Group)]
-        source, calls = emit.write(groups, self._results)
+        source, calls = emit.write(groups, self._results, self._over)
         if len(source) > MAX_TEXT:
             raise CannotCompile(f"its loops have {len(source)} characters, limit for compiling {MAX_TEXT}")
         library = native.build(source)

@@ -4,7 +4,7 @@ Strict C is the point: every operation of an operator's rule is one IEEE or inte
 without contraction or any other freedom, so vector width and threads cannot change a bit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 
 from trainer.exact.sums import fixed_point_bits
@@ -42,17 +42,21 @@ Call = tuple[str, tuple[int, ...]]
 """The name of a group's function and the buffers that it is given, in their order."""
 
 
-def write(groups: Sequence[Group], outputs: Iterable[int]) -> tuple[str, list[Call]]:
+def write(
+    groups: Sequence[Group], outputs: Iterable[int], over: Mapping[int, int]
+) -> tuple[str, list[Call]]:
     """Return the text of all functions, and the call of each group.
 
     A function takes the table of buffers, the places of its own in it and a number of threads; it returns whether a
-    check failed. `outputs` are members whose floats must be finite.
+    check failed. `outputs` are members whose floats must be finite, `over` names the input whose buffer may be that of
+    an output too (`goes_over`).
     """
     finite, parts = set(outputs), [prelude()]
     names: dict[str, str] = {}
     calls: list[Call] = []
     for group in groups:
-        writer = _Column(group, finite) if group.depth else _Rows(group, finite)
+        shared = {buffer for number in group.kept if number in over for buffer in (number, over[number])}
+        writer = _Column(group, finite) if group.depth else _Rows(group, finite, shared)
         body = writer.text()
         if body not in names:
             names[body] = f"k{len(names)}"
@@ -66,12 +70,19 @@ def spilled(group: Group) -> tuple[int, ...]:
     return () if group.depth else _Rows(group, set()).spilled()
 
 
+def goes_over(group: Group, number: int, root: int) -> bool:
+    """Return whether a group may write a member over a buffer that it reads: each element after its last reading."""
+    member = group.members[number]
+    return not group.depth and member.kind == FULL and _Rows(group, set()).reads_before(number, root)
+
+
 class _Writer:
     """Numbers the buffers of a group and writes their declarations."""
 
-    def __init__(self, group: Group, finite: set[int]) -> None:
+    def __init__(self, group: Group, finite: set[int], shared: Collection[int] = ()) -> None:
         self.group = group
         self.finite = finite
+        self.shared = shared
         self.buffers: list[int] = []
         self.local = {number: place for place, number in enumerate(group.members)}
 
@@ -86,15 +97,21 @@ class _Writer:
         lines = []
         for place, number in enumerate(self.buffers):
             const = "" if number in self.group.kept else "const "
-            lines.append(f"{const}{C_TYPES[dtypes[number]]} *restrict b{place} = slots[at[{place}]];")
+            lines.append(
+                f"{const}{C_TYPES[dtypes[number]]} *{self.alone(number)}b{place} = slots[at[{place}]];"
+            )
         return lines
+
+    def alone(self, number: int) -> str:
+        """Return the word that tells the compiler that nothing else points into a buffer, where that is so."""
+        return "" if number in self.shared else "restrict "
 
 
 class _Rows(_Writer):
     """Rows of elements: loops over one row, each ended by what it reduces to."""
 
-    def __init__(self, group: Group, finite: set[int]) -> None:
-        super().__init__(group, finite)
+    def __init__(self, group: Group, finite: set[int], shared: Collection[int] = ()) -> None:
+        super().__init__(group, finite, shared)
         self.rows, self.columns = group.rows, group.columns
         self.ready: dict[int, int] = {}
         self.loops: dict[int, list[int]] = {}
@@ -127,6 +144,21 @@ class _Rows(_Writer):
             self.columns * (8 if self.dtypes[number] in ("int64", "float64") else 4) for number in held
         )
         return tuple(held) if room > STACK else ()
+
+    def reads_before(self, number: int, root: int) -> bool:
+        """Return whether each element of a buffer is read for the last time before a member's at its place is kept."""
+        order = {each: place for place, each in enumerate(self.group.members)}
+        kept_at = self.ready[number], order[number]
+        for member in self.group.members.values():
+            for operand in member.operands:
+                if operand.root == root:
+                    found = self.group.access(member, operand)
+                    last = self.ready[member.number] - (member.kind == REDUCE)
+                    if member.kind == ROW or found is None or not found.is_full(self.rows, self.columns):
+                        return False
+                    if (last, order[member.number]) > kept_at:
+                        return False
+        return True
 
     def text(self) -> str:
         """Return the function's body."""
@@ -217,7 +249,7 @@ class _Rows(_Writer):
             if found.stride == 0:
                 self.heads.append(f"const {dtype} {name} = *({start});")
             else:
-                self.heads.append(f"const {dtype} *restrict {name} = {start};")
+                self.heads.append(f"const {dtype} *{self.alone(root)}{name} = {start};")
         name = self.pointers[root, found]
         return (
             name
@@ -231,7 +263,7 @@ class _Rows(_Writer):
         name = f"q{self.local[number]}"
         wide = self.group.members[number].kind == FULL
         line = (
-            f"{C_TYPES[self.dtypes[number]]} *restrict {name} = b{self.buffer(number)} + r"
+            f"{C_TYPES[self.dtypes[number]]} *{self.alone(number)}{name} = b{self.buffer(number)} + r"
             f"{f' * {self.columns}' if wide else ''};"
         )
         if line not in self.heads:
