@@ -49,7 +49,8 @@ OTHER_PHASES, LEAST_SECONDS = 0.25, 10.0
 SETTLING = 5.0
 """Seconds between two phases that count for neither."""
 SLOWDOWN, MEMORY, LOG = 1.2, 64e6, 1e6
-"""What must hold: rounds take at most so many times as long, no process grows by more bytes, and no log."""
+"""What must hold: rounds take at most so many times as long, no process grows by more bytes, and no log by more beside
+what it grows by in undisturbed rounds."""
 ATTAINED = 0.5
 """Share of its rate that an attacker must have attained for that to say anything."""
 BEFORE = Millis(0)
@@ -237,9 +238,7 @@ def summarise(phases: Sequence[Phase]) -> dict[str, Any]:
     for who in RATES:
         mine = [phase for phase in phases if phase.who == who]
         slower, burnt = (statistics.median(rounds[name]) for name in (who, BURNING + who))
-        memory, log = growth_of_memory(phases, who), Counter[str]()
-        for phase in mine:
-            log.update(phase.grown)
+        memory, log = growth_of_memory(phases, who), growth_of_logs(phases, who)
         attacks, lasted = sum(map(attacks_in, mine)), sum(phase.seconds for phase in mine)
         larger, longer = max(memory, key=memory.__getitem__), max(log, key=log.__getitem__)
         summary |= {
@@ -280,6 +279,15 @@ def growth_of_memory(phases: Sequence[Phase], who: str) -> dict[str, int]:
             for name, peak in phase.peaks.items():
                 growth[name] = max(growth.get(name, 0), peak - before.peaks[name])
     return growth
+
+
+def growth_of_logs(phases: Sequence[Phase], who: str) -> dict[str, float]:
+    """Return the bytes by which each log grew beside what undisturbed rounds write."""
+    rounds, grown = rounds_by(phases), defaultdict[str, Counter[str]](Counter)
+    for phase in phases:
+        grown[phase.who].update(phase.grown)
+    share = len(rounds[who]) / len(rounds[QUIET])
+    return {name: size - share * grown[QUIET][name] for name, size in grown[who].items()}
 
 
 def row_of(phase: Phase) -> dict[str, Any]:

@@ -58,13 +58,20 @@ def test_what_holds_and_by_how_much() -> None:
     [
         phase("member", 2.41),
         phase("member", 2.0, peak=100 * MIB + 65_000_000),
-        phase("member", 2.0, grown=1_000_001),
+        phase("member", 2.0, grown=1_001_001),
         phase("member", 2.0, attacks=800),
     ],
 )
 def test_each_bar_is_missed_alone(member: Phase) -> None:
     assert hostile.summarise(played(phase("stranger", 2.0), phase("member", 2.0)))["holds"]
     assert not hostile.summarise(played(phase("stranger", 2.0), member))["holds"]
+
+
+def test_what_rounds_write_undisturbed_is_no_growth_of_a_log() -> None:
+    """The undisturbed phases have 15 rounds that write 3,000 bytes."""
+    attacked = phase("member", 2.0, grown=4_000)
+    attacked.rounds = [2.0] * 10
+    assert hostile.growth_of_logs(played(phase("stranger", 2.0), attacked), "member") == {"log": 2_000.0}
 
 
 def test_each_attack_lasts_as_long_as_was_asked_for() -> None:
