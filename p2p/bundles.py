@@ -15,7 +15,7 @@ def read_bundle(store: BlobStore, ref: BundleRef, limit: int) -> Bundle:
 
 
 def read_some(store: BlobStore, ref: BundleRef, limit: int, wanted: Container[int]) -> list[Tensor | None]:
-    """Return the tensors of a bundle whose places are `wanted`, None for the others; raises what `read_bundle` raises."""
+    """Return the tensors of a bundle at the `wanted` places, None at the others; raises what `read_bundle` raises."""
     return [tensor if at in wanted else None for at, tensor in enumerate(_tensors(store, ref, limit))]
 
 

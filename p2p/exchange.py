@@ -295,9 +295,7 @@ class _Download:
             self._of._post.refuse(source.address, lie)
             raise
 
-    async def _work(
-        self, source: PeerAddress, partial: Partial, turn: GoOn, scope: trio.CancelScope
-    ) -> None:
+    async def _work(self, source: PeerAddress, partial: Partial, turn: GoOn, scope: trio.CancelScope) -> None:
         """Fetch chunks from one source, after its turn has come, until none is missing or the source is dropped."""
         await turn()
         async for index in self._todo:

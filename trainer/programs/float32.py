@@ -28,7 +28,9 @@ def run_in_float32(
     ]
     constants = map(to_torch, program.constants)
     known: dict[int, torch.Tensor] = dict(enumerate(x.to(device) for x in [*inputs, *constants]))
-    for number, (kernel, sources, ending) in enumerate(plan(program, kernels, last_uses(program)), first_node(program)):
+    for number, (kernel, sources, ending) in enumerate(
+        plan(program, kernels, last_uses(program)), first_node(program)
+    ):
         known[number] = kernel(*[known[source] for source in sources])
         for dead in ending:
             del known[dead]

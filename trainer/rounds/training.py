@@ -15,7 +15,6 @@ from verification.sampling import leaf_steps, record_index, round_number
 from verification.tensors import Bundle, Tensor
 from verification.units import Digest, Round
 
-
 Start = Sequence[Tensor | None]
 """A state that a round starts from, None for what no program of it reads."""
 

@@ -42,9 +42,7 @@ Call = tuple[str, tuple[int, ...]]
 """The name of a group's function and the buffers that it is given, in their order."""
 
 
-def write(
-    groups: Sequence[Group], outputs: Iterable[int], over: Mapping[int, int]
-) -> tuple[str, list[Call]]:
+def write(groups: Sequence[Group], outputs: Iterable[int], over: Mapping[int, int]) -> tuple[str, list[Call]]:
     """Return the text of all functions, and the call of each group.
 
     A function takes the table of buffers, the places of its own in it and a number of threads; it returns whether a
