@@ -69,6 +69,22 @@ def losses(
 
 
 @app.command()
+def tuned(
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each kind.")] = 5,
+    steps: Annotated[int, typer.Option(min=40, max=100_000, help="Steps of each.")] = 300,
+    threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of a training.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw both kinds' losses here, as SVG or PNG.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Curves of native and exact training with a cosine schedule, clipping and accumulation (ten minutes)."""
+    from benchmarks import tuned
+
+    tuned.run(seeds, steps, threads, json, plot)
+
+
+@app.command()
 def gpu(
     models: Annotated[str, typer.Option(help="Models by width, separated by commas.")] = "d512,d768,d2048",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each opponent.")] = 10,
@@ -177,6 +193,25 @@ def dispute(
 
     (name,) = _names(model)[:1]
     raise typer.Exit(run_disputes(name, json))
+
+
+@app.command()
+def size(
+    parameters: Annotated[
+        str, typer.Option(help="Sizes in millions of parameters, separated by commas.")
+    ] = "10,30,124,350",
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Records of a batch.")] = 1,
+    length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of each process that computes.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each.")] = 5,
+    json: Json = None,
+) -> None:
+    """GPT-2 by size: an exact step over native float32, memory, digest, fetch, join and dispute (an hour)."""
+    from benchmarks import size
+    from benchmarks.trainers import MODELS
+
+    known = [name.removeprefix(size.NAME) for name in MODELS if name.startswith(size.NAME)]
+    size.run(_known(parameters, known, "size"), batch, length, threads, steps, json)
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """Loss curves as SVG files, one a trial: held apart from measuring, since only this needs matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from benchmarks.losses import Training
 from verification.errors import UserError
@@ -48,6 +49,36 @@ def draw(runs: Sequence[Training], folder: Path) -> list[Path]:
     return paths
 
 
+def draw_bands(runs: Sequence[Training], path: Path) -> None:
+    """Draw for each kind of arithmetic the mean and the range over seeds of a trial's loss, as SVG or PNG.
+
+    Raises UserError without matplotlib.
+    """
+    library()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, width_ratios=(2, 1))
+    for kind in dict.fromkeys(run.kind for run in runs):
+        group = [run for run in runs if run.kind == kind]
+        label = f"{TITLES[kind]} ({mean(run.held_out for run in group):.3f})"
+        steps = range(WINDOW, len(group[0].losses) + 1)
+        for axes, last in zip(panels, (len(steps), len(steps) // 3), strict=True):
+            lows, means, highs = (part[-last:] for part in _band([_smooth(run.losses) for run in group]))
+            axes.fill_between(steps[-last:], lows, highs, color=COLOURS[kind], alpha=0.2, lw=0)
+            axes.plot(
+                steps[-last:], means, color=COLOURS[kind], lw=2.4 if kind == "float32" else 1, label=label
+            )
+    panels[0].set_title(f"{runs[0].parameters / 1e6:.1f} million parameters, {len(group)} seeds", fontsize=10)
+    panels[0].set_ylabel(f"training loss, nats a byte, mean of {WINDOW}", fontsize=8)
+    panels[0].legend(
+        fontsize=7, title="arithmetic (held-out loss at the end)", title_fontsize=7, frameon=False
+    )
+    panels[1].set_title("the last third", fontsize=10)
+    _dress(panels)
+    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
 def _draw_trial(trial: str, runs: Sequence[Training], path: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -63,7 +94,7 @@ def _draw_trial(trial: str, runs: Sequence[Training], path: Path) -> None:
             label = ""
         ratios = [_relative(run.losses, native[run.seed]) for run in group if run.seed in native]
         if kind != "float32" and ratios:
-            lows, means, highs = ([pick(at) for at in zip(*ratios, strict=True)] for pick in (min, mean, max))
+            lows, means, highs = _band(ratios)
             differences.fill_between(steps, lows, highs, color=COLOURS[kind], alpha=0.12, lw=0)
             differences.plot(steps, means, color=COLOURS[kind], lw=1)
     differences.axhline(0, color=COLOURS["float32"], lw=1)
@@ -72,12 +103,21 @@ def _draw_trial(trial: str, runs: Sequence[Training], path: Path) -> None:
     curves.legend(fontsize=7, title="arithmetic (held-out loss at the end)", title_fontsize=7, frameon=False)
     differences.set_title("mean and range over seeds", fontsize=10)
     differences.set_ylabel("over native float32 with the same seed, %", fontsize=8)
-    for axes in (curves, differences):
+    _dress((curves, differences))
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _dress(panels: Iterable[Any]) -> None:
+    for axes in panels:
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3, lw=0.5)
-    figure.savefig(path, metadata={"Date": None})
+
+
+def _band(curves: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return least, mean and most at each step."""
+    return [[pick(at) for at in zip(*curves, strict=True)] for pick in (min, mean, max)]
 
 
 def _smooth(losses: Sequence[float]) -> list[float]:

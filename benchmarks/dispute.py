@@ -48,8 +48,10 @@ Tell = Callable[[str], None]
 class Court:
     """What all cases share: a run, the law's programs, and an honest challenger that computes nothing twice."""
 
-    def __init__(self, run: TracedRun, data: Bundle, tell: Tell = lambda said: None) -> None:
-        """`data` holds the records; `tell` hears how far it is."""
+    def __init__(
+        self, run: TracedRun, data: Bundle, tell: Tell = lambda said: None, only: Sequence[str] = ()
+    ) -> None:
+        """`data` holds the records; `tell` hears how far it is; `only` names the faults to prepare, none for all."""
         programs = (run.prologue, run.inner, run.epilogue, run.outer)
         self.run, self._tell = run, tell
         encoded = {digest_of_program(program): encode_program(program) for program in programs}
@@ -58,7 +60,7 @@ class Court:
         rounds = Rounds(self.engine, self.manifest, data)
         job = job_of(self.state(), FIRST, ACCUSED)
         self.challenger = Honest(self.engine, rounds, job, run.start)
-        self.faults = faults(run)
+        self.faults = [fault for fault in faults(run) if not only or fault.name in only]
         tell("the honest machine's last step, node by node")
         self._trace(Place.STEP, STEPS)
         tell("the round around it")
@@ -132,7 +134,7 @@ def trace_model(recipe: Recipe) -> tuple[TracedRun, Bundle, int]:
     """Return the programs of a Llama, its data, and its number of parameters."""
     model = recipe.model(0, "eager")
     schedule = Schedule(RATE, STEPS)  # not warmed up, so that two steps change what a contribution holds
-    config = TraceConfig(RECORDS, LENGTH, BATCH, STEPS, 2, 12, recipe.adamw, schedule, 0.7, 0.6)
+    config = TraceConfig(RECORDS, LENGTH, BATCH, STEPS, 2, 12, recipe.method.adamw, schedule, 0.7, 0.6)
     records = torch.randint(0, 256, (RECORDS, LENGTH + 1), generator=torch.Generator().manual_seed(0))
     data = Tensor("uint8", (Count(RECORDS), Count(LENGTH + 1)), records.to(torch.uint8).numpy().tobytes())
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -143,6 +145,20 @@ def measure(court: Court, fault: Fault) -> dict[str, Any]:
     """Return one row: the fault, at what the dispute about it ended, bytes and times."""
     heard = hear(court.case(fault))
     return {"fault": fault.name, "named": court.is_named(fault, heard), **heard.row}
+
+
+def time_one(model: str, name: str, threads: int) -> dict[str, Any]:
+    """Return a row of one fault as `measure` does, with the seconds that all took once the model was traced.
+
+    Those are both sides' re-execution of the round, each of its nodes' digests once, and the dispute itself.
+    """
+    torch.set_num_threads(threads)
+    run, data, _ = trace_model(MODELS[model])
+    began = time.perf_counter()
+    court = Court(run, data, only=[name])
+    (fault,) = court.faults
+    row = measure(court, fault)
+    return row | {"seconds": time.perf_counter() - began}
 
 
 def summarise(parameters: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

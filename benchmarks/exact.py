@@ -18,14 +18,8 @@ from typing import Any
 
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, data
-from trainer.compute.children import python
+from trainer.compute.children import ALLOCATOR, python
 
-ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
-"""glibc keeps freed memory instead of returning it page by page: worth up to 4x to big elementwise work."""
 SLOW_SECONDS, SLOW_RATIO = 8.0, 4.0
 """A native opponent whose first measured step takes longer than both, in seconds and times the fastest, is out."""
 LEAST_ROUNDS, LONG_SECONDS = 3, 90.0
@@ -83,9 +77,9 @@ def compare(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         tell("tracing")
-        ExactTrainer.dump(recipe.model(SEED, "eager"), data(recipe, SEED)[0], recipe.adamw, folder)
+        ExactTrainer.dump(recipe.model(SEED, "eager"), data(recipe, SEED)[0], recipe.method, folder)
         tell("starting " + ", ".join(names))
-        opponents = [stack.enter_context(_started(name, model, threads, folder)) for name in names]
+        opponents = [stack.enter_context(started(name, model, threads, folder)) for name in names]
         for opponent in opponents:
             opponent.answer()
         _check_losses(opponents)
@@ -114,7 +108,7 @@ def _far_behind(opponent: Opponent, racing: Sequence[Opponent]) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Return what every measured process is started with."""
+    """Return what every measured process is started with: as a peer's, which keeps freed memory to itself."""
     return {**os.environ, **ALLOCATOR}
 
 
@@ -130,8 +124,13 @@ def _check_losses(opponents: Sequence[Opponent]) -> None:
 
 
 @contextmanager
-def _started(name: str, model: str, threads: int, folder: Path) -> Iterator[Opponent]:
-    command = python("-m", "benchmarks.opponent", name, model, str(threads), str(folder))
+def started(name: str, model: str, threads: int, folder: Path, **changes: int) -> Iterator[Opponent]:
+    """Have an opponent in a process of its own, with `changes` to its model's recipe; `folder` as `make_trainer` says.
+
+    It answers once it is warm.
+    """
+    words = name, model, json.dumps(changes), str(threads), str(folder)
+    command = python("-m", "benchmarks.opponent", *words)
     log = folder / f"{name}.log"
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(

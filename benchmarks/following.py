@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from benchmarks.processes import processor_seconds
+from benchmarks.processes import beside, processor_seconds, wait_for_end
 from p2p.hints import BURST, HINT, Rumours
 from p2p.host import PostOffice
 from p2p.identity import Identity
@@ -190,21 +189,11 @@ def walls(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 @contextmanager
 def hosted(folder: Path, before: Sequence[Entry], log: Sequence[Entry]) -> Iterator[tuple[int, str]]:
     """Serve the first entries of a log from a process of its own; yields its id and its address."""
-    path, context = folder / "host.sqlite", get_context("spawn")
+    path = folder / "host.sqlite"
     create(path, genesis_of(before[0]), before[0].at)
     _fill(SqliteLog(path), before)
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=serve, args=(path, [entry.at for entry in log], PROGRAMS, theirs), daemon=True
-    )
-    process.start()
-    theirs.close()
-    assert process.pid is not None
-    try:
-        yield process.pid, ours.recv()
-    finally:
-        ours.close()
-        process.join()
+    with beside(serve, path, [entry.at for entry in log], PROGRAMS) as served:
+        yield served
 
 
 def serve(path: Path, times: Sequence[Millis], programs: Mapping[Digest, Program], line: Connection) -> None:
@@ -220,10 +209,7 @@ async def _serve(path: Path, times: Sequence[Millis], line: Connection) -> None:
         HostDoor(post, host).open()
         Rumours(post, tuple, system_clock)  # a host hears no hints; here it stands for a peer that does
         line.send(post.address.multiaddr)
-        try:
-            await trio.to_thread.run_sync(line.recv)
-        except EOFError:
-            return
+        await trio.to_thread.run_sync(wait_for_end, line)
 
 
 def _fill(storage: SqliteLog, log: Sequence[Entry]) -> None:

@@ -58,10 +58,10 @@ def _opponents(recipe: Recipe, device: str) -> dict[str, Callable[[], Trainer]]:
 
     def native(autocast: torch.dtype | None = None) -> NativeTrainer:
         model = recipe.model(SEED, "sdpa").to(device)
-        return NativeTrainer(model, batches.to(device), recipe.adamw, autocast=autocast, fused=True)
+        return NativeTrainer(model, batches.to(device), recipe.method, autocast=autocast, fused=True)
 
     def exact() -> ExactTrainer:
-        return ExactTrainer.trace(recipe.model(SEED, "eager"), batches, recipe.adamw, options=options)
+        return ExactTrainer.trace(recipe.model(SEED, "eager"), batches, recipe.method, options=options)
 
     found: dict[str, Callable[[], Trainer]] = {"float32": native, "bfloat16": lambda: native(torch.bfloat16)}
     if device != "cpu":

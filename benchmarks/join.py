@@ -12,14 +12,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from json import dumps
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.record import publish
-from benchmarks.trainers import HEAD_WIDTH, MODELS
+from benchmarks.trainers import MODELS, Recipe
 from p2p.blobs import BlobStore
 from trainer.commands.console import Console
 from trainer.commands.demo import MODEL, DemoSettings, cast, demo_job
@@ -39,19 +40,8 @@ ROUNDS = 1000
 PATIENCE = 1200.0
 """Longest wait for a newcomer, in seconds."""
 LOOK_SECONDS = 0.05
-CONFIG = """\
-model_type = "llama"
-vocab_size = {vocabulary}
-hidden_size = {hidden}
-intermediate_size = {inner}
-num_hidden_layers = {layers}
-num_attention_heads = {heads}
-num_key_value_heads = {heads}
-max_position_embeddings = 256
-tie_word_embeddings = false
-bos_token_id = 0
-eos_token_id = 0
-"""
+LENGTH = 256
+"""Tokens in a row that a model is for; the demo's records have fewer."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,7 @@ def run(model: str, mbit: float, newcomers: int, json: Path | None) -> None:
         console.print("making a run and beginning it")
         folder = create_run(demo_job(settings)[1], Path.cwd(), settings.out).folder
         rows = []
-        for row in _measured(folder, cast(folder, settings), mbit):
+        for row in measured(folder, cast(folder, settings), mbit):
             rows.append({"model": model, "mbit": mbit, **row})
             console.print(_line(rows[-1]))
         store, manifest = BlobStore(folder.blobs), genesis_of(folder).manifest
@@ -92,8 +82,12 @@ def run(model: str, mbit: float, newcomers: int, json: Path | None) -> None:
     publish(rows, _summary(rows, size), console, json)
 
 
-def _measured(folder: RunFolder, seats: Sequence[Seat], mbit: float) -> Iterator[dict[str, Any]]:
-    """Let the first worker and the verifier train, and yield how each other worker came; raises UserError."""
+def measured(folder: RunFolder, seats: Sequence[Seat], mbit: float | None) -> Iterator[dict[str, Any]]:
+    """Let the first worker and the verifier train, and yield how each other worker came.
+
+    Without `mbit` links have no limit. Raises UserError where there can be no laboratory, or somebody does not come so
+    far.
+    """
     resident, *newcomers, verifier = seats
     with laboratory() as lab:
         hosted, home = Hosted(folder, lab.public("ledger")), lab.public(resident.name)
@@ -108,14 +102,15 @@ def _measured(folder: RunFolder, seats: Sequence[Seat], mbit: float) -> Iterator
 
 def config_of(model: str) -> str:
     """Return a model's config as TOML: the demo's, or one of `benchmarks.trainers`."""
-    if model == "demo":
-        return MODEL
-    recipe = MODELS[model]
-    heads = max(1, recipe.hidden // HEAD_WIDTH)
-    return CONFIG.format(**{**vars(recipe), "heads": heads})
+    return MODEL if model == "demo" else toml_of(replace(MODELS[model], length=LENGTH))
 
 
-def _join(hosted: Hosted, lab: Lab, seat: Seat, mbit: float) -> dict[str, Any]:
+def toml_of(recipe: Recipe) -> str:
+    """Return the config of a recipe's model as TOML."""
+    return "".join(f"{key} = {dumps(value)}\n" for key, value in recipe.config.items())
+
+
+def _join(hosted: Hosted, lab: Lab, seat: Seat, mbit: float | None) -> dict[str, Any]:
     """Let a newcomer in, and leave it there: rounds would wait for one that is gone. Raises UserError for one that does
     not come so far."""
     host = lab.public(seat.name)

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from benchmarks.bfloat16 import Widened, has_instructions
-from benchmarks.trainers import ADAMW, ExactTrainer, NativeTrainer, Recipe, Trainer, data, held_out_loss
+from benchmarks.trainers import PLAIN, ExactTrainer, NativeTrainer, Recipe, Trainer, data, held_out_loss
+from trainer.exact import native
+from trainer.programs.options import Loops, RunOptions, forced_product
 
 KINDS = ("float32", "perturbed", "exact-14", "exact-8", "bfloat16")
 PERTURBATION = 1e-6
@@ -38,15 +40,16 @@ class Trial:
 
 MAIN = "300 steps"
 TRIALS = {
-    MAIN: Trial(Recipe(320, 896, 4, 8, 128, 300, ADAMW), KINDS, (0, 1, 2)),
-    "deeper": Trial(Recipe(192, 512, 12, 8, 128, 300, ADAMW), KINDS[:4], (0, 1, 2)),
-    "longer": Trial(Recipe(192, 512, 4, 8, 128, 1000, ADAMW), KINDS[:4], (0,)),
+    MAIN: Trial(Recipe(320, 896, 4, 8, 128, 300, PLAIN), KINDS, (0, 1, 2)),
+    "deeper": Trial(Recipe(192, 512, 12, 8, 128, 300, PLAIN), KINDS[:4], (0, 1, 2)),
+    "longer": Trial(Recipe(192, 512, 4, 8, 128, 1000, PLAIN), KINDS[:4], (0,)),
 }
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training: the loss of each step, the mean of the last ones, and the held-out loss at the end."""
+    """One training: the loss of each step, the mean of the last ones, the held-out loss at the end, and how many steps'
+    gradients native training clipped."""
 
     trial: str
     kind: str
@@ -56,6 +59,7 @@ class Training:
     losses: list[float]
     tail: float
     held_out: float
+    clipped: int = 0
 
 
 def pending(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, str, int, Path]]:
@@ -69,9 +73,8 @@ def pending(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, str, int,
                     yield name, kind, seed, path
 
 
-def train(name: str, kind: str, seed: int, path: Path, tick: Tick) -> Training:
-    """Train one run and write its file."""
-    recipe = TRIALS[name].recipe
+def train(name: str, recipe: Recipe, kind: str, seed: int, tick: Tick) -> Training:
+    """Train one run of the trial that has a name."""
     batches, held_out = data(recipe, seed)
     trainer = make_trainer(kind, recipe, batches, seed)
     began, losses = time.perf_counter(), []
@@ -82,27 +85,36 @@ def train(name: str, kind: str, seed: int, path: Path, tick: Tick) -> Training:
     final = trainer.parameters()
     judged = held_out_loss(recipe.model(seed, "sdpa"), final, held_out)
     count = sum(tensor.numel() for tensor in final.values())
-    run = Training(name, kind, seed, count, seconds, losses, mean(losses[-TAIL:]), judged)
+    clipped = trainer.clipped if isinstance(trainer, NativeTrainer) else 0
+    return Training(name, kind, seed, count, seconds, losses, mean(losses[-TAIL:]), judged, clipped)
+
+
+def save(run: Training, path: Path) -> None:
+    """Write one run's file, whole or not at all."""
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(run)), encoding="utf-8")
     draft.replace(path)
-    return run
 
 
 def make_trainer(kind: str, recipe: Recipe, batches: torch.Tensor, seed: int) -> Trainer:
     """Return the trainer of one of `KINDS`."""
     if kind.startswith("exact-"):
-        return ExactTrainer.trace(
-            recipe.model(seed, "eager"), batches, recipe.adamw, int(kind.removeprefix("exact-"))
-        )
+        bits = int(kind.removeprefix("exact-"))
+        return ExactTrainer.trace(recipe.model(seed, "eager"), batches, recipe.method, bits, _options())
     if kind == "bfloat16" and not has_instructions():
         model = recipe.model(seed, "eager")
-        return Widened(NativeTrainer(model, batches, recipe.adamw, autocast=torch.bfloat16))
+        return Widened(NativeTrainer(model, batches, recipe.method, autocast=torch.bfloat16))
     model = recipe.model(seed, "sdpa")
     if kind == "perturbed":
         _perturb(model, seed)
     autocast = torch.bfloat16 if kind == "bfloat16" else None
-    return NativeTrainer(model, batches, recipe.adamw, autocast=autocast)
+    return NativeTrainer(model, batches, recipe.method, autocast=autocast)
+
+
+def _options() -> RunOptions:
+    """Return how exact trainings run, which changes no bit: hundreds of steps repay compiling, where it is possible."""
+    loops = Loops.NEVER if native.compiler() is None else Loops.ALWAYS
+    return RunOptions(loops=loops, product=forced_product())
 
 
 def _perturb(model: torch.nn.Module, seed: int) -> None:

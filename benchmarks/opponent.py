@@ -4,8 +4,9 @@ A process each, because peak memory cannot be told apart within one. Reads lines
 and answers each with a line of JSON; ends with its input.
 """
 
+import importlib
 import json
-import resource
+import os
 import sys
 import time
 from dataclasses import replace
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks import golden
-from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Trainer, data
+from benchmarks.processes import forget_peak, own_bytes, own_peak_bytes
+from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Recipe, Trainer, data
 from trainer.programs.options import forced_product
 from trainer.runs.tasks import causal_lm_loss
 from verification.errors import UserError
@@ -25,7 +27,7 @@ NATIVE = ("float32", "float32-onednn", "float32-compiled", "bfloat16", "alia-car
 OPPONENTS = (*NATIVE, *(f"exact-{mode}" for mode in golden.MODES))
 
 
-def make_trainer(opponent: str, model: str, folder: Path) -> Trainer:
+def make_trainer(opponent: str, recipe: Recipe, folder: Path) -> Trainer:
     """Return an opponent; `folder` holds the exact ones' programs (see `benchmarks.exact`)."""
     if opponent not in NATIVE:
         options = golden.MODES[opponent.removeprefix("exact-")]
@@ -33,46 +35,51 @@ def make_trainer(opponent: str, model: str, folder: Path) -> Trainer:
     from benchmarks.kahan import through_kahan
     from benchmarks.onednn import through_onednn
 
-    recipe = MODELS[model]
     built, (batches, _) = recipe.model(SEED, "sdpa"), data(recipe, SEED)
     if opponent == "float32":
-        return NativeTrainer(built, batches, recipe.adamw)
+        return NativeTrainer(built, batches, recipe.method)
     if opponent == "alia-carbon":
-        return NativeTrainer(through_kahan(built), batches, recipe.adamw)
+        return NativeTrainer(through_kahan(built), batches, recipe.method)
     if opponent == "bfloat16":
-        return NativeTrainer(built, batches, recipe.adamw, autocast=torch.bfloat16, fused=True)
+        return NativeTrainer(built, batches, recipe.method, autocast=torch.bfloat16, fused=True)
     loss = torch.compile(causal_lm_loss) if opponent == "float32-compiled" else causal_lm_loss
-    return NativeTrainer(through_onednn(built), batches, recipe.adamw, loss=loss, fused=True)
+    return NativeTrainer(through_onednn(built), batches, recipe.method, loss=loss, fused=True)
 
 
 def main() -> None:
-    """Build the opponent named on the command line, warm it up, then step on demand."""
-    opponent, model, threads, folder = sys.argv[1:]
+    """Build the opponent named on the command line, warm it up, then step on demand.
+
+    After it come a model's name, what is changed of its recipe as JSON, the number of threads and a folder.
+    """
+    opponent, model, changes, threads, folder = sys.argv[1:]
+    recipe = replace(MODELS[model], **json.loads(changes))
     answers = sys.stdout
     # What libraries print must not come between the answers.
     sys.stdout = sys.stderr
     torch.set_num_threads(int(threads))
-    _import_all(opponent)
-    base = _memory("VmRSS")
+    _import_all(opponent, recipe)
+    base = own_bytes()
     try:
-        trainer = make_trainer(opponent, model, Path(folder))
+        trainer = make_trainer(opponent, recipe, Path(folder))
     except UserError as error:
         sys.exit(str(error))
     seconds, loss = _timed(trainer)
     if opponent == "exact-compiled" and isinstance(trainer, ExactTrainer) and not trainer.inner.is_compiled:
         sys.exit("compiled loops gave other numbers than the kernels and were dropped")
     trainer.step()  # results lie in two blocks of memory in turn, so the second step takes new pages, too
-    _forget_peak()
+    if not forget_peak(os.getpid()):
+        sys.stderr.write("the peak of memory includes building the model: it cannot be forgotten here\n")
     _answer(answers, {"seconds": seconds, "loss": loss, "base": base})
     for _ in sys.stdin:
         seconds, loss = _timed(trainer)
-        _answer(answers, {"seconds": seconds, "loss": loss, "peak": _memory("VmHWM")})
+        _answer(answers, {"seconds": seconds, "loss": loss, "peak": own_peak_bytes()})
 
 
-def _import_all(opponent: str) -> None:
+def _import_all(opponent: str, recipe: Recipe) -> None:
     """Import what the opponent needs, so that its memory is what its training takes."""
     if opponent in NATIVE:
-        import transformers.models.llama.modeling_llama  # noqa: F401
+        kind = recipe.config["model_type"]
+        importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
     if opponent.endswith("compiled"):
         import torch._inductor.compile_fx  # noqa: F401
 
@@ -86,26 +93,6 @@ def _timed(trainer: Trainer) -> tuple[float, float]:
 def _answer(answers: Any, values: dict[str, float]) -> None:
     answers.write(json.dumps(values) + "\n")
     answers.flush()
-
-
-def _memory(field: str) -> int:
-    """Return resident memory in bytes, now (VmRSS) or at its peak (VmHWM); always the peak where there is no /proc."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def _forget_peak() -> None:
-    """Let VmHWM start again from now, where Linux allows it: building and warming up are not the step."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except OSError:
-        sys.stderr.write(
-            "the peak of memory includes building the model: /proc/self/clear_refs is not writable\n"
-        )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def profile(model: str, threads: int) -> tuple[dict[str, Share], dict[str, Share
     torch.set_num_threads(threads)
     recipe = MODELS[model]
     options = RunOptions(product=forced_product())
-    trainer = ExactTrainer.trace(recipe.model(0, "eager"), data(recipe, 0)[0], recipe.adamw, options=options)
+    trainer = ExactTrainer.trace(recipe.model(0, "eager"), data(recipe, 0)[0], recipe.method, options=options)
     trainer.step()
     program, first = trainer.inner.program, first_node(trainer.inner.program)
     known = values(program)

@@ -1,7 +1,7 @@
 """What a person sees of the benchmarks: progress, tables and files; the measuring is elsewhere."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from rich.text import Text
 from benchmarks import bars, curves, gpu, losses
 from benchmarks.exact import Row, compare, environment, exact_row, ratio, summarise
 from benchmarks.record import machine, publish, write_record
+from benchmarks.trainers import Recipe
 from trainer.commands.console import Console
 from trainer.compute.children import python
 from trainer.programs.devices import require_device
@@ -105,7 +106,7 @@ def run_losses(names: Sequence[str], work: Path, threads: int, out: Path, finish
     if not finished:
         _train_pending(names, work, console)
     runs = losses.read_runs(work, names)
-    console.print(_loss_table(runs))
+    console.print(loss_table(runs))
     rows, summary = losses.rows(runs), losses.summarise(runs)
     write_record(out / "losses.json", rows, summary)
     for path in curves.draw(runs, out):
@@ -113,6 +114,16 @@ def run_losses(names: Sequence[str], work: Path, threads: int, out: Path, finish
 
 
 def _train_pending(names: Sequence[str], work: Path, console: Console) -> None:
+    wanted = list(losses.pending(work, names))
+    runs = trained(
+        [(name, losses.TRIALS[name].recipe, kind, seed) for name, kind, seed, _ in wanted], console
+    )
+    for (*_, path), run in zip(wanted, runs, strict=True):
+        losses.save(run, path)
+
+
+def trained(wanted: Sequence[tuple[str, Recipe, str, int]], console: Console) -> Iterator[losses.Training]:
+    """Train one run after the other, each a trial's name, its recipe, a kind and a seed, and show how far it is."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -120,17 +131,18 @@ def _train_pending(names: Sequence[str], work: Path, console: Console) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        for name, kind, seed, path in losses.pending(work, names):
+        for name, recipe, kind, seed in wanted:
             task = progress.add_task(f"{name}: {kind}, seed {seed}", loss="", total=None)
 
             def tick(done: int, total: int, loss: float, task: TaskID = task) -> None:
                 progress.update(task, completed=done, total=total, loss=f"{loss:.3f}")
 
-            run = losses.train(name, kind, seed, path, tick)
+            run = losses.train(name, recipe, kind, seed, tick)
             progress.remove_task(task)
             console.print(
                 f"{name}: {kind}, seed {seed}: held-out loss {run.held_out:.4f}, {run.seconds:.0f} s"
             )
+            yield run
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
@@ -153,7 +165,8 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _loss_table(runs: Sequence[losses.Training]) -> Table:
+def loss_table(runs: Sequence[losses.Training]) -> Table:
+    """Return the trials' held-out losses by kind of arithmetic, for people."""
     table = Table(
         "trial", "arithmetic", "seeds", "held-out loss", "over float32", "spread of seeds", title="losses"
     )

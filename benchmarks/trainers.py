@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
@@ -38,6 +39,32 @@ MAX_STATE = 1 << 36
 
 
 @dataclass(frozen=True)
+class Method:
+    """How a model is trained, alike by every opponent: AdamW, at a rate that grows to `RATE` over `WARMUP` steps.
+
+    From there it stays, or falls to `final_share` of it on half a cosine by the last step. A step's gradient is the
+    mean over `accumulate` equal parts of its batch, and `adamw` bounds its norm.
+    """
+
+    adamw: AdamW
+    curve: Literal["constant", "cosine"] = "constant"
+    final_share: float = 0.0
+    accumulate: int = 1
+
+    def traced(self, steps: int) -> Schedule:
+        """Return the rates of `steps` steps for programs."""
+        return Schedule(RATE, steps, self.curve, WARMUP, final_share=self.final_share)
+
+    def native(self, optimiser: torch.optim.Optimizer, steps: int) -> LRScheduler:
+        """Return the same rates by PyTorch's own schedulers."""
+        grows = LinearLR(optimiser, 1 / WARMUP, total_iters=WARMUP - 1)
+        after: LRScheduler = ConstantLR(optimiser, 1.0)
+        if self.curve == "cosine":
+            after = CosineAnnealingLR(optimiser, steps - WARMUP, self.final_share * RATE)
+        return SequentialLR(optimiser, [grows, after], [WARMUP])
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A Llama over bytes and how it is trained: `steps` batches of `batch` records of `length` tokens.
 
@@ -50,38 +77,83 @@ class Recipe:
     batch: int
     length: int
     steps: int
-    adamw: AdamW
+    method: Method
     vocabulary: int = 256
 
-    def model(self, seed: int, attention: str) -> nn.Module:
-        """Return a fresh model in training mode, its weights drawn from `seed`."""
-        heads = max(1, self.hidden // HEAD_WIDTH)
-        config = {
+    @property
+    def heads(self) -> int:
+        """Heads of attention."""
+        return max(1, self.hidden // HEAD_WIDTH)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model as Hugging Face's config."""
+        return {
             "model_type": "llama", "vocab_size": self.vocabulary, "hidden_size": self.hidden,
-            "intermediate_size": self.inner, "num_hidden_layers": self.layers, "num_attention_heads": heads,
-            "num_key_value_heads": heads,
+            "intermediate_size": self.inner, "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads, "num_key_value_heads": self.heads,
             "max_position_embeddings": self.length, "tie_word_embeddings": self.vocabulary > 256,
             "bos_token_id": 0, "eos_token_id": 0,
         }  # fmt: skip
-        model: Any = build_model(config, seed)
+
+    def model(self, seed: int, attention: str) -> nn.Module:
+        """Return a fresh model in training mode, its weights drawn from `seed`."""
+        model: Any = build_model(self.config, seed)
         model.set_attn_implementation(attention)
         made: nn.Module = model
         return made
 
 
+@dataclass(frozen=True)
+class GPT2(Recipe):
+    """A GPT-2 (Radford et al., 2019) in its published form, with no dropout: learned places, a tied embedding."""
+
+    @property
+    def heads(self) -> int:
+        """Heads of attention, half as wide where the width is no multiple of `HEAD_WIDTH`."""
+        return self.hidden // (HEAD_WIDTH if self.hidden % HEAD_WIDTH == 0 else HEAD_WIDTH // 2)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model as Hugging Face's config."""
+        return {
+            "model_type": "gpt2", "vocab_size": self.vocabulary, "n_embd": self.hidden, "n_inner": self.inner,
+            "n_layer": self.layers, "n_head": self.heads, "n_positions": max(PLACES, self.length),
+            "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0,
+        }  # fmt: skip
+
+
+PLACES = 1024
+"""Tokens in a row that GPT-2 knows."""
 ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
 RATE, WARMUP = 1e-3, 30
 """The learning rate of every opponent, and over how many steps it grows to that."""
+PLAIN = Method(ADAMW)
+
+
+def _gpt2(hidden: int, layers: int, vocabulary: int = 50_257) -> GPT2:
+    return GPT2(hidden, 4 * hidden, layers, 1, 256, 16, PLAIN, vocabulary)
+
+
 MODELS = {
-    "d256": Recipe(256, 704, 4, 8, 256, 16, ADAMW),
-    "d512": Recipe(512, 1408, 4, 8, 256, 16, ADAMW),
-    "d768": Recipe(768, 2048, 4, 8, 256, 16, ADAMW),
-    "d2048": Recipe(2048, 5504, 8, 8, 512, 4, ADAMW),
-    "d64": Recipe(64, 176, 2, 2, 32, 16, ADAMW),
-    "d768-large": Recipe(768, 2048, 12, 8, 256, 16, ADAMW, 50_257),
+    "d256": Recipe(256, 704, 4, 8, 256, 16, PLAIN),
+    "d512": Recipe(512, 1408, 4, 8, 256, 16, PLAIN),
+    "d768": Recipe(768, 2048, 4, 8, 256, 16, PLAIN),
+    "d2048": Recipe(2048, 5504, 8, 8, 512, 4, PLAIN),
+    "d64": Recipe(64, 176, 2, 2, 32, 16, PLAIN),
+    "d768-large": Recipe(768, 2048, 12, 8, 256, 16, PLAIN, 50_257),
+    "gpt2-0.1": _gpt2(64, 1, 256),
+    "gpt2-1": _gpt2(128, 4, 256),
+    "gpt2-3": _gpt2(192, 6, 256),
+    "gpt2-10": _gpt2(160, 6),
+    "gpt2-30": _gpt2(384, 6),
+    "gpt2-124": _gpt2(768, 12),
+    "gpt2-350": _gpt2(1024, 24),
+    "gpt2-774": _gpt2(1280, 36),
 }
-"""The models whose step is timed, by their width: 3, 13 and 29 million parameters, 400 million for GPUs, a toy, and one
-of GPT-2's size (124 million, a vocabulary of 50,257)."""
+"""The models whose step is timed. By their width: 3, 13 and 29 million parameters, 400 million for GPUs, a toy, and one
+of GPT-2's size (124 million, a vocabulary of 50,257). By their millions of parameters: GPT-2 in three of its published
+shapes, and smaller ones, down to a toy."""
 
 
 class Trainer(Protocol):
@@ -95,13 +167,13 @@ class Trainer(Protocol):
 
 
 class NativeTrainer:
-    """PyTorch's own training: `torch.optim.AdamW`, weight decay on matrices only, linear warm-up."""
+    """PyTorch's own training: `torch.optim.AdamW`, weight decay on matrices only; its schedulers and its clipping."""
 
     def __init__(
         self,
         model: nn.Module,
         tokens: torch.Tensor,
-        adamw: AdamW,
+        method: Method,
         *,
         autocast: torch.dtype | None = None,
         fused: bool = False,
@@ -111,8 +183,9 @@ class NativeTrainer:
 
         `fused` takes AdamW's fused kernel instead of PyTorch's default one.
         """
-        self.model, self.tokens = model, tokens
+        self.model, self.tokens, self._method = model, tokens, method
         self._loss = loss
+        adamw = method.adamw
         decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
         plain = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
         groups: Any = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
@@ -127,19 +200,27 @@ class NativeTrainer:
         )
         device = tokens.device.type
         self._context: Any = nullcontext() if autocast is None else torch.autocast(device, autocast)
-        self.done = 0
+        self._rates = method.native(self.optimiser, len(tokens))
+        self.done = self.clipped = 0
 
     def step(self) -> float:
-        """Do the next step and return its loss."""
+        """Do the next step and return its loss; `clipped` counts the steps whose gradient was too long."""
         batch = self.tokens[self.done % len(self.tokens)].to(torch.int64)
         self.done += 1
-        for group in self.optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, self.done / WARMUP)
         self.optimiser.zero_grad()
-        with self._context:
-            loss = self._loss(self.model, batch)
-        loss.backward()
+        losses = [self._backward(part) for part in batch.chunk(self._method.accumulate)]
+        if limit := self._method.adamw.clip_norm:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+            self.clipped += bool(norm > limit)
         self.optimiser.step()
+        self._rates.step()
+        return sum(losses)
+
+    def _backward(self, part: torch.Tensor) -> float:
+        """Add a part's gradient to what is there, and return its loss, each over the number of parts."""
+        with self._context:
+            loss = self._loss(self.model, part) / self._method.accumulate
+        loss.backward()
         return float(loss.detach())
 
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -164,12 +245,12 @@ class ExactTrainer:
         cls,
         model: nn.Module,
         tokens: torch.Tensor,
-        adamw: AdamW,
+        method: Method,
         bits: int = DEFAULT_BITS,
         options: RunOptions = NODE_BY_NODE,
     ) -> "ExactTrainer":
         """Trace `model`; `tokens`: uint8 [steps, batch, length + 1]; `bits`: 14 or 8, the precision of products."""
-        return cls(*_traced(model, tokens, adamw, bits), options)
+        return cls(*_traced(model, tokens, method, bits), options)
 
     @classmethod
     def load(cls, folder: Path, options: RunOptions = NODE_BY_NODE) -> "ExactTrainer":
@@ -179,9 +260,9 @@ class ExactTrainer:
         return cls(inner, [to_torch(tensor) for tensor in bundle.tensors], options)
 
     @staticmethod
-    def dump(model: nn.Module, tokens: torch.Tensor, adamw: AdamW, folder: Path) -> None:
+    def dump(model: nn.Module, tokens: torch.Tensor, method: Method, folder: Path) -> None:
         """Trace `model` and write its inner step and first working state into `folder`."""
-        inner, state = _traced(model, tokens, adamw, DEFAULT_BITS)
+        inner, state = _traced(model, tokens, method, DEFAULT_BITS)
         (folder / "inner").write_bytes(encode_program(inner))
         (folder / "state").write_bytes(codec.encode(bundle_of(state)))
 
@@ -199,12 +280,14 @@ class ExactTrainer:
 
 
 def _traced(
-    model: nn.Module, tokens: torch.Tensor, adamw: AdamW, bits: int
+    model: nn.Module, tokens: torch.Tensor, method: Method, bits: int
 ) -> tuple[Program, list[torch.Tensor]]:
     """Return the inner step and the first working state."""
     steps, batch, width = tokens.shape
-    schedule = Schedule(RATE, steps, round_warmup=WARMUP)
-    config = TraceConfig(steps * batch, width - 1, batch, steps, 1, 12, adamw, schedule, 0.7, 0.6, bits)
+    config = TraceConfig(
+        steps * batch, width - 1, batch, steps, 1, 12, method.adamw, method.traced(steps), 0.7, 0.6, bits,
+        accumulate=method.accumulate,
+    )  # fmt: skip
     traced = trace_run(model, causal_lm_loss, config)
     index = torch.arange(steps * batch).view(steps, batch)
     start = [

@@ -18,7 +18,8 @@ def test_every_model_makes_a_job_that_begins_without_the_newcomers(model: str) -
     _, job = demo_job(settings)
     assert (job.swarm.workers, job.swarm.min_workers, job.accounts.peers) == (4, 1, 5)
     width = 192 if model == "demo" else MODELS[model].hidden
-    assert job.model.config["hidden_size"] == width
+    config = job.model.config
+    assert config["n_embd" if config["model_type"] == "gpt2" else "hidden_size"] == width
 
 
 def test_the_summary_is_of_medians_and_says_what_the_link_alone_would_take() -> None:

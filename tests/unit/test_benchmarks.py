@@ -114,7 +114,7 @@ def test_widened_training_follows_native_bfloat16() -> None:
     recipe = MODELS["d64"]
     batches, _ = data(recipe, 0)
     trainers: list[Trainer] = [
-        NativeTrainer(recipe.model(0, "eager"), batches, recipe.adamw, autocast=torch.bfloat16)
+        NativeTrainer(recipe.model(0, "eager"), batches, recipe.method, autocast=torch.bfloat16)
         for _ in range(2)
     ]
     native, wide = trainers[0], Widened(trainers[1])
@@ -148,9 +148,9 @@ def test_kahans_float64_trains_every_layer() -> None:
     """Its own trainer, given an optimizer beforehand, trains no linear layer."""
     recipe = MODELS["d64"]
     batches, _ = data(recipe, 0)
-    native = NativeTrainer(recipe.model(0, "sdpa"), batches, recipe.adamw)
+    native = NativeTrainer(recipe.model(0, "sdpa"), batches, recipe.method)
     try:
-        kahans = NativeTrainer(kahan.through_kahan(recipe.model(0, "sdpa")), batches, recipe.adamw)
+        kahans = NativeTrainer(kahan.through_kahan(recipe.model(0, "sdpa")), batches, recipe.method)
         start = {name: parameter.clone() for name, parameter in kahans.parameters().items()}
         for _ in range(3):
             assert kahans.step() == pytest.approx(native.step(), rel=1e-4)
