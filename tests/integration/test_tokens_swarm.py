@@ -14,6 +14,7 @@ from tests.swarm import final_digests, final_state, swarm
 from tests.tiny import JOB, make_run
 from trainer.commands.evaluate import evaluate_run, export_and_evaluate, held_out_loss, held_out_records
 from trainer.commands.export import export_run
+from trainer.commands.log import log_run
 from trainer.commands.report import write_report
 from trainer.folder import RunFolder
 from trainer.programs.conversion import to_torch
@@ -24,6 +25,7 @@ from trainer.runs.states import ancestor_of, kept_state
 from trainer.runs.tasks import TASKS
 from verification.errors import UserError
 from verification.manifest import BundleRef, Origin
+from verification.report.figures import totals
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle, tensor_digest
 from verification.units import Count, Round
@@ -68,7 +70,8 @@ def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     begun = write_checkpoint(tmp_path / "start")
     list(forms(tmp_path, documents(90)))
     folder: RunFolder = make_run(tmp_path, SECTION).folder
-    with swarm(folder, [WORKER, VERIFIER]) as peers:
+    logged = tmp_path / "peer.csv"
+    with swarm(folder, [WORKER, VERIFIER], {0: ["--log-to", str(logged)]}) as peers:
         assert [peer.wait() for peer in peers] == [0, 0]
     assert len(final_digests(peers)) == 1
     state = final_state(folder)
@@ -89,6 +92,7 @@ def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert figures["sample_after"]
     assert write_report(folder).result.ok
     is_evaluated(folder, tmp_path, figures)
+    is_logged(folder, logged, figures["loss_after"])
     is_extended(folder, tmp_path)
     goes_on(folder, tmp_path, figures["loss_after"])
 
@@ -103,6 +107,25 @@ def is_evaluated(folder: RunFolder, beside: Path, figures: dict[str, Any]) -> No
     assert [each["round"] for each in json.loads((beside / "eval.json").read_text())] == [None, 0]
     with pytest.raises(UserError, match="cannot write there"):
         evaluate_run(folder, 1, said.append, beside / "nowhere" / "eval.json")
+
+
+def is_logged(folder: RunFolder, logged: Path, loss: float) -> None:
+    """Check that the worker logged what the report has, and that whoever logs later writes the same and evaluates."""
+    said: list[str] = []
+    lines = logged.read_text().splitlines()
+    found = {(number, name): value for _, number, name, value, *_ in (line.split(",") for line in lines)}
+    report = write_report(folder)
+    (told,) = report.rounds
+    assert float(found["0", "train/loss"]) == told.loss
+    assert float(found["0", "train/round_seconds"]) == (told.closed_ms - told.opened_ms) / 1000
+    assert found["1", "audits/passed"] == str(totals(report).passed) == "1"
+    assert found["1", "money/paid"] == str(sum(peer.rewards for peer in report.peers))
+    log_run(folder, [str(logged.with_name("later.csv"))], True, 1, said.append)
+    later = logged.with_name("later.csv").read_text().splitlines()
+    (judged,) = [line for line in later if line not in lines]
+    assert [line for line in later if line != judged] == lines
+    assert judged.split(",")[1:4] == ["0", "evaluation/loss", str(loss)]
+    assert said == []
 
 
 def is_extended(folder: RunFolder, beside: Path) -> None:
