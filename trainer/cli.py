@@ -245,18 +245,35 @@ def peer(
 def export(
     run: Annotated[Path, typer.Argument(help="The run's folder, where it was made.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder for the model; by default model/ in the run's.")
+        Path | None,
+        typer.Option(
+            help="New folder for the model, model/ in the run's by default; with --every for one of each round, "
+            "checkpoints/ there."
+        ),
     ] = None,
     number: Annotated[
         int | None, typer.Option("--round", min=0, help="Round after which; the newest by default.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, or rounded once: bfloat16, float16.")] = "float32",
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Write the model after every so many rounds instead.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="With --every: go on until the run has ended.")
+    ] = False,
 ) -> None:
     """Write a run's model as a Hugging Face folder, with its tokenizer and a card that says where it comes from."""
-    from trainer.commands.export import export_run
+    from trainer.commands.export import export_rounds, export_run
     from trainer.folder import RunFolder
 
     folder = RunFolder(run).checked()
+    if every is not None:
+        if number is not None:
+            raise UserError("one round is asked for, and several: leave out --round or --every")
+        export_rounds(folder, out or folder.path / "checkpoints", every, follow, dtype, tell)
+        return
+    if follow:
+        raise UserError("--follow is for the model after every so many rounds: add --every")
     tell(export_run(folder, out or folder.path / "model", number, dtype))
 
 

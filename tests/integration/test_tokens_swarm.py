@@ -1,6 +1,7 @@
 """A swarm that goes on from a checkpoint with its own tokenizer, from Parquet to a model that loads and goes on."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.corpus import END, documents, forms, write_tokenizer
 from tests.swarm import final_digests, final_state, swarm
 from tests.tiny import JOB, make_run
 from trainer.commands.evaluate import evaluate_run, export_and_evaluate, held_out_loss, held_out_records
-from trainer.commands.export import export_run
+from trainer.commands.export import export_rounds, export_run
 from trainer.commands.log import log_run
 from trainer.commands.report import write_report
 from trainer.folder import RunFolder
@@ -95,6 +96,7 @@ def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     is_logged(folder, logged, figures["loss_after"])
     is_extended(folder, tmp_path)
     goes_on(folder, tmp_path, figures["loss_after"])
+    is_kept_by_rounds(folder, tmp_path)
 
 
 def is_evaluated(folder: RunFolder, beside: Path, figures: dict[str, Any]) -> None:
@@ -166,3 +168,29 @@ def goes_on(folder: RunFolder, beside: Path, loss: float) -> None:
     card = (out / "README.md").read_text()
     assert final_state(folder).run.hex() in card
     assert final_state(folder).manifest.data.root.hex() in card
+
+
+def is_kept_by_rounds(folder: RunFolder, beside: Path) -> None:
+    """Check that the model after each round is exported once, whole, beside nothing else; `goes_on` left it in out/."""
+    each, said = beside / "each", list[str]()
+    draft = each / ".round-0.draft"
+    draft.mkdir(parents=True)
+    (draft / "model.safetensors").write_bytes(b"half")
+    for _ in range(2):
+        export_rounds(folder, each, 1, True, "float32", said.append)
+    assert said == [f"after round 0: {each / 'round-0'}"]
+    assert [path.name for path in each.iterdir()] == ["round-0"]
+    names = sorted(path.name for path in (beside / "out").iterdir())
+    assert sorted(path.name for path in (each / "round-0").iterdir()) == names
+    for name in names:
+        assert (each / "round-0" / name).read_bytes() == (beside / "out" / name).read_bytes()
+    (each / "round-0" / "README.md").write_text("another run's")
+    with pytest.raises(UserError, match="round-0 holds something else: choose another folder"):
+        export_rounds(folder, each, 1, False, "float32", said.append)
+    export_rounds(folder, beside / "none", 2, False, "float32", said.append)
+    assert not (beside / "none").exists()
+    for store in folder.stores():
+        shutil.rmtree(store)
+    export_rounds(folder, beside / "none", 1, False, "float32", said.append)
+    assert said[1].startswith("round 0 is left out: no peer's folder here holds state ")
+    assert not (beside / "none").exists()

@@ -166,6 +166,10 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "demo with an unknown cheat": (lambda r: ["demo", "--cheat", "fly"], "unknown cheat 'fly'"),
     "demo over a file": (lambda r: ["demo", "--out", str(r.ledger)], "is a file"),
     "demo over a run": (lambda r: ["demo", "--out", str(r.path)], "holds something else than a demo"),
+    "one round and several to export": (
+        lambda r: ["export", str(r.path), "--round", "1", "--every", "2"], "leave out --round or --every",
+    ),
+    "a model that is followed": (lambda r: ["export", str(r.path), "--follow"], "add --every"),
     "a log of no form": (lambda r: log_to(r, "run.txt"), "neither FILE.csv nor FILE.jsonl"),
     "a peer's log into another file": (
         lambda r: peer(r, "--log-to", str(written(r.path / "a.csv", "step,loss\n"))),
