@@ -21,6 +21,7 @@ from trainer.commands.runs import (
     UNSOUND,
     Announce,
     Listen,
+    LogTo,
     Mdns,
     Relay,
     Upnp,
@@ -90,13 +91,14 @@ def demo(
         bool, typer.Option("--serve", help="Print a ticket by which another machine joins while it runs.")
     ] = False,
     listen: Listen = LOCAL,
+    log_to: LogTo = NONE,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.commands.demo import DemoSettings, run_demo
     from trainer.commands.on_hosts import run_on_hosts
     from trainer.commands.open_demo import run_served
 
-    settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device)
+    settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device, log_to=tuple(log_to))
     if hosts and serve:
         raise UserError("hosts on this machine are reached by nobody else: leave out --hosts or --serve")
     if listen != LOCAL and not serve:
@@ -206,12 +208,13 @@ def peer(
     run_id: Annotated[
         str | None, typer.Option(help="Identity of the run that a new folder is to follow, in hex.")
     ] = None,
+    log_to: LogTo = NONE,
 ) -> None:
     """Take part in a run until it has ended."""
     with _computing(cheat == "none") as compute:
         import trio
 
-        from trainer.commands.join import Settings, settled
+        from trainer.commands.join import Settings, logging_to, settled
         from trainer.folder import RunFolder
         from trainer.peer.config import Account
         from trainer.peer.following import host_named, run_named
@@ -234,25 +237,43 @@ def peer(
         )
         if role not in roles_of(names_in(cheat)):
             raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
-        trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
+        with logging_to(config, log_to) as config:
+            trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The run's folder, where it was made.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder for the model; by default model/ in the run's.")
+        Path | None,
+        typer.Option(
+            help="New folder for the model, model/ in the run's by default; with --every for one of each round, "
+            "checkpoints/ there."
+        ),
     ] = None,
     number: Annotated[
         int | None, typer.Option("--round", min=0, help="Round after which; the newest by default.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, or rounded once: bfloat16, float16.")] = "float32",
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Write the model after every so many rounds instead.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="With --every: go on until the run has ended.")
+    ] = False,
 ) -> None:
     """Write a run's model as a Hugging Face folder, with its tokenizer and a card that says where it comes from."""
-    from trainer.commands.export import export_run
+    from trainer.commands.export import export_rounds, export_run
     from trainer.folder import RunFolder
 
     folder = RunFolder(run).checked()
+    if every is not None:
+        if number is not None:
+            raise UserError("one round is asked for, and several: leave out --round or --every")
+        export_rounds(folder, out or folder.path / "checkpoints", every, follow, dtype, tell)
+        return
+    if follow:
+        raise UserError("--follow is for the model after every so many rounds: add --every")
     tell(export_run(folder, out or folder.path / "model", number, dtype))
 
 
@@ -302,12 +323,13 @@ def join(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what joining would take, and leave no file of the run.")
     ] = False,
+    log_to: LogTo = NONE,
 ) -> None:
     """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
     with _computing(not dry_run) as compute:
         import trio
 
-        from trainer.commands.join import Settings, config_of, read_ticket
+        from trainer.commands.join import Settings, config_of, logging_to, read_ticket
         from trainer.peer.runtime import run_peer
 
         outside = outside_of(announce, via, relay, mdns, upnp)
@@ -319,7 +341,8 @@ def join(
             from trainer.commands.rehearsal import rehearse
 
             raise typer.Exit(rehearse(config))
-        trio.run(run_peer, replace(config, compute=compute))
+        with logging_to(replace(config, compute=compute), log_to) as config:
+            trio.run(run_peer, config)
 
 
 @app.command()

@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from verification.errors import UserError
 from verification.report.words import one_line
@@ -134,3 +135,42 @@ def read_event(line: str) -> Event | None:
     except (ValueError, RecursionError):  # numbers of thousands of digits and deep nesting too
         return None
     return event if isinstance(event, dict) and {"at", "peer", "kind"} <= event.keys() else None
+
+
+@dataclass
+class Tail:
+    """Reads what a growing event log has gained since the last look, at first all that there is of it."""
+
+    path: Path
+    _file: TextIO | None = None
+    _rest: str = ""
+    _has_begun: bool = False
+
+    def read(self) -> list[Event]:
+        """Return the new complete lines."""
+        gained = self._gained()
+        if self._file is not None and self._is_set_aside(self._file):
+            self._file.close()
+            self._file = None
+            gained += self._gained()
+        *lines, self._rest = (self._rest + gained).split("\n")
+        return [event for line in lines if (event := read_event(line)) is not None]
+
+    def _gained(self) -> str:
+        if self._file is None:
+            with suppress(FileNotFoundError):
+                self._file = self.path.open(encoding="utf-8", errors="replace")
+        if self._file is None:
+            return ""
+        before, self._has_begun = "" if self._has_begun else self._before(self._file), True
+        return before + self._file.read()
+
+    def _before(self, file: TextIO) -> str:
+        """Return what the older log has, unless it is the one that was opened, set aside since."""
+        with suppress(FileNotFoundError), older(self.path).open(encoding="utf-8", errors="replace") as before:
+            if not os.path.samestat(os.fstat(file.fileno()), os.fstat(before.fileno())):
+                return before.read()
+        return ""
+
+    def _is_set_aside(self, file: TextIO) -> bool:
+        return self.path.exists() and not os.path.samestat(os.fstat(file.fileno()), self.path.stat())

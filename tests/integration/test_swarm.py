@@ -1,6 +1,7 @@
 """Whole swarms of real processes on a tiny model: honest, cheated, killed, lied to and stalled."""
 
 import contextlib
+import json
 import signal
 import sqlite3
 from pathlib import Path
@@ -160,7 +161,10 @@ def check_evidence(folder: RunFolder, kinds: set[str], accused: set[Address]) ->
 
 def test_killed_peers_come_back_and_never_contradict_themselves(tmp_path: Path) -> None:
     folder = made(tmp_path, 2, 2, training__rounds=5)
-    with swarm(folder, [WORKER] * 2 + [VERIFIER] * 2) as peers:
+    # A killed worker logs, another one, and a killed verifier.
+    logs = {number: tmp_path / f"{number}.jsonl" for number in range(3)}
+    log_to = {number: ["--log-to", str(path)] for number, path in logs.items()}
+    with swarm(folder, [WORKER] * 2 + [VERIFIER] * 2, log_to) as peers:
         worker, verifier = peers[0], peers[2]
         worker.wait_line(lambda line: line.startswith("computed round=1"))
         worker.kill()
@@ -177,6 +181,9 @@ def test_killed_peers_come_back_and_never_contradict_themselves(tmp_path: Path) 
     assert not state.disputes
     assert all(member.standing is Standing.ACTIVE for member in state.members.values())
     assert_nobody_contradicts_itself(folder, peers)
+    rows = [json.loads(line) for line in logs[0].read_text().splitlines()]
+    assert [row["round"] for row in rows if row["name"] == "train/round_seconds"] == list(range(5))
+    assert logs[0].read_bytes() == logs[1].read_bytes() == logs[2].read_bytes()
 
 
 def test_a_stalled_worker_costs_only_its_own_contribution(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A swarm that goes on from a checkpoint with its own tokenizer, from Parquet to a model that loads and goes on."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.corpus import END, documents, forms, write_tokenizer
 from tests.swarm import final_digests, final_state, swarm
 from tests.tiny import JOB, make_run
 from trainer.commands.evaluate import evaluate_run, export_and_evaluate, held_out_loss, held_out_records
-from trainer.commands.export import export_run
+from trainer.commands.export import export_rounds, export_run
+from trainer.commands.log import log_run
 from trainer.commands.report import write_report
 from trainer.folder import RunFolder
 from trainer.programs.conversion import to_torch
@@ -24,6 +26,7 @@ from trainer.runs.states import ancestor_of, kept_state
 from trainer.runs.tasks import TASKS
 from verification.errors import UserError
 from verification.manifest import BundleRef, Origin
+from verification.report.figures import totals
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle, decode_bundle, tensor_digest
 from verification.units import Count, Round
@@ -68,7 +71,8 @@ def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     begun = write_checkpoint(tmp_path / "start")
     list(forms(tmp_path, documents(90)))
     folder: RunFolder = make_run(tmp_path, SECTION).folder
-    with swarm(folder, [WORKER, VERIFIER]) as peers:
+    logged = tmp_path / "peer.csv"
+    with swarm(folder, [WORKER, VERIFIER], {0: ["--log-to", str(logged)]}) as peers:
         assert [peer.wait() for peer in peers] == [0, 0]
     assert len(final_digests(peers)) == 1
     state = final_state(folder)
@@ -89,8 +93,10 @@ def test_a_swarm_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert figures["sample_after"]
     assert write_report(folder).result.ok
     is_evaluated(folder, tmp_path, figures)
+    is_logged(folder, logged, figures["loss_after"])
     is_extended(folder, tmp_path)
     goes_on(folder, tmp_path, figures["loss_after"])
+    is_kept_by_rounds(folder, tmp_path)
 
 
 def is_evaluated(folder: RunFolder, beside: Path, figures: dict[str, Any]) -> None:
@@ -103,6 +109,25 @@ def is_evaluated(folder: RunFolder, beside: Path, figures: dict[str, Any]) -> No
     assert [each["round"] for each in json.loads((beside / "eval.json").read_text())] == [None, 0]
     with pytest.raises(UserError, match="cannot write there"):
         evaluate_run(folder, 1, said.append, beside / "nowhere" / "eval.json")
+
+
+def is_logged(folder: RunFolder, logged: Path, loss: float) -> None:
+    """Check that the worker logged what the report has, and that whoever logs later writes the same and evaluates."""
+    said: list[str] = []
+    lines = logged.read_text().splitlines()
+    found = {(number, name): value for _, number, name, value, *_ in (line.split(",") for line in lines)}
+    report = write_report(folder)
+    (told,) = report.rounds
+    assert float(found["0", "train/loss"]) == told.loss
+    assert float(found["0", "train/round_seconds"]) == (told.closed_ms - told.opened_ms) / 1000
+    assert found["1", "audits/passed"] == str(totals(report).passed) == "1"
+    assert found["1", "money/paid"] == str(sum(peer.rewards for peer in report.peers))
+    log_run(folder, [str(logged.with_name("later.csv"))], True, 1, said.append)
+    later = logged.with_name("later.csv").read_text().splitlines()
+    (judged,) = [line for line in later if line not in lines]
+    assert [line for line in later if line != judged] == lines
+    assert judged.split(",")[1:4] == ["0", "evaluation/loss", str(loss)]
+    assert said == []
 
 
 def is_extended(folder: RunFolder, beside: Path) -> None:
@@ -143,3 +168,29 @@ def goes_on(folder: RunFolder, beside: Path, loss: float) -> None:
     card = (out / "README.md").read_text()
     assert final_state(folder).run.hex() in card
     assert final_state(folder).manifest.data.root.hex() in card
+
+
+def is_kept_by_rounds(folder: RunFolder, beside: Path) -> None:
+    """Check that the model after each round is exported once, whole, beside nothing else; `goes_on` left it in out/."""
+    each, said = beside / "each", list[str]()
+    draft = each / ".round-0.draft"
+    draft.mkdir(parents=True)
+    (draft / "model.safetensors").write_bytes(b"half")
+    for _ in range(2):
+        export_rounds(folder, each, 1, True, "float32", said.append)
+    assert said == [f"after round 0: {each / 'round-0'}"]
+    assert [path.name for path in each.iterdir()] == ["round-0"]
+    names = sorted(path.name for path in (beside / "out").iterdir())
+    assert sorted(path.name for path in (each / "round-0").iterdir()) == names
+    for name in names:
+        assert (each / "round-0" / name).read_bytes() == (beside / "out" / name).read_bytes()
+    (each / "round-0" / "README.md").write_text("another run's")
+    with pytest.raises(UserError, match="round-0 holds something else: choose another folder"):
+        export_rounds(folder, each, 1, False, "float32", said.append)
+    export_rounds(folder, beside / "none", 2, False, "float32", said.append)
+    assert not (beside / "none").exists()
+    for store in folder.stores():
+        shutil.rmtree(store)
+    export_rounds(folder, beside / "none", 1, False, "float32", said.append)
+    assert said[1].startswith("round 0 is left out: no peer's folder here holds state ")
+    assert not (beside / "none").exists()

@@ -104,6 +104,11 @@ def demo_on(run: RunFolder, text: str) -> list[str]:
     return ["demo", "--out", str(run.path / "new"), "--text", str(run.path / text)]
 
 
+def log_to(run: RunFolder, place: str, *options: str) -> list[str]:
+    """Return the command line that logs a run in a place."""
+    return ["run", "log", str(run.path), "--log-to", place, *options]
+
+
 HOST = f"/ip4/127.0.0.1/tcp/4000/p2p/{Identity(bytes(31) + bytes([1])).peer_id}"
 TICKET = Ticket(Digest(bytes(32)), HOST)
 
@@ -161,6 +166,25 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "demo with an unknown cheat": (lambda r: ["demo", "--cheat", "fly"], "unknown cheat 'fly'"),
     "demo over a file": (lambda r: ["demo", "--out", str(r.ledger)], "is a file"),
     "demo over a run": (lambda r: ["demo", "--out", str(r.path)], "holds something else than a demo"),
+    "one round and several to export": (
+        lambda r: ["export", str(r.path), "--round", "1", "--every", "2"], "leave out --round or --every",
+    ),
+    "a model that is followed": (lambda r: ["export", str(r.path), "--follow"], "add --every"),
+    "a log of no form": (lambda r: log_to(r, "run.txt"), "neither FILE.csv nor FILE.jsonl"),
+    "a peer's log into another file": (
+        lambda r: peer(r, "--log-to", str(written(r.path / "a.csv", "step,loss\n"))),
+        "is no log of run",
+    ),
+    "a log where nothing is": (lambda r: log_to(RunFolder(r.keys), "a.csv"), "holds no run"),
+    "a log that cannot be": (lambda r: log_to(r, f"{r.ledger}/a.csv"), "nothing can be logged any more"),
+    "a log that judges without records": (
+        lambda r: without(r.held_out, log_to(r, f"{r.path}/a.csv", "--evaluate-every", "1")),
+        "cannot read held-out records",
+    ),
+    "a log that judges without a model": (
+        lambda r: without(r.model, log_to(r, f"{r.path}/a.csv", "--evaluate-every", "1")),
+        "lacks model.json",
+    ),
     "demo without its text": (lambda r: demo_on(r, "no.txt"), "no.txt: no such file"),
 }  # fmt: skip
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.commands.swarm_view import Tail
-from trainer.events import EventLog, older, read_events, read_lines
+from trainer.events import EventLog, Tail, older, read_events, read_lines
 from verification.errors import UserError
 from verification.units import Millis
 
@@ -143,6 +142,7 @@ def test_a_log_is_two_files_at_most_and_read_in_order(tmp_path: Path) -> None:
     assert numbers == list(range(100 - len(numbers), 100))
     assert len(numbers) > limit // 100
     assert seen == [*range(100), *range(100)]
+    assert [event["number"] for event in Tail(path).read()] == numbers
 
 
 def test_a_line_longer_than_a_log_is_written_all_the_same(tmp_path: Path) -> None:

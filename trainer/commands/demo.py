@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,17 +22,20 @@ from trainer.commands.evaluate import export_and_evaluate
 from trainer.commands.export import card_of
 from trainer.commands.report import read_ledger, write_report
 from trainer.commands.scene import Scene, Seat, Staging, in_one_folder
-from trainer.commands.swarm_view import SwarmView, Tail
-from trainer.events import EventLog
+from trainer.commands.swarm_view import SwarmView
+from trainer.events import EventLog, Tail
 from trainer.folder import RunFolder
+from trainer.logs.run_log import RunLog
 from trainer.programs.devices import require_device
 from trainer.programs.options import peer_options
 from trainer.rounds.cheats import CHEATS, conduct_named, names_in, roles_of
 from trainer.rounds.engine import Conduct
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import JobFile, parse_job
+from trainer.runs.ledgers import genesis_of
 from trainer.runs.states import stored_bundle
 from verification.errors import UserError
+from verification.ledger.port import Ledger
 from verification.report.terminal import summary
 from verification.signing import checksum
 from verification.state import Stage
@@ -61,7 +65,7 @@ eos_token_id = 0
 @dataclass(frozen=True)
 class DemoSettings:
     """What a user may choose, and `late`, how many workers the run does not wait for, `guests`, how many accounts are
-    for others, and the model's config."""
+    for others, the model's config, and where the run is logged."""
 
     out: Path
     cheat: str
@@ -74,6 +78,7 @@ class DemoSettings:
     late: int = 0
     guests: int = 0
     model: str = MODEL
+    log_to: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -196,8 +201,12 @@ def run_demo(settings: DemoSettings, staging: Staging = in_one_folder) -> int:
     require_device(peer_options(settings.device))
     console = Console()
     folder = _make_run(settings, console)
-    with staging(folder, cast(folder, settings)) as scene:
-        _watch(scene, console)
+    seats = cast(folder, settings)
+    log = RunLog(folder, lambda: [seat.log for seat in seats], partial(console.print, soft_wrap=True))
+    with closing(log):
+        log.open(settings.log_to, genesis_of(folder).run)
+        with staging(folder, seats) as scene:
+            _watch(scene, console, log)
     _judge(scene)
     report = write_report(folder)
     console.print(summary(report))
@@ -269,8 +278,8 @@ def _remove_earlier(folder: RunFolder) -> None:
     shutil.rmtree(folder.path)
 
 
-def _watch(scene: Scene, console: Console) -> None:
-    """Draw until every peer has finished; raises UserError when one failed or the run takes too long."""
+def _watch(scene: Scene, console: Console, log: RunLog) -> None:
+    """Draw and log until every peer has finished; raises UserError when one failed or the run takes too long."""
     view = SwarmView(time.monotonic(), time.monotonic)
     for seat in scene.seats:
         view.add_peer(checksum(seat.account), seat.name)
@@ -280,10 +289,7 @@ def _watch(scene: Scene, console: Console) -> None:
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while not all(seat.is_done for seat in scene.seats):
             _check(scene.seats, view)
-            ledger.catch_up()
-            for entry in ledger.entries():
-                for effect in entry.effects:
-                    view.take_effect(entry.at, effect)
+            _take_in(ledger, view, log)
             for tail in tails:
                 for event in tail.read():
                     view.take_event(event)
@@ -294,11 +300,22 @@ def _watch(scene: Scene, console: Console) -> None:
                 console.print(line)
                 said = line
             time.sleep(REFRESH_SECONDS)
+    _take_in(ledger, view, log)
     ended = ledger.state.stage is Stage.ENDED
     ledger.close()
     _check(scene.seats, view)
     if not ended:
         raise UserError(f"the peers stopped before the run ended: see {scene.seats[0].output}")
+
+
+def _take_in(ledger: Ledger, view: SwarmView, log: RunLog) -> None:
+    """Read what the ledger has gained."""
+    ledger.catch_up()
+    entries = ledger.entries()
+    log.take(entries)
+    for entry in entries:
+        for effect in entry.effects:
+            view.take_effect(entry.at, effect)
 
 
 def _check(seats: Sequence[Seat], view: SwarmView) -> None:

@@ -19,6 +19,7 @@ from trainer.runs.facts import ModelFacts
 from trainer.runs.models import build_model, export_model
 from trainer.runs.states import Missing, kept_state, start_state
 from trainer.runs.tasks import TASKS, causal_lm_loss
+from verification.errors import UserError
 from verification.tensors import Bundle
 
 PROMPT = "The statement "
@@ -30,17 +31,14 @@ PART_RECORDS = 8
 
 def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dict[str, Any]:
     """Write the trained model to `model/` and return held-out losses and samples of the first and the last state."""
-    facts = ModelFacts.read(folder)
-    held_out = held_out_records(folder.held_out, facts)
-    model = build_model(facts.config, task=facts.task)
-    loss = TASKS[facts.task].loss(model.config, facts.marks)
+    judge = HeldOut(folder)
+    facts, model = judge.facts, judge.model
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
     tokenizer = load_wrapped(files) if files is not None and facts.task == "causal-lm" else None
     figures: dict[str, Any] = {"sample_prompt": PROMPT if tokenizer else ""}
     figures["bytes_per_token"] = facts.bytes_per_token
     for name, state in (("before", before), ("after", after)):
-        _load(model, facts.parameter_names, state)
-        figures[f"loss_{name}"] = held_out_loss(model, held_out, loss)
+        figures[f"loss_{name}"] = judge.loss(state)
         figures[f"sample_{name}"] = continue_text(model, tokenizer, PROMPT) if tokenizer else ""
     export_model(model.train(), facts.parameter_names, after, folder.path / "model", files)
     return figures
@@ -51,10 +49,7 @@ def evaluate_run(
 ) -> "list[Evaluated]":
     """Return the held-out loss of the start and after every so many rounds, and the newest, as far as their states are
     kept here; raises UserError where none is."""
-    facts, state = ModelFacts.read(folder), read_state(folder)
-    held_out = held_out_records(folder.held_out, facts)
-    model = build_model(facts.config, task=facts.task)
-    loss = TASKS[facts.task].loss(model.config, facts.marks)
+    judge, state = HeldOut(folder), read_state(folder)
     last = max((int(each.number) for each in state.rounds if each.sealed is not None), default=-1)
     rounds = [number for number in range(last + 1) if (number + 1) % every == 0 or number == last]
     found, gone = list[Evaluated](), 0
@@ -67,8 +62,7 @@ def evaluate_run(
         except Missing:
             gone += 1
             continue
-        _load(model, facts.parameter_names, kept.bundle)
-        found.append(Evaluated(kept.round, held_out_loss(model, held_out, loss), facts.bytes_per_token))
+        found.append(Evaluated(kept.round, judge.loss(kept.bundle), judge.facts.bytes_per_token))
         tell(found[-1].sentence)
     if gone:
         tell(
@@ -77,6 +71,25 @@ def evaluate_run(
     if json_file is not None:
         write_json(json_file, [asdict(each) for each in found])
     return found
+
+
+class HeldOut:
+    """Judges states of a folder's run by its held-out records; the model is that of the state that was judged last."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Read what the folder holds of model and records; raises UserError where it lacks them."""
+        self.facts = ModelFacts.read(folder)
+        self._records = held_out_records(folder.held_out, self.facts)
+        self.model = build_model(self.facts.config, task=self.facts.task)
+        self._loss = TASKS[self.facts.task].loss(self.model.config, self.facts.marks)
+
+    def loss(self, state: Bundle) -> float:
+        """Return the mean loss that a state's model makes, in nats; of text a token."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in zip(self.facts.parameter_names, state.tensors, strict=False):
+                parameters[name].copy_(to_torch(tensor))
+        return held_out_loss(self.model, self._records, self._loss)
 
 
 @dataclass(frozen=True)
@@ -123,16 +136,14 @@ def continue_text(model: torch.nn.Module, tokenizer: Any, prompt: str) -> str:
     return written
 
 
-def _load(model: torch.nn.Module, names: tuple[str, ...], state: Bundle) -> None:
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in zip(names, state.tensors, strict=False):
-            parameters[name].copy_(to_torch(tensor))
-
-
 def held_out_records(path: Path, facts: ModelFacts) -> torch.Tensor:
-    """Return the first records that no worker trained on."""
+    """Return the first records that no worker trained on; raises UserError where there are none."""
     kind = TORCH_DTYPES[facts.dtype]
-    with path.open("rb") as file:
-        data = bytearray(file.read(MAX_RECORDS * facts.width * kind.itemsize))
+    try:
+        with path.open("rb") as file:
+            data = bytearray(file.read(MAX_RECORDS * facts.width * kind.itemsize))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read held-out records: {error.strerror}; copy the file from where the run was made"
+        ) from error
     return torch.frombuffer(data, dtype=kind).reshape(-1, facts.width).to(torch.int64)

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from p2p.listening import Outside
 from p2p.server import Grants
 from p2p.ticket import MAX_TEXT, Ticket
 from trainer.folder import RunFolder
+from trainer.logs.run_log import logged
 from trainer.peer.config import Account, Joining, PeerConfig
 from trainer.programs.options import peer_options
+from trainer.runs.ledgers import genesis_of
 from verification.errors import UserError
 from verification.statements import VERIFIER, WORKER
 from verification.units import Address, Count
@@ -95,3 +98,17 @@ def _account(ticket: Ticket, folder: RunFolder, key: Path | None) -> Account:
 def name_of(account: Address) -> str:
     """Return what a peer is called whose account came with a ticket."""
     return f"peer-{account.hex()[:8]}"
+
+
+@contextmanager
+def logging_to(config: PeerConfig, names: Sequence[str]) -> Iterator[PeerConfig]:
+    """Have the ledger logged while a peer takes part; gives the peer's settings with that.
+
+    Raises UserError for a destination that cannot be, before the peer does anything.
+    """
+    if not names:
+        yield config
+        return
+    run = config.run or genesis_of(config.folder).run
+    with logged(config.folder, run, names, config.tell) as watch:
+        yield replace(config, watch=watch)

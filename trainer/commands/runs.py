@@ -46,6 +46,14 @@ Upnp = Annotated[
     bool,
     typer.Option("--upnp", help="Ask the gateway, by UPnP, to lead a port of its own here while this runs."),
 ]
+LogTo = Annotated[
+    list[str],
+    typer.Option(
+        metavar="DESTINATION",
+        help="Log the run's figures by rounds to FILE.csv, FILE.jsonl or a folder for TensorBoard, and go on there "
+        "where the last log stopped; may be given several times.",
+    ),
+]
 LOCAL, NONE = ["/ip4/127.0.0.1/tcp/0"], list[str]()
 Folder = Annotated[Path, typer.Argument(help="The run's folder, which holds its ledger.")]
 UNSOUND = "Accept parameters under which cheating pays."
@@ -142,6 +150,26 @@ def invite(
     folder = RunFolder(run).checked()
     for ticket in tickets_of(folder, count, address or (), account, lambda line: typer.echo(line, err=True)):
         typer.echo(ticket)
+
+
+@app.command()
+def log(
+    run: Folder,
+    log_to: LogTo,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has ended.")] = False,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Judge the state after every so many rounds, where the run was made, on held-out data.",
+        ),
+    ] = None,
+) -> None:
+    """Log a run's figures round by round, from any folder that has its ledger: a peer's, or its host's."""
+    from trainer.commands.log import log_run
+    from trainer.folder import RunFolder
+
+    log_run(RunFolder(run).checked(), log_to, follow, evaluate_every, tell)
 
 
 def outside_of(announce: list[str], via: list[str], relay: bool, mdns: bool, upnp: bool) -> "Outside":

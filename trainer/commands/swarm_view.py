@@ -1,18 +1,14 @@
 """The live view of a swarm on this machine: rounds, loss, peers, stakes, audits and bytes, from ledger and events."""
 
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainer.events import read_event
 from verification import effects as done
 from verification.report.words import counted, one_line, reason
 from verification.signing import checksum
@@ -22,34 +18,6 @@ from verification.units import Millis
 
 RECENT = 8
 """Lines of news that stay on the screen."""
-
-
-@dataclass
-class Tail:
-    """Reads what a growing event log has gained since the last look."""
-
-    path: Path
-    _file: TextIO | None = None
-    _rest: str = ""
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return the new complete lines."""
-        gained = self._gained()
-        if self._file is not None and self._is_set_aside(self._file):
-            self._file.close()
-            self._file = None
-            gained += self._gained()
-        *lines, self._rest = (self._rest + gained).split("\n")
-        return [event for line in lines if (event := read_event(line)) is not None]
-
-    def _gained(self) -> str:
-        if self._file is None:
-            with suppress(FileNotFoundError):
-                self._file = self.path.open(encoding="utf-8")
-        return self._file.read() if self._file is not None else ""
-
-    def _is_set_aside(self, file: TextIO) -> bool:
-        return self.path.exists() and not os.path.samestat(os.fstat(file.fileno()), self.path.stat())
 
 
 @dataclass

@@ -18,6 +18,7 @@ from trainer.peer.policy import Honest, Policy
 from trainer.peer.voice import Voice
 from trainer.programs.options import AS_PEERS, RunOptions
 from verification.errors import UserError
+from verification.ledger.log import Entry
 from verification.units import Address, Digest
 
 
@@ -84,8 +85,9 @@ class PeerConfig:
     `host` serves the run's ledger, of which `folder` has a copy, or is to have one of `run`; None for a folder that
     holds the ledger itself, which the peer gives to others if it `serves`.
     `threads` are those of the compute process, `options` say how it runs programs, and `compute` is it where it has
-    been started already; `tell` hears one line for people about what happens. `grants` are what others may use of its
-    link and memory, and `listen` and `outside` say where it is reached.
+    been started already; `tell` hears one line for people about what happens, and `watch` the ledger's new entries, for
+    which nothing waits. `grants` are what others may use of its link and memory, and `listen` and `outside` say where
+    it is reached.
     """
 
     folder: RunFolder
@@ -95,6 +97,7 @@ class PeerConfig:
     threads: int = 1
     options: RunOptions = AS_PEERS
     tell: Callable[[str], None] = lambda line: None
+    watch: Callable[[Sequence[Entry]], None] = lambda entries: None
     character: Character = Character()
     host: PeerAddress | None = None
     run: Digest | None = None

@@ -297,6 +297,7 @@ class Peer:
         news = await self._ledger.refresh()
         async with self._look(me) as view:
             if news:
+                self._config.watch(news)
                 self._contacts.note(view.state)
                 self._access.note(view.state)
                 self._arrival.note(view.state)

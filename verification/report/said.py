@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from verification.report import schema
 from verification.signing import checksum
 from verification.state import State
+from verification.units import Address
 
 Event = Mapping[str, Any]
 """One event as it stands in a log; an empty one stands for a line that nobody can read."""
@@ -112,9 +113,38 @@ def read(state: State, logs: Mapping[str, Sequence[Event]]) -> tuple[dict[str, O
     return own, sum(len(log) for name, log in logs.items() if name not in kept)
 
 
+class Losses:
+    """The losses of their own contributions that accounts said in their logs, as `read` takes them, while logs grow."""
+
+    def __init__(self) -> None:
+        """No log says anything yet."""
+        self._owners: dict[str, str] = {}
+        self._said: dict[int, dict[str, float]] = {}
+
+    def take(self, log: str, events: Sequence[Event]) -> None:
+        """Take what a log has gained."""
+        who = self._owners.get(log) or _owner(events)
+        self._owners[log] = who
+        for event in events:
+            one = _understood(event, who) if event.get("kind") == "computed" else None
+            if isinstance(one, _Computed) and (loss := _own_loss(one, who)) is not None:
+                self._said.setdefault(one.round, {})[who] = loss
+
+    def known(self, number: int, workers: Sequence[Address]) -> list[float]:
+        """Return the known losses of some workers' contributions to a round; a round is asked for once."""
+        said, claims = self._said.pop(number, {}), list(self._owners.values())
+        names = [checksum(worker) for worker in workers]
+        return [said[who] for who in names if who in said and claims.count(who) == 1]
+
+
 def _owner(log: Sequence[Event]) -> str:
     """Return the account that the first readable event names."""
     return next((who for event in log if isinstance(who := event.get("peer"), str)), "")
+
+
+def _own_loss(one: _Computed, who: str) -> float | None:
+    """Return the loss of a contribution of the log's own account, if that is what was computed."""
+    return float(one.loss) if one.own and one.worker == who and one.loss is not None else None
 
 
 def _own(name: str, who: str, log: Sequence[Event]) -> Own:
@@ -130,8 +160,8 @@ def _own(name: str, who: str, log: Sequence[Event]) -> Own:
             case _Started():
                 _add(found.traffic, last)
                 last = {}
-            case _Computed() if one.own and one.worker == who and one.loss is not None:
-                found.losses[one.round] = float(one.loss)
+            case _Computed() if (loss := _own_loss(one, who)) is not None:
+                found.losses[one.round] = loss
             case _Traffic():
                 last = one.bytes
             case _Ended():
