@@ -21,6 +21,7 @@ from trainer.programs.conversion import bundle_of
 from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
+from trainer.programs.tracing.dropout import Dropping, round_seed, taken_on
 from trainer.programs.tracing.lower import Lowering, changes_in_place, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
@@ -93,16 +94,16 @@ class TracedRun:
 def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     """Return the programs that train `model` under `loss`.
 
-    Raises UserError, in one line, for an operator without an exact form, for dropout and for modules that change
-    their buffers while training; the line names the operator or module and, where known, the user's source line.
+    Raises UserError, in one line, for an operator without an exact form, for random numbers other than dropout's and
+    for modules that change their buffers while training; the line names the operator or module and, where known, the user's source line.
     """
     _check_model(model)
     named = trained_parameters(model)
     parameters = [parameter.detach().clone() for parameter in named.values()]
-    graph = trace_gradients(model, loss, job)
+    graph, drops = trace_gradients(model, loss, job)
     hidden = hidden_matrices(model)
     described = tuple(Parameter(name, tuple(p.shape), name in hidden) for name, p in named.items())
-    sizes = Sizes(described, job, (job.grid_exponent,) * len(described))
+    sizes = Sizes(described, job, (job.grid_exponent,) * len(described), drops)
     start = bundle_of(parameters + [torch.zeros_like(parameter) for parameter in parameters])
     return TracedRun(
         _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, tuple(named), sizes
@@ -127,15 +128,24 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphModule:
-    """Return the ATen graph (parameters..., int64 tokens [rows, length + 1]) -> (loss, gradients...) of one part."""
+def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.GraphModule, bool]:
+    """Return the ATen graph of one part, and whether its model drops.
+
+    The graph is (parameters..., int64 tokens [rows, length + 1], int64 0-d seed of the round and number of the part) ->
+    (loss, gradients...).
+    """
     trained = trained_parameters(model)
     wrapped = _LossModule(model, loss)
+    sites = 0
 
     def step(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        parameters = [value.requires_grad_() for value in inputs[:-1]]
+        nonlocal sites
+        *given, tokens, seed, part = inputs
+        parameters = [value.requires_grad_() for value in given]
         changed = {f"model.{name}": value for name, value in zip(trained, parameters, strict=True)}
-        value = functional_call(wrapped, changed, (inputs[-1],))
+        with Dropping(taken_on(seed, part)) as dropping:
+            value = functional_call(wrapped, changed, (tokens,))
+        sites = dropping.sites
         if value.shape != () or value.dtype != torch.float32:
             raise UserError(f"the loss must be a 0-d float32 tensor, got {value.dtype} {list(value.shape)}")
         gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
@@ -143,10 +153,11 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> fx.GraphM
 
     samples = [parameter.detach().clone() for parameter in trained.values()]
     tokens = torch.zeros(job.batch // job.accumulate, job.length + 1, dtype=torch.int64)
-    graph = make_graph(step, [*samples, tokens])
+    samples += [tokens, *torch.zeros(2, dtype=torch.int64)]
+    graph = make_graph(step, samples)
     refuse_random(graph, _without_random(model))
     _refuse_buffer_changes(graph, model)
-    return without_mutations(graph, [*samples, tokens])
+    return without_mutations(graph, samples), sites > 0
 
 
 class _LossModule(nn.Module):
@@ -163,11 +174,13 @@ class _LossModule(nn.Module):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the four programs share: the parameters, the job, and the exponent of each parameter's grid."""
+    """What the four programs share: the parameters, the job, the exponent of each parameter's grid, and whether the
+    model drops."""
 
     parameters: tuple[Parameter, ...]
     job: TraceConfig
     grids: tuple[int, ...]
+    drops: bool
 
     @property
     def slots(self) -> list[StateTensor]:
@@ -192,6 +205,7 @@ class Sizes:
             builder.port("step", INDEX, ()),
             builder.port("rates", FLOAT, (job.max_steps,)),
             builder.port("tokens", job.tokens, (job.max_steps, job.batch, job.length + 1)),
+            builder.port("seed", INDEX, ()) if self.drops else None,
         )
 
     def named(self, kind: str, values: list[Value]) -> list[tuple[str, Value]]:
@@ -202,7 +216,8 @@ class Sizes:
         """The working bundle as outputs, in the order in which `working` declares it."""
         state = [(slot.name, value) for slot, value in zip(self.slots, working.state, strict=True)]
         ending = [(name, getattr(working, name)) for name in ("loss_sum", "step", "rates", "tokens")]
-        return [*self.named("working/parameter", working.parameters), *state, *ending]
+        seed = [] if working.seed is None else [("seed", working.seed)]
+        return [*self.named("working/parameter", working.parameters), *state, *ending, *seed]
 
 
 def _prologue(sizes: Sizes) -> Program:
@@ -213,32 +228,39 @@ def _prologue(sizes: Sizes) -> Program:
     number = b.port("round", INDEX, ())
     state = [b.expand(b.scalar(slot.start), slot.shape) for slot in sizes.slots]
     rates = job.schedule.rates(b, number, job.max_steps)
-    working = Working(
-        parameters, state, b.scalar(0.0), b.scalar(0, INDEX), rates, b.emit("gather", data, index)
-    )
+    tokens, seed = b.emit("gather", data, index), _seed(b, index, number) if sizes.drops else None
+    working = Working(parameters, state, b.scalar(0.0), b.scalar(0, INDEX), rates, tokens, seed)
     return b.finish("prologue", sizes.working_outputs(working))
+
+
+def _seed(b: Builder, index: Value, number: Value) -> Value:
+    samples = [torch.zeros(index.shape, dtype=torch.int64), torch.zeros((), dtype=torch.int64)]
+    (seed,) = Lowering(b).run(make_graph(lambda *given: (round_seed(*given),), samples), [index, number])
+    return seed
 
 
 def _inner(sizes: Sizes, graph: fx.GraphModule) -> Program:
     b = Builder(bits=sizes.job.bits)
     old = sizes.working(b)
     tokens = b.cast(b.emit("select", old.tokens, old.step), INDEX)
-    loss, *gradients = _mean_over_parts(b, graph, old.parameters, tokens, sizes.job.accumulate)
+    loss, *gradients = _mean_over_parts(b, graph, old, tokens, sizes.job.accumulate)
     now = Gradients(old.parameters, gradients, b.emit("select", old.rates, old.step))
     parameters, state = sizes.job.optimiser.update(b, sizes.parameters, now, old.state)
     step = b.add(old.step, b.scalar(1, INDEX))
-    new = Working(parameters, state, b.add(old.loss_sum, loss), step, old.rates, old.tokens)
+    new = Working(parameters, state, b.add(old.loss_sum, loss), step, old.rates, old.tokens, old.seed)
     return b.finish("inner", sizes.working_outputs(new))
 
 
 def _mean_over_parts(
-    b: Builder, graph: fx.GraphModule, parameters: list[Value], tokens: Value, parts: int
+    b: Builder, graph: fx.GraphModule, old: Working, tokens: Value, parts: int
 ) -> list[Value]:
     """Return loss and gradients, means over equal parts of the batch."""
     rows, made = tokens.shape[0] // parts, []
     for part in range(parts):
         chosen = b.slice(tokens, 0, part * rows, (part + 1) * rows)
-        made.append(Lowering(b).run(graph, [*parameters, chosen]))
+        number = b.add(b.multiply(old.step, b.scalar(parts, INDEX)), b.scalar(part, INDEX))
+        seed = b.scalar(0, INDEX) if old.seed is None else old.seed
+        made.append(Lowering(b).run(graph, [*old.parameters, chosen, seed, number]))
     summed = made[0]
     for each in made[1:]:
         summed = [b.add(one, other) for one, other in zip(summed, each, strict=True)]
@@ -342,10 +364,6 @@ def _check_model(model: nn.Module) -> None:
             raise UserError(
                 f"module {name!r} ({type(module).__name__}) changes its buffers while training; "
                 "set track_running_stats=False, or use GroupNorm or LayerNorm"
-            )
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-            raise UserError(
-                f"module {name!r} (dropout, p={module.p}) draws random numbers; {_without_random(model)}"
             )
     if not trained_parameters(model):
         raise UserError("all of the model's parameters are frozen; leave one to train")

@@ -11,7 +11,7 @@ from verification.arithmetic.numbers import FLOAT, INDEX
 @dataclass(frozen=True)
 class Working:
     """A working bundle: float32 parameters and optimiser's state, 0-d float32 loss, int64 step, float32 learning rates
-    of the round's steps, tokens of any integer dtype."""
+    of the round's steps, tokens of any integer dtype, and of a model that drops the int64 0-d seed."""
 
     parameters: list[Value]
     state: list[Value]
@@ -19,6 +19,7 @@ class Working:
     step: Value
     rates: Value
     tokens: Value
+    seed: Value | None = None
 
 
 def compress(
