@@ -11,12 +11,11 @@ import torch
 from trainer.commands.report import read_state
 from trainer.commands.results import write_json
 from trainer.folder import RunFolder
-from trainer.programs.conversion import to_torch
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.tracing.capture import Loss
 from trainer.runs.data.tokenizing import load_wrapped
 from trainer.runs.facts import ModelFacts
-from trainer.runs.models import build_model, export_model
+from trainer.runs.rebuilding import rebuilt
 from trainer.runs.states import Missing, kept_state, start_state
 from trainer.runs.tasks import TASKS, causal_lm_loss
 from verification.tensors import Bundle
@@ -32,17 +31,18 @@ def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dic
     """Write the trained model to `model/` and return held-out losses and samples of the first and the last state."""
     facts = ModelFacts.read(folder)
     held_out = held_out_records(folder.held_out, facts)
-    model = build_model(facts.config, task=facts.task)
+    whole = rebuilt(folder, facts)
+    model = whole.model
     loss = TASKS[facts.task].loss(model.config, facts.marks)
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
     tokenizer = load_wrapped(files) if files is not None and facts.task == "causal-lm" else None
     figures: dict[str, Any] = {"sample_prompt": PROMPT if tokenizer else ""}
     figures["bytes_per_token"] = facts.bytes_per_token
     for name, state in (("before", before), ("after", after)):
-        _load(model, facts.parameter_names, state)
+        whole.load(state)
         figures[f"loss_{name}"] = held_out_loss(model, held_out, loss)
         figures[f"sample_{name}"] = continue_text(model, tokenizer, PROMPT) if tokenizer else ""
-    export_model(model.train(), facts.parameter_names, after, folder.path / "model", files)
+    whole.save(folder.path / "model", files)
     return figures
 
 
@@ -53,8 +53,8 @@ def evaluate_run(
     kept here; raises UserError where none is."""
     facts, state = ModelFacts.read(folder), read_state(folder)
     held_out = held_out_records(folder.held_out, facts)
-    model = build_model(facts.config, task=facts.task)
-    loss = TASKS[facts.task].loss(model.config, facts.marks)
+    whole = rebuilt(folder, facts)
+    loss = TASKS[facts.task].loss(whole.model.config, facts.marks)
     last = max((int(each.number) for each in state.rounds if each.sealed is not None), default=-1)
     rounds = [number for number in range(last + 1) if (number + 1) % every == 0 or number == last]
     found, gone = list[Evaluated](), 0
@@ -67,8 +67,8 @@ def evaluate_run(
         except Missing:
             gone += 1
             continue
-        _load(model, facts.parameter_names, kept.bundle)
-        found.append(Evaluated(kept.round, held_out_loss(model, held_out, loss), facts.bytes_per_token))
+        whole.load(kept.bundle)
+        found.append(Evaluated(kept.round, held_out_loss(whole.model, held_out, loss), facts.bytes_per_token))
         tell(found[-1].sentence)
     if gone:
         tell(
@@ -121,13 +121,6 @@ def continue_text(model: torch.nn.Module, tokenizer: Any, prompt: str) -> str:
             tokens = torch.cat([tokens, torch.multinomial(chances, 1, generator=generator)], dim=1)
     written: str = tokenizer.decode(tokens[0, begun:].tolist())
     return written
-
-
-def _load(model: torch.nn.Module, names: tuple[str, ...], state: Bundle) -> None:
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in zip(names, state.tensors, strict=False):
-            parameters[name].copy_(to_torch(tensor))
 
 
 def held_out_records(path: Path, facts: ModelFacts) -> torch.Tensor:

@@ -6,8 +6,9 @@ import torch
 
 from trainer.commands.report import read_state
 from trainer.folder import RunFolder
+from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
-from trainer.runs.models import build_model, export_model
+from trainer.runs.rebuilding import ADAPTER, rebuilt
 from trainer.runs.states import kept_state
 from verification.errors import UserError
 from verification.state import State
@@ -35,6 +36,11 @@ it again.
 """
 """Of the digests, `state` is that of the parameters and the outer momentum in float32, before any rounding."""
 
+LORA = """
+What was trained is a LoRA adapter of rank {rank} and alpha {alpha:g}: `{folder}/` holds it, the numbers of the state in
+float32, for `PeftModel.from_pretrained`. The weights here are the frozen ones with the adapter merged in by PyTorch.
+"""
+
 
 def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> str:
     """Write the model after a round, or the newest, to a new or empty folder; return what to say of it.
@@ -44,14 +50,16 @@ def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> 
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype} is none of {', '.join(DTYPES)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is in use: choose another folder with --out, or delete it")
+    check_new(out)
     facts, state = ModelFacts.read(folder), read_state(folder)
     kept = kept_state(folder, state, number)
-    model = build_model(facts.config, task=facts.task)
+    model = rebuilt(folder, facts)
+    model.load(kept.bundle)
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
-    export_model(model, facts.parameter_names, kept.bundle, out, files, DTYPES[dtype])
-    (out / "README.md").write_text(card_of(state, kept.ref.digest, kept.place, dtype), encoding="utf-8")
+    card = card_of(state, kept.ref.digest, kept.place, dtype) + lora_note(facts)
+    with draft_of(out) as draft:
+        model.save(draft, files, DTYPES[dtype])
+        (draft / "README.md").write_text(card, encoding="utf-8")
     return f"model of run {state.run.hex()[:16]}, {kept.place}, is in {out}: load it with from_pretrained({str(out)!r})"
 
 
@@ -70,3 +78,8 @@ def card_of(state: State, digest: Digest, place: str, dtype: str) -> str:
         dtype=dtype,
         rounded="" if dtype == "float32" else ", rounded once from float32",
     )
+
+
+def lora_note(facts: ModelFacts) -> str:
+    """Return what the model card says of an adapter; nothing where the whole model was trained."""
+    return "" if facts.lora is None else LORA.format(folder=ADAPTER, **facts.lora)

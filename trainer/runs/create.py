@@ -28,10 +28,12 @@ from trainer.runs.data.records import Records
 from trainer.runs.data.tokenizing import OTHER_TOKENIZER, loads_beside
 from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
+from trainer.runs.frozen import frozen_digest, write_frozen
 from trainer.runs.grids import UNMOVED, fit_of, fitting, moved
 from trainer.runs.inputs import RunData, run_data
 from trainer.runs.job import JobFile, TrainingSection
 from trainer.runs.ledgers import found_run
+from trainer.runs.lora import add_lora
 from trainer.runs.models import build_model, read_config
 from trainer.runs.rules import Rules, rules_of, within_law
 from trainer.runs.states import Ancestor
@@ -53,6 +55,7 @@ from verification.manifest import (
     cost_of_round,
 )
 from verification.program import (
+    MAX_PROGRAM,
     Program,
     encode_program,
     program_digest,
@@ -98,8 +101,9 @@ def create_run(
     with run_data(job, base, model, out.parent, tell) as data:
         tell("tracing the model into programs")
         traced = _trace(job, model, data, 0 if ancestor is None else ancestor.origin.trained)
+        facts = _facts(job, config, model, traced, data)
         if ancestor is not None:
-            traced = ancestor.continued_by(traced)
+            traced = ancestor.continued_by(traced, facts)
         traced = _on_its_grid(job.training, traced, data.train.tensor(), tell)
         with draft_of(out) as draft:
             folder = RunFolder(draft)
@@ -111,7 +115,7 @@ def create_run(
             origin = None if ancestor is None else ancestor.origin
             manifest = dataclasses.replace(manifest, golden=golden, origin=origin)
             keys = _make_keys(job, folder)
-            _write_model(folder, job.model.task, config, traced, data)
+            _write_model(folder, facts, model, data)
             if data.tokenizer is not None and not loads_beside(model.config, folder.tokenizer):
                 tell(OTHER_TOKENIZER)
             found_run(folder, _genesis(job, manifest, folder))
@@ -137,8 +141,12 @@ def _with_its_tokenizer(job: JobFile, base: Path, tell: Tell) -> JobFile:
 
 def _model(job: JobFile, base: Path, config: dict[str, Any]) -> nn.Module:
     if job.model.checkpoint is None:
-        return build_model(config, job.seed, job.model.task)
-    return load_checkpoint(base / job.model.checkpoint, config, job.model.task)
+        model = build_model(config, job.seed, job.model.task)
+    else:
+        model = load_checkpoint(base / job.model.checkpoint, config, job.model.task)
+    if job.training.lora is not None:
+        add_lora(model, job.training.lora, job.seed)
+    return model
 
 
 def _trace(job: JobFile, model: nn.Module, data: RunData, trained: int) -> TracedRun:
@@ -219,6 +227,11 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, stor
 
     def publish(program: Program) -> ProgramRef:
         data = encode_program(program)
+        if len(data) > MAX_PROGRAM:
+            raise UserError(
+                f"a program would have {len(data)} bytes with the frozen weights in it: nobody reads more than "
+                f"{MAX_PROGRAM}: take a smaller model"
+            )
         return ProgramRef(program_digest(data), store.put(data))
 
     programs = Programs(*map(publish, _by_place(traced).values()))
@@ -276,20 +289,27 @@ def _address(text: str) -> Address:
     return Address(address)
 
 
-def _write_model(
-    folder: RunFolder, task: str, config: dict[str, Any], traced: TracedRun, data: RunData
-) -> None:
-    """Write what exporting and judging the model needs; none of it is part of the run's identity."""
-    facts = ModelFacts(
-        task,
+def _facts(
+    job: JobFile, config: dict[str, Any], model: nn.Module, traced: TracedRun, data: RunData
+) -> ModelFacts:
+    lora = job.training.lora
+    return ModelFacts(
+        job.model.task,
         config,
         traced.parameter_names,
         data.held_out.width,
         data.held_out.dtype,
         data.marks,
         data.bytes_per_token,
+        None if lora is None else lora.model_dump(),
+        frozen_digest(model),
     )
+
+
+def _write_model(folder: RunFolder, facts: ModelFacts, model: nn.Module, data: RunData) -> None:
+    """Write what exporting and judging the model needs; none of it is part of the run's identity."""
     facts.write(folder)
+    write_frozen(model, folder.frozen)
     data.held_out.copy_to(folder.held_out)
     if data.tokenizer is not None:
         data.tokenizer.save(folder.tokenizer)

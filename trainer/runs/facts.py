@@ -12,7 +12,8 @@ from verification.errors import UserError
 @dataclass(frozen=True)
 class ModelFacts:
     """The task, the Hugging Face config, the parameters' names in the order of a state, the records' width and dtype,
-    what tokens mean to the loss, and how many bytes of text a token stands for where text is known."""
+    what tokens mean to the loss, and how many bytes of text a token stands for where text is known. `lora` is the job's
+    [training.lora], `frozen` the digest of the parameters that are not trained; None for none."""
 
     task: str
     config: dict[str, Any]
@@ -21,6 +22,8 @@ class ModelFacts:
     dtype: str
     marks: Marks
     bytes_per_token: float | None
+    lora: dict[str, Any] | None = None
+    frozen: str | None = None
 
     @classmethod
     def read(cls, folder: RunFolder) -> "ModelFacts":

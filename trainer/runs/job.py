@@ -19,6 +19,7 @@ Rate = Annotated[float, Field(gt=0, lt=10)]
 Names = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
 SOURCES = ("text", "json_lines", "parquet", "dataset", "tokens", "builtin", "images")
 """The keys of [data] of which one says where documents come from."""
+ALL_LINEAR = "all-linear"
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 
 
@@ -79,6 +80,18 @@ class DataSection(Section):
         return next(key for key in SOURCES if getattr(self, key) is not None)
 
 
+class LoraSection(Section):
+    """[training.lora]: frozen weights and, beside each target, two small matrices that are trained in their place.
+
+    A target W becomes W + alpha / rank * B A. `targets` are names of linear layers, or their ends such as "q_proj";
+    "all-linear" are all but the head.
+    """
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
+    targets: Names = ALL_LINEAR
+
+
 class TrainingSection(Section):
     """[training]: rounds, inner steps and the two optimizers.
 
@@ -96,6 +109,8 @@ class TrainingSection(Section):
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
     for adamw and muon, which leaves embeddings, head and vectors to AdamW.
+
+    Trained is the whole model, or with `lora` small matrices beside frozen ones.
     """
 
     rounds: Rounds
@@ -123,6 +138,7 @@ class TrainingSection(Section):
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
     precision: Literal[8, 14] = 14
+    lora: LoraSection | None = None
 
     @property
     def horizon_steps(self) -> int:

@@ -107,22 +107,12 @@ def positions_of(model: nn.Module) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def export_model(
-    model: nn.Module,
-    parameter_names: Sequence[str],
-    state: Bundle,
-    folder: Path,
-    tokenizer: Path | None,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write `config.json`, `model.safetensors` and the files in the folder `tokenizer`, if there is one, to `folder`.
+def load_state(model: nn.Module, parameter_names: Sequence[str], state: Bundle) -> None:
+    """Copy a state into a model's parameters.
 
-    `state` begins with one tensor per name, in order; what follows (momentum) is left out. Parameters are rounded once
-    to `dtype`, to nearest. Changes the model's parameters to the state's. Raises UserError when a tensor does not fit
-    its parameter.
+    `state` begins with one tensor per name, in order; what follows (momentum) is left out. Raises UserError when a
+    tensor does not fit its parameter.
     """
-    import transformers
-
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in zip(parameter_names, state.tensors, strict=False):
@@ -131,6 +121,17 @@ def export_model(
                     f"parameter {name!r} has shape {list(tensor.shape)} in the state; use the run's own model"
                 )
             parameters[name].copy_(to_torch(tensor))
+
+
+def save_model(
+    model: nn.Module, folder: Path, tokenizer: Path | None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write `config.json`, `model.safetensors` and the files in the folder `tokenizer`, if there is one, to `folder`.
+
+    Parameters are rounded once to `dtype`, to nearest, in the model too.
+    """
+    import transformers
+
     folder.mkdir(parents=True, exist_ok=True)
     transformers.utils.logging.disable_progress_bar()
     saver: Any = model.to(dtype)

@@ -1,0 +1,46 @@
+"""What a run does not train of its model: constants of the programs, kept by name for whoever rebuilds the model."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trainer.programs.tracing.capture import trained_parameters
+from verification.errors import UserError
+
+
+def _frozen_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    trained = trained_parameters(model)
+    return {name: value.detach() for name, value in model.named_parameters() if name not in trained}
+
+
+def frozen_digest(model: nn.Module) -> str | None:
+    """Return the SHA-256 over names, dtypes, shapes and bytes of the frozen parameters, in hex; None without any."""
+    frozen, hashed = _frozen_parameters(model), hashlib.sha256()
+    for name, value in sorted(frozen.items()):
+        hashed.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        hashed.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest() if frozen else None
+
+
+def write_frozen(model: nn.Module, path: Path) -> None:
+    """Write frozen parameters and the buffers that a checkpoint holds; no file where there is neither."""
+    saved, kept = model.state_dict(), _frozen_parameters(model)
+    kept |= {name: value for name, value in model.named_buffers() if name in saved}
+    if kept:
+        save_file({name: value.contiguous() for name, value in kept.items()}, path)
+
+
+def load_frozen(model: nn.Module, path: Path) -> None:
+    """Copy what `write_frozen` has written into a model, if anything; raises UserError for a file of another one."""
+    if not path.is_file():
+        return
+    try:
+        found = model.load_state_dict(load_file(path), strict=False)
+    except (RuntimeError, SafetensorError) as error:
+        raise UserError(f"{path}: not the run's: copy it from where the run was made") from error
+    if found.unexpected_keys:
+        raise UserError(f"{path}: not the run's: its model has no {found.unexpected_keys[0]}")
