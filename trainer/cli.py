@@ -265,12 +265,16 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
     ] = None,
+    module: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The Python file that makes the model, if one does; it runs here."),
+    ] = None,
 ) -> None:
     """Judge the model after its rounds on held-out data: anybody may, while the run goes on or when it has ended."""
     from trainer.commands.evaluate import evaluate_run
     from trainer.folder import RunFolder
 
-    evaluate_run(RunFolder(run).checked(), every, tell, json_file)
+    evaluate_run(RunFolder(run).checked(), every, tell, json_file, module)
 
 
 @app.command()

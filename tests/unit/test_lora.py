@@ -116,7 +116,9 @@ def test_a_run_is_exported_with_adapter_and_card(lora_run: tuple[Created, Bundle
     """The state before the first round: B is zero, so the merged model is the checkpoint."""
     folder = lora_run[0].folder
     export_run(folder, tmp_path / "out", None, "bfloat16")
-    assert "LoRA adapter of rank 4 and alpha 8" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\ntags:")
+    assert "LoRA adapter of rank 4 and alpha 8" in card
     assert sorted(path.name for path in (tmp_path / "out" / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",

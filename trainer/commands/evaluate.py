@@ -15,6 +15,7 @@ from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.tracing.capture import Loss
 from trainer.runs.data.tokenizing import load_wrapped
 from trainer.runs.facts import ModelFacts
+from trainer.runs.models import config_of
 from trainer.runs.rebuilding import rebuilt
 from trainer.runs.states import Missing, kept_state, start_state
 from trainer.runs.tasks import TASKS, causal_lm_loss
@@ -33,7 +34,7 @@ def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dic
     held_out = held_out_records(folder.held_out, facts)
     whole = rebuilt(folder, facts)
     model = whole.model
-    loss = TASKS[facts.task].loss(model.config, facts.marks)
+    loss = TASKS[facts.task].loss(config_of(model), facts.marks)
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
     tokenizer = load_wrapped(files) if files is not None and facts.task == "causal-lm" else None
     figures: dict[str, Any] = {"sample_prompt": PROMPT if tokenizer else ""}
@@ -47,14 +48,18 @@ def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dic
 
 
 def evaluate_run(
-    folder: RunFolder, every: int, tell: Callable[[str], None], json_file: Path | None = None
+    folder: RunFolder,
+    every: int,
+    tell: Callable[[str], None],
+    json_file: Path | None = None,
+    module: Path | None = None,
 ) -> "list[Evaluated]":
     """Return the held-out loss of the start and after every so many rounds, and the newest, as far as their states are
-    kept here; raises UserError where none is."""
+    kept here; raises UserError where none is. `module` is the Python file that makes the model, where one does."""
     facts, state = ModelFacts.read(folder), read_state(folder)
     held_out = held_out_records(folder.held_out, facts)
-    whole = rebuilt(folder, facts)
-    loss = TASKS[facts.task].loss(whole.model.config, facts.marks)
+    whole = rebuilt(folder, facts, module)
+    loss = TASKS[facts.task].loss(config_of(whole.model), facts.marks)
     last = max((int(each.number) for each in state.rounds if each.sealed is not None), default=-1)
     rounds = [number for number in range(last + 1) if (number + 1) % every == 0 or number == last]
     found, gone = list[Evaluated](), 0

@@ -1,5 +1,10 @@
-"""`export`: a run's model as a Hugging Face folder, with its tokenizer and a card that says where it comes from."""
+"""`export`: a run's model as a Hugging Face folder, with its tokenizer and a card that says where it comes from.
 
+A module of the creator's own comes out as its tensors: its code is not run for that.
+"""
+
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -8,7 +13,7 @@ from trainer.commands.report import read_state
 from trainer.folder import RunFolder
 from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
-from trainer.runs.rebuilding import ADAPTER, rebuilt
+from trainer.runs.rebuilding import ADAPTER, rebuilt, write_tensors
 from trainer.runs.states import kept_state
 from verification.errors import UserError
 from verification.state import State
@@ -17,8 +22,7 @@ from verification.units import Digest
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 CARD = """---
-library_name: transformers
-tags: [proofswarm]
+{library}tags: [proofswarm]
 ---
 
 # {title}
@@ -41,6 +45,14 @@ What was trained is a LoRA adapter of rank {rank} and alpha {alpha:g}: `{folder}
 float32, for `PeftModel.from_pretrained`. The weights here are the frozen ones with the adapter merged in by PyTorch.
 """
 
+MODULE = """
+`model.safetensors` holds the model's parameters and buffers by name. The model itself is what `{function}` in `{file}`
+makes, SHA-256 `{digest}`, a file of whoever made the run:
+
+    model = {function}()
+    model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
+"""
+
 
 def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> str:
     """Write the model after a round, or the newest, to a new or empty folder; return what to say of it.
@@ -53,20 +65,31 @@ def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> 
     check_new(out)
     facts, state = ModelFacts.read(folder), read_state(folder)
     kept = kept_state(folder, state, number)
-    model = rebuilt(folder, facts)
-    model.load(kept.bundle)
+    card = card_of(state, facts, kept.ref.digest, kept.place, dtype)
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
-    card = card_of(state, kept.ref.digest, kept.place, dtype) + lora_note(facts)
     with draft_of(out) as draft:
-        model.save(draft, files, DTYPES[dtype])
+        if facts.module is None:
+            model = rebuilt(folder, facts)
+            model.load(kept.bundle)
+            model.save(draft, files, DTYPES[dtype])
+        else:
+            write_tensors(folder, facts, kept.bundle, draft / "model.safetensors", DTYPES[dtype])
+            if files is not None:
+                shutil.copytree(files, draft / files.name)
         (draft / "README.md").write_text(card, encoding="utf-8")
-    return f"model of run {state.run.hex()[:16]}, {kept.place}, is in {out}: load it with from_pretrained({str(out)!r})"
+    load = (
+        f"load it with from_pretrained({str(out)!r})"
+        if facts.module is None
+        else "README.md says how to load it"
+    )
+    return f"model of run {state.run.hex()[:16]}, {kept.place}, is in {out}: {load}"
 
 
-def card_of(state: State, digest: Digest, place: str, dtype: str) -> str:
+def card_of(state: State, facts: ModelFacts, digest: Digest, place: str, dtype: str) -> str:
     """Return the model card of a run's state."""
     manifest = state.manifest
-    return CARD.format(
+    card = CARD.format(
+        library="library_name: transformers\n" if facts.module is None else "",
         title=" ".join(manifest.title.split()) or "a run",
         run=state.run.hex(),
         state=digest.hex(),
@@ -78,8 +101,6 @@ def card_of(state: State, digest: Digest, place: str, dtype: str) -> str:
         dtype=dtype,
         rounded="" if dtype == "float32" else ", rounded once from float32",
     )
-
-
-def lora_note(facts: ModelFacts) -> str:
-    """Return what the model card says of an adapter; nothing where the whole model was trained."""
-    return "" if facts.lora is None else LORA.format(folder=ADAPTER, **facts.lora)
+    if facts.module is not None:
+        return card + MODULE.format(**asdict(facts.module))
+    return card if facts.lora is None else card + LORA.format(folder=ADAPTER, **facts.lora)

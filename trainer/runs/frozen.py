@@ -34,13 +34,23 @@ def write_frozen(model: nn.Module, path: Path) -> None:
         save_file({name: value.contiguous() for name, value in kept.items()}, path)
 
 
-def load_frozen(model: nn.Module, path: Path) -> None:
-    """Copy what `write_frozen` has written into a model, if anything; raises UserError for a file of another one."""
+def read_frozen(path: Path, needed: bool) -> dict[str, torch.Tensor]:
+    """Return what `write_frozen` has written; raises UserError for a broken file, and for none where it is needed."""
     if not path.is_file():
-        return
+        if needed:
+            raise UserError(f"{path.parent} lacks {path.name}: copy it from where the run was made")
+        return {}
     try:
-        found = model.load_state_dict(load_file(path), strict=False)
-    except (RuntimeError, SafetensorError) as error:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not the run's: copy it from where the run was made") from error
+
+
+def load_frozen(model: nn.Module, path: Path, needed: bool) -> None:
+    """Copy what `write_frozen` has written into a model; raises UserError as `read_frozen`, and for another model's."""
+    try:
+        found = model.load_state_dict(read_frozen(path, needed), strict=False)
+    except RuntimeError as error:
         raise UserError(f"{path}: not the run's: copy it from where the run was made") from error
     if found.unexpected_keys:
         raise UserError(f"{path}: not the run's: its model has no {found.unexpected_keys[0]}")

@@ -34,12 +34,27 @@ class ModelSection(Section):
 
     `from` is a folder that transformers saved: config, weights in .safetensors and, unless data.tokenizer names
     another, the tokenizer. `config` then changes single keys of its config.
+
+    `module` names a function of a Python file, "model.py:build", that returns any float32 torch.nn.Module: of tokens
+    [batch, length] or float32 pixels [batch, channels, height, width] it makes logits, or what has `.logits`.
     """
 
     task: Literal["causal-lm", "masked-lm", "image-classification"] = "causal-lm"
     config: dict[str, Any] = {}
     config_file: str | None = None
     checkpoint: str | None = Field(None, alias="from")
+    module: str | None = None
+
+    @property
+    def ways(self) -> int:
+        """In how many ways the section says what the model is."""
+        return sum(
+            (
+                bool(self.config) or self.checkpoint is not None,
+                self.config_file is not None,
+                self.module is not None,
+            )
+        )
 
 
 class DataSection(Section):
@@ -339,10 +354,10 @@ def _data_checks(data: DataSection, task: str) -> list[tuple[bool, str]]:
 
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
+        (job.model.ways == 1, "model: give either config, config_file, from or module"),
         (
-            (bool(job.model.config) or job.model.checkpoint is not None)
-            != (job.model.config_file is not None),
-            "model: give either config, config_file or from",
+            job.model.module is None or job.training.lora is None,
+            "training.lora: is for models of transformers; a module freezes itself what is not to be trained",
         ),
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from trainer.folder import RunFolder
+from trainer.programs.conversion import to_torch
 from trainer.runs.facts import ModelFacts
-from trainer.runs.frozen import load_frozen
+from trainer.runs.frozen import load_frozen, read_frozen
 from trainer.runs.job import LoraSection
 from trainer.runs.lora import add_lora, merged, write_adapter
 from trainer.runs.models import build_model, load_state, save_model
-from verification.errors import UserError
+from trainer.runs.modules import rebuilt_module
 from verification.tensors import Bundle
 
 ADAPTER = "adapter"
@@ -41,11 +43,31 @@ class Rebuilt:
         save_model(self.model if self.tuned is None else merged(self.tuned), folder, tokenizer, dtype)
 
 
-def rebuilt(folder: RunFolder, facts: ModelFacts) -> Rebuilt:
-    """Return the model of a folder's run; raises UserError where its frozen weights are missing."""
-    model = build_model(facts.config, task=facts.task)
+def rebuilt(folder: RunFolder, facts: ModelFacts, module: Path | None = None) -> Rebuilt:
+    """Return the model of a folder's run, where a Python file makes it from `module`, that file.
+
+    Raises UserError where the file or frozen weights are missing or others.
+    """
+    if facts.module is not None:
+        model = rebuilt_module(facts.module, module)
+    else:
+        model = build_model(facts.config, task=facts.task)
     tuned = None if facts.lora is None else add_lora(model, LoraSection(**facts.lora))
-    if facts.frozen is not None and not folder.frozen.is_file():
-        raise UserError(f"{folder.path} lacks {folder.frozen.name}: copy it from where the run was made")
-    load_frozen(model, folder.frozen)
+    load_frozen(model, folder.frozen, facts.frozen is not None)
     return Rebuilt(model, facts.parameter_names, tuned)
+
+
+def write_tensors(
+    folder: RunFolder, facts: ModelFacts, state: Bundle, path: Path, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write all that a module's `load_state_dict` takes into a .safetensors file, without running the module's code."""
+    tensors = read_frozen(folder.frozen, facts.frozen is not None)
+    tensors |= {
+        name: to_torch(tensor) for name, tensor in zip(facts.parameter_names, state.tensors, strict=False)
+    }
+    shared = {} if facts.module is None else facts.module.shared
+    tensors |= {name: tensors[other].clone() for name, other in shared.items()}
+    rounded = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()
+    }
+    save_file(rounded, path, {"format": "pt"})
