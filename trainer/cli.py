@@ -173,6 +173,23 @@ def models(
 
 
 @app.command()
+def new(
+    name: Annotated[Path, typer.Argument(help="The folder to make.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="What to start from: tiny, gpt2 (from scratch on text), checkpoint, images, lora (on a checkpoint)."
+        ),
+    ] = "tiny",
+) -> None:
+    """Write a folder with a commented job file and data, ready for 'proofswarm run create'."""
+    from trainer.commands.new import make_folder
+
+    for line in (f"{name}/job.toml is ready; next:", *make_folder(name, kind)):
+        typer.echo(line)
+
+
+@app.command()
 def peer(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     key: Annotated[Path, typer.Option(help="This peer's key file; its name is the peer's name.")],

@@ -1,5 +1,6 @@
 """Runs that train a LoRA adapter: exact steps beside PyTorch's, states of the adapter alone, models that come out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,10 @@ def test_a_run_is_exported_with_adapter_and_card(lora_run: tuple[Created, Bundle
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
+    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert sorted(config["target_modules"]) == [
+        "down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj",
+    ]  # fmt: skip
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
     start = transformers.AutoModelForCausalLM.from_pretrained(folder.path.parent / "start").state_dict()
     assert {name: torch.equal(back[name], start[name].bfloat16()) for name in start} == dict.fromkeys(

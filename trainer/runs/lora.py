@@ -33,7 +33,7 @@ def add_lora(model: nn.Module, lora: LoraSection, seed: int = 0) -> Any:
     targets = targets_of(model, lora)
     with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config: Any = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
+        config: Any = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=_ends(model, targets))
         return get_peft_model(model, config)
 
 
@@ -65,6 +65,13 @@ def targets_of(model: nn.Module, lora: LoraSection) -> list[str]:
                 "it, or name other targets"
             )
     return list(dict.fromkeys(found))
+
+
+def _ends(model: nn.Module, targets: list[str]) -> list[str]:
+    """Return the last parts of the targets' names, as adapters mostly have them, where those match nothing else."""
+    ends = {name: name.rpartition(".")[2] for name, _ in model.named_modules()}
+    chosen = {ends[name] for name in targets}
+    return sorted(chosen) if {name for name in ends if ends[name] in chosen} == set(targets) else targets
 
 
 def _matches(modules: dict[str, nn.Module], target: str, linear: dict[str, nn.Module]) -> list[str]:
