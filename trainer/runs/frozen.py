@@ -31,7 +31,8 @@ def write_frozen(model: nn.Module, path: Path) -> None:
     saved, kept = model.state_dict(), _frozen_parameters(model)
     kept |= {name: value for name, value in model.named_buffers() if name in saved}
     if kept:
-        save_file({name: value.contiguous() for name, value in kept.items()}, path)
+        apart = {name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
+        save_file(apart, path)  # which takes no two views of one memory
 
 
 def read_frozen(path: Path, needed: bool) -> dict[str, torch.Tensor]:
