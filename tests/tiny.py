@@ -4,8 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from p2p.blobs import BlobStore
+from trainer.programs.options import peer_options
+from trainer.rounds.engine import Job
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import Rounds
 from trainer.runs.create import Created, Tell, create_run
 from trainer.runs.job import parse_job
+from verification.digest import integer, tagged
+from verification.tensors import Bundle, Tensor, decode_bundle
+from verification.units import Address, Count, Round
+
+LIMIT = 1 << 24
+WORKER = Address(b"\x07" * 20)
+STEPS = 4
+"""Inner steps of a round of the job below."""
 
 TEXT = "".join(f"Line {number % 7} of a text that says the same again.\n" for number in range(120))
 JOB: dict[str, Any] = {
@@ -63,3 +76,26 @@ def make_run(
     path = write_job(folder, changes)
     job = parse_job(path.read_text(encoding="utf-8"), str(path))
     return create_run(job, folder, folder / "run", tell, accept_unsound)
+
+
+def trained(made: Created, first: int, rounds: int) -> list[Bundle]:
+    """The states after some rounds of one worker, by the beacons of rounds `first` on of a run that ran through."""
+    manifest, store = made.manifest, BlobStore(made.folder.blobs)
+    programs = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
+    data = decode_bundle(store.get(manifest.data.blob), LIMIT)
+    engine, states = TorchEngine(programs, peer_options()), [start_of(made)]
+    for number in range(rounds):
+        beacon = tagged("beacon", integer(first + number))
+        job = Job(Round(number), WORKER, beacon, STEPS)
+        contribution = Rounds(engine, manifest, data).run(job, states[-1].tensors).contribution
+        assert contribution is not None
+        zeros = [Tensor(t.dtype, t.shape, bytes(len(t.data))) for t in contribution.tensors]
+        weights = Tensor("int64", (Count(2),), STEPS.to_bytes(8, "little") + bytes(8))
+        inputs = [*states[-1].tensors, *contribution.tensors, *zeros, weights]
+        states.append(Rounds(engine, manifest, data).next_state(inputs))
+    return states[1:]
+
+
+def start_of(made: Created) -> Bundle:
+    """The state from which a run starts."""
+    return decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.start.blob), LIMIT)

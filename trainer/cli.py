@@ -175,6 +175,23 @@ def models(
 
 
 @app.command()
+def new(
+    name: Annotated[Path, typer.Argument(help="The folder to make.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="What to start from: tiny, gpt2 (from scratch on text), checkpoint, images, lora (on a checkpoint)."
+        ),
+    ] = "tiny",
+) -> None:
+    """Write a folder with a commented job file and data, ready for 'proofswarm run create'."""
+    from trainer.commands.new import make_folder
+
+    for line in (f"{name}/job.toml is ready; next:", *make_folder(name, kind)):
+        typer.echo(line)
+
+
+@app.command()
 def peer(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     key: Annotated[Path, typer.Option(help="This peer's key file; its name is the peer's name.")],
@@ -286,12 +303,16 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")
     ] = None,
+    module: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The Python file that makes the model, if one does; it runs here."),
+    ] = None,
 ) -> None:
     """Judge the model after its rounds on held-out data: anybody may, while the run goes on or when it has ended."""
     from trainer.commands.evaluate import evaluate_run
     from trainer.folder import RunFolder
 
-    evaluate_run(RunFolder(run).checked(), every, tell, json_file)
+    evaluate_run(RunFolder(run).checked(), every, tell, json_file, module)
 
 
 @app.command()

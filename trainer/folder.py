@@ -17,6 +17,7 @@ class RunFolder:
     ledger.sqlite      the local ledger
     job.toml           what `run create` was given
     model.json         Hugging Face config, parameter names and what tokens mean, to export and judge the model
+    frozen.safetensors what the run does not train of its model; none where it trains everything
     tokenizer/         the tokenizer's files, which go with the model; none where tokens came without it
     held_out.bin       records that no worker trains on
     host               where the host of a ledger that the folder follows was last
@@ -51,6 +52,11 @@ class RunFolder:
     def model(self) -> Path:
         """Config and parameter names of the model."""
         return self.path / "model.json"
+
+    @property
+    def frozen(self) -> Path:
+        """Weights that the run does not train."""
+        return self.path / "frozen.safetensors"
 
     @property
     def tokenizer(self) -> Path:

@@ -134,7 +134,7 @@ def is_extended(folder: RunFolder, beside: Path) -> None:
     """Check that a new run starts from the last state and names where it is from."""
     state, job = final_state(folder), read_job(beside / "job.toml")
     kept = kept_state(folder, state, None)
-    ancestor = ancestor_of(kept, state, ModelFacts.read(folder).parameter_names)
+    ancestor = ancestor_of(kept, state, ModelFacts.read(folder))
     made = create_run(job, beside, beside / "next", ancestor=ancestor).manifest
     assert state.current.sealed is not None
     assert made.start.digest == state.current.sealed.digest

@@ -121,7 +121,7 @@ def test_a_checkpoint_with_dropout_goes_in_and_comes_out(tmp_path: Path) -> None
     [
         (3, "float32", "new", "round 3 has no state; rounds with one: none"),
         (None, "int8", "new", "--dtype int8 is none of float32, bfloat16, float16"),
-        (None, "float32", ".", "is in use: choose another folder"),
+        (None, "float32", ".", "is not empty: choose another folder"),
     ],
 )
 def test_what_cannot_be_exported(

@@ -41,7 +41,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "wrong type in the config": ({"model.config.hidden_size": "wide"}, "expected int, got str"),
     "no width": ({"model.config.hidden_size": 0}, "transformers refuses the model's config"),
     "negative width": ({"model.config.hidden_size": -4}, "transformers refuses the model's config"),
-    "vocabulary without all bytes": ({"model.config.vocab_size": 64}, "has 64 rows: set model.config"),
+    "vocabulary without all bytes": ({"model.config.vocab_size": 64}, "has 64 rows: give it at least 256"),
     "padding beyond the embedding": ({"model.config.pad_token_id": 32000}, "pad_token_id: 32000 is no token of 256"),
     "more than the model's positions": ({"data.length": 40}, "data.length: the model would read 40 tokens at once"),
     "a model that sees its answer": (

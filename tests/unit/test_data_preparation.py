@@ -116,7 +116,7 @@ SECTION: dict[str, tuple[dict[str, Any], str]] = {
     "other JSON": ({"tokenizer": "config.json"}, "config.json is no tokenizer.json: it describes no model"),
     "an unknown model": ({"tokenizer": "odd.json"}, "odd.json cannot be loaded: "),
     "an empty folder": ({"tokenizer": "empty"}, "empty cannot be loaded: "),
-    "ids beyond the embedding": (BPE | {"rows": 257}, "the model's embedding has 257 rows: set model"),
+    "ids beyond the embedding": (BPE | {"rows": 257}, "the model's embedding has 257 rows: give it"),
     "bytes beyond the embedding": ({"rows": 128}, "ids go up to 255, but the model's embedding has 128 rows"),
     "no such separator": (BPE | {"separator": "</s>"}, "data.separator: '</s>' is no token of the tokenizer"),
     "no such number": (BPE | {"separator": 400}, "data.separator: 400 is no token of a model with 400"),

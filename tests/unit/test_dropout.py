@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def correlates(one: torch.Tensor, other: torch.Tensor, share: float) -> float:
 @pytest.mark.parametrize("shape", [(64, 64), (8, 19, 36), (2, 4, 32, 32)])
 def test_masks_are_random_in_themselves_and_beside_each_other(share: float, shape: tuple[int, ...]) -> None:
     masks = [kept(shape, share, taken_on(torch.tensor(7), number)) for number in range(12)]
-    for mask, after in zip(masks, masks[1:], strict=False):
+    for mask, after in pairwise(masks):
         assert abs(deviates(mask, share)) < FAR
         assert abs(correlates(mask, after, share)) < FAR
         flat = mask.flatten()
@@ -58,7 +59,11 @@ def test_everything_or_nothing() -> None:
 @given(st.lists(st.integers(0, 1 << 40), min_size=4, max_size=4, unique=True), st.integers(0, 1 << 30))
 def test_a_rounds_seed_moves_with_each_record_and_with_the_round(records: list[int], number: int) -> None:
     index, now = torch.tensor(records).view(2, 2), torch.tensor(number)
-    seeds = {int(round_seed(index, now)), int(round_seed(index, now + 1)), int(round_seed(index.flip(0), now))}
+    seeds = {
+        int(round_seed(index, now)),
+        int(round_seed(index, now + 1)),
+        int(round_seed(index.flip(0), now)),
+    }
     assert len(seeds) == 3
 
 

@@ -6,13 +6,8 @@ from typing import Any
 
 import pytest
 
-from p2p.blobs import BlobStore
-from tests.tiny import make_run, write_job
+from tests.tiny import make_run, start_of, trained, write_job
 from trainer.commands.report import read_state
-from trainer.programs.options import peer_options
-from trainer.rounds.engine import Job
-from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import Rounds
 from trainer.runs.create import Created, create_run
 from trainer.runs.facts import ModelFacts
 from trainer.runs.job import read_job
@@ -20,13 +15,10 @@ from trainer.runs.states import Ancestor, ancestor_of, kept_state
 from verification.digest import integer, tagged
 from verification.errors import UserError
 from verification.manifest import Origin
-from verification.tensors import Bundle, Tensor, decode_bundle, digest_of
-from verification.units import Address, Count, Round
+from verification.tensors import Bundle, digest_of
+from verification.units import Count, Round
 
 pytestmark = pytest.mark.slow
-LIMIT = 1 << 24
-WORKER = Address(b"\x07" * 20)
-STEPS = 4
 CHANGES: dict[str, Any] = {
     "training.schedule": "cosine",
     "training.horizon": 6,
@@ -38,34 +30,11 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def trained(made: Created, first: int, rounds: int) -> list[Bundle]:
-    """The states after some rounds of one worker, by the beacons of rounds `first` on of a run that ran through."""
-    manifest, store = made.manifest, BlobStore(made.folder.blobs)
-    programs = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
-    data = decode_bundle(store.get(manifest.data.blob), LIMIT)
-    engine, states = TorchEngine(programs, peer_options()), [start_of(made)]
-    for number in range(rounds):
-        beacon = tagged("beacon", integer(first + number))
-        job = Job(Round(number), WORKER, beacon, STEPS)
-        contribution = Rounds(engine, manifest, data).run(job, states[-1].tensors).contribution
-        assert contribution is not None
-        zeros = [Tensor(t.dtype, t.shape, bytes(len(t.data))) for t in contribution.tensors]
-        weights = Tensor("int64", (Count(2),), STEPS.to_bytes(8, "little") + bytes(8))
-        inputs = [*states[-1].tensors, *contribution.tensors, *zeros, weights]
-        states.append(Rounds(engine, manifest, data).next_state(inputs))
-    return states[1:]
-
-
-def start_of(made: Created) -> Bundle:
-    """The state from which a run starts."""
-    return decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.start.blob), LIMIT)
-
-
 def extended(made: Created, state: Bundle, rounds: int, folder: Path) -> Created:
     """A run that goes on from a state of another after so many rounds in all."""
     folder.mkdir()
     origin = Origin(tagged("run", integer(rounds)), Round(1), Count(rounds))
-    ancestor = Ancestor(origin, state, ModelFacts.read(made.folder).parameter_names)
+    ancestor = Ancestor(origin, state, ModelFacts.read(made.folder))
     job = read_job(write_job(folder, {**CHANGES, "training.rounds": 2}))
     return create_run(job, folder, folder / "run", ancestor=ancestor)
 
@@ -102,8 +71,8 @@ def test_a_run_extended_twice_is_one_that_ran_through(tmp_path: Path) -> None:
 def test_another_model_is_named(
     changes: dict[str, Any], reason: str, tiny_run: Created, tmp_path: Path
 ) -> None:
-    names = ModelFacts.read(tiny_run.folder).parameter_names
-    ancestor = Ancestor(Origin(tagged("run"), Round(0), Count(1)), start_of(tiny_run), names)
+    facts = ModelFacts.read(tiny_run.folder)
+    ancestor = Ancestor(Origin(tagged("run"), Round(0), Count(1)), start_of(tiny_run), facts)
     job = read_job(write_job(tmp_path, changes))
     with pytest.raises(UserError, match=reason):
         create_run(job, tmp_path, tmp_path / "run", ancestor=ancestor)
@@ -113,4 +82,4 @@ def test_another_model_is_named(
 def test_a_run_that_trained_nothing_is_not_gone_on_from(tiny_run: Created) -> None:
     state = read_state(tiny_run.folder)
     with pytest.raises(UserError, match="has trained no round"):
-        ancestor_of(kept_state(tiny_run.folder, state, None), state, ())
+        ancestor_of(kept_state(tiny_run.folder, state, None), state, ModelFacts.read(tiny_run.folder))

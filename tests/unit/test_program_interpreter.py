@@ -135,12 +135,13 @@ def test_an_exported_model_loads_again(tmp_path: object) -> None:
     import transformers
 
     from trainer.runs.data.tokenizing import ByteTokenizer
-    from trainer.runs.models import export_model
+    from trainer.runs.models import load_state, save_model
 
     folder, run, module = Path(str(tmp_path)), zoo.traced("gpt2"), zoo.model("gpt2")
     state = bundle_of([to_torch(tensor) + 1.0 for tensor in run.start.tensors])
     ByteTokenizer().save(folder / "bytes")
-    export_model(module, run.parameter_names, state, folder, folder / "bytes")
+    load_state(module, run.parameter_names, state)
+    save_model(module, folder, folder / "bytes")
     again = dict(transformers.AutoModelForCausalLM.from_pretrained(folder).named_parameters())
     assert all(
         torch.equal(again[n], to_torch(t)) for n, t in zip(run.parameter_names, state.tensors, strict=False)

@@ -31,6 +31,7 @@ from trainer.programs.options import peer_options
 from trainer.rounds.cheats import CHEATS, conduct_named, names_in, roles_of
 from trainer.rounds.engine import Conduct
 from trainer.runs.create import Created, create_run
+from trainer.runs.facts import ModelFacts
 from trainer.runs.job import JobFile, parse_job
 from trainer.runs.ledgers import genesis_of
 from trainer.runs.states import stored_bundle
@@ -339,7 +340,8 @@ def _judge(scene: Scene) -> None:
         raise UserError("no round was completed, so there is no model")
     stores = [store for seat in scene.seats for store in seat.folder.stores()]
     figures = export_and_evaluate(folder, before, stored_bundle(stores, last))
-    card = card_of(state, last.digest, f"after round {state.current.number}", "float32")
+    facts, place = ModelFacts.read(folder), f"after round {state.current.number}"
+    card = card_of(state, facts, last.digest, place, "float32")
     (folder.path / "model" / "README.md").write_text(card, encoding="utf-8")
     events = EventLog(folder.log("submitter"), checksum(state.submitter))
     events.write(now, "evaluated", **figures)

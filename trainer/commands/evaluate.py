@@ -11,12 +11,12 @@ import torch
 from trainer.commands.report import read_state
 from trainer.commands.results import write_json
 from trainer.folder import RunFolder
-from trainer.programs.conversion import to_torch
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.tracing.capture import Loss
 from trainer.runs.data.tokenizing import load_wrapped
 from trainer.runs.facts import ModelFacts
-from trainer.runs.models import build_model, export_model
+from trainer.runs.models import config_of
+from trainer.runs.rebuilding import rebuilt
 from trainer.runs.states import Missing, kept_state, start_state
 from trainer.runs.tasks import TASKS, causal_lm_loss
 from verification.errors import UserError
@@ -32,7 +32,8 @@ PART_RECORDS = 8
 def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dict[str, Any]:
     """Write the trained model to `model/` and return held-out losses and samples of the first and the last state."""
     judge = HeldOut(folder)
-    facts, model = judge.facts, judge.model
+    facts, whole = judge.facts, judge.whole
+    model = whole.model
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
     tokenizer = load_wrapped(files) if files is not None and facts.task == "causal-lm" else None
     figures: dict[str, Any] = {"sample_prompt": PROMPT if tokenizer else ""}
@@ -40,16 +41,20 @@ def export_and_evaluate(folder: RunFolder, before: Bundle, after: Bundle) -> dic
     for name, state in (("before", before), ("after", after)):
         figures[f"loss_{name}"] = judge.loss(state)
         figures[f"sample_{name}"] = continue_text(model, tokenizer, PROMPT) if tokenizer else ""
-    export_model(model.train(), facts.parameter_names, after, folder.path / "model", files)
+    whole.save(folder.path / "model", files)
     return figures
 
 
 def evaluate_run(
-    folder: RunFolder, every: int, tell: Callable[[str], None], json_file: Path | None = None
+    folder: RunFolder,
+    every: int,
+    tell: Callable[[str], None],
+    json_file: Path | None = None,
+    module: Path | None = None,
 ) -> "list[Evaluated]":
     """Return the held-out loss of the start and after every so many rounds, and the newest, as far as their states are
-    kept here; raises UserError where none is."""
-    judge, state = HeldOut(folder), read_state(folder)
+    kept here; raises UserError where none is. `module` is the Python file that makes the model, where one does."""
+    judge, state = HeldOut(folder, module), read_state(folder)
     last = max((int(each.number) for each in state.rounds if each.sealed is not None), default=-1)
     rounds = [number for number in range(last + 1) if (number + 1) % every == 0 or number == last]
     found, gone = list[Evaluated](), 0
@@ -76,20 +81,18 @@ def evaluate_run(
 class HeldOut:
     """Judges states of a folder's run by its held-out records; the model is that of the state that was judged last."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        """Read what the folder holds of model and records; raises UserError where it lacks them."""
+    def __init__(self, folder: RunFolder, module: Path | None = None) -> None:
+        """Read what the folder holds of model and records; `module` is the Python file that makes the model, where one
+        does. Raises UserError where the folder lacks them, or the file is another."""
         self.facts = ModelFacts.read(folder)
         self._records = held_out_records(folder.held_out, self.facts)
-        self.model = build_model(self.facts.config, task=self.facts.task)
-        self._loss = TASKS[self.facts.task].loss(self.model.config, self.facts.marks)
+        self.whole = rebuilt(folder, self.facts, module)
+        self._loss = TASKS[self.facts.task].loss(config_of(self.whole.model), self.facts.marks)
 
     def loss(self, state: Bundle) -> float:
         """Return the mean loss that a state's model makes, in nats; of text a token."""
-        parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in zip(self.facts.parameter_names, state.tensors, strict=False):
-                parameters[name].copy_(to_torch(tensor))
-        return held_out_loss(self.model, self._records, self._loss)
+        self.whole.load(state)
+        return held_out_loss(self.whole.model, self._records, self._loss)
 
 
 @dataclass(frozen=True)

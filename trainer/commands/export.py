@@ -1,7 +1,11 @@
-"""`export`: a run's model as a Hugging Face folder, with its tokenizer and a card that says where it comes from."""
+"""`export`: a run's model as a Hugging Face folder, with its tokenizer and a card that says where it comes from.
+
+A module of the creator's own comes out as its tensors: its code is not run for that.
+"""
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,8 +13,9 @@ import torch
 from trainer.commands.following import entries_of
 from trainer.commands.report import read_state
 from trainer.folder import RunFolder
+from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
-from trainer.runs.models import build_model, export_model
+from trainer.runs.rebuilding import ADAPTER, rebuilt, write_tensors
 from trainer.runs.states import Kept, Missing, kept_state
 from verification.effects import RoundSealed
 from verification.errors import UserError
@@ -20,8 +25,7 @@ from verification.units import Digest
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 CARD = """---
-library_name: transformers
-tags: [proofswarm]
+{library}tags: [proofswarm]
 ---
 
 # {title}
@@ -39,6 +43,19 @@ it again.
 """
 """Of the digests, `state` is that of the parameters and the outer momentum in float32, before any rounding."""
 
+LORA = """
+What was trained is a LoRA adapter of rank {rank} and alpha {alpha:g}: `{folder}/` holds it, the numbers of the state in
+float32, for `PeftModel.from_pretrained`. The weights here are the frozen ones with the adapter merged in by PyTorch.
+"""
+
+MODULE = """
+`model.safetensors` holds the model's parameters and buffers by name. The model itself is what `{function}` in `{file}`
+makes, SHA-256 `{digest}`, a file of whoever made the run:
+
+    model = {function}()
+    model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
+"""
+
 
 def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> str:
     """Write the model after a round, or the newest, to a new or empty folder; return what to say of it.
@@ -47,12 +64,16 @@ def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> 
     here any more, and what a folder lacks.
     """
     _check(dtype)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is in use: choose another folder with --out, or delete it")
+    check_new(out)
     facts, state = ModelFacts.read(folder), read_state(folder)
     kept = kept_state(folder, state, number)
     _write(folder, facts, state, kept, out, dtype)
-    return f"model of run {state.run.hex()[:16]}, {kept.place}, is in {out}: load it with from_pretrained({str(out)!r})"
+    load = (
+        f"load it with from_pretrained({str(out)!r})"
+        if facts.module is None
+        else "README.md says how to load it"
+    )
+    return f"model of run {state.run.hex()[:16]}, {kept.place}, is in {out}: {load}"
 
 
 def export_rounds(
@@ -78,10 +99,7 @@ def export_rounds(
             except Missing as missing:
                 tell(f"round {number} is left out: {missing}")
                 continue
-            draft = out / f".round-{number}.draft"
-            shutil.rmtree(draft, ignore_errors=True)
-            _write(folder, facts, state, kept, draft, dtype)
-            draft.rename(place)
+            _write(folder, facts, state, kept, place, dtype)
             tell(f"{kept.place}: {place}")
 
 
@@ -101,16 +119,26 @@ def _is_there(place: Path, state: State) -> bool:
 
 
 def _write(folder: RunFolder, facts: ModelFacts, state: State, kept: Kept, out: Path, dtype: str) -> None:
-    model = build_model(facts.config, task=facts.task)
+    """Make a folder of a state's model; nothing is left behind when that fails."""
+    card = card_of(state, facts, kept.ref.digest, kept.place, dtype)
     files = folder.tokenizer if folder.tokenizer.is_dir() else None
-    export_model(model, facts.parameter_names, kept.bundle, out, files, DTYPES[dtype])
-    (out / "README.md").write_text(card_of(state, kept.ref.digest, kept.place, dtype), encoding="utf-8")
+    with draft_of(out) as draft:
+        if facts.module is None:
+            model = rebuilt(folder, facts)
+            model.load(kept.bundle)
+            model.save(draft, files, DTYPES[dtype])
+        else:
+            write_tensors(folder, facts, kept.bundle, draft / "model.safetensors", DTYPES[dtype])
+            if files is not None:
+                shutil.copytree(files, draft / files.name)
+        (draft / "README.md").write_text(card, encoding="utf-8")
 
 
-def card_of(state: State, digest: Digest, place: str, dtype: str) -> str:
+def card_of(state: State, facts: ModelFacts, digest: Digest, place: str, dtype: str) -> str:
     """Return the model card of a run's state."""
     manifest = state.manifest
-    return CARD.format(
+    card = CARD.format(
+        library="library_name: transformers\n" if facts.module is None else "",
         title=" ".join(manifest.title.split()) or "a run",
         run=state.run.hex(),
         state=digest.hex(),
@@ -122,3 +150,6 @@ def card_of(state: State, digest: Digest, place: str, dtype: str) -> str:
         dtype=dtype,
         rounded="" if dtype == "float32" else ", rounded once from float32",
     )
+    if facts.module is not None:
+        return card + MODULE.format(**asdict(facts.module))
+    return card if facts.lora is None else card + LORA.format(folder=ADAPTER, **facts.lora)

@@ -102,7 +102,7 @@ def extend(
     folder = RunFolder(run).checked()
     facts, state = ModelFacts.read(folder), read_state(folder)
     kept = kept_state(folder, state, number)
-    ancestor = ancestor_of(kept, state, facts.parameter_names)
+    ancestor = ancestor_of(kept, state, facts)
     created = create_run(read_job(job), job.parent, out, typer.echo, accept_unsound, ancestor)
     created.folder.job.write_bytes(job.read_bytes())
     typer.echo(f"run created in {out}: it goes on from run {state.run.hex()[:16]} {kept.place}")

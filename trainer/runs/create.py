@@ -1,13 +1,11 @@
 """`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
 
-import dataclasses
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -23,19 +21,19 @@ from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
-from trainer.runs.checkpoints import TOKENIZER_FILE, config_in, load_checkpoint
+from trainer.runs.checkpoints import TOKENIZER_FILE
+from trainer.runs.chosen_model import ChosenModel, chosen_model
 from trainer.runs.data.records import Records
-from trainer.runs.data.tokenizing import OTHER_TOKENIZER, loads_beside
+from trainer.runs.data.tokenizing import OTHER_TOKENIZER
 from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
+from trainer.runs.frozen import write_frozen
 from trainer.runs.grids import UNMOVED, fit_of, fitting, moved
 from trainer.runs.inputs import RunData, run_data
 from trainer.runs.job import JobFile, TrainingSection
 from trainer.runs.ledgers import found_run
-from trainer.runs.models import build_model, read_config
 from trainer.runs.rules import Rules, rules_of, within_law
 from trainer.runs.states import Ancestor
-from trainer.runs.tasks import TASKS
 from verification.digest import ZERO, integer, tagged
 from verification.economics import promise
 from verification.errors import UserError
@@ -53,6 +51,7 @@ from verification.manifest import (
     cost_of_round,
 )
 from verification.program import (
+    MAX_PROGRAM,
     Program,
     encode_program,
     program_digest,
@@ -92,14 +91,16 @@ def create_run(
     """
     check_new(out)
     rules = rules_of(job)
-    config = _model_config(job, base)
-    model = _model(job, base, config)
+    chosen = chosen_model(job, base)
     job = _with_its_tokenizer(job, base, tell)
-    with run_data(job, base, model, out.parent, tell) as data:
+    with run_data(job, base, chosen.model, out.parent, tell) as data:
         tell("tracing the model into programs")
-        traced = _trace(job, model, data, 0 if ancestor is None else ancestor.origin.trained)
+        with chosen.blamed():
+            chosen.try_on(data)
+            traced = _trace(job, chosen, data, 0 if ancestor is None else ancestor.origin.trained)
+        facts = chosen.facts(traced, data)
         if ancestor is not None:
-            traced = ancestor.continued_by(traced)
+            traced = ancestor.continued_by(traced, facts)
         traced = _on_its_grid(job.training, traced, data.train.tensor(), tell)
         with draft_of(out) as draft:
             folder = RunFolder(draft)
@@ -109,21 +110,13 @@ def create_run(
             tell(promise(manifest))
             golden = _golden(manifest, folder, data.train.tensor(), traced, tell)
             origin = None if ancestor is None else ancestor.origin
-            manifest = dataclasses.replace(manifest, golden=golden, origin=origin)
+            manifest = replace(manifest, golden=golden, origin=origin)
             keys = _make_keys(job, folder)
-            _write_model(folder, job.model.task, config, traced, data)
-            if data.tokenizer is not None and not loads_beside(model.config, folder.tokenizer):
+            _write_model(folder, facts, chosen.model, data)
+            if data.tokenizer is not None and not chosen.goes_with(folder.tokenizer):
                 tell(OTHER_TOKENIZER)
             found_run(folder, _genesis(job, manifest, folder))
     return Created(RunFolder(out), manifest, keys, len(traced.inner.nodes))
-
-
-def _model_config(job: JobFile, base: Path) -> dict[str, Any]:
-    if job.model.checkpoint is not None:
-        return config_in(base / job.model.checkpoint) | job.model.config
-    if job.model.config_file is None:
-        return dict(job.model.config)
-    return read_config(base / job.model.config_file)
 
 
 def _with_its_tokenizer(job: JobFile, base: Path, tell: Tell) -> JobFile:
@@ -135,13 +128,7 @@ def _with_its_tokenizer(job: JobFile, base: Path, tell: Tell) -> JobFile:
     return job.model_copy(update={"data": data.model_copy(update={"tokenizer": folder})})
 
 
-def _model(job: JobFile, base: Path, config: dict[str, Any]) -> nn.Module:
-    if job.model.checkpoint is None:
-        return build_model(config, job.seed, job.model.task)
-    return load_checkpoint(base / job.model.checkpoint, config, job.model.task)
-
-
-def _trace(job: JobFile, model: nn.Module, data: RunData, trained: int) -> TracedRun:
+def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> TracedRun:
     training, records = job.training, data.train
     settings = TraceConfig(
         records=records.count,
@@ -158,7 +145,7 @@ def _trace(job: JobFile, model: nn.Module, data: RunData, trained: int) -> Trace
         tokens=records.dtype,
         accumulate=training.accumulate,
     )
-    return trace_run(model, TASKS[job.model.task].loss(model.config, data.marks), settings)
+    return trace_run(chosen.model, chosen.loss(data.marks), settings)
 
 
 def _on_its_grid(training: TrainingSection, traced: TracedRun, records: Tensor, tell: Tell) -> TracedRun:
@@ -219,6 +206,11 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, stor
 
     def publish(program: Program) -> ProgramRef:
         data = encode_program(program)
+        if len(data) > MAX_PROGRAM:
+            raise UserError(
+                f"a program would have {len(data)} bytes with the frozen weights in it: nobody reads more than "
+                f"{MAX_PROGRAM}: take a smaller model"
+            )
         return ProgramRef(program_digest(data), store.put(data))
 
     programs = Programs(*map(publish, _by_place(traced).values()))
@@ -276,20 +268,10 @@ def _address(text: str) -> Address:
     return Address(address)
 
 
-def _write_model(
-    folder: RunFolder, task: str, config: dict[str, Any], traced: TracedRun, data: RunData
-) -> None:
+def _write_model(folder: RunFolder, facts: ModelFacts, model: nn.Module, data: RunData) -> None:
     """Write what exporting and judging the model needs; none of it is part of the run's identity."""
-    facts = ModelFacts(
-        task,
-        config,
-        traced.parameter_names,
-        data.held_out.width,
-        data.held_out.dtype,
-        data.marks,
-        data.bytes_per_token,
-    )
     facts.write(folder)
+    write_frozen(model, folder.frozen)
     data.held_out.copy_to(folder.held_out)
     if data.tokenizer is not None:
         data.tokenizer.save(folder.tokenizer)

@@ -1,4 +1,4 @@
-"""A run's folder while it is made: it becomes the folder when all went well, and nothing is left when not."""
+"""A folder while it is made: it becomes what it is to be when all went well, and nothing is left when not."""
 
 import os
 from collections.abc import Iterator
@@ -19,8 +19,11 @@ def check_new(out: Path) -> None:
 
 
 @contextmanager
-def draft_of(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` when all went well, and is deleted when anything did not."""
+def draft_of(out: Path, mend: str = "choose another folder with --out") -> Iterator[Path]:
+    """Yield a folder that becomes `out` when all went well, and is deleted when anything did not.
+
+    Raises UserError, with what mends it, where nobody can write.
+    """
     draft = out.with_name(f".{out.name}.draft")
     try:
         if draft.exists():
@@ -31,9 +34,7 @@ def draft_of(out: Path) -> Iterator[Path]:
             out.rmdir()
         draft.rename(out)
     except OSError as error:
-        raise UserError(
-            f"{out}: cannot write there: {error.strerror}; choose another folder with --out"
-        ) from error
+        raise UserError(f"{out}: cannot write there: {error.strerror}; {mend}") from error
     finally:
         if os.path.exists(draft):  # which says no, and raises nothing, where nobody may look
             _remove(draft)

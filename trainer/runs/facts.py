@@ -10,9 +10,23 @@ from verification.errors import UserError
 
 
 @dataclass(frozen=True)
+class ModuleFacts:
+    """The name of a Python file, its SHA-256 in hex, its function and the seed that make a model, and which names of
+    parameters stand for the same one as another: {name: the other}."""
+
+    file: str
+    digest: str
+    function: str
+    seed: int
+    shared: dict[str, str]
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """The task, the Hugging Face config, the parameters' names in the order of a state, the records' width and dtype,
-    what tokens mean to the loss, and how many bytes of text a token stands for where text is known."""
+    what tokens mean to the loss, and how many bytes of text a token stands for where text is known. `lora` is the job's
+    [training.lora], `frozen` the digest of the parameters that are not trained, `module` the file that makes the model;
+    None for none."""
 
     task: str
     config: dict[str, Any]
@@ -21,6 +35,9 @@ class ModelFacts:
     dtype: str
     marks: Marks
     bytes_per_token: float | None
+    lora: dict[str, Any] | None = None
+    frozen: str | None = None
+    module: ModuleFacts | None = None
 
     @classmethod
     def read(cls, folder: RunFolder) -> "ModelFacts":
@@ -30,9 +47,13 @@ class ModelFacts:
                 f"{folder.path} lacks model.json: only who made the run has it; copy it and tokenizer/ from there"
             )
         facts = json.loads(folder.model.read_text(encoding="utf-8"))
-        return cls(
-            **{**facts, "parameter_names": tuple(facts["parameter_names"]), "marks": Marks(**facts["marks"])}
-        )
+        module = facts.get("module")
+        parsed = {
+            "parameter_names": tuple(facts["parameter_names"]),
+            "marks": Marks(**facts["marks"]),
+            "module": None if module is None else ModuleFacts(**module),
+        }
+        return cls(**{**facts, **parsed})
 
     def write(self, folder: RunFolder) -> None:
         """Write the facts into a run's folder."""

@@ -19,6 +19,7 @@ Rate = Annotated[float, Field(gt=0, lt=10)]
 Names = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
 SOURCES = ("text", "json_lines", "parquet", "dataset", "tokens", "builtin", "images")
 """The keys of [data] of which one says where documents come from."""
+ALL_LINEAR = "all-linear"
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 
 
@@ -33,12 +34,27 @@ class ModelSection(Section):
 
     `from` is a folder that transformers saved: config, weights in .safetensors and, unless data.tokenizer names
     another, the tokenizer. `config` then changes single keys of its config.
+
+    `module` names a function of a Python file, "model.py:build", that returns any float32 torch.nn.Module: of tokens
+    [batch, length] or float32 pixels [batch, channels, height, width] it makes logits, or what has `.logits`.
     """
 
     task: Literal["causal-lm", "masked-lm", "image-classification"] = "causal-lm"
     config: dict[str, Any] = {}
     config_file: str | None = None
     checkpoint: str | None = Field(None, alias="from")
+    module: str | None = None
+
+    @property
+    def ways(self) -> int:
+        """In how many ways the section says what the model is."""
+        return sum(
+            (
+                bool(self.config) or self.checkpoint is not None,
+                self.config_file is not None,
+                self.module is not None,
+            )
+        )
 
 
 class DataSection(Section):
@@ -79,6 +95,18 @@ class DataSection(Section):
         return next(key for key in SOURCES if getattr(self, key) is not None)
 
 
+class LoraSection(Section):
+    """[training.lora]: frozen weights and, beside each target, two small matrices that are trained in their place.
+
+    A target W becomes W + alpha / rank * B A. `targets` are names of linear layers, or their ends such as "q_proj";
+    "all-linear" are all but the head.
+    """
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
+    targets: Names = ALL_LINEAR
+
+
 class TrainingSection(Section):
     """[training]: rounds, inner steps and the two optimizers.
 
@@ -96,6 +124,8 @@ class TrainingSection(Section):
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
     for adamw and muon, which leaves embeddings, head and vectors to AdamW.
+
+    Trained is the whole model, or with `lora` small matrices beside frozen ones.
     """
 
     rounds: Rounds
@@ -123,6 +153,7 @@ class TrainingSection(Section):
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
     precision: Literal[8, 14] = 14
+    lora: LoraSection | None = None
 
     @property
     def horizon_steps(self) -> int:
@@ -323,10 +354,10 @@ def _data_checks(data: DataSection, task: str) -> list[tuple[bool, str]]:
 
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
+        (job.model.ways == 1, "model: give either config, config_file, from or module"),
         (
-            (bool(job.model.config) or job.model.checkpoint is not None)
-            != (job.model.config_file is not None),
-            "model: give either config, config_file or from",
+            job.model.module is None or job.training.lora is None,
+            "training.lora: is for models of transformers; a module freezes itself what is not to be trained",
         ),
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),

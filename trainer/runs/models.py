@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainer.programs.conversion import to_torch
-from trainer.runs.tasks import TASKS
+from trainer.runs.tasks import TASKS, plain_logits
 from verification.errors import UserError
 from verification.tensors import Bundle
 
@@ -77,24 +77,47 @@ def check_padding(config: Any) -> None:
         )
 
 
+def config_of(model: nn.Module) -> Any:
+    """Return the config of a model of transformers, None for another module."""
+    import transformers
+
+    return model.config if isinstance(model, transformers.PreTrainedModel) else None
+
+
+def logits_of(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the logits [batch, length, vocabulary] of int64 tokens [batch, length]; raises UserError for others."""
+    if config_of(model) is not None:
+        given: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
+        return given
+    logits = plain_logits(model, tokens)
+    if logits.dim() != 3 or logits.shape[:2] != tokens.shape:
+        raise UserError(
+            f"the model's forward makes logits {list(logits.shape)} of tokens {list(tokens.shape)}: make them [batch, "
+            "length, vocabulary]"
+        )
+    return logits
+
+
 def reads_ahead(model: nn.Module, length: int) -> bool:
     """Return whether what a causal model says of a token moves with tokens that come later."""
     if length < 2:
         return False
-    tokens = torch.arange(min(length, 8))[None] % rows_of_embedding(model)
+    rows, read = rows_of(model, length), length if config_of(model) is None else min(length, 8)
+    tokens = torch.arange(read)[None] % rows
     changed = tokens.clone()
-    changed[0, -1] = (tokens[0, -1] + 1) % rows_of_embedding(model)
+    changed[0, -1] = (tokens[0, -1] + 1) % rows
     model.eval()
     with torch.no_grad():
-        before, after = (
-            model(input_ids=given, use_cache=False).logits[0, :-1] for given in (tokens, changed)
-        )
+        before, after = (logits_of(model, given)[0, :-1] for given in (tokens, changed))
     model.train()
     return bool((before - after).abs().max() > 1e-4 * before.abs().max())
 
 
-def rows_of_embedding(model: nn.Module) -> int:
-    """Return how many tokens a model of text knows."""
+def rows_of(model: nn.Module, length: int) -> int:
+    """Return how many tokens a model of text knows, which a module that is none of transformers tells of so many."""
+    if config_of(model) is None:
+        with torch.no_grad():
+            return logits_of(model, torch.zeros(1, length, dtype=torch.int64)).shape[-1]
     given: Any = model
     rows: int = given.get_input_embeddings().weight.shape[0]
     return rows
@@ -102,27 +125,17 @@ def rows_of_embedding(model: nn.Module) -> int:
 
 def positions_of(model: nn.Module) -> int | None:
     """Return how many tokens at once a model's config is for, None where it does not say."""
-    config: Any = model.config
-    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    config = config_of(model)
+    found = None if config is None else getattr(config.get_text_config(), "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else None
 
 
-def export_model(
-    model: nn.Module,
-    parameter_names: Sequence[str],
-    state: Bundle,
-    folder: Path,
-    tokenizer: Path | None,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write `config.json`, `model.safetensors` and the files in the folder `tokenizer`, if there is one, to `folder`.
+def load_state(model: nn.Module, parameter_names: Sequence[str], state: Bundle) -> None:
+    """Copy a state into a model's parameters.
 
-    `state` begins with one tensor per name, in order; what follows (momentum) is left out. Parameters are rounded once
-    to `dtype`, to nearest. Changes the model's parameters to the state's. Raises UserError when a tensor does not fit
-    its parameter.
+    `state` begins with one tensor per name, in order; what follows (momentum) is left out. Raises UserError when a
+    tensor does not fit its parameter.
     """
-    import transformers
-
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in zip(parameter_names, state.tensors, strict=False):
@@ -131,6 +144,17 @@ def export_model(
                     f"parameter {name!r} has shape {list(tensor.shape)} in the state; use the run's own model"
                 )
             parameters[name].copy_(to_torch(tensor))
+
+
+def save_model(
+    model: nn.Module, folder: Path, tokenizer: Path | None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write `config.json`, `model.safetensors` and the files in the folder `tokenizer`, if there is one, to `folder`.
+
+    Parameters are rounded once to `dtype`, to nearest, in the model too.
+    """
+    import transformers
+
     folder.mkdir(parents=True, exist_ok=True)
     transformers.utils.logging.disable_progress_bar()
     saver: Any = model.to(dtype)

@@ -8,6 +8,7 @@ from p2p.blobs import MAX_BLOB_BYTES, BlobStore
 from p2p.bundles import read_bundle
 from trainer.folder import RunFolder
 from trainer.programs.tracing.capture import TracedRun
+from trainer.runs.facts import ModelFacts
 from verification.errors import Malformed, Unavailable, UserError
 from verification.manifest import BundleRef, Origin
 from verification.state import State
@@ -71,32 +72,41 @@ def stored_bundle(stores: Sequence[Path], ref: BundleRef) -> Bundle:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """What a new run goes on from: a state of another one, and the names of its parameters in order."""
+    """What a new run goes on from: a state of another one, and what is known of its model."""
 
     origin: Origin
     start: Bundle
-    parameter_names: tuple[str, ...]
+    facts: ModelFacts
 
-    def continued_by(self, traced: TracedRun) -> TracedRun:
-        """Return a traced run that starts from the state; raises UserError where its parameters are others."""
-        if traced.parameter_names != self.parameter_names:
-            strange = sorted(set(traced.parameter_names) ^ set(self.parameter_names))
+    def continued_by(self, traced: TracedRun, facts: ModelFacts) -> TracedRun:
+        """Return a traced run that starts from the state; raises UserError where its model is another one."""
+        names = self.facts.parameter_names
+        if traced.parameter_names != names:
+            strange = sorted(set(traced.parameter_names) ^ set(names))
             raise UserError(f"the job's model and that of the run it extends differ: see {strange[:1]}")
-        for name, old, new in zip(
-            self.parameter_names, self.start.tensors, traced.start.tensors, strict=False
-        ):
+        for name, old, new in zip(names, self.start.tensors, traced.start.tensors, strict=False):
             if old.shape != new.shape:
                 raise UserError(
                     f"parameter {name!r} has shape {list(old.shape)} in the run that is extended, "
                     f"{list(new.shape)} in the job"
                 )
+        if facts.frozen != self.facts.frozen:
+            raise UserError(
+                "the job's frozen weights are not those of the run it extends: take its model.from, or its seed"
+            )
+        if facts.lora is not None and self.facts.lora is not None:
+            was, wanted = self.facts.lora["alpha"], facts.lora["alpha"]
+            if was != wanted:
+                raise UserError(
+                    f"training.lora.alpha: is {was:g} in the run that is extended, {wanted:g} in the job"
+                )
         return replace(traced, start=self.start)
 
 
-def ancestor_of(kept: Kept, state: State, parameter_names: tuple[str, ...]) -> Ancestor:
+def ancestor_of(kept: Kept, state: State, facts: ModelFacts) -> Ancestor:
     """Return a run's state as what another goes on from; raises UserError for a run that has trained no round."""
     if kept.round is None:
         raise UserError("the run has trained no round: make a new one with 'proofswarm run create'")
     before = 0 if state.manifest.origin is None else state.manifest.origin.trained
     origin = Origin(state.run, kept.round, Count(before + kept.round + 1))
-    return Ancestor(origin, kept.bundle, parameter_names)
+    return Ancestor(origin, kept.bundle, facts)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,10 +36,40 @@ class Marks:
 
 @dataclass(frozen=True)
 class Task:
-    """`auto_class` of transformers builds the model; `loss` makes its loss from the model's config and the marks."""
+    """`auto_class` of transformers builds the model; `of_config` makes its loss from its config and the marks."""
 
     auto_class: str
-    loss: Callable[[Any, Marks], Loss]
+    of_config: Callable[[Any, Marks], Loss]
+
+    def loss(self, config: Any, marks: Marks) -> Loss:
+        """Return the loss of a model with a config of transformers, or with None, of any module that gives logits."""
+        made = self.of_config(config, marks)
+        return made if config is not None else partial(_of_plain_module, made)
+
+
+class _Made(NamedTuple):
+    logits: torch.Tensor
+
+
+def _of_plain_module(loss: Loss, model: nn.Module, records: torch.Tensor) -> torch.Tensor:
+    """Call a module that takes tokens or pixels alone by the names that models of transformers have for them."""
+
+    def called(input_ids: torch.Tensor, use_cache: bool = False) -> _Made:
+        return _Made(plain_logits(model, input_ids))
+
+    as_known: Any = called
+    return loss(as_known, records)
+
+
+def plain_logits(model: nn.Module, given: torch.Tensor) -> torch.Tensor:
+    """Return the logits that a module makes of tokens or pixels: a tensor, or what it calls so; raises UserError."""
+    made = model(given)
+    logits = getattr(made, "logits", made)
+    if not isinstance(logits, torch.Tensor):
+        raise UserError(
+            f"the model's forward returns {type(made).__name__}: it must return logits, or an object with .logits"
+        )
+    return logits
 
 
 def causal_lm_loss(model: nn.Module, tokens: torch.Tensor, filler: int | None = None) -> torch.Tensor:
@@ -109,7 +139,7 @@ def _causal_lm(config: Any, marks: Marks) -> Loss:
 def _masked_lm(config: Any, marks: Marks) -> Loss:
     if marks.mask is None:
         raise UserError("masked-lm hides tokens behind a mask token: give data.tokenizer one that has it")
-    if config.vocab_size <= marks.mask:
+    if config is not None and config.vocab_size <= marks.mask:
         raise UserError(
             f"masked-lm hides tokens behind token {marks.mask}: give the model's config vocab_size {marks.mask + 1}"
         )

@@ -95,7 +95,8 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     """Return the programs that train `model` under `loss`.
 
     Raises UserError, in one line, for an operator without an exact form, for random numbers other than dropout's and
-    for modules that change their buffers while training; the line names the operator or module and, where known, the user's source line.
+    for modules that change their buffers while training; the line names the operator or module and, where known, the
+    user's source line.
     """
     _check_model(model)
     named = trained_parameters(model)
@@ -111,16 +112,18 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
 
 
 def hidden_matrices(model: nn.Module) -> set[str]:
-    """Return the names of the matrices between hidden layers: 2-D, of no embedding, and not the head.
-
-    The head is what a Hugging Face model calls its output embeddings, or else the last linear layer.
-    """
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    given: Any = getattr(model, "get_output_embeddings", lambda: None)()
-    head = [given] if given is not None else linear[-1:]
-    outside = [*head, *(module for module in model.modules() if isinstance(module, nn.Embedding))]
-    apart = {id(module.weight) for module in outside}
+    """Return the names of the matrices between hidden layers: 2-D, of no embedding, and not the head."""
+    outside = [head_of(model), *(module for module in model.modules() if isinstance(module, nn.Embedding))]
+    apart = {id(module.weight) for module in outside if module is not None}
     return {name for name, p in trained_parameters(model).items() if p.dim() == 2 and id(p) not in apart}
+
+
+def head_of(model: nn.Module) -> Any:
+    """Return what a Hugging Face model calls its output embeddings, or else the last linear layer; None for none."""
+    given: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    if given is not None:
+        return given
+    return next((each for each in reversed(list(model.modules())) if isinstance(each, nn.Linear)), None)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -40,8 +40,8 @@ def vocabulary_of(data: DataSection, tokenizer: Tokenizer | None, rows: int) -> 
     known = Vocabulary(rows, None, None) if tokenizer is None else tokenizer.vocabulary
     if known.size > rows:
         raise UserError(
-            f"data.tokenizer: ids go up to {known.size - 1}, but the model's embedding has {rows} rows: set "
-            f"model.config.vocab_size to at least {known.size}"
+            f"data.tokenizer: ids go up to {known.size - 1}, but the model's embedding has {rows} rows: give it at "
+            f"least {known.size} (model.config.vocab_size)"
         )
     separator = _separator(data, tokenizer, known)
     if separator is not None and not 0 <= separator < rows:
