@@ -215,7 +215,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
         SOURCE.replace("length = tokens", "x = 1 if tokens.sum() > 9 else 2\n        length = tokens"), {},
         "the model cannot be traced: what it does next depends on data",
     ),
-    "dropout": (SOURCE.replace("nn.LayerNorm(sizes.width)", "nn.Dropout()"), {}, "set the model's dropout to 0"),
+    "dropout": (SOURCE.replace("nn.LayerNorm(sizes.width)", "nn.AlphaDropout()"), {}, "set the model's dropout to 0"),
     "all frozen": (
         SOURCE.replace("Small(Sizes())", "Small(Sizes()).requires_grad_(False)"), {}, "parameters are frozen",
     ),

@@ -32,7 +32,7 @@ def _gradients(module: nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, l
     values = [b.port(f"p{n}", "float32", parameter.shape) for n, parameter in enumerate(parameters)]
     graph, drops = trace_gradients(module, causal_lm_loss, JOB)
     assert not drops
-    values += [b.port("tokens", "int64", tokens.shape), *[b.scalar(0, "int64")] * 2]
+    values.append(b.port("tokens", "int64", tokens.shape))
     loss, *gradients = Lowering(b).run(graph, values)
     outputs = [("loss", loss), *((f"g{n}", gradient) for n, gradient in enumerate(gradients))]
     program = LoadedProgram(b.finish("gradients", outputs))

@@ -21,7 +21,7 @@ from trainer.programs.conversion import bundle_of
 from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
-from trainer.programs.tracing.dropout import Dropping, round_seed, taken_on
+from trainer.programs.tracing.dropout import Dropping, round_seed
 from trainer.programs.tracing.lower import Lowering, changes_in_place, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
@@ -134,8 +134,8 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.GraphModule, bool]:
     """Return the ATen graph of one part, and whether its model drops.
 
-    The graph is (parameters..., int64 tokens [rows, length + 1], int64 0-d seed of the round and number of the part) ->
-    (loss, gradients...).
+    The graph is (parameters..., int64 tokens [rows, length + 1]) -> (loss, gradients...); of a model that drops it takes
+    the round's seed and the part's number last, int64 0-d.
     """
     trained = trained_parameters(model)
     wrapped = _LossModule(model, loss)
@@ -146,7 +146,7 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.
         *given, tokens, seed, part = inputs
         parameters = [value.requires_grad_() for value in given]
         changed = {f"model.{name}": value for name, value in zip(trained, parameters, strict=True)}
-        with Dropping(taken_on(seed, part)) as dropping:
+        with Dropping(seed, part) as dropping:
             value = functional_call(wrapped, changed, (tokens,))
         sites = dropping.sites
         if value.shape != () or value.dtype != torch.float32:
@@ -160,6 +160,11 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.
     graph = make_graph(step, samples)
     refuse_random(graph, _without_random(model))
     _refuse_buffer_changes(graph, model)
+    if not sites:
+        del samples[-2:]
+        for unread in graph.graph.find_nodes(op="placeholder")[-2:]:
+            graph.graph.erase_node(unread)
+        graph.recompile()
     return without_mutations(graph, samples), sites > 0
 
 
@@ -261,9 +266,11 @@ def _mean_over_parts(
     rows, made = tokens.shape[0] // parts, []
     for part in range(parts):
         chosen = b.slice(tokens, 0, part * rows, (part + 1) * rows)
-        number = b.add(b.multiply(old.step, b.scalar(parts, INDEX)), b.scalar(part, INDEX))
-        seed = b.scalar(0, INDEX) if old.seed is None else old.seed
-        made.append(Lowering(b).run(graph, [*old.parameters, chosen, seed, number]))
+        inputs = [*old.parameters, chosen]
+        if old.seed is not None:
+            number = b.add(b.multiply(old.step, b.scalar(parts, INDEX)), b.scalar(part, INDEX))
+            inputs += [old.seed, number]
+        made.append(Lowering(b).run(graph, inputs))
     summed = made[0]
     for each in made[1:]:
         summed = [b.add(one, other) for one, other in zip(summed, each, strict=True)]

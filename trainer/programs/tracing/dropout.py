@@ -19,11 +19,12 @@ FACTORS = (-4658895280553007688, -7723592293110705686)
 
 
 class Dropping(TorchFunctionMode):
-    """While it is entered, `dropout` of torch draws its masks from `seed`, int64 0-d; `sites` counts how often."""
+    """While it is entered, `dropout` of torch draws its masks from a round's seed and the number of a part of its
+    batches, both int64 0-d; `sites` counts how often."""
 
-    def __init__(self, seed: torch.Tensor) -> None:
+    def __init__(self, seed: torch.Tensor, part: torch.Tensor) -> None:
         super().__init__()
-        self._seed, self.sites = seed, 0
+        self._seed, self._part, self.sites = seed, part, 0
 
     def __torch_function__(
         self,
@@ -41,7 +42,7 @@ class Dropping(TorchFunctionMode):
         if not share or not named.get("training", True):
             return named["input"]
         self.sites += 1
-        return dropped(named["input"], share, taken_on(self._seed, self.sites))
+        return dropped(named["input"], share, taken_on(taken_on(self._seed, self._part), self.sites))
 
 
 def dropped(values: torch.Tensor, share: float, seed: torch.Tensor) -> torch.Tensor:
