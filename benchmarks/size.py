@@ -32,8 +32,8 @@ NAME = "gpt2-"
 """What the sizes' models are called before their millions of parameters."""
 BASE = 400 << 20
 """Bytes of a process that has loaded everything and computes next to nothing."""
-A_PARAMETER = {"create": 60, "native": 20, "compute": 95, "digest": 20, "fetch": 1, "dispute": 120}
-"""Bytes for each parameter that a part's process needs: what 2 million more took, of short records, rounded up."""
+A_PARAMETER = {"create": 50, "native": 20, "compute": 40, "digest": 20, "fetch": 1, "dispute": 120}
+"""Bytes for each parameter that a part's process needs: what 23 and 124 million took, of short records, rounded up."""
 A_LOGIT = 48
 """Bytes for each logit of a batch that a process which trains needs."""
 PEERS = 3

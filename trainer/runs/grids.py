@@ -6,11 +6,13 @@ cut off, and everyone is paid. So each tensor has its own unit, and what is lost
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.options import RunOptions
 from trainer.programs.tracing.capture import TracedRun
 from verification.tensors import Tensor
@@ -55,13 +57,31 @@ def moved(
     steps, data = min(max_steps, TRIAL_STEPS), to_torch(records)
     rows = (torch.arange(max_steps * batch) % len(data)).view(max_steps, batch)
     start = [to_torch(tensor) for tensor in run.start.tensors]
-    working = LoadedProgram(run.prologue, options).run([*start, data, rows, torch.tensor(number)])
-    inner = LoadedProgram(run.inner, options)
-    for step in range(steps):
-        tell(f"trying inner step {step + 1} of {steps}")
-        working = inner.run(working)
-    count = len(run.parameter_names)
-    return steps, [before - after for before, after in zip(start[:count], working[:count], strict=True)]
+    begun = partial(LoadedProgram(run.prologue, options).run, [*start, data, rows, torch.tensor(number)])
+    told = [f"trying inner step {step + 1} of {steps}" for step in range(steps)]
+    ended = _stepped(LoadedProgram(run.inner, options), begun, told, tell)
+    return steps, [
+        before - after for before, after in zip(start, ended[: len(run.parameter_names)], strict=False)
+    ]
+
+
+def _stepped(
+    inner: LoadedProgram,
+    begun: Callable[[], Sequence[torch.Tensor]],
+    told: Sequence[str],
+    tell: Callable[[str], None],
+) -> Sequence[torch.Tensor]:
+    """Return the working state after as many steps as there are words for; raises StepFailed."""
+    working = [tensor.clone() for tensor in begun()]
+    try:
+        for words in told:
+            tell(words)
+            working = inner.advance(working)
+    except CheckFailed:  # the state is lost, and `run` says where a step ends
+        working = list(begun())
+        for _ in told:
+            working = inner.run(working)
+    return working
 
 
 def fitting(deltas: Sequence[torch.Tensor]) -> tuple[int, ...]:

@@ -134,8 +134,8 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.GraphModule, bool]:
     """Return the ATen graph of one part, and whether its model drops.
 
-    The graph is (parameters..., int64 tokens [rows, length + 1]) -> (loss, gradients...); of a model that drops it takes
-    the round's seed and the part's number last, int64 0-d.
+    The graph is (parameters..., int64 tokens [rows, length + 1]) -> (loss, gradients...); of a model that drops it
+    takes the round's seed and the part's number last, int64 0-d.
     """
     trained = trained_parameters(model)
     wrapped = _LossModule(model, loss)
