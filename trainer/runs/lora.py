@@ -91,9 +91,8 @@ def _matches(modules: dict[str, nn.Module], target: str, linear: dict[str, nn.Mo
 
 
 def _is_linear(module: nn.Module) -> bool:
-    from transformers.pytorch_utils import (
-        Conv1D,
-    )  # a linear layer whose matrix is transposed, in GPT-2 and its kin
+    """Return whether a module is a linear layer; in GPT-2 and its kin those are Conv1D, with the matrix transposed."""
+    from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, nn.Linear | Conv1D)
 
