@@ -10,7 +10,7 @@ from simulator.toy import DATA, START, ToyEngine, minimal
 from tests import zoo
 from trainer.exact import native
 from trainer.programs.interpreter import LoadedProgram, NoLoops, storage_of
-from trainer.programs.loops.compiled import CheckFailed
+from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
 from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.rounds.engine import Job, Overwritten
@@ -145,6 +145,19 @@ def test_loops_that_are_not_exact_are_dropped_by_the_run_that_follows(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(loaded.advance([torch.ones(4), torch.ones(4)])[0], torch.ones(4))
+
+
+@compiles
+def test_who_runs_is_the_only_one_that_holds_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = {program_digest(each): each for each in map(encode_program, (ratio(), constants_and_inputs()))}
+    (one, other), rested = encoded, list[CompiledProgram]()
+    engine = TorchEngine(encoded, COMPILED)
+    sound = CompiledProgram.rest
+    monkeypatch.setattr(CompiledProgram, "rest", lambda self: (rested.append(self), sound(self)))
+    for digest, inputs in ((one, [torch.ones(4)] * 2), (other, [torch.ones(3)]), (one, [torch.ones(4)] * 2)):
+        engine.run(digest, [inputs])
+    programs = [engine.executor.load(digest)._compiled for digest in (one, other)]
+    assert rested == programs
 
 
 class LosingEngine(ToyEngine):

@@ -39,6 +39,13 @@ class ProgramExecutor:
             self._loaded[program] = LoadedProgram(decoded, self._options, self.products)
         return self._loaded[program]
 
+    def turn(self, program: Digest) -> LoadedProgram:
+        """Return a program to run now, the memory of whose loops is the only one held; raises as `load`."""
+        for digest, loaded in self._loaded.items():
+            if digest != program:
+                loaded.rest()
+        return self.load(program)
+
     def program(self, digest: Digest) -> Program:
         """Return the checked program; raises as `load`."""
         return self.load(digest).program

@@ -126,6 +126,11 @@ class LoadedProgram:
         self._certified = True
         return made
 
+    def rest(self) -> None:
+        """Give back to the system what compiled loops hold between two runs."""
+        if self._compiled is not None:
+            self._compiled.rest()
+
     def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
         _check_tensors("input", self._ports, inputs)
@@ -136,8 +141,7 @@ class LoadedProgram:
         Raises as `run`.
         """
         self.check_inputs(inputs)
-        if self._compiled is not None:
-            self._compiled.rest()
+        self.rest()
         return self._by_nodes(
             [tensor.to(self.device) for tensor in inputs], exact.Products(self.device, exact.TRUSTED)
         )

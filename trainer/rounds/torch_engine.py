@@ -56,7 +56,7 @@ class TorchEngine:
         self, digest: Digest, inputs: Sequence[Sequence[torch.Tensor | None]], tap: Tap | None = None
     ) -> Tensors:
         """Execute a program on the concatenated inputs; None stands for zeros. Raises StepFailed, BadEvidence."""
-        loaded = self.executor.load(digest)
+        loaded = self.executor.turn(digest)
         return loaded.run(self.executor.filled(digest, [tensor for part in inputs for tensor in part]), tap)
 
     def again(self, digest: Digest, inputs: Tensors) -> list[Digest]:
@@ -82,7 +82,7 @@ class TorchEngine:
         """
         expected = self.again(digest, working) if is_checked else None
         try:
-            made = self.executor.load(digest).advance(working)
+            made = self.executor.turn(digest).advance(working)
         except CheckFailed as error:
             raise Overwritten from error
         if expected is not None and self.digests(made) != expected:
