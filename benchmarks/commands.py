@@ -78,7 +78,7 @@ def tuned(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Curves of native and exact training with a cosine schedule, clipping and accumulation (ten minutes)."""
+    """Curves of native and exact training with a cosine schedule, clipping and accumulation (four minutes)."""
     from benchmarks import tuned
 
     tuned.run(seeds, steps, threads, json, plot)

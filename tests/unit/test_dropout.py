@@ -19,6 +19,7 @@ from trainer.programs.tracing.optimiser import SGD
 from trainer.programs.tracing.schedule import Schedule
 from trainer.runs.models import build_model
 from trainer.runs.tasks import causal_lm_loss
+from verification.errors import UserError
 
 CONFIG = zoo.CONFIGS["gpt2"] | {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.2}
 SITES = 1 + 2 * 3
@@ -117,6 +118,37 @@ def test_rounds_draw_other_masks_and_the_same_round_the_same(run: TracedRun) -> 
     place = [port.name for port in run.inner.inputs].index("loss_sum")
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert first[place] != other[place]
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_drops_in_place_changes_what_it_was_given(inplace: bool) -> None:
+    seed, given = torch.tensor(7), torch.ones(8, 16)
+    with Dropping(seed, torch.tensor(0)):
+        made = torch.nn.functional.dropout(given, 0.5, inplace=inplace)
+    assert set(made.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(given, made) == inplace
+
+
+def test_a_share_that_is_none_is_refused_by_its_number() -> None:
+    config = zoo.CONFIGS["llama"] | {"attention_dropout": 1.5}
+    with pytest.raises(UserError, match=r"^dropout of 1.5: give the model's config a share within 0..1$"):
+        trace_run(build_model(config), causal_lm_loss, JOB)
+
+
+def test_in_place_dropout_is_traced() -> None:
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.drop = torch.nn.Embedding(256, 8), torch.nn.Dropout(0.5, inplace=True)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            hidden = self.table(tokens) * 2.0
+            self.drop(hidden)
+            return hidden
+
+    run = trace_run(Small(), lambda model, tokens: model(tokens[:, :-1]).square().mean(), JOB)
+    assert run.sizes.drops
+    assert LoadedProgram(run.inner).run(begun(run))
 
 
 def test_a_model_without_dropout_has_no_seed() -> None:

@@ -1,13 +1,11 @@
 """The counter-based generator against plain Python integers, and its distributions."""
 
 import hashlib
-import math
 
 import mpmath
-import pytest
 import torch
 
-from trainer.exact import keep_mask, normal_f32, uniform_bits, uniform_f32
+from trainer.exact import normal_f32, uniform_bits, uniform_f32
 
 MASK = (1 << 64) - 1
 
@@ -66,11 +64,3 @@ def test_normal_numbers_have_the_right_moments() -> None:
     assert abs(z.mean().item()) < 0.01 and abs(z.std().item() - 1) < 0.01
     assert abs((z**4).mean().item() - 3) < 0.1
     assert torch.equal(z.flatten()[:1000], normal_f32(b"n", "moments", (1000,)))
-
-
-def test_keep_mask() -> None:
-    assert abs(keep_mask(b"d", "drop", (1000, 100), 0.9).to(torch.float32).mean().item() - 0.9) < 0.01
-    assert keep_mask(b"d", "drop", (100,), 1.0).all() and not keep_mask(b"d", "drop", (100,), 0.0).any()
-    for bad in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError):
-            keep_mask(b"d", "drop", (1,), bad)

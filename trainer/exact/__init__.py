@@ -21,7 +21,7 @@ from trainer.exact.functions import (
 from trainer.exact.powers import pow
 from trainer.exact.product import integer_product, product, scaled
 from trainer.exact.quantise import quantise, row_exponent
-from trainer.exact.rng import keep_mask, normal_f32, uniform_bits, uniform_f32
+from trainer.exact.rng import normal_f32, uniform_bits, uniform_f32
 from trainer.exact.sums import exact_mean, exact_sum, scatter_sum
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "exact_sum",
     "exp",
     "integer_product",
-    "keep_mask",
     "log",
     "normal_f32",
     "pow",

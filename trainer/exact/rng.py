@@ -60,17 +60,6 @@ def uniform_f32(seed: bytes, stream: str, shape: tuple[int, ...]) -> Tensor:
     return (_shift_right(words, 40).to(torch.float64) * 2.0**-24).to(torch.float32).view(shape)
 
 
-def keep_mask(seed: bytes, stream: str, shape: tuple[int, ...], keep: float) -> Tensor:
-    """Booleans that are True with probability floor(keep * 2^53) / 2^53, for dropout.
-
-    keep: within 0..1. Raises ValueError outside.
-    """
-    if not 0.0 <= keep <= 1.0:
-        raise ValueError(f"a probability lies within 0..1, not {keep}")
-    words = uniform_bits(seed, stream, math.prod(shape))
-    return (_shift_right(words, 11) < math.floor(keep * 2.0**53)).view(shape)
-
-
 def normal_f32(seed: bytes, stream: str, shape: tuple[int, ...], std: float = 1.0) -> Tensor:
     """Normal numbers of mean 0 and standard deviation std; float32 of that shape, |z| <= 8.6 std.
 

@@ -12,6 +12,8 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from verification.errors import UserError
+
 GAMMA = -7046029254386353131
 """The golden ratio's odd constant, as int64: what counts up walks through all numbers by it. (SplitMix64)"""
 FACTORS = (-4658895280553007688, -7723592293110705686)
@@ -33,16 +35,19 @@ class Dropping(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run a function of torch, or ours in the place of `dropout`."""
+        """Run a function of torch, or ours in the place of `dropout`; raises UserError for a share outside 0..1."""
         given = kwargs or {}
         if function is not functional.dropout:
             return function(*args, **given)
         named = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | given
-        share = named.get("p", 0.5)
+        values, share = named["input"], named.get("p", 0.5)
+        if not 0 <= share <= 1:
+            raise UserError(f"dropout of {share}: give the model's config a share within 0..1")
         if not share or not named.get("training", True):
-            return named["input"]
+            return values
         self.sites += 1
-        return dropped(named["input"], share, taken_on(taken_on(self._seed, self._part), self.sites))
+        made = dropped(values, share, taken_on(taken_on(self._seed, self._part), self.sites))
+        return values.copy_(made) if named.get("inplace") else made
 
 
 def dropped(values: torch.Tensor, share: float, seed: torch.Tensor) -> torch.Tensor:
