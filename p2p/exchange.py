@@ -107,7 +107,8 @@ class Exchange:
     ) -> Path:
         """Return the file of `blob`, from the store or else from `sources`.
 
-        Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt.
+        Several tasks may fetch one blob at once: it is downloaded once. What arrived stays for the next attempt. A
+        blob that comes into the store otherwise meanwhile ends the fetch.
         `go_on` is awaited before each question for a chunk: what was asked for arrives while a fetch stands still.
         Raises Unavailable when no source is left or they are too slow, Overlong, before the first chunk, for more than
         `limit` bytes, OSError when the disk takes no more.
@@ -197,6 +198,9 @@ class _Download:
                 self._queue.send_nowait(index)
             if self._missing:
                 await self._gather(partial)
+            if store.has(self._blob):  # made here meanwhile
+                partial.discard()
+                return store.path(self._blob)
             if self._missing:
                 raise Unavailable(
                     f"no source is left for {len(self._missing)} chunks of blob {self._blob.hex()}"
@@ -315,7 +319,7 @@ class _Download:
                 self._drop(source, error)
                 return
             self._missing.discard(index)
-            if not self._missing:
+            if not self._missing or self._of._store.has(self._blob):
                 scope.cancel()
 
     async def _fetch_chunk(self, source: PeerAddress, partial: Partial, index: int) -> None:

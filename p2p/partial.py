@@ -76,6 +76,11 @@ class Partial:
         _list_path(self._store, self._blob).unlink(missing_ok=True)
         return path
 
+    def discard(self) -> None:
+        """Forget what has come."""
+        self._path.unlink(missing_ok=True)
+        _list_path(self._store, self._blob).unlink(missing_ok=True)
+
     def _holds(self, index: int) -> bool:
         offset, length = chunk_span(self.info, index)
         return chunk_digest(os.pread(self._handle, length, offset)) == self.info.chunks[index]

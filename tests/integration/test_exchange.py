@@ -561,3 +561,22 @@ async def test_a_full_disk_is_the_error_of_the_system_and_nobody_is_dropped_for_
         assert faults and here.dropped == []
         await exchange.fetch(BLOB, [source.address])
         assert store.get(BLOB) == DATA
+
+
+async def test_a_blob_that_is_made_here_meanwhile_ends_its_fetch(tmp_path):
+    """The next state, which a slower machine has nearly computed when others have sealed it."""
+    async with town(tmp_path) as here:
+        exchange, _post, store = await here.fetcher(window=1)
+        asked = []
+
+        async def make_it(index):
+            asked.append(index)
+            if len(asked) == 3:
+                store.put(DATA)
+            return right_chunk(index)
+
+        source = await here.odd_source(make_it)
+        path = await exchange.fetch(BLOB, [source.address])
+        assert path == store.path(BLOB)
+        assert len(asked) == 3, "of twelve"
+        assert not list((store.folder / "partial").iterdir())

@@ -270,7 +270,7 @@ def test_an_eclipsed_worker_opens_late_and_loses_nothing() -> None:
     worker = Worker("w9")
     honest = [worker, *(Worker(f"w{i}") for i in range(3)), Verifier("v0"), Verifier("v1")]
     rules = minimal(audit_rate=MILLION, rounds=6, slots=8)
-    world = World(rules, honest, random.Random(1), check=Invariants(honest))
+    world = World(rules, honest, random.Random(3), check=Invariants(honest))
 
     def is_committed(world: World) -> bool:
         return len(world.state.rounds) == 2 and worker.address in world.state.current.commits

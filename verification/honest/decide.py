@@ -13,7 +13,6 @@ from verification.audits import blind_of
 from verification.digest import ZERO, integer, keyed
 from verification.honest.actions import (
     Action,
-    Computed,
     FetchContribution,
     FetchState,
     OpenChunk,
@@ -22,11 +21,12 @@ from verification.honest.actions import (
     RunRound,
     Say,
 )
+from verification.honest.catching_up import catch_up, is_ready, outer_step
 from verification.honest.moves import moves_in
 from verification.law import head_of
 from verification.manifest import BundleRef, Place
 from verification.membership import can_return
-from verification.outer import mixture, pending
+from verification.outer import pending
 from verification.rounds import grace_ends, hurry_begins, is_awaited
 from verification.sampling import chain_link, is_private_duty
 from verification.state import (
@@ -107,8 +107,9 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         # Everyone waits for the seal, and a machine that has begun an audit does nothing else before its end.
         work = [act for act in work if not isinstance(act, RunRound)]
     wanted = [
-        *_present_oneself(state, member, me, now),
+        *_present_oneself(state, member, me, results, now),
         *exchanged,
+        *catch_up(state, member, results),
         *_contest(state, me, results),
         *_serve(state, me, results),
         *_open(state, me, results),
@@ -136,11 +137,17 @@ def _join(state: State, me: Me) -> Join:
     return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
 
 
-def _present_oneself(state: State, member: Member, me: Me, now: Millis) -> Iterator[Action]:
-    """Announce a new endpoint, or that one is back: once a round, and once for each time away. (SPEC.md 9.2)"""
+def _present_oneself(state: State, member: Member, me: Me, results: Results, now: Millis) -> Iterator[Action]:
+    """Announce a new endpoint, or that one is back and ready: once a round, and once for each time away.
+
+    (SPEC.md 9.2)
+    """
+    is_away = member.standing is Standing.AWAY
+    if is_away and not is_ready(state, results):
+        return
     announcement = Announce(state.newest, Count(member.lapses), me.endpoint)
     place = (me.address, announcement.round, announcement.slot, head_of(state, announcement.round))
-    is_new = member.standing is Standing.AWAY or member.endpoint != me.endpoint
+    is_new = is_away or member.endpoint != me.endpoint
     if is_new and place not in state.said and can_return(state, member, now):
         yield Say(announcement)
 
@@ -158,7 +165,8 @@ def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
         return
     work = results.work(current.number, me.address)
     if work is None:
-        yield from _run(state, results, current.number, me.address)
+        if FetchState(current.number) in results.done:
+            yield RunRound(current.number, me.address)
         return
     if work.failed:
         return
@@ -213,16 +221,12 @@ def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> 
 
 
 def _seal(state: State, worked: RoundState, results: Results) -> Iterator[Action]:
-    parts = mixture(state, worked).parts
-    wanted: list[Computed] = [FetchContribution(part.number, part.worker) for part in parts]
-    missing = [a for a in [FetchState(worked.number), *wanted] if results.done.get(a) is not True]
     outer = RunOuter(worked.number)
-    if missing:
-        yield from missing
-    elif outer not in results.done:
-        yield outer
-    else:
+    if outer in results.done:
         yield Say(Seal(worked.number, results.done[outer]))
+    else:
+        yield FetchState(worked.number)
+        yield from outer_step(state, worked, results)
 
 
 def _open(state: State, me: Me, results: Results) -> Iterator[Action]:

@@ -1,0 +1,76 @@
+"""How a peer comes by the state that a round starts from. (SPEC.md 9.7)
+
+A state is as large as the model, and rounds end the sooner the faster the others are: who fetched each round's start
+over a slow link would be late in all of them. So who comes fetches one, and computes the next ones from it and the
+contributions, as everyone else does.
+"""
+
+from collections.abc import Iterator
+
+from verification.honest.actions import Computed, FetchContribution, FetchState, Results, RunOuter
+from verification.outer import mixture
+from verification.state import RECENT_ROUNDS, Member, Phase, RoundState, Stage, Standing, State
+from verification.units import Round
+
+
+def is_ready(state: State, results: Results) -> bool:
+    """Return whether the newest round's start state is here; before the first and after the last none is needed."""
+    return state.stage is not Stage.RUNNING or FetchState(state.current.number) in results.done
+
+
+def catch_up(state: State, member: Member, results: Results) -> Iterator[Computed]:
+    """Come by the newest round's start state; who does not decide that round, by the one after it as well.
+
+    Where a committee decides, the others are spared its contributions, and take what they work on from its members.
+    """
+    if state.stage is not Stage.RUNNING or member.standing not in (Standing.ACTIVE, Standing.AWAY):
+        return
+    current, decides = state.current, member.address in state.current.members
+    if current.is_committee and not decides:
+        if member.standing is Standing.AWAY or member.address in current.assignments:
+            yield FetchState(current.number)
+        return
+    begin = _begin(state, member, results)
+    for worked in state.rounds[begin:]:
+        if worked.number == begin or RunOuter(Round(worked.number - 1)) in results.done:
+            yield FetchState(worked.number)
+        if worked is not current or not decides:
+            yield from outer_step(state, worked, results)
+
+
+def outer_step(state: State, worked: RoundState, results: Results) -> Iterator[Computed]:
+    """Fetch the contributions that may enter a round's outer step; once it is closed and all is here, run it."""
+    if worked.phase is Phase.COMMIT:
+        return
+    if worked.phase is Phase.ATTEST:
+        yield from (FetchContribution(worked.number, worker) for worker in sorted(worked.commits))
+        return
+    reads = _reads(state, worked)
+    yield from reads
+    if all(results.done.get(read) is True for read in [FetchState(worked.number), *reads]):
+        yield RunOuter(worked.number)
+
+
+def _reads(state: State, worked: RoundState) -> list[Computed]:
+    """Return the contributions that a closed round's outer step reads."""
+    return [FetchContribution(part.number, part.worker) for part in mixture(state, worked).parts]
+
+
+def _begin(state: State, member: Member, results: Results) -> Round:
+    """Return the round whose start state is taken from here or from others, to compute the newest one's.
+
+    One that must come from others stays the same until these forget it: a long fetch is not given up for the next. Who
+    decided on the round before and lacks contributions of it takes the newest itself, whichever comes first.
+    """
+    newest = state.current.number
+    if newest == 0 or FetchState(newest) in results.done:
+        return newest
+    before = state.rounds[newest - 1]
+    if member.address in before.members:
+        reads: list[Computed] = [FetchState(before.number), *_reads(state, before)]
+        return before.number if all(results.done.get(read) is True for read in reads) else newest
+    if before.is_committee:
+        return newest
+    if FetchState(before.number) in results.done:
+        return before.number
+    return Round(max(0, newest - (newest - member.joined) % RECENT_ROUNDS))
