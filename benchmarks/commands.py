@@ -85,6 +85,33 @@ def tuned(
 
 
 @app.command()
+def convergence(
+    steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Inner steps of a worker.")] = 2000,
+    inner: Annotated[int, typer.Option(min=1, max=100_000, help="Inner steps of a round.")] = 40,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of a swarm.")] = 2,
+    choices: Annotated[str, typer.Option(help="Swarms by name, separated by commas; all by default.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights and of the order of records.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of a training.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw losses and gaps here, as SVG or PNG.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Loss of local steps and compressed contributions beside data-parallel training on the same tokens (an hour)."""
+    from benchmarks import convergence
+
+    known = list(convergence.CHOICES)
+    convergence.run(
+        convergence.plan_of(steps, inner, workers),
+        _known(choices or ",".join(known), known, "choice"),
+        seed,
+        threads,
+        json,
+        plot,
+    )
+
+
+@app.command()
 def gpu(
     models: Annotated[str, typer.Option(help="Models by width, separated by commas.")] = "d512,d768,d2048",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps measured of each opponent.")] = 10,

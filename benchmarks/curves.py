@@ -75,7 +75,7 @@ def draw_bands(runs: Sequence[Training], path: Path) -> None:
         fontsize=7, title="arithmetic (held-out loss at the end)", title_fontsize=7, frameon=False
     )
     panels[1].set_title("the last third", fontsize=10)
-    _dress(panels)
+    dress(panels)
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -103,11 +103,12 @@ def _draw_trial(trial: str, runs: Sequence[Training], path: Path) -> None:
     curves.legend(fontsize=7, title="arithmetic (held-out loss at the end)", title_fontsize=7, frameon=False)
     differences.set_title("mean and range over seeds", fontsize=10)
     differences.set_ylabel("over native float32 with the same seed, %", fontsize=8)
-    _dress((curves, differences))
+    dress((curves, differences))
     figure.savefig(path, metadata={"Date": None})
 
 
-def _dress(panels: Iterable[Any]) -> None:
+def dress(panels: Iterable[Any]) -> None:
+    """Give panels whose abscissa counts steps the same look."""
     for axes in panels:
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)

@@ -100,7 +100,7 @@ def make_trainer(kind: str, recipe: Recipe, batches: torch.Tensor, seed: int) ->
     """Return the trainer of one of `KINDS`."""
     if kind.startswith("exact-"):
         bits = int(kind.removeprefix("exact-"))
-        return ExactTrainer.trace(recipe.model(seed, "eager"), batches, recipe.method, bits, _options())
+        return ExactTrainer.trace(recipe.model(seed, "eager"), batches, recipe.method, bits, compiling())
     if kind == "bfloat16" and not has_instructions():
         model = recipe.model(seed, "eager")
         return Widened(NativeTrainer(model, batches, recipe.method, autocast=torch.bfloat16))
@@ -111,7 +111,7 @@ def make_trainer(kind: str, recipe: Recipe, batches: torch.Tensor, seed: int) ->
     return NativeTrainer(model, batches, recipe.method, autocast=autocast)
 
 
-def _options() -> RunOptions:
+def compiling() -> RunOptions:
     """Return how exact trainings run, which changes no bit: hundreds of steps repay compiling, where it is possible."""
     loops = Loops.NEVER if native.compiler() is None else Loops.ALWAYS
     return RunOptions(loops=loops, product=forced_product())

@@ -58,28 +58,35 @@ def moved(
     rows = (torch.arange(max_steps * batch) % len(data)).view(max_steps, batch)
     start = [to_torch(tensor) for tensor in run.start.tensors]
     begun = partial(LoadedProgram(run.prologue, options).run, [*start, data, rows, torch.tensor(number)])
-    told = [f"trying inner step {step + 1} of {steps}" for step in range(steps)]
-    ended = _stepped(LoadedProgram(run.inner, options), begun, told, tell)
+    ended = stepped(
+        LoadedProgram(run.inner, options),
+        begun,
+        steps,
+        lambda step: tell(f"trying inner step {step} of {steps}"),
+    )
     return steps, [
         before - after for before, after in zip(start, ended[: len(run.parameter_names)], strict=False)
     ]
 
 
-def _stepped(
+def stepped(
     inner: LoadedProgram,
     begun: Callable[[], Sequence[torch.Tensor]],
-    told: Sequence[str],
-    tell: Callable[[str], None],
+    steps: int,
+    tell: Callable[[int], None],
 ) -> Sequence[torch.Tensor]:
-    """Return the working state after as many steps as there are words for; raises StepFailed."""
+    """Return the working state after so many inner steps from `begun`, in the memory of one; raises StepFailed.
+
+    `tell` hears the number of each step, from 1, before it is done.
+    """
     working = [tensor.clone() for tensor in begun()]
     try:
-        for words in told:
-            tell(words)
+        for step in range(1, steps + 1):
+            tell(step)
             working = inner.advance(working)
     except CheckFailed:  # the state is lost, and `run` says where a step ends
         working = list(begun())
-        for _ in told:
+        for _ in range(steps):
             working = inner.run(working)
     return working
 

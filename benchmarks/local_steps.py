@@ -1,0 +1,113 @@
+"""Training as a swarm trains, in one process: workers' rounds and outer steps by a run's own programs."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmarks.losses import compiling
+from benchmarks.trainers import PLAIN, NativeTrainer, Recipe
+from trainer.programs.conversion import bundle_of, from_torch, to_torch
+from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.tracing.capture import TraceConfig, trace_run
+from trainer.programs.tracing.optimiser import Optimiser
+from trainer.runs.grids import fitting, moved, stepped
+from trainer.runs.tasks import causal_lm_loss
+from verification import codec
+from verification.outer import SHARE
+
+ROUND_WARMUP = 3
+"""Steps of each round over which the rate grows: optimizers begin anew there."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which part each worker takes of a recipe whose `batch` is that of all together: `inner` steps a round."""
+
+    recipe: Recipe
+    workers: int
+    inner: int
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that the recipe's steps make."""
+        return self.recipe.steps // self.inner
+
+    @property
+    def part(self) -> int:
+        """Records that a worker takes of a step."""
+        return self.recipe.batch // self.workers
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What differs between two swarms: the inner optimizer, and the outer one's rate and momentum."""
+
+    optimiser: Optimiser = PLAIN.adamw
+    outer: tuple[float, float] = (0.7, 0.6)
+
+
+class LocalSteps:
+    """Workers that train a round each from one state, and the outer step over what they contribute.
+
+    All weigh alike. Programs, grids and bytes are those of a run; what a run adds are signatures.
+    """
+
+    def __init__(self, plan: Plan, choice: Choice, batches: torch.Tensor, seed: int) -> None:
+        """`batches`: uint8 [steps, batch, length + 1], cut into parts of consecutive records, one for each worker."""
+        recipe, options = plan.recipe, compiling()
+        self._plan, records = plan, batches.flatten(0, 1)
+        self.index = torch.arange(len(records)).view(plan.rounds, plan.inner, plan.workers, plan.part)
+        """Which records each worker takes in each inner step of each round."""
+        config = TraceConfig(
+            len(records), recipe.length, plan.part, plan.inner, plan.workers, 12, choice.optimiser,
+            replace(recipe.method.traced(recipe.steps), round_warmup=ROUND_WARMUP), *choice.outer,
+        )  # fmt: skip
+        traced = trace_run(recipe.model(seed, "eager"), causal_lm_loss, config)
+        traced = traced.on_grids(fitting(moved(traced, from_torch(records), 0, options, lambda _: None)[1]))
+        self._names, self._data = traced.parameter_names, records
+        self._programs = [
+            LoadedProgram(each, options)
+            for each in (traced.prologue, traced.inner, traced.epilogue, traced.outer)
+        ]
+        self.state = [to_torch(tensor) for tensor in traced.start.tensors]
+        self.sent: list[int] = []
+        """Bytes of each contribution, as a blob."""
+
+    def run(self, number: int) -> float:
+        """Do a round and return the mean loss of its steps, in nats a token."""
+        made = [self._contribution(number, worker) for worker in range(self._plan.workers)]
+        *_, outer = self._programs
+        weights = torch.full((self._plan.workers,), SHARE * self._plan.inner)
+        self.state = outer.run([*self.state, *(tensor for each in made for tensor in each), weights])
+        return sum(float(each[-1]) for each in made) / len(made)
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Return the parameters as they are now, by name."""
+        return dict(zip(self._names, self.state, strict=False))
+
+    def _contribution(self, number: int, worker: int) -> list[torch.Tensor]:
+        prologue, inner, epilogue, _ = self._programs
+        given = [*self.state, self._data, self.index[number, :, worker], torch.tensor(number)]
+        working = stepped(inner, lambda: prologue.run(given), self._plan.inner, lambda _: None)
+        made = epilogue.run([*self.state, *working])
+        self.sent.append(len(codec.encode(bundle_of(made))))
+        return made
+
+
+class DataParallel:
+    """PyTorch's own training on the whole batch of each step, which is what data-parallel training computes."""
+
+    def __init__(self, plan: Plan, batches: torch.Tensor, seed: int) -> None:
+        """`batches`: uint8 [steps, batch, length + 1]."""
+        self._trainer = NativeTrainer(plan.recipe.model(seed, "sdpa"), batches, plan.recipe.method)
+        self._inner = plan.inner
+        self.sent = [sum(4 * tensor.numel() for tensor in self.parameters().values())]
+        """Bytes of a step's gradient."""
+
+    def run(self, number: int) -> float:
+        """Do as many steps as a round has and return their mean loss, in nats a token."""
+        return sum(self._trainer.step() for _ in range(self._inner)) / self._inner
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Return the parameters as they are now, by name."""
+        return self._trainer.parameters()
