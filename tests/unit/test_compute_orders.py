@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from p2p.blobs import BlobStore
 from tests.tiny import job_text, write_job
-from trainer.compute import client, frames, orders
+from trainer.compute import children, client, frames, orders
 from trainer.compute import process as compute
 from trainer.compute.process import ComputeProcess
 from trainer.programs.interpreter import LoadedProgram
@@ -461,10 +462,10 @@ def test_blobs_that_are_not_what_the_manifest_says_are_refused(tiny_run: Created
         prepare(tiny_run, store, manifest=dataclasses.replace(manifest, programs=swapped))
 
 
-def answers(*messages: object) -> list[object]:
-    """Return what the serving loop answers to orders."""
+def answers(*messages: object, sink: io.BytesIO | None = None) -> list[object]:
+    """Return what the serving loop answers to orders, and writes to `sink`."""
     source = io.BytesIO(b"".join(frames.pack(number, message) for number, message in enumerate(messages)))
-    sink = io.BytesIO()
+    sink = sink or io.BytesIO()
     compute.serve(source, sink)
     sink.seek(0)
     found = iter(lambda: frames.read(sink), None)
@@ -481,6 +482,31 @@ def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: B
     for reply in (unavailable, again):
         assert isinstance(reply, orders.Failed)
         assert (reply.kind, reply.node) == ("Unavailable", -1)
+
+
+class GivesUp(io.BytesIO):
+    """A node that has no more use for the first job once it hears of a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_up = 0
+
+    def write(self, data: Any) -> int:
+        if b"StepDone" in data and not self.given_up:
+            self.given_up += 1
+            signal.raise_signal(children.ABANDON)
+        return super().write(data)
+
+
+def test_a_job_that_nobody_waits_for_ends_after_its_step(tiny_run: Created, store: BlobStore) -> None:
+    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
+    order, node = job(tiny_run), GivesUp()
+    _, step, given_up, *rest = answers(good, order, order, sink=node)
+    assert step == orders.StepDone(Count(0))
+    assert given_up == orders.Failed("Unavailable", "nobody waits for the job any more", -1)
+    assert rest[:-1] == [orders.StepDone(Count(number)) for number in range(STEPS + 1)]
+    assert isinstance(rest[-1], orders.JobDone), "the next one is done whole"
+    assert node.given_up == 1
 
 
 def test_a_model_of_other_sizes_is_another_run(tiny_run: Created, tmp_path: Path) -> None:

@@ -65,13 +65,24 @@ def test_work_that_is_not_committed_to_is_done_again() -> None:
 
 
 def test_fetches_go_on_while_others_may_include_them_and_end_when_nobody_waits() -> None:
-    number = Round(1)
+    number, attesting = Round(1), world_in(Phase.ATTEST)
+    own, other = (actor.address for actor in attesting.actors[:2])
     running = [
-        FetchContribution(number, world_in(Phase.ATTEST).actors[1].address),
+        FetchContribution(number, other),
         FetchState(Round(2)),
         RunOuter(Round(0)),
     ]
-    assert holding.unwanted(world_in(Phase.ATTEST).state, [], running) == []
+    assert holding.unwanted(attesting.state, own, [], running) == []
     sealing = world_in(Phase.SEAL).state
-    assert holding.unwanted(sealing, [], running) == running[:1]
-    assert holding.unwanted(sealing, running[:1], running) == []
+    assert holding.unwanted(sealing, own, [], running) == running[:1]
+    assert holding.unwanted(sealing, own, running[:1], running) == []
+
+
+def test_work_that_came_too_late_is_given_up_and_an_audit_is_not() -> None:
+    working, attesting = world_in(Phase.COMMIT), world_in(Phase.ATTEST)
+    number, (own, other) = Round(1), (actor.address for actor in attesting.actors[:2])
+    running = [RunRound(number, own), RunRound(number, other)]
+    assert working.state.current.number == number
+    assert holding.unwanted(working.state, own, [], running) == []
+    assert holding.unwanted(attesting.state, own, [], running) == running[:1]
+    assert holding.unwanted(attesting.state, own, running[:1], running) == [], "its leaves are asked for"

@@ -4,6 +4,7 @@ Light to import: who is about to load the rest of the program has its compute pr
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,9 @@ from contextlib import contextmanager
 
 PROCESS = ("trainer.compute.process",)
 """Module and arguments of the process that computes for a peer."""
+
+ABANDON = signal.SIGUSR1
+"""Tells a compute process that nobody waits for the job that it is at."""
 
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",

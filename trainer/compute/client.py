@@ -89,26 +89,38 @@ class ComputeClient:
     async def ask(
         self, order: orders.Order[R], urgency: int, on_step: Callable[[int], None] | None = None
     ) -> R:
-        """Return the reply to an order; raises what the other side raised, Unavailable when it has died."""
+        """Return the reply to an order; raises what the other side raised, Unavailable when it has died.
+
+        Cancelled it returns when the other side is free: at once where that waits, and from a job after a step.
+        """
         await self._enter(urgency)
         try:
-            with trio.CancelScope(shield=True):  # a reply that nobody reads would be taken for the next one's
-                return await self._exchange(order, on_step)
+            with trio.CancelScope(shield=True):
+                await self._orders.send_all(frames.pack(next(self._numbers), order))
+            return _checked(order, await self._reply(order, on_step))
+        except (trio.BrokenResourceError, trio.EndOfChannel) as error:
+            raise Unavailable("the compute process has died") from error
         finally:
             self._leave()
 
-    async def _exchange(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> R:
+    async def _reply(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> object:
         try:
-            await self._orders.send_all(frames.pack(next(self._numbers), order))
-            while True:
-                frame = await self._replies.receive()
-                reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
-                if not isinstance(reply, orders.StepDone):
-                    return _checked(order, reply)
-                if on_step is not None:
-                    on_step(reply.step)
-        except (trio.BrokenResourceError, trio.EndOfChannel) as error:
-            raise Unavailable("the compute process has died") from error
+            return await self._last_frame(on_step)
+        except trio.Cancelled:
+            if isinstance(order, orders.RunJob):
+                os.kill(self.pid, children.ABANDON)
+            with trio.CancelScope(shield=True):  # a reply that nobody reads would be taken for the next one's
+                await self._last_frame(None)
+            raise
+
+    async def _last_frame(self, on_step: Callable[[int], None] | None) -> object:
+        while True:
+            frame = await self._replies.receive()
+            reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
+            if not isinstance(reply, orders.StepDone):
+                return reply
+            if on_step is not None:
+                on_step(reply.step)
 
     async def _read(
         self, source: trio.abc.ReceiveStream, sender: trio.MemorySendChannel[frames.Frame]

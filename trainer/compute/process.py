@@ -17,7 +17,7 @@ import torch
 from p2p.blobs import BlobStore
 from p2p.bundles import read_bundle, read_data, read_some
 from trainer import exact
-from trainer.compute import frames, orders
+from trainer.compute import children, frames, orders
 from trainer.compute.memory import within_memory
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import NoLoops, give_memory_back
@@ -29,7 +29,7 @@ from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Disputed, Rounds, Start
 from verification import codec, spoilage
 from verification.content import chunks_root
-from verification.errors import Malformed, ProofswarmError, Unsound
+from verification.errors import Malformed, ProofswarmError, Unavailable, Unsound
 from verification.honest.actions import Traced
 from verification.honest.within import Own
 from verification.layout import per_parameter
@@ -246,23 +246,34 @@ def _job(order: orders.RunJob) -> Job:
 def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
     """Do orders until the source ends. The first that needs a run must be Prepare.
 
-    A process that flushes subnormal numbers does none.
+    A process that flushes subnormal numbers does none. A job that the node has no more use for ends after the step that
+    it is at, in the main thread of a process.
     """
     process: ComputeProcess | None = None
-    number = 0
+    number, is_abandoned = 0, False
 
     def reply(answer: object) -> None:
         sink.write(frames.pack(number, answer))
         sink.flush()
 
+    def abandon(*_: object) -> None:
+        nonlocal is_abandoned
+        is_abandoned = True
+
+    def tell(step: orders.StepDone) -> None:
+        reply(step)
+        if is_abandoned:
+            raise Unavailable("nobody waits for the job any more")
+
+    signal.signal(children.ABANDON, abandon)
     while (frame := frames.read(source)) is not None:
-        number = frame.order
+        number, is_abandoned = frame.order, False
         order = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
         try:
             if process is None:
                 exact.require_subnormals()
             if isinstance(order, orders.Prepare):
-                process = ComputeProcess(order, conduct, reply)
+                process = ComputeProcess(order, conduct, tell)
                 reply(process.measure())
             elif process is None:
                 raise Malformed("the first order must be Prepare")

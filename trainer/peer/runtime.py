@@ -304,7 +304,7 @@ class Peer:
             wanted = self._policy.decide(view, self._ledger.contradictions)
             ended = view.state.stage is Stage.ENDED
             self._due = looks_at(view.state, me)
-            unwanted = holding.unwanted(view.state, wanted, self._running)
+            unwanted = holding.unwanted(view.state, me.address, wanted, self._running)
         for action in unwanted:
             self._running[action].cancel()
         for act in wanted:

@@ -1,4 +1,4 @@
-"""What a peer has and gets: results whose blobs are lost, and fetches that nobody waits for. (SPEC.md 9.3)"""
+"""What a peer has and gets: results whose blobs are lost, and what it does for nothing. (SPEC.md 9.3)"""
 
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -14,7 +14,7 @@ from verification.honest.actions import (
 )
 from verification.honest.decide import state_before
 from verification.state import Phase, State
-from verification.units import Digest, Round
+from verification.units import Address, Digest, Round
 
 
 def lost(state: State, results: Results, holds: Callable[[Digest], bool]) -> list[Computed]:
@@ -39,10 +39,21 @@ def _blob_of(state: State, action: Computed, result: Any) -> Digest | None:
     return None
 
 
-def unwanted(state: State, wanted: Collection[Action], running: Iterable[Computed]) -> list[Computed]:
-    """Return the running fetches that nothing waits for: others' attestations may still ask for one in its round."""
-    fetches = (action for action in running if isinstance(action, FetchContribution | FetchState))
-    return [action for action in fetches if action not in wanted and not _is_open(state, action.number)]
+def unwanted(
+    state: State, own: Address, wanted: Collection[Action], running: Iterable[Computed]
+) -> list[Computed]:
+    """Return what runs for nothing at the peer `own`: fetches that nothing waits for, and work of its own that came too
+    late. Others' attestations may still ask for a contribution in its round."""
+    return [action for action in running if action not in wanted and _is_vain(state, own, action)]
+
+
+def _is_vain(state: State, own: Address, action: Computed) -> bool:
+    match action:
+        case FetchContribution(number) | FetchState(number):
+            return not _is_open(state, number)
+        case RunRound(number, worker):
+            return worker == own and state.rounds[number].phase is not Phase.COMMIT
+    return False
 
 
 def _is_open(state: State, number: Round) -> bool:
