@@ -272,6 +272,7 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
                 raise Malformed("the first order must be Prepare")
             else:
                 reply(HANDLERS[type(order)](process, order))
+                give_memory_back()  # or the holes that an order leaves add to what the next one needs
         except ProofswarmError as error:
             node = error.node if isinstance(error, StepFailed) else -1
             reply(orders.Failed(type(error).__name__, str(error), node))

@@ -44,7 +44,7 @@ def seen_by_law(value: torch.Tensor) -> Tensor:
         # A NaN's sign and payload differ between machines; its digest must not.
         value = torch.where(unordered, torch.full((), float("nan")), value)
     array: np.ndarray[Any, Any] = value.numpy()
-    data = memoryview(array.reshape(-1).view(np.uint8))
+    data: Any = array.reshape(-1).view(np.uint8).data
     return Tensor(name, tuple(Count(size) for size in value.shape), cast(bytes, data))
 
 

@@ -17,7 +17,6 @@ from verification.tensors import Bundle, Tensor
 from verification.units import Digest, Round
 
 
-
 class Unread(Protocol):
     """A tensor that lies in a store."""
 
