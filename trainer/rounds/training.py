@@ -202,5 +202,9 @@ class Rounds:
             raise RoundFailed(failed(program.digest, failure.node)) from failure
 
     def _loaded(self, inputs: Start) -> list[Any]:
-        read = (given if given is None or isinstance(given, Tensor) else given.read() for given in inputs)
-        return [None if tensor is None else self._engine.load(Bundle((tensor,)))[0] for tensor in read]
+        return [None if given is None else self._engine.load(Bundle((read(given),)))[0] for given in inputs]
+
+
+def read(given: Tensor | Unread) -> Tensor:
+    """Return a tensor of a start."""
+    return given if isinstance(given, Tensor) else given.read()
