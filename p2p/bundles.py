@@ -1,7 +1,6 @@
 """Bundles in a store: read tensor by tensor, and checked against the digest that the law knows them by."""
 
 import math
-import os
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -38,16 +37,17 @@ class OpenBlob:
     def __init__(self, store: BlobStore, blob: Digest) -> None:
         """Raises Unavailable."""
         self._store, self._blob = store, blob
-        self._file = os.open(store.path(blob), os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+        self._file = store.path(blob).open("rb", buffering=0)
+        weakref.finalize(self, self._file.close)
 
     def read(self, offset: int, size: int) -> bytearray:
         """Return so many bytes from there on, fewer where the file ends."""
         data = bytearray(size)
-        view, done = memoryview(data), 0
-        while done < size and (got := os.preadv(self._file, [view[done:]], offset + done)):
-            done += got
-        view.release()
+        self._file.seek(offset)
+        with memoryview(data) as view:
+            done = 0
+            while done < size and (got := self._file.readinto(view[done:])):
+                done += got
         del data[done:]
         return data
 
