@@ -215,9 +215,9 @@ class ComputeProcess:
         return engine, rounds
 
     def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
-        self._last = None  # memory for two states may not be there, and the next round starts from another
         entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}
-        return outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries, order.ballast)
+        start = Bundle(tuple(each.read() for each in self._stored(order.start)))
+        return outer_inputs(self.manifest.work.slots, start, entries, order.ballast)
 
     def _program(self, ref: ProgramRef) -> bytes:
         encoded = self.store.get(ref.blob)
