@@ -6,14 +6,15 @@ import torch
 
 from benchmarks.losses import compiling
 from benchmarks.trainers import PLAIN, NativeTrainer, Recipe
-from trainer.programs.conversion import bundle_of, from_torch, to_torch
-from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.tracing.capture import TraceConfig, trace_run
+from trainer.programs.conversion import bundle_of, to_torch
+from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import Optimiser
-from trainer.runs.grids import fitting, moved, stepped
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.runs.grids import TRIAL_STEPS, fitting
 from trainer.runs.tasks import causal_lm_loss
 from verification import codec
 from verification.outer import SHARE
+from verification.program import encode_program, program_digest
 
 ROUND_WARMUP = 3
 """Steps of each round over which the rate grows: optimizers begin anew there."""
@@ -54,8 +55,8 @@ class LocalSteps:
 
     def __init__(self, plan: Plan, choice: Choice, batches: torch.Tensor, seed: int) -> None:
         """`batches`: uint8 [steps, batch, length + 1], cut into parts of consecutive records, one for each worker."""
-        recipe, options = plan.recipe, compiling()
-        self._plan, records = plan, batches.flatten(0, 1)
+        recipe, records = plan.recipe, batches.flatten(0, 1)
+        self._plan, self._data = plan, records
         self.index = torch.arange(len(records)).view(plan.rounds, plan.inner, plan.workers, plan.part)
         """Which records each worker takes in each inner step of each round."""
         config = TraceConfig(
@@ -63,22 +64,29 @@ class LocalSteps:
             replace(recipe.method.traced(recipe.steps), round_warmup=ROUND_WARMUP), *choice.outer,
         )  # fmt: skip
         traced = trace_run(recipe.model(seed, "eager"), causal_lm_loss, config)
-        traced = traced.on_grids(fitting(moved(traced, from_torch(records), 0, options, lambda _: None)[1]))
-        self._names, self._data = traced.parameter_names, records
-        self._programs = [
-            LoadedProgram(each, options)
-            for each in (traced.prologue, traced.inner, traced.epilogue, traced.outer)
-        ]
         self.state = [to_torch(tensor) for tensor in traced.start.tensors]
+        self._names = traced.parameter_names
+        self._load(traced)
+        ended = self._trained(0, 0, min(plan.inner, TRIAL_STEPS))
+        traced = traced.on_grids(
+            fitting(start - end for start, end in zip(self.parameters().values(), ended, strict=False))
+        )
+        self._load(traced)
         self.sent: list[int] = []
         """Bytes of each contribution, as a blob."""
+
+    def _load(self, traced: TracedRun) -> None:
+        encoded = map(encode_program, (traced.prologue, traced.inner, traced.epilogue, traced.outer))
+        texts = {program_digest(each): each for each in encoded}
+        self._engine, self._programs = TorchEngine(texts, compiling()), list(texts)
 
     def run(self, number: int) -> float:
         """Do a round and return the mean loss of its steps, in nats a token."""
         made = [self._contribution(number, worker) for worker in range(self._plan.workers)]
         *_, outer = self._programs
         weights = torch.full((self._plan.workers,), SHARE * self._plan.inner)
-        self.state = outer.run([*self.state, *(tensor for each in made for tensor in each), weights])
+        given = [*self.state, *(tensor for each in made for tensor in each), weights]
+        self.state = self._engine.run(outer, [given])
         return sum(float(each[-1]) for each in made) / len(made)
 
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -86,12 +94,19 @@ class LocalSteps:
         return dict(zip(self._names, self.state, strict=False))
 
     def _contribution(self, number: int, worker: int) -> list[torch.Tensor]:
-        prologue, inner, epilogue, _ = self._programs
-        given = [*self.state, self._data, self.index[number, :, worker], torch.tensor(number)]
-        working = stepped(inner, lambda: prologue.run(given), self._plan.inner, lambda _: None)
-        made = epilogue.run([*self.state, *working])
+        working = self._trained(number, worker, self._plan.inner)
+        made: list[torch.Tensor] = self._engine.run(self._programs[2], [self.state, working])
         self.sent.append(len(codec.encode(bundle_of(made))))
         return made
+
+    def _trained(self, number: int, worker: int, steps: int) -> list[torch.Tensor]:
+        """Return a worker's working state after so many inner steps of a round."""
+        prologue, inner, *_ = self._programs
+        given = [*self.state, self._data, self.index[number, :, worker], torch.tensor(number)]
+        working: list[torch.Tensor] = self._engine.own(self._engine.run(prologue, [given]), given)
+        for _ in range(steps):
+            working = self._engine.advance(inner, working, False)
+        return working
 
 
 class DataParallel:

@@ -32,9 +32,9 @@ NAME = "gpt2-"
 """What the sizes' models are called before their millions of parameters."""
 BASE = 400 << 20
 """Bytes of a process that has loaded everything and computes next to nothing."""
-A_PARAMETER = {"create": 50, "native": 20, "compute": 40, "digest": 20, "fetch": 1, "dispute": 120}
-"""Bytes for each parameter that a part's process needs: what 23 and 124 million took, of short records, rounded up."""
-A_LOGIT = 48
+A_PARAMETER = {"create": 24, "native": 20, "compute": 26, "digest": 20, "fetch": 1, "dispute": 120}
+"""Bytes for each parameter that a part's process needs: what 10 to 124 million took, of short records, rounded up."""
+A_LOGIT = 36
 """Bytes for each logit of a batch that a process which trains needs."""
 PEERS = 3
 """Compute processes while a newcomer joins: its own, a worker's and a verifier's."""

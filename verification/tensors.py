@@ -28,6 +28,9 @@ ITEM_BYTES = {dtype: form.size for dtype, form in FORMATS.items()}
 MAX_BYTES = (1 << 32) - 1
 """Bytes of the longest tensor: an encoding holds no longer byte string."""
 
+PIECE = 1 << 22
+"""Bytes of rows that are hashed together: what their digests are made of takes no more memory than a few of them."""
+
 MAX_TENSORS = 1 << 19
 """Tensors of a bundle at most."""
 
@@ -36,7 +39,8 @@ MAX_TENSORS = 1 << 19
 class Tensor:
     """`data` holds the elements of `shape` in C order, little-endian; raises ValueError otherwise. (SPEC.md 2.1)
 
-    Where it was read from a file `data` is a bytearray, which nobody changes: it is memory that torch can share.
+    Where it was read from a file `data` is a bytearray, memory that torch can share; of who reads it anew for himself
+    it may become a working state's.
     """
 
     dtype: str
@@ -50,7 +54,7 @@ class Tensor:
             raise ValueError(f"more than {MAX_DIMENSIONS} dimensions")
         if len(self.data) != math.prod(self.shape) * ITEM_BYTES[self.dtype]:
             raise ValueError("data does not have the length that dtype and shape give")
-        if self.dtype == "bool" and self.data.translate(None, b"\0\1"):
+        if self.dtype == "bool" and bytes(self.data).translate(None, b"\0\1"):
             raise ValueError("a bool is a byte 0 or 1")
 
     @cached_property
@@ -97,11 +101,16 @@ def tensor_of_root(dtype: str, shape: tuple[Count, ...], root: Digest | None) ->
 
 def row_leaves(tensor: Tensor) -> list[Digest]:
     """Return the leaf of each row of a tensor that is not empty: the root over its blocks."""
-    data = hashed_bytes(tensor)
-    rows = rows_of(tensor.shape)
-    width = len(data) // rows
-    parts = [data[i * width : (i + 1) * width] for i in range(rows)]
-    block = BLOCK * ITEM_BYTES[tensor.dtype]
+    view, width = memoryview(tensor.data), len(tensor.data) // rows_of(tensor.shape)
+    piece, leaves = max(1, PIECE // width) * width, list[Digest]()
+    for begin in range(0, len(view), piece):
+        leaves += _leaves_of(tensor.dtype, view[begin : begin + piece], width)
+    return leaves
+
+
+def _leaves_of(dtype: str, rows: memoryview, width: int) -> list[Digest]:
+    data, block = hashed_bytes(dtype, rows), BLOCK * ITEM_BYTES[dtype]
+    parts = [data[i : i + width] for i in range(0, len(data), width)]
     if width <= block:
         return merkle.single_roots("block", parts)
     return [merkle.root("block", [row[i : i + block] for i in range(0, width, block)]) for row in parts]
@@ -110,19 +119,18 @@ def row_leaves(tensor: Tensor) -> list[Digest]:
 def blocks_of(tensor: Tensor, row: int) -> list[bytes]:
     """Return the blocks of a row of a tensor that is not empty, as its digest sees them. (SPEC.md 2.2)"""
     width, block = len(tensor.data) // rows_of(tensor.shape), BLOCK * ITEM_BYTES[tensor.dtype]
-    part = tensor.data[row * width : (row + 1) * width]
-    one = Tensor(tensor.dtype, (Count(len(part) // ITEM_BYTES[tensor.dtype]),), part)
-    data = hashed_bytes(one)
+    data = hashed_bytes(tensor.dtype, tensor.data[row * width : (row + 1) * width])
     return [data[i : i + block] for i in range(0, width, block)]
 
 
-def hashed_bytes(tensor: Tensor) -> bytes:
-    """Return a tensor's bytes as its digest sees them: -0.0 as +0.0. (SPEC.md 2.2)"""
-    if tensor.dtype != "float32":
-        return tensor.data
-    words = np.frombuffer(tensor.data, dtype="<u4")
-    negative = words == 0x80000000
-    return np.where(negative, np.uint32(0), words).astype("<u4").tobytes() if negative.any() else tensor.data
+def hashed_bytes(dtype: str, data: bytes | memoryview) -> bytes:
+    """Return the bytes of elements as a digest sees them: -0.0 as +0.0. (SPEC.md 2.2)"""
+    if dtype == "float32":
+        words = np.frombuffer(data, dtype="<u4")
+        negative = words == 0x80000000
+        if negative.any():
+            return np.where(negative, np.uint32(0), words).astype("<u4").tobytes()
+    return bytes(data)
 
 
 def bundle_digest(tensor_digests: Sequence[Digest]) -> Digest:

@@ -183,7 +183,7 @@ class Plan:
         self._known = values(program)
         groups = [work for work in self._plan.steps if isinstance(work, Group)]
         for group in groups:
-            group.kept = tuple(group.members) if every else (*group.kept, *emit.spilled(group))
+            group.kept = tuple(group.members) if every else group.kept
         outputs = [self._plan.places[output.source].root for output in program.outputs]
         loops, self._calls = emit.write(groups, outputs, {})
         self.texts = {"loops": loops, kernel: product(kernel)}

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.blobs import BlobStore
-from p2p.bundles import check_bundle, read_bundle
+from p2p.bundles import check_bundle, open_bundle, read_bundle
 from tests.property.strategies import bundles
-from verification import codec
+from verification import codec, tensors
 from verification.errors import Malformed, Unavailable
 from verification.manifest import BundleRef
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of, encoded, read_tensors
@@ -58,6 +58,52 @@ def test_a_length_that_is_not_there_takes_no_memory() -> None:
     lying = data.replace(b"\x91\x03\xc4\x03", b"\x91\xce\xff\xff\xff\xff\xc6\xff\xff\xff\xff")
     with pytest.raises(Malformed, match="cut short"):
         list(read_tensors(io.BytesIO(lying), len(lying)))
+
+
+@given(bundle=bundles, piece=st.integers(1, 64))
+def test_a_digest_is_the_same_however_many_bytes_are_hashed_together(bundle: Bundle, piece: int) -> None:
+    whole = digest_of(bundle)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensors, "PIECE", piece)
+        assert digest_of(bundle) == whole
+
+
+def stored(store: BlobStore, bundle: Bundle) -> BundleRef:
+    return BundleRef(digest_of(bundle), store.put_stream(encoded(bundle)))
+
+
+@given(bundle=bundles)
+def test_tensors_are_read_later_and_each_time_anew(bundle: Bundle, tmp_path_factory) -> None:
+    store = BlobStore(tmp_path_factory.mktemp("store"))
+    ref = stored(store, bundle)
+    opened = open_bundle(store, ref, LIMIT)
+    assert [(each.dtype, each.shape) for each in opened] == [
+        (each.dtype, each.shape) for each in bundle.tensors
+    ]
+    store.path(ref.blob).unlink()  # as a store that is pruned meanwhile
+    for _ in range(2):
+        made = [each.read() for each in opened]
+        assert tuple(made) == bundle.tensors
+        for each in made:
+            each.data[:] = bytes(len(each.data))  # type: ignore[index]
+
+
+def test_a_tensor_that_changes_after_it_was_checked_is_refused(tmp_path) -> None:
+    store, one = BlobStore(tmp_path), Bundle((Tensor("uint8", (Count(3),), b"abc"),))
+    ref = stored(store, one)
+    (opened,) = open_bundle(store, ref, LIMIT)
+    path = store.path(ref.blob)
+    path.chmod(0o644)
+    right = path.read_bytes()
+    for damaged in (right[:-1] + b"z", right[:-1]):
+        path.write_bytes(damaged)
+        with pytest.raises(Unavailable, match="damaged on disk"):
+            opened.read()
+        assert not store.has(ref.blob)
+        (store.folder / "quarantine" / ref.blob.hex()).rename(path)
+    path.unlink()
+    with pytest.raises(Malformed, match="changed while it was read"):
+        opened.read()
 
 
 def test_a_blob_that_holds_another_bundle_and_one_that_is_damaged(tmp_path) -> None:

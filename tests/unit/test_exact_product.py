@@ -1,7 +1,9 @@
 """Exact products against Python's integers, the certificate of backends, and the choice between them."""
 
 import itertools
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -29,6 +31,7 @@ from trainer.exact.native import CannotCompile
 
 TOP = {8: 127, 14: 8191, 15: 16383}
 CPU = torch.device("cpu")
+exact_product = sys.modules["trainer.exact.product"]  # the package's name of it is the function
 PRODUCTS = Products()
 
 
@@ -360,3 +363,27 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", ["float64", "int8", "int8-slices", "float32"])
 def test_certificates_on_cuda(name: str) -> None:
     certify(name, "cuda:0")
+
+
+@pytest.mark.parametrize("name", ["float64", "numpy64", "int8-slices"])
+def test_a_wide_operand_is_converted_some_columns_at_a_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = (normal_f32(b"wide", each, (5, 96)) for each in "ab")
+    right = right.repeat(600, 1).mul(torch.arange(1.0, 3001.0)[:, None]).T
+    sides = [
+        part
+        for x, dim in ((left, -1), (right, -2))
+        for part in (quantise(x, row_exponent(x, dim), dim), row_exponent(x, dim))
+    ]
+    whole, seen, backend = product(*sides, 14, name), list[int](), BACKENDS[name]
+
+    def against(right: Tensor, bits: int) -> Callable[[Tensor], Tensor]:
+        seen.append(right.shape[2])
+        return backend.against(right, bits)
+
+    monkeypatch.setattr(exact_product, "block_elements", lambda device: 1000)
+    monkeypatch.setattr(exact_product, "COPIED", 96 * 700)
+    monkeypatch.setitem(BACKENDS, name, replace(backend, against=against))
+    assert torch.equal(product(*sides, 14, name), whole)
+    assert seen == [700] * 4 + [200]

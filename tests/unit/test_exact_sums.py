@@ -2,10 +2,12 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.exact import NonFinite, exact_mean, exact_sum, normal_f32, scatter_sum, uniform_bits
 from trainer.exact.sums import fixed_point_bits
@@ -106,6 +108,29 @@ def test_scatter_sum_adds_rows() -> None:
     assert torch.equal(scatter_sum(index[order], values[order], 10), found)
     assert torch.equal(scatter_sum(index.view(20, 30), values.view(20, 30, 5), 10), found)
     assert scatter_sum(index[:0], values[:0], 4).tolist() == [[0.0] * 5] * 4
+
+
+class Wide(TorchDispatchMode):
+    """Notes the most elements of a tensor of 64-bit numbers."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **kwargs or {})
+        for each in made if isinstance(made, tuple) else (made,):
+            if isinstance(each, Tensor) and each.dtype.itemsize == 8:
+                self.most = max(self.most, each.numel())
+        return made
+
+
+def test_scatter_sum_holds_wide_numbers_of_named_rows_only() -> None:
+    """The gradient of an embedding has as many rows as the vocabulary, of which a batch names few."""
+    index, values = torch.tensor([7, 3, 7, 900_000]), normal_f32(b"sums", "few", (4, 5))
+    with Wide() as wide:
+        found = scatter_sum(index, values, 1_000_000)
+    assert wide.most <= values.numel()
+    assert found.nonzero()[:, 0].unique().tolist() == [3, 7, 900_000]
+    assert torch.equal(found[3], values[1])
 
 
 def test_scatter_sum_of_one_row_at_full_magnitude() -> None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 
 from p2p.blobs import BlobStore
-from p2p.bundles import read_bundle, read_data, read_some
+from p2p.bundles import StoredTensor, open_bundle, read_bundle, read_data
 from trainer import exact
 from trainer.compute import children, frames, orders
 from trainer.compute.memory import within_memory
@@ -96,7 +96,7 @@ class ComputeProcess:
         self._conduct = conduct
         self._read = inputs_read(loaded[Place.PROLOGUE]) | inputs_read(loaded[Place.EPILOGUE])
         """The places of a state's tensors that a worker's round reads; both programs begin with them."""
-        self._last: tuple[BundleRef, Start] | None = None
+        self._last: tuple[BundleRef, tuple[StoredTensor, ...]] | None = None
 
     def measure(self) -> orders.Prepared:
         """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
@@ -205,7 +205,7 @@ class ComputeProcess:
             slots = [int(entry.slot) for entry in order.slots]
             return self.engine, self.rounds.disputed_outer(self._outer_inputs(order), slots)
         engine, rounds = self._rounds(order)
-        start = self._bundle(order.start).tensors
+        start = self._stored(order.start)
         return engine, rounds.disputed(_job(order), start, execution.place, execution.step)
 
     def _rounds(self, order: orders.RunJob) -> tuple[Engine, Rounds]:
@@ -215,9 +215,9 @@ class ComputeProcess:
         return engine, rounds
 
     def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
-        self._last = None  # memory for two states may not be there, and the next round starts from another
         entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}
-        return outer_inputs(self.manifest.work.slots, self._bundle(order.start), entries, order.ballast)
+        start = Bundle(tuple(each.read() for each in self._stored(order.start)))
+        return outer_inputs(self.manifest.work.slots, start, entries, order.ballast)
 
     def _program(self, ref: ProgramRef) -> bytes:
         encoded = self.store.get(ref.blob)
@@ -229,10 +229,14 @@ class ComputeProcess:
         return read_bundle(self.store, ref, self._limit)
 
     def _start(self, ref: BundleRef) -> Start:
-        """Return what a round reads of its start state; the last one stays, for audits ask for it again."""
+        """Return what a round reads of its start state."""
+        return [each if at in self._read else None for at, each in enumerate(self._stored(ref))]
+
+    def _stored(self, ref: BundleRef) -> tuple[StoredTensor, ...]:
+        """Return a state that has been checked, unread; the last one stays so, for audits ask for it again."""
         if self._last is None or self._last[0] != ref:
             self._last = None
-            self._last = ref, read_some(self.store, ref, self._limit, self._read)
+            self._last = ref, open_bundle(self.store, ref, self._limit)
         return self._last[1]
 
     def _keep(self, bundle: Bundle) -> BundleRef:
@@ -279,6 +283,7 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
                 raise Malformed("the first order must be Prepare")
             else:
                 reply(HANDLERS[type(order)](process, order))
+                give_memory_back()  # or the holes that an order leaves add to what the next one needs
         except ProofswarmError as error:
             node = error.node if isinstance(error, StepFailed) else -1
             reply(orders.Failed(type(error).__name__, str(error), node))

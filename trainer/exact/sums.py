@@ -60,22 +60,25 @@ def scatter_sum(index: Tensor, values: Tensor, rows: int) -> Tensor:
     index: int64 [...] with n elements within 0..rows-1; values: float32 [n, D], or [..., D] with
     index's shape. Returns float32 [rows, D]. One exponent serves the whole of values, and the bits
     allow for all n numbers in one row. Raises NonFinite, TypeError, and torch's IndexError or
-    RuntimeError for an index out of range.
+    RuntimeError for an index out of range. Integers are held only for the rows that the index names.
     """
     require_float32(values, "values")
     flat = index.reshape(-1)
     source = values.detach().reshape(flat.numel(), values.shape[-1])
-    total = torch.zeros((rows, source.shape[1]), dtype=torch.int64, device=values.device)
+    result = torch.zeros((rows, source.shape[1]), device=values.device)
     if source.numel() == 0:
-        return total.to(torch.float32)
+        return result
+    named, places = flat.unique(return_inverse=True)
+    total = torch.zeros((len(named), source.shape[1]), dtype=torch.int64, device=values.device)
     bits = fixed_point_bits(flat.numel())
     low, high = torch.aminmax(source)
     exponent = binary_exponent(torch.maximum(high, -low))
     scale = power_of_two64(bits - exponent)
     work = block_buffer(source)
     for part, _ in tiles(source.shape[0], 1, source.shape[1], values.device):
-        total.index_add_(0, flat[part], _fixed(source[part], scale, work))
-    return total.to(torch.float64).mul_(power_of_two64(exponent - bits)).to(torch.float32)
+        total.index_add_(0, places[part], _fixed(source[part], scale, work))
+    sums = total.to(torch.float64).mul_(power_of_two64(exponent - bits)).to(torch.float32)
+    return result.index_copy_(0, named, sums)
 
 
 def _fixed(block: Tensor, scale: Tensor, work: Tensor) -> Tensor:

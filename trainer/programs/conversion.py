@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,13 @@ def to_torch(tensor: Tensor) -> torch.Tensor:
 
 def from_torch(value: torch.Tensor) -> Tensor:
     """Return the law's tensor for any torch tensor of an allowed dtype; raises TypeError for other dtypes."""
+    seen = seen_by_law(value)
+    return Tensor(seen.dtype, seen.shape, bytes(seen.data))
+
+
+def seen_by_law(value: torch.Tensor) -> Tensor:
+    """Return what `from_torch` returns, in the memory of torch's tensor where that is dense and on the CPU: for who
+    hashes or writes it before anyone changes it. Raises TypeError as `from_torch`."""
     name = DTYPE_NAMES.get(value.dtype)
     if name is None:
         raise TypeError(f"dtype {value.dtype} has no place in a program")
@@ -37,7 +44,8 @@ def from_torch(value: torch.Tensor) -> Tensor:
         # A NaN's sign and payload differ between machines; its digest must not.
         value = torch.where(unordered, torch.full((), float("nan")), value)
     array: np.ndarray[Any, Any] = value.numpy()
-    return Tensor(name, tuple(Count(size) for size in value.shape), array.tobytes())
+    data: Any = array.reshape(-1).view(np.uint8).data
+    return Tensor(name, tuple(Count(size) for size in value.shape), cast(bytes, data))
 
 
 def bundle_of(values: Sequence[torch.Tensor]) -> Bundle:

@@ -37,6 +37,7 @@ class ProgramExecutor:
                 raise BadEvidence(f"unknown program {program.hex()}")
             decoded = decode_program(encoded, MAX_PROGRAM)
             self._loaded[program] = LoadedProgram(decoded, self._options, self.products)
+            del self._encoded[program]  # which may hold frozen weights once more
         return self._loaded[program]
 
     def turn(self, program: Digest) -> LoadedProgram:

@@ -14,7 +14,7 @@ import torch
 
 from trainer import exact
 from trainer.exact.native import CannotCompile
-from trainer.programs.conversion import from_torch, to_torch
+from trainer.programs.conversion import seen_by_law, to_torch
 from trainer.programs.devices import products_for
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.loops import compiled as compilation
@@ -259,7 +259,7 @@ def storage_of(tensor: torch.Tensor) -> int:
 
 
 def _digests(tensors: Sequence[torch.Tensor]) -> list[Digest]:
-    return [tensor_digest(from_torch(tensor)) for tensor in tensors]
+    return [tensor_digest(seen_by_law(tensor)) for tensor in tensors]
 
 
 def give_memory_back() -> None:

@@ -7,7 +7,7 @@ from weakref import ref
 
 import torch
 
-from trainer.programs.conversion import bundle_of, from_torch, to_torch
+from trainer.programs.conversion import bundle_of, seen_by_law, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import Tap, storage_of
 from trainer.programs.loops.compiled import CheckFailed
@@ -96,4 +96,4 @@ class TorchEngine:
     def _digest_of(self, tensor: torch.Tensor) -> Digest:
         # A step over another's memory makes new objects, so an identical one has an identical digest.
         known = self._digests.get(id(tensor))
-        return known[1] if known is not None and known[0]() is tensor else tensor_digest(from_torch(tensor))
+        return known[1] if known is not None and known[0]() is tensor else tensor_digest(seen_by_law(tensor))

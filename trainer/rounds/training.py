@@ -5,18 +5,29 @@ Written over an `Engine`, so that the same code runs real tensors (`trainer.roun
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from trainer.rounds.engine import Engine, Handle, Job, Overwritten
 from verification.errors import ProofswarmError
 from verification.library import StepFailed, failed
 from verification.manifest import Manifest, Place, ProgramRef
+from verification.program import inputs_read
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.tensors import Bundle, Tensor
 from verification.units import Digest, Round
 
-Start = Sequence[Tensor | None]
-"""A state that a round starts from, None for what no program of it reads."""
+
+class Unread(Protocol):
+    """A tensor that lies in a store."""
+
+    def read(self) -> Tensor:
+        """Return it in memory that nobody else has."""
+        ...
+
+
+Start = Sequence[Tensor | Unread | None]
+"""A state that a round starts from, None for what no program of it reads. What is unread is read where a program needs
+it, and is not held between: an inner step runs in the memory of the working state alone."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +82,14 @@ class Rounds:
         """
         leaves = leaf_steps(job.steps, self._manifest.work.leaf_every)
         digests: list[Digest] = []
-        start = self._loaded(state)
         working: Handle = None
         try:
-            for number, working in self._trajectory(job, start, checked):
+            for number, working in self._trajectory(job, state, checked):
                 if number in leaves:
                     digests.append(self._engine.digest(working))
                 on_step(number)
-            contribution = self._run(self._manifest.programs.epilogue, [start, working])
+            working = self._read_at_the_end(working)
+            contribution = self._run(self._manifest.programs.epilogue, [self._loaded(state), working])
         except RoundFailed as failure:
             missing = [failure.digest] * (len(leaves) - len(digests))
             return RoundOutcome((*digests, *missing), None, 0.0, failure.digest)
@@ -88,7 +99,7 @@ class Rounds:
         """Return the state digests after the inner steps in `steps` (ascending): a dispute's list. (SPEC.md 6.3)"""
         found: list[Digest] = []
         try:
-            for number, working in self._trajectory(job, self._loaded(state)):
+            for number, working in self._trajectory(job, state):
                 if number in steps:
                     found.append(self._engine.digest(working))
                 if number >= steps[-1]:
@@ -102,14 +113,14 @@ class Rounds:
 
         Raises RoundFailed when the round ends earlier.
         """
-        programs, start = self._manifest.programs, self._loaded(state)
+        programs = self._manifest.programs
         if place is Place.PROLOGUE:
-            return Disputed(place, programs.prologue.digest, self._gathering(job, start))
+            return Disputed(place, programs.prologue.digest, self._gathering(job, self._loaded(state)))
         working: Handle = None
-        for number, working in self._trajectory(job, start):
+        for number, working in self._trajectory(job, state):
             if place is Place.STEP and number == step - 1:
                 return Disputed(place, programs.inner.digest, working)
-        return Disputed(place, programs.epilogue.digest, [*start, *working])
+        return Disputed(place, programs.epilogue.digest, [*self._loaded(state), *working])
 
     def disputed_outer(self, inputs: Start, slots: Iterable[int]) -> Disputed:
         """Return the execution of the outer step on what `verification.outer.outer_inputs` lays out."""
@@ -123,7 +134,7 @@ class Rounds:
         given = self._engine.load(Bundle((zeros, round_number(Round(0)))))
         start = self._loaded(state)
         inputs = [*start, *self._data, *given]
-        return self._engine.own(self._engine.run(self._manifest.programs.prologue.digest, [inputs]), start)
+        return self._owned(self._engine.run(self._manifest.programs.prologue.digest, [inputs]), state, start)
 
     def golden(self, state: Start) -> Digest:
         """Return the state digest after one inner step from `opening`: what a machine must reproduce."""
@@ -135,25 +146,39 @@ class Rounds:
 
     def next_state(self, inputs: Start) -> Bundle:
         """Return the outer step's result on the inputs that `verification.outer.outer_inputs` lays out."""
-        program = self._manifest.programs.outer.digest
-        return self._engine.dump(self._engine.run(program, [self._loaded(inputs)]))
+        made = list(self._engine.run(self._manifest.programs.outer.digest, [self._loaded(inputs)]))
+        del inputs  # or two states and a copy of one are held at a time
+        made.reverse()
+        return Bundle(tuple(self._engine.dump([made.pop()]).tensors[0] for _ in range(len(made))))
 
-    def _trajectory(self, job: Job, start: Handle, checked: int = 0) -> Iterator[tuple[int, Handle]]:
+    def _trajectory(self, job: Job, state: Start, checked: int = 0) -> Iterator[tuple[int, Handle]]:
         """Yield (inner steps done, working state), beginning with the prologue's output at 0.
 
         A state is lost when the next one is asked for.
         """
-        working = self._begun(job, start)
+        working = self._begun(job, state)
         yield 0, working
         for number in range(1, job.steps + 1):
-            working = self._advanced(job, start, number, working, number == checked)
+            working = self._advanced(job, state, number, working, number == checked)
             yield number, working
 
-    def _begun(self, job: Job, start: Handle) -> Handle:
+    def _begun(self, job: Job, state: Start) -> Handle:
+        start = self._loaded(state)
         made = self._run(self._manifest.programs.prologue, [self._gathering(job, start)])
-        return self._engine.own(made, start)
+        return self._owned(made, state, start)
 
-    def _advanced(self, job: Job, start: Handle, number: int, working: Handle, is_checked: bool) -> Handle:
+    def _owned(self, working: Handle, state: Start, start: Handle) -> Handle:
+        """Return a working state that inner steps may write over: of the start, what was read for it alone too."""
+        kept = [loaded for given, loaded in zip(state, start, strict=True) if isinstance(given, Tensor)]
+        return self._engine.own(working, kept)
+
+    def _read_at_the_end(self, working: Handle) -> list[Any]:
+        """Return what the epilogue reads of a working state, None for the rest."""
+        program = self._engine.program(self._manifest.programs.epilogue.digest)
+        first, read = len(program.inputs) - len(working), inputs_read(program)
+        return [each if number in read else None for number, each in enumerate(working, first)]
+
+    def _advanced(self, job: Job, state: Start, number: int, working: Handle, is_checked: bool) -> Handle:
         """Return the working state after inner step `number`; raises RoundFailed, Unsound."""
         inner = self._manifest.programs.inner
         try:
@@ -161,7 +186,7 @@ class Rounds:
         except StepFailed as failure:
             raise RoundFailed(failed(inner.digest, failure.node)) from failure
         except Overwritten:
-            working = self._begun(job, start)
+            working = self._begun(job, state)
             for _ in range(number):
                 working = self._run(inner, [working])
             return working
@@ -179,4 +204,9 @@ class Rounds:
             raise RoundFailed(failed(program.digest, failure.node)) from failure
 
     def _loaded(self, inputs: Start) -> list[Any]:
-        return [None if tensor is None else self._engine.load(Bundle((tensor,)))[0] for tensor in inputs]
+        return [None if given is None else self._engine.load(Bundle((read(given),)))[0] for given in inputs]
+
+
+def read(given: Tensor | Unread) -> Tensor:
+    """Return a tensor of a start."""
+    return given if isinstance(given, Tensor) else given.read()

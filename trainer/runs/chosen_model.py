@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from trainer.programs.conversion import to_torch
-from trainer.programs.tracing.capture import Loss, TracedRun
+from trainer.programs.tracing.capture import Loss, TracedRun, trained_parameters
 from trainer.runs.checkpoints import config_in, load_checkpoint
 from trainer.runs.data.tokenizing import loads_beside
 from trainer.runs.facts import ModelFacts
@@ -43,6 +43,11 @@ class ChosenModel:
         if self.file is not None:
             records = to_torch(data.train.tensor())
             self.loss(data.marks)(self.model, records[records[:, -1].argmax()][None].long())
+
+    def let_go(self) -> None:
+        """Give back the memory of the parameters that are trained, which the start state has."""
+        for parameter in trained_parameters(self.model).values():
+            parameter.data = parameter.data.new_empty(0)
 
     def goes_with(self, tokenizer: Path) -> bool:
         """Return whether transformers makes of a tokenizer's folder the same beside the exported model as alone."""

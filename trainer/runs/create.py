@@ -2,7 +2,7 @@
 
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.bundles import StoredTensor, open_bundle
 from p2p.identity import Identity
 from p2p.identity import create as create_key
 from trainer.folder import RunFolder
@@ -28,7 +29,7 @@ from trainer.runs.data.tokenizing import OTHER_TOKENIZER
 from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
 from trainer.runs.frozen import write_frozen
-from trainer.runs.grids import UNMOVED, fit_of, fitting, moved
+from trainer.runs.grids import UNMOVED, Moves, fit_of, fitting, moved
 from trainer.runs.inputs import RunData, run_data
 from trainer.runs.job import JobFile, TrainingSection
 from trainer.runs.ledgers import found_run
@@ -54,6 +55,7 @@ from verification.program import (
     MAX_PROGRAM,
     Program,
     encode_program,
+    inputs_read,
     program_digest,
     work_units,
 )
@@ -101,14 +103,20 @@ def create_run(
         facts = chosen.facts(traced, data)
         if ancestor is not None:
             traced = ancestor.continued_by(traced, facts)
-        traced = _on_its_grid(job.training, traced, data.train.tensor(), tell)
+        require_readable(_by_place(traced), MAX_BLOB_BYTES)
         with draft_of(out) as draft:
             folder = RunFolder(draft)
-            manifest = _publish(job, rules, traced, data.train, BlobStore(folder.blobs))
+            store = BlobStore(folder.blobs)
+            start = BundleRef(digest_of(traced.start), store.put_stream(encoded(traced.start)))
+            traced = traced.without_start()
+            chosen.let_go()  # what is computed from here on has the memory to itself
+            trial = _Trial(traced, open_bundle(store, start, MAX_BLOB_BYTES), data.train.tensor())
+            traced = _on_its_grid(job.training, traced, trial, tell)
+            manifest = _publish(job, rules, traced, start, data.train, store)
             check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
             tell("computing the golden step")
             tell(promise(manifest))
-            golden = _golden(manifest, folder, data.train.tensor(), traced, tell)
+            golden = trial.golden(manifest, tell)
             origin = None if ancestor is None else ancestor.origin
             manifest = replace(manifest, golden=golden, origin=origin)
             keys = _make_keys(job, folder)
@@ -148,14 +156,40 @@ def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> Tr
     return trace_run(chosen.model, chosen.loss(data.marks), settings)
 
 
-def _on_its_grid(training: TrainingSection, traced: TracedRun, records: Tensor, tell: Tell) -> TracedRun:
+class _Trial:
+    """A run's first steps before it is open, by its prologue and inner step, from a stored state."""
+
+    def __init__(self, traced: TracedRun, start: Sequence[StoredTensor], records: Tensor) -> None:
+        self._traced, self._start, self._records = traced, start, records
+        programs = map(encode_program, (traced.prologue, traced.inner))
+        self._engine = TorchEngine({program_digest(each): each for each in programs}, peer_options())
+
+    def moved(self, number: int, tell: Tell) -> Moves:
+        """Return how far the first steps of a round move the parameters; raises UserError where one ends."""
+        with _first_step():
+            return moved(self._traced, self._start, self._records, number, self._engine, tell)
+
+    def golden(self, manifest: Manifest, tell: Tell) -> Digest:
+        """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
+        rounds, inner = (
+            Rounds(self._engine, manifest, Bundle((self._records,))),
+            manifest.programs.inner.digest,
+        )
+        read = inputs_read(self._traced.prologue)
+        start = [each if place in read else None for place, each in enumerate(self._start)]
+        with _first_step():
+            golden = rounds.golden(start)
+        if complaint := kernels_of(self._engine, inner, rounds.opening(start)).complaint:
+            tell(complaint)
+        return golden
+
+
+def _on_its_grid(training: TrainingSection, traced: TracedRun, trial: _Trial, tell: Tell) -> TracedRun:
     """Return the run with each tensor's contribution on the grid that fits it, unless the job gives one; tell what is
     lost in the round with the highest rate."""
-    number = min(-(-training.warmup // training.max_steps), training.rounds - 1)
-    with _first_step():
-        steps, deltas = moved(traced, records, number, peer_options(), tell)
-    run = traced.on_grids(fitting(deltas)) if training.grid == "auto" else traced
-    fit = fit_of(deltas, run.sizes.grids, steps)
+    moves = trial.moved(min(-(-training.warmup // training.max_steps), training.rounds - 1), tell)
+    run = traced.on_grids(fitting(moves)) if training.grid == "auto" else traced
+    fit = fit_of(moves, run.sizes.grids, moves.steps)
     tell(fit.sentence(run.sizes.grids, training.max_steps))
     return run
 
@@ -199,10 +233,10 @@ def _by_place(traced: TracedRun) -> dict[Place, Program]:
     return dict(zip(Place, (traced.prologue, traced.inner, traced.epilogue, traced.outer), strict=True))
 
 
-def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, store: BlobStore) -> Manifest:
-    """Put programs, data and start state into the store and return the manifest that names them, but for the golden
-    step."""
-    require_readable(_by_place(traced), MAX_BLOB_BYTES)
+def _publish(
+    job: JobFile, rules: Rules, traced: TracedRun, start: BundleRef, train: Records, store: BlobStore
+) -> Manifest:
+    """Put programs and data into the store and return the manifest that names them, but for the golden step."""
 
     def publish(program: Program) -> ProgramRef:
         data = encode_program(program)
@@ -214,7 +248,6 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, stor
         return ProgramRef(program_digest(data), store.put(data))
 
     programs = Programs(*map(publish, _by_place(traced).values()))
-    start = BundleRef(digest_of(traced.start), store.put_stream(encoded(traced.start)))
     reference = DataRef(train.root(), store.put_stream(train.encoded()), *train.shape)
     units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
     with within_law():
@@ -222,19 +255,6 @@ def _publish(job: JobFile, rules: Rules, traced: TracedRun, train: Records, stor
             Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
             programs, units, reference, start, ZERO, *rules,
         )  # fmt: skip
-
-
-def _golden(manifest: Manifest, folder: RunFolder, train: Tensor, traced: TracedRun, tell: Tell) -> Digest:
-    """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
-    store = BlobStore(folder.blobs)
-    programs = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
-    engine = TorchEngine(programs, peer_options())
-    rounds, inner = Rounds(engine, manifest, Bundle((train,))), manifest.programs.inner.digest
-    with _first_step():
-        golden = rounds.golden(traced.start.tensors)
-    if complaint := kernels_of(engine, inner, rounds.opening(traced.start.tensors)).complaint:
-        tell(complaint)
-    return golden
 
 
 def _make_keys(job: JobFile, folder: RunFolder) -> tuple[str, ...]:

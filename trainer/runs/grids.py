@@ -4,18 +4,19 @@ A fixed grid is silent where it does not fit: at a small learning rate every ent
 cut off, and everyone is paid. So each tensor has its own unit, and what is lost is told.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from trainer.programs.conversion import to_torch
-from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.loops.compiled import CheckFailed
-from trainer.programs.options import RunOptions
 from trainer.programs.tracing.capture import TracedRun
+from trainer.rounds.engine import Overwritten
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import Unread
+from verification.program import digest_of_program, inputs_read
 from verification.tensors import Tensor
+from verification.units import Digest
 
 TRIAL_STEPS = 16
 LARGEST = 127
@@ -45,60 +46,76 @@ class Fit:
         return f"{told}, {self.cut:.2%} is cut off"
 
 
-def moved(
-    run: TracedRun, records: Tensor, number: int, options: RunOptions, tell: Callable[[str], None]
-) -> tuple[int, list[torch.Tensor]]:
-    """Return how many steps of round `number` were tried, and how far each parameter went in them, float32.
+@dataclass(frozen=True)
+class Moves:
+    """How far each parameter went in `steps` inner steps, float32, made anew whenever somebody goes through them."""
 
-    Records are taken in their order. Raises StepFailed where the arithmetic ends a step.
+    steps: int
+    start: Sequence[Unread]
+    ended: Sequence[torch.Tensor]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for before, after in zip(self.start, self.ended, strict=True):
+            yield to_torch(before.read()).sub_(after)
+
+
+def moved(
+    run: TracedRun,
+    start: Sequence[Unread],
+    records: Tensor,
+    number: int,
+    engine: TorchEngine,
+    tell: Callable[[str], None],
+) -> Moves:
+    """Return how far the first steps of round `number` move the parameters from the `start` state.
+
+    Records are taken in their order; `engine` knows the run's prologue and inner step. Raises StepFailed where the
+    arithmetic ends a step.
     """
     index = next(port for port in run.prologue.inputs if port.name == "index")
     max_steps, batch = map(int, index.shape)
     steps, data = min(max_steps, TRIAL_STEPS), to_torch(records)
     rows = (torch.arange(max_steps * batch) % len(data)).view(max_steps, batch)
-    start = [to_torch(tensor) for tensor in run.start.tensors]
-    begun = partial(LoadedProgram(run.prologue, options).run, [*start, data, rows, torch.tensor(number)])
-    ended = stepped(
-        LoadedProgram(run.inner, options),
-        begun,
-        steps,
-        lambda step: tell(f"trying inner step {step} of {steps}"),
-    )
-    return steps, [
-        before - after for before, after in zip(start, ended[: len(run.parameter_names)], strict=False)
-    ]
+    prologue, inner = digest_of_program(run.prologue), digest_of_program(run.inner)
+    wanted = inputs_read(run.prologue)
+
+    def begun() -> list[torch.Tensor]:
+        state = [to_torch(each.read()) if place in wanted else None for place, each in enumerate(start)]
+        return engine.own(engine.run(prologue, [state, [data, rows, torch.tensor(number)]]), [data])
+
+    told = [f"trying inner step {step + 1} of {steps}" for step in range(steps)]
+    count = len(run.parameter_names)
+    return Moves(steps, start[:count], _stepped(engine, inner, begun, told, tell)[:count])
 
 
-def stepped(
-    inner: LoadedProgram,
-    begun: Callable[[], Sequence[torch.Tensor]],
-    steps: int,
-    tell: Callable[[int], None],
-) -> Sequence[torch.Tensor]:
-    """Return the working state after so many inner steps from `begun`, in the memory of one; raises StepFailed.
-
-    `tell` hears the number of each step, from 1, before it is done.
-    """
-    working = [tensor.clone() for tensor in begun()]
+def _stepped(
+    engine: TorchEngine,
+    inner: Digest,
+    begun: Callable[[], list[torch.Tensor]],
+    told: Sequence[str],
+    tell: Callable[[str], None],
+) -> list[torch.Tensor]:
+    """Return the working state after as many steps as there are words for; raises StepFailed."""
+    working = begun()
     try:
-        for step in range(1, steps + 1):
-            tell(step)
-            working = inner.advance(working)
-    except CheckFailed:  # the state is lost, and `run` says where a step ends
-        working = list(begun())
-        for _ in range(steps):
-            working = inner.run(working)
+        for words in told:
+            tell(words)
+            working = engine.advance(inner, working, False)
+    except Overwritten:  # the state is lost, and `run` says where a step ends
+        working = begun()
+        for _ in told:
+            working = engine.run(inner, [working])
     return working
 
 
-def fitting(deltas: Sequence[torch.Tensor]) -> tuple[int, ...]:
+def fitting(deltas: Iterable[torch.Tensor]) -> tuple[int, ...]:
     """Return for each tensor the exponent g of its unit 2**-g."""
     return tuple(
         UNMOVED if top is None else max(LOWEST, min(HIGHEST, AIM - top)) for top in map(_top, deltas)
     )
 
 
-def fit_of(deltas: Sequence[torch.Tensor], grids: Sequence[int], steps: int) -> Fit:
+def fit_of(deltas: Iterable[torch.Tensor], grids: Sequence[int], steps: int) -> Fit:
     """Return what a grid loses of how far parameters went."""
     went = zero = cut = 0
     for delta, grid in zip(deltas, grids, strict=True):

@@ -14,7 +14,7 @@ from trainer.exact.native import CannotCompile
 from trainer.programs.kernels import TORCH_DTYPES, Kernel, KernelFailed
 from trainer.programs.loops import arena, emit, fusion, layouts
 from trainer.programs.loops.arena import Blocks, Life
-from trainer.programs.loops.groups import Group, Operand, Step
+from trainer.programs.loops.groups import Group, LoopStep, Operand, Step
 from trainer.programs.loops.layouts import Layout
 from verification.program import Program, first_node, values, work_units
 
@@ -84,16 +84,13 @@ class CompiledProgram:
                 f"the program has {len(program.nodes)} nodes, limit for compiling {MAX_NODES}"
             )
         self._plan = fusion.plan(program)
-        for work in self._plan.steps:
-            if isinstance(work, Group):
-                work.kept += emit.spilled(work)
         self._results = {self._plan.places[output.source].root for output in program.outputs}
         self._loops = {
             number for work in self._plan.steps if isinstance(work, Group) for number in work.makes
         }
         self._sizes, self._dtypes = self._buffers()
         self._prepared = self._products_in_arena()
-        self._places, self.arena_bytes = arena.arrange(self._lives())
+        self._places, self._within, self.arena_bytes = self._arranged()
         self._over = self._results_over_inputs()
         made = self._results & self._loops
         self._all_results, self._new_results = self._beside(made), self._beside(made - self._over.keys())
@@ -264,11 +261,10 @@ class CompiledProgram:
             number = self._plan.places[output.source].root
             at, maker = makers.get(number, (0, None))
             if (
-                isinstance(maker, Group)
+                maker is not None
                 and given not in passed
                 and last.get(given, 0) <= at
-                and (self._sizes[given], self._dtypes[given]) == (self._sizes[number], self._dtypes[number])
-                and emit.goes_over(maker, number, given)
+                and self._fits_over(maker, number, given)
             ):
                 over.setdefault(number, given)
         return over
@@ -277,6 +273,32 @@ class CompiledProgram:
         """Return the places of buffers that all live to the end, and blocks for them."""
         places, size = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in sorted(made)])
         return places, Blocks(size)
+
+    def _arranged(self) -> tuple[dict[int, int], dict[int, int], int]:
+        """Return the place of each buffer in the arena, which of them takes the place of one that its loop reads last,
+        and the arena's bytes."""
+        lives, within, heads = (
+            {life.number: life for life in self._lives()},
+            dict[int, int](),
+            dict[int, int](),
+        )
+        for step, work in enumerate(self._plan.steps):
+            ended = {given for given in work.reads if given in lives and lives[given].last == step}
+            for number in work.makes:
+                fits = (given for given in sorted(ended) if self._fits_over(work, number, given))
+                if number in lives and (given := next(fits, None)) is not None:
+                    ended.remove(given)
+                    within[number], heads[number] = given, heads.get(given, given)
+        whole = {number: life for number, life in lives.items() if number not in within}
+        for number, head in heads.items():
+            whole[head] = whole[head]._replace(last=max(whole[head].last, lives[number].last))
+        places, size = arena.arrange(list(whole.values()))
+        return places | {number: places[head] for number, head in heads.items()}, within, size
+
+    def _fits_over(self, work: LoopStep, number: int, given: int) -> bool:
+        """Return whether a loop can write a buffer over one that nothing reads later."""
+        same = (self._sizes[given], self._dtypes[given]) == (self._sizes[number], self._dtypes[number])
+        return isinstance(work, Group) and same and emit.goes_over(work, number, given)
 
     def _lives(self) -> list[Life]:
         last = arena.last_steps(self._plan.steps)
@@ -291,7 +313,7 @@ class CompiledProgram:
     def _build(self) -> tuple[ctypes.CDLL, list[emit.Call]]:
         """Return the compiled loops, and per group its function's name and buffers."""
         groups = [work for work in self._plan.steps if isinstance(work, Group)]
-        source, calls = emit.write(groups, self._results, self._over)
+        source, calls = emit.write(groups, self._results, self._over | self._within)
         if len(source) > MAX_TEXT:
             raise CannotCompile(f"its loops have {len(source)} characters, limit for compiling {MAX_TEXT}")
         library = native.build(source)

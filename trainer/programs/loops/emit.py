@@ -14,6 +14,7 @@ from trainer.programs.loops.groups import FULL, REDUCE, ROW, Group, GroupNode
 from trainer.programs.loops.layouts import Access
 from trainer.programs.operators import OPERATORS
 from verification.arithmetic import constants
+from verification.tensors import ITEM_BYTES
 
 BLOCK = 256
 """Columns that one thread reduces at a time."""
@@ -61,11 +62,6 @@ def write(groups: Sequence[Group], outputs: Iterable[int], over: Mapping[int, in
             parts.append(f"int {names[body]}(void *const *slots, const int *at, int threads) {body}")
         calls.append((names[body], tuple(writer.buffers)))
     return "\n".join(parts), calls
-
-
-def spilled(group: Group) -> tuple[int, ...]:
-    """Return the members that need a buffer of their own, because a row of them would not fit into the stack."""
-    return () if group.depth else _Rows(group, set()).spilled()
 
 
 def goes_over(group: Group, number: int, root: int) -> bool:
@@ -136,13 +132,6 @@ class _Rows(_Writer):
                 if source is not None and source.kind == FULL and used[-1] > self.ready[operand.root]:
                     self.later.add(operand.root)
 
-    def spilled(self) -> tuple[int, ...]:
-        held = [number for number in self.later if number not in self.group.kept]
-        room = sum(
-            self.columns * (8 if self.dtypes[number] in ("int64", "float64") else 4) for number in held
-        )
-        return tuple(held) if room > STACK else ()
-
     def reads_before(self, number: int, root: int) -> bool:
         """Return whether each element of a buffer is read for the last time before a member's at its place is kept."""
         order = {each: place for place, each in enumerate(self.group.members)}
@@ -162,21 +151,38 @@ class _Rows(_Writer):
         """Return the function's body."""
         count = 1 + max(self.ready.values())
         body = [self._loop(loop) for loop in range(count)]
-        held = [
-            f"{C_TYPES[self.dtypes[n]]} s{self.local[n]}[{self.columns}];"
-            for n in self.group.members
-            if n in self.later and n not in self.group.kept
-        ]
         for number in self.group.kept:
             self._pointer(number)
+        held, room = self._held()
         lines = [
             "{", "int bad = 0;", *self.declarations(self.dtypes),
             "#ifdef _OPENMP",
-            "#pragma omp parallel for schedule(static) num_threads(threads) reduction(|:bad) if(threads > 1)",
+            "#pragma omp parallel num_threads(threads) reduction(|:bad) if(threads > 1)",
             "#endif",
-            f"for (long r = 0; r < {self.rows}; r++) {{", *self.heads, *held, *body, "}", "return bad;", "}",
+            "{",
+            f"char *room = malloc({room});" if room else "",
+            "#ifdef _OPENMP",
+            "#pragma omp for schedule(static)",
+            "#endif",
+            f"for (long r = 0; r < {self.rows}; r++) {{",
+            "if (!room) { bad = 1; continue; }" if room else "",
+            *self.heads, *held, *body, "}",
+            "free(room);" if room else "",
+            "}", "return bad;", "}",
         ]  # fmt: skip
         return "\n".join(line for line in lines if line) + "\n"
+
+    def _held(self) -> tuple[list[str], int]:
+        """Return declarations of a row of each value that a later loop reads, and the bytes off the stack for them."""
+        held = [n for n in self.group.members if n in self.later and n not in self.group.kept]
+        size = self.columns * sum(ITEM_BYTES[self.dtypes[n]] for n in held)
+        if size <= STACK:
+            return [f"{C_TYPES[self.dtypes[n]]} s{self.local[n]}[{self.columns}];" for n in held], 0
+        wide = 8 * self.columns
+        return [
+            f"{C_TYPES[self.dtypes[n]]} *restrict s{self.local[n]} = (void *)(room + {place * wide});"
+            for place, n in enumerate(held)
+        ], wide * len(held)
 
     def _loop(self, loop: int) -> str:
         before, inside, after = [], [], []

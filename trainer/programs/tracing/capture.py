@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trainer.programs.conversion import bundle_of
+from trainer.programs.conversion import from_torch
 from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Working, compress
@@ -30,7 +30,7 @@ from verification.arithmetic.numbers import FLOAT, INDEX
 from verification.arithmetic.shapes import DEFAULT_BITS
 from verification.errors import UserError
 from verification.program import Program
-from verification.tensors import Bundle
+from verification.tensors import Bundle, Tensor
 
 Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """(model, int64 tokens of records [batch, width]) to a 0-d float32 loss."""
@@ -90,6 +90,10 @@ class TracedRun:
         sizes = replace(self.sizes, grids=tuple(grids))
         return replace(self, epilogue=_epilogue(sizes), outer=_outer(sizes), sizes=sizes)
 
+    def without_start(self) -> "TracedRun":
+        """Return the same run without its start state, for who has put that into a store."""
+        return replace(self, start=Bundle(()))
+
 
 def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     """Return the programs that train `model` under `loss`.
@@ -100,15 +104,14 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     """
     _check_model(model)
     named = trained_parameters(model)
-    parameters = [parameter.detach().clone() for parameter in named.values()]
     graph, drops = trace_gradients(model, loss, job)
     hidden = hidden_matrices(model)
     described = tuple(Parameter(name, tuple(p.shape), name in hidden) for name, p in named.items())
     sizes = Sizes(described, job, (job.grid_exponent,) * len(described), drops)
-    start = bundle_of(parameters + [torch.zeros_like(parameter) for parameter in parameters])
-    return TracedRun(
-        _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes), start, tuple(named), sizes
-    )
+    programs = _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes)
+    start = [from_torch(parameter) for parameter in named.values()]
+    momentum = [Tensor(each.dtype, each.shape, bytes(len(each.data))) for each in start]
+    return TracedRun(*programs, Bundle((*start, *momentum)), tuple(named), sizes)
 
 
 def hidden_matrices(model: nn.Module) -> set[str]:
@@ -154,7 +157,9 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.
         gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
         return value.detach(), *gradients
 
-    samples = [parameter.detach().clone() for parameter in trained.values()]
+    samples = [
+        torch.empty_like(parameter.detach()) for parameter in trained.values()
+    ]  # whose numbers nobody reads
     tokens = torch.zeros(job.batch // job.accumulate, job.length + 1, dtype=torch.int64)
     samples += [tokens, *torch.zeros(2, dtype=torch.int64)]
     graph = make_graph(step, samples)
