@@ -16,6 +16,7 @@ from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
+from trainer.programs.tracing.compression import Compression, Dense, Whole
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
@@ -57,7 +58,7 @@ from verification.program import (
     program_digest,
     work_units,
 )
-from verification.sizes import require_readable
+from verification.sizes import contribution_size, require_readable
 from verification.staking import check_manifest
 from verification.tensors import Bundle, Tensor, digest_of, encoded
 from verification.units import Address, Amount, Count, Digest
@@ -144,6 +145,7 @@ def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> Tr
         bits=training.precision,
         tokens=records.dtype,
         accumulate=training.accumulate,
+        compression=_compression(training),
     )
     return trace_run(chosen.model, chosen.loss(data.marks), settings)
 
@@ -154,9 +156,15 @@ def _on_its_grid(training: TrainingSection, traced: TracedRun, records: Tensor, 
     number = min(-(-training.warmup // training.max_steps), training.rounds - 1)
     with _first_step():
         steps, deltas = moved(traced, records, number, peer_options(), tell)
-    run = traced.on_grids(fitting(deltas)) if training.grid == "auto" else traced
-    fit = fit_of(deltas, run.sizes.grids, steps)
+    largest = traced.sizes.job.compression.largest
+    run = traced.on_grids(fitting(deltas, largest)) if training.grid == "auto" else traced
+    fit = fit_of(deltas, run.sizes.grids, largest, steps)
     tell(fit.sentence(run.sizes.grids, training.max_steps))
+    if training.compression != "none":
+        size, whole = contribution_size(_by_place(run)), 4 * sum(delta.numel() for delta in deltas)
+        tell(
+            f"{training.compression}: a contribution has {size} bytes, float32 has {whole / size:.1f} times as many"
+        )
     return run
 
 
@@ -179,6 +187,12 @@ def _optimiser(training: TrainingSection) -> Optimiser:
     if training.optimiser == "adamw":
         return adamw
     return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
+
+
+def _compression(training: TrainingSection) -> Compression:
+    if training.compression == "none":
+        return Whole()
+    return Dense(int(training.compression.removeprefix("dense-")), training.chunk)
 
 
 def _schedule(training: TrainingSection, trained: int) -> Schedule:

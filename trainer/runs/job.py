@@ -120,7 +120,8 @@ class TrainingSection(Section):
     round too, since optimizers begin anew there. `gradient_clip` bounds the norm of all gradients together; 0 does not.
 
     `grid` is the contribution's unit, 2**-grid; "auto" gives each tensor its own, from a part of a round that is tried
-    before the run opens. `precision` the bits of a product's operands, sign included.
+    before the run opens. `compression` makes contributions smaller (`Dense`), by scales that chunks of `chunk` numbers
+    share; "none" are 8 bits on the grid. `precision` the bits of a product's operands, sign included.
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
     for adamw and muon, which leaves embeddings, head and vectors to AdamW.
@@ -152,6 +153,8 @@ class TrainingSection(Section):
     outer_momentum: Share = 0.6
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
+    compression: Literal["none", "dense-8", "dense-4", "dense-2"] = "none"
+    chunk: Annotated[int, Field(ge=8, le=1 << 16)] = 1024
     precision: Literal[8, 14] = 14
     lora: LoraSection | None = None
 
@@ -328,6 +331,17 @@ def _schedule_checks(training: TrainingSection) -> list[tuple[bool, str]]:
     ]
 
 
+def _compression_checks(training: TrainingSection) -> list[tuple[bool, str]]:
+    given, way = training.model_fields_set, training.compression
+    return [
+        (
+            way != "none" or "chunk" not in given,
+            'training.chunk: is nothing to compression "none"; remove it',
+        ),
+        (training.chunk.bit_count() == 1, "training.chunk: must be a power of two"),
+    ]
+
+
 _DATA_KEYS = {
     "field": {"json_lines", "parquet", "dataset"},
     "delimiter": {"text"},
@@ -362,6 +376,7 @@ def _check_together(job: JobFile, name: str) -> None:
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),
         *_schedule_checks(job.training),
+        *_compression_checks(job.training),
         (
             job.training.batch % job.training.accumulate == 0,
             "training.accumulate: must divide batch into equal parts",
