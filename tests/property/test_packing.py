@@ -16,6 +16,7 @@ from trainer.programs.tracing.compression import (
     STEPS_PER_MEAN,
     Compression,
     Dense,
+    TopK,
     Whole,
 )
 from trainer.programs.tracing.packing import MAX_BITS, pack, packed_size, unpack
@@ -23,7 +24,9 @@ from trainer.programs.tracing.packing import MAX_BITS, pack, packed_size, unpack
 Array = npt.NDArray[Any]
 SHAPES = st.lists(st.integers(1, 9), max_size=3).map(tuple)
 SEEDS = st.integers(0, 2**31)
-WAYS = st.builds(Dense, st.sampled_from([2, 4, 8]), st.sampled_from([8, 16, 64]))
+CHUNKS = st.sampled_from([8, 16, 64])
+DENSE = st.builds(Dense, st.sampled_from([2, 4, 8]), CHUNKS)
+TOP_K = st.builds(TopK, st.sampled_from([1 / 64, 1 / 8, 0.3, 0.5]), CHUNKS)
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -95,6 +98,26 @@ def dense(way: Dense, integers: Array) -> tuple[Array, Array]:
     return np.concatenate(packed), held.reshape(integers.shape).astype(np.int64)
 
 
+def top_k(way: TopK, integers: Array) -> tuple[Array, Array]:
+    """What `TopK` makes: bytes, and what they stand for."""
+    rows, size = chunked(integers, way.chunk), integers.size
+    chunk = rows.shape[1]
+    kept = max(1, round(way.density * chunk))
+    index = np.argsort(-np.abs(rows), axis=1, kind="stable")[:, :kept]
+    value = np.take_along_axis(rows, index, 1)
+    total = np.abs(value).astype(np.float64).sum(1, keepdims=True)
+    scale = np.rint((total / kept).astype(np.float32))
+    two = np.abs(value) >= scale * np.float32(1.5)
+    held = np.zeros_like(rows)
+    np.put_along_axis(held, index, np.where(value < 0, -scale, scale) * (1 + two), 1)
+    held = np.clip(held, -LARGEST_PACKED, LARGEST_PACKED).reshape(-1)[:size]
+    code = np.where(value < 0, 3 - two, two)
+    entries = (4 * index + code).reshape(-1).astype(np.int64)
+    bits = int(math.log2(chunk)) + 2
+    packed = [bits_to_bytes(scale.reshape(-1).astype(np.int64), 16), bits_to_bytes(entries, bits)]
+    return np.concatenate(packed), held.reshape(integers.shape).astype(np.int64)
+
+
 @FEW
 @given(count=st.integers(1, 70), bits=st.integers(1, MAX_BITS), seed=SEEDS)
 def test_what_is_packed_comes_out_again(count: int, bits: int, seed: int) -> None:
@@ -108,7 +131,7 @@ def test_what_is_packed_comes_out_again(count: int, bits: int, seed: int) -> Non
 
 
 @FEW
-@given(way=WAYS, shape=SHAPES, seed=SEEDS)
+@given(way=DENSE, shape=SHAPES, seed=SEEDS)
 def test_dense_codes_are_what_the_reference_makes(way: Dense, shape: tuple[int, ...], seed: int) -> None:
     integers = drawn(shape, seed)
     packed, held = compressed(way, integers)
@@ -120,7 +143,35 @@ def test_dense_codes_are_what_the_reference_makes(way: Dense, shape: tuple[int, 
 
 
 @FEW
-@given(way=WAYS, shape=SHAPES, seed=SEEDS)
+@given(way=TOP_K, shape=SHAPES, seed=SEEDS)
+def test_the_largest_are_what_the_reference_keeps(way: TopK, shape: tuple[int, ...], seed: int) -> None:
+    """Of equal magnitudes the first, in chunks that are full and in one that is not."""
+    integers = drawn(shape, seed)
+    packed, held = compressed(way, integers)
+    expected, meant = top_k(way, integers)
+    assert way.port(shape) == ("uint8", packed.shape)
+    assert np.array_equal(packed, expected)
+    assert np.array_equal(held, meant)
+    assert np.array_equal(decompressed(way, packed, shape), held)
+
+
+def test_entries_at_one_place_add_up_within_the_grid() -> None:
+    """What no honest packing makes has a meaning too."""
+    way = TopK(0.5, 8)
+    scale, entries = np.array([20_000]), np.array([4 * 3, 4 * 3, 4 * 5 + 3, 4 * 5])
+    packed = np.concatenate([bits_to_bytes(scale, 16), bits_to_bytes(entries, 5)])
+    assert decompressed(way, packed, (8,)).tolist() == [0, 0, 0, LARGEST_PACKED, 0, 0, 0, 0]
+
+
+def test_long_parameters_are_numbered_by_short_constants() -> None:
+    way, integers = TopK(1 / 8, 8), drawn((8 * 2500 + 3,), 1)
+    packed, held = compressed(way, integers)
+    assert np.array_equal(packed, top_k(way, integers)[0])
+    assert np.array_equal(held, top_k(way, integers)[1])
+
+
+@FEW
+@given(way=DENSE | TOP_K, shape=SHAPES, seed=SEEDS)
 def test_any_bytes_stand_for_integers_of_the_grid(
     way: Compression, shape: tuple[int, ...], seed: int
 ) -> None:

@@ -71,6 +71,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"training.compression": "dense-4", "training.chunk": 1000},
         "training.chunk: must be a power of two",
     ),
+    "a density of dense codes": (
+        {"training.compression": "dense-4", "training.density": 0.1},
+        'training.density: is for compression "top-k" alone; remove it',
+    ),
+    "a density of nothing": (
+        {"training.compression": "top-k", "training.density": 0.01, "training.chunk": 64},
+        "training.density: keeps less than one of a chunk's 64 numbers; raise it or chunk",
+    ),
     "several at once": ({"seed": -1, "title": 5}, "(and 1 more)"),
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
-from trainer.programs.tracing.compression import Compression, Dense, Whole
+from trainer.programs.tracing.compression import Compression, Dense, TopK, Whole
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
@@ -192,6 +192,8 @@ def _optimiser(training: TrainingSection) -> Optimiser:
 def _compression(training: TrainingSection) -> Compression:
     if training.compression == "none":
         return Whole()
+    if training.compression == "top-k":
+        return TopK(training.density, training.chunk)
     return Dense(int(training.compression.removeprefix("dense-")), training.chunk)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
+
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.packing import joined, pack, packed_size, padded, unpack
 from verification.arithmetic.numbers import FLOAT, INDEX
@@ -19,6 +21,7 @@ LARGEST_PACKED = (1 << 15) - 1
 NORM_BITS = 16
 """A packed contribution's norm is in units of 2**NORM_BITS: those of the grid of 8 bits."""
 SCALE_BITS = 16
+NUMBERED = 1024
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,66 @@ class Dense:
         return _on_grid(b, b.multiply(rows, scales), shape)
 
 
+VALUE_BITS = 2
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Of every chunk a share `density`, the integers of largest magnitude, as one or two of the chunk's scales.
+
+    Among equal magnitudes the first counts. A chunk's scale is the mean magnitude of what is kept, rounded half to
+    even: 16 bits. An entry is 4 * the integer's place in its chunk + a code: 0 and 1 stand for one and two scales, 3
+    and 2 for minus these; two from one and a half on. The tensor holds the scales, then the entries, the largest first.
+    Entries at one place add up.
+    """
+
+    density: float
+    chunk: int
+    largest: ClassVar[int] = LARGEST_PACKED
+    norm_bits: ClassVar[int] = NORM_BITS
+
+    def port(self, shape: tuple[int, ...]) -> Spec:
+        """Its bytes."""
+        _, count, chunk = _cut(shape, self.chunk)
+        entries = packed_size(count * self.kept_of(chunk), _entry_bits(chunk))
+        return Spec("uint8", (packed_size(count, SCALE_BITS) + entries,))
+
+    def kept_of(self, chunk: int) -> int:
+        """Return how many integers of a chunk are kept."""
+        return max(1, round(self.density * chunk))
+
+    def pack(self, b: Builder, integers: Value) -> tuple[Value, Value]:
+        """Return bytes of float32 integers, and int64 what these stand for."""
+        size, count, chunk = _cut(integers.shape, self.chunk)
+        kept = self.kept_of(chunk)
+        flat = padded(b, b.view(integers, (size,)), count * chunk)
+        index = _largest(b, b.view(flat, (count, chunk)), kept)
+        value = b.emit("gather", flat, _in_parameter(b, index, chunk))
+        size_of = b.emit("absolute", value)
+        scale = b.emit("round", b.emit("mean", size_of, dims=(1,), keepdim=1))
+        two = b.cast(b.emit("less_equal", b.multiply(scale, b.scalar(1.5)), size_of), FLOAT)
+        below = b.emit("less", value, b.scalar(0.0))
+        code = b.emit("where", below, b.subtract(b.scalar(3.0), two), two)
+        entry = b.view(b.add(b.multiply(index, b.scalar(4.0)), code), (count * kept,))
+        scales = pack(b, b.view(scale, (count,)), SCALE_BITS)
+        packed = joined(b, [scales, pack(b, entry, _entry_bits(chunk))])
+        return packed, self.unpack(b, packed, integers.shape)
+
+    def unpack(self, b: Builder, packed: Value, shape: tuple[int, ...]) -> Value:
+        """Return the sums of entries at their places, within the grid."""
+        _, count, chunk = _cut(shape, self.chunk)
+        kept = self.kept_of(chunk)
+        scales, rest = _with_scales(b, packed, count)
+        entry = b.view(unpack(b, rest, count * kept, _entry_bits(chunk)), (count, kept))
+        index = b.emit("floor", b.multiply(entry, b.scalar(0.25)))
+        code = b.subtract(entry, b.multiply(index, b.scalar(4.0)))
+        below = b.emit("less_equal", b.scalar(2.0), code)
+        times = b.emit("where", below, b.subtract(code, b.scalar(4.0)), b.add(code, b.scalar(1.0)))
+        place = b.view(_in_parameter(b, index, chunk), (count * kept,))
+        value = b.view(b.multiply(times, scales), (count * kept,))
+        return _on_grid(b, b.emit("scatter_sum", place, value, rows=count * chunk), shape)
+
+
 def compress(
     b: Builder, start: Sequence[Value], working: Working, grids: Sequence[int], way: Compression
 ) -> tuple[list[Value], Value, Value]:
@@ -168,6 +231,39 @@ def _lengths(b: Builder, size: int, count: int, chunk: int) -> Value:
         return b.scalar(float(last))
     whole = b.expand(b.scalar(float(chunk)), (count - 1, 1))
     return b.emit("concatenate", whole, b.view(b.scalar(float(last)), (1, 1)), dim=0)
+
+
+def _entry_bits(chunk: int) -> int:
+    return chunk.bit_length() - 1 + VALUE_BITS
+
+
+def _largest(b: Builder, rows: Value, kept: int) -> Value:
+    """Return the places of the numbers of largest magnitude in each row, in order, float32 [rows, kept]."""
+    count, width = rows.shape
+    rank = b.emit("rank", b.emit("absolute", rows))
+    first = b.multiply(b.view(_numbers(b, count), (count, 1)), b.scalar(kept, INDEX))
+    is_kept = b.emit("less", rank, b.scalar(kept, INDEX))
+    # One place for each that is kept, and a last one for all others.
+    place = b.emit("where", is_kept, b.add(rank, first), b.scalar(count * kept, INDEX))
+    index = b.expand(b.cast(_numbers(b, width), FLOAT), (count, width))
+    found = b.emit("scatter_sum", place, index, rows=count * kept + 1)
+    return b.view(b.slice(found, 0, 0, count * kept), (count, kept))
+
+
+def _in_parameter(b: Builder, index: Value, chunk: int) -> Value:
+    """Return int64 places in a parameter of float32 places in its chunks, [chunks, n]."""
+    count = index.shape[0]
+    first = b.multiply(b.view(_numbers(b, count), (count, 1)), b.scalar(chunk, INDEX))
+    return b.add(b.cast(index, INDEX), first)
+
+
+def _numbers(b: Builder, count: int) -> Value:
+    """Return int64 0 .. count - 1, made of at most twice 1,024 constants."""
+    if count <= NUMBERED:
+        return b.constant(torch.arange(count))
+    high = b.multiply(_numbers(b, -(-count // NUMBERED)), b.scalar(NUMBERED, INDEX))
+    rows = b.add(b.view(high, (*high.shape, 1)), _numbers(b, NUMBERED))
+    return b.slice(b.view(rows, (math.prod(rows.shape),)), 0, 0, count)
 
 
 def _with_scales(b: Builder, packed: Value, count: int) -> tuple[Value, Value]:
