@@ -30,6 +30,7 @@ def test_a_grid_fits_numbers_of_any_size(exponent: int, seed: int, largest: int)
 def test_what_does_not_move_or_is_extreme() -> None:
     tiny, huge = torch.full((4,), 1e-38), torch.full((4,), 1e38)
     deltas = [torch.zeros(3), tiny, huge, torch.zeros(0)]
+    assert fitting([torch.zeros(3)], LARGEST_PACKED) == (UNMOVED + 8,)
     assert fitting(deltas, 127) == (UNMOVED, HIGHEST, LOWEST, UNMOVED)
 
 

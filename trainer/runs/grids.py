@@ -23,7 +23,9 @@ ROOM = 2
 BULK = 0.999
 SMALL = 10
 """Entries 2**SMALL times smaller than a tensor's largest do not count: most rows of an embedding rest."""
-LOWEST, HIGHEST, UNMOVED = -30, 60, 12
+LOWEST, HIGHEST = -30, 60
+UNMOVED, UNMOVED_BITS = 12, 7
+"""The grid of a tensor that did not move yet, where integers have so many bits."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ def _stepped(
 def fitting(deltas: Sequence[torch.Tensor], largest: int) -> tuple[int, ...]:
     """Return for each tensor the exponent g of its unit 2**-g, where integers go to `largest`."""
     aim = largest.bit_length() - ROOM
+    unmoved = UNMOVED + largest.bit_length() - UNMOVED_BITS
     return tuple(
-        UNMOVED if top is None else max(LOWEST, min(HIGHEST, aim - top)) for top in map(_top, deltas)
+        unmoved if top is None else max(LOWEST, min(HIGHEST, aim - top)) for top in map(_top, deltas)
     )
 
 
