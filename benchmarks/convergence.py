@@ -22,14 +22,19 @@ from benchmarks.local_steps import Choice, DataParallel, LocalSteps, Plan
 from benchmarks.record import publish, write_record
 from benchmarks.trainers import ADAMW, PLAIN, Recipe, data, held_out_loss
 from trainer.commands.console import Console
+from trainer.programs.tracing.compression import Dense, TopK
 from trainer.programs.tracing.optimiser import Muon
 from verification.errors import UserError
 
+CHUNK, DENSITY = 1024, 1 / 64
 DDP = "data-parallel"
 CHOICES: dict[str, Choice] = {
     "whole": Choice(),
     "muon": Choice(Muon(ADAMW)),
     "average": Choice(outer=(1.0, 0.0)),
+    "dense-4": Choice(compression=Dense(4, CHUNK)),
+    "dense-2": Choice(compression=Dense(2, CHUNK)),
+    "top-k": Choice(compression=TopK(DENSITY, CHUNK)),
 }
 """Swarms by what differs from the defaults: an outer rate of 0.7 with Nesterov's momentum of 0.6, AdamW, int8."""
 RECORDS, LENGTH = 4, 64

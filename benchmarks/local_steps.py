@@ -1,6 +1,6 @@
 """Training as a swarm trains, in one process: workers' rounds and outer steps by a run's own programs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -8,6 +8,7 @@ from benchmarks.losses import compiling
 from benchmarks.trainers import PLAIN, NativeTrainer, Recipe
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
+from trainer.programs.tracing.compression import Compression, Whole
 from trainer.programs.tracing.optimiser import Optimiser
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.grids import TRIAL_STEPS, fitting
@@ -41,10 +42,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Choice:
-    """What differs between two swarms: the inner optimizer, and the outer one's rate and momentum."""
+    """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, what is sent."""
 
     optimiser: Optimiser = PLAIN.adamw
     outer: tuple[float, float] = (0.7, 0.6)
+    compression: Compression = field(default_factory=Whole)
 
 
 class LocalSteps:
@@ -62,15 +64,15 @@ class LocalSteps:
         config = TraceConfig(
             len(records), recipe.length, plan.part, plan.inner, plan.workers, 12, choice.optimiser,
             replace(recipe.method.traced(recipe.steps), round_warmup=ROUND_WARMUP), *choice.outer,
+            compression=choice.compression,
         )  # fmt: skip
         traced = trace_run(recipe.model(seed, "eager"), causal_lm_loss, config)
         self.state = [to_torch(tensor) for tensor in traced.start.tensors]
         self._names = traced.parameter_names
         self._load(traced)
         ended = self._trained(0, 0, min(plan.inner, TRIAL_STEPS))
-        traced = traced.on_grids(
-            fitting(start - end for start, end in zip(self.parameters().values(), ended, strict=False))
-        )
+        moves = (start - end for start, end in zip(self.parameters().values(), ended, strict=False))
+        traced = traced.on_grids(fitting(moves, choice.compression.largest))
         self._load(traced)
         self.sent: list[int] = []
         """Bytes of each contribution, as a blob."""

@@ -318,6 +318,16 @@ def _reduction(*dtypes: str) -> Maker:
     return make
 
 
+def _rank(draw: Draw) -> Drawn:
+    dtype = draw.random.choice(ANY)
+    value = draw.numbers(dtype, (*draw.shape(0, 2), draw.choice(1, 2, 3, 5, 12)))
+    if dtype == "float32":
+        value = draw.planted(value, 0.4, *NOT_FINITE)
+    if value.numel() and draw.chance(0.5):  # equal numbers
+        value = value[..., draw.index(value.shape[-1], (value.shape[-1],)).clamp(0, value.shape[-1] - 1)]
+    return {}, [value], None
+
+
 def _row_exponent(draw: Draw) -> Drawn:
     value, (dim,) = _rows(draw, "float32", 1, finite=draw.chance(0.5))
     return {"dim": dim}, [value], None
@@ -358,11 +368,14 @@ MAKERS: dict[str, Maker] = {
     "expand": _expand, "permute": _permute, "slice": _slice, "concatenate": _concatenate, "gather": _gather,
     "select": _select, "take_along": _take_along, "scatter_sum": _scatter_sum, "sum": _reduction(*ANY),
     "mean": _reduction("float32"), "amax": _reduction(*ANY), "row_exponent": _row_exponent,
+    "rank": _rank,
     "quantise": _quantise, "product": _product,
 }  # fmt: skip
 """What draws a node of each operator."""
-OVER_AN_AXIS = ("sum", "mean", "amax", "row_exponent", "product", "scatter_sum")
+OVER_AN_AXIS = ("sum", "mean", "amax", "rank", "row_exponent", "product", "scatter_sum")
 """The operators whose numbers have as many terms as an axis is long."""
+REDUCING = tuple(name for name in OVER_AN_AXIS if name != "rank")
+"""Those that make few numbers of a long axis; a rank makes as many as there are terms of each."""
 
 
 def drawn(operator: str, random: Random, size: int) -> Case:
@@ -399,6 +412,8 @@ def deep(operator: str, random: Random, terms: int) -> Case:
         values = draw.numbers("float32", (terms, 1), finite=True)
         return _case(operator, {"rows": 3}, [draw.index(3, (terms,)).clamp(0, 2), values])
     values = draw.numbers("float32", (2, terms), finite=True)
+    if operator == "rank":
+        return _case(operator, {}, [values])
     return _case(
         operator, {"dim": 1} if operator == "row_exponent" else {"dims": (1,), "keepdim": 0}, [values]
     )

@@ -122,6 +122,7 @@ OPERATORS: dict[str, Operator] = {
     "sum": _reduction(shapes.reduce(False, True), sums.FLOAT_SUM, 6, sums.INTEGER_SUM),
     "mean": _reduction(shapes.reduce(True, True), sums.MEAN, 6),
     "amax": _reduction(shapes.reduce(False, False), sums.AMAX),
+    "rank": Operator(1, (), shapes.rank, sums.RANK, price=24),
     "row_exponent": Operator(1, ("dim",), shapes.row_exponent, sums.ROW_EXPONENT, price=2),
     "quantise": Operator(2, ("bits", "dim"), shapes.quantise, elementwise.QUANTISE, price=3),
     "product": Operator(4, ("bits",), shapes.product, sums.PRODUCT, multiplies=True),

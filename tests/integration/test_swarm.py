@@ -159,6 +159,24 @@ def check_evidence(folder: RunFolder, kinds: set[str], accused: set[Address]) ->
     assert {finding.kind for finding in findings} >= kinds
 
 
+def test_a_lie_in_compressed_bytes_is_convicted(tmp_path: Path) -> None:
+    """Nobody attests it, for its norm is another; the auditor's bytes are the honest worker's, and the law agrees."""
+    folder = made(tmp_path, 3, 1, training__compression="top-k", training__density=0.05)
+    with swarm(folder, [WORKER] * 3 + [VERIFIER], {1: ("--cheat", "noise", "--cheat-from", "1")}) as peers:
+        assert [peer.wait(2 * PATIENCE) for peer in peers] == [0] * 4
+        assert len(final_digests([peers[0], peers[2], peers[3]])) == 1
+    state, convict = final_state(folder), load(folder.keys / "peer-1.key").address
+    assert {(each.accused, each.place, each.ruling) for each in state.disputes} == {
+        (convict, Place.EPILOGUE, Ruling.GUILTY)
+    }
+    assert [convict in worked.included for worked in state.rounds] == [True, False, False]
+    assert {address for address, member in state.members.items() if member.slashed} == {convict}
+    holds, told = recompute(folder, NODE_BY_NODE, {})
+    assert holds, told
+    assert write_report(folder).result.ok
+    check_evidence(folder, {"output"}, {convict})
+
+
 def test_killed_peers_come_back_and_never_contradict_themselves(tmp_path: Path) -> None:
     folder = made(tmp_path, 2, 2, training__rounds=5)
     # A killed worker logs, another one, and a killed verifier.

@@ -65,6 +65,20 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no slash grades": ({"money.slash_grades": []}, "money.slash_grades: needs at least one share"),
     "balance below stake": ({"accounts.balance": 10}, "accounts.balance: must cover worker_stake"),
     "unknown precision": ({"training.precision": 15}, "training.precision: input should be 8 or 14, got 15"),
+    "unknown compression": ({"training.compression": "zip"}, "training.compression: input should be 'none', 'dense-8'"),
+    "a chunk of nothing": ({"training.chunk": 64}, 'training.chunk: is nothing to compression "none"; remove it'),
+    "a chunk of any size": (
+        {"training.compression": "dense-4", "training.chunk": 1000},
+        "training.chunk: must be a power of two",
+    ),
+    "a density of dense codes": (
+        {"training.compression": "dense-4", "training.density": 0.1},
+        'training.density: is for compression "top-k" alone; remove it',
+    ),
+    "a density of nothing": (
+        {"training.compression": "top-k", "training.density": 0.01, "training.chunk": 64},
+        "training.density: keeps less than one of a chunk's 64 numbers; raise it or chunk",
+    ),
     "several at once": ({"seed": -1, "title": 5}, "(and 1 more)"),
 }  # fmt: skip
 

@@ -71,6 +71,7 @@ EXACTLY: dict[str, tuple[tuple[torch.Tensor, ...], Reference]] = {
     "where": ((X > 0, X, Y), torch.where),
     "gather": ((X, torch.tensor([[4, 0], [2, 2]])), lambda table, index: table[index]),
     "select": ((X, torch.tensor(3)), lambda table, index: table[3]),
+    "rank": ((X,), lambda x: x.argsort(descending=True).argsort()),
 }
 MOVES: dict[str, tuple[dict[str, object], tuple[int, ...], Reference]] = {
     "view": ({}, (37, 5), lambda x: x.reshape(37, 5)),

@@ -19,10 +19,10 @@ from p2p.bundles import StoredTensor, open_bundle, read_bundle, read_data
 from trainer import exact
 from trainer.compute import children, frames, orders
 from trainer.compute.memory import within_memory
-from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import NoLoops, give_memory_back
 from trainer.rounds import reexecution
 from trainer.rounds.engine import Conduct, Engine, Job, honest
+from trainer.rounds.norms import Norms
 from trainer.rounds.reexecution import Holding
 from trainer.rounds.selfcheck import kernels_of, step_agrees
 from trainer.rounds.torch_engine import TorchEngine
@@ -32,7 +32,6 @@ from verification.content import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unavailable, Unsound
 from verification.honest.actions import Traced
 from verification.honest.within import Own
-from verification.layout import per_parameter
 from verification.library import StepFailed
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
@@ -89,6 +88,7 @@ class ComputeProcess:
         loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
         self._limit = max(state_size(loaded), contribution_size(loaded))
         self._contribution = loaded[Place.EPILOGUE]
+        self._norms = Norms(self._contribution)
         self._data = read_data(self.store, self.manifest.data, data_size(loaded))
         self.rounds = Rounds(self.engine, self.manifest, self._data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
@@ -194,8 +194,7 @@ class ComputeProcess:
         if shown is not None:
             return orders.Checked(False, shown if len(shown.data) <= spoilage.MAX_SHOWN else None)
         contribution = decode_bundle(data, size)
-        integers = per_parameter(contribution.tensors)
-        counted = sum(int(to_torch(part).to(torch.int64).square().sum()) for part in integers)
+        counted = self._norms.of(contribution)
         return orders.Checked(counted == spoilage.norm_of(contribution) == order.commit.norm, None)
 
     def _disputed(self, execution: orders.DisputedExecution) -> tuple[Engine, Disputed]:

@@ -149,6 +149,17 @@ def amax(node: Binding) -> Kernel:
     return lambda value: value.amax(dims, keepdim=keepdim)
 
 
+def rank(value: torch.Tensor) -> torch.Tensor:
+    """How many numbers of its row stand before each: larger ones, and equal ones that come first; NaN is above all."""
+    if value.dtype is torch.float32:
+        value = torch.where(
+            value.isnan(), math.nan, value + 0.0
+        )  # a sort by bits would tell zeros and NaN apart
+    order = torch.sort(value, dim=-1, descending=True, stable=True).indices
+    places = torch.arange(value.shape[-1], device=value.device).expand(value.shape)
+    return torch.empty_like(order).scatter_(-1, order, places)
+
+
 def row_exponent(node: Binding) -> Kernel:
     """Exponent of the power of two that scales each row along `dim`."""
     dim = one(node.attributes, "dim")

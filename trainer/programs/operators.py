@@ -118,6 +118,7 @@ OPERATORS: dict[str, Operator] = {
     "sum": Operator(kernels.total, reduces=True, native=kernels.native_sum),
     "mean": Operator(kernels.mean, reduces=True, native=kernels.native_mean),
     "amax": Operator(kernels.amax, reduces=True),
+    "rank": _each(kernels.rank),
     "row_exponent": Operator(kernels.row_exponent, reduces=True, native=plain(_first)),
     "quantise": Operator(kernels.quantise, c=_quantise, native=plain(_first)),
     "product": Operator(kernels.product, native=plain(_matmul)),

@@ -64,6 +64,10 @@ class FastTotals:
                 return _exponent(self.read_many(1, terms))
             case "scatter_sum", 1:
                 return self._scattered(index, totals[0], terms)
+            case "rank", 0:
+                return int(self._own_order(index)[0])
+            case "rank", 1:
+                return self._ahead(index, totals[0], terms)
             case "sum" | "mean" | "amax" | "row_exponent", _:
                 return self._reduced(which, totals, self._terms_of(index, terms))
         raise _Undecided
@@ -79,6 +83,15 @@ class FastTotals:
     def _terms_of(self, index: int, terms: Array) -> Array:
         rows, places, _ = self.result.site.reduced
         return self.read_many(0, rows.at(index) + along(places.at, terms))
+
+    def _own_order(self, index: int) -> Array:
+        return _orders(self.result.site.inputs[0].dtype, self.read_many(0, np.array([index])))
+
+    def _ahead(self, index: int, order: int, terms: Array) -> int:
+        site = self.result.site
+        row, place = divmod(index, site.inputs[0].shape[-1])
+        others = _orders(site.inputs[0].dtype, self.read_many(0, row * site.inputs[0].shape[-1] + terms))
+        return int(((others > order) | ((others == order) & (terms < place))).sum())
 
     def _products(self, index: int, terms: Array) -> int:
         left, right = self.result.site.inputs[0], self.result.site.result
@@ -136,10 +149,15 @@ def _fixed(numbers: Array, exponent: int, bits: int) -> int:
 
 
 def _order(dtype: str, numbers: Array) -> int:
-    """Return the greatest of the integers that order numbers, NaN above all."""
+    """Return the greatest of the integers that order numbers."""
+    return int(_orders(dtype, numbers).max())
+
+
+def _orders(dtype: str, numbers: Array) -> Array:
+    """Return the integers that order numbers, NaN above all."""
     if dtype != FLOAT:
-        return int(numbers.astype(np.int64).max())
+        return numbers.astype(np.int64)
     if np.isnan(numbers).any():
         raise _Undecided
     words = (numbers.astype(np.float32) + np.float32(0)).view(np.uint32).astype(np.int64)
-    return int(np.where(words & _SIGN, _SIGN - words, words).max())
+    return np.where(words & _SIGN, _SIGN - words, words)

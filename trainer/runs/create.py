@@ -1,5 +1,6 @@
 """`run create`: trace the model, publish programs, data and start state, open the run on a new ledger."""
 
+import math
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
+from trainer.programs.tracing.compression import Compression, Dense, TopK, Whole
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
@@ -59,7 +61,7 @@ from verification.program import (
     program_digest,
     work_units,
 )
-from verification.sizes import require_readable
+from verification.sizes import contribution_size, require_readable
 from verification.staking import check_manifest
 from verification.tensors import Bundle, Tensor, digest_of, encoded
 from verification.units import Address, Amount, Count, Digest
@@ -152,6 +154,7 @@ def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> Tr
         bits=training.precision,
         tokens=records.dtype,
         accumulate=training.accumulate,
+        compression=_compression(training),
     )
     return trace_run(chosen.model, chosen.loss(data.marks), settings)
 
@@ -188,9 +191,18 @@ def _on_its_grid(training: TrainingSection, traced: TracedRun, trial: _Trial, te
     """Return the run with each tensor's contribution on the grid that fits it, unless the job gives one; tell what is
     lost in the round with the highest rate."""
     moves = trial.moved(min(-(-training.warmup // training.max_steps), training.rounds - 1), tell)
-    run = traced.on_grids(fitting(moves)) if training.grid == "auto" else traced
-    fit = fit_of(moves, run.sizes.grids, moves.steps)
+    largest = traced.sizes.job.compression.largest
+    run = traced.on_grids(fitting(moves, largest)) if training.grid == "auto" else traced
+    fit = fit_of(moves, run.sizes.grids, largest, moves.steps)
     tell(fit.sentence(run.sizes.grids, training.max_steps))
+    if training.compression != "none":
+        size, whole = (
+            contribution_size(_by_place(run)),
+            4 * sum(math.prod(each.shape) for each in run.sizes.parameters),
+        )
+        tell(
+            f"{training.compression}: a contribution has {size} bytes, float32 has {whole / size:.1f} times as many"
+        )
     return run
 
 
@@ -213,6 +225,14 @@ def _optimiser(training: TrainingSection) -> Optimiser:
     if training.optimiser == "adamw":
         return adamw
     return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
+
+
+def _compression(training: TrainingSection) -> Compression:
+    if training.compression == "none":
+        return Whole()
+    if training.compression == "top-k":
+        return TopK(training.density, training.chunk)
+    return Dense(int(training.compression.removeprefix("dense-")), training.chunk)
 
 
 def _schedule(training: TrainingSection, trained: int) -> Schedule:

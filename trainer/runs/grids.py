@@ -19,13 +19,14 @@ from verification.tensors import Tensor
 from verification.units import Digest
 
 TRIAL_STEPS = 16
-LARGEST = 127
-AIM = 5
-"""The bulk of a tensor's entries stays below 2**AIM units: a quarter of what fits, for rounds that move farther."""
+ROOM = 2
+"""The bulk of a tensor's entries stays below 2**-ROOM of what fits, for rounds that move farther."""
 BULK = 0.999
 SMALL = 10
 """Entries 2**SMALL times smaller than a tensor's largest do not count: most rows of an embedding rest."""
-LOWEST, HIGHEST, UNMOVED = -30, 60, 12
+LOWEST, HIGHEST = -30, 60
+UNMOVED, UNMOVED_BITS = 12, 7
+"""The grid of a tensor that did not move yet, where integers have so many bits."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,17 @@ def _stepped(
     return working
 
 
-def fitting(deltas: Iterable[torch.Tensor]) -> tuple[int, ...]:
-    """Return for each tensor the exponent g of its unit 2**-g."""
+def fitting(deltas: Iterable[torch.Tensor], largest: int) -> tuple[int, ...]:
+    """Return for each tensor the exponent g of its unit 2**-g, where integers go to `largest`."""
+    aim = largest.bit_length() - ROOM
+    unmoved = UNMOVED + largest.bit_length() - UNMOVED_BITS
     return tuple(
-        UNMOVED if top is None else max(LOWEST, min(HIGHEST, AIM - top)) for top in map(_top, deltas)
+        unmoved if top is None else max(LOWEST, min(HIGHEST, aim - top)) for top in map(_top, deltas)
     )
 
 
-def fit_of(deltas: Iterable[torch.Tensor], grids: Sequence[int], steps: int) -> Fit:
-    """Return what a grid loses of how far parameters went."""
+def fit_of(deltas: Iterable[torch.Tensor], grids: Sequence[int], largest: int, steps: int) -> Fit:
+    """Return what a grid whose integers go to `largest` loses of how far parameters went."""
     went = zero = cut = 0
     for delta, grid in zip(deltas, grids, strict=True):
         units = delta.abs() * 2.0**grid
@@ -125,7 +128,7 @@ def fit_of(deltas: Iterable[torch.Tensor], grids: Sequence[int], steps: int) -> 
         moving = units > units.max() * 2.0**-SMALL
         went += int(moving.sum())
         zero += int((moving & (units <= 0.5)).sum())
-        cut += int((units > LARGEST + 0.5).sum())
+        cut += int((units > largest + 0.5).sum())
     return Fit(steps, zero / max(1, went), cut / max(1, went))
 
 

@@ -120,7 +120,9 @@ class TrainingSection(Section):
     round too, since optimizers begin anew there. `gradient_clip` bounds the norm of all gradients together; 0 does not.
 
     `grid` is the contribution's unit, 2**-grid; "auto" gives each tensor its own, from a part of a round that is tried
-    before the run opens. `precision` the bits of a product's operands, sign included.
+    before the run opens. `compression` makes contributions smaller (`Dense`, `TopK`), by scales that chunks of `chunk`
+    numbers share; "top-k" keeps a share `density` of each, "none" is 8 bits on the grid. `precision` the bits of a
+    product's operands, sign included.
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
     for adamw and muon, which leaves embeddings, head and vectors to AdamW.
@@ -152,6 +154,9 @@ class TrainingSection(Section):
     outer_momentum: Share = 0.6
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
+    compression: Literal["none", "dense-8", "dense-4", "dense-2", "top-k"] = "none"
+    density: Annotated[float, Field(gt=0, le=0.5)] = 1 / 64
+    chunk: Annotated[int, Field(ge=8, le=1 << 16)] = 1024
     precision: Literal[8, 14] = 14
     lora: LoraSection | None = None
 
@@ -328,6 +333,25 @@ def _schedule_checks(training: TrainingSection) -> list[tuple[bool, str]]:
     ]
 
 
+def _compression_checks(training: TrainingSection) -> list[tuple[bool, str]]:
+    given, way = training.model_fields_set, training.compression
+    return [
+        (
+            way != "none" or "chunk" not in given,
+            'training.chunk: is nothing to compression "none"; remove it',
+        ),
+        (training.chunk.bit_count() == 1, "training.chunk: must be a power of two"),
+        (
+            way == "top-k" or "density" not in given,
+            'training.density: is for compression "top-k" alone; remove it',
+        ),
+        (
+            way != "top-k" or training.density * training.chunk >= 1,
+            f"training.density: keeps less than one of a chunk's {training.chunk} numbers; raise it or chunk",
+        ),
+    ]
+
+
 _DATA_KEYS = {
     "field": {"json_lines", "parquet", "dataset"},
     "delimiter": {"text"},
@@ -362,6 +386,7 @@ def _check_together(job: JobFile, name: str) -> None:
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),
         *_schedule_checks(job.training),
+        *_compression_checks(job.training),
         (
             job.training.batch % job.training.accumulate == 0,
             "training.accumulate: must divide batch into equal parts",

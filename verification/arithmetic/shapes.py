@@ -151,6 +151,13 @@ def row_exponent(inputs: Sequence[Spec], attributes: Attributes, declared: Spec)
     return Spec("int16", _reduced(inputs[0].shape, dim))
 
 
+def rank(inputs: Sequence[Spec], attributes: Attributes, declared: Spec) -> Spec:
+    """int64 of the same shape, whose last dimension is the row."""
+    shape = inputs[0].shape
+    need(len(shape) > 0 and shape[-1] > 0, "needs rows with numbers")
+    return Spec(INDEX, shape)
+
+
 def quantise(inputs: Sequence[Spec], attributes: Attributes, declared: Spec) -> Spec:
     """float32 and its row exponents to int16 of the same shape."""
     value, exponent = inputs

@@ -1,4 +1,4 @@
-"""Operators whose number goes over a whole axis: sums, means, maxima, exponents and products, made of totals.
+"""Operators whose number goes over a whole axis: sums, means, maxima, exponents, ranks and products, made of totals.
 
 Sums of float32 are sums of integers, in any order. For n numbers with max|x| < 2^e each becomes the integer nearest to
 x * 2^(bits - e), half to even, with bits = min(50, 62 - ceil(log2 n)); their sum is rounded to a double, scaled back,
@@ -96,6 +96,27 @@ def _row_exponent(site: Site, index: int, read: Read, totals: Totals) -> Number:
     return totals[0]
 
 
+def _row_terms(site: Site) -> int:
+    return site.inputs[0].shape[-1]
+
+
+def _own_term(site: Site, index: int, k: int, read: Read, totals: Totals) -> int:
+    """An integer that orders the number itself among others, as in `amax`."""
+    return order_of(site.inputs[0].dtype, read(0, index))
+
+
+def _ahead_term(site: Site, index: int, k: int, read: Read, totals: Totals) -> int:
+    """1 where the k-th number of the row stands before the number: it is larger, or as large and earlier; else 0."""
+    row, place = divmod(index, _row_terms(site))
+    other = order_of(site.inputs[0].dtype, read(0, row * _row_terms(site) + k))
+    return int(other > totals[0] or (other == totals[0] and k < place))
+
+
+def _rank(site: Site, index: int, read: Read, totals: Totals) -> Number:
+    """The second total: how many numbers of its row stand before a number, the largest first, equal ones by place."""
+    return totals[1]
+
+
 def _product_terms(site: Site) -> int:
     return site.inputs[0].shape[-1]
 
@@ -152,6 +173,10 @@ FLOAT_SUM = Definition(_float_sum, (_EXPONENT, _FIXED))
 MEAN = Definition(_mean, (_EXPONENT, _FIXED))
 AMAX = Definition(_amax, (Total(Combine.MAX, LEAST, _reduced_terms, _order_term),))
 ROW_EXPONENT = Definition(_row_exponent, (_EXPONENT,))
+RANK = Definition(
+    _rank,
+    (Total(Combine.MAX, LEAST, lambda site: 1, _own_term), Total(Combine.ADD, 0, _row_terms, _ahead_term)),
+)
 PRODUCT = Definition(_product, (Total(Combine.ADD, 0, _product_terms, _product_term),), reads=2)
 SCATTER_SUM = Definition(
     _scatter_sum,

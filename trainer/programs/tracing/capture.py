@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainer.programs.conversion import from_torch
 from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
 from trainer.programs.tracing.builder import Builder, Value
-from trainer.programs.tracing.compression import Working, compress
+from trainer.programs.tracing.compression import Compression, Whole, Working, compress
 from trainer.programs.tracing.dropout import Dropping, round_seed
 from trainer.programs.tracing.lower import Lowering, changes_in_place, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
@@ -51,10 +51,9 @@ class TraceConfig:
 
     `records` rows of `length` + 1 `tokens` (their dtype) make a worker's data; a round has `max_steps` inner steps of
     `batch` rows, whose gradient is the mean over `accumulate` parts one after another, in the memory of one; `slots`
-    contributions enter an outer step; a contribution counts in units of 2**-grid_exponent at
-    first. The outer step is
-    Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom). Operands of
-    products are quantised to `bits` bits, 14 or 8.
+    contributions enter an outer step; a contribution counts in units of 2**-grid_exponent at first, and holds its
+    integers as `compression` packs them. The outer step is Nesterov's: mom = outer_momentum * mom + delta; parameters
+    -= outer_lr * (delta + outer_momentum * mom). Operands of products are quantised to `bits` bits, 14 or 8.
     """
 
     records: int
@@ -70,6 +69,7 @@ class TraceConfig:
     bits: int = DEFAULT_BITS
     tokens: str = "uint8"
     accumulate: int = 1
+    compression: Compression = Whole()  # noqa: RUF009
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,14 @@ class Sizes:
         """Declare a state bundle: (parameters, outer momentum)."""
         return self.tensors(builder, prefix + "parameter"), self.tensors(builder, prefix + "momentum")
 
-    def tensors(self, builder: Builder, kind: str, dtype: str = FLOAT) -> list[Value]:
-        """Declare one input per parameter."""
-        return [builder.port(f"{kind}/{p.name}", dtype, p.shape) for p in self.parameters]
+    def tensors(self, builder: Builder, kind: str) -> list[Value]:
+        """Declare one float32 input per parameter."""
+        return [builder.port(f"{kind}/{p.name}", FLOAT, p.shape) for p in self.parameters]
+
+    def contribution(self, builder: Builder, kind: str) -> list[Value]:
+        """Declare the tensors of a contribution, one per parameter."""
+        way = self.job.compression
+        return [builder.port(f"{kind}/{p.name}", *way.port(p.shape)) for p in self.parameters]
 
     def working(self, builder: Builder) -> Working:
         """Declare a working bundle."""
@@ -286,8 +291,8 @@ def _epilogue(sizes: Sizes) -> Program:
     b = Builder()
     start, _ = sizes.state(b)
     working = sizes.working(b)
-    integers, norm, loss = compress(b, start, working, sizes.grids)
-    return b.finish("epilogue", [*sizes.named("contribution", integers), ("norm", norm), ("loss", loss)])
+    packed, norm, loss = compress(b, start, working, sizes.grids, sizes.job.compression)
+    return b.finish("epilogue", [*sizes.named("contribution", packed), ("norm", norm), ("loss", loss)])
 
 
 def _outer(sizes: Sizes) -> Program:
@@ -295,12 +300,14 @@ def _outer(sizes: Sizes) -> Program:
     parameters, momentum = sizes.state(b)
     contributions = []
     for slot in range(job.slots):
-        contributions.append(sizes.tensors(b, f"contribution{slot}", "int8"))
+        contributions.append(sizes.contribution(b, f"contribution{slot}"))
         b.port(f"norm{slot}", INDEX, ())
         b.port(f"loss{slot}", FLOAT, ())
     weights = b.port("weights", INDEX, (job.slots,))
     rates = job.outer_lr, job.outer_momentum
-    new, moved = outer_step(b, parameters, momentum, contributions, weights, sizes.grids, rates)
+    new, moved = outer_step(
+        b, parameters, momentum, contributions, weights, sizes.grids, rates, job.compression
+    )
     return b.finish("outer", [*sizes.named("parameter", new), *sizes.named("momentum", moved)])
 
 
