@@ -1,0 +1,85 @@
+"""Links of a laboratory's hosts: made as slow as a bench says, and tried by a transfer before anything rests on them.
+
+A token bucket that is too small for a packet lets nothing pass and says nothing, while senders go on counting. So what
+is measured is what arrives.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.compute.children import python
+from trainer.hosts.net import Host
+from verification.errors import UserError
+
+PORT = 4900
+SECONDS, SKIPPED = 1.2, 0.4
+"""How long a transfer takes, and its beginning, in which a full bucket and a growing window are left out."""
+LEAST, MOST = 0.85, 1.02
+"""What of a link's rate a transfer's payload takes: 1,448 of every 1,514 bytes, where nothing is in the way."""
+
+RECEIVE = """
+import socket, sys, time
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("ready", flush=True)
+connection, _ = server.accept()
+began, size, since = time.monotonic(), 0, None
+while data := connection.recv(1 << 18):
+    now = time.monotonic()
+    if since is not None:
+        size, last = size + len(data), now
+    elif now > began + float(sys.argv[3]):
+        since = last = now
+print(0.0 if since is None or last == since else 8e-6 * size / (last - since), flush=True)
+"""
+SEND = """
+import socket, sys, time
+client = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
+until = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < until:
+    client.sendall(bytes(1 << 14))
+"""
+
+
+def limited(hosts: Sequence[Host], mbit: float) -> float:
+    """Let so many Mbit/s pass over each link in each direction, and return what the slowest one carries.
+
+    Each host sends to the next, so every link is tried in both directions. Raises UserError for links that do not carry
+    what they should.
+    """
+    for host in hosts:
+        host.limit(mbit)
+    around = zip(hosts, [*hosts[1:], hosts[0]], strict=True)
+    carried = {f"{one.name} to {other.name}": transfer(one, other) for one, other in around}
+    for way, rate in carried.items():
+        if not is_kept(rate, mbit):
+            raise UserError(
+                f"a link of {mbit:g} Mbit/s carries {rate:.1f} from {way}: is this machine busy otherwise?"
+            )
+    return min(carried.values())
+
+
+def is_kept(rate: float, mbit: float) -> bool:
+    """Return whether what a transfer's payload took, in Mbit/s, is what a link of `mbit` carries."""
+    return LEAST * mbit <= rate <= MOST * mbit
+
+
+def transfer(one: Host, other: Host) -> float:
+    """Return how many Mbit/s of payload arrive where one host sends to another as fast as it can; raises UserError."""
+    with tempfile.TemporaryDirectory(prefix="proofswarm-link-") as folder:
+        output = Path(folder, "received")
+        receiver = other.start(python("-c", RECEIVE, other.ipv4, str(PORT), str(SKIPPED)), output)
+        while "ready" not in (said := output.read_text()):
+            if receiver.poll() is not None:
+                raise UserError(f"{other.name} receives nothing: {said.strip().splitlines()[-1:]}")
+        sender = one.start(
+            python("-c", SEND, other.ipv4, str(PORT), str(SECONDS + SKIPPED)), Path(folder, "sent")
+        )
+        failed = sender.wait() or receiver.wait()
+        lines = output.read_text().split()
+        if failed or len(lines) != 2:
+            raise UserError(
+                f"{one.name} cannot send to {other.name}: {Path(folder, 'sent').read_text()[-200:]}"
+            )
+        return float(lines[1])
