@@ -15,8 +15,8 @@ from benchmarks.opponents.task import LOOK_SECONDS, PORT, Local, play
 
 ALONE = {"nat_port_map": False, "auto_nat": False, "use_relay": False}
 """Nothing is looked for outside the laboratory."""
-MATCHMAKING_SECONDS = 3.0
-"""Its guide's least, for small local runs."""
+MATCHMAKING_SECONDS = 5.0
+"""Its guide has 3 to 5 for small local runs; above the 3 of a request there is no danger of deadlocks, it warns."""
 AVERAGING_SECONDS = 1800.0
 """Longest all-reduce: slower than any link here."""
 
@@ -46,9 +46,11 @@ def optimizer_of(local: Local, dht: hivemind.DHT) -> hivemind.Optimizer:
         grad_compression=Float16Compression(), state_averaging_compression=Float16Compression(),
         grad_averager_factory=partial(GradientAverager, **whole), averager_opts=whole, verbose=True,
     )  # fmt: skip
-    optimizer.tracker.report_local_progress(0, 0)
-    while optimizer.tracker.global_progress.num_peers < task.peers:
+    tracker = optimizer.tracker
+    tracker.report_local_progress(0, 1)  # who has no sample yet is told to nobody, and peers would begin alone
+    while tracker.global_progress.num_peers < task.peers:
         time.sleep(LOOK_SECONDS)
+    tracker.report_local_progress(0, 0)
     return optimizer
 
 
