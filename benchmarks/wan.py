@@ -26,7 +26,7 @@ from benchmarks.opponents.task import Shared
 from benchmarks.prediction import Setting, seconds_per_step
 from benchmarks.record import publish, write_record
 from benchmarks.wan_plot import draw
-from benchmarks.wan_rows import Measured, line_of, rows_of, summarise, table
+from benchmarks.wan_rows import Measured, line_of, remarks, rows_of, summarise, table
 from trainer.commands.console import Console
 from trainer.hosts.net import Host, laboratory
 from trainer.hosts.system import obstacle
@@ -65,6 +65,8 @@ def run(
                     write_record(json, rows, summarise(rows))
     rows = rows_of(measured)
     console.print(table(rows))
+    for line in remarks(rows):
+        console.print(line)
     publish(rows, summarise(rows), console, json, plot, draw)
 
 
@@ -94,7 +96,7 @@ def measure(
         tell("trying the links")
         carried = limited(hosts, mbit)
         running = opponent_on(plan, opponent, start, python, folder, hosts)
-        watcher = Watcher(running, plan.task(folder, hosts), hosts, tell)
+        watcher = Watcher(running, plan.task(folder, hosts), tell)
         is_whole, failure, trained = watcher.watch(plan.limit, plan.tokens_of_a_step)
         own = isinstance(running, ours.Ours)
         state = running.last if isinstance(running, ours.Ours) else start.state_in(Shared(folder).end)

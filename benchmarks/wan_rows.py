@@ -60,8 +60,8 @@ def _row(each: Measured, quickest: float | None) -> Row:
         "tokens_per_second": trained.rate if steps else None,
         "utilisation": trained.utilisation if steps else None,
         "bytes_per_token": trained.bytes_per_token,
-        "sent_bytes": trained.traffic.sent,
-        "received_bytes": trained.traffic.received,
+        "sent_bytes": trained.sent,
+        "received_bytes": trained.received,
         "tokens": steps * trained.tokens,
         "seconds": seconds,
         "of_step_really": trained.really,
@@ -119,8 +119,8 @@ def line_of(row: Row) -> str:
 
 
 COLUMNS = (
-    "Mbit/s", "opponent", "tokens/s", "predicted", "utilisation", "bytes/token", "loss, equal tokens",
-    "loss, equal time", "held out", "",
+    "Mbit/s", "opponent", "tokens/s", "formula", "util.", "B/token", "loss, equal tokens", "loss, equal time",
+    "held out",
 )  # fmt: skip
 
 
@@ -128,10 +128,15 @@ def table(rows: Sequence[Row]) -> Table:
     """Return the rows for people, with how compute was made under them."""
     made = Table(box=None, header_style="dim", caption=caption(rows), caption_justify="left")
     for name in COLUMNS:
-        made.add_column(name, justify="left" if name in ("opponent", "") else "right")
+        made.add_column(name, justify="left" if name == "opponent" else "right")
     for row in rows:
         made.add_row(*cells(row))
     return made
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each row that has more to it than its figures."""
+    return [f"{row['opponent']}, {row['mbit']:g} Mbit/s: {said}" for row in rows if (said := remark(row))]
 
 
 def cells(row: Row) -> list[str]:
@@ -150,7 +155,6 @@ def cells(row: Row) -> list[str]:
         told("loss_equal_tokens", ".3f"),
         told("loss_equal_time", ".3f"),
         told("loss_held_out", ".3f"),
-        remark(row),
     ]
 
 

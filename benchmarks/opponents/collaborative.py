@@ -47,7 +47,9 @@ def optimizer_of(local: Local, dht: hivemind.DHT) -> hivemind.Optimizer:
         grad_averager_factory=partial(GradientAverager, **whole), averager_opts=whole, verbose=True,
     )  # fmt: skip
     tracker = optimizer.tracker
-    tracker.report_local_progress(0, 1)  # who has no sample yet is told to nobody, and peers would begin alone
+    tracker.report_local_progress(
+        0, 1
+    )  # who has no sample yet is told to nobody, and peers would begin alone
     while tracker.global_progress.num_peers < task.peers:
         time.sleep(LOOK_SECONDS)
     tracker.report_local_progress(0, 0)
@@ -67,7 +69,7 @@ def train(local: Local) -> None:
             made(loss)
         optimizer.step()
         if optimizer.local_epoch > before:
-            local.synced()
+            local.synced(local.done)
             if local.done >= local.task.steps:
                 local.finish()
 

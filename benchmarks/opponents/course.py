@@ -21,16 +21,31 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Sync:
+    """When what a peer trained was everybody's, or that it began: its steps by then, and its link's bytes by then."""
+
+    at: float
+    steps: int
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True)
 class Course:
-    """How one peer trained: since when, its steps, and when what it trained was everybody's: (time, steps by then).
+    """How one peer trained: since when, its steps, and its syncs.
 
     `alone`: the median seconds of a step for which nobody was waited for. Times are on the machine's monotonic clock.
     """
 
-    begun: float
+    begun: Sync
     steps: tuple[Step, ...]
-    synced: tuple[tuple[float, int], ...]
+    synced: tuple[Sync, ...]
     alone: float
+
+    @property
+    def last(self) -> Sync:
+        """The newest sync; the beginning where there is none."""
+        return self.synced[-1] if self.synced else self.begun
 
 
 class Report:
@@ -53,27 +68,18 @@ class Report:
 
 def course_of(lines: Iterable[Mapping[str, Any]]) -> Course | None:
     """Return what a peer's report tells; None for one that has not begun."""
-    begun, alone, steps, synced = None, 0.0, list[Step](), list[tuple[float, int]]()
+    begun, alone, steps, synced = None, 0.0, list[Step](), list[Sync]()
     for line in lines:
         match line["kind"]:
             case "ready":
                 alone = line["seconds"]
             case "begun":
-                begun = line["at"]
+                begun = Sync(line["at"], 0, line["sent"], line["received"])
             case "step":
                 steps.append(Step(line["at"], line["seconds"], line["loss"]))
             case "sync":
-                synced.append((line["at"], line["steps"]))
+                synced.append(Sync(line["at"], line["steps"], line["sent"], line["received"]))
     return None if begun is None else Course(begun, tuple(steps), tuple(synced), alone)
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes over the peers' links since they began, sent and received, and how many steps they had done by then."""
-
-    sent: int
-    received: int
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,11 @@ class Trained:
     tokens: int
     wanted: int
     is_whole: bool
-    traffic: Traffic
 
     @property
     def begun(self) -> float:
         """When the first peer began."""
-        return min(course.begun for course in self.courses)
+        return min(course.begun.at for course in self.courses)
 
     @property
     def last(self) -> tuple[float, int]:
@@ -103,16 +108,13 @@ class Trained:
 
         A step counts that a peer had done by its last sync, up to those that are wanted of it.
         """
-        synced = [course.synced[-1] for course in self.courses if course.synced]
-        if not synced:
-            return 0.0, 0
-        done = sum(min(steps, self.wanted) for _, steps in synced)
-        first = [
-            next((at for at, steps in course.synced if steps >= self.wanted), course.synced[-1][0])
+        done = sum(min(course.last.steps, self.wanted) for course in self.courses)
+        ends = [
+            next((sync.at for sync in course.synced if sync.steps >= self.wanted), course.last.at)
             for course in self.courses
             if course.synced
         ]
-        return max(first) - self.begun, done
+        return max(ends, default=self.begun) - self.begun, done
 
     @property
     def rate(self) -> float:
@@ -127,10 +129,20 @@ class Trained:
         return done / len(self.courses) * self.step_seconds / seconds if seconds else 0.0
 
     @property
+    def sent(self) -> int:
+        """Bytes that all peers' links sent from each one's beginning to its last sync."""
+        return sum(course.last.sent - course.begun.sent for course in self.courses)
+
+    @property
+    def received(self) -> int:
+        """Bytes that they received meanwhile."""
+        return sum(course.last.received - course.begun.received for course in self.courses)
+
+    @property
     def bytes_per_token(self) -> float | None:
         """Bytes that went over a peer's link, in either direction, for each token that this peer trained."""
-        moved, tokens = self.traffic.sent + self.traffic.received, self.traffic.steps * self.tokens
-        return moved / tokens if tokens else None
+        tokens = sum(course.last.steps for course in self.courses) * self.tokens
+        return (self.sent + self.received) / tokens if tokens else None
 
     @property
     def really(self) -> float:

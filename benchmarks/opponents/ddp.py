@@ -36,7 +36,7 @@ def train(local: Local) -> None:
             optimizer.step()
             schedule.step()
             made(loss)
-        local.synced()
+        local.synced(local.done)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def manager_of(local: Local) -> Manager:
 def train(local: Local) -> None:
     """Train as one replica group."""
     task = local.task
-    store = dist.TCPStore(task.addresses[local.rank], PORT, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore(task.addresses[local.rank], PORT, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     manager = manager_of(local)
     optimizer = local.optimizer()
     schedule = local.schedule(optimizer)
@@ -52,7 +52,9 @@ def train(local: Local) -> None:
             optimizer.step()  # every local_steps-th one is a sync, so it is no part of the step that is timed
             schedule.step()
             if manager.current_step() > before:
-                local.synced()
+                local.synced(
+                    manager.current_step() * task.local_steps
+                )  # a sync that fails takes its steps back
     local.end()
     manager.shutdown()
     del store

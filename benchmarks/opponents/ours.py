@@ -116,7 +116,7 @@ class Ours:
         *self._verifying, server = hosts[task.peers :]
         self._task, self._workers = task, hosts[: task.peers]
         self._hosted = Hosted(folder, server)
-        self._seen: dict[int, dict[int, float]] = {}
+        self._seen: dict[int, dict[int, dict[str, Any]]] = {}
         self._left_out: set[tuple[int, int]] = set()
         self._reports = [Report(self._report(rank)) for rank in range(task.peers)]
         self.last: Bundle | None = None
@@ -173,12 +173,15 @@ class Ours:
     def _syncs(self, rank: int, steps: Mapping[int, int]) -> list[dict[str, Any]]:
         seen = self._seen.setdefault(rank, {})
         for event in self._events[rank].read():
-            if event["kind"] in SYNCED and event["round"] > 0:
-                seen.setdefault(event["round"], time.monotonic())
+            if event["kind"] in SYNCED and event["round"] > 0 and event["round"] not in seen:
+                moved = self._workers[rank].moved()
+                seen[event["round"]] = {
+                    "at": time.monotonic(), "sent": moved.sent_bytes, "received": moved.received_bytes
+                }  # fmt: skip
         counted = {number: 0 if (rank, number) in self._left_out else done for number, done in steps.items()}
         return [
-            {"kind": "sync", "at": at, "steps": sum(done for each, done in counted.items() if each < number)}
-            for number, at in seen.items()
+            {"kind": "sync", "steps": sum(done for each, done in counted.items() if each < number), **then}
+            for number, then in seen.items()
         ]
 
     @property

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.opponents.task import Reporter, wait_until
+from benchmarks.opponents.task import Reporter, moved, wait_until
 from trainer.compute import process
 from trainer.rounds.engine import Conduct, Engine, Handle, Job
 from verification.units import Digest
@@ -42,7 +42,7 @@ class Pace:
 
     def conduct(self, engine: Engine, job: Job) -> Engine:
         """Return the machine's engine at this pace, for a round that begins."""
-        self._reporter.tell("round", number=int(job.number))
+        self._reporter.tell("round", number=int(job.number), **moved())
         made: Engine = Paced(engine, self)
         return made
 

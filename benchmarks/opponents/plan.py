@@ -49,6 +49,11 @@ class Plan:
         return () if self.step_seconds else tuple(sorted(os.sched_getaffinity(0))[: self.peers])
 
     @property
+    def warmup(self) -> int:
+        """Return over how many of the first steps the rate grows."""
+        return min(WARMUP, self.local_steps * self.rounds // 2)
+
+    @property
     def tokens_of_a_step(self) -> int:
         """Return how many tokens one peer's step has."""
         return self.batch * self.length
@@ -62,7 +67,7 @@ class Plan:
         """Make a run of a variant of ours, and return what everybody starts from. Raises UserError."""
         recipe = replace(MODELS[self.model], length=self.length)
         settings = {
-            **asdict(self), "config": recipe.config, "seed": SEED, "learning_rate": RATE, "warmup": WARMUP,
+            **asdict(self), "config": recipe.config, "seed": SEED, "learning_rate": RATE, "warmup": self.warmup,
             "outer_rate": OUTER_RATE, "outer_momentum": OUTER_MOMENTUM, "audit_rate": AUDIT_RATE,
         }  # fmt: skip
         return Start(ours.make_run(ours.job_text(settings, variant), out), SEED)
@@ -71,6 +76,6 @@ class Plan:
         """Return what peers on the first of the hosts are given; the last has none."""
         addresses = tuple(host.ipv4 for host in hosts[: self.peers])
         return Task(
-            self.peers, self.local_steps, self.rounds, self.batch, RATE, WARMUP, OUTER_RATE, OUTER_MOMENTUM,
+            self.peers, self.local_steps, self.rounds, self.batch, RATE, self.warmup, OUTER_RATE, OUTER_MOMENTUM,
             self.step_seconds, addresses, hosts[-1].ipv4, str(folder), self.cores,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Running an opponent on hosts until all is trained or the time is over, and reading the counters of the links."""
+"""Running an opponent on hosts until all is trained or the time is over."""
 
 import os
 import time
@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.opponents.course import Course, Report, Traffic, Trained, alone, course_of
+from benchmarks.opponents.course import Course, Report, Trained, alone, course_of
 from benchmarks.opponents.task import Shared, Task
+from trainer.compute.children import ALLOCATOR
 from trainer.hosts.net import Host
 
 CHECKOUT = Path(__file__).parents[2]
 LOOK_SECONDS = 0.05
-COUNTING_SECONDS = 1.0
-"""Between two readings of the links' counters, at least: they cost the machine time that is the peers'."""
 STARTING_SECONDS = 600.0
 """Longest wait until every peer may begin: some fetch a run over a slow link first."""
 Tell = Callable[[str], None]
@@ -62,7 +61,7 @@ class Theirs:
         """Start what runs beside the peers, and them."""
         path = self._shared.folder / "task.json"
         self._task.write(path)
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+        environment = {**ALLOCATOR, **os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
         if self._beside:
             output = self._shared.folder / "server.log"
             self._processes.append(self._hosts[-1].start(self._beside, output, environment=environment))
@@ -97,14 +96,10 @@ class Theirs:
 
 
 class Watcher:
-    """Watches one opponent: when it began, what it has trained, and what its links have carried by then."""
+    """Watches one opponent: when it began, and what it has trained."""
 
-    def __init__(self, running: Running, task: Task, hosts: Sequence[Host], tell: Tell) -> None:
+    def __init__(self, running: Running, task: Task, tell: Tell) -> None:
         self._running, self._task, self._tell = running, task, tell
-        self._hosts = hosts[: task.peers]
-        self._before: tuple[int, int] = (0, 0)
-        self._traffic = Traffic(0, 0, 0)
-        self._synced, self._counted = -1, 0.0
 
     def watch(self, limit: float, tokens: int) -> tuple[bool, str, Trained | None]:
         """Run until all is trained, something fails or `limit` seconds of training are over; a step has so many tokens.
@@ -117,9 +112,9 @@ class Watcher:
             is_over, failure = self._running.is_over(), self._running.failure()
             courses = self._courses()
             if not began and len(courses) == self._task.peers:
-                began, self._before = time.monotonic(), self._moved()
+                began = time.monotonic()
             if began:
-                self._look(courses, is_over)
+                self._tell(self._progress(courses))
             if is_over or failure or (began and time.monotonic() > began + limit):
                 break
             if not began and time.monotonic() > started + STARTING_SECONDS:
@@ -134,26 +129,15 @@ class Watcher:
         if len(courses) < task.peers:
             return None
         stated = task.step_seconds
-        return Trained(
-            tuple(courses), stated or alone(courses), stated > 0, tokens, task.steps, is_whole, self._traffic
-        )
+        return Trained(tuple(courses), stated or alone(courses), stated > 0, tokens, task.steps, is_whole)
 
     def _courses(self) -> list[Course]:
         found = (course_of(self._running.lines(rank)) for rank in range(self._task.peers))
         return [course for course in found if course is not None]
 
-    def _look(self, courses: Sequence[Course], is_over: bool) -> None:
-        """Read the counters where everybody's last sync is a new one, and at the end."""
-        synced = min((course.synced[-1][1] if course.synced else 0) for course in courses)
-        is_due = synced != self._synced and time.monotonic() > self._counted + COUNTING_SECONDS
-        if is_due or is_over:
-            self._synced, self._counted = synced, time.monotonic()
-            sent, received = self._moved()
-            steps = sum(course.synced[-1][1] if course.synced else 0 for course in courses)
-            self._traffic = Traffic(sent - self._before[0], received - self._before[1], steps)
-        done = sum(len(course.steps) for course in courses)
-        self._tell(f"{done} of {self._task.peers * self._task.steps} steps, {synced} of each synced")
-
-    def _moved(self) -> tuple[int, int]:
-        moved = [host.moved() for host in self._hosts]
-        return sum(each.sent_bytes for each in moved), sum(each.received_bytes for each in moved)
+    def _progress(self, courses: Sequence[Course]) -> str:
+        done, synced = (
+            sum(len(course.steps) for course in courses),
+            min(course.last.steps for course in courses),
+        )
+        return f"{done} of {self._task.peers * self._task.steps} steps, {synced} of each synced"

@@ -81,6 +81,16 @@ class Shared:
         return self.folder / f"peer-{rank}.jsonl"
 
 
+def moved() -> dict[str, int]:
+    """Return the bytes that this host's link has sent and received so far, by the kernel's counters."""
+    for line in Path("/proc/net/dev").read_text(encoding="ascii").splitlines():
+        name, _, counters = line.strip().partition(":")
+        if name == INTERFACE:
+            figures = counters.split()
+            return {"sent": int(figures[8]), "received": int(figures[0])}
+    return {"sent": 0, "received": 0}
+
+
 class Reporter:
     """Writes a peer's report: a line of JSON each, with the time on the machine's monotonic clock."""
 
@@ -88,7 +98,10 @@ class Reporter:
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
 
     def tell(self, kind: str, **fields: Any) -> None:
-        """Append a line of a kind: ready (seconds), begun, step (seconds, loss), sync (steps), failed (reason)."""
+        """Append a line of a kind: ready (seconds), begun, step (seconds, loss), sync (steps), ended, failed (reason).
+
+        Beginning and syncs have what `moved` gives.
+        """
         self._file.write(json.dumps({"kind": kind, "at": time.monotonic(), **fields}) + "\n")
 
 
@@ -137,7 +150,7 @@ class Local:
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
         """Return the rate's growth over the first steps."""
-        warmup = self.task.warmup
+        warmup = max(1, self.task.warmup)
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
 
     def batch(self) -> torch.Tensor:
@@ -171,7 +184,7 @@ class Local:
         self.calibrate()
         while not self.shared.go.exists():
             time.sleep(LOOK_SECONDS)
-        self.reporter.tell("begun")
+        self.reporter.tell("begun", **moved())
 
     @contextmanager
     def step(self) -> Iterator[Callable[[torch.Tensor], None]]:
@@ -186,9 +199,9 @@ class Local:
         self.done += 1
         self.reporter.tell("step", seconds=seconds, loss=float(losses[0].detach()))
 
-    def synced(self) -> None:
-        """Tell that all that was trained so far is everybody's."""
-        self.reporter.tell("sync", steps=self.done)
+    def synced(self, steps: int) -> None:
+        """Tell how many of the steps so far are everybody's."""
+        self.reporter.tell("sync", steps=steps, **moved())
 
     def finish(self) -> None:
         """Keep the first peer's weights, and tell that all is trained, once."""

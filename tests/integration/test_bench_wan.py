@@ -41,7 +41,7 @@ def test_a_link_carries_what_it_was_limited_to_or_is_refused(lab: Lab) -> None:
     assert links.is_kept(links.limited(hosts, 10), 10)
     small = ["tbf", "rate", "10mbit", "burst", "1500", "latency", "400ms"]  # under a packet: nothing passes
     run("tc", "-n", hosts[0].space, "qdisc", "replace", "dev", "eth0", "root", *small)
-    assert not links.is_kept(links.transfer(hosts[1], hosts[0]), 10)
+    assert not links.is_kept(links.transfer(*hosts), 10)
 
 
 def test_ours_and_ddp_train_the_same_over_one_shaped_link(start: Start, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_ours_and_ddp_train_the_same_over_one_shaped_link(start: Start, tmp_path
         measured.append(wan.measure(PLAN, opponent, 50.0, start, interpreter, folder, lambda line: None))
     rows = rows_of(measured)
     for row in rows:
-        assert row["is_whole"] and not row["failure"], row
+        assert (row["is_whole"], row["failure"]) == (True, "")
         assert row["tokens"] == 2 * 4 * 2 * 16 or row["opponent"] == "ours"
         assert row["tokens_per_second"] > 0 and 0 < row["utilisation"] <= 1
         assert row["loss_held_out"] == pytest.approx(5.5, abs=0.5)
@@ -65,18 +65,16 @@ def test_ours_and_ddp_train_the_same_over_one_shaped_link(start: Start, tmp_path
     assert summarise(rows)["bytes_per_token"] > 0
 
 
-def test_a_training_that_takes_too_long_is_stopped_and_has_the_figures_by_then(
-    start: Start, tmp_path: Path
-) -> None:
+def test_a_training_that_takes_too_long_is_stopped_without_a_failure(start: Start, tmp_path: Path) -> None:
     if obstacle():
         pytest.skip(obstacle())
-    plan = replace(PLAN, rounds=10_000, limit=2.0)
+    plan = replace(PLAN, rounds=1_000_000, limit=0.0)
     stopped = wan.measure(
         plan, "ddp", 100.0, start, environments.python_of("ddp"), tmp_path, lambda line: None
     )
     (row,) = rows_of([stopped])
-    assert not row["is_whole"] and row["loss_held_out"] is None
-    assert 0 < row["seconds"] <= 10 and row["tokens"] > 0
+    assert (row["is_whole"], row["failure"], row["loss_held_out"]) == (False, "", None)
+    assert row["tokens"] < 2 * plan.batch * plan.length * 2_000_000
 
 
 def test_a_peer_that_cannot_begin_says_why(lab: Lab, start: Start, tmp_path: Path) -> None:
@@ -85,7 +83,7 @@ def test_a_peer_that_cannot_begin_says_why(lab: Lab, start: Start, tmp_path: Pat
     start.write(Shared(tmp_path))
     server = python("-c", "import sys; sys.exit(3)")
     theirs = Theirs("ddp", environments.python_of("ddp"), task, hosts, server)
-    is_whole, failure, trained = Watcher(theirs, task, hosts, lambda line: None).watch(60.0, 32)
+    is_whole, failure, trained = Watcher(theirs, task, lambda line: None).watch(60.0, 32)
     assert not is_whole and trained is None and "ended before its time" in failure
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks import links, wan, wan_plot, wan_rows
 from benchmarks.opponents import environments, ours, plan
-from benchmarks.opponents.course import Course, Report, Step, Traffic, Trained, course_of
+from benchmarks.opponents.course import Course, Report, Step, Sync, Trained, course_of
 from benchmarks.opponents.plan import Plan
 from benchmarks.opponents.task import Task
 from benchmarks.prediction import PAYLOAD, Setting, ring, seconds_per_step
@@ -28,13 +28,14 @@ PLAN = Plan("d64", 2, 4, 32, 5, 3, 0.0, 60.0)
 def course(begun: float, each: float, steps: int, alone: float = 0.5) -> Course:
     """Return a course of steps that take `each` second and are synced at once."""
     made = tuple(Step(begun + each * (n + 1), alone, 5.0 - 0.1 * n) for n in range(steps))
-    return Course(begun, made, tuple((step.at, n + 1) for n, step in enumerate(made)), alone)
+    synced = tuple(Sync(step.at, n + 1, 900 + 100 * n, 800 + 50 * n) for n, step in enumerate(made))
+    return Course(Sync(begun, 0, 800, 750), made, synced, alone)
 
 
 def trained(each: float, steps: int = 10, wanted: int = 10) -> Trained:
     """Return a training of two peers of which one begins later."""
     courses = (course(100.0, each, steps), course(100.5, each, steps))
-    return Trained(courses, 0.5, False, 128, wanted, steps >= wanted, Traffic(2_000, 1_000, 2 * steps))
+    return Trained(courses, 0.5, False, 128, wanted, steps >= wanted)
 
 
 def measured(opponent: str, mbit: float, figures: Trained | None, **changes: Any) -> Measured:
@@ -49,15 +50,17 @@ def test_a_report_is_read_as_it_grows_and_a_line_that_is_not_whole_waits(tmp_pat
     assert report.lines() == []
     lines = [
         {"kind": "ready", "at": 1.0, "seconds": 0.25},
-        {"kind": "begun", "at": 2.0},
+        {"kind": "begun", "at": 2.0, "sent": 10, "received": 20},
         {"kind": "step", "at": 3.0, "seconds": 0.5, "loss": 4.0},
-        {"kind": "sync", "at": 3.5, "steps": 1},
+        {"kind": "sync", "at": 3.5, "steps": 1, "sent": 30, "received": 40},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "report").write_text(text[:-5])
     assert report.lines() == lines[:3] and course_of(report.lines()[:1]) is None
     (tmp_path / "report").write_text(text)
-    assert course_of(report.lines()) == Course(2.0, (Step(3.0, 0.5, 4.0),), ((3.5, 1),), 0.25)
+    assert course_of(report.lines()) == Course(
+        Sync(2.0, 0, 10, 20), (Step(3.0, 0.5, 4.0),), (Sync(3.5, 1, 30, 40),), 0.25
+    )
 
 
 def test_figures_are_of_what_was_synced_from_the_first_beginning_to_the_last_sync() -> None:
@@ -65,6 +68,7 @@ def test_figures_are_of_what_was_synced_from_the_first_beginning_to_the_last_syn
     assert made.last == (20.5, 20)
     assert made.rate == pytest.approx(20 * 128 / 20.5)
     assert made.utilisation == pytest.approx(10 * 0.5 / 20.5)
+    assert (made.sent, made.received) == (2_000, 1_000)
     assert made.bytes_per_token == pytest.approx(3_000 / (20 * 128))
 
 
@@ -75,8 +79,8 @@ def test_steps_beyond_those_that_are_wanted_do_not_count() -> None:
 
 
 def test_what_no_sync_followed_does_not_count() -> None:
-    lone = Course(0.0, (Step(1.0, 0.5, 5.0),), (), 0.5)
-    made = Trained((lone, lone), 0.5, False, 128, 10, False, Traffic(0, 0, 0))
+    lone = Course(Sync(0.0, 0, 5, 5), (Step(1.0, 0.5, 5.0),), (), 0.5)
+    made = Trained((lone, lone), 0.5, False, 128, 10, False)
     assert (made.last, made.rate, made.utilisation, made.bytes_per_token) == ((0.0, 0), 0.0, 0.0, None)
 
 
@@ -90,7 +94,7 @@ def test_losses_are_those_of_the_last_tenth_by_then() -> None:
 def test_steps_that_ran_longer_than_stated_are_told() -> None:
     quick, slow = course(0.0, 1.0, 4, alone=0.0), course(0.0, 1.0, 4, alone=2.0)
     quick = replace(quick, steps=(Step(1.0, 1.5, 1.0), Step(2.0, 0.5, 1.0), Step(3.0, 0.0, 1.0)))
-    made = Trained((quick, slow), 1.0, True, 1, 4, True, Traffic(0, 0, 0))
+    made = Trained((quick, slow), 1.0, True, 1, 4, True)
     assert made.overrun == pytest.approx(2 / 3)
     assert replace(made, is_stated=False).overrun == 0.0
 
