@@ -56,6 +56,18 @@ def optimizer_of(local: Local, dht: hivemind.DHT) -> hivemind.Optimizer:
     return optimizer
 
 
+def wait_for_batch(local: Local, optimizer: hivemind.Optimizer) -> None:
+    """Tell that this peer has done its part of the global batch, and wait until all have.
+
+    Otherwise it would do another part meanwhile, for others are heard of twice a second at most, and the batch
+    would be up to twice as large as everybody else's.
+    """
+    tracker = optimizer.tracker
+    tracker.report_local_progress(optimizer.local_epoch, local.task.batch)
+    while not (tracker.ready_to_update_epoch or local.shared.stop.exists()):
+        time.sleep(LOOK_SECONDS)
+
+
 def train(local: Local) -> None:
     """Train as one peer, and go on for the others' sake when all is trained."""
     optimizer = optimizer_of(local, dht_of(local))
@@ -67,6 +79,7 @@ def train(local: Local) -> None:
             loss = local.loss(local.model, local.batch())
             loss.backward()
             made(loss)
+        wait_for_batch(local, optimizer)
         optimizer.step()
         if optimizer.local_epoch > before:
             local.synced(local.done)
