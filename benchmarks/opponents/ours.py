@@ -120,7 +120,7 @@ class Ours:
         self._left_out: set[tuple[int, int]] = set()
         self._reports = [Report(self._report(rank)) for rank in range(task.peers)]
         self.last: Bundle | None = None
-        """The newest state, once the run was stopped."""
+        """The state after the last round, once the run was stopped there."""
         self._seats = [self._seat(number) for number in range(task.peers + len(self._verifying))]
 
     def _seat(self, number: int) -> Seat:
@@ -130,16 +130,9 @@ class Ours:
             return Seat(name, account, VERIFIER, ["--device", "cpu", "--accept-unsound"], folder, name)
         core = task.cores[number] if task.cores else -1
         return PacedSeat(
-            name,
-            account,
-            WORKER,
-            [],
-            folder,
-            name,
-            report=self._report(number),
-            step_seconds=task.step_seconds,
+            name, account, WORKER, [], folder, name, report=self._report(number), step_seconds=task.step_seconds,
             core=core,
-        )
+        )  # fmt: skip
 
     def _report(self, rank: int) -> Path:
         return Path(self._task.folder) / f"peer-{rank}.jsonl"
@@ -201,11 +194,11 @@ class Ours:
             for rank, seat in enumerate(self._seats[: self._task.peers]):
                 if worked.sealed is not None and seat.account not in worked.included:
                     self._left_out.add((rank, int(worked.number)))
-        sealed = [worked.sealed for worked in state.rounds if worked.sealed is not None]
-        if sealed:
-            self.last = stored_bundle(
-                [store for seat in self._seats for store in seat.folder.stores()], sealed[-1]
-            )
+        if self.is_over():
+            stores = [store for seat in self._seats for store in seat.folder.stores()]
+            sealed = state.rounds[self._task.rounds - 1].sealed
+            assert sealed is not None
+            self.last = stored_bundle(stores, sealed)
         for host in (*self._workers, *self._verifying):
             host.kill()
         self._hosted.kill()

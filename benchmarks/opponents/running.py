@@ -1,6 +1,7 @@
 """Running an opponent on hosts until all is trained or the time is over."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from trainer.compute.children import ALLOCATOR
 from trainer.hosts.net import Host
 
 CHECKOUT = Path(__file__).parents[2]
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 STARTING_SECONDS = 600.0
 """Longest wait until every peer may begin: some fetch a run over a slow link first."""
 Tell = Callable[[str], None]
@@ -51,24 +52,25 @@ class Theirs:
         """`python` is the environment's. `beside` is what runs on the last host: its command, if there is one."""
         self._module, self._python, self._task, self._hosts = module, python, task, hosts
         self._beside, self._shared = beside, Shared(Path(task.folder))
-        self._processes: list[Any] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._reports = [Report(self._shared.report(rank)) for rank in range(task.peers)]
 
-    def _output(self, rank: int) -> Path:
-        return self._shared.folder / f"peer-{rank}.log"
+    def _output(self, name: str) -> Path:
+        return self._shared.folder / f"{name}.log"
+
+    def _start(self, name: str, host: Host, command: Sequence[str]) -> None:
+        environment = {**ALLOCATOR, **os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+        self._processes[name] = host.start(command, self._output(name), environment=environment)
 
     def start(self) -> None:
         """Start what runs beside the peers, and them."""
         path = self._shared.folder / "task.json"
         self._task.write(path)
-        environment = {**ALLOCATOR, **os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
         if self._beside:
-            output = self._shared.folder / "server.log"
-            self._processes.append(self._hosts[-1].start(self._beside, output, environment=environment))
+            self._start("server", self._hosts[-1], self._beside)
         for rank in range(self._task.peers):
             command = [self._python, "-P", "-m", f"benchmarks.opponents.{self._module}", str(path), str(rank)]
-            process = self._hosts[rank].start(command, self._output(rank), environment=environment)
-            self._processes.append(process)
+            self._start(f"peer-{rank}", self._hosts[rank], command)
 
     def failure(self) -> str:
         """Return a peer's own report of what went wrong, or that a process has ended."""
@@ -76,8 +78,13 @@ class Theirs:
             for line in self.lines(rank):
                 if line["kind"] == "failed":
                     return f"peer {rank}: {line['reason']}"
-        ended = [process.args[-3:] for process in self._processes if process.poll() is not None]
-        return f"a process ended before its time: {ended[0]}" if ended else ""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                words = self._output(name).read_text(errors="replace").strip().splitlines() or [
+                    "it printed nothing"
+                ]
+                return f"{name} ended before its time: {words[-1][:300]}"
+        return ""
 
     def lines(self, rank: int) -> list[dict[str, Any]]:
         """Return what a peer has reported."""
@@ -136,8 +143,6 @@ class Watcher:
         return [course for course in found if course is not None]
 
     def _progress(self, courses: Sequence[Course]) -> str:
-        done, synced = (
-            sum(len(course.steps) for course in courses),
-            min(course.last.steps for course in courses),
-        )
+        done = sum(len(course.steps) for course in courses)
+        synced = min(course.last.steps for course in courses)
         return f"{done} of {self._task.peers * self._task.steps} steps, {synced} of each synced"

@@ -81,10 +81,10 @@ def test_a_peer_that_cannot_begin_says_why(lab: Lab, start: Start, tmp_path: Pat
     hosts = [lab.public(name) for name in ("one", "other", "server")]
     task = PLAN.task(tmp_path, hosts)
     start.write(Shared(tmp_path))
-    server = python("-c", "import sys; sys.exit(3)")
+    server = python("-c", "import sys; sys.exit('no quorum')")
     theirs = Theirs("ddp", environments.python_of("ddp"), task, hosts, server)
     is_whole, failure, trained = Watcher(theirs, task, lambda line: None).watch(60.0, 32)
-    assert not is_whole and trained is None and "ended before its time" in failure
+    assert not is_whole and trained is None and failure == "server ended before its time: no quorum"
 
 
 def test_what_cannot_be_installed_is_one_line_and_nothing_is_kept(
