@@ -7,7 +7,6 @@ all. The pins are here and nowhere else.
 import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.compute.children import python
 from verification.errors import UserError
 
 
@@ -43,7 +43,7 @@ def python_of(opponent: str) -> str:
     """
     package = PACKAGES.get(opponent)
     if package is None:
-        return sys.executable
+        return python()[0]
     folder = (
         cache() / f"{package.name}-{package.version}-{sysconfig.get_python_version()}-{torch.__version__}"
     )

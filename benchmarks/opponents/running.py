@@ -14,7 +14,7 @@ from trainer.hosts.net import Host
 
 CHECKOUT = Path(__file__).parents[2]
 LOOK_SECONDS = 0.1
-STARTING_SECONDS = 600.0
+STARTING_SECONDS = 1800.0
 """Longest wait until every peer may begin: some fetch a run over a slow link first."""
 Tell = Callable[[str], None]
 

@@ -1,11 +1,11 @@
 """Where every opponent starts from: a run of ours as it was made, its weights and records as files for the others."""
 
+import json
 from pathlib import Path
-from typing import Any
 
-import torch
+from safetensors.torch import load_file, save_file
 
-from benchmarks.opponents.task import Shared
+from benchmarks.opponents.task import RECORDS, Shared
 from p2p.blobs import BlobStore
 from p2p.bundles import read_bundle, read_data
 from trainer.commands.evaluate import HeldOut
@@ -45,11 +45,12 @@ class Start:
     def write(self, shared: Shared) -> None:
         """Write it for opponents."""
         self._judge.whole.load(self._state)
-        given: dict[str, Any] = {
-            "config": self._facts.config, "weights": self._judge.whole.model.state_dict(),
-            "records": to_torch(self._records), "seed": self._seed,
-        }  # fmt: skip
-        torch.save(given, shared.start)
+        given = {"config": self._facts.config, "seed": self._seed}
+        shared.config.write_text(json.dumps(given), encoding="utf-8")
+        named = self._judge.whole.model.named_parameters()
+        save_file(
+            {RECORDS: to_torch(self._records), **{name: each.detach() for name, each in named}}, shared.start
+        )
 
     def judge(self, state: Bundle | None) -> float | None:
         """Return the held-out loss that a state makes, in nats a token, by PyTorch's float32; None for none."""
@@ -59,5 +60,5 @@ class Start:
         """Return the state of an opponent's weights in a file; None where there is no file."""
         if not path.exists():
             return None
-        weights = torch.load(path, weights_only=True)
+        weights = load_file(path)
         return bundle_of([weights[name] for name in self._facts.parameter_names])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from safetensors.torch import load_file, save_file
 
 BETAS, EPSILON, DECAY = (0.9, 0.99), 1e-8, 0.01
 """AdamW's, as a job's are by default; matrices alone decay."""
@@ -25,6 +26,7 @@ LOOK_SECONDS = 0.005
 INTERFACE = "eth0"
 """What a host of the laboratory calls its link."""
 PORT = 4200
+RECORDS = "records"
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ class Shared:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.start, self.end = folder / "start.pt", folder / "end.pt"
-        """Config, weights and records; the weights after training, from the first peer."""
+        self.config, self.start = folder / "config.json", folder / "start.safetensors"
+        """The model's config and the seed of the records' order; weights by name, and records as `RECORDS`."""
+        self.end = folder / "end.safetensors"
+        """The weights after training, from the first peer."""
         self.go, self.stop = folder / "go", folder / "stop"
         """There once all may begin, and once nobody needs anybody any more."""
 
@@ -126,10 +130,11 @@ class Local:
         torch.set_num_threads(1)
         self.task, self.rank, self.shared = task, rank, Shared(Path(task.folder))
         self.reporter = Reporter(self.shared.report(rank))
-        given = torch.load(self.shared.start, weights_only=True)
+        given, tensors = json.loads(self.shared.config.read_text("utf-8")), load_file(self.shared.start)
+        self._records = tensors.pop(RECORDS)
         self.model = _model_of(given["config"])
-        self.model.load_state_dict(given["weights"])
-        self._records = given["records"]
+        for name, parameter in self.model.named_parameters():  # one that is tied is there once
+            parameter.data.copy_(tensors[name])
         order = torch.Generator().manual_seed(given["seed"])
         self._order = torch.randperm(len(self._records), generator=order)
         self.done, self._has_finished = 0, False
@@ -209,7 +214,7 @@ class Local:
             return
         if self.rank == 0:
             begun = self.shared.end.with_suffix(".part")
-            torch.save(self.model.state_dict(), begun)
+            save_file({name: each.detach() for name, each in self.model.named_parameters()}, begun)
             begun.replace(self.shared.end)
         self.reporter.tell("ended")
         self._has_finished = True
@@ -235,7 +240,7 @@ def play(train: Callable[[Local], None]) -> None:
     local = Local(Task.read(Path(path)), int(rank))
     try:
         train(local)
-    except Exception as error:
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
         local.reporter.tell("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         raise
     local.end()

@@ -1,7 +1,6 @@
 """`bench wan`: reports, courses, predictions, rows and summary, all of which are pure; and what it refuses."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from benchmarks.opponents.plan import Plan
 from benchmarks.opponents.task import Task
 from benchmarks.prediction import PAYLOAD, Setting, ring, seconds_per_step
 from benchmarks.wan_rows import Measured, rows_of, summarise
+from trainer.compute.children import python
 from trainer.runs.job import parse_job
 from verification.errors import UserError
 
@@ -220,4 +220,4 @@ def test_a_task_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_pins_keep_the_torch_that_is_here() -> None:
     lines = environments.pins(environments.PACKAGES["hivemind"]).split()
     assert "hivemind==1.1.12" in lines and f"torch=={torch.__version__}" in lines
-    assert environments.python_of("ddp") == sys.executable
+    assert environments.python_of("ddp") == python()[0]
