@@ -128,7 +128,10 @@ def table(rows: Sequence[Row]) -> Table:
     """Return the rows for people, with how compute was made under them."""
     made = Table(box=None, header_style="dim", caption=caption(rows), caption_justify="left")
     for name in COLUMNS:
-        made.add_column(name, justify="left" if name == "opponent" else "right")
+        is_name = name == "opponent"
+        made.add_column(
+            name, justify="left" if is_name else "right", no_wrap=is_name, min_width=8 if is_name else None
+        )
     for row in rows:
         made.add_row(*cells(row))
     return made

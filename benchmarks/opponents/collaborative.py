@@ -17,6 +17,8 @@ ALONE = {"nat_port_map": False, "auto_nat": False, "use_relay": False}
 """Nothing is looked for outside the laboratory."""
 MATCHMAKING_SECONDS = 5.0
 """Its guide has 3 to 5 for small local runs; above the 3 of a request there is no danger of deadlocks, it warns."""
+HEARING_SECONDS = 0.1
+"""Between two looks at how far the others are, at least; half a second by default, which short steps would wait for."""
 AVERAGING_SECONDS = 1800.0
 """Longest all-reduce: slower than any link here."""
 
@@ -44,7 +46,8 @@ def optimizer_of(local: Local, dht: hivemind.DHT) -> hivemind.Optimizer:
         params=local.groups(), optimizer=local.optimizer, scheduler=local.schedule,
         matchmaking_time=MATCHMAKING_SECONDS, averaging_timeout=AVERAGING_SECONDS,
         grad_compression=Float16Compression(), state_averaging_compression=Float16Compression(),
-        grad_averager_factory=partial(GradientAverager, **whole), averager_opts=whole, verbose=True,
+        grad_averager_factory=partial(GradientAverager, **whole), averager_opts=whole,
+        tracker_opts={"min_refresh_period": HEARING_SECONDS}, verbose=True,
     )  # fmt: skip
     tracker = optimizer.tracker
     tracker.report_local_progress(
@@ -59,8 +62,8 @@ def optimizer_of(local: Local, dht: hivemind.DHT) -> hivemind.Optimizer:
 def wait_for_batch(local: Local, optimizer: hivemind.Optimizer) -> None:
     """Tell that this peer has done its part of the global batch, and wait until all have.
 
-    Otherwise it would do another part meanwhile, for others are heard of twice a second at most, and the batch
-    would be up to twice as large as everybody else's.
+    Otherwise it would do another part meanwhile, for it hears of the others late, and the batch would be up to twice
+    as large as everybody else's.
     """
     tracker = optimizer.tracker
     tracker.report_local_progress(optimizer.local_epoch, local.task.batch)
