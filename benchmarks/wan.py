@@ -18,6 +18,7 @@ from rich.text import Text
 
 from benchmarks.links import limited
 from benchmarks.opponents import ours
+from benchmarks.opponents.course import Trained
 from benchmarks.opponents.environments import python_of
 from benchmarks.opponents.plan import Plan
 from benchmarks.opponents.running import Running, Tell, Theirs, Watcher
@@ -89,27 +90,30 @@ def measure(
 ) -> Measured:
     """Train one opponent over links of `mbit`; `python` is that of its environment. Raises UserError for bad links."""
     with laboratory() as lab:
-        names = [f"peer-{number}" for number in range(plan.peers)] + ["verifier"] * (
-            opponent in ours.VARIANTS
-        )
-        hosts = [lab.public(name) for name in (*names, "server")]
+        names = [f"peer-{number}" for number in range(plan.peers)]
+        names += ["verifier", "server"] if opponent in ours.VARIANTS else ["server"]
+        hosts = [lab.public(name) for name in names]
         tell("trying the links")
         carried = limited(hosts, mbit)
         running = opponent_on(plan, opponent, start, python, folder, hosts)
         watcher = Watcher(running, plan.task(folder, hosts), tell)
         is_whole, failure, trained = watcher.watch(plan.limit, plan.tokens_of_a_step)
-        own = isinstance(running, ours.Ours)
-        state = running.last if isinstance(running, ours.Ours) else start.state_in(Shared(folder).end)
-        left_out = running.left_out if isinstance(running, ours.Ours) else 0
-    step_seconds = plan.step_seconds or (trained.step_seconds if trained else 0.0)
-    setting = Setting(
-        plan.peers, mbit, step_seconds, plan.local_steps, start.parameters, start.contribution, ours.VERIFIERS
-    )
-    predicted = plan.peers * plan.tokens_of_a_step / seconds_per_step("ours" if own else opponent, setting)
-    held_out = start.judge(state) if is_whole else None
+        own = running if isinstance(running, ours.Ours) else None
+        state = own.last if own else start.state_in(Shared(folder).end)
+    predicted = predict(plan, "ours" if own else opponent, mbit, start, trained) if trained else None
+    held_out, left_out = start.judge(state) if is_whole else None, own.left_out if own else 0
     return Measured(
         plan.described, opponent, mbit, carried, predicted, trained, is_whole, failure, held_out, left_out
     )
+
+
+def predict(plan: Plan, opponent: str, mbit: float, start: Start, trained: Trained) -> float:
+    """Return the tokens a second that bytes, link and step alone would give."""
+    setting = Setting(
+        plan.peers, mbit, trained.step_seconds, plan.local_steps, start.parameters, start.contribution,
+        ours.VERIFIERS,
+    )  # fmt: skip
+    return plan.peers * plan.tokens_of_a_step / seconds_per_step(opponent, setting)
 
 
 def opponent_on(

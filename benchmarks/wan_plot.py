@@ -30,8 +30,9 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             [row["mbit"] for row in told], [row["tokens_per_second"] for row in told],
             "o-", ms=4, lw=1.6, color=colour, label=TITLES.get(opponent, opponent),
         )  # fmt: skip
-        predicted = [row["predicted_tokens_per_second"] for row in own]
-        axes.plot([row["mbit"] for row in own], predicted, ":", lw=1, color=colour)
+        known = [row for row in own if row["predicted_tokens_per_second"]]
+        formula = [row["predicted_tokens_per_second"] for row in known]
+        axes.plot([row["mbit"] for row in known], formula, ":", lw=1, color=colour)
     axes.set(xscale="log", yscale="log")
     links = sorted({row["mbit"] for row in rows})
     axes.set_xticks(links, [f"{mbit:g}" for mbit in links])

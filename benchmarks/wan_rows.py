@@ -23,7 +23,7 @@ class Measured:
     opponent: str
     mbit: float
     carried: float
-    predicted: float
+    predicted: float | None
     trained: Trained | None
     is_whole: bool
     failure: str
@@ -47,7 +47,7 @@ def _row(each: Measured, quickest: float | None) -> Row:
         "opponent": each.opponent,
         "mbit": each.mbit,
         "carried_mbit": round(each.carried, 2),
-        "predicted_tokens_per_second": round(each.predicted, 1),
+        "predicted_tokens_per_second": _rounded(each.predicted, 1),
         "is_whole": each.is_whole,
         "failure": each.failure,
         "contributions_left_out": each.left_out,
@@ -63,6 +63,7 @@ def _row(each: Measured, quickest: float | None) -> Row:
         "sent_bytes": trained.sent,
         "received_bytes": trained.received,
         "tokens": steps * trained.tokens,
+        "tokens_wanted": trained.wanted * len(trained.courses) * trained.tokens,
         "seconds": seconds,
         "of_step_really": trained.really,
         "overrun": trained.overrun,
@@ -73,8 +74,8 @@ def _row(each: Measured, quickest: float | None) -> Row:
 
 
 FIGURES = (
-    "tokens_per_second", "utilisation", "bytes_per_token", "sent_bytes", "received_bytes", "tokens", "seconds",
-    "of_step_really", "overrun", "loss_equal_tokens", "loss_equal_time", "equal_time",
+    "tokens_per_second", "utilisation", "bytes_per_token", "sent_bytes", "received_bytes", "tokens", "tokens_wanted",
+    "seconds", "of_step_really", "overrun", "loss_equal_tokens", "loss_equal_time", "equal_time",
 )  # fmt: skip
 """What a row says of a training that began."""
 
@@ -168,6 +169,8 @@ def remark(row: Row) -> str:
         said.append(row["failure"])
     elif not row["is_whole"]:
         said.append(f"stopped after {row['limit']:.0f} s")
+    elif row["tokens"] < row["tokens_wanted"]:
+        said.append(f"{row['tokens']} of {row['tokens_wanted']} tokens")
     if row["overrun"]:
         said.append(f"{row['overrun']:.0%} of steps ran longer than stated")
     if row["contributions_left_out"]:

@@ -156,11 +156,12 @@ def test_the_summary_has_its_keys_whatever_was_measured() -> None:
 
 def test_the_table_says_what_a_reader_must_know() -> None:
     stopped = measured("ddp", 10, trained(8.0, steps=2))
-    failed = measured("torchft", 10, None, failure="peer 1: RuntimeError: no quorum")
-    lost = measured("ours", 10, trained(1.0), left_out=2)
+    failed = measured("torchft", 10, None, failure="peer 1: RuntimeError: no quorum", predicted=None)
+    lost = measured("ours", 10, trained(1.0, steps=8), left_out=2, is_whole=True)
     rows = rows_of([stopped, failed, lost])
     assert [wan_rows.remark(row) for row in rows] == [
-        "stopped after 60 s", "peer 1: RuntimeError: no quorum", "2 contributions did not count",
+        "stopped after 60 s", "peer 1: RuntimeError: no quorum",
+        "2048 of 2560 tokens; 2 contributions did not count",
     ]  # fmt: skip
     assert wan_rows.line_of(rows[1]) == "torchft, 10 Mbit/s: no tokens: peer 1: RuntimeError: no quorum"
     assert wan_rows.cells(rows[1])[2] == "-"
@@ -202,6 +203,7 @@ def test_every_variant_of_ours_is_a_job(variant: str) -> None:
     }  # fmt: skip
     job = parse_job(ours.job_text(settings, variant), "a job")
     assert (job.training.rounds, job.training.max_steps, job.training.batch) == (3, 5, 4)
+    assert job.training.leaf_every == job.training.max_steps
     assert (job.swarm.workers, job.swarm.min_workers, job.swarm.verifiers) == (2, 2, 1)
     assert job.data.length == 32
 
