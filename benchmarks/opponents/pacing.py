@@ -4,6 +4,7 @@ stated time at least, and is reported.
 The step really runs, and then waits. `python -m benchmarks.opponents.pacing REPORT STEP_SECONDS`.
 """
 
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -23,20 +24,21 @@ class Pace:
     """How long steps take: `step_seconds`, or as long as they run if that is 0."""
 
     def __init__(self, reporter: Reporter, step_seconds: float) -> None:
-        self._reporter, self._step_seconds, self._usual = reporter, step_seconds, 0.0
+        self._reporter, self._step_seconds = reporter, step_seconds
+        self._usual = list[float]()
 
     def keep(self, began: float, loss: float, is_checked: bool) -> None:
         """Wait for the end of a step that began then, and report it.
 
-        A checked one is made in two ways, which takes longer by as much as it really ran longer, and is no measure of a
-        step: it has no seconds.
+        A checked one is made in two ways, which takes longer by as much as it really ran longer than others, and is no
+        measure of a step: it has no seconds.
         """
         seconds = time.monotonic() - began
         longer = 1.0
         if is_checked:
-            longer = max(1.0, seconds / self._usual) if self._usual else TWICE
+            longer = max(1.0, seconds / statistics.median(self._usual)) if self._usual else TWICE
         else:
-            self._usual = seconds
+            self._usual.append(seconds)
         wait_until(began + longer * self._step_seconds)
         self._reporter.tell("step", seconds=0.0 if is_checked else seconds, loss=loss)
 
