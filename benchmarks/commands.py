@@ -256,6 +256,41 @@ def join(
     join.run(model, mbit, newcomers, json)
 
 
+@app.command()
+def wan(
+    links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "10,50,100,1000",
+    opponents: Annotated[
+        str, typer.Option(help="Opponents, separated by commas.")
+    ] = "ours,ddp,torchft,hivemind",
+    model: Annotated[str, typer.Option(help="Model by width.")] = "d256",
+    peers: Annotated[int, typer.Option(min=2, max=64, help="Peers that train.")] = 2,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Records of a peer's step.")] = 4,
+    length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 128,
+    local_steps: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Steps between two syncs, of who trains locally.")
+    ] = 30,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="How many times those.")] = 8,
+    step_seconds: Annotated[
+        float, typer.Option(min=0, max=3600, help="State how long a step takes, for more peers than cores.")
+    ] = 0.0,
+    limit: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds of training after which an opponent is stopped.")
+    ] = 300.0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw tokens a second by link here, as SVG or PNG.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Training over slow links: ours beside DDP, torchft's DiLoCo and hivemind.Optimizer (needs root; an hour)."""
+    from benchmarks import wan
+    from benchmarks.opponents.plan import Plan
+
+    (name,) = _names(model)[:1]
+    plan = Plan(name, peers, batch, length, local_steps, rounds, step_seconds, limit)
+    mbits = [float(count) for count in _counts(links, "--links")]
+    wan.run(plan, mbits, _known(opponents, list(wan.OPPONENTS), "opponent"), json, plot)
+
+
 def _names(text: str) -> list[str]:
     from benchmarks.trainers import MODELS
 
