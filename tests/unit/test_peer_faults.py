@@ -112,7 +112,7 @@ async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_a_step_of_every_round_is_checked_before_anything_is_committed(
+async def test_a_step_of_a_drawn_round_is_checked_before_anything_is_committed(
     folder: RunFolder, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
     """SPEC.md 9.6: a worker's of its own round, a verifier's of the one that it audits."""
@@ -124,15 +124,30 @@ async def test_a_step_of_every_round_is_checked_before_anything_is_committed(
     async def job(number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
         return orders.RunJob(number, worker, Digest(bytes(32)), Count(3), start, own)
 
+    is_broken = False
+
     async def ask(order: orders.RunJob, urgency: int) -> orders.JobDone:
         asked.append(order)
+        if is_broken and order.rerun:
+            raise Unsound("computed in another way it has another digest")
         return orders.JobDone((), start, Count(0), 0, False)
 
     monkeypatch.setattr(peer._deeds, "_job", job)
     monkeypatch.setattr(peer._bench, "ask", ask)
     monkeypatch.setattr(deeds_module.secrets, "randbelow", lambda below: below - 1)
     await peer._deeds.compute(action)
-    assert [order.rerun for order in asked] == [3]
+    peer._deeds._check_cost = 8000
+    await peer._deeds.compute(action)
+    assert [order.rerun for order in asked] == [3, 0], "a round is drawn where a step made twice is dear"
+    peer._deeds._check_cost, is_broken = 0, True
+    with pytest.raises(Unsound):
+        await peer._deeds.compute(action)
+    peer._deeds._check_cost, is_broken = 8000, False
+    for _ in range(2):
+        await peer._deeds.compute(action)
+    assert [order.rerun for order in asked[2:]] == [3, 3, 0], (
+        "after a fault none is left out until one has passed"
+    )
 
 
 def test_a_peer_checks_what_it_stakes_on(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +180,7 @@ async def test_a_machine_that_computes_otherwise_does_not_stake_and_refused_kern
     """A person hears one line of what is slow; the log keeps what steps run on."""
     heard: list[str] = []
     kernels = Kernels(("float64",), False, "no C compiler was found", Count(2900))
-    prepared = orders.Prepared(golden, agrees, Count(7), kernels)
+    prepared = orders.Prepared(golden, agrees, Count(7), kernels, Count(8000))
 
     async def ask(order: orders.Prepare, urgency: int) -> orders.Prepared:
         return prepared

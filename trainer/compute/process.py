@@ -102,7 +102,10 @@ class ComputeProcess:
         """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
         start, inner = self._start(self.manifest.start), self.manifest.programs.inner.digest
         golden = self.rounds.golden(start) == self.manifest.golden
-        agrees = step_agrees(self.engine, inner, self.rounds.opening(start))
+        opening, began = self.rounds.opening(start), time.perf_counter()
+        agrees = step_agrees(self.engine, inner, opening)
+        checking = time.perf_counter() - began
+        del opening
         steps = min(MEASURED_STEPS, int(self.manifest.work.max_steps))
         job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), steps)  # type: ignore[arg-type]
         began = time.perf_counter()
@@ -111,7 +114,8 @@ class ComputeProcess:
         speed = Count(max(1, int(1000 * steps / seconds)))
         kernels = kernels_of(self.engine, inner, self.rounds.opening(start))
         give_memory_back()
-        return orders.Prepared(golden, agrees, speed, kernels)
+        cost = Count(max(1000, round(1000 * checking * steps / seconds)))
+        return orders.Prepared(golden, agrees, speed, kernels, cost)
 
     @does(orders.RunJob)
     def run_job(self, order: orders.RunJob) -> orders.JobDone:

@@ -15,8 +15,10 @@ from trainer.peer.depot import Depot
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
 from verification.availability import show_chunk
+from verification.errors import Unsound
 from verification.honest import actions, decide
 from verification.honest.actions import Computed
+from verification.honest.selfcheck import checked_step
 from verification.manifest import BundleRef, Place
 from verification.merkle import root
 from verification.outer import mixture
@@ -42,10 +44,12 @@ class Deeds:
         """`own` is the peer's account."""
         self._own, self._bench, self._ledger = own, bench, ledger
         self._depot, self._contacts, self._record = depot, contacts, record
+        self._check_cost, self._is_suspect = 0, False
 
     async def prepare(self, order: orders.Prepare) -> orders.Prepared:
         """Have the compute process load the run, before all else; raises Refused for one that it does not take."""
         prepared: orders.Prepared = await self._bench.ask(order, URGENT)
+        self._check_cost = int(prepared.check_cost)
         return prepared
 
     async def compute(self, action: Computed, as_auditor: bool = False) -> Any:
@@ -92,17 +96,30 @@ class Deeds:
 
     async def _run_round(self, action: actions.RunRound, as_auditor: bool) -> actions.Work:
         job = await self._job(action.number, action.worker, as_auditor)
-        if job.steps:
-            # An honest machine may be broken, and loses by what it commits to, work or verdict. (SPEC.md 9.6)
-            job = dataclasses.replace(job, rerun=Count(1 + secrets.randbelow(job.steps)))
         began = trio.current_time()
-        done = await self._bench.ask(job, NORMAL if job.own else LATER)
+        done = await self._checked(job)
         took = round(1000 * (trio.current_time() - began))
         self._record.write(
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
             loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=took,
         )  # fmt: skip
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
+
+    async def _checked(self, job: orders.RunJob) -> orders.JobDone:
+        """Have a round computed: a machine may be broken, and its owner loses by what it commits to, work or verdict.
+
+        After a fault each round is checked until one has passed. (SPEC.md 9.6)
+        """
+        cost = 0 if self._is_suspect else self._check_cost
+        rerun = checked_step(job.steps, cost, secrets.randbelow) if job.steps else 0
+        job = dataclasses.replace(job, rerun=Count(rerun))
+        try:
+            done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
+        except Unsound:
+            self._is_suspect = True
+            raise
+        self._is_suspect = self._is_suspect and not rerun
+        return done
 
     async def _run_outer(self, action: actions.RunOuter) -> BundleRef:
         made = await self._bench.ask(await self._outer_step(action.number), URGENT)
