@@ -102,10 +102,9 @@ class ComputeProcess:
         """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
         start, inner = self._start(self.manifest.start), self.manifest.programs.inner.digest
         golden = self.rounds.golden(start) == self.manifest.golden
-        opening, began = self.rounds.opening(start), time.perf_counter()
-        agrees = step_agrees(self.engine, inner, opening)
+        began = time.perf_counter()
+        agrees = step_agrees(self.engine, inner, self.rounds.opening(start))  # which nobody else may hold
         checking = time.perf_counter() - began
-        del opening
         steps = min(MEASURED_STEPS, int(self.manifest.work.max_steps))
         job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), steps)  # type: ignore[arg-type]
         began = time.perf_counter()
