@@ -55,13 +55,13 @@ class Far(Worker):
         return True
 
 
-def world_with(far: Far, seed: int = 7) -> World:
+def world_with(far: Far, seed: int = 7, begins: int = BEGINS) -> World:
     """Return a world in which three workers and two verifiers train, and `far` comes later."""
     honest: list[Actor] = [*(Worker(f"w{n}", speed=10) for n in range(3)), Verifier("v0"), Verifier("v1")]
     manifest = minimal(rounds=40, min_workers=3, slots=4, audit_rate=100_000)
     world = World(manifest, [*honest, far], random.Random(seed), check=Invariants([*honest, far]))
     far.is_up = False
-    world.at(BEGINS, lambda: (setattr(far, "is_up", True), world._wake(far))[-1])
+    world.at(begins, lambda: (setattr(far, "is_up", True), world._wake(far))[-1])
     return world
 
 
@@ -70,15 +70,20 @@ def is_included(world: World, far: Far) -> list[bool]:
     return [far.address in worked.included for worked in world.state.rounds]
 
 
-@pytest.mark.parametrize("takes", [0, 200, 300, 400])
-def test_who_needs_two_rounds_for_a_state_trains_in_every_round_once_it_has_one(takes: int) -> None:
+@pytest.mark.parametrize("takes", [0, 300, 500, 700])
+@pytest.mark.parametrize("begins", range(BEGINS, BEGINS + 800, 100))
+def test_who_needs_three_rounds_for_a_state_trains_in_every_round_once_it_has_one(
+    takes: int, begins: int
+) -> None:
     """Before, from 300 on, it asked for another state in each round, and was late in all of them."""
     far = Far("far", takes)
-    world = world_with(far)
+    world = world_with(far, begins=begins)
     world.run(limit=400_000)
     included = is_included(world, far)
+    came = sum(worked.opened_at < begins for worked in world.state.rounds)
+    assert included.index(True) <= came + 8
     assert all(included[included.index(True) :]), "it is never late again"
-    assert included.index(True) <= 11 and far.fetched == 1
+    assert far.fetched == 1
     assert not world.seen(Slashed)
 
 

@@ -22,6 +22,7 @@ from trainer.rounds.selfcheck import drawn
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.ledgers import clock_of, genesis_of
 from verification.digest import ZERO
+from verification.honest.catching_up import KEPT_ROUNDS
 from verification.library import StepFailed
 from verification.manifest import Manifest
 from verification.membership import active
@@ -33,8 +34,8 @@ from verification.state import Member, State
 from verification.statements import WORKER
 from verification.units import Amount, Digest, Round
 
-KEPT_STATES, KEPT_ROUNDS = 4, 2
-"""States, and rounds of contributions, that a peer holds at a time: what rounds, audits and disputes may ask for."""
+MORE_STATES = 2
+"""States that a peer holds beside those of the last rounds: what audits and disputes may ask for, and the next one."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def needs_of(config: PeerConfig, folder: RunFolder, found: Found) -> Iterator[Ne
         f"{_mib(published + log + is_new * whole)} before the first round, from {len(found.sources)} peers",
     )
     work = state.manifest.work
-    rounds = KEPT_STATES * whole + KEPT_ROUNDS * work.slots * contribution_size(programs)
+    rounds = (KEPT_ROUNDS + MORE_STATES) * whole + KEPT_ROUNDS * work.slots * contribution_size(programs)
     disk, free = 2 * published + log + rounds, _free(config.folder.path)
     yield Need("disk", f"some {_mib(disk)}, of {_mib(free)} that are free", disk <= free)
     if fits:

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 
 from verification.honest.actions import Computed, FetchContribution, FetchState, Results, RunOuter
 from verification.outer import mixture
-from verification.state import RECENT_ROUNDS, Member, Phase, RoundState, Stage, Standing, State
+from verification.state import Member, Phase, RoundState, Stage, Standing, State
 from verification.units import Round
+
+KEPT_ROUNDS = 4
+"""Of so many rounds everyone keeps start states and contributions: as long a newcomer may take to fetch a state."""
 
 
 def is_ready(state: State, results: Results) -> bool:
@@ -60,17 +63,20 @@ def _begin(state: State, member: Member, results: Results) -> Round:
     """Return the round whose start state is taken from here or from others, to compute the newest one's.
 
     One that must come from others stays the same until these forget it: a long fetch is not given up for the next. Who
-    decided on the round before and lacks contributions of it takes the newest itself, whichever comes first.
+    lacks contributions of the round before, or was there a moment ago and has started again, takes the newest.
     """
     newest = state.current.number
-    if newest == 0 or FetchState(newest) in results.done:
+    kept = state.rounds[-KEPT_ROUNDS:]
+    here = next((each.number for each in reversed(kept) if FetchState(each.number) in results.done), None)
+    before = state.rounds[max(0, newest - 1)]
+    if here is not None and all(_takes_part(member, each) for each in state.rounds[here:newest]):
+        reads = _reads(state, before) if here == before.number and member.address in before.members else []
+        return here if all(results.done.get(read) is True for read in reads) else newest
+    if before.is_committee or any(member.address in each.seals for each in kept):
         return newest
-    before = state.rounds[newest - 1]
-    if member.address in before.members:
-        reads: list[Computed] = [FetchState(before.number), *_reads(state, before)]
-        return before.number if all(results.done.get(read) is True for read in reads) else newest
-    if before.is_committee:
-        return newest
-    if FetchState(before.number) in results.done:
-        return before.number
-    return Round(max(0, newest - (newest - member.joined) % RECENT_ROUNDS))
+    return Round(max(0, newest - (newest - member.joined) % KEPT_ROUNDS))
+
+
+def _takes_part(member: Member, worked: RoundState) -> bool:
+    """Return whether a member may have what a round's outer step reads, by then: a committee's is its own."""
+    return member.address in worked.members or not worked.is_committee

@@ -21,7 +21,7 @@ from verification.honest.actions import (
     RunRound,
     Say,
 )
-from verification.honest.catching_up import catch_up, is_ready, outer_step
+from verification.honest.catching_up import KEPT_ROUNDS, catch_up, is_ready, outer_step
 from verification.honest.moves import moves_in
 from verification.law import head_of
 from verification.manifest import BundleRef, Place
@@ -347,12 +347,13 @@ def state_before(state: State, number: Round) -> BundleRef:
 
 
 def needed_rounds(state: State) -> set[Round]:
-    """Return the rounds whose start state and contributions a member must keep: those about which it may be asked.
+    """Return the rounds whose start state and contributions a member must keep: those about which it may be asked, and
+    the last ones, for who catches up.
 
     A link that is still hidden may bring an audit of its session's round. (SPEC.md 9.3)
     """
     newest = len(state.rounds)
-    needed = {Round(number) for number in range(max(0, newest - RECENT_ROUNDS), newest + 1)}
+    needed = {Round(number) for number in range(max(0, newest - KEPT_ROUNDS), newest + 1)}
     needed |= {demand.round for demand in state.demands if not demand.is_met}
     needed |= audits.rounds_owed(state)
     return needed | {number for number, _ in [*open_questions(state), *pending(state)]}
