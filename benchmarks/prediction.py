@@ -31,7 +31,9 @@ class Setting:
 
 def seconds_per_step(opponent: str, setting: Setting) -> float:
     """Return the seconds between two steps of a peer, its part of the syncs included; KeyError for no opponent."""
-    return {"ours": _ours, "ddp": _ddp, "torchft": _diloco, "hivemind": _hivemind}[opponent](setting)
+    if opponent.startswith("ours"):
+        return _ours(setting)
+    return {"ddp": _ddp, "torchft": _diloco, "hivemind": _hivemind}[opponent](setting)
 
 
 def _ours(setting: Setting) -> float:

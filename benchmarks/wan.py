@@ -51,7 +51,8 @@ def run(
     with tempfile.TemporaryDirectory(prefix="proofswarm-wan-") as work, console.status(Text("")) as status:
         tell = Telling(console, status)
         tell("making a run, and environments where opponents need one")
-        starts = {name: plan.start(name, Path(work, f"start-{name}")) for name in ours.VARIANTS}
+        variants = [name for name in ours.VARIANTS if name == "ours" or name in opponents]
+        starts = {name: plan.start(name, Path(work, f"start-{name}")) for name in variants}
         pythons = {name: python_of(name) for name in opponents if name in THEIRS}
         for mbit in links:
             for opponent in opponents:

@@ -6,9 +6,18 @@ from typing import Any
 
 from benchmarks.curves import library
 
-COLOURS = {"ours": "#c8501e", "ddp": "#1f4e9c", "torchft": "#2e8b57", "hivemind": "#777777"}
+COLOURS = {
+    "ours": "#c8501e",
+    "ours-4bit": "#e08a3c",
+    "ours-top-k": "#8c1d5a",
+    "ddp": "#1f4e9c",
+    "torchft": "#2e8b57",
+    "hivemind": "#777777",
+}
 TITLES = {
-    "ours": "proofswarm",
+    "ours": "proofswarm, 8 bits",
+    "ours-4bit": "proofswarm, 4 bits",
+    "ours-top-k": "proofswarm, top-k",
     "ddp": "DistributedDataParallel, gloo",
     "torchft": "DiLoCo, torchft",
     "hivemind": "hivemind.Optimizer",

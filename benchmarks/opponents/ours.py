@@ -25,7 +25,11 @@ from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle
 
 VERIFIERS = 1
-VARIANTS: dict[str, str] = {"ours": ""}
+VARIANTS: dict[str, str] = {
+    "ours": "",
+    "ours-4bit": 'compression = "dense-4"',
+    "ours-top-k": 'compression = "top-k"',
+}
 """What is compared of ours: each name's own lines of [training]."""
 SYNCED = ("state", "ended")
 """Events of a peer that has the state after a round."""

@@ -135,21 +135,23 @@ def test_rows_compare_losses_when_the_quickest_on_that_link_was_done() -> None:
 
 def test_the_summary_has_its_keys_whatever_was_measured() -> None:
     keys = [
-        "utilisation_100mbit", "utilisation_50mbit", "utilisation_10mbit", "speedup_ddp_10mbit",
+        "choice", "utilisation_100mbit", "utilisation_50mbit", "utilisation_10mbit", "speedup_ddp_10mbit",
         "speedup_hivemind_10mbit", "speedup_torchft_10mbit", "bytes_per_token",
     ]  # fmt: skip
     assert summarise([]) == dict.fromkeys(keys)
     rows = rows_of(
         [
-            measured("ours", 10, trained(1.0)),
-            measured("ours", 100, trained(0.5)),
+            measured("ours", 10, trained(2.0)),
+            measured("ours-top-k", 10, trained(1.0)),
+            measured("ours", 100, trained(0.1)),
+            measured("ours-top-k", 100, trained(0.5)),
             measured("ddp", 10, trained(8.0)),
             measured("hivemind", 10, None, failure="peer 0: no memory"),
         ]
     )
     found = summarise(rows)
     assert found["speedup_ddp_10mbit"] == round(80.5 / 10.5, 2)
-    assert found["speedup_hivemind_10mbit"] is None
+    assert found["choice"] == "ours-top-k" and found["speedup_hivemind_10mbit"] is None
     assert found["utilisation_10mbit"] == round(5 / 10.5, 4) and found["utilisation_50mbit"] is None
     assert found["bytes_per_token"] == round(3_000 / (20 * 128), 1)
 
