@@ -39,6 +39,8 @@ WHERE = Kind("ledger/where", 16, 1024, patience=5.0)
 HERE_SECONDS = 10.0
 ASKED = 8
 """Members that are asked at a time where the host is."""
+MORE_SECONDS = 1.0
+"""After the first one has answered the others are waited for so long: one that is cut off must not hold anyone up."""
 
 
 @dataclass(frozen=True)
@@ -212,12 +214,14 @@ class HostLine:
                 told = PeerAddress.parse(answer.multiaddr).seen_from(self._post.reach)
                 if told is not None and told.address == self.host.address:
                     found.update(dict.fromkeys(told.multiaddrs))
+                scope = asking.cancel_scope
+                scope.deadline = min(scope.deadline, trio.current_time() + MORE_SECONDS)
 
         members = self._members()
         self._turn += ASKED
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as asking:
             for offset in range(min(ASKED, len(members))):
-                nursery.start_soon(ask, members[(self._turn + offset) % len(members)])
+                asking.start_soon(ask, members[(self._turn + offset) % len(members)])
         new = [each for each in found if each not in self.host.multiaddrs]
         return PeerAddress(self.host.address, " ".join(new)) if new else None
 

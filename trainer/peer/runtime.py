@@ -383,6 +383,7 @@ class Peer:
             sender, hint = await self._rumours.receive()
             if not heights.is_news(sender, hint.height, self._ledger.height):
                 continue
+            self._ledger.try_again()  # the host has answered somebody
             self._wake.set()
             if self._config.host is not None:
                 await trio.sleep(min(FOLLOW_SECONDS, REST * self._ledger.look_seconds))
