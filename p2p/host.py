@@ -152,9 +152,12 @@ class PostOffice:
         return self._circuits.has_reserved.is_set()
 
     async def announce(self) -> None:
-        """Tell local networks where this peer is until cancelled, if they are to know."""
+        """Tell local networks where this peer is until it closes, if they are to know."""
         if self.nearby:
-            await self.nearby.announce()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.nearby.announce)
+                await self._closing.wait()  # closed sockets have no address
+                nursery.cancel_scope.cancel()
 
     def way_to(self, peer: PeerAddress) -> Way | None:
         """Return by which way a peer was reached; None for one that only has reached this one."""

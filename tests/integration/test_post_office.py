@@ -434,3 +434,26 @@ async def test_sequences_of_a_restarted_peer_are_new():
                         await alice.request(bob.address, ECHO, b"", ANSWER)
             assert bob.refusals() == {}
     assert first_sequence(NOW) < 2**53
+
+
+async def test_a_post_office_that_closes_is_announced_no_more():
+    """Before, it went on while sockets closed, asked a closed one for its address, and ended the peer with that."""
+
+    class Announcing:
+        begun, ended = trio.Event(), 0
+
+        async def announce(self):
+            self.begun.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.ended += 1
+
+    nearby, post = Announcing(), office(ALICE)
+    post.nearby = nearby
+    with trio.fail_after(WHOLE):
+        async with trio.open_nursery() as nursery:
+            async with post:
+                nursery.start_soon(post.announce)
+                await nearby.begun.wait()
+    assert nearby.ended == 1

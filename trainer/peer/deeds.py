@@ -111,7 +111,7 @@ class Deeds:
         After a fault each round is checked until one has passed. (SPEC.md 9.6)
         """
         cost = 0 if self._is_suspect else self._check_cost
-        rerun = checked_step(job.steps, cost, secrets.randbelow) if job.steps else 0
+        rerun = checked_step(job.beacon, job.steps, cost, secrets.randbelow) if job.steps else 0
         job = dataclasses.replace(job, rerun=Count(rerun))
         try:
             done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
