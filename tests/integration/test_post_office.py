@@ -452,8 +452,7 @@ async def test_a_post_office_that_closes_is_announced_no_more():
     nearby, post = Announcing(), office(ALICE)
     post.nearby = nearby
     with trio.fail_after(WHOLE):
-        async with trio.open_nursery() as nursery:
-            async with post:
-                nursery.start_soon(post.announce)
-                await nearby.begun.wait()
+        async with trio.open_nursery() as nursery, post:
+            nursery.start_soon(post.announce)
+            await nearby.begun.wait()
     assert nearby.ended == 1
