@@ -70,8 +70,8 @@ def is_included(world: World, far: Far) -> list[bool]:
     return [far.address in worked.included for worked in world.state.rounds]
 
 
-@pytest.mark.parametrize("takes", [0, 300, 500, 700])
-@pytest.mark.parametrize("begins", range(BEGINS, BEGINS + 800, 100))
+@pytest.mark.parametrize("takes", [0, 300, 700])
+@pytest.mark.parametrize("begins", range(BEGINS, BEGINS + 800, 200))
 def test_who_needs_three_rounds_for_a_state_trains_in_every_round_once_it_has_one(
     takes: int, begins: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_who_needs_three_rounds_for_a_state_trains_in_every_round_once_it_has_on
     assert not world.seen(Slashed)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_who_lost_all_comes_back_when_it_has_the_newest_state(seed: int) -> None:
     far = Far("far", 300)
     world = world_with(far, seed)

@@ -38,7 +38,8 @@ class Post:
         if peer == NEAR and kind is WHERE:
             return encode(Here(self.told.multiaddr))
         if peer == CUT_OFF:
-            await trio.sleep(seconds)
+            with trio.move_on_after(seconds):
+                await trio.sleep_forever()
         if peer == MOVED:
             return b"answer"
         raise Unavailable("nobody is there")
