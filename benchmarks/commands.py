@@ -261,7 +261,7 @@ def wan(
     links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "10,50,100,1000",
     opponents: Annotated[
         str, typer.Option(help="Opponents, separated by commas.")
-    ] = "ours,ours-4bit,ours-top-k,ddp,torchft,hivemind",
+    ] = "ours,ours-4bit,ours-low-rank,ddp,torchft,hivemind",
     model: Annotated[str, typer.Option(help="Model by width.")] = "d256",
     peers: Annotated[int, typer.Option(min=2, max=64, help="Peers that train.")] = 2,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Records of a peer's step.")] = 4,

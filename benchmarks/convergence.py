@@ -23,10 +23,12 @@ from benchmarks.record import publish, write_record
 from benchmarks.trainers import ADAMW, PLAIN, Recipe, data, held_out_loss
 from trainer.commands.console import Console
 from trainer.programs.tracing.compression import Dense, TopK
+from trainer.programs.tracing.low_rank import LowRank
 from trainer.programs.tracing.optimiser import Muon
+from trainer.runs.job import DENSITIES
 from verification.errors import UserError
 
-CHUNK, DENSITY = 1024, 1 / 64
+CHUNK = 1024
 DDP = "data-parallel"
 CHOICES: dict[str, Choice] = {
     "whole": Choice(),
@@ -34,7 +36,9 @@ CHOICES: dict[str, Choice] = {
     "average": Choice(outer=(1.0, 0.0)),
     "dense-4": Choice(compression=Dense(4, CHUNK)),
     "dense-2": Choice(compression=Dense(2, CHUNK)),
-    "top-k": Choice(compression=TopK(DENSITY, CHUNK)),
+    "top-k": Choice(compression=TopK(DENSITIES["top-k"], CHUNK)),
+    "low-rank": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK)),
+    "low-rank-muon": Choice(Muon(ADAMW), compression=LowRank(DENSITIES["low-rank"], CHUNK)),
 }
 """Swarms by what differs from the defaults: an outer rate of 0.7 with Nesterov's momentum of 0.6, AdamW, int8."""
 RECORDS, LENGTH = 4, 64

@@ -29,6 +29,7 @@ VARIANTS: dict[str, str] = {
     "ours": "",
     "ours-4bit": 'compression = "dense-4"',
     "ours-top-k": 'compression = "top-k"',
+    "ours-low-rank": 'compression = "low-rank"',
 }
 """What is compared of ours: each name's own lines of [training]."""
 SYNCED = ("state", "ended")

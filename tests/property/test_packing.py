@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from trainer.programs.tracing.compression import (
     TopK,
     Whole,
 )
+from trainer.programs.tracing.low_rank import UNIT_BITS, LowRank, orthonormal
 from trainer.programs.tracing.packing import MAX_BITS, pack, packed_size, unpack
 
 Array = npt.NDArray[Any]
@@ -27,6 +29,7 @@ SEEDS = st.integers(0, 2**31)
 CHUNKS = st.sampled_from([8, 16, 64])
 DENSE = st.builds(Dense, st.sampled_from([2, 4, 8]), CHUNKS)
 TOP_K = st.builds(TopK, st.sampled_from([1 / 64, 1 / 8, 0.3, 0.5]), CHUNKS)
+LOW_RANK = st.builds(LowRank, st.sampled_from([1 / 8, 0.3, 0.5]), CHUNKS)
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -155,6 +158,50 @@ def test_the_largest_are_what_the_reference_keeps(way: TopK, shape: tuple[int, .
     assert np.array_equal(decompressed(way, packed, shape), held)
 
 
+@FEW
+@given(way=LOW_RANK, shape=SHAPES, seed=SEEDS)
+def test_two_factors_stand_for_their_product(way: LowRank, shape: tuple[int, ...], seed: int) -> None:
+    """Each is dense codes of 4 bits, the left one in units of 2**-UNIT_BITS; without a rank all of it is such codes."""
+    integers, rank = drawn(shape, seed), way.rank(shape)
+    packed, held = compressed(way, integers)
+    assert way.port(shape) == ("uint8", packed.shape)
+    assert np.array_equal(decompressed(way, packed, shape), held)
+    if not rank:
+        assert np.array_equal(packed, dense(Dense(4, way.chunk), integers)[0])
+        return
+    rows, columns = shape[0], math.prod(shape[1:])
+    cut = Dense(4, rows).port((rank, rows)).shape[0]
+    left = decompressed(Dense(4, rows), packed[:cut], (rank, rows)).astype(np.float64)
+    right = decompressed(Dense(4, columns), packed[cut:], (rank, columns)).astype(np.float64)
+    unit = 2.0 ** (math.ceil(math.log2(rows) / 2) - UNIT_BITS)
+    meant, bound = unit * left.T @ right, unit * np.abs(left).T @ np.abs(right)
+    assert np.all(np.abs(held.reshape(rows, columns) - meant) <= 0.5 + bound.max() * 2.0**-11)
+
+
+@pytest.mark.parametrize("shape", [(96, 200), (200, 96), (400, 12, 4), (1, 300)])
+def test_a_low_rank_keeps_most_of_what_the_best_one_would(shape: tuple[int, ...]) -> None:
+    """Beside the singular vectors' share of the squares, of a matrix whose singular values fall as 1/n."""
+    way, random = LowRank(1 / 8, 64), np.random.default_rng(0)
+    rows, columns = shape[0], math.prod(shape[1:])
+    size, rank = min(rows, columns), way.rank(shape)
+    ends = [np.linalg.qr(random.standard_normal((length, size)))[0] for length in (rows, columns)]
+    values = 1 / np.arange(1, size + 1)
+    matrix = np.rint(ends[0] * values @ ends[1].T * (20_000 / np.sqrt(values @ values / rows / columns) / 5))
+    matrix = np.clip(matrix, -LARGEST_PACKED, LARGEST_PACKED)
+    _, held = compressed(way, matrix.reshape(shape))
+    kept = 1 - math.fsum(((held.reshape(rows, columns) - matrix) ** 2).flat) / math.fsum((matrix**2).flat)
+    best = np.linalg.svd(matrix, compute_uv=False) ** 2
+    assert kept > 0.93 * best[: max(1, rank)].sum() / best.sum()
+
+
+def test_what_is_orthonormal_has_columns_of_length_one_however_alike_they_were() -> None:
+    random = np.random.default_rng(0)
+    alike = random.standard_normal((500, 1)) + 0.02 * random.standard_normal((500, 7))
+    b = Builder()
+    (made,) = run(b, [orthonormal(b, b.port("x", "float32", alike.shape))], torch.from_numpy(alike).float())
+    assert np.abs(made.T @ made - np.eye(7)).max() < 4e-3
+
+
 def test_entries_at_one_place_add_up_within_the_grid() -> None:
     """What no honest packing makes has a meaning too."""
     way = TopK(0.5, 8)
@@ -171,7 +218,7 @@ def test_long_parameters_are_numbered_by_short_constants() -> None:
 
 
 @FEW
-@given(way=DENSE | TOP_K, shape=SHAPES, seed=SEEDS)
+@given(way=DENSE | TOP_K | LOW_RANK, shape=SHAPES, seed=SEEDS)
 def test_any_bytes_stand_for_integers_of_the_grid(
     way: Compression, shape: tuple[int, ...], seed: int
 ) -> None:

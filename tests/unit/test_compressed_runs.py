@@ -46,6 +46,7 @@ WAYS: dict[str, tuple[dict[str, Any], float]] = {
     "dense-4": ({"training.compression": "dense-4"}, 7.6),
     "dense-2": ({"training.compression": "dense-2"}, 14.8),
     "top-k": ({"training.compression": "top-k"}, 125),
+    "low-rank": ({"training.compression": "low-rank"}, 125),
 }
 """The keys of a job by its compression, and how many times smaller than float32's a contribution's blob is at least."""
 
@@ -116,14 +117,15 @@ def times_smaller(store: BlobStore, run: Created, contribution: BundleRef) -> fl
     return store.path(whole).stat().st_size / store.path(contribution.blob).stat().st_size
 
 
-def test_top_k_sends_a_hundred_and_fiftieth(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["top-k", "low-rank"])
+def test_a_contribution_is_a_hundred_and_fiftieth(name: str, tmp_path: Path) -> None:
     """At the defaults, of a model of a million parameters."""
-    run = make_run(tmp_path, WIDE | {"training.compression": "top-k"}, tell=(told := list[str]()).append)
+    run = make_run(tmp_path, WIDE | {"training.compression": name}, tell=(told := list[str]()).append)
     done = process_of(run).run_job(job(0, run.manifest.start))
     store = BlobStore(run.folder.blobs)
     assert times_smaller(store, run, done.contribution) > 150
     size = store.path(done.contribution.blob).stat().st_size
-    assert any(line.startswith(f"top-k: a contribution has {size} bytes") for line in told)
+    assert any(line.startswith(f"{name}: a contribution has {size} bytes") for line in told)
 
 
 def test_a_norm_that_is_not_what_the_bytes_stand_for_is_not_attested(made: tuple[str, Created]) -> None:

@@ -12,6 +12,7 @@ from benchmarks.hearing import hear
 from benchmarks.trainers import MODELS
 from trainer.programs.tracing.capture import TracedRun
 from trainer.programs.tracing.compression import Compression, Dense, TopK
+from trainer.programs.tracing.low_rank import LowRank
 from verification.manifest import Place
 from verification.operators import operator_of
 from verification.program import Program, first_node
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 GRID = 20
 """Of deltas of two steps at the benchmarks' rate."""
-WAYS = {"dense-4": Dense(4, 256), "top-k": TopK(1 / 16, 256)}
+WAYS = {"dense-4": Dense(4, 256), "top-k": TopK(1 / 16, 256), "low-rank": LowRank(1 / 8, 256)}
 
 
 def compressed(run: TracedRun, way: Compression) -> TracedRun:

@@ -73,7 +73,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a density of dense codes": (
         {"training.compression": "dense-4", "training.density": 0.1},
-        'training.density: is for compression "top-k" alone; remove it',
+        'training.density: is for compression "top-k" and "low-rank" alone; remove it',
     ),
     "a density of nothing": (
         {"training.compression": "top-k", "training.density": 0.01, "training.chunk": 64},

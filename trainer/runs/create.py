@@ -19,6 +19,7 @@ from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.compression import Compression, Dense, TopK, Whole
+from trainer.programs.tracing.low_rank import LowRank
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
@@ -231,7 +232,9 @@ def _compression(training: TrainingSection) -> Compression:
     if training.compression == "none":
         return Whole()
     if training.compression == "top-k":
-        return TopK(training.density, training.chunk)
+        return TopK(training.kept, training.chunk)
+    if training.compression == "low-rank":
+        return LowRank(training.kept, training.chunk)
     return Dense(int(training.compression.removeprefix("dense-")), training.chunk)
 
 

@@ -107,6 +107,10 @@ class LoraSection(Section):
     targets: Names = ALL_LINEAR
 
 
+DENSITIES = {"top-k": 1 / 64, "low-rank": 1 / 20}
+"""By compression the share of a contribution's numbers that it holds, where a job does not say."""
+
+
 class TrainingSection(Section):
     """[training]: rounds, inner steps and the two optimizers.
 
@@ -120,9 +124,10 @@ class TrainingSection(Section):
     round too, since optimizers begin anew there. `gradient_clip` bounds the norm of all gradients together; 0 does not.
 
     `grid` is the contribution's unit, 2**-grid; "auto" gives each tensor its own, from a part of a round that is tried
-    before the run opens. `compression` makes contributions smaller (`Dense`, `TopK`), by scales that chunks of `chunk`
-    numbers share; "top-k" keeps a share `density` of each, "none" is 8 bits on the grid. `precision` the bits of a
-    product's operands, sign included.
+    before the run opens. `compression` makes contributions smaller (`Dense`, `TopK`, `LowRank`), by scales that `chunk`
+    numbers share; "top-k" keeps a share `density` of a chunk, by default 1/64, the factors of "low-rank" have such a
+    share of a matrix's numbers, by default 1/20; "none" is 8 bits on the grid. `precision` the bits of a product's
+    operands, sign included.
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
     for adamw and muon, which leaves embeddings, head and vectors to AdamW.
@@ -154,8 +159,8 @@ class TrainingSection(Section):
     outer_momentum: Share = 0.6
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
-    compression: Literal["none", "dense-8", "dense-4", "dense-2", "top-k"] = "none"
-    density: Annotated[float, Field(gt=0, le=0.5)] = 1 / 64
+    compression: Literal["none", "dense-8", "dense-4", "dense-2", "top-k", "low-rank"] = "none"
+    density: Annotated[float, Field(gt=0, le=0.5)] | None = None
     chunk: Annotated[int, Field(ge=8, le=1 << 16)] = 1024
     precision: Literal[8, 14] = 14
     lora: LoraSection | None = None
@@ -164,6 +169,11 @@ class TrainingSection(Section):
     def horizon_steps(self) -> int:
         """Inner steps over which the schedule goes."""
         return (self.horizon or self.rounds) * self.max_steps
+
+    @property
+    def kept(self) -> float:
+        """The share of its numbers that a contribution holds, as its compression counts them."""
+        return self.density or DENSITIES.get(self.compression, 1.0)
 
 
 class SwarmSection(Section):
@@ -333,6 +343,9 @@ def _schedule_checks(training: TrainingSection) -> list[tuple[bool, str]]:
     ]
 
 
+_NAMED = " and ".join(f'"{name}"' for name in DENSITIES)
+
+
 def _compression_checks(training: TrainingSection) -> list[tuple[bool, str]]:
     given, way = training.model_fields_set, training.compression
     return [
@@ -342,11 +355,11 @@ def _compression_checks(training: TrainingSection) -> list[tuple[bool, str]]:
         ),
         (training.chunk.bit_count() == 1, "training.chunk: must be a power of two"),
         (
-            way == "top-k" or "density" not in given,
-            'training.density: is for compression "top-k" alone; remove it',
+            way in DENSITIES or "density" not in given,
+            f"training.density: is for compression {_NAMED} alone; remove it",
         ),
         (
-            way != "top-k" or training.density * training.chunk >= 1,
+            way != "top-k" or training.kept * training.chunk >= 1,
             f"training.density: keeps less than one of a chunk's {training.chunk} numbers; raise it or chunk",
         ),
     ]

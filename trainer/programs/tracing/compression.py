@@ -128,7 +128,7 @@ class Dense:
         high = b.emit("less_equal", b.scalar(2.0 ** (self.bits - 1)), unsigned)
         code = b.subtract(unsigned, b.multiply(b.cast(high, FLOAT), b.scalar(2.0**self.bits)))
         rows = b.view(padded(b, code, count * chunk), (count, chunk))
-        return _on_grid(b, b.multiply(rows, scales), shape)
+        return on_grid(b, b.multiply(rows, scales), shape)
 
 
 VALUE_BITS = 2
@@ -188,7 +188,7 @@ class TopK:
         times = b.emit("where", below, b.subtract(code, b.scalar(4.0)), b.add(code, b.scalar(1.0)))
         place = b.view(_in_parameter(b, index, chunk), (count * kept,))
         value = b.view(b.multiply(times, scales), (count * kept,))
-        return _on_grid(b, b.emit("scatter_sum", place, value, rows=count * chunk), shape)
+        return on_grid(b, b.emit("scatter_sum", place, value, rows=count * chunk), shape)
 
 
 def compress(
@@ -274,7 +274,7 @@ def _with_scales(b: Builder, packed: Value, count: int) -> tuple[Value, Value]:
     return b.view(scales, (count, 1)), b.slice(packed, 0, end, packed.shape[0])
 
 
-def _on_grid(b: Builder, numbers: Value, shape: tuple[int, ...]) -> Value:
+def on_grid(b: Builder, numbers: Value, shape: tuple[int, ...]) -> Value:
     """Return the first of float32 integers in C order, within the grid, int64 of a shape."""
     flat = b.view(numbers, (math.prod(numbers.shape),))
     kept = b.view(b.slice(flat, 0, 0, math.prod(shape)), shape)
