@@ -257,6 +257,39 @@ def join(
 
 
 @app.command()
+def unequal(
+    speeds: Annotated[
+        str, typer.Option(help="How many times as fast as a whole core each worker is, separated by commas.")
+    ] = "1,0.5,0.25,0.125",
+    step_seconds: Annotated[
+        float, typer.Option(min=0.001, max=3600, help="How long a step takes at speed 1.")
+    ] = 0.25,
+    model: Annotated[str, typer.Option(help="Model by width.")] = "d64",
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Records of a step.")] = 2,
+    length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 64,
+    local_steps: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Steps of a round at the fastest speed.")
+    ] = 96,
+    leaf_every: Annotated[int, typer.Option(min=1, max=10_000, help="Steps between two leaves.")] = 4,
+    rounds: Annotated[int, typer.Option(min=2, max=10_000, help="How many rounds.")] = 10,
+    limit: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds after which it is stopped.")
+    ] = 1800.0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw who is busy by round here, as SVG or PNG.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Workers of unequal speed in one run: what they train together of what each could alone (root; five minutes)."""
+    from benchmarks import unequal
+    from benchmarks.opponents.plan import Plan
+
+    (name,), each = _names(model)[:1], tuple(_numbers(speeds, "--speeds"))
+    plan = Plan(name, len(each), batch, length, local_steps, rounds, step_seconds, limit, each, leaf_every)
+    unequal.run(plan, json, plot)
+
+
+@app.command()
 def wan(
     links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "10,50,100,1000",
     opponents: Annotated[
@@ -303,6 +336,16 @@ def _known(text: str, known: list[str], what: str) -> list[str]:
         if name not in known:
             raise UserError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
     return names
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not min(numbers) > 0:
+        raise UserError(f"{option}: {text!r} is no list of numbers above 0; write for example 1,0.5")
+    return numbers
 
 
 def _counts(text: str, option: str = "--threads") -> list[int]:

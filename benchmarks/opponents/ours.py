@@ -21,8 +21,10 @@ from trainer.hosts.net import Host
 from trainer.runs.create import create_run
 from trainer.runs.job import parse_job
 from trainer.runs.states import stored_bundle
+from verification.state import State
 from verification.statements import VERIFIER, WORKER
 from verification.tensors import Bundle
+from verification.units import Address
 
 VERIFIERS = 1
 VARIANTS: dict[str, str] = {
@@ -80,7 +82,7 @@ clock = {long}
 stall = {longest}
 silence = {longest}
 """
-"""Windows are so long that no link and no step of a bench ends one: everybody here is honest. A round is one leaf, so
+"""Windows are so long that no link and no step of a bench ends one: everybody here is honest. Where a round is one leaf
 everybody does all its steps from the first one on: otherwise newcomers begin with a leaf, and shares follow speed."""
 
 
@@ -89,7 +91,7 @@ def job_text(task: Mapping[str, Any], variant: str = "ours") -> str:
     config = "".join(f"{key} = {dumps(value)}\n" for key, value in task["config"].items())
     return JOB.format(
         **{**task, "config": config}, variant=VARIANTS[variant], verifiers=VERIFIERS,
-        accounts=task["peers"] + VERIFIERS, leaf_every=task["local_steps"], long=1800, longest=20_000,
+        accounts=task["peers"] + VERIFIERS, long=1800, longest=20_000,
     )  # fmt: skip
 
 
@@ -127,6 +129,8 @@ class Ours:
         self._reports = [Report(self._report(rank)) for rank in range(task.peers)]
         self.last: Bundle | None = None
         """The state after the last round, once the run was stopped there."""
+        self.ended: State | None = None
+        """The ledger's state, once the run was stopped."""
         self._seats = [self._seat(number) for number in range(task.peers + len(self._verifying))]
 
     def _seat(self, number: int) -> Seat:
@@ -136,7 +140,7 @@ class Ours:
             return Seat(name, account, VERIFIER, ["--device", "cpu", "--accept-unsound"], folder, name)
         core = task.cores[number] if task.cores else -1
         return PacedSeat(
-            name, account, WORKER, [], folder, name, report=self._report(number), step_seconds=task.step_seconds,
+            name, account, WORKER, [], folder, name, report=self._report(number), step_seconds=task.seconds_of(number),
             core=core,
         )  # fmt: skip
 
@@ -183,6 +187,16 @@ class Ours:
             for number, then in seen.items()
         ]
 
+    def accounts(self) -> list[Address]:
+        """Return the workers' accounts, by rank."""
+        return [seat.account for seat in self._seats[: self._task.peers]]
+
+    def synced(self) -> dict[int, float]:
+        """Return when the first worker had the state after so many rounds, on the machine's monotonic clock."""
+        numbers = {number for seen in self._seen.values() for number in seen}
+        every = self._seen.values()
+        return {n: min(float(seen[n]["at"]) for seen in every if n in seen) for n in sorted(numbers)}
+
     @property
     def left_out(self) -> int:
         """Return how many contributions did not count, once the run was stopped."""
@@ -195,7 +209,7 @@ class Ours:
 
     def stop(self) -> None:
         """Learn from the ledger which contributions did not count, and end everybody."""
-        state = read_state(self._hosted.folder)
+        self.ended = state = read_state(self._hosted.folder)
         for worked in state.rounds:
             for rank, seat in enumerate(self._seats[: self._task.peers]):
                 if worked.sealed is not None and seat.account not in worked.included:

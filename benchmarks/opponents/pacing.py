@@ -1,5 +1,5 @@
-"""The compute process of a worker in `bench wan`: as `trainer.compute.process`, but a step of its own rounds takes the
-stated time at least, and is reported.
+"""The compute process of a worker in `bench wan`: as `trainer.compute.process`, but a step takes the stated time at
+least, also where the machine is measured, and those of its own rounds are reported.
 
 The step really runs, and then waits. `python -m benchmarks.opponents.pacing REPORT STEP_SECONDS`.
 """
@@ -7,12 +7,17 @@ The step really runs, and then waits. `python -m benchmarks.opponents.pacing REP
 import statistics
 import sys
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from benchmarks.opponents.task import Reporter, moved, wait_until
 from trainer.compute import process
-from trainer.rounds.engine import Conduct, Engine, Handle, Job
+from trainer.programs.options import RunOptions
+from trainer.rounds.engine import Engine, Job
+from trainer.rounds.torch_engine import TorchEngine
 from verification.units import Digest
 
 LOSS = "loss_sum"
@@ -25,10 +30,10 @@ class Pace:
 
     def __init__(self, reporter: Reporter, step_seconds: float) -> None:
         self._reporter, self._step_seconds = reporter, step_seconds
-        self._usual = list[float]()
+        self._usual, self._has_begun = list[float](), False
 
     def keep(self, began: float, loss: float, is_checked: bool) -> None:
-        """Wait for the end of a step that began then, and report it.
+        """Wait for the end of a step that began then, and report it, if a round has begun.
 
         A checked one is made in two ways, which takes longer by as much as it really ran longer than others, and is no
         measure of a step: it has no seconds.
@@ -40,29 +45,28 @@ class Pace:
         else:
             self._usual.append(seconds)
         wait_until(began + longer * self._step_seconds)
-        self._reporter.tell("step", seconds=0.0 if is_checked else seconds, loss=loss)
+        if self._has_begun:
+            self._reporter.tell("step", seconds=0.0 if is_checked else seconds, loss=loss)
 
     def conduct(self, engine: Engine, job: Job) -> Engine:
-        """Return the machine's engine at this pace, for a round that begins."""
+        """Report that a round begins, and return the machine's engine."""
+        self._has_begun = True
         self._reporter.tell("round", number=int(job.number), **moved())
-        made: Engine = Paced(engine, self)
-        return made
+        return engine
 
 
-class Paced:
-    """An engine for which another one computes, at a pace."""
+class Paced(TorchEngine):
+    """A machine at a pace."""
 
-    def __init__(self, engine: Any, pace: Pace) -> None:
-        self._engine, self._pace = engine, pace
+    def __init__(self, pace: Pace, programs: Mapping[Digest, bytes], options: RunOptions) -> None:
+        super().__init__(programs, options)
+        self._pace = pace
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def advance(self, digest: Digest, working: Handle, is_checked: bool) -> Handle:
-        """Do as the engine does, at the pace."""
-        place = [port.name for port in self._engine.program(digest).inputs].index(LOSS)
+    def advance(self, digest: Digest, working: list[torch.Tensor], is_checked: bool) -> list[torch.Tensor]:
+        """Execute an inner step, at the pace."""
+        place = [port.name for port in self.program(digest).inputs].index(LOSS)
         before, began = float(working[place]), time.monotonic()
-        made = self._engine.advance(digest, working, is_checked)
+        made = super().advance(digest, working, is_checked)
         self._pace.keep(began, float(made[place]) - before, is_checked)
         return made
 
@@ -70,8 +74,8 @@ class Paced:
 def main() -> None:
     """Serve on the standard streams."""
     report, seconds = sys.argv[1:]
-    conduct: Conduct = Pace(Reporter(Path(report)), float(seconds)).conduct
-    process.main(conduct)
+    pace = Pace(Reporter(Path(report)), float(seconds))
+    process.main(pace.conduct, partial(Paced, pace))
 
 
 if __name__ == "__main__":

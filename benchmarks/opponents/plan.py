@@ -24,6 +24,8 @@ class Plan:
     """A model's name in `benchmarks.trainers`, and what is trained, as the command's options say.
 
     A step takes `step_seconds` at least; 0 is as long as it takes. An opponent is stopped after `limit` seconds.
+    `speeds`: how many times as fast each peer is. Of ours a leaf stands after every `leaf_every` steps, by default at a
+    round's end, and shares follow speed by whole leaves.
     """
 
     model: str
@@ -34,6 +36,8 @@ class Plan:
     rounds: int
     step_seconds: float
     limit: float
+    speeds: tuple[float, ...] = ()
+    leaf_every: int = 0
 
     def require_cores(self) -> None:
         """Raise UserError where peers would share a core and no step's time is stated."""
@@ -69,6 +73,7 @@ class Plan:
         settings = {
             **asdict(self), "config": recipe.config, "seed": SEED, "learning_rate": RATE, "warmup": self.warmup,
             "outer_rate": OUTER_RATE, "outer_momentum": OUTER_MOMENTUM, "audit_rate": AUDIT_RATE,
+            "leaf_every": self.leaf_every or self.local_steps,
         }  # fmt: skip
         return Start(ours.make_run(ours.job_text(settings, variant), out), SEED)
 
@@ -77,5 +82,5 @@ class Plan:
         addresses = tuple(host.ipv4 for host in hosts[: self.peers])
         return Task(
             self.peers, self.local_steps, self.rounds, self.batch, RATE, self.warmup, OUTER_RATE, OUTER_MOMENTUM,
-            self.step_seconds, addresses, hosts[-1].ipv4, str(folder), self.cores,
+            self.step_seconds, addresses, hosts[-1].ipv4, str(folder), self.cores, self.speeds,
         )  # fmt: skip

@@ -35,7 +35,8 @@ class Task:
 
     `step_seconds`: how long a step takes at least, 0 for as long as it takes; what it really takes less is waited for.
     `addresses` are the peers', `server` that of a host without a peer. `folder` holds what `Shared` names. `core`
-    says whether each peer has a core of its own.
+    says whether each peer has a core of its own, `speeds` how many times as fast as `step_seconds` each is; without
+    any all are as fast.
     """
 
     peers: int
@@ -51,6 +52,11 @@ class Task:
     server: str
     folder: str
     cores: tuple[int, ...]
+    speeds: tuple[float, ...] = ()
+
+    def seconds_of(self, rank: int) -> float:
+        """Return how long a peer's step takes at least."""
+        return self.step_seconds / (self.speeds[rank] if self.speeds else 1.0)
 
     @property
     def steps(self) -> int:
@@ -65,7 +71,10 @@ class Task:
     def read(cls, path: Path) -> "Task":
         """Return what `write` wrote."""
         given = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**given, "addresses": tuple(given["addresses"]), "cores": tuple(given["cores"])})
+        fields: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each for name, each in given.items()
+        }
+        return cls(**fields)
 
 
 class Shared:
@@ -200,7 +209,7 @@ class Local:
         began, losses = time.monotonic(), list[torch.Tensor]()
         yield losses.append
         seconds = time.monotonic() - began
-        wait_until(began + self.task.step_seconds)
+        wait_until(began + self.task.seconds_of(self.rank))
         self.done += 1
         self.reporter.tell("step", seconds=seconds, loss=float(losses[0].detach()))
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,6 +20,7 @@ from trainer import exact
 from trainer.compute import children, frames, orders
 from trainer.compute.memory import within_memory
 from trainer.programs.interpreter import NoLoops, give_memory_back
+from trainer.programs.options import RunOptions
 from trainer.rounds import reexecution
 from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.norms import Norms
@@ -42,6 +43,8 @@ from verification.units import Count, Digest, Round
 
 MEASURED_STEPS = 3
 Tell = Callable[[orders.StepDone], None]
+MakeEngine = Callable[[Mapping[Digest, bytes], RunOptions], TorchEngine]
+"""Makes an engine for programs by their digest."""
 R = TypeVar("R")
 Process = TypeVar("Process")
 Order = TypeVar("Order")
@@ -65,12 +68,16 @@ class ComputeProcess:
     """One run's programs, data and store, and the orders on them."""
 
     def __init__(
-        self, order: orders.Prepare, conduct: Conduct = honest, tell: Tell = lambda step: None
+        self,
+        order: orders.Prepare,
+        conduct: Conduct = honest,
+        tell: Tell = lambda step: None,
+        engine: MakeEngine = TorchEngine,
     ) -> None:
         """Load what the manifest names from the store; `conduct` is what the peer's own rounds are computed with.
 
-        `tell` hears of every inner step of a job. Raises Violation for blobs that are not what the manifest says,
-        UserError where the device is not here.
+        `tell` hears of every inner step of a job, `engine` makes the machine's. Raises Violation for blobs that are
+        not what the manifest says, UserError where the device is not here.
         """
         torch.set_num_threads(order.threads)
         self._tell = tell
@@ -79,7 +86,7 @@ class ComputeProcess:
         programs = self.manifest.programs
         refs = programs.all()
         texts = {ref.digest: self._program(ref) for ref in refs}
-        self.engine = TorchEngine(texts, within_memory(order.options))
+        self.engine = engine(texts, within_memory(order.options))
         for ref in refs:
             self.engine.executor.load(ref.digest)
         for name, units in vars(self.manifest.units).items():
@@ -249,7 +256,9 @@ def _job(order: orders.RunJob) -> Job:
     return Job(order.number, order.worker, order.beacon, order.steps)
 
 
-def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
+def serve(
+    source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest, engine: MakeEngine = TorchEngine
+) -> None:
     """Do orders until the source ends. The first that needs a run must be Prepare.
 
     A process that flushes subnormal numbers does none. A job that the node has no more use for ends after the step that
@@ -279,7 +288,7 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
             if process is None:
                 exact.require_subnormals()
             if isinstance(order, orders.Prepare):
-                process = ComputeProcess(order, conduct, tell)
+                process = ComputeProcess(order, conduct, tell, engine)
                 reply(process.measure())
             elif process is None:
                 raise Malformed("the first order must be Prepare")
@@ -291,13 +300,13 @@ def serve(source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest) -> None:
             reply(orders.Failed(type(error).__name__, str(error), node))
 
 
-def main(conduct: Conduct = honest) -> None:
+def main(conduct: Conduct = honest, engine: MakeEngine = TorchEngine) -> None:
     """Serve on the standard streams; stray prints go to standard error, and an interrupt is the node's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore", NoLoops)  # the node tells it
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, sink, conduct)
+    serve(sys.stdin.buffer, sink, conduct, engine)
 
 
 if __name__ == "__main__":
