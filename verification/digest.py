@@ -40,9 +40,14 @@ def prefixed(part: bytes) -> bytes:
     return len(part).to_bytes(8, "big") + part
 
 
+def beginning(purpose: str) -> bytes:
+    """Return what every message of a purpose begins with."""
+    return PREFIX + purpose.encode() + b"\x00"
+
+
 @functools.lru_cache(maxsize=256)
 def _begun(purpose: str) -> "hashlib._Hash":
-    return hashlib.sha256(PREFIX + purpose.encode() + b"\x00")
+    return hashlib.sha256(beginning(purpose))
 
 
 def keyed(key: bytes, purpose: str, *parts: bytes) -> Digest:

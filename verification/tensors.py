@@ -7,7 +7,7 @@ contribution); its digest is a root over theirs. (SPEC.md 2)
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, cast
@@ -79,8 +79,21 @@ def tensor_digest(tensor: Tensor) -> Digest:
 
     (SPEC.md 2.2)
     """
-    root = merkle.root("row", row_leaves(tensor)) if tensor.data else None
+    root = _root_over[0](tensor) if tensor.data else None
     return tensor_of_root(tensor.dtype, tensor.shape, root)
+
+
+def root_over(tensor: Tensor) -> Digest:
+    """Return the root over the rows of a tensor that is not empty. (SPEC.md 2.2)"""
+    return merkle.root("row", row_leaves(tensor))
+
+
+_root_over: list[Callable[[Tensor], Digest]] = [root_over]
+
+
+def hash_with(root_over: Callable[[Tensor], Digest]) -> None:
+    """Have all of this process make digests with what does the same as `root_over`, and faster."""
+    _root_over[0] = root_over
 
 
 def digest_of_parts(dtype: str, shape: tuple[Count, Count], parts: Iterable[bytes]) -> Digest:

@@ -65,15 +65,14 @@ class Plan:
     @property
     def described(self) -> dict[str, Any]:
         """Return what every row says of it."""
-        return asdict(self)
+        return asdict(self) | {"leaf_every": self.leaf_every or self.local_steps}
 
     def start(self, variant: str, out: Path) -> Start:
         """Make a run of a variant of ours, and return what everybody starts from. Raises UserError."""
         recipe = replace(MODELS[self.model], length=self.length)
         settings = {
-            **asdict(self), "config": recipe.config, "seed": SEED, "learning_rate": RATE, "warmup": self.warmup,
+            **self.described, "config": recipe.config, "seed": SEED, "learning_rate": RATE, "warmup": self.warmup,
             "outer_rate": OUTER_RATE, "outer_momentum": OUTER_MOMENTUM, "audit_rate": AUDIT_RATE,
-            "leaf_every": self.leaf_every or self.local_steps,
         }  # fmt: skip
         return Start(ours.make_run(ours.job_text(settings, variant), out), SEED)
 

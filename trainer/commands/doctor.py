@@ -18,6 +18,7 @@ from trainer.commands.results import write_json
 from trainer.commands.speeds import BITS, SHAPES, Speeds, native_speeds, product_speeds
 from trainer.commands.trials import Trial, TriedStep, golden_trial, run_trials
 from trainer.compute.memory import within_memory
+from trainer.exact import hashing
 from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import RunOptions, peer_options
@@ -76,6 +77,8 @@ def examine(
         found = _steps(console, speeds, run, options, tell)
     if found.kernels.complaint:
         _say(console, found.kernels.complaint, "yellow")
+    if complaint := hashing.refusal():
+        _say(console, complaint, "yellow")
     if not found.reproduced:
         _say(console, "this machine must not stake: its results would be convicted", "red")
     else:

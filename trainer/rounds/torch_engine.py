@@ -7,6 +7,7 @@ from weakref import ref
 
 import torch
 
+from trainer.exact.hashing import hash_natively
 from trainer.programs.conversion import bundle_of, seen_by_law, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import Tap, storage_of
@@ -27,6 +28,7 @@ class TorchEngine:
 
     def __init__(self, programs: Mapping[Digest, bytes], options: RunOptions = NODE_BY_NODE) -> None:
         """`programs` holds encoded programs by digest; raises as `ProgramExecutor`."""
+        hash_natively()
         self.executor = ProgramExecutor(programs, options)
         self._digests: dict[int, tuple[Held[torch.Tensor], Digest]] = {}
 
