@@ -85,6 +85,27 @@ def tuned(
 
 
 @app.command()
+def audit(
+    model: Annotated[str, typer.Option(help="Model by width.")] = "d256",
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Inner steps of a round.")] = 100,
+    leaf_every: Annotated[int, typer.Option(min=1, max=10_000, help="Steps between two leaves.")] = 100,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Records of a step.")] = 4,
+    length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 128,
+    rate: Annotated[float, typer.Option(min=0, max=1, help="How often a verifier audits a worker.")] = 0.05,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds measured of each.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, max=512, help="Threads.")] = 1,
+    json: Json = None,
+) -> None:
+    """What verification costs over the training alone: leaves, steps made twice, audits (three minutes)."""
+    from benchmarks import auditing
+    from benchmarks.opponents.plan import Plan
+
+    (name,) = _names(model)[:1]
+    plan = Plan(name, 2, batch, length, steps, 2, 1.0, 1.0, leaf_every=leaf_every)
+    auditing.run(plan, rate, rounds, threads, json)
+
+
+@app.command()
 def convergence(
     steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Inner steps of a worker.")] = 2000,
     inner: Annotated[int, typer.Option(min=1, max=100_000, help="Inner steps of a round.")] = 40,

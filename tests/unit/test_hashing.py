@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from trainer.exact import hashing
 from trainer.exact.hashing import Roots, SlowDigests
 from trainer.exact.native import CannotCompile, compiler
-from verification.tensors import ITEM_BYTES, Tensor, root_over
+from trainer.programs.conversion import from_torch
+from trainer.rounds.torch_engine import TorchEngine
+from verification.tensors import ITEM_BYTES, Tensor, bundle_digest, root_over, tensor_digest
 from verification.units import Count
 
 SHAPES = st.one_of(
@@ -103,3 +105,13 @@ def test_it_serves_where_it_is_right(monkeypatch: pytest.MonkeyPatch, roots: Roo
         assert len(kept) == 1 and not hashing.refusal()
     finally:
         hashing.hash_natively.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, 1500), (0, 5), (2, 0)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.int64, torch.bool])
+def test_an_engine_knows_zeros_without_hashing_them(kind: torch.dtype, shape: tuple[int, ...]) -> None:
+    zeros = torch.zeros(shape, dtype=kind)
+    given = [zeros, -zeros] if kind is torch.float32 else [zeros]
+    engine = TorchEngine({})
+    assert engine.digests(given) == [tensor_digest(from_torch(tensor)) for tensor in given]
+    assert engine.digest(given) == bundle_digest([tensor_digest(from_torch(tensor)) for tensor in given])

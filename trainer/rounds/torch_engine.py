@@ -1,6 +1,7 @@
 """The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.engine`."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import cast
 from weakref import ReferenceType as Held
 from weakref import ref
@@ -11,10 +12,12 @@ from trainer.exact.hashing import hash_natively
 from trainer.programs.conversion import bundle_of, seen_by_law, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.interpreter import Tap, storage_of
+from trainer.programs.kernels import DTYPE_NAMES
 from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.rounds.engine import Overwritten
 from verification.errors import Unsound
+from verification.grid import Grid
 from verification.layout import summary_of
 from verification.program import Program
 from verification.tensors import Bundle, bundle_digest, tensor_digest
@@ -98,4 +101,14 @@ class TorchEngine:
     def _digest_of(self, tensor: torch.Tensor) -> Digest:
         # A step over another's memory makes new objects, so an identical one has an identical digest.
         known = self._digests.get(id(tensor))
-        return known[1] if known is not None and known[0]() is tensor else tensor_digest(seen_by_law(tensor))
+        if known is not None and known[0]() is tensor:
+            return known[1]
+        if tensor.numel() and not tensor.any():  # an optimizer's state where a round begins
+            return _of_zeros(DTYPE_NAMES[tensor.dtype], tuple(tensor.shape))
+        return tensor_digest(seen_by_law(tensor))
+
+
+@cache
+def _of_zeros(dtype: str, shape: tuple[int, ...]) -> Digest:
+    """Return the digest of a tensor of zeros, -0.0 among them. (SPEC.md 2.2)"""
+    return Grid(dtype, shape).of_zeros
