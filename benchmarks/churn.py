@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ max_steps = 4
 leaf_every = 4
 batch = 4
 round_warmup = 2
+compression = "{compression}"
 
 [swarm]
 workers = {workers}
@@ -117,7 +119,9 @@ class Block:
     plan: tuple[Fault, ...]
 
 
-def run(minutes: float, faults: int | None, seed: int, json: Path | None, plot: Path | None) -> int:
+def run(
+    minutes: float, faults: int | None, seed: int, compression: str, json: Path | None, plot: Path | None
+) -> int:
     """Simulate plans, play one on a real swarm, print what came of both; return 0 when nothing fell short."""
     console, cast = Console(), Cast(3, 2)
     count = math.ceil(minutes * FAULTS_A_MINUTE) if faults is None else faults
@@ -127,10 +131,11 @@ def run(minutes: float, faults: int | None, seed: int, json: Path | None, plot: 
     ):
         blocks = blocks_of(seed, cast, minutes, count, tuple(Kind) if link else OF_PROCESSES)
         simulated = simulate(seed, console)
-        trial = make_swarm(seed, cast, 100 * TRIAL_ROUNDS, TRIAL_SECONDS, Path(folder, "trial"), places, link)
+        job = partial(make_swarm, seed, cast, compression)
+        trial = job(100 * TRIAL_ROUNDS, TRIAL_SECONDS, Path(folder, "trial"), places, link)
         pace = pace_of(trial, console)
         rounds = 600 + int(sum(block.seconds * (1 + 2 * QUIET_SHARE) for block in blocks))
-        swarm = make_swarm(seed, cast, rounds, pace, Path(folder, "run"), places, link)
+        swarm = job(rounds, pace, Path(folder, "run"), places, link)
         rows, summary, more = play(swarm, blocks, console)
     console.print(table(rows))
     summary |= summarise_simulated(simulated)
@@ -187,13 +192,20 @@ def simulate(seed: int, console: Console) -> list[Churned]:
 
 
 def make_swarm(
-    seed: int, cast: Cast, rounds: int, pace: float, folder: Path, places: Sequence[Place], link: Link | None
+    seed: int,
+    cast: Cast,
+    compression: str,
+    rounds: int,
+    pace: float,
+    folder: Path,
+    places: Sequence[Place],
+    link: Link | None,
 ) -> Swarm:
     """Make a run with windows of once and twice `pace` seconds, and the swarm for it; nothing is started."""
     workers, verifiers = (len(role) for role in cast.roles)
     text = JOB.format(
         seed=seed, rounds=rounds, workers=workers, verifiers=verifiers, peers=workers + verifiers,
-        pace=pace, double=2 * pace, long=6 * pace,
+        compression=compression, pace=pace, double=2 * pace, long=6 * pace,
     )  # fmt: skip
     created = create_run(parse_job(text, "the benchmark's job"), folder, folder / "host")
     return Swarm(created.folder, cast, places, link)

@@ -192,6 +192,9 @@ def churn(
         int | None, typer.Option(min=1, max=10_000, help="How many; 62 in 30 minutes by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What the plan of faults is drawn from.")] = 20_261_129,
+    compression: Annotated[
+        str, typer.Option(help="How contributions are made smaller, as in a job.")
+    ] = "none",
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw rounds and faults over time here, as SVG or PNG."),
@@ -201,7 +204,7 @@ def churn(
     """Real peers killed, stopped, cut off and slowed, and their ledger's host too: what goes on, and what is lost."""
     from benchmarks import churn
 
-    raise typer.Exit(churn.run(minutes, faults, seed, json, plot))
+    raise typer.Exit(churn.run(minutes, faults, seed, compression, json, plot))
 
 
 @app.command()
