@@ -107,6 +107,9 @@ silence = 600
 """
 """Short rounds of a small model, so that a few cores hold a swarm; every worker's round is one leaf, so that each that
 counts is as much work. Who misses fewer than 20 rounds goes on at once."""
+LEAST_PACE = 2.5
+"""Seconds of the shortest windows, which are ten together: a job's own are 240, and a start of the ledger's host takes
+four, which is no work lost."""
 TRIAL_SECONDS, TRIAL_ROUNDS = 30.0, 12
 """Half of the commit window of a trial that measures how long a round takes here, and how many rounds it takes."""
 
@@ -133,7 +136,7 @@ def run(
         simulated = simulate(seed, console)
         job = partial(make_swarm, seed, cast, compression)
         trial = job(100 * TRIAL_ROUNDS, TRIAL_SECONDS, Path(folder, "trial"), places, link)
-        pace = pace_of(trial, console)
+        pace = max(LEAST_PACE, pace_of(trial, console))
         rounds = 600 + int(sum(block.seconds * (1 + 2 * QUIET_SHARE) for block in blocks))
         swarm = job(rounds, pace, Path(folder, "run"), places, link)
         rows, summary, more = play(swarm, blocks, console)
