@@ -56,6 +56,7 @@ class LoadedProgram:
 
     `products` do its products, by default new ones for the options. Loops.ALWAYS raises CannotCompile (a UserError)
     where there are no compiled loops; Loops.WORTHWHILE compiles what is worth it (`compilation.worthwhile`) if it can.
+    A program that `is_part` of a checked one may read integers and exponents, and is compiled if the options let it.
     The first run compares the loops' outputs with those of the nodes' own kernels; on a difference the loops are
     dropped with a NoLoops warning. `refused` says in one line why there are none though they were wanted, or nothing.
 
@@ -64,7 +65,11 @@ class LoadedProgram:
     """
 
     def __init__(
-        self, program: Program, options: RunOptions = NODE_BY_NODE, products: exact.Products | None = None
+        self,
+        program: Program,
+        options: RunOptions = NODE_BY_NODE,
+        products: exact.Products | None = None,
+        is_part: bool = False,
     ) -> None:
         check_program(program)
         if program.arithmetic != ARITHMETIC:
@@ -73,7 +78,8 @@ class LoadedProgram:
         self.first = first_node(program)
         self.products = products or products_for(options)
         self.device = self.products.device
-        _check_integers(program)
+        if not is_part:
+            _check_integers(program)
         self._specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
         kernels = self._bind(self.products)
         require_affordable(program, options.memory)
@@ -82,7 +88,7 @@ class LoadedProgram:
         self._steps = plan(program, kernels, last_uses(program))
         self._output_names = {int(output.source): output.name for output in program.outputs}
         self.refused = ""
-        self._compiled = self._compile(kernels, options)
+        self._compiled = self._compile(kernels, options, is_part)
         self._certified = False
 
     @property
@@ -152,9 +158,12 @@ class LoadedProgram:
             for place, node in enumerate(self.program.nodes)
         ]
 
-    def _compile(self, kernels: Sequence[Kernel], options: RunOptions) -> CompiledProgram | None:
+    def _compile(
+        self, kernels: Sequence[Kernel], options: RunOptions, is_part: bool
+    ) -> CompiledProgram | None:
         needed = options.loops is Loops.ALWAYS
-        if not (needed or (options.loops is Loops.WORTHWHILE and compilation.worthwhile(self.program))):
+        pays = is_part or compilation.worthwhile(self.program)
+        if not (needed or (options.loops is Loops.WORTHWHILE and pays)):
             return None
         try:
             if self.device.type != "cpu":
