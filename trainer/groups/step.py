@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from trainer import exact
-from trainer.groups.split import Key, Reduction, Split
+from trainer.groups.split import Key, Reduction, Share, Split, split
+from trainer.groups.spread import spread_of
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.kernels import TORCH_DTYPES, KernelFailed
-from trainer.programs.options import RunOptions
+from trainer.programs.loops.compiled import worthwhile
+from trainer.programs.options import Loops, RunOptions
 from verification.arithmetic.definition import Combine
 from verification.library import StepFailed
+from verification.program import Program
 
 _SIGN = 0x80000000
 
@@ -36,15 +40,15 @@ class NotTogether(Exception):
 class MemberStep:
     """One member's part of an inner step, ready to run."""
 
-    def __init__(self, split: Split, options: RunOptions, products: exact.Products) -> None:
+    def __init__(self, parts: Split, options: RunOptions, products: exact.Products) -> None:
         """Load the segments; raises as `LoadedProgram`."""
-        self._split = split
+        self._split = parts
         self._products = products
         self._segments = [
             None if each.program is None else LoadedProgram(each.program, options, products, is_part=True)
-            for each in split.segments
+            for each in parts.segments
         ]
-        self._ending = _last_reads(split)
+        self._ending = _last_reads(parts)
 
     def run(self, inputs: Sequence[torch.Tensor], exchange: Exchange) -> list[torch.Tensor]:
         """Return the whole step's outputs, which every member makes alike; inputs are not changed.
@@ -127,6 +131,31 @@ class MemberStep:
             return None
 
 
+class Parts:
+    """One program's member steps, by the member's share; the last one is kept, for shares seldom change."""
+
+    def __init__(self, program: Program, options: RunOptions, products: exact.Products) -> None:
+        """Raises UserError where the program cannot be split. Parts are compiled where the whole is worth it."""
+        self._program, self._products = program, products
+        pays = options.loops is Loops.ALWAYS or worthwhile(program)
+        self._options = options if pays else replace(options, loops=Loops.NEVER)
+        self._spread = spread_of(program)
+        self._last: tuple[Share, MemberStep] | None = None
+
+    @property
+    def records(self) -> int:
+        """How many records there are to share."""
+        return self._spread.records
+
+    def of(self, share: Share) -> MemberStep:
+        """Return the step of a member with a share, ready to run."""
+        if self._last is None or self._last[0] != share:
+            self._last = None
+            parts = split(self._program, share, self._spread)
+            self._last = share, MemberStep(parts, self._options, self._products)
+        return self._last[1]
+
+
 def _exchanges(reduction: Reduction, after: int) -> bool:
     return reduction.after <= after < reduction.after + len(reduction.totals)
 
@@ -203,18 +232,18 @@ def _at_orders(orders: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.where(words >= _SIGN, words - 2 * _SIGN, words).to(torch.int32).view(torch.float32)
 
 
-def _last_reads(split: Split) -> list[list[Key]]:
+def _last_reads(parts: Split) -> list[list[Key]]:
     """Return, per segment, the values that nothing reads after it and its exchange."""
     last: dict[Key, int] = {}
-    for number, segment in enumerate(split.segments):
+    for number, segment in enumerate(parts.segments):
         last.update(dict.fromkeys((*segment.reads, *segment.makes), number))
-    for reduction in split.reductions:
+    for reduction in parts.reductions:
         end = reduction.after + len(reduction.totals) - 1
         for key in (*reduction.reads, (reduction.number, None)):
             last[key] = max(last.get(key, 0), end)
-    for key in split.outputs:
+    for key in parts.outputs:
         last.pop(key, None)
-    ending: list[list[Key]] = [[] for _ in split.segments]
+    ending: list[list[Key]] = [[] for _ in parts.segments]
     for key, number in last.items():
         ending[number].append(key)
     return ending
