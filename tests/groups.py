@@ -8,15 +8,25 @@ from typing import TypeVar
 
 import torch
 
+from p2p.blobs import BlobStore
+from tests.tiny import LIMIT, STEPS, WORKER, start_of
 from trainer.groups.split import Share, shares, split
 from trainer.groups.spread import spread_of
 from trainer.groups.step import Exchange, MemberStep, NotTogether, Parts
 from trainer.programs.devices import products_for
 from trainer.programs.options import NODE_BY_NODE, RunOptions
+from trainer.rounds.engine import Job
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import RoundOutcome, Rounds
+from trainer.runs.create import Created
+from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.program import Program, decode_program
+from verification.tensors import Bundle, decode_bundle
+from verification.units import Digest, Round
 
 R = TypeVar("R")
+JOB = Job(Round(1), WORKER, tagged("beacon"), STEPS)
 PATIENCE = 120.0
 """Seconds for which a member waits for the others, which ends a test that would hang."""
 
@@ -157,3 +167,23 @@ def made_together(steps: Sequence[MemberStep], inputs: Sequence[torch.Tensor]) -
         return lambda exchange: step.run(inputs, exchange)
 
     return together([member(step) for step in steps])
+
+
+def programs_of(made: Created) -> dict[Digest, bytes]:
+    """Its programs by digest."""
+    store = BlobStore(made.folder.blobs)
+    return {ref.digest: store.get(ref.blob) for ref in made.manifest.programs.all()}
+
+
+def outcome(
+    made: Created, engine: TorchEngine, start: Bundle | None = None, checked: int = 0
+) -> RoundOutcome:
+    """A round by an engine."""
+    data = decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.data.blob), LIMIT)
+    tensors = (start or start_of(made)).tensors
+    return Rounds(engine, made.manifest, data).run(JOB, tensors, checked=checked)
+
+
+def alone(made: Created, start: Bundle | None = None) -> RoundOutcome:
+    """The round by one machine."""
+    return outcome(made, TorchEngine(programs_of(made)), start)

@@ -75,7 +75,7 @@ def shared(name: str, cuts: Sequence[int]) -> list[MemberStep]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_a_group_makes_what_one_machine_makes(name: str, data: st.DataObject) -> None:
     program, began, wanted = known(name)
@@ -91,7 +91,7 @@ def test_a_group_makes_what_one_machine_makes(name: str, data: st.DataObject) ->
 @pytest.mark.slow
 def test_compiled_loops_make_the_same_parts() -> None:
     program, began, wanted = known("llama")
-    steps = steps_of(program, shares(8, 3), RunOptions(loops=Loops.ALWAYS))
+    steps = steps_of(program, shares(8, 2), RunOptions(loops=Loops.ALWAYS))
     made = made_together(steps, began)
     assert {digest_of(bundle_of(each)) for each in made} == {wanted[0]}
 

@@ -3,49 +3,22 @@
 import pytest
 import torch
 
-from p2p.blobs import BlobStore
-from tests.groups import Threads
-from tests.tiny import LIMIT, STEPS, WORKER, make_run, start_of
+from tests.groups import Threads, alone, outcome, programs_of
+from tests.tiny import STEPS, make_run, start_of
 from trainer.groups.engine import GroupEngine
 from trainer.programs.conversion import from_torch, to_torch
 from trainer.programs.options import NODE_BY_NODE
-from trainer.rounds.engine import Job
-from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import RoundOutcome, Rounds
 from trainer.runs.create import Created
-from verification.digest import tagged
 from verification.errors import Unsound, UserError
-from verification.tensors import Bundle, decode_bundle
-from verification.units import Digest, Round
+from verification.tensors import Bundle
 
 BATCH = 5
-JOB = Job(Round(1), WORKER, tagged("beacon"), STEPS)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Created:
     """A run whose batches three members share unevenly."""
     return make_run(tmp_path_factory.mktemp("run"), {"training.batch": BATCH})
-
-
-def programs_of(made: Created) -> dict[Digest, bytes]:
-    """Its programs by digest."""
-    store = BlobStore(made.folder.blobs)
-    return {ref.digest: store.get(ref.blob) for ref in made.manifest.programs.all()}
-
-
-def outcome(
-    made: Created, engine: TorchEngine, start: Bundle | None = None, checked: int = 0
-) -> RoundOutcome:
-    """A round by an engine."""
-    data = decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.data.blob), LIMIT)
-    tensors = (start or start_of(made)).tensors
-    return Rounds(engine, made.manifest, data).run(JOB, tensors, checked=checked)
-
-
-def alone(made: Created, start: Bundle | None = None) -> RoundOutcome:
-    """The round by one machine."""
-    return outcome(made, TorchEngine(programs_of(made)), start)
 
 
 def group_engine(made: Created, members: Threads) -> GroupEngine:

@@ -1,0 +1,80 @@
+"""Worker groups on the command line: a peer that leads one, and `group`, which joins one with another machine."""
+
+import dataclasses
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from p2p.words import MAX_TEXT
+from trainer.compute.memory import within_memory
+from trainer.folder import RunFolder
+from trainer.groups.member import Member, reached
+from trainer.groups.ticket import GroupTicket
+from trainer.peer.config import PeerConfig
+from trainer.programs.options import RunOptions
+from verification.errors import UserError
+
+PROCESS = "trainer.groups.process"
+TICKET = "group.ticket"
+
+Tell = Callable[[str], None]
+
+
+def leading(config: PeerConfig, members: int | None, listen: str) -> PeerConfig:
+    """Return the settings of a peer that leads a group of so many machines, None: of one that has none.
+
+    Other machines join at the address and port in `listen`. Raises UserError for what is no address of this machine,
+    and for a port that is taken.
+    """
+    if members is None:
+        return config
+    address, port = _place(listen)
+    ticket = ticket_of(config.folder, config.account.name)
+    ticket.parent.mkdir(parents=True, exist_ok=True)
+    compute = (PROCESS, str(members), address, str(port), str(ticket))
+    return dataclasses.replace(config, character=dataclasses.replace(config.character, compute=compute))
+
+
+def ticket_of(folder: RunFolder, name: str) -> Path:
+    """Return where a peer writes its group's ticket."""
+    return folder.peer(name) / TICKET
+
+
+def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> None:
+    """Make a leader's steps with it until it goes, which raises Unavailable; raises UserError for a bad ticket."""
+    torch.set_num_threads(threads)
+    given = _read(ticket)
+    channel = reached(given.address, int(given.port), given.secret, secrets.token_bytes)
+    member = Member(channel, given.address, within_memory(options))
+    tell(
+        f"in the group of {given.members} at {given.address} port {given.port}; it shares steps until its leader goes"
+    )
+    member.serve()
+
+
+def _place(listen: str) -> tuple[str, int]:
+    """Return the address and the port of ADDRESS or ADDRESS:PORT, a free one if there is none."""
+    address, _, port = listen.partition(":")
+    if not (port or "0").isdecimal():
+        raise UserError(f"{listen!r} is no place to listen: write --group-listen ADDRESS or ADDRESS:PORT")
+    try:
+        socket.create_server((address, int(port or "0"))).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"cannot listen at {listen}: {error}; give an address of this machine, a free port"
+        ) from error
+    return address, int(port or "0")
+
+
+def _read(text: str) -> GroupTicket:
+    """Return the ticket in an argument: the text itself, or a file that holds it; raises UserError."""
+    path = Path(text)
+    if len(text) > MAX_TEXT or not path.is_file():
+        return GroupTicket.parse(text)
+    try:
+        return GroupTicket.parse(path.read_text(encoding="ascii", errors="replace"))
+    except OSError as error:
+        raise UserError(f"{text}: cannot read the ticket: {error.strerror}") from error

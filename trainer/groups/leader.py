@@ -1,0 +1,161 @@
+"""The leader's side of a group: who is in it, and what each is to do."""
+
+import contextlib
+import queue
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+
+from trainer.groups import gloo, wire
+from trainer.groups.gloo import Gloo
+from trainer.groups.messages import MakeStep, Ready, StepEnded, Welcome
+from trainer.groups.split import Share, shares
+from trainer.groups.wire import Channel
+from verification.errors import Unavailable, Violation
+from verification.units import Count
+
+RECOVERY_SECONDS = 30.0
+"""How long after a failed exchange a member has to say that it is there."""
+LOADING_SECONDS = 600.0
+"""How long a newcomer may take to load a program."""
+
+Tell = Callable[[str], None]
+
+
+class Leader:
+    """A group of `size` machines, the leader's own included, that members join at a listening socket.
+
+    The first step waits until all are there; after that those make a step who are there when it begins.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        secret: bytes,
+        size: int,
+        draw: wire.Draw,
+        tell: Tell,
+        program: bytes,
+        records: int,
+    ) -> None:
+        """Let members come, who get the inner `program`; `tell` hears a line for people when one comes or goes.
+
+        Raises UserError where a batch of so many records has too few for all.
+        """
+        shares(records, size)
+        self._listener, self._secret, self._size = listener, secret, size
+        self._draw, self._tell = draw, tell
+        self._arrivals: queue.SimpleQueue[Channel] = queue.SimpleQueue()
+        self._members: list[Channel] = []
+        self._is_complete = False
+        self._number = self._generation = 0
+        self._exchange: Gloo | None = None
+        self._address = listener.getsockname()[0]
+        meeting = socket.create_server((self._address, 0))
+        self._welcome = Welcome(program, Count(meeting.getsockname()[1]))
+        self._store = gloo.hosted(meeting)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def gather(self) -> int:
+        """Return how many members there are now; the first time it waits for all."""
+        missing = self._size - 1 - len(self._members)
+        if not self._is_complete and missing:
+            self._tell(f"the group waits for {missing} more: proofswarm group --ticket TICKET on each")
+        while not self._is_complete and len(self._members) < self._size - 1:
+            self._admit(self._arrivals.get())
+        self._is_complete = True
+        with contextlib.suppress(queue.Empty):
+            while len(self._members) < self._size - 1:
+                self._admit(self._arrivals.get_nowait())
+        for member in [each for each in self._members if not self._is_there(each)]:
+            self._drop(member)
+        return 1 + len(self._members)
+
+    def begin(self, divided: Sequence[Share], state: Sequence[torch.Tensor], is_shared: bool) -> Gloo:
+        """Have every member make its share of a step; raises Unavailable."""
+        is_new = self._exchange is None
+        self._number, self._generation = self._number + 1, self._generation + is_new
+        counts = tuple(Count(share.count) for share in divided)
+        is_given = is_new or not is_shared
+        for place, member in enumerate(self._members, 1):
+            number, generation = Count(self._number), Count(self._generation)
+            member.send(MakeStep(number, generation, Count(place), counts, is_given))
+        if self._exchange is None:
+            self._exchange = Gloo(self._store, self._generation, 0, len(divided), self._address)
+        if is_given:
+            self._exchange.give(state)
+        return self._exchange
+
+    def recover(self) -> None:
+        """Part from the exchange, which ends it for all, and keep the members who then say that they are there."""
+        self._part()
+        for member in list(self._members):
+            if not self._has_ended(member):
+                self._drop(member)
+
+    def close(self) -> None:
+        """Let everybody go."""
+        self._part()
+        self._listener.close()
+        for member in self._members:
+            member.close()
+
+    def _listen(self) -> None:
+        """Take in whoever comes, for as long as the socket listens."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
+
+    def _greet(self, connection: socket.socket) -> None:
+        """Give the program to one that proves to be a member, and take it in when it has loaded it."""
+        try:
+            channel = wire.as_leader(wire.at_once(connection), self._secret, self._draw)
+            channel.send(self._welcome)
+            channel.receive(Ready, LOADING_SECONDS)
+        except (Unavailable, Violation) as error:
+            connection.close()
+            self._tell(f"a machine did not become a member of the group: {error}")
+        else:
+            self._arrivals.put(channel)
+            self._tell("a machine has come to the group")
+
+    def _admit(self, member: Channel) -> None:
+        self._members.append(member)
+        self._part()
+        self._tell(f"the group has {1 + len(self._members)} of {self._size} machines")
+
+    def _drop(self, member: Channel) -> None:
+        member.close()
+        self._members.remove(member)
+        self._part()
+        self._tell(
+            f"a machine has left the group, which goes on with {1 + len(self._members)} of {self._size}"
+        )
+
+    def _part(self) -> None:
+        if self._exchange is not None:
+            self._exchange.close()
+        self._exchange = None
+
+    def _is_there(self, member: Channel) -> bool:
+        """Read that steps have ended; return False at the end of the connection."""
+        try:
+            while member.is_readable():
+                member.receive(StepEnded, RECOVERY_SECONDS)
+        except (Unavailable, Violation):
+            return False
+        return True
+
+    def _has_ended(self, member: Channel) -> bool:
+        """Wait until a member says that the last step is over."""
+        try:
+            while member.receive(StepEnded, RECOVERY_SECONDS).number < self._number:
+                pass
+        except (Unavailable, Violation):
+            return False
+        return True
