@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from verification.arithmetic.places import Attributes
 from verification.errors import UserError
+from verification.operators import OPERATORS
 from verification.program import Node, Program, Sized, first_node, place_of, values
 from verification.units import Count
 
@@ -126,7 +127,7 @@ def _through(
     if node.operator == "view":
         assert given[0] is not None
         return _viewed(given[0], shapes[0], node, records), tuple(given), False
-    inputs, result = LABELS[node.operator](node, shapes)
+    inputs, result = _labels(node, shapes)
     found = {labels[b.axis]: b.rows for labels, b in zip(inputs, given, strict=True) if b is not None}
     if len(found) > 1:
         raise _Mixed("it pairs records with one another")
@@ -137,6 +138,14 @@ def _through(
     if label in result:
         return Batch(result.index(label), rows), reads, False
     return None, reads, True
+
+
+def _labels(node: Node, shapes: Sequence[tuple[int, ...]]) -> Walked:
+    if OPERATORS[node.operator].by_place:
+        return _broadcast(node, shapes)
+    if node.operator not in LABELS:
+        raise _Mixed("nothing says how it treats the records of a batch")
+    return LABELS[node.operator](node, shapes)
 
 
 def _viewed(batch: Batch, shape: Sequence[int], node: Node, records: int) -> Batch:
@@ -210,14 +219,7 @@ def _product(node: Node, shapes: Sequence[tuple[int, ...]]) -> Walked:
     return [left, [*outer, "row", None], right, [*outer, None, "column"]], [*outer, "row", "column"]
 
 
-_BROADCASTING = (
-    "add", "subtract", "multiply", "maximum", "minimum", "negate", "absolute", "sign", "divide", "sqrt", "round",
-    "floor", "exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "rsqrt", "power", "less", "less_equal", "equal",
-    "not", "and", "or", "where", "cast", "expand", "quantise",
-)  # fmt: skip
-
 LABELS: Mapping[str, Rule] = {
-    **dict.fromkeys(_BROADCASTING, _broadcast),
     "permute": _permute,
     "slice": _along,
     "concatenate": _along,
@@ -232,7 +234,7 @@ LABELS: Mapping[str, Rule] = {
     "scatter_sum": _scatter_sum,
     "product": _product,
 }
-"""The rule of every operator but `view`, whose dimensions become others."""
+"""The rules of operators that are not `by_place`, but for `view`, whose dimensions become others."""
 
 
 def local_shape(value: Sized, batch: Batch | None, count: int) -> tuple[Count, ...]:
