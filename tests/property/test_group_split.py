@@ -16,7 +16,7 @@ from tests.groups import InMemory, made_together, steps_of, together
 from trainer.groups.split import Share, shares
 from trainer.groups.spread import LABELS, spread_of
 from trainer.groups.step import MemberStep, NotTogether
-from trainer.programs.conversion import bundle_of
+from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.capture import TracedRun, trace_run
@@ -155,6 +155,38 @@ def test_every_record_is_one_members(records: int, members: int) -> None:
 
 def test_every_operator_says_where_a_batch_goes() -> None:
     assert {name for name, operator in OPERATORS.items() if not operator.by_place} == {*LABELS, "view"}
+
+
+class Masked(nn.Module):
+    """Needs infinities before a mean over the batch and after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        nn.init.constant_(self.layer.bias, 0.0)
+        with torch.no_grad():
+            self.layer.weight.copy_((torch.arange(12).view(3, 4) * 5 % 7 - 3) / 7)
+
+    def forward(self, records: torch.Tensor) -> torch.Tensor:
+        """Return [batch, 3]."""
+        scores = self.layer(records.float() / 64 - 1.5)
+        masked = torch.where(scores < 0, -torch.inf, scores)
+        return (masked - scores.mean(0)).exp() + masked.exp().mean(0)
+
+
+@pytest.mark.parametrize("loops", [Loops.NEVER, Loops.ALWAYS])
+def test_infinities_pass_from_one_part_to_the_next(loops: Loops) -> None:
+    run = trace_run(Masked(), lambda model, records: model(records).mean(), replace(zoo.JOB, length=3))
+    state, options = [to_torch(tensor) for tensor in run.start.tensors], RunOptions(loops=loops)
+    records = zoo.records("gpt2")[:, :4]
+    began = LoadedProgram(run.prologue).run([*state, records, zoo.index("gpt2"), torch.tensor(0)])
+    steps = steps_of(run.inner, shares(8, 2), options)
+    seen: list[bool] = []
+    made = made_together(steps, began)
+    whole = LoadedProgram(run.inner, options)
+    whole.run(began, lambda number, value: seen.append(bool(value.isinf().any())))
+    assert any(seen)
+    assert {digest_of(bundle_of(each)) for each in made} == {digest_of(bundle_of(whole.run(began)))}
 
 
 class Pairs(nn.Module):

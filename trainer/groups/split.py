@@ -57,8 +57,10 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Split:
-    """A member's part of a step: segments in order, the reductions between them, and the values of the outputs."""
+    """A member's part of a step: how many inputs it has, segments in order, the reductions between them, and the
+    values of the outputs."""
 
+    inputs: int
     segments: tuple[Segment, ...]
     reductions: tuple[Reduction, ...]
     outputs: tuple[Key, ...]
@@ -97,7 +99,7 @@ def split(program: Program, share: Share, spread: Spread | None = None) -> Split
             if not plan.is_given(key[0]):
                 wanted[plan.place[key[0]]][key] = None
         segments.insert(0, made)
-    return Split(tuple(segments), tuple(plan.reductions.values()), tuple(outputs))
+    return Split(len(program.inputs), tuple(segments), tuple(plan.reductions.values()), tuple(outputs))
 
 
 class _Plan:

@@ -1,7 +1,7 @@
 """An inner step as one member makes it: its segments on torch tensors, and the totals exchanged between them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class MemberStep:
                 raise NotTogether
             for key in self._ending[number]:
                 held.pop(key, None)
-        return [held[key] for key in self._split.outputs]
+        return self._outputs(held)
 
     def _make(self, number: int, held: dict[Key, torch.Tensor]) -> bool:
         """Run a segment; return whether it came to its end."""
@@ -81,6 +81,17 @@ class MemberStep:
             return False
         held.update(zip(segment.makes, made, strict=True))
         return True
+
+    def _outputs(self, held: Mapping[Key, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the outputs; raises NotTogether where one that was made here holds NaN or infinity."""
+        made = [held[key] for key in self._split.outputs]
+        try:
+            for (number, _), tensor in zip(self._split.outputs, made, strict=True):
+                if number >= self._split.inputs:
+                    exact.require_finite(tensor)
+        except exact.NonFinite as error:
+            raise NotTogether from error
+        return made
 
     def _exchange(
         self,
