@@ -74,6 +74,9 @@ GroupListen = Annotated[
         metavar="ADDRESS[:PORT]", help="Where the group's other machines reach this one, on your network."
     ),
 ]
+GroupBy = Annotated[
+    str, typer.Option(help="How its machines add up their totals: gloo, or hivemind if that is installed.")
+]
 LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 CHEATS = (
@@ -244,6 +247,7 @@ def peer(
     log_to: LogTo = NONE,
     group: GroupSize = None,
     group_listen: GroupListen = LOOPBACK,
+    group_by: GroupBy = "gloo",
 ) -> None:
     """Take part in a run until it has ended."""
     if group is not None and cheat != "none":
@@ -275,7 +279,7 @@ def peer(
         )
         if role not in roles_of(names_in(cheat)):
             raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
-        with logging_to(leading(config, group, group_listen), log_to) as config:
+        with logging_to(leading(config, group, group_listen, group_by), log_to) as config:
             trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 
@@ -368,6 +372,7 @@ def join(
     log_to: LogTo = NONE,
     group: GroupSize = None,
     group_listen: GroupListen = LOOPBACK,
+    group_by: GroupBy = "gloo",
 ) -> None:
     """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
     with _computing(not dry_run and group is None) as compute:
@@ -386,7 +391,7 @@ def join(
             from trainer.commands.rehearsal import rehearse
 
             raise typer.Exit(rehearse(config))
-        config = leading(replace(config, compute=compute), group, group_listen)
+        config = leading(replace(config, compute=compute), group, group_listen, group_by)
         with logging_to(config, log_to) as config:
             trio.run(run_peer, config)
 

@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -64,14 +65,16 @@ class Told:
 class Group:
     """A leader in this process, and members in processes of their own."""
 
-    def __init__(self, made: Created, size: int, folder: Path) -> None:
+    def __init__(self, made: Created, size: int, folder: Path, way: str) -> None:
         self.told, self._folder = Told(), folder
         listener, secret = socket.create_server((LOOPBACK, 0)), secrets.token_bytes(32)
         self.ticket = GroupTicket(LOOPBACK, Count(listener.getsockname()[1]), Count(size), secret)
         self.leader: Leader
 
         def led(program: bytes, records: int) -> Leader:
-            self.leader = Leader(listener, secret, size, secrets.token_bytes, self.told, program, records)
+            self.leader = Leader(
+                listener, secret, size, secrets.token_bytes, self.told, way, program, records
+            )
             return self.leader
 
         self.engine = GroupEngine(led, programs_of(made))
@@ -97,9 +100,9 @@ class Group:
 
 
 @contextmanager
-def group(made: Created, size: int, folder: Path) -> Iterator[Group]:
+def group(made: Created, size: int, folder: Path, way: str = "gloo") -> Iterator[Group]:
     """A group, which ends with the block."""
-    opened = Group(made, size, folder)
+    opened = Group(made, size, folder, way)
     try:
         yield opened
     finally:
@@ -166,3 +169,15 @@ def test_peers_accept_what_a_group_trained(tmp_path: Path) -> None:
     assert [audit.outcome for entry in report.rounds for audit in entry.audits] == ["pass"] * 4
     holds, recomputed = recompute(folder, NODE_BY_NODE, {})
     assert holds and {digest for digest in digests if recomputed.endswith(digest[:16])} == digests
+
+
+@pytest.mark.skipif(find_spec("hivemind") is None, reason="hivemind is not installed: extra `groups`")
+@pytest.mark.parametrize("size", [2, 3])
+def test_hivemind_makes_one_machines_round_too(made: Created, tmp_path: Path, size: int) -> None:
+    with group(made, size, tmp_path, "hivemind") as opened:
+        members = [opened.join() for _ in range(size - 1)]
+        assert outcome(made, opened.engine, checked=2) == alone(made)
+        assert opened.told.count(f"the group has {size} of {size}") == 1
+        assert opened.told.count("goes on") == 0
+        opened.leader.close()
+        assert [member.wait() for member in members] == [1] * (size - 1)

@@ -22,7 +22,7 @@ counts = st.integers(0, 2**31).map(Count)
 tickets = st.builds(
     GroupTicket, st.ip_addresses().map(str), counts, counts, st.binary(min_size=32, max_size=32)
 )
-steps = st.builds(MakeStep, counts, counts, counts, st.lists(counts, max_size=9).map(tuple), st.booleans())
+steps = st.builds(MakeStep, counts, counts, counts, st.lists(counts, max_size=9).map(tuple), counts)
 
 
 @given(tickets)

@@ -4,6 +4,7 @@ import dataclasses
 import secrets
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from p2p.words import MAX_TEXT
 from trainer.compute.memory import within_memory
 from trainer.folder import RunFolder
+from trainer.groups.meeting import WAYS
 from trainer.groups.member import Member, reached
 from trainer.groups.ticket import GroupTicket
 from trainer.peer.config import PeerConfig
@@ -23,18 +25,22 @@ TICKET = "group.ticket"
 Tell = Callable[[str], None]
 
 
-def leading(config: PeerConfig, members: int | None, listen: str) -> PeerConfig:
+def leading(config: PeerConfig, members: int | None, listen: str, way: str) -> PeerConfig:
     """Return the settings of a peer that leads a group of so many machines, None: of one that has none.
 
-    Other machines join at the address and port in `listen`. Raises UserError for what is no address of this machine,
-    and for a port that is taken.
+    Other machines join at the address and port in `listen`, and exchange totals by `way`. Raises UserError for what is
+    no address of this machine, a port that is taken, and a way that there is not.
     """
     if members is None:
         return config
+    if way not in WAYS:
+        raise UserError(f"unknown --group-by {way!r}: choose {' or '.join(WAYS)}")
+    if way == "hivemind" and find_spec(way) is None:
+        raise UserError("--group-by hivemind needs hivemind: pip install 'proofswarm[groups]' brings it")
     address, port = _place(listen)
     ticket = ticket_of(config.folder, config.account.name)
     ticket.parent.mkdir(parents=True, exist_ok=True)
-    compute = (PROCESS, str(members), address, str(port), str(ticket))
+    compute = (PROCESS, str(members), address, str(port), way, str(ticket))
     return dataclasses.replace(config, character=dataclasses.replace(config.character, compute=compute))
 
 

@@ -1,7 +1,6 @@
 """A group's exchanges by PyTorch's own library: int64 sums and maxima, exact, and an error when a member goes."""
 
 import socket
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,27 +17,49 @@ PATIENCE = timedelta(minutes=10)
 """How long a member may keep the others waiting: its first step compiles and tries kernels."""
 FINDING = timedelta(seconds=20)
 """How long members may take to find each other, each as soon as it is told."""
+RECOVERY_SECONDS = 30.0
+"""How long after one member's error all others have theirs."""
 
 
-def hosted(listener: socket.socket) -> Store:
-    """Return the place where members leave their addresses, on a listening socket, which it takes over."""
-    address, port = listener.getsockname()[:2]
-    return distributed.TCPStore(
-        address,
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=FINDING,
-        master_listen_fd=listener.detach(),
-    )
+class GlooMeeting:
+    """The place where members leave their addresses, at the leader's."""
 
+    recovery = RECOVERY_SECONDS
 
-def visited(address: str, port: int) -> Store:
-    """Return the same place from another machine; raises Unavailable."""
-    try:
-        return distributed.TCPStore(address, port, wait_for_workers=False, timeout=FINDING)
-    except RuntimeError as error:
-        raise Unavailable("the group's leader cannot be reached") from error
+    def __init__(self, store: Store, text: str, own: str) -> None:
+        self._store, self.text, self._own = store, text, own
+
+    @classmethod
+    def hosted(cls, address: str) -> "GlooMeeting":
+        """Open one at an address of this machine."""
+        listener = socket.create_server((address, 0))
+        port = listener.getsockname()[1]
+        store = distributed.TCPStore(
+            address,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=FINDING,
+            master_listen_fd=listener.detach(),
+        )
+        return cls(store, str(port), address)
+
+    @classmethod
+    def visited(cls, text: str, leader: str, own: str) -> "GlooMeeting":
+        """Come to a leader's from a machine's own address; raises Unavailable."""
+        try:
+            store = distributed.TCPStore(leader, int(text), wait_for_workers=False, timeout=FINDING)
+        except RuntimeError as error:
+            raise Unavailable("the group's leader cannot be reached") from error
+        return cls(store, text, own)
+
+    def meet(self, generation: int, place: int, members: int) -> "Gloo":
+        """Return the exchange of a member; raises Unavailable."""
+        return Gloo(self._store, generation, place, members, self._own)
+
+    def close(self) -> None:
+        """End it."""
+        self._store = None
 
 
 class Gloo:
@@ -67,16 +88,6 @@ class Gloo:
         """Return the sums modulo 2^64, in the numbers' memory; raises Unavailable."""
         return self._reduced(numbers, distributed.ReduceOp.SUM)
 
-    def give(self, tensors: Sequence[torch.Tensor]) -> None:
-        """As the leader, send a working state to all; raises Unavailable."""
-        for tensor in tensors:
-            self._broadcast(_bytes_of(tensor.detach().cpu().contiguous()))
-
-    def take(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Fill tensors in this machine's memory with the working state that the leader gives; raises Unavailable."""
-        for tensor in tensors:
-            self._broadcast(_bytes_of(tensor))
-
     def close(self) -> None:
         """Leave, which ends what others wait for."""
         del self._group
@@ -89,15 +100,3 @@ class Gloo:
         except RuntimeError as error:
             raise Unavailable("a member of the group is gone") from error
         return numbers
-
-    def _broadcast(self, data: torch.Tensor) -> None:
-        options = distributed.BroadcastOptions()
-        options.rootRank = 0
-        try:
-            self._group.broadcast([data], options).wait()
-        except RuntimeError as error:
-            raise Unavailable("a member of the group is gone") from error
-
-
-def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(-1).view(torch.uint8)

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trainer.groups import gloo, wire
-from trainer.groups.gloo import Gloo
+from trainer.groups import wire
+from trainer.groups.meeting import WAYS, Leaving
 from trainer.groups.messages import MakeStep, Ready, StepEnded, Welcome
 from trainer.groups.split import Share, shares
+from trainer.groups.step import Exchange
 from trainer.groups.wire import Channel
+from trainer.programs.conversion import from_torch
 from verification.errors import Unavailable, Violation
 from verification.units import Count
 
-RECOVERY_SECONDS = 30.0
-"""How long after a failed exchange a member has to say that it is there."""
 LOADING_SECONDS = 600.0
 """How long a newcomer may take to load a program."""
 
@@ -37,12 +37,14 @@ class Leader:
         size: int,
         draw: wire.Draw,
         tell: Tell,
+        way: str,
         program: bytes,
         records: int,
     ) -> None:
         """Let members come, who get the inner `program`; `tell` hears a line for people when one comes or goes.
 
-        Raises UserError where a batch of so many records has too few for all.
+        Members exchange totals by `way`, one of `WAYS`. Raises UserError where a batch of so many records has too few
+        for all.
         """
         shares(records, size)
         self._listener, self._secret, self._size = listener, secret, size
@@ -51,11 +53,9 @@ class Leader:
         self._members: list[Channel] = []
         self._is_complete = False
         self._number = self._generation = 0
-        self._exchange: Gloo | None = None
-        self._address = listener.getsockname()[0]
-        meeting = socket.create_server((self._address, 0))
-        self._welcome = Welcome(program, Count(meeting.getsockname()[1]))
-        self._store = gloo.hosted(meeting)
+        self._exchange: Leaving | None = None
+        self._meeting = WAYS[way].host(listener.getsockname()[0])
+        self._welcome = Welcome(program, way, self._meeting.text)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def gather(self) -> int:
@@ -73,19 +73,20 @@ class Leader:
             self._drop(member)
         return 1 + len(self._members)
 
-    def begin(self, divided: Sequence[Share], state: Sequence[torch.Tensor], is_shared: bool) -> Gloo:
+    def begin(self, divided: Sequence[Share], state: Sequence[torch.Tensor], is_shared: bool) -> Exchange:
         """Have every member make its share of a step; raises Unavailable."""
         is_new = self._exchange is None
         self._number, self._generation = self._number + 1, self._generation + is_new
         counts = tuple(Count(share.count) for share in divided)
-        is_given = is_new or not is_shared
+        given = [] if is_shared and not is_new else state
         for place, member in enumerate(self._members, 1):
             number, generation = Count(self._number), Count(self._generation)
-            member.send(MakeStep(number, generation, Count(place), counts, is_given))
+            member.send(MakeStep(number, generation, Count(place), counts, Count(len(given))))
         if self._exchange is None:
-            self._exchange = Gloo(self._store, self._generation, 0, len(divided), self._address)
-        if is_given:
-            self._exchange.give(state)
+            self._exchange = self._meeting.meet(self._generation, 0, len(divided))
+        for tensor in map(from_torch, given):
+            for member in self._members:
+                member.send(tensor)
         return self._exchange
 
     def recover(self) -> None:
@@ -98,6 +99,7 @@ class Leader:
     def close(self) -> None:
         """Let everybody go."""
         self._part()
+        self._meeting.close()
         self._listener.close()
         for member in self._members:
             member.close()
@@ -146,7 +148,7 @@ class Leader:
         """Read that steps have ended; return False at the end of the connection."""
         try:
             while member.is_readable():
-                member.receive(StepEnded, RECOVERY_SECONDS)
+                member.receive(StepEnded, self._meeting.recovery)
         except (Unavailable, Violation):
             return False
         return True
@@ -154,7 +156,7 @@ class Leader:
     def _has_ended(self, member: Channel) -> bool:
         """Wait until a member says that the last step is over."""
         try:
-            while member.receive(StepEnded, RECOVERY_SECONDS).number < self._number:
+            while member.receive(StepEnded, self._meeting.recovery).number < self._number:
                 pass
         except (Unavailable, Violation):
             return False

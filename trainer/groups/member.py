@@ -5,17 +5,18 @@ from collections.abc import Callable
 
 import torch
 
-from trainer.groups import gloo, wire
-from trainer.groups.gloo import Gloo
+from trainer.groups import wire
+from trainer.groups.meeting import WAYS, Leaving
 from trainer.groups.messages import MakeStep, Ready, StepEnded, Welcome
 from trainer.groups.split import Share
 from trainer.groups.step import Exchange, NotTogether, Parts
 from trainer.groups.wire import Channel
+from trainer.programs.conversion import to_torch
 from trainer.programs.devices import products_for
-from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.options import RunOptions
-from verification.errors import Unavailable
+from verification.errors import Unavailable, UserError
 from verification.program import MAX_PROGRAM, decode_program
+from verification.tensors import Tensor
 
 Tell = Callable[[str], None]
 Between = Callable[[Exchange], Exchange]
@@ -43,18 +44,28 @@ class Member:
         self._channel, self._between = channel, between
         welcome = channel.receive(Welcome)
         program = decode_program(welcome.program, MAX_PROGRAM)
-        self._ports = program.inputs
         self._parts = Parts(program, options, products_for(options))
-        self._store = gloo.visited(leader, int(welcome.meeting))
+        if welcome.way not in WAYS:
+            raise UserError(
+                f"the leader exchanges by {welcome.way!r}: install its version of proofswarm here"
+            )
+        self._meeting = WAYS[welcome.way].visit(welcome.meeting, leader, channel.own_address)
         channel.send(Ready())
         self._generation = 0
-        self._exchange: Gloo | None = None
+        self._exchange: Leaving | None = None
         self._working: list[torch.Tensor] = []
         self.steps = 0
         """How many steps it has made."""
 
     def serve(self) -> None:
         """Make steps until the leader goes, which raises Unavailable."""
+        try:
+            self._serve()
+        finally:
+            self._part()
+            self._meeting.close()
+
+    def _serve(self) -> None:
         while True:
             step = self._channel.receive(MakeStep)
             try:
@@ -71,14 +82,11 @@ class Member:
         counts, place = [int(count) for count in step.counts], int(step.place)
         if self._exchange is None or step.generation != self._generation:
             self._part()
-            own = self._channel.own_address
-            self._exchange = Gloo(self._store, int(step.generation), place, len(counts), own)
+            self._exchange = self._meeting.meet(int(step.generation), place, len(counts))
             self._generation = int(step.generation)
-        if step.is_given:
+        if step.given:
             self._working = []
-            given = [torch.empty(tuple(p.shape), dtype=TORCH_DTYPES[p.dtype]) for p in self._ports]
-            self._exchange.take(given)
-            self._working = given
+            self._working = [to_torch(self._channel.receive(Tensor)) for _ in range(int(step.given))]
         share = Share(sum(counts[:place]), counts[place], sum(counts))
         self._working = self._parts.of(share).run(self._working, self._between(self._exchange))
 

@@ -1,6 +1,6 @@
 """The compute process of a peer that leads a group: as `trainer.compute.process`, but the group makes inner steps.
 
-Started as `python -m trainer.groups.process MEMBERS ADDRESS PORT TICKET`, where it writes the group's ticket to a file.
+Started as `python -m trainer.groups.process MEMBERS ADDRESS PORT WAY TICKET`; it writes the group's ticket to a file.
 """
 
 import os
@@ -36,7 +36,7 @@ def write_ticket(path: Path, ticket: GroupTicket) -> None:
 
 def main() -> None:
     """Serve on the standard streams, and lead a group of the machines that come with the ticket."""
-    members, address, port, path = sys.argv[1:]
+    members, address, port, way, path = sys.argv[1:]
     listener = socket.create_server((address, int(port)))
     ticket = GroupTicket(
         address, Count(listener.getsockname()[1]), Count(int(members)), secrets.token_bytes(wire.SECRET)
@@ -45,7 +45,7 @@ def main() -> None:
     tell(
         f"a group of {members}: proofswarm group --ticket {path} on each other machine, with a copy of that file"
     )
-    leader = partial(Leader, listener, ticket.secret, int(members), secrets.token_bytes, tell)
+    leader = partial(Leader, listener, ticket.secret, int(members), secrets.token_bytes, tell, way)
     process.main(honest, partial(GroupEngine, leader))
 
 

@@ -24,8 +24,8 @@ SECRET = 32
 
 GREETING_SECONDS = 10.0
 """How long the other end has to prove itself."""
-MAX_FRAME = (1 << 30) + (1 << 16)
-"""Bytes of the largest frame, which holds a program."""
+MAX_FRAME = 1 << 40
+"""Bytes of the largest frame, a program or a tensor, of who has proved to be one of the group."""
 
 
 class Channel:
