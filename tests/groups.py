@@ -100,9 +100,9 @@ class Threads:
         self._states: list[list[torch.Tensor]] = [[] for _ in range(size)]
         self._running: list[Future[None]] = []
 
-    def joined(self, program: bytes, records: int) -> "Threads":
+    def joined(self, program: bytes, parts: Parts) -> "Threads":
         """Take the inner program, as `GroupEngine` wants it."""
-        shares(records, self._size)
+        shares(parts.records, self._size)
         decoded, products = decode_program(program), products_for(NODE_BY_NODE)
         self._parts = [Parts(decoded, NODE_BY_NODE, products) for _ in range(self._size)]
         self._pool = ThreadPoolExecutor(self._size)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.checkout import environment
 from tests.groups import alone, outcome, programs_of
-from tests.patience import PATIENCE
+from tests.patience import ANSWER, PATIENCE
 from tests.swarm import PeerProcess, Printing, final_digests
 from tests.tiny import make_run
 from trainer.commands.group import ticket_of
@@ -23,10 +23,14 @@ from trainer.compute.children import python
 from trainer.groups.engine import GroupEngine
 from trainer.groups.leader import Leader
 from trainer.groups.member import reached
+from trainer.groups.messages import Ready, Welcome
+from trainer.groups.step import Parts
 from trainer.groups.ticket import GroupTicket
 from trainer.programs.options import NODE_BY_NODE
 from trainer.runs.create import Created
+from verification.digest import ZERO
 from verification.errors import BadSignature, Unavailable, Unsound
+from verification.program import decode_program
 from verification.units import Count
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -71,10 +75,8 @@ class Group:
         self.ticket = GroupTicket(LOOPBACK, Count(listener.getsockname()[1]), Count(size), secret)
         self.leader: Leader
 
-        def led(program: bytes, records: int) -> Leader:
-            self.leader = Leader(
-                listener, secret, size, secrets.token_bytes, self.told, way, program, records
-            )
+        def led(program: bytes, parts: Parts) -> Leader:
+            self.leader = Leader(listener, secret, size, secrets.token_bytes, self.told, way, program, parts)
             return self.leader
 
         self.engine = GroupEngine(led, programs_of(made))
@@ -142,6 +144,18 @@ def test_a_stranger_is_no_member(made: Created, tmp_path: Path) -> None:
         with pytest.raises((BadSignature, Unavailable)):
             reached(LOOPBACK, int(opened.ticket.port), bytes(32), secrets.token_bytes)
         opened.told.wait("did not become a member")
+
+
+def test_a_machine_that_splits_otherwise_is_no_member(made: Created, tmp_path: Path) -> None:
+    """As one with another version would, which would sum other things than the leader's."""
+    with group(made, 2, tmp_path) as opened:
+        channel = reached(LOOPBACK, int(opened.ticket.port), opened.ticket.secret, secrets.token_bytes)
+        assert decode_program(channel.receive(Welcome, ANSWER).program).role == "inner"
+        channel.send(Ready(ZERO))
+        opened.told.wait("it splits the step in another way")
+        with pytest.raises(Unavailable):
+            channel.receive(Welcome, ANSWER)
+        channel.close()
 
 
 def test_peers_accept_what_a_group_trained(tmp_path: Path) -> None:

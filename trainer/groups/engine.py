@@ -45,18 +45,18 @@ class GroupEngine(TorchEngine):
 
     def __init__(
         self,
-        members: Callable[[bytes, int], Members],
+        members: Callable[[bytes, Parts], Members],
         programs: Mapping[Digest, bytes],
         options: RunOptions = NODE_BY_NODE,
     ) -> None:
-        """`members` makes the group from the inner program and the records of its batch.
+        """`members` makes the group from the inner program and the leader's parts of it.
 
         Raises as `TorchEngine`, and UserError where the program cannot be split.
         """
         super().__init__(programs, options)
         self._inner, encoded = _inner_of(programs)
         self._parts = Parts(self.program(self._inner), options, self.executor.products)
-        self._members = members(encoded, self._parts.records)
+        self._members = members(encoded, self._parts)
         self._shared: list[Callable[[], torch.Tensor | None]] = []
         """The working state that all members have."""
 

@@ -12,10 +12,10 @@ from trainer.groups import wire
 from trainer.groups.meeting import WAYS, Leaving
 from trainer.groups.messages import MakeStep, Ready, StepEnded, Welcome
 from trainer.groups.split import Share, shares
-from trainer.groups.step import Exchange
+from trainer.groups.step import Exchange, Parts
 from trainer.groups.wire import Channel
 from trainer.programs.conversion import from_torch
-from verification.errors import Unavailable, Violation
+from verification.errors import Refused, Unavailable, Violation
 from verification.units import Count
 
 LOADING_SECONDS = 600.0
@@ -39,23 +39,25 @@ class Leader:
         tell: Tell,
         way: str,
         program: bytes,
-        records: int,
+        parts: Parts,
     ) -> None:
-        """Let members come, who get the inner `program`; `tell` hears a line for people when one comes or goes.
+        """Let members come, who get the inner `program` of which the leader has its `parts`.
 
-        Members exchange totals by `way`, one of `WAYS`. Raises UserError where a batch of so many records has too few
-        for all.
+        Members exchange totals by `way`, one of `WAYS`; `tell` hears a line for people when one comes or goes. Raises
+        UserError where a batch has too few records for all.
         """
-        shares(records, size)
+        shares(parts.records, size)
         self._listener, self._secret, self._size = listener, secret, size
         self._draw, self._tell = draw, tell
         self._arrivals: queue.SimpleQueue[Channel] = queue.SimpleQueue()
         self._members: list[Channel] = []
+        self._busy: list[Channel] = []
+        """Those who heard of the last step, and of all that goes with it."""
         self._is_complete = False
         self._number = self._generation = 0
         self._exchange: Leaving | None = None
         self._meeting = WAYS[way].host(listener.getsockname()[0])
-        self._welcome = Welcome(program, way, self._meeting.text)
+        self._welcome, self._outline = Welcome(program, way, self._meeting.text), parts.outline
         threading.Thread(target=self._listen, daemon=True).start()
 
     def gather(self) -> int:
@@ -79,21 +81,25 @@ class Leader:
         self._number, self._generation = self._number + 1, self._generation + is_new
         counts = tuple(Count(share.count) for share in divided)
         given = [] if is_shared and not is_new else state
+        busy = list(self._members)
         for place, member in enumerate(self._members, 1):
             number, generation = Count(self._number), Count(self._generation)
-            member.send(MakeStep(number, generation, Count(place), counts, Count(len(given))))
+            _told(busy, member, MakeStep(number, generation, Count(place), counts, Count(len(given))))
+        self._busy = busy
         if self._exchange is None:
             self._exchange = self._meeting.meet(self._generation, 0, len(divided))
         for tensor in map(from_torch, given):
-            for member in self._members:
-                member.send(tensor)
+            for member in list(busy):  # all of it to whoever is there, for they would wait for the rest
+                _told(busy, member, tensor)
+        if len(busy) < len(self._members):
+            raise Unavailable("a member of the group is gone")
         return self._exchange
 
     def recover(self) -> None:
         """Part from the exchange, which ends it for all, and keep the members who then say that they are there."""
         self._part()
         for member in list(self._members):
-            if not self._has_ended(member):
+            if member not in self._busy or not self._has_ended(member):
                 self._drop(member)
 
     def close(self) -> None:
@@ -118,7 +124,8 @@ class Leader:
         try:
             channel = wire.as_leader(wire.at_once(connection), self._secret, self._draw)
             channel.send(self._welcome)
-            channel.receive(Ready, LOADING_SECONDS)
+            if channel.receive(Ready, LOADING_SECONDS).outline != self._outline:
+                raise Refused("it splits the step in another way: install this version of proofswarm there")
         except (Unavailable, Violation) as error:
             connection.close()
             self._tell(f"a machine did not become a member of the group: {error}")
@@ -161,3 +168,11 @@ class Leader:
         except (Unavailable, Violation):
             return False
         return True
+
+
+def _told(busy: list[Channel], member: Channel, message: object) -> None:
+    """Send a message to a member, who is not busy any more where it does not arrive."""
+    try:
+        member.send(message)
+    except Unavailable:
+        busy.remove(member)

@@ -50,7 +50,7 @@ class Member:
                 f"the leader exchanges by {welcome.way!r}: install its version of proofswarm here"
             )
         self._meeting = WAYS[welcome.way].visit(welcome.meeting, leader, channel.own_address)
-        channel.send(Ready())
+        channel.send(Ready(self._parts.outline))
         self._generation = 0
         self._exchange: Leaving | None = None
         self._working: list[torch.Tensor] = []

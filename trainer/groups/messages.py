@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from verification.units import Count
+from verification.units import Count, Digest
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,9 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Ready:
-    """To the leader: the program is loaded, and steps may come."""
+    """To the leader: the program is loaded, and steps may come. `outline` says how it is split (`split.outline`)."""
+
+    outline: Digest
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from trainer.groups.spread import Batch, Spread, local_shape, spread_of
 from verification.arithmetic.definition import Total
 from verification.arithmetic.places import Site, Spec
+from verification.digest import tagged
 from verification.errors import UserError
 from verification.operators import definition_of, operator_of
 from verification.program import Node, Output, Port, Program, check_program, first_node, values
-from verification.units import Count
+from verification.units import Count, Digest
 
 Key = tuple[int, Batch | None]
 """A value by its number: as a member holds it, or of one that holds no single records the places of the member's."""
@@ -100,6 +101,13 @@ def split(program: Program, share: Share, spread: Spread | None = None) -> Split
                 wanted[plan.place[key[0]]][key] = None
         segments.insert(0, made)
     return Split(len(program.inputs), tuple(segments), tuple(plan.reductions.values()), tuple(outputs))
+
+
+def outline(program: Program, spread: Spread) -> Digest:
+    """Return the digest of what members exchange and when, which all of a group must have in common."""
+    reductions = _Plan(program, spread).reductions.values()
+    each = ((r.number, r.after, r.terms, *(total.combine.value for total in r.totals)) for r in reductions)
+    return tagged("group outline", *(repr(one).encode() for one in each))
 
 
 class _Plan:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from trainer import exact
-from trainer.groups.split import Key, Reduction, Share, Split, split
+from trainer.groups.split import Key, Reduction, Share, Split, outline, split
 from trainer.groups.spread import spread_of
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.kernels import TORCH_DTYPES, KernelFailed
@@ -17,6 +17,7 @@ from trainer.programs.options import Loops, RunOptions
 from verification.arithmetic.definition import Combine
 from verification.library import StepFailed
 from verification.program import Program
+from verification.units import Digest
 
 _SIGN = 0x80000000
 
@@ -157,6 +158,11 @@ class Parts:
     def records(self) -> int:
         """How many records there are to share."""
         return self._spread.records
+
+    @property
+    def outline(self) -> Digest:
+        """What all members must have in common."""
+        return outline(self._program, self._spread)
 
     def of(self, share: Share) -> MemberStep:
         """Return the step of a member with a share, ready to run."""

@@ -22,6 +22,8 @@ NONCE, TAG, LENGTH, COUNTER = 32, 32, 8, 8
 SECRET = 32
 """Bytes of a group's secret."""
 
+SENDING_SECONDS = 600.0
+"""How long the other end may take for one frame."""
 GREETING_SECONDS = 10.0
 """How long the other end has to prove itself."""
 MAX_FRAME = 1 << 40
@@ -46,6 +48,7 @@ class Channel:
         body = codec.encode(message)
         tag = self._tag(self._ways[0], self._sent, body)
         self._sent += 1
+        self._socket.settimeout(SENDING_SECONDS)
         try:
             self._socket.sendall(len(body).to_bytes(LENGTH, "big") + tag + body)
         except OSError as error:
