@@ -1,6 +1,7 @@
 """Worker groups on the command line: a peer that leads one, and `group`, which joins one with another machine."""
 
 import dataclasses
+import ipaddress
 import secrets
 import socket
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def leading(config: PeerConfig, members: int | None, listen: str, way: str) -> P
         raise UserError(f"unknown --group-by {way!r}: choose {' or '.join(WAYS)}")
     if way == "hivemind" and find_spec(way) is None:
         raise UserError("--group-by hivemind needs hivemind: pip install 'proofswarm[groups]' brings it")
-    address, port = _place(listen)
+    address, port = place_of(listen)
     ticket = ticket_of(config.folder, config.account.name)
     ticket.parent.mkdir(parents=True, exist_ok=True)
     compute = (PROCESS, str(members), address, str(port), way, str(ticket))
@@ -51,9 +52,9 @@ def ticket_of(folder: RunFolder, name: str) -> Path:
 
 def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> None:
     """Make a leader's steps with it until it goes, which raises Unavailable; raises UserError for a bad ticket."""
-    torch.set_num_threads(threads)
     given = _read(ticket)
     channel = reached(given.address, int(given.port), given.secret, secrets.token_bytes)
+    torch.set_num_threads(threads)
     member = Member(channel, given.address, within_memory(options))
     tell(
         f"in the group of {given.members} at {given.address} port {given.port}; it shares steps until its leader goes"
@@ -61,17 +62,28 @@ def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> No
     member.serve()
 
 
-def _place(listen: str) -> tuple[str, int]:
-    """Return the address and the port of ADDRESS or ADDRESS:PORT, a free one if there is none."""
+def place_of(listen: str) -> tuple[str, int]:
+    """Return the address and the port of ADDRESS or ADDRESS:PORT, of IPv4, 0 for any port that is free.
+
+    Raises UserError for what is neither, and for where this machine cannot listen now.
+    """
     address, _, port = listen.partition(":")
-    if not (port or "0").isdecimal():
-        raise UserError(f"{listen!r} is no place to listen: write --group-listen ADDRESS or ADDRESS:PORT")
     try:
+        number = ipaddress.IPv4Address(address)
         socket.create_server((address, int(port or "0"))).close()
-    except (OSError, OverflowError) as error:
+    except ValueError as error:
         raise UserError(
-            f"cannot listen at {listen}: {error}; give an address of this machine, a free port"
+            f"{listen!r} is no place to listen: write --group-listen 192.0.2.1 or 192.0.2.1:4002"
         ) from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot listen at {listen}: {reason}; give an address of this machine and a free port"
+        ) from error
+    if number.is_unspecified:
+        raise UserError(
+            f"nobody can be told to come to {address}: give the address by which others reach this machine"
+        )
     return address, int(port or "0")
 
 
