@@ -189,6 +189,35 @@ def test_infinities_pass_from_one_part_to_the_next(loops: Loops) -> None:
     assert {digest_of(bundle_of(each)) for each in made} == {digest_of(bundle_of(whole.run(began)))}
 
 
+class Experts(nn.Module):
+    """Stacks what three experts see of all records, and takes all of it in one product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.first, self.second = nn.Parameter(torch.randn(3, 4, 5)), nn.Linear(5, 2)
+
+    def forward(self, records: torch.Tensor) -> torch.Tensor:
+        """Return [batch, 2]."""
+        seen = (records.float() / 64 - 1.5) @ self.first
+        places = torch.arange(3 * records.shape[0])[:, None] % 5 / 7
+        told = self.second((seen.reshape(-1, 5) + places).tanh()) * (1 - places)
+        return told.view(3, -1, 2).sum(0).square()
+
+
+def test_records_may_stand_in_a_dimension_several_times() -> None:
+    run = trace_run(Experts(), lambda model, records: model(records).mean(), replace(zoo.JOB, length=3))
+    state, began = [to_torch(tensor) for tensor in run.start.tensors], LoadedProgram(run.prologue)
+    working = began.run([*state, zoo.records("gpt2")[:, :4], zoo.index("gpt2"), torch.tensor(0)])
+    spread = spread_of(run.inner)
+    assert any(batch is not None and batch.outer == 3 for reads in spread.reads for batch in reads)
+    made = made_together(steps_of(run.inner, shares(8, 3)), working)
+    assert {digest_of(bundle_of(each)) for each in made} == {
+        digest_of(bundle_of(LoadedProgram(run.inner).run(working)))
+    }
+
+
 class Pairs(nn.Module):
     """Compares every record of a batch with every other one."""
 

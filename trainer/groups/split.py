@@ -237,22 +237,34 @@ class _Piece:
     def _emit(self, number: int) -> None:
         node = self._plan.program.nodes[number - self._plan.first]
         sources = tuple(self._placed(key) for key in self._plan.read(number))
-        self._add(
-            (number, None), Node(node.operator, sources, node.attributes, node.dtype, self._shape(number))
-        )
+        made = Node(node.operator, sources, node.attributes, node.dtype, self._shape(number))
+        self._at[number, None] = self._add(made)
 
     def _placed(self, key: Key) -> Count:
         """Return the number of a value in the segment; the member's places of one are cut where they are first read."""
         number, batch = key
         if batch is None or key in self._at:
             return self._at[key]
-        value, share = self._plan.known[number], self._share
-        low, high = share.first * batch.rows, (share.first + share.count) * batch.rows
-        cut = (("dim", (batch.axis,)), ("start", (low,)), ("step", (1,)), ("stop", (high,)))
-        shape = local_shape(value, batch, share.count)
-        return self._add(key, Node("slice", (self._at[number, None],), cut, value.dtype, shape))
-
-    def _add(self, key: Key, node: Node) -> Count:
-        self._at[key] = Count(self._count + len(self._nodes))
-        self._nodes.append(node)
+        self._at[key] = self._cut(number, batch)
         return self._at[key]
+
+    def _cut(self, number: int, batch: Batch) -> Count:
+        """Return the number of the member's places of a value that holds those of all."""
+        value, share, source = self._plan.known[number], self._share, self._at[number, None]
+        whole, axis, parted = value.shape[batch.axis], batch.axis, list(value.shape)
+        if batch.outer > 1:
+            parted[axis : axis + 1] = [Count(batch.outer), Count(whole // batch.outer)]
+            axis += 1
+            source = self._add(Node("view", (source,), (), value.dtype, tuple(parted)))
+        low, high = share.first * batch.rows, (share.first + share.count) * batch.rows
+        cut = (("dim", (axis,)), ("start", (low,)), ("step", (1,)), ("stop", (high,)))
+        parted[axis] = Count(high - low)
+        source = self._add(Node("slice", (source,), cut, value.dtype, tuple(parted)))
+        if batch.outer > 1:
+            shape = local_shape(value, batch, share.count)
+            source = self._add(Node("view", (source,), (), value.dtype, shape))
+        return source
+
+    def _add(self, node: Node) -> Count:
+        self._nodes.append(node)
+        return Count(self._count + len(self._nodes) - 1)

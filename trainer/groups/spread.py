@@ -20,10 +20,11 @@ SOURCE = "tokens"
 
 @dataclass(frozen=True)
 class Batch:
-    """Records along dimension `axis`, the records in order, each with `rows` places one after another."""
+    """Records along dimension `axis`: `outer` times all of them in order, each with `rows` places one after another."""
 
     axis: int
-    rows: int
+    rows: int = 1
+    outer: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def spread_of(program: Program) -> Spread:
     reads, reduces = [], set()
     for number, node in enumerate(program.nodes, first):
         given = [
-            Batch(0, 1) if source in origins and number not in chain else batches[source]
+            Batch(0) if source in origins and number not in chain else batches[source]
             for source in node.inputs
         ]
         shapes = [tuple(map(int, known[source].shape)) for source in node.inputs]
@@ -128,15 +129,17 @@ def _through(
         assert given[0] is not None
         return _viewed(given[0], shapes[0], node, records), tuple(given), False
     inputs, result = _labels(node, shapes)
-    found = {labels[b.axis]: b.rows for labels, b in zip(inputs, given, strict=True) if b is not None}
+    found = {
+        (labels[b.axis], b.rows, b.outer) for labels, b in zip(inputs, given, strict=True) if b is not None
+    }
     if len(found) > 1:
         raise _Mixed("it pairs records with one another")
-    ((label, rows),) = found.items()
+    ((label, rows, outer),) = found
     if label in (None, RIGID):
         raise _Mixed("it mixes the records of a batch")
-    reads = tuple(Batch(labels.index(label), rows) if label in labels else None for labels in inputs)
+    reads = tuple(Batch(labels.index(label), rows, outer) if label in labels else None for labels in inputs)
     if label in result:
-        return Batch(result.index(label), rows), reads, False
+        return Batch(result.index(label), rows, outer), reads, False
     return None, reads, True
 
 
@@ -149,11 +152,12 @@ def _labels(node: Node, shapes: Sequence[tuple[int, ...]]) -> Walked:
 
 
 def _viewed(batch: Batch, shape: Sequence[int], node: Node, records: int) -> Batch:
-    """Return the batch under another shape: what stands before it and in a record must stay together."""
-    before = math.prod(shape[: batch.axis])
+    """Return the batch under another shape: the places of all records must lie in one dimension again."""
+    before = math.prod(shape[: batch.axis]) * batch.outer
     for axis, size in enumerate(node.shape):
-        if math.prod(node.shape[:axis]) == before and size and size % records == 0:
-            return Batch(axis, size // records)
+        outer, cut = divmod(before, max(1, math.prod(node.shape[:axis])))
+        if outer and not cut and size and size % (outer * records) == 0:
+            return Batch(axis, size // (outer * records), outer)
     raise _Mixed(f"its new shape {list(node.shape)} cuts through the records of {list(shape)}")
 
 
@@ -241,5 +245,5 @@ def local_shape(value: Sized, batch: Batch | None, count: int) -> tuple[Count, .
     """Return the shape that a value has for `count` records."""
     shape = list(value.shape)
     if batch is not None:
-        shape[batch.axis] = Count(count * batch.rows)
+        shape[batch.axis] = Count(batch.outer * count * batch.rows)
     return tuple(shape)
