@@ -109,13 +109,13 @@ class MemberStep:
         numbers = {Combine.MAX: [torch.tensor([int(own is None)])], Combine.ADD: list[torch.Tensor]()}
         for place, each in enumerate(waiting):
             size = _size(each, len(found[each.number]))
-            given = torch.zeros(size, dtype=torch.int64) if own is None else own[place].reshape(-1).cpu()
+            given = torch.zeros(size) if own is None else own[place]
             numbers[each.totals[len(found[each.number])].combine].append(given)
-        greatest = exchange.greatest(torch.cat(numbers.pop(Combine.MAX)))
+        greatest = exchange.greatest(_joined(numbers.pop(Combine.MAX)))
         if int(greatest[0]):
             raise NotTogether
         assert held is not None
-        added = exchange.sum(torch.cat(numbers[Combine.ADD])) if numbers[Combine.ADD] else greatest[:0]
+        added = exchange.sum(_joined(numbers[Combine.ADD])) if numbers[Combine.ADD] else greatest[:0]
         rest = {Combine.MAX: greatest[1:], Combine.ADD: added}
         for each in waiting:
             totals = found[each.number]
@@ -173,6 +173,15 @@ class Parts:
         return self._last[1]
 
 
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return integers of any dtype one after another as int64 on the CPU."""
+    sizes = [part.numel() for part in parts]
+    made = torch.empty(sum(sizes), dtype=torch.int64)
+    for place, part in zip(made.split(sizes), parts, strict=True):
+        place.copy_(part.reshape(-1))
+    return made
+
+
 def _exchanges(reduction: Reduction, after: int) -> bool:
     return reduction.after <= after < reduction.after + len(reduction.totals)
 
@@ -189,7 +198,7 @@ def _own_total(
     totals: Sequence[torch.Tensor],
     products: exact.Products,
 ) -> torch.Tensor:
-    """Return the next total of a reduction over the member's own terms, as int64 in the result's order.
+    """Return the next total of a reduction over the member's own terms: integers in the result's order.
 
     `verification.arithmetic.sums` defines them.
     """
@@ -199,7 +208,7 @@ def _own_total(
         return _orders(values[0]) if node.operator == "amax" else values[0].to(torch.int64)
     if node.operator == "product":
         left, _, right, _ = values
-        return exact.integer_product(left, right, attributes["bits"][0], products).to(torch.int64)
+        return exact.integer_product(left, right, attributes["bits"][0], products)
     if node.operator == "scatter_sum":
         index, rows = values[0].reshape(-1), attributes["rows"][0]
         flat = values[1].reshape(len(index), -1)
