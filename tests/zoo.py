@@ -144,10 +144,10 @@ def index(name: str) -> torch.Tensor:
 
 def working(name: str, bits: int = 14) -> list[torch.Tensor]:
     """The working bundle that the prologue makes of the start state and the data."""
-    return _begun(traced(name, bits), name)
+    return begun(traced(name, bits), name)
 
 
-def _begun(run: TracedRun, name: str) -> list[torch.Tensor]:
+def begun(run: TracedRun, name: str) -> list[torch.Tensor]:
     state = [to_torch(tensor) for tensor in run.start.tensors]
     return LoadedProgram(run.prologue).run([*state, records(name), index(name), torch.tensor(0)])
 
@@ -159,7 +159,7 @@ def exact_losses(name: str, steps: int = JOB.max_steps, bits: int = 14) -> list[
 
 def losses_of(run: TracedRun, name: str, steps: int) -> list[float]:
     """The losses of the first steps of a run on a model's records."""
-    inner, state = LoadedProgram(run.inner), _begun(run, name)
+    inner, state = LoadedProgram(run.inner), begun(run, name)
     place = [output.name for output in run.inner.outputs].index("loss_sum")
     losses = []
     for _ in range(steps):

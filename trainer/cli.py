@@ -59,6 +59,25 @@ Memory = Annotated[
         help="GiB a program may need; by default what machine and container, or GPU, have.",
     ),
 ]
+GroupSize = Annotated[
+    int | None,
+    typer.Option(
+        "--group",
+        min=2,
+        max=1024,
+        help="Lead a group of so many machines of yours, which share each inner step.",
+    ),
+]
+GroupListen = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS[:PORT]", help="Where the group's other machines reach this one, on your network."
+    ),
+]
+GroupBy = Annotated[
+    str, typer.Option(help="How its machines add up their totals: gloo, or hivemind if that is installed.")
+]
+LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
@@ -226,11 +245,17 @@ def peer(
         str | None, typer.Option(help="Identity of the run that a new folder is to follow, in hex.")
     ] = None,
     log_to: LogTo = NONE,
+    group: GroupSize = None,
+    group_listen: GroupListen = LOOPBACK,
+    group_by: GroupBy = "gloo",
 ) -> None:
     """Take part in a run until it has ended."""
-    with _computing(cheat == "none") as compute:
+    if group is not None and cheat != "none":
+        raise UserError("a group does not cheat: leave out --group or --cheat")
+    with _computing(cheat == "none" and group is None) as compute:
         import trio
 
+        from trainer.commands.group import leading
         from trainer.commands.join import Settings, logging_to, settled
         from trainer.folder import RunFolder
         from trainer.peer.config import Account
@@ -254,7 +279,7 @@ def peer(
         )
         if role not in roles_of(names_in(cheat)):
             raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
-        with logging_to(config, log_to) as config:
+        with logging_to(leading(config, group, group_listen, group_by), log_to) as config:
             trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
 
@@ -345,11 +370,15 @@ def join(
         bool, typer.Option("--dry-run", help="Say what joining would take, and leave no file of the run.")
     ] = False,
     log_to: LogTo = NONE,
+    group: GroupSize = None,
+    group_listen: GroupListen = LOOPBACK,
+    group_by: GroupBy = "gloo",
 ) -> None:
     """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
-    with _computing(not dry_run) as compute:
+    with _computing(not dry_run and group is None) as compute:
         import trio
 
+        from trainer.commands.group import leading
         from trainer.commands.join import Settings, config_of, logging_to, read_ticket
         from trainer.peer.runtime import run_peer
 
@@ -362,8 +391,25 @@ def join(
             from trainer.commands.rehearsal import rehearse
 
             raise typer.Exit(rehearse(config))
-        with logging_to(replace(config, compute=compute), log_to) as config:
+        config = leading(replace(config, compute=compute), group, group_listen, group_by)
+        with logging_to(config, log_to) as config:
             trio.run(run_peer, config)
+
+
+@app.command()
+def group(
+    ticket: Annotated[str, typer.Option(help="The ticket that the leader writes, or a file that holds it.")],
+    threads: Threads = 1,
+    memory: Memory = None,
+    device: Device = "cpu",
+) -> None:
+    """Share the inner steps of a peer of yours that leads a group, until it goes."""
+    from trainer.commands.group import join_group
+    from trainer.programs.options import peer_options
+    from verification.units import Count
+
+    limit = None if memory is None else Count(int(memory * 2**30))
+    join_group(ticket, threads, peer_options(device, limit), tell)
 
 
 @app.command()

@@ -35,7 +35,7 @@ class Operator(Traits):
     """One operator: `arity` inputs (None: one or more), exactly the named attributes, a shape rule, a definition.
 
     `of_integers` defines it where its first input is not float32 and that differs. `broadcasts`: it takes operands of
-    unequal shapes.
+    unequal shapes. `by_place`: a number comes from those at its own place of the inputs, which may repeat.
     """
 
     arity: int | None
@@ -44,6 +44,7 @@ class Operator(Traits):
     definition: Definition
     of_integers: Definition | None = None
     broadcasts: bool = False
+    by_place: bool = False
 
 
 PLAIN = Traits()
@@ -51,7 +52,8 @@ PLAIN = Traits()
 
 def _each(arity: int, rule: Rule, function: Callable[..., Number], price: int = 1) -> Operator:
     """An operator whose numbers come from those at the same place."""
-    return Operator(arity, (), rule, elementwise.elementwise(function), broadcasts=arity > 1, price=price)
+    definition = elementwise.elementwise(function)
+    return Operator(arity, (), rule, definition, broadcasts=arity > 1, by_place=True, price=price)
 
 
 def _float(arity: int, function: Callable[..., float], price: int = 1) -> Operator:
@@ -109,9 +111,9 @@ OPERATORS: dict[str, Operator] = {
     "and": _logical(2, lambda left, right: left and right),
     "or": _logical(2, lambda left, right: left or right),
     "where": _each(3, shapes.where, lambda condition, left, right: left if condition else right),
-    "cast": Operator(1, (), shapes.cast, elementwise.CAST),
+    "cast": Operator(1, (), shapes.cast, elementwise.CAST, by_place=True),
     "view": _view((), shapes.view, moves.VIEW),
-    "expand": _view((), shapes.expand, moves.EXPAND),
+    "expand": Operator(1, (), shapes.expand, moves.EXPAND, is_view=True, by_place=True),
     "permute": _view(("dims",), shapes.permute, moves.MOVED),
     "slice": _view(("dim", "start", "step", "stop"), shapes.cut, moves.MOVED),
     "concatenate": Operator(None, ("dim",), shapes.concatenate, moves.CONCATENATE),
@@ -124,7 +126,7 @@ OPERATORS: dict[str, Operator] = {
     "amax": _reduction(shapes.reduce(False, False), sums.AMAX),
     "rank": Operator(1, (), shapes.rank, sums.RANK, price=24),
     "row_exponent": Operator(1, ("dim",), shapes.row_exponent, sums.ROW_EXPONENT, price=2),
-    "quantise": Operator(2, ("bits", "dim"), shapes.quantise, elementwise.QUANTISE, price=3),
+    "quantise": Operator(2, ("bits", "dim"), shapes.quantise, elementwise.QUANTISE, by_place=True, price=3),
     "product": Operator(4, ("bits",), shapes.product, sums.PRODUCT, multiplies=True),
 }
 """All operators, by name."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from p2p import ticket as tickets
 from p2p.identity import Identity
 from p2p.ticket import Ticket
+from p2p.words import MAX_TEXT, Words
 from verification.digest import tagged
 from verification.errors import UserError
 from verification.units import Digest
@@ -61,7 +62,7 @@ def test_other_text_is_refused_as_a_persons_mistake(text: str, packed: str) -> N
 
 
 def test_another_version_is_told_from_a_slip_of_the_pen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tickets, "VERSION", 2)
+    monkeypatch.setattr(tickets, "TICKETS", Words(tickets.NAME, 2))
     later = GIVEN.text()
     monkeypatch.undo()
     assert later.startswith("proofswarm2t")
@@ -93,4 +94,4 @@ def test_a_ticket_names_its_host_and_never_shows_its_secret() -> None:
     with pytest.raises(UserError, match="the ticket names no host"):
         _ = Ticket(GIVEN.run, "the moon").host
     with pytest.raises(ValueError, match="over the limit"):
-        Ticket(GIVEN.run, "x" * tickets.MAX_TEXT).text()
+        Ticket(GIVEN.run, "x" * MAX_TEXT).text()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from p2p.listening import Outside
 from p2p.server import Grants
-from p2p.ticket import MAX_TEXT, Ticket
+from p2p.ticket import Ticket
+from p2p.words import MAX_TEXT
 from trainer.folder import RunFolder
 from trainer.logs.run_log import logged
 from trainer.peer.config import Account, Joining, PeerConfig

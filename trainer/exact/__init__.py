@@ -22,7 +22,15 @@ from trainer.exact.powers import pow
 from trainer.exact.product import integer_product, product, scaled
 from trainer.exact.quantise import quantise, row_exponent
 from trainer.exact.rng import normal_f32, uniform_bits, uniform_f32
-from trainer.exact.sums import exact_mean, exact_sum, scatter_sum
+from trainer.exact.sums import (
+    exact_mean,
+    exact_sum,
+    fixed_point_scatter,
+    fixed_point_sum,
+    largest_exponent,
+    rounded_sum,
+    scatter_sum,
+)
 
 __all__ = [
     "BACKENDS",
@@ -37,7 +45,10 @@ __all__ = [
     "exact_mean",
     "exact_sum",
     "exp",
+    "fixed_point_scatter",
+    "fixed_point_sum",
     "integer_product",
+    "largest_exponent",
     "log",
     "normal_f32",
     "pow",
@@ -46,6 +57,7 @@ __all__ = [
     "reciprocal",
     "require_finite",
     "require_subnormals",
+    "rounded_sum",
     "row_exponent",
     "rsqrt",
     "scaled",

@@ -69,16 +69,52 @@ def scatter_sum(index: Tensor, values: Tensor, rows: int) -> Tensor:
     if source.numel() == 0:
         return result
     named, places = flat.unique(return_inverse=True)
-    total = torch.zeros((len(named), source.shape[1]), dtype=torch.int64, device=values.device)
-    bits = fixed_point_bits(flat.numel())
-    low, high = torch.aminmax(source)
-    exponent = binary_exponent(torch.maximum(high, -low))
-    scale = power_of_two64(bits - exponent)
+    exponent = largest_exponent(source)
+    total = _totals_by_row(places, source, len(named), exponent, flat.numel())
+    return result.index_copy_(0, named, rounded_sum(total, exponent, flat.numel()))
+
+
+def largest_exponent(x: Tensor, dims: tuple[int, ...] = ()) -> Tensor:
+    """The e with max|x| < 2^e over dims (all when empty): int64, the dimensions left in order. Raises NonFinite."""
+    low, high = (x.amin(dims), x.amax(dims)) if dims else torch.aminmax(x)
+    return binary_exponent(torch.maximum(high, low.neg()))
+
+
+def fixed_point_sum(x: Tensor, dims: tuple[int, ...], exponent: Tensor, terms: int) -> Tensor:
+    """Sum over dims of x as integers on the scale that a sum of `terms` numbers below 2^exponent has.
+
+    x: float32; exponent: int64 of x's shape without dims, as the result. Sums over parts of the terms add up to all's.
+    """
+    groups, order = _groups(x.detach(), dims)
+    kept = [d for d in order if d not in dims]
+    places = [sorted(kept).index(d) for d in kept]
+    outer, _, inner = groups.shape
+    exponents = exponent.permute(places).reshape(outer, 1, inner)
+    total = _totals(groups, power_of_two64(fixed_point_bits(terms) - exponents))
+    return total.view([x.shape[d] for d in kept]).permute(inverse(places))
+
+
+def fixed_point_scatter(index: Tensor, values: Tensor, rows: int, exponent: Tensor, terms: int) -> Tensor:
+    """The integers [rows, D] of a `scatter_sum`, on the scale of `terms` numbers below 2^exponent, which is 0-d.
+
+    index: int64 [n]; values: float32 [n, D].
+    """
+    return _totals_by_row(index, values.detach(), rows, exponent, terms)
+
+
+def rounded_sum(total: Tensor, exponent: Tensor, terms: int, divisor: int = 1) -> Tensor:
+    """What a sum, or a mean over a divisor, makes of its integers, rounded once to float32; of the total's shape."""
+    scaled = total.to(torch.float64).mul_(power_of_two64(exponent - fixed_point_bits(terms)))
+    return scaled.div_(scaled.new_full((), divisor)).to(torch.float32)
+
+
+def _totals_by_row(index: Tensor, source: Tensor, rows: int, exponent: Tensor, terms: int) -> Tensor:
+    total = torch.zeros((rows, source.shape[1]), dtype=torch.int64, device=source.device)
+    scale = power_of_two64(fixed_point_bits(terms) - exponent)
     work = block_buffer(source)
-    for part, _ in tiles(source.shape[0], 1, source.shape[1], values.device):
-        total.index_add_(0, places[part], _fixed(source[part], scale, work))
-    sums = total.to(torch.float64).mul_(power_of_two64(exponent - bits)).to(torch.float32)
-    return result.index_copy_(0, named, sums)
+    for part, _ in tiles(source.shape[0], 1, source.shape[1], source.device):
+        total.index_add_(0, index[part], _fixed(source[part], scale, work))
+    return total
 
 
 def _fixed(block: Tensor, scale: Tensor, work: Tensor) -> Tensor:
@@ -101,19 +137,24 @@ def _sum64(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     exponent = binary_exponent(torch.maximum(groups.amax(1), groups.amin(1).neg_()))
     bits = fixed_point_bits(count)
     scale = power_of_two64(bits - exponent).unsqueeze(1)
-    work = block_buffer(groups)
-    if work.numel() == groups.numel():
-        total = _fixed(groups, scale, work).sum(1)
-    else:
-        total = torch.zeros((outer, inner), dtype=torch.int64, device=x.device)
-        for a, b in tiles(outer, count, inner, x.device):
-            total[a] += _fixed(groups[a, b], scale[a], work).sum(1)
-    result = total.to(torch.float64).mul_(power_of_two64(exponent - bits))
+    result = _totals(groups, scale).to(torch.float64).mul_(power_of_two64(exponent - bits))
     kept = [d for d in order if d not in dims]
     if kept == sorted(kept):
         return result.view(-1)
     back = inverse([sorted(kept).index(d) for d in kept])
     return result.view([x.shape[d] for d in kept]).permute(back).reshape(-1)
+
+
+def _totals(groups: Tensor, scale: Tensor) -> Tensor:
+    """The sums over the middle of [outer, count, inner] as int64, scale [outer, 1, inner] a number's power of two."""
+    outer, count, inner = groups.shape
+    work = block_buffer(groups)
+    if work.numel() == groups.numel():
+        return _fixed(groups, scale, work).sum(1)
+    total = torch.zeros((outer, inner), dtype=torch.int64, device=groups.device)
+    for a, b in tiles(outer, count, inner, groups.device):
+        total[a] += _fixed(groups[a, b], scale[a], work).sum(1)
+    return total
 
 
 def _groups(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:

@@ -56,6 +56,8 @@ class LoadedProgram:
 
     `products` do its products, by default new ones for the options. Loops.ALWAYS raises CannotCompile (a UserError)
     where there are no compiled loops; Loops.WORTHWHILE compiles what is worth it (`compilation.worthwhile`) if it can.
+    A program that `is_part` of a checked one may read integers and exponents and make infinities and NaN, and is
+    compiled if the options let it.
     The first run compares the loops' outputs with those of the nodes' own kernels; on a difference the loops are
     dropped with a NoLoops warning. `refused` says in one line why there are none though they were wanted, or nothing.
 
@@ -64,7 +66,11 @@ class LoadedProgram:
     """
 
     def __init__(
-        self, program: Program, options: RunOptions = NODE_BY_NODE, products: exact.Products | None = None
+        self,
+        program: Program,
+        options: RunOptions = NODE_BY_NODE,
+        products: exact.Products | None = None,
+        is_part: bool = False,
     ) -> None:
         check_program(program)
         if program.arithmetic != ARITHMETIC:
@@ -73,7 +79,8 @@ class LoadedProgram:
         self.first = first_node(program)
         self.products = products or products_for(options)
         self.device = self.products.device
-        _check_integers(program)
+        if not is_part:
+            _check_integers(program)
         self._specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
         kernels = self._bind(self.products)
         require_affordable(program, options.memory)
@@ -81,8 +88,9 @@ class LoadedProgram:
         self._ports = self._specs[: len(program.inputs)]
         self._steps = plan(program, kernels, last_uses(program))
         self._output_names = {int(output.source): output.name for output in program.outputs}
+        self._finite = {} if is_part else self._output_names
         self.refused = ""
-        self._compiled = self._compile(kernels, options)
+        self._compiled = self._compile(kernels, options, is_part)
         self._certified = False
 
     @property
@@ -152,14 +160,17 @@ class LoadedProgram:
             for place, node in enumerate(self.program.nodes)
         ]
 
-    def _compile(self, kernels: Sequence[Kernel], options: RunOptions) -> CompiledProgram | None:
+    def _compile(
+        self, kernels: Sequence[Kernel], options: RunOptions, is_part: bool
+    ) -> CompiledProgram | None:
         needed = options.loops is Loops.ALWAYS
-        if not (needed or (options.loops is Loops.WORTHWHILE and compilation.worthwhile(self.program))):
+        pays = is_part or compilation.worthwhile(self.program)
+        if not (needed or (options.loops is Loops.WORTHWHILE and pays)):
             return None
         try:
             if self.device.type != "cpu":
                 raise CannotCompile(f"compiled loops run on the CPU only, not on {self.device}")
-            made = CompiledProgram(self.program, kernels, self._constants, self.products)
+            made = CompiledProgram(self.program, kernels, self._constants, self.products, is_part)
             if options.memory is not None and made.memory_bytes > options.memory:
                 raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {options.memory}")
             return made
@@ -242,8 +253,8 @@ class LoadedProgram:
                 made = kernel(*[known[source] for source in sources])
                 if tap is not None:
                     tap(number, made)  # before it is checked: a dispute shows which number ends the step
-                if number in self._output_names:
-                    _require_finite_output(self._output_names[number], made)
+                if number in self._finite:
+                    _require_finite_output(self._finite[number], made)
                 known[number] = made
                 for dead in ending:
                     known[dead] = None

@@ -64,8 +64,8 @@ class _Call:
 class CompiledProgram:
     """Runs a checked program on compiled loops; one run at a time, for its arena is one.
 
-    `kernels` are the nodes' own, for what no loop does; `products` choose what multiplies in the arena. Raises
-    native.CannotCompile.
+    `kernels` are the nodes' own, for what no loop does; `products` choose what multiplies in the arena. Where a program
+    `is_part` of another its outputs may hold anything. Raises native.CannotCompile.
     """
 
     def __init__(
@@ -74,8 +74,10 @@ class CompiledProgram:
         kernels: Sequence[Kernel],
         constants: Sequence[torch.Tensor],
         products: exact.Products,
+        is_part: bool = False,
     ) -> None:
         self._program = program
+        self._is_part = is_part
         self._kernels = kernels
         self._products = products
         self._first = first_node(program)
@@ -226,7 +228,8 @@ class CompiledProgram:
     def _output(self, source: int) -> torch.Tensor:
         place = self._plan.places[source]
         result = self._tensor(place).contiguous()
-        if source >= self._first and place.root not in self._loops:  # loops check what they make
+        is_checked = self._is_part or place.root in self._loops  # loops check what they make
+        if source >= self._first and not is_checked:
             exact.require_finite(result)
         return result
 
@@ -313,7 +316,7 @@ class CompiledProgram:
     def _build(self) -> tuple[ctypes.CDLL, list[emit.Call]]:
         """Return the compiled loops, and per group its function's name and buffers."""
         groups = [work for work in self._plan.steps if isinstance(work, Group)]
-        source, calls = emit.write(groups, self._results, self._over | self._within)
+        source, calls = emit.write(groups, () if self._is_part else self._results, self._over | self._within)
         if len(source) > MAX_TEXT:
             raise CannotCompile(f"its loops have {len(source)} characters, limit for compiling {MAX_TEXT}")
         library = native.build(source)

@@ -1,0 +1,98 @@
+"""Worker groups on the command line: a peer that leads one, and `group`, which joins one with another machine."""
+
+import dataclasses
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from p2p.words import MAX_TEXT
+from trainer.compute.memory import within_memory
+from trainer.folder import RunFolder
+from trainer.groups.meeting import WAYS
+from trainer.groups.member import Member, reached
+from trainer.groups.ticket import GroupTicket
+from trainer.peer.config import PeerConfig
+from trainer.programs.options import RunOptions
+from verification.errors import UserError
+
+PROCESS = "trainer.groups.process"
+TICKET = "group.ticket"
+
+Tell = Callable[[str], None]
+
+
+def leading(config: PeerConfig, members: int | None, listen: str, way: str) -> PeerConfig:
+    """Return the settings of a peer that leads a group of so many machines, None: of one that has none.
+
+    Other machines join at the address and port in `listen`, and exchange totals by `way`. Raises UserError for what is
+    no address of this machine, a port that is taken, and a way that there is not.
+    """
+    if members is None:
+        return config
+    if way not in WAYS:
+        raise UserError(f"unknown --group-by {way!r}: choose {' or '.join(WAYS)}")
+    if way == "hivemind" and find_spec(way) is None:
+        raise UserError("--group-by hivemind needs hivemind: pip install 'proofswarm[groups]' brings it")
+    address, port = place_of(listen)
+    ticket = ticket_of(config.folder, config.account.name)
+    ticket.parent.mkdir(parents=True, exist_ok=True)
+    compute = (PROCESS, str(members), address, str(port), way, str(ticket))
+    return dataclasses.replace(config, character=dataclasses.replace(config.character, compute=compute))
+
+
+def ticket_of(folder: RunFolder, name: str) -> Path:
+    """Return where a peer writes its group's ticket."""
+    return folder.peer(name) / TICKET
+
+
+def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> None:
+    """Make a leader's steps with it until it goes, which raises Unavailable; raises UserError for a bad ticket."""
+    given = _read(ticket)
+    channel = reached(given.address, int(given.port), given.secret, secrets.token_bytes)
+    torch.set_num_threads(threads)
+    member = Member(channel, given.address, within_memory(options))
+    tell(
+        f"in the group of {given.members} at {given.address} port {given.port}; it shares steps until its leader goes"
+    )
+    member.serve()
+
+
+def place_of(listen: str) -> tuple[str, int]:
+    """Return the address and the port of ADDRESS or ADDRESS:PORT, of IPv4, 0 for any port that is free.
+
+    Raises UserError for what is neither, and for where this machine cannot listen now.
+    """
+    address, _, port = listen.partition(":")
+    try:
+        number = ipaddress.IPv4Address(address)
+        socket.create_server((address, int(port or "0"))).close()
+    except ValueError as error:
+        raise UserError(
+            f"{listen!r} is no place to listen: write --group-listen 192.0.2.1 or 192.0.2.1:4002"
+        ) from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot listen at {listen}: {reason}; give an address of this machine and a free port"
+        ) from error
+    if number.is_unspecified:
+        raise UserError(
+            f"nobody can be told to come to {address}: give the address by which others reach this machine"
+        )
+    return address, int(port or "0")
+
+
+def _read(text: str) -> GroupTicket:
+    """Return the ticket in an argument: the text itself, or a file that holds it; raises UserError."""
+    path = Path(text)
+    if len(text) > MAX_TEXT or not path.is_file():
+        return GroupTicket.parse(text)
+    try:
+        return GroupTicket.parse(path.read_text(encoding="ascii", errors="replace"))
+    except OSError as error:
+        raise UserError(f"{text}: cannot read the ticket: {error.strerror}") from error
