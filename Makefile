@@ -28,7 +28,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory requirements
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv && "$(PYTHON)" -m venv .venv; }
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(PIP) install -q -c constraints.txt -e '.[train,data,dev]'
+	$(PIP) install -q -c constraints.txt -e '.[train,data,groups,dev]'
 	@touch $@
 
 # What no Python package can bring; each check names the Debian package that mends it.
