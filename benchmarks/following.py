@@ -25,6 +25,7 @@ from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.messages import Hint, Hints
 from p2p.served import HostDoor, HostLine
+from p2p.server import Grants
 from p2p.transport import PeerAddress
 from simulator.scale import grow, steady_round
 from simulator.toy import PROGRAMS, ToyLibrary
@@ -57,6 +58,8 @@ SEGMENT, HEADERS = 1460, 52
 LINK = 75e6
 """Bytes of a minute on a line of 10 Mbit/s."""
 
+UNHURRIED = 1_000_000
+"""Requests that the host takes of one peer at once, and in a second: here one speaks for all."""
 LIMITS: dict[str, tuple[str, float]] = {
     "the host's processor": ("host_seconds", ROUND_SECONDS),
     "the host's upload": ("host_bytes_out", LINK),
@@ -205,7 +208,11 @@ def serve(path: Path, times: Sequence[Millis], programs: Mapping[Digest, Program
 async def _serve(path: Path, times: Sequence[Millis], line: Connection) -> None:
     ledger = LocalLedger(path, ToyLibrary(), lambda: times[min(ledger.height + 1, len(times) - 1)])
     host = Host(ledger, SECRET)
-    async with PostOffice(Identity(SECRET), ledger.state.run, system_clock, is_member=host.is_member) as post:
+    grants = Grants(burst=UNHURRIED, pace=UNHURRIED)
+    post_office = PostOffice(
+        Identity(SECRET), ledger.state.run, system_clock, is_member=host.is_member, grants=grants
+    )
+    async with post_office as post:
         HostDoor(post, host).open()
         Rumours(post, tuple, system_clock)  # a host hears no hints; here it stands for a peer that does
         line.send(post.address.multiaddr)

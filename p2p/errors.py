@@ -78,6 +78,10 @@ class Declined(Unavailable):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["Declined"], tuple[str, str]]:
+        """Return how another process makes it again."""
+        return type(self), (str(self), self.reason)
+
 
 class WrongKey(Unavailable):
     """At a peer's address another key answers than the peer's."""
