@@ -1,11 +1,13 @@
 """What a person reads who follows a served ledger, or serves one, with the wrong folder, host or key."""
 
 import shutil
+from copy import copy
 from pathlib import Path
 
 import pytest
 import trio
 
+from p2p.errors import Declined
 from p2p.identity import Identity
 from p2p.reach import Way
 from p2p.transport import PeerAddress
@@ -200,3 +202,9 @@ async def test_a_host_whose_ledger_takes_no_more_ends_in_one_line(served: tuple[
     assert "serve again: nothing acknowledged is lost" in str(error)
     assert "\n" not in str(error)
     assert len(told) == 2
+
+
+def test_what_a_host_declines_travels_from_a_process_to_another() -> None:
+    """The benchmark measures in processes of their own, and says what ended one."""
+    made = copy(Declined("more than 30 requests a second", "Overloaded"))  # by what pickle goes by, too
+    assert (str(made), made.reason) == ("more than 30 requests a second", "Overloaded")
