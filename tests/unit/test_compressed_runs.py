@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,8 +14,11 @@ from trainer.compute.process import ComputeProcess
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import Loops, RunOptions
+from trainer.programs.tracing.compression import Dense, TopK, Whole
+from trainer.programs.tracing.low_rank import LowRank
 from trainer.rounds.norms import Norms, norm_program
-from trainer.runs.create import Created
+from trainer.runs.create import Created, compression_of
+from trainer.runs.job import TrainingSection
 from verification import codec
 from verification.digest import ZERO, integer, tagged
 from verification.errors import Malformed
@@ -42,9 +45,7 @@ ALONE = {
 WIDE = ALONE | {"model.config.hidden_size": 256, "model.config.intermediate_size": 768}
 WAYS: dict[str, tuple[dict[str, Any], float]] = {
     "none": ({}, 3.9),
-    "dense-8": ({"training.compression": "dense-8"}, 3.9),
     "dense-4": ({"training.compression": "dense-4"}, 7.6),
-    "dense-2": ({"training.compression": "dense-2"}, 14.8),
     "top-k": ({"training.compression": "top-k"}, 125),
     "low-rank": ({"training.compression": "low-rank"}, 125),
 }
@@ -159,3 +160,12 @@ def test_a_norm_that_follows_from_something_else_is_refused(made: tuple[str, Cre
     with pytest.raises(Malformed, match="one tensor for two parameters"):
         norm_program(replace(epilogue, outputs=(epilogue.outputs[0], twice, *epilogue.outputs[2:])))
     assert len(per_parameter(epilogue.outputs)) == len(norm_program(epilogue).inputs)
+
+
+def test_every_compression_of_a_job_is_the_one_that_it_names() -> None:
+    made = {
+        name: compression_of(TrainingSection.model_validate({"rounds": 1, "compression": name}))
+        for name in get_args(TrainingSection.model_fields["compression"].annotation)
+    }
+    dense = {f"dense-{bits}": Dense(bits, 1024) for bits in (8, 4, 2)}
+    assert made == {"none": Whole(), "top-k": TopK(1 / 64, 1024), "low-rank": LowRank(1 / 20, 1024), **dense}

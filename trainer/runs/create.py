@@ -155,7 +155,7 @@ def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> Tr
         bits=training.precision,
         tokens=records.dtype,
         accumulate=training.accumulate,
-        compression=_compression(training),
+        compression=compression_of(training),
     )
     return trace_run(chosen.model, chosen.loss(data.marks), settings)
 
@@ -228,7 +228,8 @@ def _optimiser(training: TrainingSection) -> Optimiser:
     return Muon(adamw, 0.95 if momentum is None else momentum, nesterov is not False)
 
 
-def _compression(training: TrainingSection) -> Compression:
+def compression_of(training: TrainingSection) -> Compression:
+    """Return how a job's contributions are packed."""
     if training.compression == "none":
         return Whole()
     if training.compression == "top-k":
