@@ -398,7 +398,12 @@ def join(
 
 @app.command()
 def group(
-    ticket: Annotated[str, typer.Option(help="The ticket that the leader writes, or a file that holds it.")],
+    ticket: Annotated[
+        str,
+        typer.Option(
+            help="The ticket that the leader writes, a file that holds it, or - for standard input."
+        ),
+    ],
     threads: Threads = 1,
     memory: Memory = None,
     device: Device = "cpu",

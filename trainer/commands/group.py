@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from p2p.words import MAX_TEXT
+from trainer.commands.join import ticket_text
 from trainer.compute.memory import within_memory
 from trainer.folder import RunFolder
 from trainer.groups.meeting import WAYS
@@ -52,7 +52,7 @@ def ticket_of(folder: RunFolder, name: str) -> Path:
 
 def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> None:
     """Make a leader's steps with it until it goes, which raises Unavailable; raises UserError for a bad ticket."""
-    given = _read(ticket)
+    given = GroupTicket.parse(ticket_text(ticket))
     channel = reached(given.address, int(given.port), given.secret, secrets.token_bytes)
     torch.set_num_threads(threads)
     member = Member(channel, given.address, within_memory(options))
@@ -85,14 +85,3 @@ def place_of(listen: str) -> tuple[str, int]:
             f"nobody can be told to come to {address}: give the address by which others reach this machine"
         )
     return address, int(port or "0")
-
-
-def _read(text: str) -> GroupTicket:
-    """Return the ticket in an argument: the text itself, or a file that holds it; raises UserError."""
-    path = Path(text)
-    if len(text) > MAX_TEXT or not path.is_file():
-        return GroupTicket.parse(text)
-    try:
-        return GroupTicket.parse(path.read_text(encoding="ascii", errors="replace"))
-    except OSError as error:
-        raise UserError(f"{text}: cannot read the ticket: {error.strerror}") from error

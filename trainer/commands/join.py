@@ -62,14 +62,19 @@ def _bytes(kilobytes: int | None) -> int | None:
 
 
 def read_ticket(text: str) -> Ticket:
-    """Return the ticket in an argument: the text itself, a file's name, or - for standard input; raises UserError."""
+    """Return the ticket in an argument (`ticket_text`); raises UserError."""
+    return Ticket.parse(ticket_text(text))
+
+
+def ticket_text(text: str) -> str:
+    """Return what an argument says: a ticket itself, a file's name, or - for standard input; raises UserError."""
     if text == "-":
-        return Ticket.parse(sys.stdin.read(MAX_TEXT + 2))
+        return sys.stdin.read(MAX_TEXT + 2)
     if not os.path.isfile(text):
-        return Ticket.parse(text)
+        return text
     try:
         with open(text, encoding="ascii", errors="replace") as file:
-            return Ticket.parse(file.read(MAX_TEXT + 2))
+            return file.read(MAX_TEXT + 2)
     except OSError as error:
         raise UserError(f"{text}: cannot read the ticket: {error.strerror}") from error
 
