@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ class Measured:
 
     def row(self, plan: Plan, rate: float) -> Row:
         """Return the figures: what each part adds to a bare round, as a share of it, and all together."""
-        proven, bare = statistics.median(self.proven), statistics.median(self.bare)
-        checked = self.check * _share_of_checks(plan, self.check / (bare / plan.local_steps))
+        bare = statistics.median(self.bare)
+        over = statistics.median(map(truediv, self.proven, self.bare))
+        checks = self.check / bare * _share_of_checks(plan, self.check / (bare / plan.local_steps))
         return {
             "model": plan.model,
             "steps": plan.local_steps,
@@ -75,15 +77,11 @@ class Measured:
             "bare_seconds": self.bare,
             "proven_seconds": self.proven,
             "check_seconds": self.check,
-            "leaves": round(statistics.median(map(_ratio, self.proven, self.bare)) - 1, 4),
-            "checks": round(checked / bare, 4),
-            "audits": round(rate * (proven + checked) / bare, 4),
-            "verification_cost": round((proven + checked) * (1 + rate) / bare, 4),
+            "leaves": round(over - 1, 4),
+            "checks": round(checks, 4),
+            "audits": round(rate * (over + checks), 4),
+            "verification_cost": round((over + checks) * (1 + rate), 4),
         }
-
-
-def _ratio(one: float, other: float) -> float:
-    return one / other
 
 
 def _share_of_checks(plan: Plan, steps: float) -> float:

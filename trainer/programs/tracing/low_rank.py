@@ -45,23 +45,21 @@ class LowRank:
         """Return the rank for a parameter, 0 for one that has none."""
         if len(shape) < 2:
             return 0
-        rows, columns = shape[0], math.prod(shape[1:])
+        rows, columns = _sides(shape)
         return math.floor(self.density * rows * columns / (rows + columns)) if rows * columns else 0
 
     def port(self, shape: tuple[int, ...]) -> Spec:
         """Its bytes."""
         if not (rank := self.rank(shape)):
             return self._plain.port(shape)
-        rows, columns = shape[0], math.prod(shape[1:])
-        sizes = [_codes(length).port((rank, length)).shape[0] for length in (rows, columns)]
-        return Spec("uint8", (sum(sizes),))
+        return Spec("uint8", (sum(_size(rank, length) for length in _sides(shape)),))
 
     def pack(self, b: Builder, integers: Value) -> tuple[Value, Value]:
         """Return bytes of float32 integers, and int64 what these stand for."""
         shape = integers.shape
         if not (rank := self.rank(shape)):
             return self._plain.pack(b, integers)
-        rows, columns = shape[0], math.prod(shape[1:])
+        rows, columns = _sides(shape)
         matrix = b.view(integers, (rows, columns))
         left = _rounded(b, _range_of(b, matrix, rank), UNIT_BITS)
         tops, kept = _codes(rows).pack(b, b.permute(left, (1, 0)))
@@ -74,8 +72,8 @@ class LowRank:
         """Return left @ right, rounded half to even, within the grid."""
         if not (rank := self.rank(shape)):
             return self._plain.unpack(b, packed, shape)
-        rows, columns = shape[0], math.prod(shape[1:])
-        end = _codes(rows).port((rank, rows)).shape[0]
+        rows, columns = _sides(shape)
+        end = _size(rank, rows)
         tops, bottoms = b.slice(packed, 0, 0, end), b.slice(packed, 0, end, packed.shape[0])
         left = b.cast(_codes(rows).unpack(b, tops, (rank, rows)), FLOAT)
         right = b.cast(_codes(columns).unpack(b, bottoms, (rank, columns)), FLOAT)
@@ -85,6 +83,11 @@ class LowRank:
     @property
     def _plain(self) -> Dense:
         return Dense(FACTOR_BITS, self.chunk)
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return rows and columns of a parameter as a matrix: later dimensions are one."""
+    return shape[0], math.prod(shape[1:])
 
 
 def _range_of(b: Builder, matrix: Value, rank: int) -> Value:
@@ -122,6 +125,11 @@ def _signs(count: int) -> torch.Tensor:
 def _codes(length: int) -> Dense:
     """Return how rows of so many numbers are packed: a scale for each."""
     return Dense(FACTOR_BITS, length)
+
+
+def _size(rank: int, length: int) -> int:
+    """Return how many bytes hold so many such rows."""
+    return _codes(length).port((rank, length)).shape[0]
 
 
 def _growth(rows: int) -> int:
