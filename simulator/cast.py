@@ -38,7 +38,7 @@ from verification.outer import mixture, outer_inputs
 from verification.placed import ExecutionRef
 from verification.program import outputs_of
 from verification.signed import make_statement, sign_statement
-from verification.state import State
+from verification.state import State, state_before
 from verification.statements import VERIFIER, WORKER, Body, Spoiled
 from verification.tensors import Bundle
 from verification.units import Address, Amount, Count, Digest, Millis, Round
@@ -180,7 +180,7 @@ class Actor:
     def _compute(self, action: Computed, state: State, blobs: Blobs) -> Any:
         match action:
             case FetchState(number):
-                return True if actors.state_before(state, number).digest in blobs.bundles else None
+                return True if state_before(state, number).digest in blobs.bundles else None
             case FetchContribution(number, worker):
                 return blobs.check(state, number, worker)
             case OpenChunk(number, contribution, seed):
@@ -246,7 +246,7 @@ class Actor:
 
     def _outer_inputs(self, state: State, number: Round, blobs: Blobs) -> list[Any]:
         worked = state.rounds[number]
-        start, mixed = blobs.get(worked.start.digest), mixture(state, worked)
+        start, mixed = blobs.get(state_before(state, number).digest), mixture(state, worked)
         entries = {}
         for part in mixed.parts:
             ref = state.rounds[part.number].commits[part.worker].contribution

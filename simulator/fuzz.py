@@ -281,6 +281,7 @@ def parameters(rng: random.Random) -> Manifest:
         "committee": rng.choice([0, 0, 4, 64]),
         "clip": rng.choice([0, 0, 2_000]),
         "on_conviction": rng.choice(["continue", "subtract"]),
+        "overlap": rng.choice([False, True]),
         "slash_grades": rng.choice([(MILLION,), (100_000, 500_000, MILLION), (300_000, 300_000)]),
         "excluded_after": rng.randint(1, 2),
         "miss_limit": rng.randint(1, 3),

@@ -75,7 +75,7 @@ class Invariants:
         assert state.running == {d.number: d for d in state.disputes if d.ruling is None}
         assert state.debtors == {address for address, member in state.members.items() if member.owes}
         assert state.joined == Counter(member.role for member in state.members.values())
-        for worked in state.rounds[-1:]:
+        for worked in state.rounds[-2:]:
             assert worked.weight == sum(worked.members.values())
             assert worked.attested == sum(worked.members[address] for address in worked.attests)
             holding = Counter[Address]()

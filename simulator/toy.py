@@ -425,6 +425,7 @@ def minimal(**changes: Any) -> Manifest:
             rounds=Count(5), max_steps=Count(12), leaf_every=Count(4), batch=Count(2), slots=Count(4),
             max_verifiers=Count(4), min_workers=Count(2), min_verifiers=Count(1), audit_rate=PPM(400_000),
             miss_limit=Count(2), committee=Count(0), clip=Count(0), on_conviction="continue",
+            overlap=False,
         ),
         "windows": Windows(
             commit=Millis(1000), attest=Millis(400), seal=Millis(400), verdict=Millis(1000), opening=Millis(400),

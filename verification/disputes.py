@@ -20,7 +20,7 @@ from verification.referee import Execution, Reader
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.signed import Said
-from verification.state import Dispute, Member, Ruling, State, Turn
+from verification.state import Dispute, Member, Ruling, State, Turn, state_before
 from verification.statements import (
     Answer,
     Block,
@@ -115,7 +115,7 @@ def process_challenge_seal(state: State, said: Said[ChallengeSeal], now: Now) ->
         for dispute in state.disputes
     ):
         raise Refused("this seal is contested by the sender already, or convicted")
-    game = Game(Place.OUTER, 0, 0, worked.start.digest, worked.seals[body.accused].digest)
+    game = Game(Place.OUTER, 0, 0, state_before(state, body.round).digest, worked.seals[body.accused].digest)
     return _open(state, (body.round, body.accused), sender, None, game, now.time)
 
 
@@ -298,21 +298,21 @@ def execution_of(state: State, dispute: Dispute) -> Execution:
     """Return what fixes the inputs of an execution: public inputs and what both sides agree on. (SPEC.md 6.5)"""
     worked, manifest = state.rounds[dispute.round], state.manifest
     program = program_of(manifest, dispute.place)
-    given, slots, ballast = {}, {}, 0
+    start, given, slots, ballast = worked.start, {}, {}, 0
     if dispute.place is Place.PROLOGUE:
         steps = worked.assignments[dispute.accused].steps
         index = record_index(manifest, worked.beacon, dispute.accused, steps)
         given = {Home.INDEX: index, Home.ROUND: round_number(dispute.round)}
     if dispute.place is Place.OUTER:
         mixed = mixture(state, worked)
-        ballast = mixed.ballast
+        start, ballast = state_before(state, dispute.round), mixed.ballast
         for part in mixed.parts:
             commit = state.rounds[part.number].commits[part.worker]
             slots[part.slot] = part.weight, commit.contribution.digest
     return Execution(
         dispute.place,
         program,
-        worked.start.digest,
+        start.digest,
         dispute.game.agreed,
         manifest.data.root,
         given,

@@ -102,9 +102,9 @@ class WorkUnits:
 class WorkRules:
     """How much a worker does in a round: at most `max_steps` inner steps, a leaf after every `leaf_every`.
 
-    Above `committee` members, so many seats drawn by stake attest and seal; 0 lets everyone do so.
-    Contributions are clipped at `clip` thousandths of the median norm, 0 for never; a convict's stays in the state
-    ("continue") or is taken out again ("subtract").
+    With `overlap` the next round's work begins before a round is decided. Above `committee` members, so many seats
+    drawn by stake attest and seal; 0 lets everyone do so. Contributions are clipped at `clip` thousandths of the median
+    norm, 0 for never; a convict's stays in the state ("continue") or is taken out again ("subtract").
     """
 
     rounds: Count
@@ -120,6 +120,7 @@ class WorkRules:
     committee: Count
     clip: Count
     on_conviction: str
+    overlap: bool
 
     def __post_init__(self) -> None:
         if not 1 <= self.leaf_every <= self.max_steps:

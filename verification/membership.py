@@ -155,8 +155,10 @@ def _holds_place(state: State, member: Member, now: Millis) -> bool:
 
 
 def _counts_after(state: State) -> Round:
-    """Return the last round that a newcomer does not count in: the one whose beacon is drawn next."""
+    """Return the last round that a newcomer does not count in: the next one's beacon must not be drawn yet."""
     if not state.rounds:
         return Round(-1)
-    current = state.current
-    return Round(current.number + (current.phase in (Phase.SEAL, Phase.SEALED)))
+    number = state.current.number
+    drawing = number - state.manifest.work.overlap
+    is_drawn = drawing < 0 or state.rounds[drawing].phase in (Phase.SEAL, Phase.SEALED)
+    return Round(number + is_drawn)

@@ -7,7 +7,7 @@ from verification.causes import Reason
 from verification.effects import Effect, NotPaid, Paid, Payment, Slashed
 from verification.errors import Refused
 from verification.manifest import cost_of_work, fee_of, reward_of
-from verification.state import Member, Phase, RoundState, Standing, State, open_questions
+from verification.state import Member, Phase, RoundState, Standing, State, last_sealed, open_questions
 from verification.units import MILLION, Address, Amount, Round
 
 
@@ -47,11 +47,12 @@ def set_aside(state: State, opened: RoundState) -> bool:
 def release_reserves(state: State) -> None:
     """Give back to the deposit what rounds that nothing can be paid for any more did not need. (SPEC.md 7.1)
 
-    The newest round keeps its reserve: should it be the last, its audits are drawn again for everyone.
+    The newest sealed round keeps its reserve: should it be the last, its audits are drawn again for everyone.
     """
-    open_rounds = {number for number, _ in open_questions(state)}
-    for worked in state.rounds[:-1]:
-        if worked.reserve and worked.phase is Phase.SEALED and worked.number not in open_rounds:
+    open_rounds, last = {number for number, _ in open_questions(state)}, last_sealed(state)
+    for worked in state.rounds:
+        is_over = worked.phase is Phase.SEALED and worked is not last
+        if worked.reserve and is_over and worked.number not in open_rounds:
             state.deposit = Amount(state.deposit + worked.reserve)
             worked.reserve = Amount(0)
 

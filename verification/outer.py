@@ -89,6 +89,13 @@ def pending(state: State) -> list[tuple[Round, Address]]:
     )
 
 
+def to_subtract(state: State) -> list[tuple[Round, Address]]:
+    """Return what of `pending` no round that is not decided yet takes out. (SPEC.md 4.12, 4.16)"""
+    undecided = (worked for worked in state.rounds[-1:] if worked.phase is not Phase.SEALED)
+    taken = {part for worked in undecided for part in worked.subtracts}
+    return [part for part in pending(state) if part not in taken]
+
+
 def outer_inputs(
     slots: int, start: Bundle, entries: Mapping[int, tuple[int, Bundle]], ballast: int = 0
 ) -> list[Tensor | None]:

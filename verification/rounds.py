@@ -15,12 +15,25 @@ from verification.effects import (
 )
 from verification.errors import Refused
 from verification.library import Now
-from verification.manifest import BundleRef, Manifest
+from verification.manifest import BundleRef, Manifest, cost_of_round
 from verification.membership import active, mark_away
-from verification.outer import pending
+from verification.outer import to_subtract
 from verification.sampling import SLACK, assign, draw_committee, limited_speeds, next_beacon, time_for
 from verification.signed import Said
-from verification.state import GRACE, PATIENCE, Assignment, Member, Phase, RoundState, Stage, Standing, State
+from verification.state import (
+    GRACE,
+    PATIENCE,
+    Assignment,
+    Member,
+    Phase,
+    RoundState,
+    Stage,
+    Standing,
+    State,
+    last_sealed,
+    state_before,
+    work_begins,
+)
 from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
 from verification.units import Address, Millis, Round
 
@@ -64,14 +77,16 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     _call_up(state, number)
     if not state.rounds:
         state.beacon = tagged("first-beacon", state.run, state.head)
+    elif state.current.beacon == state.beacon:
+        # No round has closed since that one opened, and two would have the same records.
+        state.beacon = next_beacon(state.beacon, [], [])
     effects = money.release_escrow(state, Round(number - state.manifest.money.escrow_rounds))
     money.release_reserves(state)
-    start = state.rounds[-1].sealed if state.rounds else state.manifest.start
-    assert start is not None  # a next round opens only after the last one sealed
+    start = state_before(state, work_begins(state, number))
     workers = active(state, WORKER, number)
     slots = state.manifest.work.slots
     room = max(slots - len(workers), slots > 1)
-    subtracts = tuple(pending(state)[:room])
+    subtracts = tuple(to_subtract(state)[:room])
     assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts))
     allowed = time_allowed(state.manifest, workers, assignments)
     deadline = Millis(now + max(allowed, state.manifest.windows.commit))
@@ -96,6 +111,18 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     state.rounds.append(opened)
     state.active_at = Millis(deadline - state.manifest.windows.commit)
     return [*effects, RoundOpened(number, start, tuple(opened.assignments.items()))]
+
+
+def may_open(state: State) -> bool:
+    """Return whether the last round is far enough for the next: sealed, or with overlap closed to commitments.
+
+    An early one must be payable whatever is assigned: a run that cannot pay drains, and decides nothing any more.
+    (SPEC.md 4.16)
+    """
+    current, work = state.current, state.manifest.work
+    if current.phase in (Phase.COMMIT, Phase.SEALED) or not work.overlap:
+        return current.phase is Phase.SEALED
+    return len(state.rounds) < work.rounds and state.deposit >= cost_of_round(state.manifest)
 
 
 def time_allowed(
@@ -212,7 +239,7 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     state.fresh_links = []
     effects = _count_absent(state, current)
     # Together with the beacon: nobody who knows it can still step aside.
-    members = active(state, None, Round(current.number + 1))
+    members = active(state, None, Round(current.number + 1 + state.manifest.work.overlap))
     state.committee = draw_committee(state.beacon, members, state.manifest.work.committee)
     current.phase = Phase.SEAL
     current.deadline = Millis(now + state.manifest.windows.seal)
@@ -237,7 +264,7 @@ def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
 def drain(state: State, now: Millis, cause: Cause) -> list[Effect]:
     """Open no more rounds; audits and disputes run out, and everyone's last round is audited. (SPEC.md 4.8, 5.4)"""
     state.stage = Stage.DRAINING
-    last = next((worked for worked in reversed(state.rounds) if worked.phase is Phase.SEALED), None)
+    last = last_sealed(state)
     if last is not None:
         state.redraws |= {(last.number, worker) for worker in last.commits} - state.convicted
     return [StageChanged(state.stage, now, cause)]

@@ -144,16 +144,16 @@ class Assignment:
 
 @dataclass
 class RoundState:
-    """One round. `beacon` drew its assignments; `members` are those who decide it, with their stake or, while a drawn
-    committee decides (`is_committee`), their seats; `weight` is the sum.
+    """One round. Its work starts from `start`, `beacon` drew its assignments; `members` are those who decide it, with
+    their stake or, while a drawn committee decides (`is_committee`), their seats; `weight` is the sum.
 
-    `allowed` is how long nobody's work is late: twice as long as the longest takes at its claimed speed. `heard_at` is
-    when the last commitment or attestation came, or its phase began. `reserve` is what the deposit set
-    aside for it and has not been paid yet, `subtracts` the convicted contributions of earlier rounds that its outer
-    step takes back; `asked` are the workers who must open because a verdict is in, `failures` the failures in which
-    opened rounds end, `audited` the verifiers that had a worker's audit, `fees` how many were paid for them. `attested`
-    is the weight of those who attested, `held` that of those who hold a worker's contribution, `backing` that behind
-    each sealed state: kept, so that a statement takes the same time however many members there are.
+    `allowed` is how long nobody's work is late: twice as long as the longest takes at its claimed speed. `heard_at`
+    is when the last commitment or attestation came, or its phase began. `reserve` is what the deposit set aside for
+    it and has not been paid yet, `subtracts` the convicted contributions of earlier rounds that its outer step
+    takes back; `asked` are the workers who must open because a verdict is in, `failures` the failures in which
+    opened rounds end, `audited` the verifiers that had a worker's audit, `fees` how many were paid for them.
+    `attested` is the weight of those who attested, `held` that of those who hold a worker's contribution, `backing`
+    that behind each sealed state: kept, so that a statement takes the same time however many members there are.
     """
 
     number: Round
@@ -340,13 +340,43 @@ class State:
         """The number of the newest round or draining session, 0 before the first. (SPEC.md 3.5)"""
         return Round(max(0, len(self.rounds) - 1, next(reversed(self.sessions), 0)))
 
+    @property
+    def deciding(self) -> RoundState:
+        """The oldest round that has not sealed, the newest where all have; IndexError while the run gathers members.
+
+        Without overlap it is `current`, and with it that or the one before. (SPEC.md 4.16)
+        """
+        return next((each for each in self.rounds[-2:] if each.phase is not Phase.SEALED), self.current)
+
+    @property
+    def recent(self) -> list[RoundState]:
+        """The rounds whose inputs every member still holds: the last, with those that have begun since."""
+        first = self.deciding.number + 1 - RECENT_ROUNDS if self.rounds else 0
+        return self.rounds[max(0, first) :]
+
     def is_recent(self, number: Round) -> bool:
-        """Return whether a round is one of the last, whose inputs every member still holds."""
-        return number + RECENT_ROUNDS >= len(self.rounds)
+        """Return whether a round is one of `recent`, or later."""
+        return not self.rounds or number + RECENT_ROUNDS > self.deciding.number
 
     def open_disputes(self) -> list[Dispute]:
         """Return the disputes that still wait for a move."""
         return list(self.running.values())
+
+
+def state_before(state: State, number: Round) -> BundleRef:
+    """Return the state that the rounds before `number` have made; the newest one where not all of them have sealed."""
+    sealed = (worked.sealed for worked in reversed(state.rounds[:number]))
+    return next((ref for ref in sealed if ref is not None), state.manifest.start)
+
+
+def last_sealed(state: State) -> RoundState | None:
+    """Return the newest round that has sealed; None without one."""
+    return next((worked for worked in reversed(state.rounds) if worked.phase is Phase.SEALED), None)
+
+
+def work_begins(state: State, number: Round) -> Round:
+    """Return before which round the state was made that the work of round `number` starts from. (SPEC.md 4.16)"""
+    return Round(max(0, number - state.manifest.work.overlap))
 
 
 def total_money(state: State) -> int:

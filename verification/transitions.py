@@ -84,12 +84,12 @@ def _stall(state: State) -> list[Effect]:
 
 
 def _is_in(state: State, *phases: Phase) -> bool:
-    return state.stage is Stage.RUNNING and state.current.phase in phases
+    return state.stage is Stage.RUNNING and state.deciding.phase in phases
 
 
 def _commit_ends(state: State) -> Millis | None:
     """The end of the commit window; sooner once most of the work is in, or all but who missed its last round (3.8)."""
-    return rounds.commits_end(state, state.current) if _is_in(state, Phase.COMMIT) else None
+    return rounds.commits_end(state, state.deciding) if _is_in(state, Phase.COMMIT) else None
 
 
 def _have_all_committed(state: State) -> bool:
@@ -98,32 +98,33 @@ def _have_all_committed(state: State) -> bool:
     if not _is_in(state, Phase.COMMIT):
         return False
     return (
-        bool(state.current.assignments) and state.current.commits.keys() == state.current.assignments.keys()
+        bool(state.deciding.assignments)
+        and state.deciding.commits.keys() == state.deciding.assignments.keys()
     )
 
 
 def _close_commits(state: State) -> list[Effect]:
     """Attestations begin. (SPEC.md 4.4)"""
-    return rounds.close_commits(state, state.current, state.now)
+    return rounds.close_commits(state, state.deciding, state.now)
 
 
 def _is_attested(state: State) -> bool:
-    return _is_in(state, Phase.ATTEST) and rounds.has_attested_majority(state.current)
+    return _is_in(state, Phase.ATTEST) and rounds.has_attested_majority(state.deciding)
 
 
 def _attest_ends(state: State) -> Millis | None:
     """Likewise of the attest window, once more than half of the weight has attested (3.8)."""
-    return rounds.attests_end(state, state.current) if _is_attested(state) else None
+    return rounds.attests_end(state, state.deciding) if _is_attested(state) else None
 
 
 def _have_all_attested(state: State) -> bool:
     """All active members have attested, and they are more than half of the weight."""
-    return _is_attested(state) and rounds.have_all_attested(state, state.current)
+    return _is_attested(state) and rounds.have_all_attested(state, state.deciding)
 
 
 def _close_round(state: State) -> list[Effect]:
     """What is included is decided, the beacon is drawn, and the round's audits with it. (SPEC.md 4.6, 5.1)"""
-    current = state.current
+    current = state.deciding
     effects = rounds.close_round(state, current, state.now)
     audits.open_session(state, current.number, state.now)
     return effects
@@ -131,17 +132,17 @@ def _close_round(state: State) -> list[Effect]:
 
 def _is_sealed(state: State) -> bool:
     """More than half of the weight has signed one state."""
-    return _is_in(state, Phase.SEAL) and rounds.sealed_state(state.current) is not None
+    return _is_in(state, Phase.SEAL) and rounds.sealed_state(state.deciding) is not None
 
 
 def _seal_round(state: State) -> list[Effect]:
     """It is the next state; after the last round the run drains. (SPEC.md 4.7, 4.8)"""
-    return rounds.seal_round(state, state.current, state.now)
+    return rounds.seal_round(state, state.deciding, state.now)
 
 
 def _can_open(state: State) -> bool:
-    """The last has sealed, as many verifiers are active as are promised, and audits and disputes are not far behind."""
-    if not _is_in(state, Phase.SEALED):
+    """The last is far on, as many verifiers are active as are promised, and audits and disputes are not far behind."""
+    if state.stage is not Stage.RUNNING or not rounds.may_open(state):
         return False
     behind = Round(max(0, len(state.rounds) - state.manifest.money.escrow_rounds))
     return rounds.has_promised_verifiers(state) and audits.are_judged_before(state, behind)
@@ -154,13 +155,13 @@ def _open_round(state: State) -> list[Effect]:
 
 def _committee_ends(state: State) -> Millis | None:
     """The end of the attest or seal window, while a committee decides."""
-    is_waiting = _is_in(state, Phase.ATTEST, Phase.SEAL) and state.current.is_committee
-    return state.current.deadline if is_waiting else None
+    is_waiting = _is_in(state, Phase.ATTEST, Phase.SEAL) and state.deciding.is_committee
+    return state.deciding.deadline if is_waiting else None
 
 
 def _replace_committee(state: State) -> list[Effect]:
     """Everyone decides in its place, with one more window. (SPEC.md 4.14)"""
-    return rounds.let_everyone_decide(state, state.current, state.now)
+    return rounds.let_everyone_decide(state, state.deciding, state.now)
 
 
 def _session_ends(state: State) -> Millis | None:

@@ -32,16 +32,17 @@ STEP = 40
 class Arena:
     """A run of three rounds; `submit` checks that a refused statement changes nothing."""
 
-    def __init__(self, cheat: str, accuser: Actor, funded: int = 3, committee: int = 0) -> None:
+    def __init__(self, cheat: str, accuser: Actor, funded: int = 3, **rules: int) -> None:
         """Found the run with two honest workers, two honest verifiers and two others that hold less than half.
 
-        The deposit is good for `funded` rounds at their worst. A small committee may fall to the others.
+        The deposit is good for `funded` rounds at their worst; `rules` are of work. A small committee may fall to the
+        others.
         """
         self.honest: list[Actor] = [Worker("w0"), Worker("w1", speed=70), Verifier("v0"), Verifier("v1")]
         self.others: list[Actor] = [Worker("bad-w", conduct=conduct_named(cheat, 0)), accuser]
         self.awake: list[Actor] = []
         self.stranger = Worker("stranger")
-        manifest = minimal(rounds=3, audit_rate=700_000, committee=committee)
+        manifest = minimal(rounds=3, audit_rate=700_000, **rules)
         deposit = Amount(cost_of_round(manifest) * funded)
         balances = tuple((a.address, Amount(50_000)) for a in [*self.honest, *self.others])
         genesis = Genesis(manifest, "toy", ZERO, Address(b"submitter".ljust(20, b"\0")), balances, deposit)
@@ -121,7 +122,7 @@ class Arena:
         while self.now < end:
             self.settle()
             deadline = law.next_deadline(self.state)
-            is_waiting = self.state.stage is Stage.RUNNING and self.state.current.phase is Phase.ATTEST
+            is_waiting = self.state.stage is Stage.RUNNING and self.state.deciding.phase is Phase.ATTEST
             step = STEP if is_waiting or deadline is None else max(1, min(deadline - self.now, 300))
             self.ledger.clock.now = Millis(min(end, self.now + step))
             self.ledger.tick()

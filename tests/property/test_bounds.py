@@ -38,11 +38,12 @@ class Flood(RuleBasedStateMachine):
         cheat=st.sampled_from(["skip-steps", "noise", "none"]),
         who=st.integers(0, 3),
         committee=st.sampled_from([0, 3]),
+        overlap=st.booleans(),
     )
-    def sit_down(self, cheat: str, who: int, committee: int) -> None:
+    def sit_down(self, cheat: str, who: int, committee: int, overlap: bool) -> None:
         """The two lie in their work too, so that there are disputes, demands and convicts."""
         lies = [[], [FalseAccuser(None)], [Invent()], [SkipDuties()]][who]
-        self.arena = Arena(cheat, Verifier("bad-v", *lies), committee=committee)
+        self.arena = Arena(cheat, Verifier("bad-v", *lies), committee=committee, overlap=overlap)
         for actor in [*self.arena.honest, *self.arena.others]:
             self.arena.act(actor)
 

@@ -17,7 +17,7 @@ def test_no_honest_peer_pays_whatever_is_said(seed: int) -> None:
 
 def test_runs_are_made_twice_from_one_job() -> None:
     """The hostile ones then hold all that honest peers of the same keys have said before."""
-    assert any(fuzz(seed).again for seed in range(10, 14))
+    assert any(fuzz(seed).again for seed in range(10, 40))
 
 
 def test_a_seed_is_a_whole_history() -> None:

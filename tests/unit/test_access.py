@@ -10,8 +10,7 @@ from simulator.toy import minimal
 from simulator.world import World
 from trainer.peer.access import LOOK_SECONDS, WAITING, Access
 from verification.digest import tagged
-from verification.honest.decide import state_before
-from verification.state import Phase, Standing, State
+from verification.state import Phase, Standing, State, state_before
 from verification.units import Address, Digest, Round
 
 STRANGER = Address(b"\x99" * 20)

@@ -105,7 +105,7 @@ async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
     peer._depot.adopt(BlobStore(folder.blobs))
     peer._check_run()
     garbage = BundleRef(peer._manifest.start.digest, peer._store.put(b"garbage"))
-    monkeypatch.setattr("verification.honest.decide.state_before", lambda state, number: garbage)
+    monkeypatch.setattr("trainer.peer.deeds.state_before", lambda state, number: garbage)
     await peer._perform(ACTION, ME)
     assert ACTION not in peer._results.done
     assert len(reasons(folder)) == 1

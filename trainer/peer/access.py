@@ -8,7 +8,7 @@ import trio
 from trainer.runs.library import published
 from verification.honest import decide
 from verification.manifest import Manifest
-from verification.state import Phase, Standing, State
+from verification.state import Phase, Standing, State, state_before
 from verification.units import Address, Digest, Round
 
 LOOK_SECONDS = 0.5
@@ -37,7 +37,7 @@ class Access:
         """See who and what the ledger names."""
         members = state.members.values()
         self._members = frozenset(m.address for m in members if m.standing is not Standing.EXCLUDED)
-        newest = {decide.state_before(state, Round(len(state.rounds))).blob}
+        newest = {state_before(state, Round(len(state.rounds))).blob}
         self._public = frozenset(published(state.manifest)) | newest
         self._shared = self._public | _shared(state)
         self._noted.set()
@@ -74,7 +74,7 @@ def _shared(state: State) -> set[Digest]:
         if number == len(state.rounds) or state.rounds[number].phase is not Phase.COMMIT:
             shared |= {ref.blob for ref in decide.blobs_of_round(state, number)}
         else:
-            shared.add(state.rounds[number].start.blob)
+            shared |= {state.rounds[number].start.blob, state_before(state, number).blob}
         if number < len(state.rounds):
             shared |= {ref.blob for ref in state.rounds[number].seals.values()}
     return shared

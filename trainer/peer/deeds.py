@@ -16,7 +16,7 @@ from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
 from verification.availability import show_chunk
 from verification.errors import Unsound
-from verification.honest import actions, decide
+from verification.honest import actions
 from verification.honest.actions import Computed
 from verification.honest.selfcheck import checked_step
 from verification.manifest import BundleRef, Place
@@ -24,7 +24,7 @@ from verification.merkle import root
 from verification.outer import mixture
 from verification.placed import ExecutionRef
 from verification.signing import checksum
-from verification.state import Stage, State
+from verification.state import Stage, State, state_before, work_begins
 from verification.statements import Spoiled
 from verification.units import Address, Count, Digest, Round
 
@@ -145,13 +145,13 @@ class Deeds:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
         async with self._ledger.state() as state:
             job = job_of(state, number, worker, worker == self._own and not as_auditor)
-            makers = _makers_of(state, number)
+            makers = _makers_of(state, work_begins(state, number))
         await self._depot.fetch_state(job.start.blob, self._contacts.first(makers))
         return job
 
     async def _fetch_state(self, number: Round) -> bool:
         async with self._ledger.state() as state:
-            ref = decide.state_before(state, number)
+            ref = state_before(state, number)
             ended = state.stage in (Stage.DRAINING, Stage.ENDED) and number == len(state.rounds)
             makers = _makers_of(state, number)
         await self._depot.fetch_state(ref.blob, self._contacts.first(makers))
@@ -203,11 +203,11 @@ def outer_step(state: State, number: Round) -> orders.RunOuterStep:
         )
         for part in mixed.parts
     )
-    return orders.RunOuterStep(worked.start, slots, Count(mixed.ballast))
+    return orders.RunOuterStep(state_before(state, number), slots, Count(mixed.ballast))
 
 
 def _makers_of(state: State, number: Round) -> set[Address]:
-    """Return who sealed round `number`'s start state: others may not have it yet."""
+    """Return who sealed the state before round `number`: others may not have it yet."""
     return set(state.rounds[number - 1].seals) if number else set()
 
 

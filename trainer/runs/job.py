@@ -123,6 +123,8 @@ class TrainingSection(Section):
     down to `final_share` of it; "wsd" falls over the last `decay_steps`. It grows over `round_warmup` steps of every
     round too, since optimizers begin anew there. `gradient_clip` bounds the norm of all gradients together; 0 does not.
 
+    With `overlap` workers train on while the last round is decided, from a state one round older.
+
     `grid` is the contribution's unit, 2**-grid; "auto" gives each tensor its own, from a part of a round that is tried
     before the run opens. `compression` makes contributions smaller (`Dense`, `TopK`, `LowRank`), by scales that `chunk`
     numbers share; "top-k" keeps a share `density` of a chunk, by default 1/64, the factors of "low-rank" have such a
@@ -157,6 +159,7 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0, lt=10)] = 0.01
     outer_rate: Rate = 0.7
     outer_momentum: Share = 0.6
+    overlap: bool = False
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
     compression: Literal["none", "dense-8", "dense-4", "dense-2", "top-k", "low-rank"] = "none"

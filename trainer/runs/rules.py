@@ -44,6 +44,7 @@ def _work(job: JobFile) -> WorkRules:
         committee=Count(_committee(job)),
         clip=Count(round(CLIP_UNIT * training.clip)),
         on_conviction=swarm.on_conviction,
+        overlap=training.overlap,
     )
 
 

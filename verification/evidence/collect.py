@@ -31,7 +31,7 @@ from verification.placed import OfRun
 from verification.program import Program, constant_leaves, node_leaves, program_head, roots_of
 from verification.referee import is_public
 from verification.signed import Said, open_statement
-from verification.state import Dispute, Ruling, State
+from verification.state import Dispute, Ruling, State, state_before
 from verification.statements import (
     Body,
     Commit,
@@ -291,4 +291,5 @@ def _record(
         data = log.signed(part.worker, part.number, Commit.at())
         assert data is not None
         included.append(Included(Count(part.slot), part.weight, data))
-    return PublicRecord(worked.beacon, worked.start.digest, tuple(included), Count(mixed.ballast))
+    start = state_before(state, dispute.round).digest
+    return PublicRecord(worked.beacon, start, tuple(included), Count(mixed.ballast))

@@ -32,7 +32,7 @@ class Say:
 
 @dataclass(frozen=True)
 class FetchState:
-    """Get a round's start state by its digest, computed here or from other members; result: True.
+    """Get the state before a round by its digest, computed here or from other members; result: True.
 
     The number after the last round's stands for the run's final state.
     """

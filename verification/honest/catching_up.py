@@ -17,27 +17,27 @@ KEPT_ROUNDS = 4
 
 
 def is_ready(state: State, results: Results) -> bool:
-    """Return whether the newest round's start state is here; before the first and after the last none is needed."""
-    return state.stage is not Stage.RUNNING or FetchState(state.current.number) in results.done
+    """Return whether the newest state is here; before the first round and after the last none is needed."""
+    return state.stage is not Stage.RUNNING or FetchState(state.deciding.number) in results.done
 
 
 def catch_up(state: State, member: Member, results: Results) -> Iterator[Computed]:
-    """Come by the newest round's start state; who does not decide that round, by the one after it as well.
+    """Come by the newest state; who does not decide the round that goes on from it, by the one after it as well.
 
     Where a committee decides, the others are spared its contributions, and take what they work on from its members.
     """
     if state.stage is not Stage.RUNNING or member.standing not in (Standing.ACTIVE, Standing.AWAY):
         return
-    current, decides = state.current, member.address in state.current.members
-    if current.is_committee and not decides:
-        if member.standing is Standing.AWAY or member.address in current.assignments:
-            yield FetchState(current.number)
+    deciding, decides = state.deciding, member.address in state.deciding.members
+    if deciding.is_committee and not decides:
+        if member.standing is Standing.AWAY or member.address in state.current.assignments:
+            yield FetchState(deciding.number)
         return
     begin = _begin(state, member, results)
-    for worked in state.rounds[begin:]:
+    for worked in state.rounds[begin : deciding.number + 1]:
         if worked.number == begin or RunOuter(Round(worked.number - 1)) in results.done:
             yield FetchState(worked.number)
-        if worked is not current or not decides:
+        if worked is not deciding or not decides:
             yield from outer_step(state, worked, results)
 
 
@@ -60,13 +60,13 @@ def _reads(state: State, worked: RoundState) -> list[Computed]:
 
 
 def _begin(state: State, member: Member, results: Results) -> Round:
-    """Return the round whose start state is taken from here or from others, to compute the newest one's.
+    """Return the round before which a state is taken from here or from others, to compute the newest one.
 
     One that must come from others stays the same until these forget it: a long fetch is not given up for the next. Who
     lacks contributions of the round before, or was there a moment ago and has started again, takes the newest.
     """
-    newest = state.current.number
-    kept = state.rounds[-KEPT_ROUNDS:]
+    newest = state.deciding.number
+    kept = state.rounds[max(0, newest + 1 - KEPT_ROUNDS) : newest + 1]
     here = next((each.number for each in reversed(kept) if FetchState(each.number) in results.done), None)
     before = state.rounds[max(0, newest - 1)]
     if here is not None and all(_takes_part(member, each) for each in state.rounds[here:newest]):

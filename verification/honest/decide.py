@@ -30,7 +30,6 @@ from verification.outer import pending
 from verification.rounds import grace_ends, hurry_begins, is_awaited
 from verification.sampling import chain_link, is_private_duty
 from verification.state import (
-    RECENT_ROUNDS,
     Duty,
     Member,
     Phase,
@@ -42,6 +41,8 @@ from verification.state import (
     State,
     Watch,
     open_questions,
+    state_before,
+    work_begins,
 )
 from verification.statements import (
     VERIFIER,
@@ -165,8 +166,11 @@ def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
         return
     work = results.work(current.number, me.address)
     if work is None:
-        if FetchState(current.number) in results.done:
+        start = FetchState(work_begins(state, current.number))
+        if start in results.done:
             yield RunRound(current.number, me.address)
+        elif start.number < state.deciding.number:  # else one catches up to it
+            yield start
         return
     if work.failed:
         return
@@ -177,15 +181,13 @@ def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
 
 def _run(state: State, results: Results, number: Round, worker: Address) -> Iterator[Action]:
     """Ask for the start state first, if it is not here, then for the round."""
-    if FetchState(number) not in results.done:
-        yield FetchState(number)
-    else:
-        yield RunRound(number, worker)
+    start = FetchState(work_begins(state, number))
+    yield RunRound(number, worker) if start in results.done else start
 
 
 def _exchange(state: State, me: Me, results: Results, now: Millis) -> Iterator[Action]:
     """Fetch contributions, attest, compute and sign the next state; end on the run's last state. (SPEC.md 9.3)"""
-    for worked in state.rounds[-RECENT_ROUNDS:]:
+    for worked in state.recent:
         if me.address not in worked.members:
             continue
         for worker in sorted(worked.commits.keys() - {me.address}):
@@ -202,10 +204,10 @@ def _exchange(state: State, me: Me, results: Results, now: Millis) -> Iterator[A
 
 def looks_at(state: State, me: Me) -> Millis | None:
     """Return the time at which a peer that waits for bytes must look again, whatever comes; None where it need not."""
-    if state.stage is not Stage.RUNNING or state.current.phase is not Phase.ATTEST:
+    if state.stage is not Stage.RUNNING or state.deciding.phase is not Phase.ATTEST:
         return None
-    is_due = me.address in state.current.members and me.address not in state.current.attests
-    return hurry_begins(state, state.current) if is_due else None
+    is_due = me.address in state.deciding.members and me.address not in state.deciding.attests
+    return hurry_begins(state, state.deciding) if is_due else None
 
 
 def _attest(state: State, worked: RoundState, results: Results, now: Millis) -> Iterator[Action]:
@@ -321,7 +323,7 @@ def _contest(state: State, me: Me, results: Results) -> Iterator[Action]:
     for dispute in state.open_disputes():
         if disputes.mover(dispute) == me.address:
             yield from moves_in(state, dispute, results)
-    for worked in state.rounds[-RECENT_ROUNDS:]:
+    for worked in state.recent:
         own = worked.seals.get(me.address)
         if own is None or len(worked.backing) < 2:
             continue  # nobody sealed anything else
@@ -337,15 +339,6 @@ def _contest(state: State, me: Me, results: Results) -> Iterator[Action]:
                 yield Say(ChallengeSeal(worked.number, accused))
 
 
-def state_before(state: State, number: Round) -> BundleRef:
-    """Return the state that round `number` starts from; one past the last round gives the newest sealed state."""
-    if number < len(state.rounds):
-        return state.rounds[number].start
-    if not state.rounds:
-        return state.manifest.start
-    return state.current.sealed or state.current.start
-
-
 def needed_rounds(state: State) -> set[Round]:
     """Return the rounds whose start state and contributions a member must keep: those about which it may be asked, and
     the last ones, for who catches up.
@@ -353,16 +346,18 @@ def needed_rounds(state: State) -> set[Round]:
     A link that is still hidden may bring an audit of its session's round. (SPEC.md 9.3)
     """
     newest = len(state.rounds)
-    needed = {Round(number) for number in range(max(0, newest - KEPT_ROUNDS), newest + 1)}
+    first = state.deciding.number + 1 - KEPT_ROUNDS if state.rounds else 0
+    needed = {Round(number) for number in range(max(0, first), newest + 1)}
     needed |= {demand.round for demand in state.demands if not demand.is_met}
     needed |= audits.rounds_owed(state)
     return needed | {number for number, _ in [*open_questions(state), *pending(state)]}
 
 
 def blobs_of_round(state: State, number: Round) -> tuple[BundleRef, ...]:
-    """Return what a round reads: its start state, the contributions committed in it, and those that it takes back."""
+    """Return what a round reads: the states that its work and its outer step start from, the contributions committed in
+    it, and those that it takes back."""
     if number == len(state.rounds):
         return (state_before(state, number),)
     worked = state.rounds[number]
     commits = [*worked.commits.values(), *(state.rounds[n].commits[worker] for n, worker in worked.subtracts)]
-    return state_before(state, number), *(commit.contribution for commit in commits)
+    return worked.start, state_before(state, number), *(commit.contribution for commit in commits)

@@ -12,8 +12,7 @@ from verification.honest.actions import (
     RunOuter,
     RunRound,
 )
-from verification.honest.decide import state_before
-from verification.state import Phase, State
+from verification.state import Phase, State, state_before
 from verification.units import Address, Digest, Round
 
 
