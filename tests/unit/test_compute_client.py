@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,30 @@ async def test_an_order_given_up_while_it_runs_still_takes_its_own_reply(
         assert scope.cancel_called
         with pytest.raises(Unavailable, match="is not in the store"):
             await compute.ask(MISSING, NORMAL)
+
+
+async def test_an_urgent_order_goes_to_a_process_that_runs_a_job(tiny_run: Created, tmp_path: Path) -> None:
+    """Others wait for it, and a job takes as long as a round."""
+    told: list[str] = []
+    async with bench() as (compute, _):
+        await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
+        alone = await compute.ask(job(tiny_run), NORMAL)
+
+        async def ask(name: str, urgency: int) -> None:
+            with pytest.raises(Unavailable, match="is not in the store"):
+                await compute.ask(MISSING, urgency)
+            told.append(name)
+
+        async def work() -> None:
+            assert await compute.ask(job(tiny_run), NORMAL) == alone, "what came between changes nothing"
+
+        os.kill(compute.pid, signal.SIGSTOP)  # it is busy until everyone has asked
+        async with trio.open_nursery() as asking:
+            for start in (work, partial(ask, "soon", SOON), partial(ask, "urgent", URGENT)):
+                asking.start_soon(start)
+                await wait_all_tasks_blocked()
+            os.kill(compute.pid, signal.SIGCONT)
+    assert told == ["urgent", "soon"]
 
 
 async def test_a_process_that_dies_is_told_to_everyone_who_waits(tiny_run: Created, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ import io
 import math
 import shutil
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast, get_type_hints
 
 import pytest
 
@@ -20,6 +22,7 @@ from trainer.compute.process import ComputeProcess
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import RunOptions
 from trainer.rounds.cheats import conduct_named
+from trainer.rounds.engine import honest
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import parse_job
@@ -466,7 +469,7 @@ def answers(*messages: object, sink: io.BytesIO | None = None) -> list[object]:
     """Return what the serving loop answers to orders, and writes to `sink`."""
     source = io.BytesIO(b"".join(frames.pack(number, message) for number, message in enumerate(messages)))
     sink = sink or io.BytesIO()
-    compute.serve(source, sink)
+    compute.Server(source, sink, honest, TorchEngine).serve()
     sink.seek(0)
     found = iter(lambda: frames.read(sink), None)
     return [codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME) for frame in found]
@@ -507,6 +510,54 @@ def test_a_job_that_nobody_waits_for_ends_after_its_step(tiny_run: Created, stor
     assert rest[:-1] == [orders.StepDone(Count(number)) for number in range(STEPS + 1)]
     assert isinstance(rest[-1], orders.JobDone), "the next one is done whole"
     assert node.given_up == 1
+
+
+class Hurries(io.BytesIO):
+    """A node that sends what follows once it hears of a job's first step, and hears no more before that has come."""
+
+    def __init__(self, first: bytes, then: bytes) -> None:
+        super().__init__(first + then)
+        self._first = len(first)
+        self._told, self._taken = threading.Event(), threading.Event()
+        self.heard = io.BytesIO()
+        self.hurried = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() >= self._first:
+            self._told.wait()
+        data = super().read(size)
+        if not data:
+            self._taken.set()
+        return data
+
+    def note(self, data: bytes) -> int:
+        """Hear an answer."""
+        if b"StepDone" in data and not self.hurried:
+            self.hurried += 1
+            self._told.set()
+            self._taken.wait()
+        return self.heard.write(data)
+
+
+def test_what_comes_while_a_job_runs_is_done_before_its_next_step_but_for_another_job(
+    tiny_run: Created, store: BlobStore
+) -> None:
+    """An attestation and a next state are waited for by everyone, and a job takes as long as a round."""
+    good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
+    missing, order = committed(BundleRef(tagged("no"), tagged("such")), 0), job(tiny_run)
+    node = Hurries(
+        frames.pack(1, good) + frames.pack(2, order), frames.pack(3, order) + frames.pack(4, missing)
+    )
+    sink = SimpleNamespace(write=node.note, flush=lambda: None)
+    compute.Server(node, cast(BinaryIO, sink), honest, TorchEngine).serve()
+    node.heard.seek(0)
+    answered = [(frame.order, frame.kind) for frame in iter(lambda: frames.read(node.heard), None)]
+    steps = ["StepDone"] * STEPS
+    assert answered == [
+        (1, "Prepared"), (2, "StepDone"), (4, "Failed"), *((2, kind) for kind in [*steps, "JobDone"]),
+        *((3, kind) for kind in ["StepDone", *steps, "JobDone"]),
+    ]  # fmt: skip
+    assert node.hurried == 1
 
 
 def test_a_model_of_other_sizes_is_another_run(tiny_run: Created, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The node's side of the compute process: one order at a time, the most urgent first."""
+"""The node's side of the compute process: one order at a time, the most urgent first, within a job too."""
 
 import heapq
 import itertools
@@ -17,6 +17,7 @@ from verification.errors import Malformed, ProofswarmError, Unavailable
 from verification.library import StepFailed
 
 R = TypeVar("R")
+Replies = trio.MemoryReceiveChannel[frames.Frame]
 URGENT, SOON, NORMAL, LATER = range(4)
 
 
@@ -36,8 +37,9 @@ class ComputeClient:
         self._orders: trio.abc.SendStream
         self._numbers = itertools.count(1)
         self._queue: list[tuple[int, int, trio.Event]] = []
-        self._busy = self._closing = False
-        self._replies: trio.MemoryReceiveChannel[frames.Frame]
+        self._busy = self._runs_job = self._closing = self._is_dead = False
+        self._sending = trio.Lock()
+        self._replies: dict[int, trio.MemorySendChannel[frames.Frame]] = {}
 
     @asynccontextmanager
     async def running(self, nursery: trio.Nursery) -> AsyncIterator[Self]:
@@ -45,8 +47,7 @@ class ComputeClient:
         if self._process is None:
             self._process = children.start(self._program, self._environment)
         self._orders = _taken(self._process.stdin)
-        sender, self._replies = trio.open_memory_channel[frames.Frame](16)
-        nursery.start_soon(self._read, _taken(self._process.stdout), sender)
+        nursery.start_soon(self._read, _taken(self._process.stdout))
         try:
             yield self
         finally:
@@ -91,43 +92,56 @@ class ComputeClient:
     ) -> R:
         """Return the reply to an order; raises what the other side raised, Unavailable when it has died.
 
-        Cancelled it returns when the other side is free: at once where that waits, and from a job after a step.
+        An urgent one that is no job itself is done between two steps of a job. Cancelled it returns when the other side
+        is free: at once where that waits, and from a job after a step.
         """
+        is_job = isinstance(order, orders.RunJob)
+        if self._runs_job and urgency == URGENT and not is_job:
+            return _checked(order, await self._asked(order, on_step))
         await self._enter(urgency)
+        self._runs_job = is_job
         try:
+            return _checked(order, await self._asked(order, on_step))
+        finally:
+            self._runs_job = False
+            self._leave()
+
+    async def _asked(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> object:
+        number = next(self._numbers)
+        sender, replies = trio.open_memory_channel[frames.Frame](16)
+        try:
+            if self._is_dead:
+                raise trio.EndOfChannel
+            self._replies[number] = sender
             with trio.CancelScope(shield=True):
-                await self._orders.send_all(frames.pack(next(self._numbers), order))
-            return _checked(order, await self._reply(order, on_step))
+                async with self._sending:
+                    await self._orders.send_all(frames.pack(number, order))
+            return await self._reply(order, replies, on_step)
         except (trio.BrokenResourceError, trio.EndOfChannel) as error:
             raise Unavailable("the compute process has died") from error
         finally:
-            self._leave()
+            self._replies.pop(number, None)
 
-    async def _reply(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> object:
+    async def _reply(
+        self, order: orders.Order[R], replies: Replies, on_step: Callable[[int], None] | None
+    ) -> object:
         try:
-            return await self._last_frame(on_step)
+            return await _last_frame(replies, on_step)
         except trio.Cancelled:
             if isinstance(order, orders.RunJob):
                 os.kill(self.pid, children.ABANDON)
-            with trio.CancelScope(shield=True):  # a reply that nobody reads would be taken for the next one's
-                await self._last_frame(None)
+            with trio.CancelScope(shield=True):  # the other side is not free before it has replied
+                await _last_frame(replies, None)
             raise
 
-    async def _last_frame(self, on_step: Callable[[int], None] | None) -> object:
-        while True:
-            frame = await self._replies.receive()
-            reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
-            if not isinstance(reply, orders.StepDone):
-                return reply
-            if on_step is not None:
-                on_step(reply.step)
-
-    async def _read(
-        self, source: trio.abc.ReceiveStream, sender: trio.MemorySendChannel[frames.Frame]
-    ) -> None:
-        async with source, sender:
+    async def _read(self, source: trio.abc.ReceiveStream) -> None:
+        """Hand each reply to who waits for it; at the end nobody waits any more."""
+        async with source:
             async for frame in frames.frames(source):
-                await sender.send(frame)
+                await self._replies[int(frame.order)].send(frame)
+        self._is_dead = True
+        for sender in self._replies.values():
+            sender.close()
 
     async def _enter(self, urgency: int) -> None:
         if self._busy:
@@ -150,6 +164,16 @@ class ComputeClient:
             heapq.heappop(self._queue)[2].set()
         else:
             self._busy = False
+
+
+async def _last_frame(replies: Replies, on_step: Callable[[int], None] | None) -> object:
+    while True:
+        frame = await replies.receive()
+        reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
+        if not isinstance(reply, orders.StepDone):
+            return reply
+        if on_step is not None:
+            on_step(reply.step)
 
 
 def _taken(pipe: IO[bytes] | None) -> trio.lowlevel.FdStream:

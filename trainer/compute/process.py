@@ -6,10 +6,13 @@ Started by the node as `python -m trainer.compute.process`; it ends when its sta
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO, TypeVar
 
 import torch
@@ -45,6 +48,8 @@ MEASURED_STEPS = 3
 Tell = Callable[[orders.StepDone], None]
 MakeEngine = Callable[[Mapping[Digest, bytes], RunOptions], TorchEngine]
 """Makes an engine for programs by their digest."""
+Coming = frames.Frame | Malformed | None
+"""An order, what is wrong with the stream, or its end."""
 R = TypeVar("R")
 Process = TypeVar("Process")
 Order = TypeVar("Order")
@@ -256,48 +261,80 @@ def _job(order: orders.RunJob) -> Job:
     return Job(order.number, order.worker, order.beacon, order.steps)
 
 
-def serve(
-    source: BinaryIO, sink: BinaryIO, conduct: Conduct = honest, engine: MakeEngine = TorchEngine
-) -> None:
-    """Do orders until the source ends. The first that needs a run must be Prepare.
+class Server:
+    """Does the orders of a stream; those that come while a job runs between two of its steps.
 
     A process that flushes subnormal numbers does none. A job that the node has no more use for ends after the step that
-    it is at, in the main thread of a process.
+    it is at.
     """
-    process: ComputeProcess | None = None
-    number, is_abandoned = 0, False
 
-    def reply(answer: object) -> None:
-        sink.write(frames.pack(number, answer))
-        sink.flush()
+    def __init__(self, source: BinaryIO, sink: BinaryIO, conduct: Conduct, engine: MakeEngine) -> None:
+        """`conduct` and `engine` are those of a `ComputeProcess`."""
+        self._source, self._sink = source, sink
+        self._conduct, self._engine = conduct, engine
+        self._coming, self._later = SimpleQueue[Coming](), deque[Coming]()
+        self._process: ComputeProcess | None = None
+        self._job, self._is_abandoned = Count(0), False
 
-    def abandon(*_: object) -> None:
-        nonlocal is_abandoned
-        is_abandoned = True
+    def serve(self) -> None:
+        """Do orders until the stream ends, in the main thread of a process; the first that needs a run must be Prepare.
 
-    def tell(step: orders.StepDone) -> None:
-        reply(step)
-        if is_abandoned:
-            raise Unavailable("nobody waits for the job any more")
+        Raises Malformed where the stream ends inside a frame.
+        """
+        signal.signal(children.ABANDON, self._abandon)
+        threading.Thread(target=self._listen, daemon=True).start()
+        while (frame := self._later.popleft() if self._later else self._coming.get()) is not None:
+            if isinstance(frame, Malformed):
+                raise frame
+            self._do(frame)
 
-    signal.signal(children.ABANDON, abandon)
-    while (frame := frames.read(source)) is not None:
-        number, is_abandoned = frame.order, False
-        order = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
+    def _listen(self) -> None:
         try:
-            if process is None:
-                exact.require_subnormals()
-            if isinstance(order, orders.Prepare):
-                process = ComputeProcess(order, conduct, tell, engine)
-                reply(process.measure())
-            elif process is None:
-                raise Malformed("the first order must be Prepare")
-            else:
-                reply(HANDLERS[type(order)](process, order))
-                give_memory_back()  # or the holes that an order leaves add to what the next one needs
+            while (frame := frames.read(self._source)) is not None:
+                self._coming.put(frame)
+            self._coming.put(None)
+        except Malformed as error:
+            self._coming.put(error)
+
+    def _abandon(self, *_: object) -> None:
+        self._is_abandoned = True
+
+    def _do(self, frame: frames.Frame) -> None:
+        order = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
+        if isinstance(order, orders.RunJob):
+            self._job, self._is_abandoned = frame.order, False
+        try:
+            self._reply(frame.order, self._answer(order))
+            give_memory_back()  # or the holes that an order leaves add to what the next one needs
         except ProofswarmError as error:
             node = error.node if isinstance(error, StepFailed) else -1
-            reply(orders.Failed(type(error).__name__, str(error), node))
+            self._reply(frame.order, orders.Failed(type(error).__name__, str(error), node))
+
+    def _answer(self, order: orders.Order[Any]) -> object:
+        if self._process is None:
+            exact.require_subnormals()
+        if isinstance(order, orders.Prepare):
+            self._process = ComputeProcess(order, self._conduct, self._between_steps, self._engine)
+            return self._process.measure()
+        if self._process is None:
+            raise Malformed("the first order must be Prepare")
+        return HANDLERS[type(order)](self._process, order)
+
+    def _between_steps(self, step: orders.StepDone) -> None:
+        """Tell of a job's step, and do what has come meanwhile, for which others wait; jobs and the end wait too."""
+        self._reply(self._job, step)
+        while not self._coming.empty():
+            frame = self._coming.get()
+            if isinstance(frame, frames.Frame) and frame.kind != orders.RunJob.__name__:
+                self._do(frame)
+            else:
+                self._later.append(frame)
+        if self._is_abandoned:
+            raise Unavailable("nobody waits for the job any more")
+
+    def _reply(self, number: Count, answer: object) -> None:
+        self._sink.write(frames.pack(number, answer))
+        self._sink.flush()
 
 
 def main(conduct: Conduct = honest, engine: MakeEngine = TorchEngine) -> None:
@@ -306,7 +343,7 @@ def main(conduct: Conduct = honest, engine: MakeEngine = TorchEngine) -> None:
     warnings.simplefilter("ignore", NoLoops)  # the node tells it
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, sink, conduct, engine)
+    Server(sys.stdin.buffer, sink, conduct, engine).serve()
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
     exchanged = list(_exchange(state, me, results, now))
     work = list(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results))
     if any(isinstance(act, RunOuter) and state.rounds[act.number].phase is Phase.SEAL for act in exchanged):
-        # Everyone waits for the seal, and a machine that has begun an audit does nothing else before its end.
+        # Everyone waits for the seal, and a machine that has begun an audit reads its blobs and digests them first.
         work = [act for act in work if not isinstance(act, RunRound)]
     wanted = [
         *_present_oneself(state, member, me, results, now),
