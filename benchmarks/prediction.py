@@ -29,18 +29,25 @@ class Setting:
         return 8e-6 * size / (self.mbit * PAYLOAD)
 
 
-def seconds_per_step(opponent: str, setting: Setting) -> float:
-    """Return the seconds between two steps of a peer, its part of the syncs included; KeyError for no opponent."""
-    if opponent.startswith("ours"):
-        return _ours(setting)
-    return {"ddp": _ddp, "torchft": _diloco, "hivemind": _hivemind}[opponent](setting)
+def seconds_per_step(formula: str, setting: Setting) -> float:
+    """Return the seconds between two steps of a peer, its part of the syncs included; KeyError for no formula."""
+    return FORMULAS[formula](setting)
 
 
 def _ours(setting: Setting) -> float:
     """Each worker fetches everybody else's contribution, and gives its own to everybody else and each verifier, in
     turn with compute."""
+    return setting.step_seconds + _sync_seconds(setting) / setting.local_steps
+
+
+def _overlapping(setting: Setting) -> float:
+    """The same bytes beside the next round's compute: the longer of both counts."""
+    return max(setting.step_seconds, _sync_seconds(setting) / setting.local_steps)
+
+
+def _sync_seconds(setting: Setting) -> float:
     shares = setting.peers - 1 + setting.verifiers
-    return setting.step_seconds + setting.seconds(shares * setting.contribution) / setting.local_steps
+    return setting.seconds(shares * setting.contribution)
 
 
 def ring(peers: int, size: float) -> float:
@@ -64,3 +71,13 @@ def _hivemind(setting: Setting) -> float:
     """Gradients and then parameters as float16, both in turn with the step: what peers average a batch and an epoch."""
     size = ring(setting.peers, HALF * setting.parameters)
     return setting.step_seconds + setting.seconds(2 * size)
+
+
+FORMULAS = {
+    "ours": _ours,
+    "ours-overlap": _overlapping,
+    "ddp": _ddp,
+    "torchft": _diloco,
+    "hivemind": _hivemind,
+}
+"""By opponent; of ours by whether it trains while bytes travel."""

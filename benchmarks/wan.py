@@ -101,20 +101,21 @@ def measure(
         is_whole, failure, trained = watcher.watch(plan.limit, plan.tokens_of_a_step)
         own = running if isinstance(running, ours.Ours) else None
         state = own.last if own else start.state_in(Shared(folder).end)
-    predicted = predict(plan, "ours" if own else opponent, mbit, start, trained) if trained else None
+    formula = opponent if own is None else "ours-overlap" if opponent in ours.OVERLAPPING else "ours"
+    predicted = predict(plan, formula, mbit, start, trained) if trained else None
     held_out, left_out = start.judge(state) if is_whole else None, own.left_out if own else 0
     return Measured(
         plan.described, opponent, mbit, carried, predicted, trained, is_whole, failure, held_out, left_out
     )
 
 
-def predict(plan: Plan, opponent: str, mbit: float, start: Start, trained: Trained) -> float:
+def predict(plan: Plan, formula: str, mbit: float, start: Start, trained: Trained) -> float:
     """Return the tokens a second that bytes, link and step alone would give."""
     setting = Setting(
         plan.peers, mbit, trained.step_seconds, plan.local_steps, start.parameters, start.contribution,
         ours.VERIFIERS,
     )  # fmt: skip
-    return plan.peers * plan.tokens_of_a_step / seconds_per_step(opponent, setting)
+    return plan.peers * plan.tokens_of_a_step / seconds_per_step(formula, setting)
 
 
 def opponent_on(

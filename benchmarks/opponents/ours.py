@@ -32,8 +32,12 @@ VARIANTS: dict[str, str] = {
     "ours-4bit": 'compression = "dense-4"',
     "ours-top-k": 'compression = "top-k"',
     "ours-low-rank": 'compression = "low-rank"',
+    "ours-overlap": "overlap = true",
+    "ours-low-rank-overlap": 'compression = "low-rank"\noverlap = true',
 }
 """What is compared of ours: each name's own lines of [training]."""
+OVERLAPPING = ("ours-overlap", "ours-low-rank-overlap")
+"""Those that train while bytes travel."""
 SYNCED = ("state", "ended")
 """Events of a peer that has the state after a round."""
 

@@ -15,7 +15,7 @@ from benchmarks.opponents import environments, ours, plan
 from benchmarks.opponents.course import Course, Report, Step, Sync, Trained, course_of
 from benchmarks.opponents.plan import Plan
 from benchmarks.opponents.task import Task
-from benchmarks.prediction import PAYLOAD, Setting, ring, seconds_per_step
+from benchmarks.prediction import FORMULAS, PAYLOAD, Setting, ring, seconds_per_step
 from benchmarks.wan_rows import Measured, rows_of, summarise
 from trainer.compute.children import python
 from trainer.runs.job import parse_job
@@ -108,15 +108,18 @@ def test_an_opponent_of_messages_alone_is_as_quick_as_its_link() -> None:
     assert seconds_per_step("torchft", SETTING) == pytest.approx(0.5 + 4_000_000 / second / 30)
     assert seconds_per_step("hivemind", SETTING) == pytest.approx(0.5 + 4_000_000 / second)
     assert seconds_per_step("ours", SETTING) == pytest.approx(0.5 + 8_000_000 / second / 30)
+    assert seconds_per_step("ours-overlap", SETTING) == 0.5
+    slow = replace(SETTING, mbit=SETTING.mbit / 100)
+    assert seconds_per_step("ours-overlap", slow) == pytest.approx(8_000_000 / second * 100 / 30)
     with pytest.raises(KeyError):
         seconds_per_step("nobody", SETTING)
 
 
-@given(st.sampled_from(sorted(wan.OPPONENTS)), st.floats(0.1, 1e4), st.floats(1.01, 100))
-def test_a_quicker_link_makes_nobody_slower(opponent: str, mbit: float, times: float) -> None:
+@given(st.sampled_from(sorted(FORMULAS)), st.floats(0.1, 1e4), st.floats(1.01, 100))
+def test_a_quicker_link_makes_nobody_slower(formula: str, mbit: float, times: float) -> None:
     slow, quick = (replace(SETTING, mbit=speed) for speed in (mbit, mbit * times))
-    assert seconds_per_step(opponent, quick) <= seconds_per_step(opponent, slow)
-    assert seconds_per_step(opponent, quick) >= SETTING.step_seconds
+    assert seconds_per_step(formula, quick) <= seconds_per_step(formula, slow)
+    assert seconds_per_step(formula, quick) >= SETTING.step_seconds
 
 
 def test_rows_compare_losses_when_the_quickest_on_that_link_was_done() -> None:
