@@ -78,7 +78,7 @@ max_steps = 4
 leaf_every = 4
 batch = 4
 round_warmup = 2
-compression = "{compression}"
+{training}
 
 [swarm]
 workers = {workers}
@@ -123,9 +123,12 @@ class Block:
 
 
 def run(
-    minutes: float, faults: int | None, seed: int, compression: str, json: Path | None, plot: Path | None
+    minutes: float, faults: int | None, seed: int, training: str, json: Path | None, plot: Path | None
 ) -> int:
-    """Simulate plans, play one on a real swarm, print what came of both; return 0 when nothing fell short."""
+    """Simulate plans, play one on a real swarm, print what came of both; return 0 when nothing fell short.
+
+    `training` are lines of the swarm's job.
+    """
     console, cast = Console(), Cast(3, 2)
     count = math.ceil(minutes * FAULTS_A_MINUTE) if faults is None else faults
     with (
@@ -134,7 +137,7 @@ def run(
     ):
         blocks = blocks_of(seed, cast, minutes, count, tuple(Kind) if link else OF_PROCESSES)
         simulated = simulate(seed, console)
-        job = partial(make_swarm, seed, cast, compression)
+        job = partial(make_swarm, seed, cast, training)
         trial = job(100 * TRIAL_ROUNDS, TRIAL_SECONDS, Path(folder, "trial"), places, link)
         pace = max(LEAST_PACE, pace_of(trial, console))
         rounds = 600 + int(sum(block.seconds * (1 + 2 * QUIET_SHARE) for block in blocks))
@@ -197,7 +200,7 @@ def simulate(seed: int, console: Console) -> list[Churned]:
 def make_swarm(
     seed: int,
     cast: Cast,
-    compression: str,
+    training: str,
     rounds: int,
     pace: float,
     folder: Path,
@@ -208,7 +211,7 @@ def make_swarm(
     workers, verifiers = (len(role) for role in cast.roles)
     text = JOB.format(
         seed=seed, rounds=rounds, workers=workers, verifiers=verifiers, peers=workers + verifiers,
-        compression=compression, pace=pace, double=2 * pace, long=6 * pace,
+        training=training, pace=pace, double=2 * pace, long=6 * pace,
     )  # fmt: skip
     created = create_run(parse_job(text, "the benchmark's job"), folder, folder / "host")
     return Swarm(created.folder, cast, places, link)

@@ -195,6 +195,7 @@ def churn(
     compression: Annotated[
         str, typer.Option(help="How contributions are made smaller, as in a job.")
     ] = "none",
+    overlap: Annotated[bool, typer.Option(help="Train on while a round is decided, as in a job.")] = False,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw rounds and faults over time here, as SVG or PNG."),
@@ -204,7 +205,8 @@ def churn(
     """Real peers killed, stopped, cut off and slowed, and their ledger's host too: what goes on, and what is lost."""
     from benchmarks import churn
 
-    raise typer.Exit(churn.run(minutes, faults, seed, compression, json, plot))
+    training = f'compression = "{compression}"\noverlap = {str(overlap).lower()}'
+    raise typer.Exit(churn.run(minutes, faults, seed, training, json, plot))
 
 
 @app.command()

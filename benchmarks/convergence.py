@@ -38,6 +38,8 @@ CHOICES: dict[str, Choice] = {
     "dense-2": Choice(compression=Dense(2, CHUNK)),
     "top-k": Choice(compression=TopK(DENSITIES["top-k"], CHUNK)),
     "low-rank": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK)),
+    "overlap": Choice(overlap=True),
+    "low-rank-overlap": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), overlap=True),
     "low-rank-muon": Choice(Muon(ADAMW), compression=LowRank(DENSITIES["low-rank"], CHUNK)),
 }
 """Swarms by what differs from the defaults: an outer rate of 0.7 with Nesterov's momentum of 0.6, AdamW, int8."""

@@ -42,11 +42,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Choice:
-    """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, what is sent."""
+    """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, what is sent, and
+    whether a round's work begins before the last one is added up."""
 
     optimiser: Optimiser = PLAIN.adamw
     outer: tuple[float, float] = (0.7, 0.6)
     compression: Compression = field(default_factory=Whole)
+    overlap: bool = False
 
 
 class LocalSteps:
@@ -58,7 +60,7 @@ class LocalSteps:
     def __init__(self, plan: Plan, choice: Choice, batches: torch.Tensor, seed: int) -> None:
         """`batches`: uint8 [steps, batch, length + 1], cut into parts of consecutive records, one for each worker."""
         recipe, records = plan.recipe, batches.flatten(0, 1)
-        self._plan, self._data = plan, records
+        self._plan, self._data, self._overlaps = plan, records, choice.overlap
         self.index = torch.arange(len(records)).view(plan.rounds, plan.inner, plan.workers, plan.part)
         """Which records each worker takes in each inner step of each round."""
         config = TraceConfig(
@@ -68,6 +70,7 @@ class LocalSteps:
         )  # fmt: skip
         traced = trace_run(recipe.model(seed, "eager"), causal_lm_loss, config)
         self.state = [to_torch(tensor) for tensor in traced.start.tensors]
+        self._begin = self.state
         self._names = traced.parameter_names
         self._load(traced)
         ended = self._trained(0, 0, min(plan.inner, TRIAL_STEPS))
@@ -88,7 +91,8 @@ class LocalSteps:
         *_, outer = self._programs
         weights = torch.full((self._plan.workers,), SHARE * self._plan.inner)
         given = [*self.state, *(tensor for each in made for tensor in each), weights]
-        self.state = self._engine.run(outer, [given])
+        before, self.state = self.state, self._engine.run(outer, [given])
+        self._begin = before if self._overlaps else self.state
         return sum(float(each[-1]) for each in made) / len(made)
 
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -97,14 +101,14 @@ class LocalSteps:
 
     def _contribution(self, number: int, worker: int) -> list[torch.Tensor]:
         working = self._trained(number, worker, self._plan.inner)
-        made: list[torch.Tensor] = self._engine.run(self._programs[2], [self.state, working])
+        made: list[torch.Tensor] = self._engine.run(self._programs[2], [self._begin, working])
         self.sent.append(len(codec.encode(bundle_of(made))))
         return made
 
     def _trained(self, number: int, worker: int, steps: int) -> list[torch.Tensor]:
         """Return a worker's working state after so many inner steps of a round."""
         prologue, inner, *_ = self._programs
-        given = [*self.state, self._data, self.index[number, :, worker], torch.tensor(number)]
+        given = [*self._begin, self._data, self.index[number, :, worker], torch.tensor(number)]
         working: list[torch.Tensor] = self._engine.own(self._engine.run(prologue, [given]), given)
         for _ in range(steps):
             working = self._engine.advance(inner, working, False)

@@ -58,6 +58,20 @@ def test_two_workers_take_their_parts_of_each_batch() -> None:
     assert len(swarm.sent) == 4
 
 
+@pytest.mark.slow
+def test_with_overlap_a_round_starts_from_the_state_before_the_last() -> None:
+    plan = Plan(TINY, 2, 2)
+    batches, _ = data(TINY, 0)
+    late, prompt = (LocalSteps(plan, Choice(overlap=overlap), batches, 0) for overlap in (True, False))
+    losses = [(late.run(number), prompt.run(number)) for number in range(2)]
+    first = flat(late.parameters())
+    assert losses[0][0] == losses[0][1], "the first round of both starts from the first state"
+    assert losses[1][0] > losses[1][1], "the second one too, where it does not wait for the first"
+    assert not torch.equal(first, flat(prompt.parameters()))
+    late.run(2)
+    assert not torch.equal(first, flat(late.parameters()))
+
+
 def test_the_summary_is_of_the_smallest_payload() -> None:
     rows = convergence.rows(CURVES)
     assert [row["payload_ratio"] for row in rows] == [1.0, 4.0, 200.0]
