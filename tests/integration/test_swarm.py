@@ -159,9 +159,11 @@ def check_evidence(folder: RunFolder, kinds: set[str], accused: set[Address]) ->
     assert {finding.kind for finding in findings} >= kinds
 
 
-def test_a_lie_in_compressed_bytes_is_convicted(tmp_path: Path) -> None:
+def test_a_lie_in_compressed_bytes_is_convicted_while_rounds_overlap(tmp_path: Path) -> None:
     """Nobody attests it, for its norm is another; the auditor's bytes are the honest worker's, and the law agrees."""
-    folder = made(tmp_path, 3, 1, training__compression="top-k", training__density=0.05)
+    folder = made(
+        tmp_path, 3, 1, training__compression="top-k", training__density=0.05, training__overlap=True
+    )
     with swarm(folder, [WORKER] * 3 + [VERIFIER], {1: ("--cheat", "noise", "--cheat-from", "1")}) as peers:
         assert [peer.wait(2 * PATIENCE) for peer in peers] == [0] * 4
         assert len(final_digests([peers[0], peers[2], peers[3]])) == 1
@@ -170,6 +172,7 @@ def test_a_lie_in_compressed_bytes_is_convicted(tmp_path: Path) -> None:
         (convict, Place.EPILOGUE, Ruling.GUILTY)
     }
     assert [convict in worked.included for worked in state.rounds] == [True, False, False]
+    assert [worked.start for worked in state.rounds[1:]] == [state.manifest.start, state.rounds[0].sealed]
     assert {address for address, member in state.members.items() if member.slashed} == {convict}
     holds, told = recompute(folder, NODE_BY_NODE, {})
     assert holds, told
