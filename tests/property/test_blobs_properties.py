@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p import blobs
-from p2p.blobs import BlobStore, blob_digest, info_digest
+from p2p.blobs import BlobStore, blob_digest
+from p2p.lists import info_digest
 from verification.content import CHUNK_BYTES
 
 data = st.tuples(st.binary(max_size=64), st.integers(0, 3), st.binary(max_size=64)).map(
@@ -21,10 +22,10 @@ def test_stored_however_cut_a_blob_has_one_digest_and_returns(content, step):
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder))
         blob = store.put_stream(content[i : i + step] for i in range(0, len(content), step))
-        assert blob == blob_digest(content) == info_digest(store.info(blob))
+        assert blob == blob_digest(content) == info_digest(store.page(blob, 0).info)
         assert store.get(blob) == content
-        info = store.info(blob)
-        assert b"".join(store.chunk(blob, info, index) for index in range(len(info.chunks))) == content
+        page = store.page(blob, 0)
+        assert b"".join(store.chunk(blob, page, index) for index in range(len(page.chunks))) == content
 
 
 @settings(deadline=None, max_examples=50)
