@@ -150,7 +150,7 @@ async def frame_cut_short(session: Session) -> str:
 
 
 async def frame_behind_a_frame(session: Session) -> str:
-    data = session.sealed(session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0]))))
+    data = session.sealed(session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0], Count(0)))))
     return await session.write(2 * (len(data).to_bytes(4, "big") + data))
 
 
@@ -178,32 +178,32 @@ async def noise_in_a_frame(session: Session) -> str:
 
 def _altered(**changes: object) -> Attack:
     async def attack(session: Session) -> str:
-        lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0])))
+        lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0], Count(0))))
         return await session.tell(session.sealed(replace(lawful, **changes)))  # type: ignore[arg-type]
 
     return attack
 
 
 async def said_on_another_day(session: Session) -> str:
-    lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0])))
+    lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0], Count(0))))
     at = Millis(lawful.sent_at + session.rng.choice((-DAY, DAY)))
     return await session.tell(session.sealed(replace(lawful, sent_at=at)))
 
 
 async def forged_signature(session: Session) -> str:
-    lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0])))
+    lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0], Count(0))))
     return await session.tell(session.sealed(lawful, Identity(session.rng.randbytes(32))))
 
 
 async def captured_from_another(session: Session) -> str:
     """What another key signed and sent, as whoever it was sent to may keep it."""
     author = Identity(session.rng.randbytes(32))
-    lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0])))
+    lawful = session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0], Count(0))))
     return await session.tell(session.sealed(replace(lawful, sender=author.address), author))
 
 
 async def said_twice(session: Session) -> str:
-    data = session.sealed(session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0]))))
+    data = session.sealed(session.envelope(LIST, codec.encode(BlobQuery(session.orders.blobs[0], Count(0)))))
     return await session.tell(data, data)
 
 
@@ -263,7 +263,7 @@ async def hints_beyond_their_rate(session: Session) -> str:
 
 
 async def unknown_blob(session: Session) -> str:
-    return await session.ask(LIST, codec.encode(BlobQuery(Digest(session.rng.randbytes(32)))))
+    return await session.ask(LIST, codec.encode(BlobQuery(Digest(session.rng.randbytes(32)), Count(0))))
 
 
 def _chunk(session: Session) -> bytes:

@@ -18,11 +18,12 @@ from benchmarks.exact import started
 from benchmarks.following import Sockets
 from benchmarks.processes import alone, beside, forget_peak, peak_bytes, wait_for_end
 from benchmarks.trainers import Recipe
-from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.blobs import BlobStore
 from p2p.bundles import read_bundle
 from p2p.exchange import Exchange
 from p2p.host import PostOffice
 from p2p.identity import generate
+from p2p.lists import MAX_BLOB_BYTES
 from p2p.transport import PeerAddress
 from trainer.commands.demo import DemoSettings, cast, demo_job
 from trainer.compute.client import NORMAL, ComputeClient

@@ -1,10 +1,10 @@
 """Content-addressed files of one peer, shared by its processes.
 
 A blob is cut into chunks of 256 KiB. Its digest is a hash of its size and of the Merkle root over its chunks' digests,
-so a list of chunk digests is checked against the blob's digest before any of them is trusted, and each chunk against
-the list as it comes. The folder holds the blobs as plain bytes named by the hex digits of their digest, in `lists/`
-their chunk lists, in `partial/` unfinished files, and in `quarantine/` files found damaged. Files appear by rename,
-complete and synchronised, so another process may map a blob at any time.
+so a list of chunk digests is checked against the blob's digest before any of them is trusted, page by page
+(`p2p/lists.py`), and each chunk against the list as it comes. The folder holds the blobs as plain bytes named by the
+hex digits of their digest, in `lists/` their chunk lists, in `partial/` unfinished files, and in `quarantine/` files
+found damaged. Files appear by rename, complete and synchronised, so another process may map a blob at any time.
 """
 
 import contextlib
@@ -18,16 +18,21 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from p2p.messages import MAX_CHUNKS, BlobInfo
-from verification.codec import decode, encode
-from verification.content import CHUNK_BYTES, address_of_bytes, chunk_digest, content_address
-from verification.errors import BadEvidence, Malformed, NoRoom, Unavailable
-from verification.merkle import root
-from verification.units import Count, Digest
+from p2p.lists import (
+    MAX_BLOB_BYTES,
+    ListWriter,
+    check_info,
+    chunk_span,
+    info_digest,
+    named,
+    read_page,
+)
+from p2p.messages import BlobInfo, BlobPage
+from verification.content import CHUNK_BYTES, address_of_bytes, chunk_digest
+from verification.errors import NoRoom, Unavailable
+from verification.units import Digest
 
 log = logging.getLogger(__name__)
-MAX_BLOB_BYTES = CHUNK_BYTES * MAX_CHUNKS
-MAX_LIST_BYTES = 40 * MAX_CHUNKS
 RESERVE = 1 << 29
 """Bytes that stay free on a store's disk, for ledger and journal, but at most a tenth of the disk: without them a peer
 cannot answer in time."""
@@ -38,33 +43,6 @@ def blob_digest(data: bytes) -> Digest:
     if len(data) > MAX_BLOB_BYTES:
         raise ValueError(f"a blob of {len(data)} bytes is over the limit of {MAX_BLOB_BYTES}")
     return address_of_bytes(data)
-
-
-def info_digest(info: BlobInfo) -> Digest:
-    """Return the digest of the blob whose size and chunks `info` states; raises ValueError if they do not fit."""
-    if info.size > MAX_BLOB_BYTES:
-        raise ValueError(f"a blob of {info.size} bytes is over the limit of {MAX_BLOB_BYTES}")
-    if len(info.chunks) != max(1, -(-info.size // CHUNK_BYTES)):
-        raise ValueError(f"{len(info.chunks)} chunks do not make {info.size} bytes")
-    return content_address(info.size, root("blob", info.chunks))
-
-
-def check_info(blob: Digest, info: BlobInfo) -> BlobInfo:
-    """Return `info` if it is the list of `blob`; raises BadEvidence."""
-    try:
-        found = info_digest(info)
-    except ValueError as error:
-        raise BadEvidence(f"chunk list of {blob.hex()}: {error}") from error
-    if found != blob:
-        raise BadEvidence(f"chunk list does not hash to {blob.hex()}")
-    return info
-
-
-def chunk_span(info: BlobInfo, index: int) -> tuple[int, int]:
-    """Return offset and length in bytes of a chunk; raises IndexError."""
-    if not 0 <= index < len(info.chunks):
-        raise IndexError(index)
-    return index * CHUNK_BYTES, min(CHUNK_BYTES, info.size - index * CHUNK_BYTES)
 
 
 class BlobStore:
@@ -93,14 +71,16 @@ class BlobStore:
     def put_stream(self, pieces: Iterable[bytes | memoryview]) -> Digest:
         """Store the concatenation of `pieces`, hashed as written; raises NoRoom and ValueError (too long)."""
         handle, name = tempfile.mkstemp(dir=self.folder / "partial", prefix="put-")
-        draft = Path(name)
+        draft, listed = Path(name), self._list_of(Path(name))
         try:
-            with os.fdopen(handle, "wb") as file:
-                info = _write_hashed(file, self._fitting(pieces))
+            with os.fdopen(handle, "wb") as file, listed.open("wb") as listing:
+                info = _write_hashed(file, listing, self._fitting(pieces))
                 sync(file)
+                sync(listing)
             return self._adopt(draft, info)
         finally:
             draft.unlink(missing_ok=True)
+            listed.unlink(missing_ok=True)
 
     def has(self, blob: Digest) -> bool:
         """Return whether the blob is here; its bytes are not read."""
@@ -125,29 +105,49 @@ class BlobStore:
         """Return the bytes of a blob; raises Unavailable."""
         return self.path(blob).stat().st_size
 
-    def info(self, blob: Digest) -> BlobInfo:
-        """Return the blob's chunk list, from its file or else by reading the blob. Raises Unavailable."""
-        path = self.path(blob)
-        listed = read_list(self.folder / "lists" / blob.hex(), blob)
-        if listed is not None:
-            return listed
-        with path.open("rb") as file:
-            chunks = tuple(chunk_digest(chunk) for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
-            info = BlobInfo(Count(file.tell()), chunks or (chunk_digest(b""),))
-        try:
-            check_info(blob, info)
-        except BadEvidence as error:
-            self.quarantine(blob)
-            raise Unavailable(f"blob {blob.hex()} was damaged on disk and is quarantined") from error
-        write_whole(self.folder / "lists" / blob.hex(), encode(info))
-        return info
+    def page(self, blob: Digest, number: int) -> BlobPage:
+        """Return a page of the blob's list, from its file or else by reading the blob.
 
-    def chunk(self, blob: Digest, info: BlobInfo, index: int) -> bytes:
-        """Return one chunk, checked; damage quarantines the blob. Raises Unavailable and IndexError."""
-        offset, length = chunk_span(info, index)
+        Raises Unavailable, and IndexError for a page beyond the end.
+        """
+        self.path(blob)
+        found = read_page(self._list(blob), blob, number)
+        if found is None:
+            self.check(blob)
+            found = read_page(self._list(blob), blob, number)
+        if found is None:
+            raise Unavailable(f"the chunk list of blob {blob.hex()} cannot be kept on the disk")
+        return found
+
+    def check(self, blob: Digest) -> BlobInfo:
+        """Return what the blob is made of by reading all of it, and write its list anew, in the memory of a page.
+
+        Damage quarantines the blob. Raises Unavailable.
+        """
+        handle, name = tempfile.mkstemp(dir=self.folder / "lists", prefix="write-")
+        draft = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as listing, self.opened(blob) as file:
+                writer = ListWriter(listing)
+                for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+                    writer.add(chunk)
+                info = writer.finish()
+                sync(listing)
+            if info.size > MAX_BLOB_BYTES or info_digest(info) != blob:
+                self.quarantine(blob)
+                raise Unavailable(f"blob {blob.hex()} was damaged on disk and is quarantined")
+            draft.rename(self._list(blob))
+            sync_folder(self.folder / "lists")
+            return info
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def chunk(self, blob: Digest, page: BlobPage, index: int) -> bytes:
+        """Return a chunk that a page names, checked; damage quarantines the blob. Raises Unavailable and IndexError."""
+        offset, length = chunk_span(page.info, index)
         with self.opened(blob) as file:
             data = os.pread(file.fileno(), length, offset)
-        if chunk_digest(data) != info.chunks[index]:
+        if chunk_digest(data) != named(page, index):
             self.quarantine(blob)
             raise Unavailable(f"blob {blob.hex()} was damaged on disk and is quarantined")
         return data
@@ -196,13 +196,14 @@ class BlobStore:
         return freed
 
     def adopt(self, path: Path, blob: Digest, info: BlobInfo) -> Path:
-        """Take over a synchronised file inside the folder whose chunks were checked against `info`."""
+        """Take over a synchronised file of `partial/`, and its list's, whose chunks were checked against `info`."""
         self._adopt(path, check_info(blob, info))
         return self._file(blob)
 
     def _adopt(self, draft: Path, info: BlobInfo) -> Digest:
         blob = info_digest(info)
-        write_whole(self.folder / "lists" / blob.hex(), encode(info))
+        self._list_of(draft).rename(self._list(blob))
+        sync_folder(self.folder / "lists")
         draft.chmod(0o444)  # others map it: nobody may change it in place
         draft.rename(self._file(blob))
         sync_folder(self.folder)
@@ -210,6 +211,9 @@ class BlobStore:
 
     def _file(self, blob: Digest) -> Path:
         return self.folder / blob.hex()
+
+    def _list(self, blob: Digest) -> Path:
+        return self.folder / "lists" / blob.hex()
 
     @contextlib.contextmanager
     def opened(self, blob: Digest) -> Iterator[BinaryIO]:
@@ -234,17 +238,6 @@ class BlobStore:
         for name in ("partial", "quarantine"):
             with os.scandir(self.folder / name) as entries:
                 yield from (entry for entry in entries if not entry.name.endswith(".list"))
-
-
-def read_list(path: Path, blob: Digest) -> BlobInfo | None:
-    """Return the chunk list in a file if it is there and belongs to `blob`."""
-    try:
-        return check_info(blob, decode(BlobInfo, path.read_bytes(), limit=MAX_LIST_BYTES))
-    except FileNotFoundError:
-        return None
-    except (Malformed, BadEvidence):
-        log.warning("chunk list %s is damaged and ignored", path.name)
-        return None
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -276,20 +269,18 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_hashed(file: BinaryIO, pieces: Iterable[bytes | memoryview]) -> BlobInfo:
-    """Write `pieces` and return what was written, cut into chunks; keeps at most one chunk in memory."""
-    chunks: list[Digest] = []
-    held, size = bytearray(), 0
+def _write_hashed(file: BinaryIO, listing: BinaryIO, pieces: Iterable[bytes | memoryview]) -> BlobInfo:
+    """Write `pieces`, and the list of their chunks, and return what was written; keeps a chunk and a page in memory."""
+    writer, held = ListWriter(listing), bytearray()
     for piece in pieces:
-        size += len(piece)
         file.write(piece)
         held += piece
         while len(held) >= CHUNK_BYTES:
-            chunks.append(chunk_digest(held[:CHUNK_BYTES]))
+            writer.add(held[:CHUNK_BYTES])
             del held[:CHUNK_BYTES]
-    if held or not chunks:
-        chunks.append(chunk_digest(held))
-    return BlobInfo(Count(size), tuple(chunks))
+    if held:
+        writer.add(held)
+    return writer.finish()
 
 
 def _delete(path: Path) -> bool:

@@ -54,7 +54,7 @@ class OpenBlob:
     def blame(self) -> Malformed:
         """Return the error for bytes that are not those of before; raises Unavailable where the disk damaged them."""
         if self._store.has(self._blob):
-            self._store.get(self._blob)
+            self._store.check(self._blob)
         return Malformed(f"blob {self._blob.hex()} changed while it was read")
 
 
@@ -98,5 +98,5 @@ def _tensors(store: BlobStore, ref: BundleRef, limit: int) -> Iterator[tuple[Ten
         if bundle_digest(digests) != ref.digest:
             raise Malformed(f"blob {ref.blob.hex()} does not hold bundle {ref.digest.hex()}")
     except Malformed:
-        store.get(ref.blob)  # what the disk has damaged is nobody's fault
+        store.check(ref.blob)  # what the disk has damaged is nobody's fault
         raise

@@ -1,8 +1,8 @@
 """Blobs by digest from several peers at once, and to them.
 
-A fetch asks sources for the chunk list, checks it against the digest, then takes chunks from all sources in
-parallel. Every chunk is checked before it is written. A source that lies, lacks the blob or stalls is dropped and
-reported; its chunks go to the others. What was written survives a restart.
+A fetch asks sources for the chunk list, page after page, checks each against the digest, then takes the page's chunks
+from all sources in parallel. Every chunk is checked before it is written. A source that lies, lacks the blob or stalls
+is dropped and reported; its chunks go to the others. What was written survives a restart.
 """
 
 import logging
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import trio
 
-from p2p.blobs import MAX_BLOB_BYTES, MAX_LIST_BYTES, BlobStore, check_info, chunk_span
+from p2p.blobs import BlobStore
 from p2p.bounds import GoOn, at_once
 from p2p.errors import Declined, Overlong
 from p2p.host import PostOffice
+from p2p.lists import MAX_BLOB_BYTES, MAX_LIST_BYTES, check_page, chunk_span, chunks_of, page_of, page_span
 from p2p.mail import Kind
-from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
-from p2p.partial import Partial, known_info
+from p2p.messages import BlobPage, BlobQuery, ChunkBytes, ChunkQuery
+from p2p.partial import Partial, known_page
 from p2p.transport import PeerAddress
 from verification.codec import decode, encode
 from verification.content import CHUNK_BYTES
@@ -32,11 +33,11 @@ log = logging.getLogger(__name__)
 LIST = Kind("blob/list", 64, MAX_LIST_BYTES, is_direct=True)
 CHUNK = Kind("blob/chunk", 64, CHUNK_BYTES + 16, is_bulk=True)
 LIST_SECONDS = 5.0
-"""Longest wait for a chunk list, which is small and lies ready."""
+"""Longest wait for a page of a chunk list, which is small and lies ready."""
 LEAST_PACE = 1 << 14
 """Bytes a second that a blob must come at; a peer that sends to ten others over 2 Mbit/s is not slower."""
-LISTS_KEPT = 64
-"""Chunk lists that the serving side holds in memory, the longest unused dropped first; at most 1.1 MiB each."""
+PAGES_KEPT = 64
+"""Pages of lists that the serving side holds in memory, the longest unused dropped first; at most 0.6 MiB each."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Exchange:
         self._on_drop = on_drop
         self._slots: dict[Address, trio.Semaphore] = defaultdict(lambda: trio.Semaphore(window))
         self._locks: dict[Digest, tuple[trio.Lock, int]] = {}
-        self._lists: OrderedDict[Digest, BlobInfo] = OrderedDict()
+        self._pages: OrderedDict[tuple[Digest, int], BlobPage] = OrderedDict()
         self._late: set[Address] = set()
         """Sources that did not answer within `hedge` seconds when they were asked last: nobody waits for them alone."""
         self._stalled: set[Address] = set()
@@ -127,18 +128,18 @@ class Exchange:
                 self._locks[blob] = (lock, users - 1)
 
     async def _answer_list(self, sender: Address, body: bytes) -> bytes:
-        blob = decode(BlobQuery, body).blob
-        await self._admit(sender, blob)
-        return encode(await self._list(blob))
+        query = decode(BlobQuery, body)
+        await self._admit(sender, query.blob)
+        return encode(await self._page(query.blob, query.page))
 
     async def _answer_chunk(self, sender: Address, body: bytes) -> bytes:
         query = decode(ChunkQuery, body)
         await self._admit(sender, query.blob)
-        info = await self._list(query.blob)
-        if query.index >= len(info.chunks):
-            raise Malformed(f"chunk {query.index} of a blob of {len(info.chunks)}")
+        page = await self._page(query.blob, page_of(query.index))
+        if query.index >= chunks_of(page.info.size):
+            raise Malformed(f"chunk {query.index} of a blob of {chunks_of(page.info.size)}")
         # In this thread: a chunk takes less time to read and hash than a worker thread takes to win the interpreter.
-        data = self._store.chunk(query.blob, info, query.index)
+        data = self._store.chunk(query.blob, page, query.index)
         return encode(ChunkBytes(data))
 
     async def _admit(self, sender: Address, blob: Digest) -> None:
@@ -146,14 +147,18 @@ class Exchange:
         if not await self._admits(sender, blob):
             raise Unavailable(f"blob {blob.hex()} is not for {checksum(sender)} now")
 
-    async def _list(self, blob: Digest) -> BlobInfo:
-        info = self._lists.pop(blob, None)
-        if info is None:
-            info = await trio.to_thread.run_sync(self._store.info, blob)
-        self._lists[blob] = info
-        if len(self._lists) > LISTS_KEPT:
-            self._lists.popitem(last=False)
-        return info
+    async def _page(self, blob: Digest, number: int) -> BlobPage:
+        """Return a page of a blob's list; raises Unavailable, Malformed for one beyond the end."""
+        page = self._pages.pop((blob, number), None)
+        if page is None:
+            try:
+                page = await trio.to_thread.run_sync(self._store.page, blob, number)
+            except IndexError:
+                raise Malformed(f"page {number} of the chunk list of blob {blob.hex()}") from None
+        self._pages[blob, number] = page
+        if len(self._pages) > PAGES_KEPT:
+            self._pages.popitem(last=False)
+        return page
 
 
 class _Download:
@@ -167,6 +172,8 @@ class _Download:
         # Who could not be reached just now is asked last; otherwise the order stays.
         ordered = sorted(sources, key=exchange._post.is_out_of_reach)
         self._live = {source.address: source for source in ordered if source.address != own}
+        self._page: BlobPage
+        """The page whose chunks are fetched."""
         self._missing: set[int] = set()
         self._asked: set[tuple[int, Address]] = set()
         self._sent: set[Address] = set()
@@ -174,38 +181,46 @@ class _Download:
         self._is_short = trio.Event()
         """Set when those who were asked at first do not do."""
         self._open = 0
-        """Questions for the list that are not answered yet."""
+        """Questions for a page of the list that are not answered yet."""
         self._queue, self._todo = trio.open_memory_channel[int](math.inf)
 
     async def run(self) -> Path:
         """Return the finished file; raises Unavailable when no source is left or time is up, Overlong."""
         with trio.move_on_after(self._of._patience) as scope:
-            info = known_info(self._of._store, self._blob) or await self._ask_list()
-            scope.deadline += info.size / self._of._pace
-            return await self._load(info)
+            first = known_page(self._of._store, self._blob, 0) or await self._ask_page(0)
+            scope.deadline += first.info.size / self._of._pace
+            return await self._load(first)
         raise Unavailable(f"blob {self._blob.hex()} did not come at {self._of._pace} bytes a second")
 
-    async def _load(self, info: BlobInfo) -> Path:
-        store = self._of._store
+    async def _load(self, first: BlobPage) -> Path:
+        store, info = self._of._store, first.info
         if info.size > self._limit:
             message = f"blob {self._blob.hex()} has {info.size} bytes, {self._limit} are expected"
             raise Overlong(message, info)
+        self._of.arrived[self._blob] = 0
         with await trio.to_thread.run_sync(Partial, store, self._blob, info) as partial:
-            missing = await trio.to_thread.run_sync(partial.missing)
-            self._missing = set(missing)
-            self._of.arrived[self._blob] = info.size - sum(chunk_span(info, index)[1] for index in missing)
-            for index in missing:
-                self._queue.send_nowait(index)
-            if self._missing:
-                await self._gather(partial)
-            if store.has(self._blob):  # made here meanwhile
-                partial.discard()
-                return store.path(self._blob)
-            if self._missing:
-                raise Unavailable(
-                    f"no source is left for {len(self._missing)} chunks of blob {self._blob.hex()}"
-                )
+            for number in range(len(info.tops)):
+                page = known_page(store, self._blob, number) if number else first
+                await self._load_page(partial, number, page or await self._ask_page(number))
+                if store.has(self._blob):  # made here meanwhile
+                    partial.discard()
+                    return store.path(self._blob)
             return await trio.to_thread.run_sync(partial.finish)
+
+    async def _load_page(self, partial: Partial, number: int, page: BlobPage) -> None:
+        """Have all chunks that a page names; raises Unavailable when no source is left."""
+        await trio.to_thread.run_sync(partial.keep, number, page)
+        missing = await trio.to_thread.run_sync(partial.missing, number, page)
+        self._page, self._missing = page, set(missing)
+        self._asked.clear()
+        there = set(page_span(page.info, number)) - self._missing
+        self._of.arrived[self._blob] += sum(chunk_span(page.info, index)[1] for index in there)
+        for index in missing:
+            self._queue.send_nowait(index)
+        if self._missing:
+            await self._gather(partial)
+        if self._missing and not self._of._store.has(self._blob):
+            raise Unavailable(f"no source is left for {len(self._missing)} chunks of blob {self._blob.hex()}")
 
     async def _gather(self, partial: Partial) -> None:
         """Let sources work until nothing is missing or none is left; raises OSError as the disk does.
@@ -245,13 +260,13 @@ class _Download:
                     for _ in range(queue.tasks_waiting_receive):  # whoever was asked for it passes
                         self._queue.send_nowait(index)
 
-    async def _ask_list(self) -> BlobInfo:
+    async def _ask_page(self, number: int) -> BlobPage:
         """Ask one source after the other, and the next when the last has not answered for `hedge` seconds."""
-        found: list[BlobInfo] = []
+        found: list[BlobPage] = []
         async with trio.open_nursery() as nursery:
             for source in tuple(self._live.values()):
                 answered = trio.Event()
-                nursery.start_soon(self._ask_for_list, source, found, answered, nursery.cancel_scope)
+                nursery.start_soon(self._ask_for_page, source, number, found, answered, nursery.cancel_scope)
                 with trio.move_on_after(0 if source.address in self._of._late else self._of._hedge) as scope:
                     await answered.wait()
                 if scope.cancelled_caught:
@@ -260,20 +275,26 @@ class _Download:
             raise Unavailable(f"no source has the chunk list of blob {self._blob.hex()}")
         return found[0]
 
-    async def _ask_for_list(
-        self, source: PeerAddress, found: list[BlobInfo], answered: trio.Event, scope: trio.CancelScope
+    async def _ask_for_page(
+        self,
+        source: PeerAddress,
+        number: int,
+        found: list[BlobPage],
+        answered: trio.Event,
+        scope: trio.CancelScope,
     ) -> None:
-        """Ask a source; a list that it has ends the search, which is `scope`.
+        """Ask a source; a page that it has ends the search, which is `scope`.
 
         Who declines may have it soon, from the one that does not answer: it is asked again while there is such a one.
         """
-        query, patience = encode(BlobQuery(self._blob)), min(self._of._patience, LIST_SECONDS)
+        query = encode(BlobQuery(self._blob, Count(number)))
+        patience = min(self._of._patience, LIST_SECONDS)
         while True:
             self._open += 1
             try:
                 body = await self._of._post.request(source, LIST, query, patience)
                 self._of._late.discard(source.address)
-                found.append(self._checked(source, body))
+                found.append(self._checked(source, number, body))
                 # It answers, so it is asked for chunks first.
                 self._live = {source.address: source, **self._live}
                 scope.cancel()
@@ -292,9 +313,9 @@ class _Download:
                 return
             await trio.sleep(self._of._hedge)
 
-    def _checked(self, source: PeerAddress, body: bytes) -> BlobInfo:
+    def _checked(self, source: PeerAddress, number: int, body: bytes) -> BlobPage:
         try:
-            return check_info(self._blob, decode(BlobInfo, body, limit=MAX_LIST_BYTES))
+            return check_page(self._blob, number, decode(BlobPage, body, limit=MAX_LIST_BYTES))
         except Violation as lie:
             self._of._post.refuse(source.address, lie)
             raise
@@ -328,7 +349,7 @@ class _Download:
             body = await self._of._post.request(source, CHUNK, query, self._of._patience)
         try:
             data = decode(ChunkBytes, body).data
-            partial.write(index, data)
+            partial.write(self._page, index, data)
             self._of.arrived[self._blob] += len(data) * (index in self._missing)  # a late one comes twice
         except Violation as lie:
             self._of._post.refuse(source.address, lie)

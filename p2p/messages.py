@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from verification.units import Count, Digest
 
-MAX_CHUNKS = 1 << 15
-"""Chunks of the largest blob: 8 GiB, whose list takes 1.1 MiB."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -22,16 +19,25 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class BlobQuery:
-    """Asks for the list of a blob's chunks."""
+    """Asks what a blob is made of, and for one page of its chunks' digests."""
 
     blob: Digest
+    page: Count
 
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """A blob's size in bytes and its chunks' digests, which together hash to the blob's digest."""
+    """A blob's size in bytes and the tops of the pages of its chunk list, which together hash to the blob's digest."""
 
     size: Count
+    tops: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobPage:
+    """What a blob is made of, with one page of its chunk list: digests that hash to the page's top."""
+
+    info: BlobInfo
     chunks: tuple[Digest, ...]
 
 

@@ -1,4 +1,4 @@
-"""Unfinished downloads: a sparse file and its chunk list, taken up again after a restart."""
+"""Unfinished downloads: a sparse file and the pages of its chunk list, taken up again after a restart."""
 
 import fcntl
 import os
@@ -6,18 +6,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from p2p.blobs import BlobStore, check_info, chunk_span, read_list, write_whole
+from p2p.blobs import BlobStore, sync
 from p2p.errors import Underway
-from p2p.messages import BlobInfo
-from verification.codec import encode
+from p2p.lists import check_info, chunk_span, lay_out, named, page_span, read_info, read_page, write_page
+from p2p.messages import BlobInfo, BlobPage
 from verification.content import chunk_digest
 from verification.errors import BadEvidence
 from verification.units import Digest
 
 
-def known_info(store: BlobStore, blob: Digest) -> BlobInfo | None:
-    """Return the chunk list that an earlier download of `blob` left."""
-    return read_list(_list_path(store, blob), blob)
+def known_page(store: BlobStore, blob: Digest, number: int) -> BlobPage | None:
+    """Return a page of the chunk list that an earlier download of `blob` left."""
+    return read_page(_list_path(store, blob), blob, number)
 
 
 class Partial:
@@ -38,8 +38,8 @@ class Partial:
                 raise BlockingIOError  # the other process finished between our opening and our lock
             self._fresh = os.fstat(self._handle).st_size == 0
             os.ftruncate(self._handle, info.size)
-            if known_info(store, blob) is None:
-                write_whole(_list_path(store, blob), encode(info))
+            if read_info(_list_path(store, blob), blob) is None:
+                lay_out(_list_path(store, blob), info)
         except BlockingIOError as error:
             os.close(self._handle)
             raise Underway(f"another process is downloading {blob.hex()}") from error
@@ -55,16 +55,20 @@ class Partial:
     ) -> None:
         os.close(self._handle)
 
-    def missing(self) -> list[int]:
-        """Return the indices of the chunks that are not there yet, by reading the file if it is not new."""
-        if self._fresh:
-            return list(range(len(self.info.chunks)))
-        return [index for index in range(len(self.info.chunks)) if not self._holds(index)]
+    def keep(self, number: int, page: BlobPage) -> None:
+        """Keep a page of the list, which was checked, for a later download and for the finished blob."""
+        if known_page(self._store, self._blob, number) is None:
+            write_page(_list_path(self._store, self._blob), number, page)
 
-    def write(self, index: int, data: bytes) -> None:
-        """Store a chunk; raises BadEvidence if it is not the one that the list names."""
+    def missing(self, number: int, page: BlobPage) -> list[int]:
+        """Return the indices of a page's chunks that are not there yet, by reading the file if it is not new."""
+        span = page_span(self.info, number)
+        return [index for index in span if self._fresh or not self._holds(page, index)]
+
+    def write(self, page: BlobPage, index: int, data: bytes) -> None:
+        """Store a chunk; raises BadEvidence if it is not the one that the page of the list names."""
         offset, length = chunk_span(self.info, index)
-        if len(data) != length or chunk_digest(data) != self.info.chunks[index]:
+        if len(data) != length or chunk_digest(data) != named(page, index):
             raise BadEvidence(f"chunk {index} does not match the list of blob {self._blob.hex()}")
         if os.pwrite(self._handle, data, offset) != length:
             raise OSError(f"{self._path}: short write")
@@ -72,18 +76,18 @@ class Partial:
     def finish(self) -> Path:
         """Turn the complete file into a blob of the store and return its path."""
         os.fsync(self._handle)
-        path = self._store.adopt(self._path, self._blob, self.info)
-        _list_path(self._store, self._blob).unlink(missing_ok=True)
-        return path
+        with _list_path(self._store, self._blob).open("r+b") as listing:
+            sync(listing)
+        return self._store.adopt(self._path, self._blob, self.info)
 
     def discard(self) -> None:
         """Forget what has come."""
         self._path.unlink(missing_ok=True)
         _list_path(self._store, self._blob).unlink(missing_ok=True)
 
-    def _holds(self, index: int) -> bool:
+    def _holds(self, page: BlobPage, index: int) -> bool:
         offset, length = chunk_span(self.info, index)
-        return chunk_digest(os.pread(self._handle, length, offset)) == self.info.chunks[index]
+        return chunk_digest(os.pread(self._handle, length, offset)) == named(page, index)
 
 
 def _written(path: Path) -> int:

@@ -1,112 +1,33 @@
 """Blobs over real sockets from honest, lying, silent and dying sources."""
 
 import errno
-import hashlib
 import os
 import socket
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
 
-from p2p.blobs import BlobStore, blob_digest
+from p2p.blobs import BlobStore
 from p2p.errors import Declined, Oversized
 from p2p.exchange import CHUNK, LIST, Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.mail import Kind
-from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
-from p2p.partial import Partial, known_info
+from p2p.messages import BlobInfo, BlobPage, BlobQuery, ChunkBytes, ChunkQuery
+from p2p.partial import Partial, known_page
 from p2p.reach import LATE_SECONDS
-from p2p.server import Grants
 from p2p.transport import PeerAddress
-from tests.patience import ANSWER, NOBODY, WHOLE
+from tests.patience import ANSWER, NOBODY
+from tests.town import BLOB, CHUNKS, DATA, NOW, RUN, chunks_from, lie, right_chunk, stand_still, town
 from verification.codec import decode, encode
 from verification.content import CHUNK_BYTES
 from verification.digest import tagged
 from verification.errors import Unavailable
-from verification.units import Millis
 
 pytestmark = pytest.mark.integration
-RUN = tagged("test run")
-NOW = Millis(1_700_000_000_000)
-CHUNKS = 12
-DATA = hashlib.shake_128(b"blob").digest(CHUNK_BYTES * (CHUNKS - 1) + 100)
-BLOB = blob_digest(DATA)
 AT_ONCE = 1 << 50
 """A pace that gives a whole fetch no more than its patience, which is over before that of any question in it."""
-
-
-class Town:
-    """One fetching peer, and any number of sources."""
-
-    def __init__(self, folder, stack):
-        self.folder, self._stack, self._born = folder, stack, 1
-        self.dropped = []
-
-    async def office(self, **granted):
-        self._born += 1
-        post = PostOffice(Identity(bytes([self._born]) * 32), RUN, lambda: NOW, grants=Grants(**granted))
-        return await self._stack.enter_async_context(post)
-
-    async def fetcher(self, granted=None, **options):
-        post = await self.office(**granted or {})
-        store = BlobStore(self.folder / "own")
-        options = {"patience": ANSWER, "hedge": ANSWER} | options
-        return Exchange(store, post, on_drop=self.dropped.append, **options), post, store
-
-    async def source(self, hold=True, up=None, **options):
-        post = await self.office(up=up)
-        store = BlobStore(self.folder / post.identity.address.hex())
-        if hold:
-            store.put(DATA)
-        Exchange(store, post, **options).serve()
-        return post, store
-
-    async def odd_source(self, chunk, info=None):
-        """A source whose chunks come from `chunk(index)`; its list is right unless given."""
-        post = await self.office()
-        store = BlobStore(self.folder / post.identity.address.hex())
-        right = store.info(store.put(DATA))
-
-        async def answer_list(sender, body):
-            decode(BlobQuery, body)
-            return encode(info or right)
-
-        async def answer_chunk(sender, body):
-            return encode(ChunkBytes(await chunk(decode(ChunkQuery, body).index)))
-
-        post.register(LIST, answer_list)
-        post.register(CHUNK, answer_chunk)
-        return post
-
-    def reasons(self):
-        return [(dropped.source, dropped.reason) for dropped in self.dropped]
-
-
-@asynccontextmanager
-async def town(folder):
-    with trio.fail_after(WHOLE):
-        async with AsyncExitStack() as stack:
-            yield Town(folder, stack)
-
-
-def right_chunk(index):
-    return DATA[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
-
-
-async def stand_still(sender, body):
-    await trio.sleep_forever()
-
-
-async def lie(index):
-    return bytes(len(right_chunk(index)))
-
-
-def chunks_from(post, source):
-    flows = {(flow.peer, flow.kind): flow.messages for flow in post.traffic() if flow.direction == "in"}
-    return flows.get((source.identity.address, CHUNK.reply), 0)
 
 
 async def test_a_blob_comes_from_several_sources_at_once(tmp_path):
@@ -177,7 +98,7 @@ async def test_a_source_that_lies_is_counted_dropped_and_made_up_for(tmp_path):
 @pytest.mark.parametrize("wrong", [BlobInfo(5, (tagged("x"),)), BlobInfo(2**53, ()), BlobInfo(0, ())])
 async def test_a_source_that_lies_about_the_list_is_dropped(tmp_path, wrong):
     async with town(tmp_path) as here:
-        liar, honest = await here.odd_source(lie, wrong), (await here.source())[0]
+        liar, honest = await here.odd_source(lie, BlobPage(wrong, ())), (await here.source())[0]
         exchange, post, store = await here.fetcher()
         await exchange.fetch(BLOB, [liar.address, honest.address])
         assert store.get(BLOB) == DATA
@@ -273,8 +194,9 @@ async def test_a_cancelled_fetch_leaves_the_blob_free_to_fetch(tmp_path):
             nursery.start_soon(exchange.fetch, BLOB, [slow.address])
             await reached.wait()
             nursery.cancel_scope.cancel()
-        with Partial(store, BLOB, known_info(store, BLOB)) as partial:
-            assert len(partial.missing()) == CHUNKS
+        page = known_page(store, BLOB, 0)
+        with Partial(store, BLOB, page.info) as partial:
+            assert len(partial.missing(0, page)) == CHUNKS
         await exchange.fetch(BLOB, [(await here.source())[0].address])
         assert store.get(BLOB) == DATA
 
@@ -302,7 +224,7 @@ async def test_who_could_not_be_reached_is_asked_last(tmp_path):
             assert post.is_out_of_reach(hanging)
             exchange.serve()  # and is called by the honest one, which may take longer than it dials for
             with pytest.raises(Declined):
-                await honest.request(post.address, LIST, encode(BlobQuery(BLOB)), ANSWER)
+                await honest.request(post.address, LIST, encode(BlobQuery(BLOB, 0)), ANSWER)
             await exchange.fetch(BLOB, [hanging, honest.address])
             assert store.get(BLOB) == DATA
 
@@ -439,13 +361,13 @@ async def test_who_has_not_got_it_yet_is_asked_again_while_another_does_not_answ
     async with town(tmp_path) as here:
         silent, other = await here.office(), await here.office()
         held = BlobStore(tmp_path / "other")
-        info = held.info(held.put(DATA))
+        page = held.page(held.put(DATA), 0)
 
         async def not_yet(sender, body):
             asked["other"] += 1
             if asked["other"] < 3:
                 raise Unavailable("not here yet")
-            return encode(info)
+            return encode(page)
 
         async def answer_chunk(sender, body):
             return encode(ChunkBytes(right_chunk(decode(ChunkQuery, body).index)))

@@ -13,14 +13,15 @@ from libp2p.abc import INetStream
 from libp2p.exceptions import BaseLibp2pError
 from multiaddr import Multiaddr
 
-from p2p.blobs import info_digest
 from p2p.envelope import SIGNATURE_BYTES, VERSION, Envelope, first_sequence, seal
 from p2p.exchange import CHUNK, LIST
 from p2p.hints import Rumours
 from p2p.host import PostOffice
 from p2p.identity import Identity, load
-from p2p.messages import BlobInfo, ChunkBytes, Hints
+from p2p.lists import info_digest
+from p2p.messages import ChunkBytes, Hints
 from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
+from tests.pages import first_page
 from tests.patience import PATIENCE
 from tests.swarm import PeerProcess, final_digests, final_state, places, swarm
 from tests.tiny import make_run
@@ -33,7 +34,6 @@ from trainer.programs.options import NODE_BY_NODE
 from trainer.rounds.cheats import conduct_named
 from trainer.runs.library import StoredPrograms
 from verification import codec, law, signing
-from verification.content import chunk_digest
 from verification.digest import ZERO, tagged
 from verification.evidence.retrial import verify
 from verification.ledger.local import LocalLedger, read_genesis, system_clock
@@ -304,12 +304,12 @@ class Liar:
         self.post = PostOffice(self.identity, self.run, system_clock)
         self.news = Rumours(self.post, tuple, system_clock)
         self.ledger = LocalLedger(folder.ledger, StoredPrograms(_store(folder), genesis.manifest))
-        self.info = BlobInfo(Count(1000), (chunk_digest(b"x" * 1000),))
+        self.page = first_page(b"x" * 1000)
         self.post.register(LIST, self._list)
         self.post.register(CHUNK, self._chunk)
 
     async def _list(self, sender: object, body: bytes) -> bytes:
-        return codec.encode(self.info)
+        return codec.encode(self.page)
 
     async def _chunk(self, sender: object, body: bytes) -> bytes:
         self.lies += 1
@@ -333,7 +333,7 @@ class Liar:
         current = self.ledger.state.current
         assert current.phase is Phase.COMMIT
         steps = leaf_steps(current.assignments[self.identity.address].steps, 2)
-        reference = BundleRef(tagged("nothing"), info_digest(self.info))
+        reference = BundleRef(tagged("nothing"), info_digest(self.page.info))
         self.say(
             Commit(
                 current.number,

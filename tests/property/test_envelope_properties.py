@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from p2p.envelope import Envelope, Limits, ReplayGuard, open_envelope, seal
 from p2p.identity import Identity
-from p2p.messages import BlobInfo, Hint, Hints, Reply
+from p2p.messages import BlobInfo, BlobPage, BlobQuery, Hint, Hints, Reply
 from verification.codec import decode, encode
 from verification.digest import tagged
 from verification.errors import Violation
@@ -26,9 +26,11 @@ envelopes = st.builds(
     body=st.binary(max_size=300),
     signature=st.binary(min_size=65, max_size=65).map(Signature),
 )
+lists = st.lists(digests, max_size=5).map(tuple)
 bodies = st.one_of(
     st.builds(Reply, digests, st.text(max_size=20), st.binary(max_size=100)),
-    st.builds(BlobInfo, counts, st.lists(digests, max_size=5).map(tuple)),
+    st.builds(BlobQuery, digests, counts),
+    st.builds(BlobPage, st.builds(BlobInfo, counts, lists), lists),
     st.builds(Hints, st.lists(st.builds(Hint, st.text(max_size=9), digests, counts), max_size=4).map(tuple)),
 )
 

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from p2p.blobs import BlobStore, blob_digest, check_info, info_digest
-from p2p.messages import MAX_CHUNKS, BlobInfo
-from p2p.partial import Partial, known_info
-from verification.content import CHUNK_BYTES, chunk_digest
+from p2p.blobs import BlobStore, blob_digest
+from p2p.lists import info_digest
+from p2p.partial import Partial, known_page
+from tests.pages import first_page
+from verification.content import CHUNK_BYTES
 from verification.errors import BadEvidence, NoRoom, Unavailable
 
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]
@@ -33,14 +34,14 @@ def test_what_is_put_is_got(store, size, tmp_path):
     assert blob == store.put_stream(data[i : i + 1000] for i in range(0, size, 1000))
     assert store.get(blob) == data == store.path(blob).read_bytes()
     assert store.path(blob).name == blob.hex()
-    assert info_digest(store.info(blob)) == blob
+    assert info_digest(store.page(blob, 0).info) == blob
     assert os.listdir(store.folder / "partial") == []
 
 
 def test_what_is_not_there_is_unavailable(store):
     missing = blob_digest(b"missing")
     assert not store.has(missing)
-    for ask in (store.get, store.path, store.info):
+    for ask in (store.get, store.path, store.check, lambda blob: store.page(blob, 0)):
         with pytest.raises(Unavailable, match=r"not in the store"):
             ask(missing)
 
@@ -66,23 +67,23 @@ def test_damage_is_found_on_reading_and_quarantined(store):
 
 def test_a_damaged_chunk_is_never_served(store):
     blob = store.put(noise(CHUNK_BYTES * 2))
-    info = store.info(blob)
+    page = store.page(blob, 0)
     damage(store, blob, CHUNK_BYTES + 1)
-    assert store.chunk(blob, info, 0) == noise(CHUNK_BYTES * 2)[:CHUNK_BYTES]
+    assert store.chunk(blob, page, 0) == noise(CHUNK_BYTES * 2)[:CHUNK_BYTES]
     with pytest.raises(Unavailable, match="damaged"):
-        store.chunk(blob, info, 1)
+        store.chunk(blob, page, 1)
     assert not store.has(blob)
 
 
 @pytest.mark.parametrize("junk", [None, b"", b"junk"])
 def test_a_lost_or_damaged_list_is_made_again(store, junk):
     blob = store.put(noise(CHUNK_BYTES + 5))
-    path, info = store.folder / "lists" / blob.hex(), store.info(blob)
+    path, page = store.folder / "lists" / blob.hex(), store.page(blob, 0)
     path.unlink()
     if junk is not None:
         path.write_bytes(junk)
-    assert store.info(blob) == info
-    assert BlobStore(store.folder).info(blob) == info
+    assert store.page(blob, 0) == page
+    assert BlobStore(store.folder).page(blob, 0) == page
 
 
 def test_a_list_made_from_a_damaged_blob_quarantines_it(store):
@@ -90,25 +91,7 @@ def test_a_list_made_from_a_damaged_blob_quarantines_it(store):
     (store.folder / "lists" / blob.hex()).unlink()
     damage(store, blob)
     with pytest.raises(Unavailable, match="damaged"):
-        store.info(blob)
-
-
-@pytest.mark.parametrize("lie", ["size", "chunk", "order", "short", "long", "huge"])
-def test_a_list_that_lies_is_refused_before_any_chunk(lie):
-    data = noise(CHUNK_BYTES * 2 + 9)
-    blob = blob_digest(data)
-    good = [chunk_digest(data[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES)]
-    assert check_info(blob, BlobInfo(len(data), tuple(good)))
-    size, chunks = {
-        "size": (len(data) - 1, good),
-        "chunk": (len(data), [*good[:2], chunk_digest(b"")]),
-        "order": (len(data), [good[1], good[0], good[2]]),
-        "short": (len(data), good[:2]),
-        "long": (len(data), [*good, good[0]]),
-        "huge": (CHUNK_BYTES * MAX_CHUNKS + 1, good),
-    }[lie]
-    with pytest.raises(BadEvidence):
-        check_info(blob, BlobInfo(size, tuple(chunks)))
+        store.page(blob, 0)
 
 
 @pytest.fixture
@@ -148,27 +131,28 @@ def test_pruning_keeps_what_is_named_or_new(store):
 
 def test_a_partial_file_is_taken_up_where_it_stopped(store):
     data = noise(CHUNK_BYTES * 3 + 1)
-    blob = blob_digest(data)
-    info = BlobInfo(
-        len(data), tuple(chunk_digest(data[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES))
-    )
-    with Partial(store, blob, info) as partial:
-        assert partial.missing() == [0, 1, 2, 3]
-        partial.write(3, data[-1:])
-        partial.write(1, data[CHUNK_BYTES : 2 * CHUNK_BYTES])
+    blob, page = blob_digest(data), first_page(data)
+    with Partial(store, blob, page.info) as partial:
+        assert known_page(store, blob, 0) is None
+        partial.keep(0, page)
+        assert partial.missing(0, page) == [0, 1, 2, 3]
+        partial.write(page, 3, data[-1:])
+        partial.write(page, 1, data[CHUNK_BYTES : 2 * CHUNK_BYTES])
         with pytest.raises(BadEvidence):
-            partial.write(0, data[1 : CHUNK_BYTES + 1])
+            partial.write(page, 0, data[1 : CHUNK_BYTES + 1])
         with pytest.raises(BadEvidence):
-            partial.write(2, b"")
+            partial.write(page, 2, b"")
         with pytest.raises(Unavailable, match="another process"):
-            Partial(BlobStore(store.folder), blob, info)
+            Partial(BlobStore(store.folder), blob, page.info)
     again = BlobStore(store.folder)
     assert not again.has(blob)
-    with Partial(again, blob, known_info(again, blob)) as partial:
-        assert partial.missing() == [0, 2]
-        partial.write(0, data[:CHUNK_BYTES])
-        partial.write(2, data[2 * CHUNK_BYTES : 3 * CHUNK_BYTES])
+    assert known_page(again, blob, 0) == page
+    with Partial(again, blob, page.info) as partial:
+        assert partial.missing(0, page) == [0, 2]
+        partial.write(page, 0, data[:CHUNK_BYTES])
+        partial.write(page, 2, data[2 * CHUNK_BYTES : 3 * CHUNK_BYTES])
         assert partial.finish() == store.path(blob)
+    assert store.page(blob, 0) == page
     assert store.get(blob) == data
     assert os.listdir(store.folder / "partial") == []
 
@@ -176,15 +160,15 @@ def test_a_partial_file_is_taken_up_where_it_stopped(store):
 def test_a_partial_that_lost_bytes_in_a_crash_fetches_them_again(store):
     data = noise(CHUNK_BYTES * 2)
     blob = store.put(data)
-    info = store.info(blob)
+    page = store.page(blob, 0)
     store.prune([], age=-1)
-    with Partial(store, blob, info) as partial:
-        partial.write(0, data[:CHUNK_BYTES])
-        partial.write(1, data[CHUNK_BYTES:])
+    with Partial(store, blob, page.info) as partial:
+        partial.write(page, 0, data[:CHUNK_BYTES])
+        partial.write(page, 1, data[CHUNK_BYTES:])
     with (store.folder / "partial" / f"{blob.hex()}.data").open("r+b") as file:
         file.write(bytes(10))
-    with Partial(store, blob, info) as partial:
-        assert partial.missing() == [0]
+    with Partial(store, blob, page.info) as partial:
+        assert partial.missing(0, page) == [0]
 
 
 def put_many(folder, seeds):
@@ -215,11 +199,12 @@ def test_a_mapped_blob_survives_its_deletion(store):
 def unfinished(store, seed):
     """Begin to download a blob, and stop before its last chunk; returns its digest."""
     data = noise(3 * CHUNK_BYTES, seed)
-    info = BlobInfo(len(data), tuple(chunk_digest(data[i * CHUNK_BYTES :][:CHUNK_BYTES]) for i in range(3)))
-    blob = info_digest(info)
-    with Partial(store, blob, info) as partial:
+    page = first_page(data)
+    blob = info_digest(page.info)
+    with Partial(store, blob, page.info) as partial:
+        partial.keep(0, page)
         for index in range(2):
-            partial.write(index, data[index * CHUNK_BYTES :][:CHUNK_BYTES])
+            partial.write(page, index, data[index * CHUNK_BYTES :][:CHUNK_BYTES])
     return blob
 
 
@@ -256,11 +241,11 @@ def test_a_download_has_room_before_it_begins_and_may_be_taken_up_with_what_is_h
 
 def test_a_download_that_goes_on_is_not_pruned(store):
     data = noise(100)
-    blob = blob_digest(data)
-    info = BlobInfo(len(data), (chunk_digest(data),))
-    with Partial(store, blob, info) as partial:
+    blob, page = blob_digest(data), first_page(data)
+    with Partial(store, blob, page.info) as partial:
+        partial.keep(0, page)
         assert store.prune([], age=-1) == 0
-        partial.write(0, data)
+        partial.write(page, 0, data)
         partial.finish()
     assert store.get(blob) == data
 

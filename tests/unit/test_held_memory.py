@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.blobs import BlobStore
 from p2p.bundles import open_bundle, read_bundle, read_data
+from p2p.lists import MAX_BLOB_BYTES
 from simulator.toy import DATA, START, ToyEngine, minimal
 from tests.tiny import make_run
 from trainer.programs.interpreter import storage_of

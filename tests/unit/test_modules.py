@@ -220,7 +220,17 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
         SOURCE.replace("Small(Sizes())", "Small(Sizes()).requires_grad_(False)"), {}, "parameters are frozen",
     ),
     "a config too": (SOURCE, {"model.config_file": "a.json"}, "model: give either config, config_file, from or module"),
-    "an adapter": (SOURCE, {"training.lora.rank": 2}, "training.lora: is for models of transformers"),
+    "an adapter on nothing": (
+        SOURCE, {"training.lora.targets": "mixed"}, "lora.targets: no module is called 'mixed'; linear ones are mix",
+    ),
+    "an adapter on no layer": (
+        SOURCE, {"training.lora.targets": "words"}, "training.lora.targets: words is no linear layer but Embedding",
+    ),
+    "an adapter on the head": (SOURCE, {"training.lora.targets": "head"}, "head shares its weights with another"),
+    "an adapter that is never called": (
+        SOURCE.replace("self.mix(self.norm(x))", "nn.functional.linear(self.norm(x), self.mix.weight)"),
+        {"training.lora.rank": 2}, "training.lora.targets: the model never calls mix, so that its adapter",
+    ),
 }  # fmt: skip
 
 

@@ -128,7 +128,7 @@ def _write(folder: RunFolder, facts: ModelFacts, state: State, kept: Kept, out: 
             model.load(kept.bundle)
             model.save(draft, files, DTYPES[dtype])
         else:
-            write_tensors(folder, facts, kept.bundle, draft / "model.safetensors", DTYPES[dtype])
+            write_tensors(folder, facts, kept.bundle, draft, DTYPES[dtype])
             if files is not None:
                 shutil.copytree(files, draft / files.name)
         (draft / "README.md").write_text(card, encoding="utf-8")
@@ -151,5 +151,5 @@ def card_of(state: State, facts: ModelFacts, digest: Digest, place: str, dtype: 
         rounded="" if dtype == "float32" else ", rounded once from float32",
     )
     if facts.module is not None:
-        return card + MODULE.format(**asdict(facts.module))
+        card += MODULE.format(**asdict(facts.module))
     return card if facts.lora is None else card + LORA.format(folder=ADAPTER, **facts.lora)

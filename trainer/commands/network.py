@@ -9,15 +9,15 @@ import trio
 from rich.text import Text
 
 from p2p.addresses import Place, Scope, place_of, reach_of
-from p2p.blobs import check_info
 from p2p.envelope import DRIFT
 from p2p.errors import Skewed
 from p2p.exchange import CHUNK, LIST
 from p2p.host import PostOffice
 from p2p.identity import generate
 from p2p.listening import Outside
+from p2p.lists import check_page
 from p2p.mail import Kind
-from p2p.messages import BlobInfo, BlobQuery, ChunkBytes, ChunkQuery
+from p2p.messages import BlobPage, BlobQuery, ChunkBytes, ChunkQuery
 from p2p.served import HostLine
 from p2p.ticket import Ticket
 from p2p.transport import PeerAddress
@@ -221,9 +221,9 @@ async def _rate(post: PostOffice, host: PeerAddress, first: Record) -> Step:
     """Take chunks of the run's start state for a few seconds."""
     blob = genesis_of(first).manifest.start.blob
     try:
-        listed = await post.request(host, LIST, codec.encode(BlobQuery(blob)), DIAL_SECONDS)
-        info = check_info(blob, codec.decode(BlobInfo, listed, LIST.reply_limit))
-        began, size = trio.current_time(), await _taken(post, host, blob, info)
+        listed = await post.request(host, LIST, codec.encode(BlobQuery(blob, Count(0))), DIAL_SECONDS)
+        page = check_page(blob, 0, codec.decode(BlobPage, listed, LIST.reply_limit))
+        began, size = trio.current_time(), await _taken(post, host, blob, page)
     except (Unavailable, Violation) as error:
         return Step("bandwidth", False, str(error), "try again later: the host may be busy")
     seconds = trio.current_time() - began
@@ -238,16 +238,16 @@ async def _rate(post: PostOffice, host: PeerAddress, first: Record) -> Step:
     )
 
 
-async def _taken(post: PostOffice, host: PeerAddress, blob: Digest, info: BlobInfo) -> int:
+async def _taken(post: PostOffice, host: PeerAddress, blob: Digest, page: BlobPage) -> int:
     """Return the bytes that came of a blob's first chunks while there was time."""
-    indices, sizes = iter(range(min(len(info.chunks), MEASURE_CHUNKS))), list[int]()
+    indices, sizes = iter(range(min(len(page.chunks), MEASURE_CHUNKS))), list[int]()
 
     async def take() -> None:
         for index in indices:
             query = codec.encode(ChunkQuery(blob, Count(index)))
             with suppress(Unavailable, Violation):
                 data = codec.decode(ChunkBytes, await post.request(host, CHUNK, query, MEASURE_SECONDS)).data
-                sizes.append(len(data) * (chunk_digest(data) == info.chunks[index]))
+                sizes.append(len(data) * (chunk_digest(data) == page.chunks[index]))
 
     with trio.move_on_after(MEASURE_SECONDS):
         async with trio.open_nursery() as nursery:

@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from p2p.errors import Overlong
+from p2p.lists import root_of
 from trainer.compute import orders
 from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
 from trainer.peer.contacts import Contacts
@@ -20,7 +21,6 @@ from verification.honest import actions
 from verification.honest.actions import Computed
 from verification.honest.selfcheck import checked_step
 from verification.manifest import BundleRef, Place
-from verification.merkle import root
 from verification.outer import mixture
 from verification.placed import ExecutionRef
 from verification.signing import checksum
@@ -173,8 +173,7 @@ class Deeds:
             await self._depot.fetch_contribution(blob, action.worker, sources)
         except Overlong as lie:
             self._record.write("failed", action="fetch", reason=str(lie))
-            chunks = root("blob", lie.info.chunks)
-            return Spoiled(action.number, action.worker, lie.info.size, chunks, b"")
+            return Spoiled(action.number, action.worker, lie.info.size, root_of(lie.info), b"")
         order = orders.CheckContribution(action.worker, commit)
         checked = await self._bench.ask(order, URGENT)
         if checked.spoiled is not None and not self._ledger.takes(checked.spoiled):

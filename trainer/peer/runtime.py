@@ -14,10 +14,11 @@ from pathlib import Path
 
 import trio
 
-from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.blobs import BlobStore
 from p2p.exchange import Exchange
 from p2p.hints import Heights, Rumours
 from p2p.host import PostOffice
+from p2p.lists import MAX_BLOB_BYTES
 from p2p.messages import Hint
 from p2p.served import HostLine
 from trainer.compute import orders

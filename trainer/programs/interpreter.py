@@ -8,7 +8,7 @@ import contextlib
 import ctypes
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,7 @@ from trainer import exact
 from trainer.exact.native import CannotCompile
 from trainer.programs.conversion import seen_by_law, to_torch
 from trainer.programs.devices import products_for
+from trainer.programs.folding import Folded, fold
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.loops import compiled as compilation
 from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
@@ -43,6 +44,18 @@ Tap = Callable[[int, torch.Tensor], None]
 NodeStep = tuple[Kernel, tuple[int, ...], tuple[int, ...]]
 """A node's kernel, its inputs' numbers, and the numbers of the values that end with it."""
 
+
+@dataclass(frozen=True)
+class Nodes:
+    """A program's nodes ready to run one by one: `numbers` are their own in the program that was loaded, and `outputs`
+    the names of the values that must be finite."""
+
+    constants: Sequence[torch.Tensor]
+    steps: Sequence[NodeStep]
+    numbers: Sequence[int]
+    outputs: Mapping[int, str]
+
+
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -148, 128
 """What `exact.row_exponent` gives."""
 
@@ -52,7 +65,7 @@ class NoLoops(RuntimeWarning):
 
 
 class LoadedProgram:
-    """A checked program, ready to run; holds its constants as tensors on the options' device.
+    """A checked program, ready to run; holds its constants as tensors on the options' device, folded (`folding`).
 
     `products` do its products, by default new ones for the options. Loops.ALWAYS raises CannotCompile (a UserError)
     where there are no compiled loops; Loops.WORTHWHILE compiles what is worth it (`compilation.worthwhile`) if it can.
@@ -81,14 +94,14 @@ class LoadedProgram:
         self.device = self.products.device
         if not is_part:
             _check_integers(program)
-        self._specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
-        kernels = self._bind(self.products)
+        self._is_part = is_part
+        kernels = _bind(program, self.products)
         require_affordable(program, options.memory)
-        self._constants = [to_torch(constant).to(self.device) for constant in program.constants]
-        self._ports = self._specs[: len(program.inputs)]
-        self._steps = plan(program, kernels, last_uses(program))
-        self._output_names = {int(output.source): output.name for output in program.outputs}
-        self._finite = {} if is_part else self._output_names
+        self._folded = fold(program, kernels, self.device)
+        self._ports = [Spec(port.dtype, tuple(port.shape)) for port in program.inputs]
+        if self._is_folded:
+            kernels = _bind(self._folded.program, self.products)
+        self._nodes = self._ready(self._folded, kernels)
         self.refused = ""
         self._compiled = self._compile(kernels, options, is_part)
         self._certified = False
@@ -97,6 +110,10 @@ class LoadedProgram:
     def is_compiled(self) -> bool:
         """Whether runs use compiled loops."""
         return self._compiled is not None
+
+    @property
+    def _is_folded(self) -> bool:
+        return self._folded.program is not self.program
 
     def run(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
         """Return the outputs in their order; inputs are not changed, and an output may be one of them.
@@ -154,10 +171,26 @@ class LoadedProgram:
             [tensor.to(self.device) for tensor in inputs], exact.Products(self.device, exact.TRUSTED)
         )
 
-    def _bind(self, products: exact.Products) -> list[Kernel]:
+    def _ready(self, folded: Folded, kernels: Sequence[Kernel], keeps: bool = True) -> Nodes:
+        """Return nodes that can run; what the last of them leaves are the outputs, if it `keeps` them."""
+        program, first = folded.program, first_node(folded.program)
+        last = last_uses(program if keeps else replace(program, outputs=()))
+        names = {} if self._is_part else {int(output.source): output.name for output in program.outputs}
+        return Nodes(folded.constants, plan(program, kernels, last), folded.numbers[first:], names)
+
+    def _all_nodes(self, products: exact.Products, keeps: bool = True) -> Nodes:
+        """Return every node, what is folded among them, with the constants that it reads."""
+        whole = Folded(self.program, tuple(self._all_constants()), range(len(values(self.program))))
+        return self._ready(whole, _bind(self.program, products), keeps)
+
+    def _all_constants(self) -> list[torch.Tensor]:
+        """Return all constants: those that are held, and the rest anew."""
+        held = dict(
+            zip(self._folded.numbers[len(self.program.inputs) :], self._folded.constants, strict=False)
+        )
         return [
-            bind(self.first + place, node, [self._specs[source] for source in node.inputs], products)
-            for place, node in enumerate(self.program.nodes)
+            held[number] if number in held else to_torch(constant).to(self.device)
+            for number, constant in enumerate(self.program.constants, len(self.program.inputs))
         ]
 
     def _compile(
@@ -170,7 +203,8 @@ class LoadedProgram:
         try:
             if self.device.type != "cpu":
                 raise CannotCompile(f"compiled loops run on the CPU only, not on {self.device}")
-            made = CompiledProgram(self.program, kernels, self._constants, self.products, is_part)
+            folded = self._folded
+            made = CompiledProgram(folded.program, kernels, folded.constants, self.products, is_part)
             if options.memory is not None and made.memory_bytes > options.memory:
                 raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {options.memory}")
             return made
@@ -205,8 +239,8 @@ class LoadedProgram:
         wrong: list[int] = []
 
         def compare(number: int, made: torch.Tensor) -> None:
-            if not wrong and _digests([made]) != [right[number]]:
-                wrong.append(number)
+            if not wrong and _digests([made]) != [right[self._folded.numbers[number]]]:
+                wrong.append(self._folded.numbers[number])
 
         self._run_nodes(inputs, lambda number, made: right.update({number: _digests([made])[0]}))
         with contextlib.suppress(CheckFailed):
@@ -220,48 +254,57 @@ class LoadedProgram:
         warnings.warn(f"running node by node: {reason}", NoLoops, stacklevel=4)
 
     def _run_nodes(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
-        known = self._known_after(self._steps, inputs, tap)
-        return self._apart([_present(known[output.source]).contiguous() for output in self.program.outputs])
+        """Return the outputs; with a `tap` what is folded runs too."""
+        if self._is_folded and tap is not None:
+            known, program = _known_after(self._all_nodes(self.products), inputs, tap), self.program
+        else:
+            known, program = _known_after(self._nodes, inputs, tap), self._folded.program
+        return self._apart([_present(known[output.source]).contiguous() for output in program.outputs])
 
     def _apart(self, made: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return outputs of which none lies in a constant: `advance` may write over them."""
-        constants = {storage_of(constant) for constant in self._constants}
+        constants = {storage_of(constant) for constant in self._folded.constants}
         return [tensor.clone() if storage_of(tensor) in constants else tensor for tensor in made]
 
     def _by_nodes(self, inputs: Sequence[torch.Tensor], products: exact.Products) -> list[Digest]:
-        """Return the digests of what the nodes make of inputs; each output is dropped when no other node needs it."""
+        """Return the digests of what all nodes make of inputs; each output is dropped when no other node needs it."""
         found: dict[int, Digest] = {}
+        sources = [int(output.source) for output in self.program.outputs]
 
         def note(number: int, made: torch.Tensor) -> None:
-            if number in self._output_names:
+            if number in sources:
                 found[number] = _digests([made])[0]
 
-        last = last_uses(replace(self.program, outputs=()))
-        known = self._known_after(plan(self.program, self._bind(products), last), inputs, note)
+        known = _known_after(self._all_nodes(products, keeps=False), inputs, note)
         give_memory_back()
-        sources = [int(output.source) for output in self.program.outputs]
         return [found[n] if n in found else _digests([_present(known[n])])[0] for n in sources]
 
-    def _known_after(
-        self, steps: Sequence[NodeStep], inputs: Sequence[torch.Tensor], tap: Tap | None
-    ) -> list[torch.Tensor | None]:
-        """Run nodes; return the values that are left, by number."""
-        known: list[torch.Tensor | None] = [*inputs, *self._constants, *[None] * len(steps)]
-        number = self.first
+
+def _known_after(nodes: Nodes, inputs: Sequence[torch.Tensor], tap: Tap | None) -> list[torch.Tensor | None]:
+    """Run nodes; return the values that are left, by number. Raises StepFailed."""
+    known: list[torch.Tensor | None] = [*inputs, *nodes.constants]
+    for number, (kernel, sources, ending) in zip(nodes.numbers, nodes.steps, strict=True):
         try:
-            for kernel, sources, ending in steps:
-                made = kernel(*[known[source] for source in sources])
-                if tap is not None:
-                    tap(number, made)  # before it is checked: a dispute shows which number ends the step
-                if number in self._finite:
-                    _require_finite_output(self._finite[number], made)
-                known[number] = made
-                for dead in ending:
-                    known[dead] = None
-                number += 1
+            made = kernel(*[known[source] for source in sources])
+            if tap is not None:
+                tap(number, made)  # before it is checked: a dispute shows which number ends the step
+            if len(known) in nodes.outputs:
+                _require_finite_output(nodes.outputs[len(known)], made)
         except (exact.NonFinite, KernelFailed) as error:
             raise StepFailed(number, str(error)) from error
-        return known
+        known.append(made)
+        for dead in ending:
+            known[dead] = None
+    return known
+
+
+def _bind(program: Program, products: exact.Products) -> list[Kernel]:
+    first = first_node(program)
+    specs = [Spec(value.dtype, tuple(value.shape)) for value in values(program)]
+    return [
+        bind(first + place, node, [specs[source] for source in node.inputs], products)
+        for place, node in enumerate(program.nodes)
+    ]
 
 
 def storage_of(tensor: torch.Tensor) -> int:

@@ -15,7 +15,7 @@ from trainer.runs.facts import ModelFacts
 from trainer.runs.frozen import frozen_digest
 from trainer.runs.inputs import RunData
 from trainer.runs.job import JobFile
-from trainer.runs.lora import add_lora
+from trainer.runs.lora import add_lora, all_called
 from trainer.runs.models import build_model, config_of, read_config
 from trainer.runs.modules import ModuleFile, read_module
 from trainer.runs.tasks import TASKS, Marks
@@ -39,10 +39,14 @@ class ChosenModel:
         return nullcontext() if self.file is None else self.file.blamed("the model")
 
     def try_on(self, data: RunData) -> None:
-        """Let a model of a Python file compute the loss of the record with the largest label, as PyTorch does."""
+        """Let a model of a Python file compute the loss of the record with the largest label, as PyTorch does.
+
+        Raises UserError for a target of LoRA's that this does not call.
+        """
         if self.file is not None:
             records = to_torch(data.train.tensor())
-            self.loss(data.marks)(self.model, records[records[:, -1].argmax()][None].long())
+            with all_called(self.model):
+                self.loss(data.marks)(self.model, records[records[:, -1].argmax()][None].long())
 
     def let_go(self) -> None:
         """Give back the memory of the parameters that are trained, which the start state has."""
@@ -88,6 +92,8 @@ def _of_file(job: JobFile, file: ModuleFile) -> ChosenModel:
     model = file.build(job.seed)
     if job.data.images is None:
         file.tried(model, job.data.length)
+    if job.training.lora is not None:
+        add_lora(model, job.training.lora, job.seed)
     return ChosenModel(job, model, {}, file)
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from torch import nn
 
-from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.blobs import BlobStore
 from p2p.bundles import StoredTensor, open_bundle
 from p2p.identity import Identity
 from p2p.identity import create as create_key
+from p2p.lists import MAX_BLOB_BYTES
 from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import peer_options

@@ -11,14 +11,15 @@ from verification.errors import UserError
 
 @dataclass(frozen=True)
 class ModuleFacts:
-    """The name of a Python file, its SHA-256 in hex, its function and the seed that make a model, and which names of
-    parameters stand for the same one as another: {name: the other}."""
+    """The name of a Python file, its SHA-256 in hex, its function and the seed that make a model, which names of
+    parameters stand for the same one as another: {name: the other}, and of LoRA's targets those that are transposed."""
 
     file: str
     digest: str
     function: str
     seed: int
     shared: dict[str, str]
+    transposed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -395,10 +395,6 @@ def _data_checks(data: DataSection, task: str) -> list[tuple[bool, str]]:
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
         (job.model.ways == 1, "model: give either config, config_file, from or module"),
-        (
-            job.model.module is None or job.training.lora is None,
-            "training.lora: is for models of transformers; a module freezes itself what is not to be trained",
-        ),
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),
         *_schedule_checks(job.training),

@@ -4,7 +4,8 @@ PEFT builds, merges and names them, so what a run makes is an adapter like any o
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from verification.errors import UserError
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MAX_NAMES = 12
 """Modules that an error message lists."""
+_A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer"
+"""How PEFT names, within a target, its two matrices and the layer that it was."""
 
 
 def add_lora(model: nn.Module, lora: LoraSection, seed: int = 0) -> Any:
-    """Freeze a model of transformers and put A [rank, inputs], drawn from `seed`, and B [outputs, rank], zeros, beside
+    """Freeze a model and put A [rank, inputs], drawn from `seed`, and B [outputs, rank], zeros, beside
     its targets, in place; return PEFT's view of it.
 
     Raises UserError for targets that match nothing, are no linear layers or share their weights, and for a rank over
@@ -57,7 +60,7 @@ def targets_of(model: nn.Module, lora: LoraSection) -> list[str]:
         if f"{name}.weight" in shared:
             raise UserError(
                 f"training.lora.targets: {name} shares its weights with another module, which a merge would change "
-                "too: leave it out, or set model.config.tie_word_embeddings = false"
+                "too: leave it out, or untie them, as model.config.tie_word_embeddings = false does"
             )
         if lora.rank > min(weight.shape):
             raise UserError(
@@ -107,15 +110,69 @@ def _shared(model: nn.Module) -> Iterator[str]:
             yield from same
 
 
+@contextmanager
+def all_called(model: nn.Module) -> Iterator[None]:
+    """Raise UserError, at the end, for a target of a model's that nothing has called meanwhile.
+
+    PyTorch's own attention reads the weights of its linear layers past them: an adapter would count for nothing.
+    """
+    targets = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    called: set[str] = set()
+
+    def noting(name: str) -> Any:
+        return lambda *call: called.add(name)
+
+    hooks = [module.register_forward_pre_hook(noting(name)) for name, module in targets.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if waiting := [name for name in targets if name not in called]:
+        raise UserError(
+            f"training.lora.targets: the model never calls {waiting[0]}, so that its adapter would change nothing: "
+            "leave it out"
+        )
+
+
+def transposed_in(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of a model's targets whose matrix is the transpose of a linear layer's."""
+    return tuple(
+        name for name, module in model.named_modules() if getattr(module, "fan_in_fan_out", False) is True
+    )
+
+
 def write_adapter(tuned: Any, folder: Path) -> None:
     """Write the trained matrices, float32, and their config as PEFT reads them."""
     from peft import get_peft_model_state_dict
 
+    state = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    _write_adapter(tuned.peft_config["default"], state, folder)
+
+
+def write_adapter_of(
+    tensors: dict[str, torch.Tensor], lora: LoraSection, transposed: Collection[str], folder: Path
+) -> None:
+    """Write what `write_adapter` writes, from the tensors of a model by name alone."""
+    from peft import LoraConfig
+
+    targets = targets_in(tensors)
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, fan_in_fan_out=bool(transposed)
+    )
+    kinds = {_A: ".lora_A.weight", _B: ".lora_B.weight"}
+    state = {
+        f"base_model.model.{target}{written}": tensors[target + kind]
+        for target in targets
+        for kind, written in kinds.items()
+    }
+    _write_adapter(config, state, folder)
+
+
+def _write_adapter(config: Any, state: dict[str, torch.Tensor], folder: Path) -> None:
     folder.mkdir(parents=True)
-    config = tuned.peft_config["default"]
     config.inference_mode = True
     config.save_pretrained(folder)
-    state = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     save_file(
         {name: tensor.contiguous() for name, tensor in state.items()},
         folder / ADAPTER_WEIGHTS,
@@ -127,3 +184,31 @@ def merged(tuned: Any) -> nn.Module:
     """Return the model with W + alpha / rank * B A in the place of each target, in PyTorch's float32."""
     whole: nn.Module = tuned.merge_and_unload()
     return whole
+
+
+def merged_tensors(
+    tensors: dict[str, torch.Tensor], lora: LoraSection, transposed: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of the model that `merged` returns, by name, from those with the adapter apart."""
+    targets = targets_in(tensors)
+    whole = {
+        before_lora(name, targets): tensor for name, tensor in tensors.items() if not name.endswith((_A, _B))
+    }
+    for target in targets:
+        change = tensors[target + _B] @ tensors[target + _A]
+        whole[f"{target}.weight"] = whole[f"{target}.weight"] + (
+            change.T if target in transposed else change
+        ) * (lora.alpha / lora.rank)
+    return whole
+
+
+def targets_in(names: Iterable[str]) -> list[str]:
+    """Return the targets by the names of a model's tensors, sorted."""
+    return sorted(name.removesuffix(_A) for name in names if name.endswith(_A))
+
+
+def before_lora(name: str, targets: Collection[str]) -> str:
+    """Return the name that a tensor had before its model got an adapter."""
+    layer, _, last = name.rpartition(".")
+    target = layer.removesuffix(_BASE)
+    return f"{target}.{last}" if layer != target and target in targets else name

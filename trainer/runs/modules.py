@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from trainer.runs.facts import ModuleFacts
+from trainer.runs.lora import transposed_in
 from trainer.runs.models import MAX_REASON, logits_of
 from verification.errors import ProofswarmError, UserError
 
@@ -43,7 +44,7 @@ class ModuleFile:
         first = {id(value): name for name, value in model.named_parameters()}
         every = model.named_parameters(remove_duplicate=False)
         shared = {name: first[id(value)] for name, value in every if first[id(value)] != name}
-        return ModuleFacts(self.path.name, self.digest, self.function, seed, shared)
+        return ModuleFacts(self.path.name, self.digest, self.function, seed, shared, transposed_in(model))
 
     def build(self, seed: int) -> nn.Module:
         """Run the file and return what its function makes, PyTorch's generator seeded before.

@@ -13,12 +13,20 @@ from trainer.programs.conversion import to_torch
 from trainer.runs.facts import ModelFacts
 from trainer.runs.frozen import load_frozen, read_frozen
 from trainer.runs.job import LoraSection
-from trainer.runs.lora import add_lora, merged, write_adapter
+from trainer.runs.lora import (
+    add_lora,
+    before_lora,
+    merged,
+    merged_tensors,
+    targets_in,
+    write_adapter,
+    write_adapter_of,
+)
 from trainer.runs.models import build_model, load_state, save_model
 from trainer.runs.modules import rebuilt_module
 from verification.tensors import Bundle
 
-ADAPTER = "adapter"
+ADAPTER, WEIGHTS = "adapter", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,24 @@ def rebuilt(folder: RunFolder, facts: ModelFacts, module: Path | None = None) ->
 
 
 def write_tensors(
-    folder: RunFolder, facts: ModelFacts, state: Bundle, path: Path, dtype: torch.dtype = torch.float32
+    folder: RunFolder, facts: ModelFacts, state: Bundle, out: Path, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write all that a module's `load_state_dict` takes into a .safetensors file, without running the module's code."""
+    """Write all that a module's `load_state_dict` takes into model.safetensors, without running the module's code.
+
+    With LoRA that is the merged module, and the adapter itself goes into adapter/.
+    """
     tensors = read_frozen(folder.frozen, facts.frozen is not None)
     tensors |= {
         name: to_torch(tensor) for name, tensor in zip(facts.parameter_names, state.tensors, strict=False)
     }
     shared = {} if facts.module is None else facts.module.shared
+    if facts.module is not None and facts.lora is not None:
+        lora, transposed, targets = LoraSection(**facts.lora), facts.module.transposed, targets_in(tensors)
+        write_adapter_of(tensors, lora, transposed, out / ADAPTER)
+        tensors = merged_tensors(tensors, lora, transposed)
+        shared = {before_lora(name, targets): before_lora(other, targets) for name, other in shared.items()}
     tensors |= {name: tensors[other].clone() for name, other in shared.items()}
     rounded = {
         name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()
     }
-    save_file(rounded, path, {"format": "pt"})
+    save_file(rounded, out / WEIGHTS, {"format": "pt"})

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from p2p.blobs import MAX_BLOB_BYTES, BlobStore
+from p2p.blobs import BlobStore
 from p2p.bundles import read_bundle
+from p2p.lists import MAX_BLOB_BYTES
 from trainer.folder import RunFolder
 from trainer.programs.tracing.capture import TracedRun
 from trainer.runs.facts import ModelFacts

@@ -244,14 +244,17 @@ class CompiledProgram:
         return self._sizes[number] * self._dtypes[number].itemsize
 
     def _products_in_arena(self) -> set[Step]:
-        """Return the products whose operands all come from loops, for which a backend can be prepared."""
+        """Return the products whose operands all stay where they are, for which a backend can be prepared: they come
+        from loops or are constants."""
+        inputs = len(self._program.inputs)
+        still = (self._loops - self._results) | set(range(inputs, self._first))
         return {
             work
             for work in self._plan.steps
             if isinstance(work, Step)
             and work.node.operator == "product"
             and work.number not in self._results
-            and all(o.root in self._loops - self._results and _even(o.layout) for o in work.operands)
+            and all(o.root in still and _even(o.layout) for o in work.operands)
             and self._products.prepares(_bits(work), work.operands[0].layout.shape[-1])
         }
 

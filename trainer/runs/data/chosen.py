@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from p2p.blobs import MAX_BLOB_BYTES
+from p2p.lists import MAX_BLOB_BYTES
 from trainer.runs.data.columns import DatasetFolder, ParquetFiles, dataset_files
 from trainer.runs.data.files import named
 from trainer.runs.data.prepare import Plan, Preparation, Prepared, Tell
