@@ -8,14 +8,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from trainer.rounds.batches import batches_of
 from verification.arithmetic.places import Attributes
 from verification.errors import UserError
 from verification.operators import OPERATORS
 from verification.program import Node, Program, Sized, first_node, place_of, values
 from verification.units import Count
-
-SOURCE = "tokens"
-"""The input whose rows, one for each inner step, are batches of records."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def spread_of(program: Program) -> Spread:
     Raises UserError for a program without batches, and with the node's number and operator where records mix.
     """
     known, first = values(program), first_node(program)
-    chain, origins = _origins(program)
+    chain, origins = batches_of(program)
     records = {int(known[number].shape[0]) for number in origins}
     if len(records) != 1:
         raise UserError("the inner program takes no batch of records, so a group cannot split it")
@@ -89,21 +87,6 @@ def spread_of(program: Program) -> Spread:
 
 class _Mixed(ValueError):
     """A node's numbers come from several records in a way that no total gives."""
-
-
-def _origins(program: Program) -> tuple[set[int], set[int]]:
-    """Return the values that only choose records among the tokens, and those of them that other nodes read."""
-    names = [port.name for port in program.inputs]
-    first = first_node(program)
-    source = names.index(SOURCE) if SOURCE in names else -1
-    chain: set[int] = set()
-    for number, node in enumerate(program.nodes, first):
-        chosen = node.operator == "select" and node.inputs[0] == source
-        kept = node.operator == "cast" or (node.operator == "slice" and _attributes(node)["dim"] == (0,))
-        if chosen or (kept and node.inputs[0] in chain):
-            chain.add(number)
-    readers = [node for number, node in enumerate(program.nodes, first) if number not in chain]
-    return chain, {int(source) for node in readers for source in node.inputs if source in chain}
 
 
 def _require_whole_outputs(program: Program, batches: Sequence[Batch | None]) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -10,10 +9,9 @@ import torch
 from trainer import exact
 from trainer.groups.split import Key, Reduction, Share, Split, outline, split
 from trainer.groups.spread import spread_of
-from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.interpreter import LoadedProgram, part_options
 from trainer.programs.kernels import TORCH_DTYPES, KernelFailed
-from trainer.programs.loops.compiled import worthwhile
-from trainer.programs.options import Loops, RunOptions
+from trainer.programs.options import RunOptions
 from verification.arithmetic.definition import Combine
 from verification.library import StepFailed
 from verification.program import Program
@@ -149,8 +147,7 @@ class Parts:
     def __init__(self, program: Program, options: RunOptions, products: exact.Products) -> None:
         """Raises UserError where the program cannot be split. Parts are compiled where the whole is worth it."""
         self._program, self._products = program, products
-        pays = options.loops is Loops.ALWAYS or worthwhile(program)
-        self._options = options if pays else replace(options, loops=Loops.NEVER)
+        self._options = part_options(program, options)
         self._spread = spread_of(program)
         self._last: tuple[Share, MemberStep] | None = None
 

@@ -307,6 +307,12 @@ def _bind(program: Program, products: exact.Products) -> list[Kernel]:
     ]
 
 
+def part_options(program: Program, options: RunOptions) -> RunOptions:
+    """Return how parts of a program run: compiled where the whole is worth it."""
+    pays = options.loops is Loops.ALWAYS or compilation.worthwhile(program)
+    return options if pays else replace(options, loops=Loops.NEVER)
+
+
 def storage_of(tensor: torch.Tensor) -> int:
     """Return the place of the memory that a tensor lies in, with all that share it."""
     return tensor.untyped_storage().data_ptr()

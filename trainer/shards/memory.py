@@ -1,0 +1,53 @@
+"""In which order a shard runs its segments, and how much memory that takes. Pure.
+
+The order is one forward pass, one backward pass in turn (Narayanan et al., "PipeDream", 2019; "Efficient large-scale
+language model training on GPU clusters using Megatron-LM", 2021): a shard begins as many parts of the batch as there
+are shards from it on, and then ends one for each that it begins, so that it holds no more of them at a time.
+"""
+
+from collections import Counter
+
+from trainer.shards.segments import Pieces, Segment
+from verification.program import Program, peak_bytes, size_bytes, values
+
+
+def order_of(pieces: Pieces, shard: int) -> list[Segment]:
+    """Return a shard's segments in the order in which it runs them when nothing keeps it waiting."""
+    ahead = len(pieces.layout.shards) - shard
+    return sorted(pieces.of(shard), key=lambda segment: (_turn(segment, ahead), segment.level))
+
+
+def _turn(segment: Segment, ahead: int) -> tuple[int, int]:
+    """Return when a segment's turn is; what all parts share comes first."""
+    last = segment.parts.bit_length() - 1
+    if last < 0:
+        return -2, 0
+    if not segment.is_forward or segment.parts.bit_count() > 1:
+        return 2 * last, 0
+    return (-1, last) if last < ahead else (2 * (last - ahead) + 1, 0)
+
+
+def peak_of(pieces: Pieces, shard: int) -> int:
+    """Return an upper estimate in bytes of the memory in which a shard runs its segments in their order.
+
+    Its programs' constants live throughout, all else until the last segment that reads it, inputs too; within a segment
+    it is `peak_bytes`. What others give counts from where it is first read.
+    """
+    known, order = values(pieces.program), order_of(pieces, shard)
+    reads = Counter(number for segment in order for number in segment.reads)
+    reads.update(pieces.outputs_at(shard))
+    held = {number for number in pieces.inputs_of(shard) if reads[number]}
+    constants = sum(_constant_bytes(program) for program in {segment.program for segment in order})
+    peak = constants + sum(size_bytes(known[number]) for number in held)
+    for segment in order:
+        held |= set(segment.reads)
+        beside = sum(size_bytes(known[number]) for number in held - set(segment.reads))
+        inside = peak_bytes(segment.program) - _constant_bytes(segment.program)
+        peak = max(peak, constants + beside + inside)
+        reads.subtract(segment.reads)
+        held = {number for number in held | set(segment.makes) if reads[number]}
+    return peak
+
+
+def _constant_bytes(program: Program) -> int:
+    return sum(size_bytes(constant) for constant in program.constants)

@@ -1,0 +1,32 @@
+"""What stands behind each value of a program: a view costs nothing and is made wherever it is read. Pure.
+
+So is what constants alone make. Both are in the program of every shard that reads them, and never cross.
+"""
+
+from verification.operators import operator_of
+from verification.program import Program, first_node
+
+Root = int | None
+"""The number of a value that one shard makes; None where constants alone do."""
+
+
+def roots_of(program: Program) -> list[Root]:
+    """Return, per value, the value that it is or views."""
+    inputs = len(program.inputs)
+    found: list[Root] = [number if number < inputs else None for number in range(first_node(program))]
+    for number, node in enumerate(program.nodes, first_node(program)):
+        sources = [found[source] for source in node.inputs]
+        if operator_of(node.operator).is_view or all(source is None for source in sources):
+            found.append(sources[0] if sources else None)
+        else:
+            found.append(number)
+    return found
+
+
+def read_roots(program: Program, roots: list[Root]) -> list[tuple[int, ...]]:
+    """Return, per node, the values of single shards that it reads, each once."""
+    found = []
+    for node in program.nodes:
+        sources = dict.fromkeys(roots[source] for source in node.inputs)
+        found.append(tuple(source for source in sources if source is not None))
+    return found
