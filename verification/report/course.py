@@ -90,6 +90,16 @@ Losses = Callable[[Round, Sequence[Address]], Sequence[float]]
 
 
 @dataclass
+class _Open:
+    """A round that has not sealed: with overlap there may be two. (SPEC.md 4.16)"""
+
+    assigned: dict[Address, Assignment]
+    opened_at: Millis
+    included: tuple[Address, ...] = ()
+    convicts: set[Address] = field(default_factory=set)
+
+
+@dataclass
 class Course:
     """The fold. `deposit` is the run's at first, and then what is left of it, the rounds' reserves included."""
 
@@ -98,11 +108,9 @@ class Course:
     losses: Losses
     _roles: dict[Address, str] = field(default_factory=dict)
     _standings: dict[Address, Standing] = field(default_factory=dict)
-    _assigned: dict[Address, Assignment] = field(default_factory=dict)
-    _included: tuple[Address, ...] = ()
-    _opened_at: Millis = BEGINNING
+    _open: dict[Round, _Open] = field(default_factory=dict)
+    _sealed_at: Millis = BEGINNING
     _number: Round = FIRST
-    _convicts: set[Address] = field(default_factory=set)
     _audits: dict[tuple[Round, Round, Address, Address], Audit] = field(default_factory=dict)
     _totals: Counter[str] = field(default_factory=Counter)
 
@@ -112,8 +120,9 @@ class Course:
         for effect in effects:
             self._note(at, effect)
             if isinstance(effect, done.RoundSealed):
-                found.append(self._milestone(at, effect.state, self._of_round(at)))
-                self._number = Round(effect.number + 1)
+                found.append(self._milestone(at, effect.state, self._of_round(at, effect.number)))
+                self._number, self._sealed_at = Round(effect.number + 1), at
+                del self._open[effect.number]
             has_ended |= isinstance(effect, done.StageChanged) and effect.stage is Stage.ENDED
         if has_ended:
             found.append(self._milestone(at, None, {}))
@@ -126,14 +135,13 @@ class Course:
             case done.StandingChanged():
                 self._standings[effect.address] = effect.standing
             case done.RoundOpened():
-                self._assigned, self._opened_at = dict(effect.assignments), at
-                self._included, self._convicts = (), set()
+                self._open[effect.number] = _Open(dict(effect.assignments), at)
             case done.RoundClosed():
-                self._included = effect.included
+                self._open[effect.number].included = effect.included
             case done.RoundSealed():
-                self.deposit -= sum(
-                    reward_of(self.manifest, self._assigned[who].steps) for who in self._earners()
-                )
+                ended = self._open[effect.number]
+                earners = self._earners(ended)
+                self.deposit -= sum(reward_of(self.manifest, ended.assigned[who].steps) for who in earners)
             case done.AuditEnded():
                 self._note_audit(effect)
             case done.DisputeOpened():
@@ -157,8 +165,8 @@ class Course:
                 self._totals["audits/penalties"] += 1
                 self._totals["money/slashed"] += effect.stake + effect.escrow
                 self._totals["money/burned"] += effect.burned
-                if effect.reason.round == self._number and effect.reason.place is not Place.OUTER:
-                    self._convicts.add(effect.address)
+                if effect.reason.round in self._open and effect.reason.place is not Place.OUTER:
+                    self._open[effect.reason.round].convicts.add(effect.address)
             case done.Paid(what=done.Payment.REWARD):
                 self._totals["money/paid"] += effect.amount
             case done.Paid(what=done.Payment.FEE):
@@ -169,21 +177,22 @@ class Course:
             case done.NotPaid():
                 self.deposit += effect.amount
 
-    def _earners(self) -> list[Address]:
+    def _earners(self, ended: _Open) -> list[Address]:
         """Return whose reward goes into escrow: not that of who was convicted of the work before. (SPEC.md 7.2)"""
-        lost = self._convicts | {
+        lost = ended.convicts | {
             who for who, standing in self._standings.items() if standing is Standing.EXCLUDED
         }
-        return [who for who in self._included if who not in lost]
+        return [who for who in ended.included if who not in lost]
 
-    def _of_round(self, at: Millis) -> dict[str, float]:
-        """Return the figures of the round whose state is fixed now."""
-        known = self.losses(self._number, self._included)
-        steps = sum(self._assigned[who].steps for who in self._included)
-        seconds = (at - self._opened_at) / 1000
+    def _of_round(self, at: Millis, number: Round) -> dict[str, float]:
+        """Return the figures of the round whose state is fixed now; its time counts from when the last one's was."""
+        ended = self._open[number]
+        known = self.losses(number, ended.included)
+        steps = sum(ended.assigned[who].steps for who in ended.included)
+        seconds = (at - max(ended.opened_at, self._sealed_at)) / 1000
         found: dict[str, float] = {"train/loss": sum(known) / len(known)} if known else {}
         found["train/losses_known"] = len(known)
-        found["train/contributions"] = len(self._included)
+        found["train/contributions"] = len(ended.included)
         found["train/inner_steps"] = steps
         if seconds:
             tokens = steps * self.manifest.work.batch * self.manifest.data.width
