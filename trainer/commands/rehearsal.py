@@ -30,7 +30,7 @@ from verification.program import peak_bytes
 from verification.rounds import time_allowed
 from verification.sampling import assign, time_for
 from verification.sizes import contribution_size, state_size
-from verification.state import Member, State
+from verification.state import Member, State, state_before
 from verification.statements import WORKER
 from verification.units import Amount, Digest, Round
 
@@ -83,7 +83,7 @@ def needs_of(config: PeerConfig, folder: RunFolder, found: Found) -> Iterator[Ne
     )
     published = sum(_size(folder, part.blob, part.limit) for part in found.parts)
     log, whole = folder.ledger.stat().st_size, state_size(programs)
-    is_new = bool(state.rounds) and state.current.start != state.manifest.start
+    is_new = state_before(state, Round(len(state.rounds))) != state.manifest.start
     yield Need(
         "to fetch",
         f"{_mib(published + log + is_new * whole)} before the first round, from {len(found.sources)} peers",
