@@ -38,6 +38,7 @@ CHOICES: dict[str, Choice] = {
     "dense-2": Choice(compression=Dense(2, CHUNK)),
     "top-k": Choice(compression=TopK(DENSITIES["top-k"], CHUNK)),
     "low-rank": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK)),
+    "low-rank-average": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), outer=(1.0, 0.0)),
     "overlap": Choice(overlap=True),
     "low-rank-overlap": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), overlap=True),
     "low-rank-muon": Choice(Muon(ADAMW), compression=LowRank(DENSITIES["low-rank"], CHUNK)),
