@@ -23,7 +23,7 @@ from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.program import Program, decode_program
 from verification.tensors import Bundle, decode_bundle
-from verification.units import Digest, Round
+from verification.units import Count, Digest, Round
 
 R = TypeVar("R")
 JOB = Job(Round(1), WORKER, tagged("beacon"), STEPS)
@@ -125,6 +125,10 @@ class Threads:
             self._pool.submit(self._make, place, divided[place], memory) for place in range(1, len(divided))
         ]
         return InMemory(memory, 0)
+
+    def micros(self) -> list[Count]:
+        """Return as many microseconds as the other members have places."""
+        return [Count(place) for place in range(1, self._size)]
 
     def recover(self) -> None:
         """Go on without the one that has left."""

@@ -11,6 +11,7 @@ from verification.report.schema import (
     ContributionReport,
     DisputeReport,
     EvaluationReport,
+    GroupMemberReport,
     InputReport,
     JudgedReport,
     KernelsReport,
@@ -153,6 +154,7 @@ def _peer(name: str, history: tuple[RoundReport, ...], culprit: str) -> PeerRepo
         excluded_in_round=CHEAT_ROUND + 1 if guilty else None,
         stake_history=points,
         kernels=_kernels(name),
+        group=(GroupMemberReport(6, 31_400), GroupMemberReport(2, 0)) if name == "worker-2" else (),
         log=LogReport(40 * len(history), 0, digest("state", len(history))) if name != "verifier-2" else None,
     )
 

@@ -180,6 +180,9 @@ def test_peers_accept_what_a_group_trained(tmp_path: Path) -> None:
     digests = final_digests(peers)
     report = read_report(folder)
     assert report.result.ok
+    (leader,) = (peer for peer in report.peers if peer.group)
+    assert leader.name == "peer-0" and len(leader.group) == 2, "both machines shared its last step"
+    assert all(machine.records and machine.micros for machine in leader.group)
     assert [audit.outcome for entry in report.rounds for audit in entry.audits] == ["pass"] * 4
     holds, recomputed = recompute(folder, NODE_BY_NODE, {})
     assert holds and {digest for digest in digests if recomputed.endswith(digest[:16])} == digests

@@ -59,10 +59,10 @@ def test_messages_arrive_as_they_were_sent(sent: list[MakeStep]) -> None:
     pair = joined()
     for message in sent:
         pair.leader.send(message)
-        pair.member.send(StepEnded(message.number))
+        pair.member.send(StepEnded(message.number, Count(7)))
     for message in sent:
         assert pair.member.receive(MakeStep, 1.0) == message
-        assert pair.leader.receive(StepEnded, 1.0) == StepEnded(message.number)
+        assert pair.leader.receive(StepEnded, 1.0) == StepEnded(message.number, Count(7))
     pair.leader.close()
     with pytest.raises(Unavailable):
         pair.member.receive(MakeStep, 1.0)
@@ -83,7 +83,7 @@ def _changed(pair: Pair, frame: bytes) -> None:
 
 
 def _reflected(pair: Pair, frame: bytes) -> None:
-    pair.member.send(StepEnded(Count(1)))
+    pair.member.send(StepEnded(Count(1), Count(7)))
     pair.sockets[0].sendall(pair.sockets[0].recv(1 << 16))
 
 
@@ -92,7 +92,9 @@ def test_a_frame_that_was_meddled_with_is_refused(meddle: Callable[[Pair, bytes]
     """What the leader's end puts on the line is caught on the way and replaced."""
     pair = joined()
     other = joined()
-    other.leader.send(StepEnded(Count(1)))  # the same secret and numbers: the very frame of the other pair
+    other.leader.send(
+        StepEnded(Count(1), Count(7))
+    )  # the same secret and numbers: the very frame of the other pair
     frame = other.sockets[1].recv(1 << 16)
     meddle(pair, frame)
     with pytest.raises(Violation):

@@ -34,6 +34,15 @@ def test_a_groups_round_is_one_machines(made: Created, size: int) -> None:
     assert members.given == 1, "members have the working state from then on"
 
 
+def test_an_engine_says_who_made_its_last_step(made: Created) -> None:
+    engine = group_engine(made, Threads(3, leaves_at=2))
+    assert engine.group == ()
+    outcome(made, engine)
+    leader, other = engine.group
+    assert leader.records + other.records == BATCH and leader.records
+    assert leader.micros > 0 and other.micros == 1
+
+
 def test_a_second_round_begins_from_its_own_state(made: Created) -> None:
     members = Threads(2)
     engine = group_engine(made, members)

@@ -19,7 +19,7 @@ from verification.adversaries import Withhold
 from verification.effects import DisputeEnded
 from verification.report.build import build_report
 from verification.report.encoding import to_json
-from verification.report.schema import DisputeReport, KernelsReport, PeerReport, Report
+from verification.report.schema import DisputeReport, GroupMemberReport, KernelsReport, PeerReport, Report
 from verification.report.words import where
 from verification.signing import checksum
 from verification.state import Stage
@@ -209,6 +209,32 @@ def test_what_a_peer_says_of_its_kernels_is_read_as_said(
     assert peer(report, "verifier").kernels is None
 
 
+GROUP = {"kind": "group", "round": 1, "members": [[3, 2500], [1, 0]]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ((3, 2500), (1, 0))),
+        ({"members": [[3]]}, ((2, 7),)),
+        ({"members": [[3, -1]]}, ((2, 7),)),
+        ({"members": "many"}, ((2, 7),)),
+        ({"members": [[1, 1]] * 500}, ((2, 7),)),
+        ({"peer": "0xother"}, ((2, 7),)),
+    ],
+)
+def test_what_a_peer_says_of_its_group_is_read_as_said(
+    changed: dict[str, Any], expected: tuple[tuple[int, int], ...]
+) -> None:
+    world = played("noise")
+    events = logs(world, "noise")
+    own = {"peer": events["honest"][0]["peer"], "at": 1}
+    events["honest"] = [*events["honest"], {**GROUP, "members": [[2, 7]], **own}, {**GROUP, **own, **changed}]
+    report = report_of(world, events)
+    assert peer(report, "honest").group == tuple(GroupMemberReport(*each) for each in expected)
+    assert peer(report, "verifier").group == ()
+
+
 def change(events: Logs, name: str, kind: str, **fields: Any) -> Logs:
     """Return the logs with one peer's events of a kind changed, or removed where no field is given."""
     changed = [{**event, **fields} if event["kind"] == kind else event for event in events[name]]
@@ -291,6 +317,7 @@ FORGED: list[dict[str, Any]] = [
     {"kind": "ended", "round": 5, "digest": "cd" * 32},
     {"kind": "traffic", "bytes": {"hint": [1, 1]}},
     {"kind": "kernels", **SAID, "products": ["forged"]},
+    {"kind": "group", "members": [[1, 1]]},
 ]
 
 

@@ -58,6 +58,7 @@ def test_the_tables_tell_disputes_peers_and_traffic() -> None:
         "contributions",
         "as each peer said; nobody checked it",
         "worker-1, worker-3, worker-4, verifier-1: int16 products, the rest on compiled loops",
+        "worker-2: 2 machines, of each step 6 records in 31.4 ms, 2 records",
         "worker-2: float64 products, the rest node by node, 2.9 times float32's time; compiled kernels refused: no C",
     ):
         assert expected in text

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from trainer.programs.options import RunOptions
-from trainer.rounds.machine import Kernels
+from trainer.rounds.machine import GroupMember, Kernels
 from verification.claims import Judged, Split
 from verification.honest.actions import Traced
 from verification.honest.within import Own
@@ -81,13 +81,17 @@ class Prepare(Order[Prepared]):
 
 @dataclass(frozen=True)
 class JobDone:
-    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure."""
+    """F's result; the contribution is in the store. A round that failed has none: its digest stands for the failure.
+
+    `group` are the machines that made its last step, where there were several.
+    """
 
     digests: tuple[Digest, ...]
     contribution: BundleRef
     norm: Count
     loss: int
     failed: bool
+    group: tuple[GroupMember, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ class ComputeProcess:
             return orders.JobDone(outcome.digests, nothing, Count(0), 0, True)
         ref = self._keep(outcome.contribution)
         norm = spoilage.norm_of(outcome.contribution)
-        return orders.JobDone(outcome.digests, ref, Count(norm), round(outcome.loss * orders.MICRO), False)
+        loss = round(outcome.loss * orders.MICRO)
+        return orders.JobDone(outcome.digests, ref, Count(norm), loss, False, self.engine.group)
 
     @does(orders.ListSteps)
     def list_steps(self, order: orders.ListSteps) -> orders.StatesListed:

@@ -9,10 +9,11 @@ import torch
 from trainer.groups.split import Share, shares
 from trainer.groups.step import Exchange, NotTogether, Parts
 from trainer.programs.options import NODE_BY_NODE, RunOptions
+from trainer.rounds.machine import GroupMember
 from trainer.rounds.torch_engine import TorchEngine
 from verification.errors import Unavailable, Unsound, UserError
 from verification.program import Program, decode_program
-from verification.units import Digest
+from verification.units import Count, Digest
 
 Tensors = list[torch.Tensor]
 
@@ -33,6 +34,10 @@ class Members(Protocol):
 
     def recover(self) -> None:
         """Find out who is left, after an exchange has failed."""
+        ...
+
+    def micros(self) -> list[Count]:
+        """Return how many microseconds each of the others computed in the last step that it told of."""
         ...
 
 
@@ -75,6 +80,7 @@ class GroupEngine(TorchEngine):
     def _together(self, working: Tensors) -> Tensors | None:
         """Return what the group makes of a working state, None where there is no group, or no end together."""
         self.executor.turn(self._inner).rest()
+        self.group = ()
         while (count := self._members.gather()) > 1:
             divided = shares(self._parts.records, count)
             step = self._parts.of(divided[0])
@@ -87,6 +93,10 @@ class GroupEngine(TorchEngine):
             except NotTogether:
                 return None
             self._shared = [ref(tensor) for tensor in made]
+            micros = [step.micros, *self._members.micros()]
+            self.group = tuple(
+                GroupMember(Count(share.count), each) for share, each in zip(divided, micros, strict=True)
+            )
             return made
         return None
 

@@ -51,6 +51,7 @@ class Leader:
         self._draw, self._tell = draw, tell
         self._arrivals: queue.SimpleQueue[Channel] = queue.SimpleQueue()
         self._members: list[Channel] = []
+        self._micros: dict[Channel, Count] = {}
         self._busy: list[Channel] = []
         """Those who heard of the last step, and of all that goes with it."""
         self._is_complete = False
@@ -74,6 +75,10 @@ class Leader:
         for member in [each for each in self._members if not self._is_there(each)]:
             self._drop(member)
         return 1 + len(self._members)
+
+    def micros(self) -> list[Count]:
+        """Return how many microseconds each member computed in the last step that it told of; 0 before the first."""
+        return [self._micros.get(member, Count(0)) for member in self._members]
 
     def begin(self, divided: Sequence[Share], state: Sequence[torch.Tensor], is_shared: bool) -> Exchange:
         """Have every member make its share of a step; raises Unavailable."""
@@ -141,6 +146,7 @@ class Leader:
     def _drop(self, member: Channel) -> None:
         member.close()
         self._members.remove(member)
+        self._micros.pop(member, None)
         self._part()
         self._tell(
             f"a machine has left the group, which goes on with {1 + len(self._members)} of {self._size}"
@@ -155,7 +161,7 @@ class Leader:
         """Read that steps have ended; return False at the end of the connection."""
         try:
             while member.is_readable():
-                member.receive(StepEnded, self._meeting.recovery)
+                self._hear(member)
         except (Unavailable, Violation):
             return False
         return True
@@ -163,11 +169,17 @@ class Leader:
     def _has_ended(self, member: Channel) -> bool:
         """Wait until a member says that the last step is over."""
         try:
-            while member.receive(StepEnded, self._meeting.recovery).number < self._number:
+            while self._hear(member) < self._number:
                 pass
         except (Unavailable, Violation):
             return False
         return True
+
+    def _hear(self, member: Channel) -> Count:
+        """Return the number of the next step that is over at a member; raises as `Channel.receive`."""
+        ended = member.receive(StepEnded, self._meeting.recovery)
+        self._micros[member] = ended.micros
+        return ended.number
 
 
 def _told(busy: list[Channel], member: Channel, message: object) -> None:

@@ -17,6 +17,7 @@ from trainer.programs.options import RunOptions
 from verification.errors import Unavailable, UserError
 from verification.program import MAX_PROGRAM, decode_program
 from verification.tensors import Tensor
+from verification.units import Count
 
 Tell = Callable[[str], None]
 Between = Callable[[Exchange], Exchange]
@@ -54,6 +55,7 @@ class Member:
         self._generation = 0
         self._exchange: Leaving | None = None
         self._working: list[torch.Tensor] = []
+        self._micros = Count(0)
         self.steps = 0
         """How many steps it has made."""
 
@@ -75,7 +77,7 @@ class Member:
                 self._part()
             except NotTogether:
                 self._working = []
-            self._channel.send(StepEnded(step.number))
+            self._channel.send(StepEnded(step.number, self._micros))
 
     def _make(self, step: MakeStep) -> None:
         """Meet the others if they are new ones, take the state where it is given, and make the member's share."""
@@ -88,7 +90,9 @@ class Member:
             self._working = []
             self._working = [to_torch(self._channel.receive(Tensor)) for _ in range(int(step.given))]
         share = Share(sum(counts[:place]), counts[place], sum(counts))
-        self._working = self._parts.of(share).run(self._working, self._between(self._exchange))
+        made = self._parts.of(share)
+        self._working = made.run(self._working, self._between(self._exchange))
+        self._micros = made.micros
 
     def _part(self) -> None:
         if self._exchange is not None:

@@ -39,9 +39,10 @@ class MakeStep:
 
 @dataclass(frozen=True)
 class StepEnded:
-    """To the leader: step `number` is over here, whether or not it came to its end."""
+    """To the leader: step `number` is over here, whether or not it came to its end, and took so many microseconds."""
 
     number: Count
+    micros: Count
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """An inner step as one member makes it: its segments on torch tensors, and the totals exchanged between them."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from trainer.programs.options import RunOptions
 from verification.arithmetic.definition import Combine
 from verification.library import StepFailed
 from verification.program import Program
-from verification.units import Digest
+from verification.units import Count, Digest
 
 _SIGN = 0x80000000
 
@@ -48,6 +49,8 @@ class MemberStep:
             for each in parts.segments
         ]
         self._ending = _last_reads(parts)
+        self.micros = Count(0)
+        """Microseconds that the last run computed, without what it waited for others."""
 
     def run(self, inputs: Sequence[torch.Tensor], exchange: Exchange) -> list[torch.Tensor]:
         """Return the whole step's outputs, which every member makes alike; inputs are not changed.
@@ -58,8 +61,11 @@ class MemberStep:
             (number, None): tensor.to(self._products.device) for number, tensor in enumerate(inputs)
         }
         found: dict[int, list[torch.Tensor]] = {each.number: [] for each in self._split.reductions}
+        self.micros = Count(0)
         for number in range(len(self._segments)):
+            began = time.perf_counter()
             is_made = self._make(number, held)
+            self.micros = Count(self.micros + round(1e6 * (time.perf_counter() - began)))
             waiting = [each for each in self._split.reductions if _exchanges(each, number)]
             if waiting:
                 self._exchange(waiting, held if is_made else None, found, exchange)

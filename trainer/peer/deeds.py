@@ -105,6 +105,9 @@ class Deeds:
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
             loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=took,
         )  # fmt: skip
+        if done.group:
+            shares = [[int(each.records), int(each.micros)] for each in done.group]
+            self._record.write("group", round=action.number, members=shares)
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 
     async def _checked(self, job: orders.RunJob) -> orders.JobDone:

@@ -1,4 +1,4 @@
-"""What a machine's inner steps run on, as peers and `doctor` tell it. No torch: the node process reads it too."""
+"""What inner steps run on, and who shares them, as peers and `doctor` tell it. No torch: nodes read it too."""
 
 from dataclasses import dataclass
 
@@ -26,3 +26,12 @@ class Kernels:
         return (
             f"slow: {self.refused} (a step takes {self.over_float32 / 1000:.1f} times PyTorch's float32 here)"
         )
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """A machine of a worker group: its records of an inner step, and the microseconds that it computed in the last one,
+    without what it waited for the others (0: not known)."""
+
+    records: Count
+    micros: Count

@@ -16,6 +16,7 @@ from trainer.programs.kernels import DTYPE_NAMES
 from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.rounds.engine import Overwritten
+from trainer.rounds.machine import GroupMember
 from verification.errors import Unsound
 from verification.grid import Grid
 from verification.layout import summary_of
@@ -34,6 +35,8 @@ class TorchEngine:
         hash_natively()
         self.executor = ProgramExecutor(programs, options)
         self._digests: dict[int, tuple[Held[torch.Tensor], Digest]] = {}
+        self.group: tuple[GroupMember, ...] = ()
+        """The machines that made the last inner step, this one first, where there were several."""
 
     def load(self, bundle: Bundle) -> Tensors:
         """Return the bundle's tensors for torch."""

@@ -208,6 +208,7 @@ def _peer(member: Member, state: State, history: History, logs: Mapping[str, Own
         excluded_in_round=history.excluded.get(member.address),
         stake_history=tuple(stakes),
         kernels=None if said_of_itself is None else said_of_itself.kernels,
+        group=() if said_of_itself is None else said_of_itself.group,
         log=None if said_of_itself is None else said_of_itself.log,
     )
 

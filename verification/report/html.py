@@ -54,6 +54,7 @@ def render(report: Report) -> str:
             difference=figures.conserved(report),
             traffic=_traffic(report),
             kernels=words.kernels_said(report, names),
+            groups=words.groups_said(report, names),
             unread=words.unread(report, names),
             standing=standing,
         )

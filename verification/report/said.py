@@ -72,6 +72,13 @@ class _Kernels(_Said):
     over_float32: Number = None
 
 
+class _Group(_Said):
+    kind: Literal["group"]
+    members: Annotated[
+        list[Annotated[list[Natural], Field(min_length=2, max_length=2)]], Field(max_length=MAX_TEXT)
+    ]
+
+
 class _Evaluated(_Said):
     kind: Literal["evaluated"]
     loss_before: Number
@@ -82,9 +89,9 @@ class _Evaluated(_Said):
     sample_after: str
 
 
-_Known = _Started | _Computed | _Traffic | _Ended | _Kernels | _Evaluated
+_Known = _Started | _Computed | _Traffic | _Ended | _Kernels | _Group | _Evaluated
 _READER: TypeAdapter[_Known] = TypeAdapter(Annotated[_Known, Field(discriminator="kind")])
-_KINDS = ("started", "computed", "traffic", "ended", "kernels", "evaluated")
+_KINDS = ("started", "computed", "traffic", "ended", "kernels", "group", "evaluated")
 
 
 @dataclass
@@ -96,6 +103,7 @@ class Own:
     losses: dict[int, float] = field(default_factory=dict)
     traffic: dict[str, list[int]] = field(default_factory=dict)
     kernels: schema.KernelsReport | None = None
+    group: tuple[schema.GroupMemberReport, ...] = ()
     evaluation: schema.EvaluationReport | None = None
 
 
@@ -169,6 +177,10 @@ def _own(name: str, who: str, log: Sequence[Event]) -> Own:
             case _Kernels():
                 products, refused = tuple(text[:MAX_TEXT] for text in one.products), one.refused[:MAX_TEXT]
                 found.kernels = schema.KernelsReport(products, one.compiled, refused, one.over_float32)
+            case _Group():
+                found.group = tuple(
+                    schema.GroupMemberReport(records, micros) for records, micros in one.members
+                )
             case _Evaluated():
                 samples = (
                     text[:MAX_TEXT] for text in (one.sample_prompt, one.sample_before, one.sample_after)

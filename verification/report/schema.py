@@ -9,7 +9,7 @@ float is always finite: unknown or not finite is None.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 Drawn = Literal["private", "public", "redraw"]
 OutcomeName = Literal["pass", "mismatch", "lost", "void"]
@@ -81,6 +81,16 @@ class KernelsReport:
 
 
 @dataclass(frozen=True)
+class GroupMemberReport:
+    """A machine of a worker group, as its leader said in its own log; nobody checked it."""
+
+    records: Annotated[int, "Records of an inner step that are its share."]
+    micros: Annotated[
+        int, "Microseconds that it computed in one, without what it waited for the others; 0: not known."
+    ]
+
+
+@dataclass(frozen=True)
 class LogReport:
     """A peer's own log: what it says of itself, read for its own account alone."""
 
@@ -109,6 +119,10 @@ class PeerReport:
     stake_history: Annotated[tuple[StakePoint, ...], "Stake by round, ascending."]
     kernels: Annotated[
         KernelsReport | None, "What the peer said its steps run on, last; null when it said nothing readable."
+    ]
+    group: Annotated[
+        tuple[GroupMemberReport, ...],
+        "The machines that made its steps, as it said last, the leader first; none when it worked alone.",
     ]
     log: Annotated[LogReport | None, "What was read of its own log; null when it has none, or more than one."]
 

@@ -60,7 +60,8 @@ def tables(report: Report) -> Group:
     if report.penalties:
         parts += [Text(), _penalty_table(report, names)]
     if report.peers:
-        parts += [Text(), _peer_table(report, names), *_kernels(report, names), *_unread(report, names)]
+        parts += [Text(), _peer_table(report, names), *_kernels(report, names), *_groups(report, names)]
+        parts += _unread(report, names)
     if report.economics:
         parts += [Text(), _economics_table(report)]
     if report.traffic:
@@ -159,6 +160,12 @@ def _kernels(report: Report, names: words.Names) -> list[RenderableType]:
         [Text(), _text("What steps ran on, as each peer said; nobody checked it", "italic")] if said else []
     )
     return [*title, *(_text(f"  {who}: {text}") for text, who in said)]
+
+
+def _groups(report: Report, names: words.Names) -> list[RenderableType]:
+    said = words.groups_said(report, names)
+    title = [Text(), _text("Who shares its steps among machines, as it said; nobody checked it", "italic")]
+    return [*(title if said else []), *(_text(f"  {who}: {text}") for who, text in said)]
 
 
 def _unread(report: Report, names: words.Names) -> list[RenderableType]:

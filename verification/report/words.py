@@ -1,12 +1,20 @@
 """Numbers, digests and disputes in plain words, the same in HTML and terminal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verification.causes import Cause, Reason
 from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt, RevealDebt
 from verification.effects import DisputeMoved, Move
 from verification.evidence.file import Finding, Trust
-from verification.report.schema import DisputeReport, EvaluationReport, JudgedReport, KernelsReport, Report
+from verification.report.schema import (
+    DisputeReport,
+    EvaluationReport,
+    GroupMemberReport,
+    JudgedReport,
+    KernelsReport,
+    Report,
+)
 from verification.signing import checksum
 
 SHORT_DIGEST = 12
@@ -279,6 +287,20 @@ def kernels_said(report: Report, names: Names) -> list[tuple[str, str]]:
         if peer.kernels is not None:
             sayers.setdefault(kernels(peer.kernels), []).append(names(peer.id))
     return [(text, ", ".join(who)) for text, who in sayers.items()]
+
+
+def groups_said(report: Report, names: Names) -> list[tuple[str, str]]:
+    """Return which peers said that several machines make their steps, and of each machine its share and speed."""
+    return [(names(peer.id), group(peer.group)) for peer in report.peers if peer.group]
+
+
+def group(members: Sequence[GroupMemberReport]) -> str:
+    """Return the shares of a group's machines and how quick they are, the leader first."""
+    shares = []
+    for each in members:
+        known = f" in {each.micros / 1000:.1f} ms" if each.micros else ""
+        shares.append(counted(each.records, "record") + known)
+    return f"{counted(len(members), 'machine')}, of each step {', '.join(shares)}"
 
 
 def unread(report: Report, names: Names) -> list[tuple[str, int]]:
