@@ -41,8 +41,9 @@ def most(kind: type[Body], manifest: Manifest, accounts: int) -> int:
     """
     slots = int(manifest.work.slots)
     disputes = slots + accounts
-    # While one round is the newest: its own close, the sessions that it waits for, and each demand set a member away.
-    lapses = int(manifest.money.escrow_rounds) + 2 + slots * accounts
+    # While one round is the newest: its own close and with overlap the last one's, the sessions that it waits for, and
+    # each demand set a member away.
+    lapses = int(manifest.money.escrow_rounds) + 2 + manifest.work.overlap + slots * accounts
     counts = {
         Once.RUN: 1,
         Once.ROUND: 1,
