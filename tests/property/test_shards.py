@@ -58,12 +58,13 @@ def test_so_they_do_wherever_the_model_is_cut(name: str, data: st.DataObject, ra
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_every_node_has_one_shard_and_every_parameter_too(name: str, data: st.DataObject) -> None:
     made = cut(name, drawn_ends(data, name))
     for pieces in made.pieces.values():
         assert_each_node_once(pieces)
+        assert_nobody_waits_for_ever(pieces)
         for number, port in enumerate(pieces.program.inputs):
             if parameter := parameter_of(port.name):
                 assert pieces.layout.owners[number] == made.shards[parameter]
@@ -82,6 +83,16 @@ def assert_each_node_once(pieces: Pieces) -> None:
             of_constants.add(number)
         elif not operator_of(node.operator).is_view:
             assert times[number] == 1
+
+
+def assert_nobody_waits_for_ever(pieces: Pieces) -> None:
+    """Shards that keep to their order all come to its end."""
+    known = set(range(len(pieces.program.inputs)))
+    waiting = [order_of(pieces, shard) for shard in pieces.layout.shards]
+    while ready := [own for own in waiting if own and known.issuperset(own[0].reads)]:
+        for own in ready:
+            known.update(own.pop(0).makes)
+    assert not any(waiting)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -115,8 +126,7 @@ def test_between_layers_nothing_large_crosses_but_the_stream_and_its_gradient() 
     )  # the tokens and scalars
 
 
-def test_a_shard_in_its_order_never_waits_for_one_that_waits_for_it() -> None:
-    """And what it holds between segments, with all of the next one's, is never more than was said before."""
+def test_a_shard_in_its_order_holds_no_more_than_was_said_before() -> None:
     pieces = cut("gpt2", (40, 80)).pieces["inner"]
     program, inputs = ShardedProgram(pieces), whole("gpt2").given["inner"]
     waiting = [order_of(pieces, shard) for shard in pieces.layout.shards]
@@ -133,17 +143,17 @@ def test_a_shard_in_its_order_never_waits_for_one_that_waits_for_it() -> None:
     assert waiting == [[], [], []]
 
 
-@pytest.mark.parametrize("place", ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"])
+@pytest.mark.parametrize("place", ["transformer.wpe.weight", "transformer.h.1.ln_2.weight"])
 def test_a_step_that_fails_fails_at_the_same_node(place: str) -> None:
-    inner, inputs = whole("llama").programs["inner"], [each.clone() for each in whole("llama").given["inner"]]
+    """Though the last part of the batch comes first and fails too."""
+    inner, inputs = whole("gpt2").programs["inner"], [each.clone() for each in whole("gpt2").given["inner"]]
     names = [port.name for port in inner.inputs]
     inputs[names.index(f"working/parameter/{place}")][:] = torch.nan
     with pytest.raises(StepFailed) as alone:
         LoadedProgram(inner).run(inputs)
-    for ends in [(40,), (70, 120)]:
-        with pytest.raises(StepFailed) as together:
-            ShardedProgram(cut("llama", ends).pieces["inner"]).run(inputs)
-        assert together.value.node == alone.value.node
+    with pytest.raises(StepFailed) as together:
+        ShardedProgram(cut("gpt2", (40, 80)).pieces["inner"]).run(inputs, lambda ready: len(ready) - 1)
+    assert together.value.node == alone.value.node
 
 
 @pytest.mark.slow
@@ -164,7 +174,7 @@ def test_the_slowest_shard_is_as_fast_as_in_the_best_cut_by_trial(speeds: tuple[
             for shard, speed in enumerate(speeds)
         )
 
-    trials = range(2, depths_of(inner).count, 5)
+    trials = range(2, depths_of(inner).count, 10)
     best = min(slowest(cut_at([inner], (end,))) for end in trials)
     assert slowest(cut_for([inner], [Machine(MUCH, speed) for speed in speeds])) <= 1.1 * best
 
@@ -179,6 +189,8 @@ def test_a_cut_keeps_within_memory_or_says_what_it_needs() -> None:
         UserError, match=r"no cut over 2 machines fits .* needs \d+ bytes of machine [12], which has"
     ):
         cut_for(programs, [Machine(free[0].memory // 2, 1), Machine(less, 1)])
+    with pytest.raises(UserError, match="leave it out"):
+        Machine(MUCH, 0)
     with pytest.raises(UserError, match="take fewer"):
         cut_for(programs, [Machine(MUCH, 1)] * 30)
 

@@ -27,10 +27,19 @@ INNER = "inner"
 
 @dataclass(frozen=True)
 class Machine:
-    """What one shard's machine has: bytes of memory, and work units that it does in a second."""
+    """What one shard's machine has: bytes of memory, and work units that it does in a second.
+
+    Raises UserError for less than one of either.
+    """
 
     memory: int
     speed: int
+
+    def __post_init__(self) -> None:
+        if min(self.memory, self.speed) < 1:
+            raise UserError(
+                f"a machine of {self.memory} bytes and {self.speed} work units a second cannot hold a shard: leave it out"
+            )
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,8 @@ class _Walk:
                 self.of[number] = depth
         for number in reversed(order):
             if not self._touched[number]:
-                self.of[number] = min(
-                    self.of[reader] for reader in self._readers[number] if self.is_forward[reader]
-                )
+                readers = [reader for reader in self._readers[number] if self.is_forward[reader]]
+                self.of[number] = min((self.of[reader] for reader in readers), default=self.count - 1)
         for number in order:
             for value in (number, *self._sources[number - self._first]):
                 self._stands[value].append(self.of[number])
