@@ -43,7 +43,7 @@ CHOICES: dict[str, Choice] = {
     "low-rank-overlap": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), overlap=True),
     "low-rank-muon": Choice(Muon(ADAMW), compression=LowRank(DENSITIES["low-rank"], CHUNK)),
 }
-"""Swarms by what differs from the defaults: an outer rate of 0.7 with Nesterov's momentum of 0.6, AdamW, int8."""
+"""Swarms by what differs from the defaults: a job's outer step, AdamW, int8."""
 RECORDS, LENGTH = 4, 64
 """Records of a worker's step, and tokens of each: few, so that thousands of steps take minutes."""
 LOOKS = 20

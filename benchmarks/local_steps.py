@@ -12,6 +12,7 @@ from trainer.programs.tracing.compression import Compression, Whole
 from trainer.programs.tracing.optimiser import Optimiser
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.grids import TRIAL_STEPS, fitting
+from trainer.runs.job import OUTER
 from trainer.runs.tasks import causal_lm_loss
 from verification import codec
 from verification.outer import SHARE
@@ -42,11 +43,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Choice:
-    """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, what is sent, and
-    whether a round's work begins before the last one is added up."""
+    """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, by default a job's, what
+    is sent, and whether a round's work begins before the last one is added up."""
 
     optimiser: Optimiser = PLAIN.adamw
-    outer: tuple[float, float] = (0.7, 0.6)
+    outer: tuple[float, float] | None = None
     compression: Compression = field(default_factory=Whole)
     overlap: bool = False
 
@@ -65,7 +66,8 @@ class LocalSteps:
         """Which records each worker takes in each inner step of each round."""
         config = TraceConfig(
             len(records), recipe.length, plan.part, plan.inner, plan.workers, 12, choice.optimiser,
-            replace(recipe.method.traced(recipe.steps), round_warmup=ROUND_WARMUP), *choice.outer,
+            replace(recipe.method.traced(recipe.steps), round_warmup=ROUND_WARMUP),
+            *(choice.outer or OUTER[choice.overlap]),
             compression=choice.compression,
         )  # fmt: skip
         traced = trace_run(recipe.model(seed, "eager"), causal_lm_loss, config)

@@ -58,8 +58,6 @@ leaf_every = {leaf_every}
 batch = {batch}
 learning_rate = {learning_rate}
 warmup = {warmup}
-outer_rate = {outer_rate}
-outer_momentum = {outer_momentum}
 {variant}
 [swarm]
 workers = {peers}

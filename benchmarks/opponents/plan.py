@@ -11,11 +11,12 @@ from benchmarks.opponents.starting import Start
 from benchmarks.opponents.task import Task
 from benchmarks.trainers import MODELS
 from trainer.hosts.net import Host
+from trainer.runs.job import OUTER
 from verification.errors import UserError
 
 SEED = 20_261_130
 WARMUP = 10
-RATE, OUTER_RATE, OUTER_MOMENTUM = 1e-3, 0.7, 0.6
+RATE = 1e-3
 AUDIT_RATE = 0.05
 
 
@@ -72,7 +73,7 @@ class Plan:
         recipe = replace(MODELS[self.model], length=self.length)
         settings = {
             **self.described, "config": recipe.config, "seed": SEED, "learning_rate": RATE, "warmup": self.warmup,
-            "outer_rate": OUTER_RATE, "outer_momentum": OUTER_MOMENTUM, "audit_rate": AUDIT_RATE,
+            "audit_rate": AUDIT_RATE,
         }  # fmt: skip
         return Start(ours.make_run(ours.job_text(settings, variant), out), SEED)
 
@@ -80,6 +81,6 @@ class Plan:
         """Return what peers on the first of the hosts are given; the last has none."""
         addresses = tuple(host.ipv4 for host in hosts[: self.peers])
         return Task(
-            self.peers, self.local_steps, self.rounds, self.batch, RATE, self.warmup, OUTER_RATE, OUTER_MOMENTUM,
+            self.peers, self.local_steps, self.rounds, self.batch, RATE, self.warmup, *OUTER[False],
             self.step_seconds, addresses, hosts[-1].ipv4, str(folder), self.cores, self.speeds,
         )  # fmt: skip

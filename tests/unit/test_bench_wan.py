@@ -204,7 +204,7 @@ def test_more_peers_than_cores_need_a_stated_step() -> None:
 def test_every_variant_of_ours_is_a_job(variant: str) -> None:
     settings = {
         **PLAN.described, "config": plan.MODELS["d64"].config, "seed": 1, "learning_rate": 1e-3, "warmup": 3,
-        "outer_rate": 0.7, "outer_momentum": 0.6, "audit_rate": 0.05,
+        "audit_rate": 0.05,
     }  # fmt: skip
     job = parse_job(ours.job_text(settings, variant), "a job")
     assert (job.training.rounds, job.training.max_steps, job.training.batch) == (3, 5, 4)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import job_text
-from trainer.runs.job import parse_job, read_job
+from trainer.runs.job import OUTER, parse_job, read_job
 from verification.errors import UserError
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -133,3 +133,15 @@ def test_a_good_file_keeps_its_values_and_fills_in_the_rest(tmp_path: Path) -> N
     job = read_job(path)
     assert (job.title, job.training.rounds, job.windows.commit) == ("tiny", 3, 7.5)
     assert (job.training.beta1, job.money.burned_share, job.windows.attest) == (0.9, 0.5, 60)
+
+
+def test_the_outer_step_follows_the_overlap_unless_a_job_says_it() -> None:
+    def outer(**training: Any) -> tuple[float, float]:
+        return parse_job(
+            job_text({f"training.{key}": value for key, value in training.items()}), "a job"
+        ).training.outer
+
+    assert outer() == OUTER[False]
+    assert outer(overlap=True) == OUTER[True]
+    assert outer(overlap=True, outer_momentum=0.25) == (OUTER[True][0], 0.25)
+    assert outer(outer_rate=0.9) == (0.9, OUTER[False][1])

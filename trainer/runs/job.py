@@ -109,6 +109,9 @@ class LoraSection(Section):
 
 DENSITIES = {"top-k": 1 / 64, "low-rank": 1 / 20}
 """By compression the share of a contribution's numbers that it holds, where a job does not say."""
+OUTER = {False: (0.7, 0.6), True: (0.5, 0.0)}
+"""Rate and momentum of the outer step where a job does not say, by whether rounds overlap: of moves that are a round
+late momentum makes swings."""
 
 
 class TrainingSection(Section):
@@ -123,7 +126,8 @@ class TrainingSection(Section):
     down to `final_share` of it; "wsd" falls over the last `decay_steps`. It grows over `round_warmup` steps of every
     round too, since optimizers begin anew there. `gradient_clip` bounds the norm of all gradients together; 0 does not.
 
-    With `overlap` workers train on while the last round is decided, from a state one round older.
+    With `overlap` workers train on while the last round is decided, from a state one round older. The outer step's
+    `outer_rate` is 0.7 by default and `outer_momentum` 0.6, with overlap 0.5 and 0.
 
     `grid` is the contribution's unit, 2**-grid; "auto" gives each tensor its own, from a part of a round that is tried
     before the run opens. `compression` makes contributions smaller (`Dense`, `TopK`, `LowRank`), by scales that `chunk`
@@ -157,8 +161,8 @@ class TrainingSection(Section):
     momentum: Share | None = None
     nesterov: bool | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=10)] = 0.01
-    outer_rate: Rate = 0.7
-    outer_momentum: Share = 0.6
+    outer_rate: Rate | None = None
+    outer_momentum: Share | None = None
     overlap: bool = False
     clip: Annotated[float, Field(ge=0, le=1000)] = 3.0
     grid: Literal["auto"] | Annotated[int, Field(ge=0, le=60)] = "auto"
@@ -172,6 +176,15 @@ class TrainingSection(Section):
     def horizon_steps(self) -> int:
         """Inner steps over which the schedule goes."""
         return (self.horizon or self.rounds) * self.max_steps
+
+    @property
+    def outer(self) -> tuple[float, float]:
+        """Rate and momentum of the outer step."""
+        rate, momentum = OUTER[self.overlap]
+        return (
+            rate if self.outer_rate is None else self.outer_rate,
+            momentum if self.outer_momentum is None else self.outer_momentum,
+        )
 
     @property
     def kept(self) -> float:

@@ -38,7 +38,8 @@ class Machine:
     def __post_init__(self) -> None:
         if min(self.memory, self.speed) < 1:
             raise UserError(
-                f"a machine of {self.memory} bytes and {self.speed} work units a second cannot hold a shard: leave it out"
+                f"a machine of {self.memory} bytes and {self.speed} work units a second cannot hold a shard: "
+                "leave it out"
             )
 
 
