@@ -313,6 +313,10 @@ class ToyEngine:
         """Return the bundle."""
         return Bundle(handle)
 
+    def shown(self, handle: tuple[Tensor, ...]) -> Bundle:
+        """Return the bundle."""
+        return Bundle(handle)
+
     def digest(self, handle: tuple[Tensor, ...]) -> Digest:
         """Return the bundle's digest."""
         return bundle_digest(self.digests(handle))

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from p2p.blobs import BlobStore
-from tests.tiny import LIMIT, STEPS, WORKER, start_of
+from tests.tiny import STEPS, WORKER, data_of, start_of
 from trainer.groups.split import Share, shares, split
 from trainer.groups.spread import spread_of
 from trainer.groups.step import Exchange, MemberStep, NotTogether, Parts
@@ -22,7 +22,7 @@ from trainer.runs.create import Created
 from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.program import Program, decode_program
-from verification.tensors import Bundle, decode_bundle
+from verification.tensors import Bundle
 from verification.units import Count, Digest, Round
 
 R = TypeVar("R")
@@ -183,9 +183,8 @@ def outcome(
     made: Created, engine: TorchEngine, start: Bundle | None = None, checked: int = 0
 ) -> RoundOutcome:
     """A round by an engine."""
-    data = decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.data.blob), LIMIT)
     tensors = (start or start_of(made)).tensors
-    return Rounds(engine, made.manifest, data).run(JOB, tensors, checked=checked)
+    return Rounds(engine, made.manifest, data_of(made, engine)).run(JOB, tensors, checked=checked)
 
 
 def alone(made: Created, start: Bundle | None = None) -> RoundOutcome:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p.blobs import BlobStore
+from p2p.bundles import map_data
 from trainer.programs.options import peer_options
 from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
@@ -12,6 +13,8 @@ from trainer.rounds.training import Rounds
 from trainer.runs.create import Created, Tell, create_run
 from trainer.runs.job import parse_job
 from verification.digest import integer, tagged
+from verification.manifest import Place
+from verification.sizes import data_port
 from verification.tensors import Bundle, Tensor, decode_bundle
 from verification.units import Address, Count, Round
 
@@ -82,8 +85,8 @@ def trained(made: Created, first: int, rounds: int) -> list[Bundle]:
     """The states after some rounds of one worker, by the beacons of rounds `first` on of a run that ran through."""
     manifest, store = made.manifest, BlobStore(made.folder.blobs)
     programs = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
-    data = decode_bundle(store.get(manifest.data.blob), LIMIT)
     engine, states = TorchEngine(programs, peer_options()), [start_of(made)]
+    data = data_of(made, engine)
     for number in range(rounds):
         beacon = tagged("beacon", integer(first + number))
         job = Job(Round(number), WORKER, beacon, STEPS)
@@ -94,6 +97,12 @@ def trained(made: Created, first: int, rounds: int) -> list[Bundle]:
         inputs = [*states[-1].tensors, *contribution.tensors, *zeros, weights]
         states.append(Rounds(engine, manifest, data).next_state(inputs))
     return states[1:]
+
+
+def data_of(made: Created, engine: TorchEngine) -> Bundle:
+    """The records of a run."""
+    programs = {Place.PROLOGUE: engine.program(made.manifest.programs.prologue.digest)}
+    return map_data(BlobStore(made.folder.blobs), made.manifest.data, data_port(programs))
 
 
 def start_of(made: Created) -> Bundle:

@@ -54,7 +54,7 @@ from verification.statements import (
     Trace,
 )
 from verification.tensors import ITEM_BYTES, MAX_BYTES
-from verification.units import Address, Count, Digest, Signature
+from verification.units import Address, Digest, Signature
 
 PlacedPrograms = Mapping[Place, Program]
 
@@ -163,17 +163,13 @@ def data_port(programs: PlacedPrograms) -> Port:
 
 
 def data_size(programs: PlacedPrograms) -> int:
-    """Return the bytes of the blob that holds the training records."""
-    return encoded_size([data_port(programs)])
+    """Return the bytes of the blob that holds the training records: their elements alone."""
+    return size_bytes(data_port(programs))
 
 
 def most_records(width: int, dtype: str, limit: int) -> int:
     """Return how many records of so many tokens a run's data can have where blobs have at most `limit` bytes."""
-    row = width * ITEM_BYTES[dtype]
-    head = (
-        encoded_size([Port("data", dtype, (Count(MAX_BYTES // row), Count(width)))]) - MAX_BYTES // row * row
-    )
-    return min(MAX_BYTES, limit - head) // row
+    return limit // (width * ITEM_BYTES[dtype])
 
 
 def state_size(programs: PlacedPrograms) -> int:
@@ -187,20 +183,18 @@ def contribution_size(programs: PlacedPrograms) -> int:
 
 
 def require_readable(programs: PlacedPrograms, limit: int) -> None:
-    """Raise UserError where data, a state or a contribution has more than `limit` bytes, or one tensor `MAX_BYTES`."""
+    """Raise UserError where data, a state or a contribution has more than `limit` bytes, or a tensor of the latter two
+    more than `MAX_BYTES`."""
+    if (size := data_size(programs)) > limit:
+        raise UserError(f"the data would have {size} bytes: nobody reads more than {limit}: take less data")
     outer, epilogue = programs[Place.OUTER], programs[Place.EPILOGUE]
-    blobs: dict[str, list[Sized]] = {
-        "the data": [data_port(programs)],
-        "a state": outputs_of(outer),
-        "a contribution": outputs_of(epilogue),
-    }
+    blobs: dict[str, list[Sized]] = {"a state": outputs_of(outer), "a contribution": outputs_of(epilogue)}
     for name, tensors in blobs.items():
         size, longest = encoded_size(tensors), max(map(size_bytes, tensors))
         if size > limit or longest > MAX_BYTES:
-            mend = "take less data" if name == "the data" else "take a smaller model"
             raise UserError(
                 f"{name} would have {size} bytes, its longest tensor {longest}: nobody reads more than {limit}, and "
-                f"{MAX_BYTES} of a tensor: {mend}"
+                f"{MAX_BYTES} of a tensor: take a smaller model"
             )
 
 

@@ -40,7 +40,7 @@ class Tensor:
     """`data` holds the elements of `shape` in C order, little-endian; raises ValueError otherwise. (SPEC.md 2.1)
 
     Where it was read from a file `data` is a bytearray, memory that torch can share; of who reads it anew for himself
-    it may become a working state's.
+    it may become a working state's. Of a file that is mapped it is a memoryview that nobody can write to.
     """
 
     dtype: str
@@ -167,14 +167,6 @@ def encoded(bundle: Bundle) -> Iterator[bytes]:
     for tensor in bundle.tensors:
         yield _head_of(tensor.dtype, tensor.shape)
         yield tensor.data
-
-
-def head_of_one(dtype: str, shape: tuple[Count, ...]) -> bytes:
-    """Return what precedes the elements, which come last, in the encoding of a bundle of one tensor.
-
-    Raises ValueError for more than a byte string holds.
-    """
-    return _head_of_list(1) + _head_of(dtype, shape)
 
 
 def decode_bundle(data: bytes, limit: int) -> Bundle:

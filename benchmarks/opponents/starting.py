@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.opponents.task import RECORDS, Shared
 from p2p.blobs import BlobStore
-from p2p.bundles import read_bundle, read_data
+from p2p.bundles import map_data, read_bundle
 from trainer.commands.evaluate import HeldOut
 from trainer.folder import RunFolder
 from trainer.programs.conversion import bundle_of, to_torch
@@ -15,7 +15,7 @@ from trainer.runs.facts import ModelFacts
 from trainer.runs.ledgers import genesis_of
 from trainer.runs.library import StoredPrograms
 from verification.manifest import Place
-from verification.sizes import contribution_size
+from verification.sizes import contribution_size, data_port
 from verification.tensors import Bundle
 
 LIMIT = 1 << 36
@@ -31,9 +31,9 @@ class Start:
         self._facts, self._judge = ModelFacts.read(folder), HeldOut(folder)
         manifest, store = genesis_of(folder).manifest, BlobStore(folder.blobs)
         self._state = read_bundle(store, manifest.start, LIMIT)
-        (self._records,) = read_data(store, manifest.data, LIMIT).tensors
         library = StoredPrograms(store, manifest)
         programs = {place: library.program(manifest.programs.at(place).digest) for place in Place}
+        (self._records,) = map_data(store, manifest.data, data_port(programs)).tensors
         self.contribution = contribution_size(programs)
         """Bytes of a contribution as it travels."""
 

@@ -1,19 +1,33 @@
 """Bundles read tensor by tensor: the same as the codec reads whole, for whatever bytes."""
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.blobs import BlobStore
-from p2p.bundles import check_bundle, open_bundle, read_bundle
+from p2p.bundles import check_bundle, map_data, open_bundle, read_bundle
 from tests.property.strategies import bundles
+from trainer.programs.conversion import from_torch, to_torch
 from verification import codec, tensors
 from verification.errors import Malformed, Unavailable
-from verification.manifest import BundleRef
-from verification.tensors import Bundle, Tensor, decode_bundle, digest_of, encoded, read_tensors
-from verification.units import Count
+from verification.manifest import BundleRef, DataRef
+from verification.program import Port
+from verification.tensors import (
+    Bundle,
+    Tensor,
+    decode_bundle,
+    digest_of,
+    encoded,
+    read_tensors,
+    tensor_digest,
+)
+from verification.units import Count, Digest
 
 LIMIT = 1 << 16
 
@@ -121,3 +135,45 @@ def test_a_blob_that_holds_another_bundle_and_one_that_is_damaged(tmp_path) -> N
     with pytest.raises(Unavailable, match="damaged on disk"):
         read_bundle(store, right, LIMIT)
     assert not store.has(blob)
+
+
+RECORDS = Tensor("int16", (Count(5), Count(3)), bytes(range(30)))
+PORT = Port("data", RECORDS.dtype, RECORDS.shape)
+
+
+def test_records_are_read_where_they_lie(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    data = DataRef(tensor_digest(RECORDS), store.put(RECORDS.data), *RECORDS.shape)
+    (records,) = map_data(store, data, PORT).tensors
+    assert bytes(records.data) == RECORDS.data
+    seen = to_torch(records)
+    assert seen.data_ptr() == np.frombuffer(records.data, np.uint8).ctypes.data
+    store.path(data.blob).unlink()  # as a store prunes
+    assert from_torch(seen) == RECORDS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: replace(data, root=Digest(bytes(32))),
+        lambda data: replace(data, records=Count(4)),
+    ],
+)
+def test_other_records_than_the_run_names_are_malformed(
+    tmp_path: Path, change: Callable[[DataRef], DataRef]
+) -> None:
+    store = BlobStore(tmp_path)
+    data = change(DataRef(tensor_digest(RECORDS), store.put(RECORDS.data), *RECORDS.shape))
+    with pytest.raises(Malformed, match="does not hold the run's records"):
+        map_data(store, data, replace(PORT, shape=(data.records, data.width)))
+    assert store.has(data.blob)
+
+
+@pytest.mark.parametrize("damaged", [RECORDS.data[:-2], RECORDS.data[:-2] + b"xx"])
+def test_damaged_records_are_put_apart(tmp_path: Path, damaged: bytes) -> None:
+    store = BlobStore(tmp_path)
+    data = DataRef(tensor_digest(RECORDS), store.put(RECORDS.data), *RECORDS.shape)
+    store.path(data.blob).write_bytes(damaged)
+    with pytest.raises(Unavailable, match="damaged on disk"):
+        map_data(store, data, PORT)
+    assert not store.has(data.blob)

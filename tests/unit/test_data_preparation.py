@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from p2p.lists import MAX_BLOB_BYTES
 from tests.corpus import END, documents, forms, plan, write_json_lines, write_tokenizer
 from trainer.runs.data import chosen, prepare
 from trainer.runs.data.chosen import chosen_tokenizer, prepared, vocabulary_of
@@ -178,7 +179,7 @@ def test_ids_are_kept_in_the_smallest_dtype(tmp_path: Path) -> None:
 def test_more_records_than_a_run_reads_are_refused(tmp_path: Path) -> None:
     write_json_lines(tmp_path / "a.jsonl", documents(40))
     wanted = plan(tmp_path, json_lines="a.jsonl")
-    assert wanted.most == (2**32 - 1) // 17
+    assert wanted.most == MAX_BLOB_BYTES // 17
     small = Plan(**{**vars(wanted), "most": 20})
     with pytest.raises(
         UserError, match=r"as .*a\.jsonl: line \d+ shows, and .* at most 20 of 16 tokens: take less"

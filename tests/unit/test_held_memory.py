@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from p2p.blobs import BlobStore
-from p2p.bundles import open_bundle, read_bundle, read_data
+from p2p.bundles import map_data, open_bundle, read_bundle
 from p2p.lists import MAX_BLOB_BYTES
 from simulator.toy import DATA, START, ToyEngine, minimal
 from tests.tiny import make_run
@@ -22,7 +22,9 @@ from trainer.rounds.training import Rounds, Start
 from trainer.runs import create
 from trainer.runs.create import Created
 from verification.digest import tagged
+from verification.manifest import Place
 from verification.program import inputs_read
+from verification.sizes import data_port
 from verification.tensors import Bundle, Tensor
 from verification.units import Address, Digest, Round
 
@@ -90,12 +92,12 @@ def test_inner_steps_run_in_the_memory_of_the_working_state(tiny_run: Created) -
     """The prologue's parameters are those that were read; the epilogue reads them again, beside what it compares."""
     manifest, store = tiny_run.manifest, BlobStore(tiny_run.folder.blobs)
     texts = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
-    data = read_data(store, manifest.data, MAX_BLOB_BYTES)
     engine = Watching(texts)
-    rounds, before = Rounds(engine, manifest, data), len(engine.loaded)
     prologue, epilogue = (
         engine.program(ref.digest) for ref in (manifest.programs.prologue, manifest.programs.epilogue)
     )
+    data = map_data(store, manifest.data, data_port({Place.PROLOGUE: prologue}))
+    rounds, before = Rounds(engine, manifest, data), len(engine.loaded)
     wanted = inputs_read(prologue)
     opened = open_bundle(store, manifest.start, MAX_BLOB_BYTES)
     start: Start = [each if place in wanted else None for place, each in enumerate(opened)]

@@ -7,7 +7,7 @@ from importlib import resources
 import torch
 
 from p2p.blobs import BlobStore
-from p2p.bundles import read_bundle, read_data
+from p2p.bundles import map_data, read_bundle
 from trainer import exact
 from trainer.commands.speeds import median_seconds
 from trainer.exact.native import CannotCompile
@@ -21,7 +21,7 @@ from trainer.runs.ledgers import genesis_of
 from verification.library import StepFailed
 from verification.manifest import Place
 from verification.program import Port, decode_program, program_digest, work_units
-from verification.sizes import data_size, state_size
+from verification.sizes import data_port, state_size
 from verification.tensors import Tensor, bundle_digest
 from verification.units import Digest
 
@@ -103,7 +103,7 @@ def run_trials(folder: RunFolder, options: RunOptions) -> list[Trial]:
     encoded = {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}
     engine = TorchEngine(encoded, options)
     programs = {place: engine.program(manifest.programs.at(place).digest) for place in Place}
-    data = read_data(store, manifest.data, data_size(programs))
+    data = map_data(store, manifest.data, data_port(programs))
     start = read_bundle(store, manifest.start, state_size(programs))
     opening = Rounds(engine, manifest, data).opening(start.tensors)
     trials = [Trial("the run's golden step", engine, inner, opening, manifest.golden.hex())]

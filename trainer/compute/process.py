@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 
 from p2p.blobs import BlobStore
-from p2p.bundles import StoredTensor, open_bundle, read_bundle, read_data
+from p2p.bundles import StoredTensor, map_data, open_bundle, read_bundle
 from trainer import exact
 from trainer.compute import children, frames, orders
 from trainer.compute.memory import within_memory
@@ -40,7 +40,7 @@ from verification.library import StepFailed
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
 from verification.program import inputs_read, outputs_of, program_digest, require_work_units
-from verification.sizes import contribution_size, data_size, state_size
+from verification.sizes import contribution_size, data_port, state_size
 from verification.tensors import Bundle, Tensor, decode_bundle, digest_of, encoded
 from verification.units import Count, Digest, Round
 
@@ -101,7 +101,7 @@ class ComputeProcess:
         self._limit = max(state_size(loaded), contribution_size(loaded))
         self._contribution = loaded[Place.EPILOGUE]
         self._norms = Norms(self._contribution)
-        self._data = read_data(self.store, self.manifest.data, data_size(loaded))
+        self._data = map_data(self.store, self.manifest.data, data_port(loaded))
         self.rounds = Rounds(self.engine, self.manifest, self._data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self._holding: tuple[orders.DisputedExecution, int, Holding] | None = None

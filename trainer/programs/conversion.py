@@ -1,6 +1,7 @@
 """Between the law's tensors (bytes) and torch's."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -18,13 +19,17 @@ if sys.byteorder != "little":
 def to_torch(tensor: Tensor) -> torch.Tensor:
     """Return a torch tensor on the CPU with the same dtype, shape and elements.
 
-    It has memory of its own, or that of a bytearray; programs change no tensor in place.
+    It has memory of its own, or that of a bytearray or of a file that is mapped; programs change no tensor in place.
     """
-    kind = TORCH_DTYPES[tensor.dtype]
-    if not tensor.data:
-        return torch.empty(tuple(tensor.shape), dtype=kind)
-    data = tensor.data if isinstance(tensor.data, bytearray) else bytearray(tensor.data)
-    return torch.frombuffer(data, dtype=kind).reshape(tuple(tensor.shape))
+    kind, shape, data = TORCH_DTYPES[tensor.dtype], tuple(tensor.shape), tensor.data
+    if not data:
+        return torch.empty(shape, dtype=kind)
+    if isinstance(data, memoryview) and data.readonly:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            return torch.frombuffer(data, dtype=kind).reshape(shape)
+    own = data if isinstance(data, bytearray) else bytearray(data)
+    return torch.frombuffer(own, dtype=kind).reshape(shape)
 
 
 def from_torch(value: torch.Tensor) -> Tensor:

@@ -98,6 +98,10 @@ class Cheat:
         """As the machine's engine."""
         return self._engine.dump(handle)
 
+    def shown(self, handle: Handle) -> Bundle:
+        """As the machine's engine."""
+        return self._engine.shown(handle)
+
     def digest(self, handle: Handle) -> Digest:
         """As the machine's engine."""
         return self._engine.digest(handle)

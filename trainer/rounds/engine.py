@@ -30,6 +30,10 @@ class Engine(Protocol):
         """Return the bundle with its bytes."""
         ...
 
+    def shown(self, handle: Handle) -> Bundle:
+        """Return the bundle in the engine's own memory where it can be, for who reads it before anything else runs."""
+        ...
+
     def digest(self, handle: Handle) -> Digest:
         """Return the bundle's digest (SPEC.md 2.3)."""
         ...

@@ -46,6 +46,10 @@ class TorchEngine:
         """Return the bytes of torch tensors."""
         return bundle_of(handle)
 
+    def shown(self, handle: Tensors) -> Bundle:
+        """Return torch tensors as the law sees them."""
+        return Bundle(tuple(map(seen_by_law, handle)))
+
     def digest(self, handle: Tensors) -> Digest:
         """Return the bundle digest of torch tensors."""
         fresh = {id(tensor): self._digest_of(tensor) for tensor in handle}

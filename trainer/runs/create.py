@@ -273,7 +273,7 @@ def _publish(
         return ProgramRef(program_digest(data), store.put(data))
 
     programs = Programs(*map(publish, _by_place(traced).values()))
-    reference = DataRef(train.root(), store.put_stream(train.encoded()), *train.shape)
+    reference = DataRef(train.root(), store.put_stream(train.parts()), *train.shape)
     units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
     with within_law():
         return Manifest(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from verification.tensors import ITEM_BYTES, Tensor, digest_of_parts, head_of_one
+from verification.tensors import ITEM_BYTES, Tensor, digest_of_parts
 from verification.units import Count, Digest
 
 PART_BYTES = 1 << 20
@@ -40,11 +40,6 @@ class Records:
     def root(self) -> Digest:
         """Return the digest of the tensor that the records are: the run's data root."""
         return digest_of_parts(self.dtype, self.shape, self.parts())
-
-    def encoded(self) -> Iterator[bytes]:
-        """Yield the encoding of the bundle of this one tensor."""
-        yield head_of_one(self.dtype, self.shape)
-        yield from self.parts()
 
     def tensor(self) -> Tensor:
         """Return the records in memory."""
