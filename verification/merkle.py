@@ -3,7 +3,7 @@
 The number of leaves is hashed into the root, so a path proves an index in a tree of known size. (SPEC.md 1.4)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from verification.digest import integer, prefixed, tagged, tagged_each
 from verification.errors import BadEvidence
@@ -13,24 +13,6 @@ from verification.units import Digest
 def root(purpose: str, leaves: Sequence[bytes]) -> Digest:
     """Return the root over `leaves` (any bytes); raises ValueError for no leaves."""
     return crown(purpose, len(leaves), subtree(purpose, leaves))
-
-
-def root_of_each(purpose: str, leaves: Iterable[bytes]) -> Digest:
-    """Return `root` over leaves that come one after another: no more nodes are held than the tree is high."""
-    tops: list[tuple[int, Digest]] = []  # over the leaves so far, with their heights, which fall
-    count = 0
-    for leaf in leaves:
-        count += 1
-        height, node = 0, leaf_of(purpose, leaf)
-        while tops and tops[-1][0] == height:
-            height, node = height + 1, _node(purpose, tops.pop()[1], node)
-        tops.append((height, node))
-    if not tops:
-        raise ValueError("a Merkle tree needs a leaf")
-    _, top = tops.pop()
-    while tops:
-        top = _node(purpose, tops.pop()[1], top)
-    return crown(purpose, count, top)
 
 
 def leaf_of(purpose: str, leaf: bytes) -> Digest:

@@ -7,7 +7,7 @@ contribution); its digest is a root over theirs. (SPEC.md 2)
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, cast
@@ -94,17 +94,6 @@ _root_over: list[Callable[[Tensor], Digest]] = [root_over]
 def hash_with(root_over: Callable[[Tensor], Digest]) -> None:
     """Have all of this process make digests with what does the same as `root_over`, and faster."""
     _root_over[0] = root_over
-
-
-def digest_of_parts(dtype: str, shape: tuple[Count, Count], parts: Iterable[bytes]) -> Digest:
-    """Return `tensor_digest` of rows that come some at a time; no part is empty. Raises ValueError for no rows."""
-    width = shape[1]
-    rows = (
-        leaf
-        for part in parts
-        for leaf in row_leaves(Tensor(dtype, (Count(len(part) // (width * ITEM_BYTES[dtype])), width), part))
-    )
-    return tensor_of_root(dtype, shape, merkle.root_of_each("row", rows))
 
 
 def tensor_of_root(dtype: str, shape: tuple[Count, ...], root: Digest | None) -> Digest:

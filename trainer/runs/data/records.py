@@ -1,13 +1,15 @@
-"""Records in a file: rows of token ids, read and hashed a part at a time."""
+"""Records in a file: rows of token ids, read where they lie."""
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from verification.tensors import ITEM_BYTES, Tensor, digest_of_parts
+from verification.tensors import ITEM_BYTES, Tensor, tensor_digest
 from verification.units import Count, Digest
 
 PART_BYTES = 1 << 20
@@ -39,11 +41,15 @@ class Records:
 
     def root(self) -> Digest:
         """Return the digest of the tensor that the records are: the run's data root."""
-        return digest_of_parts(self.dtype, self.shape, self.parts())
+        return tensor_digest(self.tensor())
 
     def tensor(self) -> Tensor:
-        """Return the records in memory."""
-        return Tensor(self.dtype, self.shape, b"".join(self.parts()))
+        """Return the records, mapped from the file."""
+        row = self.width * ITEM_BYTES[self.dtype]
+        begin, end = self.skipped * row, (self.skipped + self.count) * row
+        with self.path.open("rb") as file:
+            mapped = memoryview(mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ))
+        return Tensor(self.dtype, self.shape, cast(bytes, mapped[begin:]))
 
     def split_end(self, count: int) -> "tuple[Records, Records]":
         """Return all but the last `count` records, and those."""
