@@ -269,6 +269,20 @@ def inputs_read(program: Program) -> set[int]:
     return {int(n) for n in used.union(o.source for o in program.outputs) if n < len(program.inputs)}
 
 
+BY_ROW = ("gather", "select")
+"""Operators that read of their first input the rows that they make, and no others."""
+
+
+def tables(program: Program) -> set[int]:
+    """Return the inputs of a prologue that are read by row at most: records, which may be larger than any memory."""
+    if program.role != "prologue":
+        return set()
+    whole = {int(output.source) for output in program.outputs}
+    for node in program.nodes:
+        whole.update(node.inputs[node.operator in BY_ROW :])
+    return set(range(len(program.inputs))) - whole
+
+
 def last_uses(program: Program) -> list[int]:
     """Return, per value, the number of the last node that needs its memory; outputs and unused values count as last.
 
@@ -289,21 +303,24 @@ def last_uses(program: Program) -> list[int]:
 def peak_bytes(program: Program) -> int:
     """Return an upper estimate of the memory of one execution in bytes, by liveness.
 
-    Inputs and constants live throughout. A node's scratch counts as float64 copies of what it reads and writes, since
-    every kernel of the arithmetic may hold those.
+    Inputs and constants live throughout, but for `tables`, which lie on a disk. A node's scratch counts as float64
+    copies of what it reads and writes, since every kernel of the arithmetic may hold those; of what it reads by row it
+    holds none.
     """
     first, known, last = first_node(program), values(program), last_uses(program)
+    on_disk = tables(program)
     ending: list[list[int]] = [[] for _ in range(len(known) + 1)]
     for number in range(first, len(known)):
         ending[last[number]].append(size_bytes(known[number]))
-    live = sum(size_bytes(value) for value in known[:first])
+    live = sum(size_bytes(known[number]) for number in range(first) if number not in on_disk)
     peak = live
     for place, node in enumerate(program.nodes):
         live += size_bytes(node)
         scratch = (
             0
             if operator_of(node.operator).is_view
-            else 8 * (elements(node) + sum(elements(known[s]) for s in node.inputs))
+            else 8
+            * (elements(node) + sum(elements(known[s]) for s in node.inputs[node.operator in BY_ROW :]))
         )
         peak = max(peak, live + scratch)
         live -= sum(ending[first + place])

@@ -21,6 +21,7 @@ from verification.program import (
     encode_program,
     peak_bytes,
     program_digest,
+    tables,
 )
 from verification.units import Count, Digest
 
@@ -77,6 +78,17 @@ def test_a_memory_limit_names_a_node() -> None:
     LoadedProgram(program, RunOptions(memory=Count(peak_bytes(program))))
     with pytest.raises(Refused, match=r"bytes, limit \d+; its largest value is node \d+"):
         LoadedProgram(program, RunOptions(memory=Count(peak_bytes(program) - 1)))
+
+
+def test_records_cost_a_prologue_no_memory() -> None:
+    prologue = zoo.traced("llama").prologue
+    (data,) = (number for number, port in enumerate(prologue.inputs) if port.name == "data")
+    assert data in tables(prologue)
+    assert not tables(zoo.traced("llama").inner)
+    port = prologue.inputs[data]
+    more = dataclasses.replace(port, shape=(Count(1 << 30), *port.shape[1:]))
+    inputs = (*prologue.inputs[:data], more, *prologue.inputs[data + 1 :])
+    assert peak_bytes(dataclasses.replace(prologue, inputs=inputs)) == peak_bytes(prologue)
 
 
 def _with_operands(exponent: str, bits: int = 14) -> Program:

@@ -33,6 +33,7 @@ from verification.program import (
     first_node,
     last_uses,
     require_affordable,
+    tables,
     values,
 )
 from verification.tensors import tensor_digest
@@ -98,6 +99,7 @@ class LoadedProgram:
         kernels = _bind(program, self.products)
         require_affordable(program, options.memory)
         self._folded = fold(program, kernels, self.device)
+        self._tables = tables(program)
         self._ports = [Spec(port.dtype, tuple(port.shape)) for port in program.inputs]
         if self._is_folded:
             kernels = _bind(self._folded.program, self.products)
@@ -118,12 +120,13 @@ class LoadedProgram:
     def run(self, inputs: Sequence[torch.Tensor], tap: Tap | None = None) -> list[torch.Tensor]:
         """Return the outputs in their order; inputs are not changed, and an output may be one of them.
 
-        Inputs elsewhere are copied to the program's device, where the outputs are. With a `tap` every node runs by
-        itself. Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a node's number
-        when the arithmetic ends the step: an operator's own rule, or an output that holds NaN or infinity.
+        Inputs elsewhere are copied to the program's device, where the outputs are, but for `tables`. With a `tap` every
+        node runs by itself. Raises BadEvidence when an input has not its port's dtype and shape, StepFailed with a
+        node's number when the arithmetic ends the step: an operator's own rule, or an output that holds NaN or
+        infinity.
         """
         self.check_inputs(inputs)
-        inputs = [tensor.to(self.device) for tensor in inputs]
+        inputs = self._at_hand(inputs)
         if self._compiled is None or tap is not None:
             return self._run_nodes(inputs, tap)
         if not self._certified:
@@ -156,6 +159,12 @@ class LoadedProgram:
         if self._compiled is not None:
             self._compiled.rest()
 
+    def _at_hand(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [
+            tensor if number in self._tables else tensor.to(self.device)
+            for number, tensor in enumerate(inputs)
+        ]
+
     def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
         _check_tensors("input", self._ports, inputs)
@@ -167,9 +176,7 @@ class LoadedProgram:
         """
         self.check_inputs(inputs)
         self.rest()
-        return self._by_nodes(
-            [tensor.to(self.device) for tensor in inputs], exact.Products(self.device, exact.TRUSTED)
-        )
+        return self._by_nodes(self._at_hand(inputs), exact.Products(self.device, exact.TRUSTED))
 
     def _ready(self, folded: Folded, kernels: Sequence[Kernel], keeps: bool = True) -> Nodes:
         """Return nodes that can run; what the last of them leaves are the outputs, if it `keeps` them."""

@@ -179,11 +179,11 @@ def product(node: Binding) -> Kernel:
 
 
 def gather(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows of `table` by number; of rows without numbers any, since nothing is read of them."""
+    """Rows of `table` by number, on the device of these; of rows without numbers any, since nothing is read of them."""
     if not math.prod(table.shape[1:]):
-        return table.new_empty((*index.shape, *table.shape[1:]))
+        return index.new_empty((*index.shape, *table.shape[1:]), dtype=table.dtype)
     _check_index(index, table.shape[0])
-    return table[index]
+    return table[index.to(table.device)].to(index.device)
 
 
 def take_along(node: Binding) -> Kernel:
