@@ -116,8 +116,8 @@ class Court:
         state, end = self.state(), self.truth[1]
         contest_seal(state, ZERO, end, end, self.engine.executor)
         mixed = mixture(state, state.rounds[FIRST])
-        entries = {part.slot: (part.weight, contribution) for part in mixed.parts}
-        return outer_inputs(int(self.manifest.work.slots), self.run.start, entries, mixed.ballast)
+        entries = {part.slot: (part.weight, contribution.tensors) for part in mixed.parts}
+        return outer_inputs(int(self.manifest.work.slots), self.run.start.tensors, entries, mixed.ballast)
 
 
 def _manifest(programs: Programs, start: Bundle, data: Bundle) -> Manifest:

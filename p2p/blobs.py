@@ -82,6 +82,11 @@ class BlobStore:
             draft.unlink(missing_ok=True)
             listed.unlink(missing_ok=True)
 
+    @property
+    def scratch(self) -> Path:
+        """Where files lie for a while that are no blobs; what a crash leaves there is pruned."""
+        return self.folder / "partial"
+
     def has(self, blob: Digest) -> bool:
         """Return whether the blob is here; its bytes are not read."""
         return self._file(blob).exists()
@@ -164,13 +169,7 @@ class BlobStore:
 
     def require_room(self, size: int) -> None:
         """Raise NoRoom where so many bytes more would leave too little free on the disk."""
-        disk = shutil.disk_usage(self.folder)
-        kept = min(self._reserve, disk.total // 10)
-        if disk.free - size < kept:
-            raise NoRoom(
-                f"{self.folder}: {disk.free / 1e6:,.1f} MB are free on its disk, where {kept / 1e6:,.1f} are kept for "
-                f"ledger and journal and {size / 1e6:,.1f} are needed: free space there"
-            )
+        require_room(self.folder, size, self._reserve)
 
     def _fitting(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         """Yield the same pieces; raises NoRoom before one that does not fit."""
@@ -240,6 +239,17 @@ class BlobStore:
                 yield from (entry for entry in entries if not entry.name.endswith(".list"))
 
 
+def require_room(folder: Path, size: int, reserve: int = RESERVE) -> None:
+    """Raise NoRoom where so many bytes more would leave less than `reserve`, or a tenth, of a folder's disk free."""
+    disk = shutil.disk_usage(folder)
+    kept = min(reserve, disk.total // 10)
+    if disk.free - size < kept:
+        raise NoRoom(
+            f"{folder}: {disk.free / 1e6:,.1f} MB are free on its disk, where {kept / 1e6:,.1f} are kept for "
+            f"ledger and journal and {size / 1e6:,.1f} are needed: free space there"
+        )
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it appears complete, with its bytes on the disk."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix="write-")
@@ -272,7 +282,7 @@ def sync_folder(folder: Path) -> None:
 def _write_hashed(file: BinaryIO, listing: BinaryIO, pieces: Iterable[bytes | memoryview]) -> BlobInfo:
     """Write `pieces`, and the list of their chunks, and return what was written; keeps a chunk and a page in memory."""
     writer, held = ListWriter(listing), bytearray()
-    for piece in pieces:
+    for piece in _chunked(pieces):
         file.write(piece)
         held += piece
         while len(held) >= CHUNK_BYTES:
@@ -281,6 +291,12 @@ def _write_hashed(file: BinaryIO, listing: BinaryIO, pieces: Iterable[bytes | me
     if held:
         writer.add(held)
     return writer.finish()
+
+
+def _chunked(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    for piece in pieces:
+        view = memoryview(piece)
+        yield from (view[begin : begin + CHUNK_BYTES] for begin in range(0, len(view), CHUNK_BYTES))
 
 
 def _delete(path: Path) -> bool:

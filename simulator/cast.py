@@ -250,8 +250,8 @@ class Actor:
         entries = {}
         for part in mixed.parts:
             ref = state.rounds[part.number].commits[part.worker].contribution
-            entries[part.slot] = (part.weight, blobs.get(ref.digest))
-        return outer_inputs(state.manifest.work.slots, start, entries, mixed.ballast)
+            entries[part.slot] = (part.weight, blobs.get(ref.digest).tensors)
+        return outer_inputs(state.manifest.work.slots, start.tensors, entries, mixed.ballast)
 
 
 class Verifier(Actor):

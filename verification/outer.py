@@ -1,16 +1,19 @@
 """What enters the outer step and with which weight, in integers, the same for everyone. (SPEC.md 4.6, 4.11, 4.12)"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from verification.layout import contribution_width
 from verification.manifest import Manifest, counted
 from verification.sampling import weighted_median
 from verification.state import Phase, RoundState, State
 from verification.statements import WORKER
-from verification.tensors import Bundle, Tensor
+from verification.tensors import Tensor
 from verification.units import Address, Count, Round
+
+T = TypeVar("T")
 
 SHARE = 1 << 15
 """A contribution's weight counts in units of 1/SHARE of an inner step, so that clipping can round."""
@@ -97,18 +100,17 @@ def to_subtract(state: State) -> list[tuple[Round, Address]]:
 
 
 def outer_inputs(
-    slots: int, start: Bundle, entries: Mapping[int, tuple[int, Bundle]], ballast: int = 0
-) -> list[Tensor | None]:
+    slots: int, start: Sequence[T], entries: Mapping[int, tuple[int, Sequence[T]]], ballast: int = 0
+) -> list[T | Tensor | None]:
     """Return state, a contribution per slot and the weights, int64 [slots + 1]; None stands for an empty slot's zeros.
 
-    `entries` maps a slot to the weight and the contribution there. The last slot is always empty; `ballast` is its
-    weight.
+    `entries` maps a slot to the weight and the contribution there, both in whatever form their tensors have. The last
+    slot is always empty; `ballast` is its weight.
     """
-    width = contribution_width(len(start.tensors))
-    empty: tuple[Tensor | None, ...] = (None,) * width
-    parts = [entries[slot][1].tensors if slot in entries else empty for slot in range(slots + 1)]
+    empty = (None,) * contribution_width(len(start))
+    parts = [entries[slot][1] if slot in entries else empty for slot in range(slots + 1)]
     weights = weights_of(slots + 1, {slot: weight for slot, (weight, _) in entries.items()}, ballast)
-    return [*start.tensors, *(tensor for part in parts for tensor in part), weights]
+    return [*start, *(tensor for part in parts for tensor in part), weights]
 
 
 def weights_of(count: int, weights: Mapping[int, int], ballast: int) -> Tensor:

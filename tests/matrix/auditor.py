@@ -77,8 +77,8 @@ def answer(rounds: Rounds, slots: int, order: Train | Mix) -> Made:
         outcome = rounds.run(Job(order.number, order.worker, order.beacon, order.steps), order.start.tensors)
         assert outcome.contribution is not None
         return Made(outcome.digests, outcome.contribution)
-    entries = {int(part.slot): (part.weight, part.contribution) for part in order.parts}
-    return Made((), rounds.next_state(outer_inputs(slots, order.start, entries, order.ballast)))
+    entries = {int(part.slot): (part.weight, part.contribution.tensors) for part in order.parts}
+    return Made((), rounds.next_state(outer_inputs(slots, order.start.tensors, entries, order.ballast)))
 
 
 def main() -> None:

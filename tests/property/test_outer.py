@@ -130,8 +130,8 @@ def test_nothing_is_taken_from_a_round_that_includes_nothing() -> None:
     st.integers(1, 5), st.dictionaries(st.integers(0, 4), st.integers(-(2**62), 2**62)), st.integers(0, 2**62)
 )
 def test_the_last_slot_is_always_empty(slots: int, weights: dict[int, int], ballast: int) -> None:
-    given = {slot: (weight, START) for slot, weight in weights.items() if slot < slots}
-    *_, numbers = outer_inputs(slots, START, given, ballast)
+    given = {slot: (weight, START.tensors) for slot, weight in weights.items() if slot < slots}
+    *_, numbers = outer_inputs(slots, START.tensors, given, ballast)
     assert numbers is not None
     read = [
         int.from_bytes(numbers.data[i : i + 8], "little", signed=True) for i in range(0, len(numbers.data), 8)

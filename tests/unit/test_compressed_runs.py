@@ -140,7 +140,7 @@ def test_a_norm_that_is_not_what_the_bytes_stand_for_is_not_attested(made: tuple
     lie = keep(store, Bundle((*tensors[:place], loud, *tensors[place + 1 :])))
     assert not checked(process, lie, done.norm)
     epilogue = process.engine.program(run.manifest.programs.at(Place.EPILOGUE).digest)
-    norm = Norms(epilogue).of(Bundle((*tensors[:place], loud, *tensors[place + 1 :])))
+    norm = Norms(epilogue).of((*tensors[:place], loud, *tensors[place + 1 :]))
     assert norm > done.norm
     told = Tensor("int64", (), norm.to_bytes(8, "little"))
     right = Bundle((*tensors[:place], loud, *tensors[place + 1 : -2], told, tensors[-1]))

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 import shutil
 import signal
 import threading
@@ -26,6 +27,7 @@ from trainer.rounds.engine import honest
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.create import Created, create_run
 from trainer.runs.job import parse_job
+from trainer.shards.frugal import fitting
 from verification import codec
 from verification.claims import awaited, claim_of, narrowed
 from verification.digest import ZERO, tagged
@@ -41,6 +43,7 @@ from verification.program import (
     encode_program,
     first_node,
     outputs_of,
+    peak_bytes,
     program_digest,
     program_head,
     values,
@@ -163,6 +166,30 @@ def test_a_machine_that_computes_wrongly_finds_out_before_it_commits(
     assert done(process, order) == right
 
 
+def test_a_process_with_less_memory_than_a_step_takes_answers_the_same(
+    tiny_run: Created, process: ComputeProcess, store: BlobStore
+) -> None:
+    """All that is asked of it; a few nodes are disputed down to one number."""
+    manifest, order = tiny_run.manifest, job(tiny_run)
+    peak = max(peak_bytes(process.engine.program(ref.digest)) for ref in manifest.programs.all())
+    options = RunOptions(memory=Count(peak * 7 // 10))
+    given = orders.Prepare(codec.encode(manifest), str(store.folder), Count(1), options)
+    frugal = ComputeProcess(given, engine=fitting)
+    prepared = frugal.measure()
+    assert prepared.golden and prepared.agrees and prepared.speed > 0
+    told = r"slow: a program takes up to 0\.\d MiB of memory, .* in \d+ stretches, out of files: .* s a step"
+    assert re.fullmatch(told, prepared.kernels.complaint)
+    made, every = done(process, order), listed(process, order)
+    assert (done(frugal, order), listed(frugal, order)) == (made, every)
+    summand = orders.Summand(Count(0), STEPS, made.contribution)
+    outer = orders.RunOuterStep(manifest.start, (summand,), Count(1))
+    assert frugal.run_outer(outer) == process.run_outer(outer)
+    assert frugal.check_contribution(committed(made.contribution, int(made.norm))).ok
+    agreed = Execution(Place.STEP, manifest.programs.inner.digest, manifest.start.digest, every[1])
+    assert all(referees(frugal, tiny_run, execution(tiny_run, Place.STEP, 2), agreed, 0, 300))
+    assert not list(store.scratch.iterdir())
+
+
 def test_rounds_and_workers_differ(tiny_run: Created, process: ComputeProcess) -> None:
     other = dataclasses.replace(job(tiny_run), worker=Address(b"\x08" * 20))
     results = {done(process, order).contribution for order in (job(tiny_run), job(tiny_run, 2), other)}
@@ -182,11 +209,17 @@ def execution(run: Created, place: Place, step: int = 0) -> orders.DisputedExecu
 
 
 def referees(
-    process: ComputeProcess, run: Created, order: orders.DisputedExecution, agreed: Execution
+    process: ComputeProcess,
+    run: Created,
+    order: orders.DisputedExecution,
+    agreed: Execution,
+    each: int = 2,
+    apart: int = 61,
 ) -> Iterator[bool]:
-    """Dispute some nodes of every operator down to one number; yield whether the law finds what the process made.
+    """Dispute some nodes down to one number; yield whether the law finds what the process made.
 
-    Nobody lies, so the challenger contests the last entry of every list.
+    They are the first ones of every operator, and some at a distance. Nobody lies, so the challenger contests the last
+    entry of every list.
     """
     traced = process.trace_nodes(orders.TraceNodes(order))
     program = process.engine.program(agreed.program)
@@ -196,7 +229,7 @@ def referees(
     assert isinstance(tracing, Tracing)
     for leaf, node in enumerate(program.nodes):
         seen[node.operator] += 1
-        if seen[node.operator] > 2 and leaf % 61:
+        if seen[node.operator] > each and leaf % apart:
             continue
         number = head.first + leaf
         sources = [values(program)[source] for source in node.inputs]
@@ -272,9 +305,10 @@ def test_the_outer_step_equals_the_laws(tiny_run: Created, process: ComputeProce
         for order in (slots, slots[::-1])
     )
     assert forth == back
-    bundles = {slot: decode_bundle(store.get(ref.blob), LIMIT) for slot, ref in parts.items()}
+    made = {slot: decode_bundle(store.get(ref.blob), LIMIT).tensors for slot, ref in parts.items()}
     start = decode_bundle(store.get(tiny_run.manifest.start.blob), LIMIT)
-    inputs = outer_inputs(2, start, {slot: (STEPS - slot, bundle) for slot, bundle in bundles.items()}, 3)
+    entries = {slot: (STEPS - slot, tensors) for slot, tensors in made.items()}
+    inputs = outer_inputs(2, start.tensors, entries, 3)
     assert digest_of(process.rounds.next_state(inputs)) == forth.digest
 
 
@@ -352,7 +386,7 @@ def test_blobs_have_the_size_that_the_programs_say(
     monkeypatch.setattr(process, "_last", None)
     monkeypatch.setattr(process, "_limit", process._limit - 1)
     with pytest.raises(Malformed, match="over the limit"):
-        process._bundle(manifest.start)
+        process._opened(manifest.start)
 
 
 def committed(ref: BundleRef, norm: int) -> orders.CheckContribution:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.compute.memory import usable_memory
+from trainer.compute.memory import resident_memory, usable_memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 UNLIMITED_V1 = "9223372036854771712"
@@ -43,6 +43,11 @@ def test_the_least_limit_counts(groups: str, limits: dict[str, str], expected: i
 
 def test_a_system_without_control_groups_has_the_machines(tmp_path: Path) -> None:
     assert usable_memory(tmp_path / "none", tmp_path) == MACHINE
+
+
+def test_this_process_takes_some_of_it_already(tmp_path: Path) -> None:
+    assert MIB < resident_memory() < MACHINE
+    assert resident_memory(tmp_path / "none") == 0
 
 
 def test_this_process_may_use_some_of_the_machines() -> None:

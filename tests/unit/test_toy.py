@@ -59,7 +59,9 @@ def trained(manifest: Manifest) -> Watching:
     rounds = Rounds(engine, manifest, DATA)
     made = rounds.run(JOB, START.tensors).contribution
     assert made is not None
-    rounds.next_state(outer_inputs(slots, START, {0: (9, made), slots - 1: (4, made)}, 3))
+    rounds.next_state(
+        outer_inputs(slots, START.tensors, {0: (9, made.tensors), slots - 1: (4, made.tensors)}, 3)
+    )
     return engine
 
 
@@ -139,10 +141,8 @@ def outer_step(
     weights: dict[int, int], deltas: dict[int, list[int]], ballast: int
 ) -> tuple[list[float], list[int]]:
     """Return momentum and parameters after an outer step from START."""
-    parts = {
-        slot: (weights[slot], Bundle((vector(deltas[slot]), vector([1]), vector([2])))) for slot in weights
-    }
-    inputs = outer_inputs(MANIFEST.work.slots, START, parts, ballast)
+    parts = {slot: (weights[slot], (vector(deltas[slot]), vector([1]), vector([2]))) for slot in weights}
+    inputs = outer_inputs(MANIFEST.work.slots, START.tensors, parts, ballast)
     parameters, momentum = Rounds(ToyEngine(), MANIFEST, DATA).next_state(inputs).tensors
     return list(numbers(momentum)), list(numbers(parameters))
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from trainer.folder import RunFolder
 from trainer.peer.config import Account, PeerConfig
 from trainer.peer.following import MIB, Found, Newcomer, begin_following, post_of
 from trainer.peer.record import Record
+from trainer.programs.executor import zeros_of
 from trainer.rounds.selfcheck import drawn
-from trainer.rounds.torch_engine import TorchEngine
 from trainer.runs.ledgers import clock_of, genesis_of
+from trainer.shards.frugal import fitting, within
 from verification.digest import ZERO
+from verification.errors import Refused
 from verification.honest.catching_up import KEPT_ROUNDS
 from verification.library import StepFailed
-from verification.manifest import Manifest
+from verification.manifest import Manifest, Place
 from verification.membership import active
-from verification.program import peak_bytes
+from verification.program import Program, peak_bytes
 from verification.rounds import time_allowed
 from verification.sampling import assign, time_for
 from verification.sizes import contribution_size, state_size
@@ -74,13 +76,8 @@ def needs_of(config: PeerConfig, folder: RunFolder, found: Found) -> Iterator[Ne
     """Yield what joining takes; `folder` holds the run's programs and ledger."""
     state, programs = found.state, found.programs
     yield _account(config, state)
-    allowed = within_memory(config.options).memory
-    peak = max(map(peak_bytes, programs.values()))
-    assert allowed is not None
-    fits = peak <= allowed
-    yield Need(
-        "memory", f"a program takes up to {_mib(peak)}, of {_mib(allowed)} that it may take here", fits
-    )
+    memory = _memory(config, programs)
+    yield memory
     published = sum(_size(folder, part.blob, part.limit) for part in found.parts)
     log, whole = folder.ledger.stat().st_size, state_size(programs)
     is_new = state_before(state, Round(len(state.rounds))) != state.manifest.start
@@ -92,8 +89,21 @@ def needs_of(config: PeerConfig, folder: RunFolder, found: Found) -> Iterator[Ne
     rounds = (KEPT_ROUNDS + MORE_STATES) * whole + KEPT_ROUNDS * work.slots * contribution_size(programs)
     disk, free = 2 * published + log + rounds, _free(config.folder.path)
     yield Need("disk", f"some {_mib(disk)}, of {_mib(free)} that are free", disk <= free)
-    if fits:
+    if memory.ok:
         yield _in_time(config, state, _step_seconds(config, folder, state.manifest))
+
+
+def _memory(config: PeerConfig, programs: Mapping[Place, Program]) -> Need:
+    allowed, peak = within_memory(config.options).memory, max(map(peak_bytes, programs.values()))
+    assert allowed is not None
+    told = f"a program takes up to {_mib(peak)}, of {_mib(allowed)} that it may take here"
+    if peak <= allowed:
+        return Need("memory", told)
+    try:
+        count = max(map(len, within(programs, allowed).values()))
+    except Refused as refusal:
+        return Need("memory", f"{told}, and {refusal}", False)
+    return Need("memory", f"{told}, so it runs in {count} stretches, out of files")
 
 
 def _account(config: PeerConfig, state: State) -> Need:
@@ -126,12 +136,12 @@ def _free(path: Path) -> int:
 def _step_seconds(config: PeerConfig, folder: RunFolder, manifest: Manifest) -> float | None:
     """Return the seconds of an inner step on drawn numbers; None where the model does not bear them."""
     store, inner = BlobStore(folder.blobs), manifest.programs.inner.digest
-    engine = TorchEngine(
+    engine = fitting(
         {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}, within_memory(config.options)
     )
     torch.set_num_threads(config.threads)
-    ports = engine.program(inner).inputs
-    inputs = drawn(engine.program(inner), engine.executor.filled(inner, [None] * len(ports)))
+    program = engine.program(inner)
+    inputs = engine.own(drawn(program, [zeros_of(port) for port in program.inputs]), [])
     try:
         return median_seconds(lambda: engine.run(inner, [inputs]))
     except StepFailed:

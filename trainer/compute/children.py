@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-PROCESS = ("trainer.compute.process",)
+PROCESS = ("trainer.shards.computing",)
 """Module and arguments of the process that computes for a peer."""
 
 ABANDON = signal.SIGUSR1

@@ -11,17 +11,19 @@ from verification.units import Count
 
 MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
+STATUS = Path("/proc/self/statm")
 
 
 def within_memory(options: RunOptions) -> RunOptions:
-    """Return options that allow a program what there is, where they say nothing of memory: the GPU's own, or as below.
+    """Return options that allow a program what there is, where they say nothing of memory: the GPU's own, or as below,
+    without what this process takes already.
 
     Raises UserError where the device is not here.
     """
     if options.memory is not None:
         return options
     own = device_memory(options)
-    return replace(options, memory=Count(usable_memory() if own is None else own))
+    return replace(options, memory=Count(max(0, usable_memory() - resident_memory()) if own is None else own))
 
 
 def usable_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int:
@@ -31,6 +33,15 @@ def usable_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits(membership, cgroups)])
+
+
+def resident_memory(status: Path = STATUS) -> int:
+    """Return the bytes of memory that this process takes now; 0 where the system does not tell."""
+    try:
+        pages = int(status.read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _limits(membership: Path, cgroups: Path) -> Iterator[int]:

@@ -10,7 +10,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, TypeVar
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 
 from p2p.blobs import BlobStore
-from p2p.bundles import StoredTensor, map_data, open_bundle, read_bundle
+from p2p.bundles import StoredTensor, map_data, open_bundle
 from trainer import exact
 from trainer.compute import children, frames, orders
 from trainer.compute.memory import within_memory
@@ -36,12 +37,14 @@ from verification.content import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unavailable, Unsound
 from verification.honest.actions import Traced
 from verification.honest.within import Own
+from verification.layout import SUMMARY
 from verification.library import StepFailed
 from verification.manifest import BundleRef, Manifest, Place, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import inputs_read, outputs_of, program_digest, require_work_units
+from verification.program import Sized, inputs_read, outputs_of, program_digest, require_work_units
 from verification.sizes import contribution_size, data_port, state_size
-from verification.tensors import Bundle, Tensor, decode_bundle, digest_of, encoded
+from verification.statements import Commit
+from verification.tensors import Bundle, digest_of, encoded
 from verification.units import Count, Digest, Round
 
 MEASURED_STEPS = 3
@@ -91,18 +94,19 @@ class ComputeProcess:
         programs = self.manifest.programs
         refs = programs.all()
         texts = {ref.digest: self._program(ref) for ref in refs}
-        self.engine = engine(texts, within_memory(order.options))
+        options = replace(within_memory(order.options), scratch=str(self.store.scratch))
+        self.engine = engine(texts, options)
         for ref in refs:
-            self.engine.executor.load(ref.digest)
+            self.engine.program(ref.digest)
         for name, units in vars(self.manifest.units).items():
             ref = getattr(programs, name)
-            require_work_units(self.engine.executor.load(ref.digest).program, units)
+            require_work_units(self.engine.program(ref.digest), units)
         loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
         self._limit = max(state_size(loaded), contribution_size(loaded))
         self._contribution = loaded[Place.EPILOGUE]
         self._norms = Norms(self._contribution)
-        self._data = map_data(self.store, self.manifest.data, data_port(loaded))
-        self.rounds = Rounds(self.engine, self.manifest, self._data)
+        data = map_data(self.store, self.manifest.data, data_port(loaded))
+        self.rounds = Rounds(self.engine, self.manifest, data)
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self._holding: tuple[orders.DisputedExecution, int, Holding] | None = None
         self._conduct = conduct
@@ -123,7 +127,8 @@ class ComputeProcess:
         self.rounds.digests_after(job, start, (steps,))
         seconds = time.perf_counter() - began
         speed = Count(max(1, int(1000 * steps / seconds)))
-        kernels = kernels_of(self.engine, inner, self.rounds.opening(start))
+        slow = f"{self.engine.shortage}: {seconds / steps:.3g} s a step" if self.engine.shortage else ""
+        kernels = kernels_of(self.engine, inner, self.rounds.opening(start), slow)
         give_memory_back()
         cost = Count(max(1000, round(1000 * checking * steps / seconds)))
         return orders.Prepared(golden, agrees, speed, kernels, cost)
@@ -204,14 +209,25 @@ class ComputeProcess:
 
         The norm decides how much a contribution weighs, so it is counted again. (SPEC.md 4.5, 4.15)
         """
-        data, outputs = self.store.get(order.commit.contribution.blob), outputs_of(self._contribution)
+        outputs = outputs_of(self._contribution)
+        if self._is_right(order.commit, outputs):
+            return orders.Checked(True, None)
+        data = self.store.get(order.commit.contribution.blob)
         size, chunks = len(data), chunks_root(data)
         shown = spoilage.show_spoiled(order.worker, order.commit, outputs, size, chunks, data)
-        if shown is not None:
-            return orders.Checked(False, shown if len(shown.data) <= spoilage.MAX_SHOWN else None)
-        contribution = decode_bundle(data, size)
-        counted = self._norms.of(contribution)
-        return orders.Checked(counted == spoilage.norm_of(contribution) == order.commit.norm, None)
+        is_short = shown is not None and len(shown.data) <= spoilage.MAX_SHOWN
+        return orders.Checked(False, shown if is_short else None)
+
+    def _is_right(self, commit: Commit, outputs: Sequence[Sized]) -> bool:
+        """Return whether a blob is the contribution committed to, in the memory of one tensor of it."""
+        try:
+            found = self._opened(commit.contribution)
+        except Malformed:
+            return False
+        if [(each.dtype, each.shape) for each in found] != [(each.dtype, each.shape) for each in outputs]:
+            return False
+        given = Bundle((*(each.read() for each in found[-len(SUMMARY) :]),))
+        return self._norms.of(found) == spoilage.norm_of(given) == commit.norm
 
     def _disputed(self, execution: orders.DisputedExecution) -> tuple[Engine, Disputed]:
         """Return a disputed execution, and the engine that has come as far as it."""
@@ -226,13 +242,11 @@ class ComputeProcess:
     def _rounds(self, order: orders.RunJob) -> tuple[Engine, Rounds]:
         """Return what a job is computed with: the machine's engine for an audit, the conduct's for an own round."""
         engine = self._conduct(self.engine, _job(order)) if order.own else self.engine
-        rounds = self.rounds if engine is self.engine else Rounds(engine, self.manifest, self._data)
-        return engine, rounds
+        return engine, self.rounds if engine is self.engine else self.rounds.over(engine)
 
-    def _outer_inputs(self, order: orders.RunOuterStep) -> list[Tensor | None]:
-        entries = {int(e.slot): (e.weight, self._bundle(e.contribution)) for e in order.slots}
-        start = Bundle(tuple(each.read() for each in self._stored(order.start)))
-        return outer_inputs(self.manifest.work.slots, start, entries, order.ballast)
+    def _outer_inputs(self, order: orders.RunOuterStep) -> Start:
+        entries = {int(e.slot): (e.weight, self._opened(e.contribution)) for e in order.slots}
+        return outer_inputs(self.manifest.work.slots, self._stored(order.start), entries, order.ballast)
 
     def _program(self, ref: ProgramRef) -> bytes:
         encoded = self.store.get(ref.blob)
@@ -240,8 +254,8 @@ class ComputeProcess:
             raise Malformed("a program's blob has another digest than the manifest says")
         return encoded
 
-    def _bundle(self, ref: BundleRef) -> Bundle:
-        return read_bundle(self.store, ref, self._limit)
+    def _opened(self, ref: BundleRef) -> tuple[StoredTensor, ...]:
+        return open_bundle(self.store, ref, self._limit)
 
     def _start(self, ref: BundleRef) -> Start:
         """Return what a round reads of its start state."""
@@ -251,7 +265,7 @@ class ComputeProcess:
         """Return a state that has been checked, unread; the last one stays so, for audits ask for it again."""
         if self._last is None or self._last[0] != ref:
             self._last = None
-            self._last = ref, open_bundle(self.store, ref, self._limit)
+            self._last = ref, self._opened(ref)
         return self._last[1]
 
     def _keep(self, bundle: Bundle) -> BundleRef:

@@ -24,12 +24,17 @@ def to_torch(tensor: Tensor) -> torch.Tensor:
     kind, shape, data = TORCH_DTYPES[tensor.dtype], tuple(tensor.shape), tensor.data
     if not data:
         return torch.empty(shape, dtype=kind)
-    if isinstance(data, memoryview) and data.readonly:
+    if is_mapped(tensor):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
             return torch.frombuffer(data, dtype=kind).reshape(shape)
     own = data if isinstance(data, bytearray) else bytearray(data)
     return torch.frombuffer(own, dtype=kind).reshape(shape)
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Return whether a tensor's numbers lie in a file, which the system reads where somebody reads them."""
+    return isinstance(tensor.data, memoryview) and tensor.data.readonly
 
 
 def from_torch(value: torch.Tensor) -> Tensor:

@@ -53,13 +53,17 @@ class ProgramExecutor:
 
     def filled(self, program: Digest, inputs: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
         """Return `inputs` with every None replaced by zeros of its port; raises BadEvidence for a wrong number."""
-        ports = self.load(program).program.inputs
-        if len(ports) != len(inputs):
-            raise BadEvidence(f"the program has {len(ports)} inputs, not {len(inputs)}")
-        pairs = zip(ports, inputs, strict=True)
-        return [_zeros(port) if tensor is None else tensor for port, tensor in pairs]
+        return filled(self.program(program), inputs)
 
 
-def _zeros(port: Port) -> torch.Tensor:
+def filled(program: Program, inputs: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    """Return inputs with every None replaced by zeros of its port; raises BadEvidence for a wrong number of them."""
+    if len(program.inputs) != len(inputs):
+        raise BadEvidence(f"the program has {len(program.inputs)} inputs, not {len(inputs)}")
+    pairs = zip(program.inputs, inputs, strict=True)
+    return [zeros_of(port) if tensor is None else tensor for port, tensor in pairs]
+
+
+def zeros_of(port: Port) -> torch.Tensor:
     """Return a port's zeros, in the memory of one."""
     return torch.zeros((), dtype=TORCH_DTYPES[port.dtype]).expand(tuple(port.shape))

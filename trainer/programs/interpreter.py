@@ -86,21 +86,15 @@ class LoadedProgram:
         products: exact.Products | None = None,
         is_part: bool = False,
     ) -> None:
-        check_program(program)
-        if program.arithmetic != ARITHMETIC:
-            raise Malformed(f"unknown arithmetic {program.arithmetic!r}; this version knows {ARITHMETIC!r}")
         self.program = program
         self.first = first_node(program)
         self.products = products or products_for(options)
         self.device = self.products.device
-        if not is_part:
-            _check_integers(program)
         self._is_part = is_part
-        kernels = _bind(program, self.products)
+        kernels = bound(program, self.products, is_part)
         require_affordable(program, options.memory)
         self._folded = fold(program, kernels, self.device)
         self._tables = tables(program)
-        self._ports = [Spec(port.dtype, tuple(port.shape)) for port in program.inputs]
         if self._is_folded:
             kernels = _bind(self._folded.program, self.products)
         self._nodes = self._ready(self._folded, kernels)
@@ -167,7 +161,7 @@ class LoadedProgram:
 
     def check_inputs(self, inputs: Sequence[torch.Tensor]) -> None:
         """Raise BadEvidence unless the inputs have the ports' dtypes and shapes."""
-        _check_tensors("input", self._ports, inputs)
+        check_inputs(self.program, inputs)
 
     def again(self, inputs: Sequence[torch.Tensor]) -> list[Digest]:
         """Return the outputs' digests, made in another way: node by node, with new products of the trusted backend.
@@ -296,13 +290,23 @@ def _known_after(nodes: Nodes, inputs: Sequence[torch.Tensor], tap: Tap | None) 
             if tap is not None:
                 tap(number, made)  # before it is checked: a dispute shows which number ends the step
             if len(known) in nodes.outputs:
-                _require_finite_output(nodes.outputs[len(known)], made)
+                require_finite_output(nodes.outputs[len(known)], made)
         except (exact.NonFinite, KernelFailed) as error:
             raise StepFailed(number, str(error)) from error
         known.append(made)
         for dead in ending:
             known[dead] = None
     return known
+
+
+def bound(program: Program, products: exact.Products, is_part: bool = False) -> list[Kernel]:
+    """Return the kernels of a program's nodes, once it has been checked; raises Malformed as `LoadedProgram`."""
+    check_program(program)
+    if program.arithmetic != ARITHMETIC:
+        raise Malformed(f"unknown arithmetic {program.arithmetic!r}; this version knows {ARITHMETIC!r}")
+    if not is_part:
+        _check_integers(program)
+    return _bind(program, products)
 
 
 def _bind(program: Program, products: exact.Products) -> list[Kernel]:
@@ -336,7 +340,8 @@ def give_memory_back() -> None:
         trim(0)
 
 
-def _require_finite_output(name: str, made: torch.Tensor) -> None:
+def require_finite_output(name: str, made: torch.Tensor) -> None:
+    """Raise KernelFailed for NaN or infinity, with which an output ends the step."""
     try:
         exact.require_finite(made)
     except exact.NonFinite as error:
@@ -360,14 +365,17 @@ def plan(program: Program, kernels: Sequence[Kernel], last: Sequence[int]) -> li
     ]
 
 
-def _check_tensors(what: str, specs: Sequence[Spec], tensors: Sequence[torch.Tensor]) -> None:
-    if len(specs) != len(tensors):
-        raise BadEvidence(f"expected {len(specs)} tensors, got {len(tensors)}")
-    for place, (spec, tensor) in enumerate(zip(specs, tensors, strict=True)):
+def check_inputs(program: Program, inputs: Sequence[torch.Tensor]) -> None:
+    """Raise BadEvidence unless tensors have the dtypes and shapes of a program's ports."""
+    if len(program.inputs) != len(inputs):
+        raise BadEvidence(f"expected {len(program.inputs)} tensors, got {len(inputs)}")
+    for place, (port, tensor) in enumerate(zip(program.inputs, inputs, strict=True)):
+        wanted = Spec(port.dtype, tuple(port.shape))
         found = Spec(DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
-        if found != spec:
+        if found != wanted:
             raise BadEvidence(
-                f"{what} {place} must be {spec.dtype}{list(spec.shape)}, got {found.dtype}{list(found.shape)}"
+                f"input {place} must be {wanted.dtype}{list(wanted.shape)}, "
+                f"got {found.dtype}{list(found.shape)}"
             )
 
 

@@ -25,7 +25,8 @@ class RunOptions:
     """Where and how programs run; none of it changes a bit of what they make.
 
     `device` is cpu, cuda or cuda:N. `memory` is the most bytes that one program may need, None: any. `product` names
-    the backend of every product that it can serve, empty: the fastest. By default all runs node by node on the CPU.
+    the backend of every product that it can serve, empty: the fastest. `scratch` is the folder for files of what has no
+    place in memory, empty: the system's for such files. By default all runs node by node on the CPU.
     Raises ValueError for a device of another name.
     """
 
@@ -33,6 +34,7 @@ class RunOptions:
     memory: Count | None = None
     loops: Loops = Loops.NEVER
     product: str = ""
+    scratch: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", self.device):

@@ -23,6 +23,8 @@ class Kernels:
         """One line for people where compiled kernels are refused: why, and what it costs."""
         if not self.refused:
             return ""
+        if not self.over_float32:
+            return f"slow: {self.refused}"
         return (
             f"slow: {self.refused} (a step takes {self.over_float32 / 1000:.1f} times PyTorch's float32 here)"
         )

@@ -1,16 +1,21 @@
 """The norm of a contribution, counted again from its tensors: it decides how much that weighs. (SPEC.md 2.7, 4.5)"""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
+from trainer.rounds.training import Unread, read
 from verification.errors import Malformed
 from verification.layout import SUMMARY, per_parameter
 from verification.program import Node, Output, Port, Program, first_node, values
-from verification.tensors import Bundle
+from verification.tensors import Tensor
 from verification.units import Count
+
+SOME = 1 << 20
+"""Numbers that are counted at a time."""
 
 
 class Norms:
@@ -25,11 +30,15 @@ class Norms:
         packed = any(known[output.source].dtype == "uint8" for output in outputs)
         self._program = LoadedProgram(norm_program(epilogue)) if packed else None
 
-    def of(self, contribution: Bundle) -> int:
-        """Return the norm of a contribution of the epilogue's dtypes and shapes."""
-        parts = (to_torch(part) for part in per_parameter(contribution.tensors))
+    def of(self, contribution: Sequence[Tensor | Unread]) -> int:
+        """Return the norm of a contribution of the epilogue's dtypes and shapes, in the memory of a tensor of it."""
+        parts = (to_torch(read(part)) for part in per_parameter(contribution))
         if self._program is None:
-            return sum(int(part.to(torch.int64).square().sum()) for part in parts)
+            return sum(
+                int(some.to(torch.int64).square().sum())
+                for part in parts
+                for some in part.reshape(-1).split(SOME)
+            )
         (norm,) = self._program.run(list(parts))
         return int(norm)
 

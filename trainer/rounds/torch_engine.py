@@ -1,6 +1,6 @@
 """The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.engine`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import cast
 from weakref import ReferenceType as Held
@@ -37,6 +37,8 @@ class TorchEngine:
         self._digests: dict[int, tuple[Held[torch.Tensor], Digest]] = {}
         self.group: tuple[GroupMember, ...] = ()
         """The machines that made the last inner step, this one first, where there were several."""
+        self.shortage = ""
+        """Why programs do not run whole, in one line for people, or nothing."""
 
     def load(self, bundle: Bundle) -> Tensors:
         """Return the bundle's tensors for torch."""
@@ -78,7 +80,12 @@ class TorchEngine:
         """
         return self.executor.load(digest).again(self.executor.filled(digest, inputs))
 
-    def own(self, working: Tensors, kept: Sequence[torch.Tensor | None]) -> Tensors:
+    def compiled(self, digest: Digest) -> tuple[bool, str]:
+        """Return whether a program runs on compiled loops, and why not though they were wanted, or nothing."""
+        loaded = self.executor.load(digest)
+        return loaded.is_compiled, loaded.refused
+
+    def own(self, working: Iterable[torch.Tensor], kept: Sequence[torch.Tensor | None]) -> Tensors:
         """Return a working state that `advance` may write over: what stands in it twice or is `kept` is copied."""
         taken = {storage_of(tensor) for tensor in kept if tensor is not None}
         owned = []

@@ -4,6 +4,7 @@ Written over an `Engine`, so that the same code runs real tensors (`trainer.roun
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,6 +73,12 @@ class Rounds:
         self._engine = engine
         self._manifest = manifest
         self._data = engine.load(data)
+
+    def over(self, engine: Engine) -> "Rounds":
+        """Return F over another engine that takes the handles of this one, as a conduct's does."""
+        made = copy(self)
+        made._engine = engine
+        return made
 
     def run(
         self, job: Job, state: Start, on_step: Callable[[int], None] = lambda step: None, checked: int = 0

@@ -159,23 +159,12 @@ class _Plan:
 
     def segment(self, key: Key, own: Sequence[int]) -> Segment:
         """Return the segment of nodes that one shard makes at one level."""
-        inputs, needed = len(self.program.inputs), self._needed(own)
-        inside = set(own)
+        inputs, needed, inside = len(self.program.inputs), self._needed(own), set(own)
         reads = [n for n in needed if n not in inside and self._layout.owners[n] is not None]
         constants = [n for n in needed if inputs <= n < self.first]
         nodes = [n for n in needed if n >= self.first and (n in inside or self._layout.owners[n] is None)]
         makes = [number for number in own if self._leaves(number, inside)]
-        at = {number: Count(place) for place, number in enumerate([*reads, *constants, *nodes])}
-        made = Program(
-            self.program.version,
-            self.program.arithmetic,
-            self.program.role,
-            tuple(_port(place, self.known[number]) for place, number in enumerate(reads)),
-            tuple(self.program.constants[number - inputs] for number in constants),
-            tuple(_moved(self.program.nodes[number - self.first], at) for number in nodes),
-            tuple(Output(str(place), at[number]) for place, number in enumerate(makes)),
-        )
-        check_program(made)
+        made = part_of(self.program, reads, constants, nodes, makes)
         is_forward = all(self._layout.is_forward[number] for number in own)
         return Segment(key, is_forward, made, tuple(nodes), tuple(reads), tuple(makes))
 
@@ -214,6 +203,29 @@ class _Plan:
             source >= self.first and parts[source] != parts[number]
         )
         return int(owners[number] is not None and is_apart)
+
+
+def part_of(
+    program: Program,
+    reads: Sequence[int],
+    constants: Sequence[int],
+    nodes: Sequence[int],
+    makes: Sequence[int],
+) -> Program:
+    """Return the program of some of another's nodes, which gives `makes`: all by their numbers there, in order."""
+    known, inputs, first = values(program), len(program.inputs), first_node(program)
+    at = {number: Count(place) for place, number in enumerate([*reads, *constants, *nodes])}
+    made = Program(
+        program.version,
+        program.arithmetic,
+        program.role,
+        tuple(_port(place, known[number]) for place, number in enumerate(reads)),
+        tuple(program.constants[number - inputs] for number in constants),
+        tuple(_moved(program.nodes[number - first], at) for number in nodes),
+        tuple(Output(str(place), at[number]) for place, number in enumerate(makes)),
+    )
+    check_program(made)
+    return made
 
 
 def _leader(leader: dict[int, int], number: int) -> int:

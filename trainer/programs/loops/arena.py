@@ -50,6 +50,10 @@ class Blocks:
         weakref.finalize(held, self._give_back, memory).atexit = False
         return torch.from_numpy(held)[: self._size]
 
+    def rest(self) -> None:
+        """Give the memory of a block in which no tensor lies back to the system."""
+        self._spare = None
+
     def _give_back(self, memory: mmap.mmap) -> None:
         self._spare = memory
 

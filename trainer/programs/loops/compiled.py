@@ -148,7 +148,9 @@ class CompiledProgram:
             self._held = dict(self._constants)
 
     def rest(self) -> None:
-        """Give the arena's memory back to the system until the next run."""
+        """Give the memory of the arena, and of results that nobody has, back to the system until the next run."""
+        for _, blocks in (self._all_results, self._new_results):
+            blocks.rest()
         if self._memory is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._memory.madvise(mmap.MADV_DONTNEED)
 
