@@ -49,6 +49,7 @@ CHOICES: dict[str, Choice] = {
     "boundaries-4": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=4)),
 }
 """Swarms by what differs from the defaults: an outer rate of 0.7 with Nesterov's momentum of 0.6, AdamW, int8."""
+WIDTH, LAYERS = 256, 6
 RECORDS, LENGTH = 4, 64
 """Records of a worker's step, and tokens of each: few, so that thousands of steps take minutes."""
 LOOKS = 20
@@ -74,12 +75,14 @@ class Curve:
         return 4 * self.parameters / self.payload
 
 
-def plan_of(steps: int, inner: int, workers: int) -> Plan:
-    """Return the plan of so many steps; raises UserError where rounds do not fit."""
+def plan_of(steps: int, inner: int, workers: int, width: int = WIDTH, layers: int = LAYERS) -> Plan:
+    """Return the plan of so many steps of a Llama; raises UserError where rounds do not fit."""
     if steps % inner:
         raise UserError(f"--steps: {steps} are no whole rounds of {inner} inner steps")
     method = replace(PLAIN, curve="cosine", final_share=0.1)
-    return Plan(Recipe(256, 704, 6, workers * RECORDS, LENGTH, steps, method), workers, inner)
+    return Plan(
+        Recipe(width, width * 11 // 4, layers, workers * RECORDS, LENGTH, steps, method), workers, inner
+    )
 
 
 def run(

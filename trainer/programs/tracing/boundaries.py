@@ -16,14 +16,15 @@ import torch
 from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from trainer.exact.scale import power_of_two32
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.lower import Lowering, cover, rule
 from verification.arithmetic.numbers import FLOAT
 from verification.arithmetic.places import Spec
 from verification.errors import UserError
 
-LOWEST, HIGHEST = -112, 127
-"""Exponents of scales: those of an int8 for which 2**(bits - 1 - e) is a finite float32 too."""
+LOWEST, HIGHEST = -111, 127
+"""Exponents of scales: those of an int8 for which 2**(bits - 1 - e) and its inverse are normal float32 too."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,11 @@ class Crossing(torch.autograd.Function):
     def forward(ctx: FunctionCtx, *given: Any) -> torch.Tensor:
         hidden, bits, chunk = given
         ctx.way = bits, chunk  # type: ignore[attr-defined]
-        return rounded(hidden, bits, chunk)
+        made: torch.Tensor = rounded(hidden, bits, chunk)
+        return made
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, None, None]:
         return rounded(gradients[0], *ctx.way), None, None
 
@@ -118,13 +120,12 @@ def rounded(hidden: torch.Tensor, bits: int, chunk: int) -> torch.Tensor:
     """
     rows = hidden.reshape(_in_chunks(tuple(hidden.shape), chunk))
     exponent = torch.frexp(rows.abs().amax(-1, keepdim=True)).exponent.clamp(LOWEST, HIGHEST)
-    limit = float(2 ** (bits - 1) - 1)
-    one = torch.ones_like(exponent, dtype=torch.float32)
-    codes = torch.round(rows * torch.ldexp(one, bits - 1 - exponent)).clamp(-limit, limit)
-    return (codes * torch.ldexp(one, exponent - (bits - 1))).reshape(hidden.shape)
+    shift, limit = bits - 1 - exponent, float(2 ** (bits - 1) - 1)
+    codes = torch.round(rows * power_of_two32(shift)).clamp(-limit, limit)
+    return (codes * power_of_two32(-shift)).reshape(hidden.shape)
 
 
-@rounded.register_fake  # type: ignore[untyped-decorator]
+@rounded.register_fake
 def _fake(hidden: torch.Tensor, bits: int, chunk: int) -> torch.Tensor:
     return torch.empty_like(hidden, memory_format=torch.contiguous_format)
 
