@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from tests import zoo
 from tests.lowered import lowered, vjp
+from trainer.groups.spread import spread_of
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.boundaries import (
     HIGHEST,
     LOWEST,
@@ -70,6 +72,16 @@ def test_a_program_rounds_as_plain_float32_does(shape: tuple[int, ...], bits: in
     assert np.array_equal(rounded(torch.from_numpy(values), bits, chunk).numpy(), wanted)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_compiled_loops_round_alike(bits: int) -> None:
+    values, b = drawn((3, 5, 24), bits), Builder()
+    port = b.port("x", "float32", values.shape)
+    made = unpacked(b, *packed(b, port, bits, 12), bits, values.shape)
+    program = LoadedProgram(b.finish("inner", [("y", made)]), RunOptions(loops=Loops.ALWAYS))
+    assert np.array_equal(program.run([torch.from_numpy(values)])[0].numpy(), reference(values, bits, 12))
+
+
 @pytest.mark.parametrize(("bits", "chunk"), [(16, 0), (8, 4), (4, 0), (4, 12)])
 def test_a_gradient_is_rounded_alike_and_passes_the_rounding(bits: int, chunk: int) -> None:
     values, gradient = drawn((3, 5, 24), bits), drawn((3, 5, 24), chunk + 1)
@@ -111,6 +123,7 @@ def traced(name: str, bits: int) -> TracedRun:
 @pytest.mark.parametrize(("name", "bits"), [("llama", 8), ("gpt2", 4), ("vit", 16)])
 def test_a_model_s_step_rounds_and_passes_gradients_as_said(name: str, bits: int) -> None:
     run = traced(name, bits)
+    assert spread_of(run.inner).records == zoo.JOB.batch, "a group can split it"
     given = zoo.begun(run, name)
     crossings = crossings_of(run.inner)
     assert len(crossings) == 2, "one forwards, one backwards"

@@ -74,7 +74,7 @@ def standing(model: nn.Module, boundaries: Boundaries | None) -> Iterator[None]:
 def _hook(name: str, boundaries: Boundaries, calls: Counter[str]) -> Any:
     def crossed(module: nn.Module, given: object, made: Any) -> Any:
         calls[name] += 1
-        if isinstance(made, tuple):
+        if isinstance(made, tuple) and made:
             return (_crossed(name, boundaries, made[0]), *made[1:])
         return _crossed(name, boundaries, made)
 
