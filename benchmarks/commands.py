@@ -111,6 +111,8 @@ def convergence(
     inner: Annotated[int, typer.Option(min=1, max=100_000, help="Inner steps of a round.")] = 40,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers of a swarm.")] = 2,
     choices: Annotated[str, typer.Option(help="Swarms by name, separated by commas; all by default.")] = "",
+    width: Annotated[int, typer.Option(min=64, max=8192, help="Of the model, a multiple of 64.")] = 256,
+    layers: Annotated[int, typer.Option(min=1, max=100, help="Of the model; boundaries need 4.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and of the order of records.")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=512, help="Threads of a training.")] = 1,
     plot: Annotated[
@@ -123,7 +125,7 @@ def convergence(
 
     known = list(convergence.CHOICES)
     convergence.run(
-        convergence.plan_of(steps, inner, workers),
+        convergence.plan_of(steps, inner, workers, width, layers),
         _known(choices or ",".join(known), known, "choice"),
         seed,
         threads,

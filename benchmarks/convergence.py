@@ -25,10 +25,12 @@ from trainer.commands.console import Console
 from trainer.programs.tracing.compression import Dense, TopK
 from trainer.programs.tracing.low_rank import LowRank
 from trainer.programs.tracing.optimiser import Muon
-from trainer.runs.job import DENSITIES
+from trainer.runs.job import DENSITIES, BoundariesSection
 from verification.errors import UserError
 
 CHUNK = 1024
+BOUNDARIES = 3
+"""As for a model in four shards."""
 DDP = "data-parallel"
 CHOICES: dict[str, Choice] = {
     "whole": Choice(),
@@ -42,8 +44,12 @@ CHOICES: dict[str, Choice] = {
     "overlap": Choice(overlap=True),
     "low-rank-overlap": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), overlap=True),
     "low-rank-muon": Choice(Muon(ADAMW), compression=LowRank(DENSITIES["low-rank"], CHUNK)),
+    "boundaries-16": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=16)),
+    "boundaries-8": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=8)),
+    "boundaries-4": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=4)),
 }
 """Swarms by what differs from the defaults: a job's outer step, AdamW, int8."""
+WIDTH, LAYERS = 256, 6
 RECORDS, LENGTH = 4, 64
 """Records of a worker's step, and tokens of each: few, so that thousands of steps take minutes."""
 LOOKS = 20
@@ -53,13 +59,15 @@ STYLES = ("-", "--", "-.", ":")
 
 @dataclass(frozen=True)
 class Curve:
-    """One training: held-out losses, nats a token, after so many steps; bytes of what it sends at a time."""
+    """One training: held-out losses, nats a token, after so many steps; bytes of what it sends at a time, and of a
+    token's hidden states between blocks."""
 
     name: str
     parameters: int
     steps: list[int]
     held_out: list[float]
     payload: float
+    crossing: int
 
     @property
     def ratio(self) -> float:
@@ -67,12 +75,14 @@ class Curve:
         return 4 * self.parameters / self.payload
 
 
-def plan_of(steps: int, inner: int, workers: int) -> Plan:
-    """Return the plan of so many steps; raises UserError where rounds do not fit."""
+def plan_of(steps: int, inner: int, workers: int, width: int = WIDTH, layers: int = LAYERS) -> Plan:
+    """Return the plan of so many steps of a Llama; raises UserError where rounds do not fit."""
     if steps % inner:
         raise UserError(f"--steps: {steps} are no whole rounds of {inner} inner steps")
     method = replace(PLAIN, curve="cosine", final_share=0.1)
-    return Plan(Recipe(256, 704, 6, workers * RECORDS, LENGTH, steps, method), workers, inner)
+    return Plan(
+        Recipe(width, width * 11 // 4, layers, workers * RECORDS, LENGTH, steps, method), workers, inner
+    )
 
 
 def run(
@@ -111,7 +121,7 @@ def train(name: str, plan: Plan, seed: int, done: Callable[[], object]) -> Curve
             steps.append((number + 1) * plan.inner)
             losses.append(held_out_loss(judge, trainer.parameters(), held_out))
     size = sum(tensor.numel() for tensor in trainer.parameters().values())
-    return Curve(name, size, steps, losses, mean(trainer.sent))
+    return Curve(name, size, steps, losses, mean(trainer.sent), trainer.crossing)
 
 
 def rows(curves: Sequence[Curve]) -> list[dict[str, Any]]:
@@ -145,12 +155,20 @@ def summarise(curves: Sequence[Curve], plan: Plan) -> dict[str, Any]:
 
 def table(curves: Sequence[Curve]) -> Table:
     """Return a line for each curve."""
-    drawn = Table("", "held-out loss", "over data-parallel", "sent at a time", "times smaller than float32")
+    drawn = Table(
+        "",
+        "held-out loss",
+        "over data-parallel",
+        "sent at a time",
+        "times smaller than float32",
+        "a token between blocks",
+    )
     for curve, row in zip(curves, rows(curves), strict=True):
         sent = f"{curve.payload / 1e6:.3f} MB"
         drawn.add_row(
-            curve.name, f"{curve.held_out[-1]:.4f}", f"{row['gaps'][-1]:+.2%}", sent, f"{curve.ratio:.1f}"
-        )
+            curve.name, f"{curve.held_out[-1]:.4f}", f"{row['gaps'][-1]:+.2%}", sent, f"{curve.ratio:.1f}",
+            f"{curve.crossing} bytes",
+        )  # fmt: skip
     return drawn
 
 

@@ -7,12 +7,14 @@ import torch
 from benchmarks.losses import compiling
 from benchmarks.trainers import PLAIN, NativeTrainer, Recipe
 from trainer.programs.conversion import bundle_of, to_torch
+from trainer.programs.tracing.boundaries import bytes_of_a_row
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.compression import Compression, Whole
 from trainer.programs.tracing.optimiser import Optimiser
 from trainer.rounds.torch_engine import TorchEngine
+from trainer.runs.boundaries import boundaries_of
 from trainer.runs.grids import TRIAL_STEPS, fitting
-from trainer.runs.job import OUTER
+from trainer.runs.job import OUTER, BoundariesSection
 from trainer.runs.tasks import causal_lm_loss
 from verification import codec
 from verification.outer import SHARE
@@ -44,12 +46,14 @@ class Plan:
 @dataclass(frozen=True)
 class Choice:
     """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, by default a job's, what
-    is sent, and whether a round's work begins before the last one is added up."""
+    is sent, whether a round's work begins before the last one is added up, and how the model's blocks pass hidden
+    states on."""
 
     optimiser: Optimiser = PLAIN.adamw
     outer: tuple[float, float] | None = None
     compression: Compression = field(default_factory=Whole)
     overlap: bool = False
+    boundaries: BoundariesSection | None = None
 
 
 class LocalSteps:
@@ -64,13 +68,16 @@ class LocalSteps:
         self._plan, self._data, self._overlaps = plan, records, choice.overlap
         self.index = torch.arange(len(records)).view(plan.rounds, plan.inner, plan.workers, plan.part)
         """Which records each worker takes in each inner step of each round."""
+        model = recipe.model(seed, "eager")
         config = TraceConfig(
             len(records), recipe.length, plan.part, plan.inner, plan.workers, 12, choice.optimiser,
             replace(recipe.method.traced(recipe.steps), round_warmup=ROUND_WARMUP),
             *(choice.outer or OUTER[choice.overlap]),
-            compression=choice.compression,
+            compression=choice.compression, boundaries=boundaries_of(model, choice.boundaries),
         )  # fmt: skip
-        traced = trace_run(recipe.model(seed, "eager"), causal_lm_loss, config)
+        traced = trace_run(model, causal_lm_loss, config)
+        self.crossing = bytes_of_a_row(recipe.hidden, config.boundaries)
+        """Bytes of one token's hidden states where they go from a block to the next."""
         self.state = [to_torch(tensor) for tensor in traced.start.tensors]
         self._begin = self.state
         self._names = traced.parameter_names
@@ -124,6 +131,8 @@ class DataParallel:
         """`batches`: uint8 [steps, batch, length + 1]."""
         self._trainer = NativeTrainer(plan.recipe.model(seed, "sdpa"), batches, plan.recipe.method)
         self._inner = plan.inner
+        self.crossing = bytes_of_a_row(plan.recipe.hidden, None)
+        """Bytes of one token's hidden states."""
         self.sent = [sum(4 * tensor.numel() for tensor in self.parameters().values())]
         """Bytes of a step's gradient."""
 

@@ -10,6 +10,7 @@ import torch
 from tests import zoo
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.tracing.boundaries import Boundaries
 from trainer.programs.tracing.capture import TracedRun, trace_run
 from trainer.programs.tracing.optimiser import Muon
 from trainer.runs.models import build_model
@@ -26,6 +27,7 @@ CLIPPED = replace(zoo.ADAMW, clip_norm=0.05)
 TIED = zoo.CONFIGS["llama"] | {"tie_word_embeddings": True}
 DROPPING = zoo.CONFIGS["gpt2"] | {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}
 EXPERTS = tiny_config("mixtral") | {"vocab_size": 256}
+BOUNDARIES = Boundaries(("model.layers.0",), 4, 12)
 RUNS: dict[str, Callable[[], TracedRun]] = {
     "llama": lambda: _of_zoo("llama", optimiser=CLIPPED),
     "gpt2": lambda: _of_zoo("gpt2", optimiser=CLIPPED, accumulate=4),
@@ -33,8 +35,10 @@ RUNS: dict[str, Callable[[], TracedRun]] = {
     "tied": lambda: _causal(TIED, optimiser=Muon(CLIPPED)),
     "experts": lambda: _causal(EXPERTS, accumulate=2),
     "dropping": lambda: _causal(DROPPING, accumulate=2),
+    "bounded": lambda: _causal(zoo.CONFIGS["llama"], boundaries=BOUNDARIES),
 }
-"""Programs by name. GPT-2's embedding is tied too; some gradients are means over parts of the batch."""
+"""Programs by name. GPT-2's embedding is tied too; some gradients are means over parts of the batch. "bounded" has a
+boundary between its two layers."""
 
 
 def _of_zoo(name: str, **changes: object) -> TracedRun:

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.shards import RUNS, by_shards, cut, digest, whole
+from tests.shards import BOUNDARIES, RUNS, by_shards, cut, digest, whole
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import Loops, RunOptions
+from trainer.programs.tracing.boundaries import bytes_of_a_row
 from trainer.shards.cut import Cut, Machine, cut_at, cut_for
 from trainer.shards.depth import depths_of, parameter_of
 from trainer.shards.describe import described
@@ -22,7 +23,7 @@ from trainer.shards.segments import Pieces, Segment
 from verification.errors import UserError
 from verification.library import StepFailed
 from verification.operators import operator_of
-from verification.program import elements, first_node, size_bytes, values, work_units
+from verification.program import Program, elements, first_node, size_bytes, values, work_units
 
 MUCH = 1 << 40
 
@@ -33,7 +34,7 @@ def drawn_ends(data: st.DataObject, name: str) -> tuple[int, ...]:
     return tuple(sorted(data.draw(st.sets(st.integers(1, deepest), min_size=1, max_size=3))))
 
 
-SHARDS = dict(zip(RUNS, (2, 3, 4, 3, 4, 2), strict=True))
+SHARDS = dict(zip(RUNS, (2, 3, 4, 3, 4, 2, 2), strict=True))
 """Over how many shards each model is cut."""
 
 
@@ -73,15 +74,17 @@ def test_every_node_has_one_shard_and_every_parameter_too(name: str, data: st.Da
 
 
 def assert_each_node_once(pieces: Pieces) -> None:
-    """Views, and what constants alone make, are made wherever they are read; all else once."""
-    first, nodes = first_node(pieces.program), pieces.program.nodes
+    """Views, integers made wider, and what constants alone make, are made wherever they are read; all else once."""
+    first, nodes, known = first_node(pieces.program), pieces.program.nodes, values(pieces.program)
     times = Counter(number for segment in pieces.segments for number in segment.nodes)
     assert set(times) == set(range(first, first + len(nodes)))
     of_constants = set(range(len(pieces.program.inputs), first))
     for number, node in enumerate(nodes, first):
+        given = known[node.inputs[0]]
+        is_wider = node.operator == "cast" and size_bytes(given) < size_bytes(known[number])
         if set(node.inputs) <= of_constants:
             of_constants.add(number)
-        elif not operator_of(node.operator).is_view:
+        elif not operator_of(node.operator).is_view and not (is_wider and given.dtype != "float32"):
             assert times[number] == 1
 
 
@@ -124,6 +127,32 @@ def test_between_layers_nothing_large_crosses_but_the_stream_and_its_gradient() 
     assert (
         sum(math.prod(shape) for shape in least if shape != stream) < 8 * 20 + 3 * 21 + 9
     )  # the tokens and scalars
+
+
+def test_what_crosses_a_boundary_is_packed_in_both_directions() -> None:
+    inner = whole("bounded").programs["inner"]
+    made = cut("bounded", (cheapest_end(inner),))
+    pieces, known = made.pieces["inner"], values(inner)
+    sizes = Counter({(0, 1): 0, (1, 0): 0})
+    for number, giver, taker in pieces.crossings():
+        sizes[giver, taker] += size_bytes(known[number]) if len(known[number].shape) > 2 else 0
+    tokens, width, chunk = 8 * 19, 36, 12
+    each = width * 4 // 8 + width // chunk
+    assert sizes == {(0, 1): tokens * each, (1, 0): tokens * each}
+    assert bytes_of_a_row(width, BOUNDARIES) == each
+    first, last = described(made)
+    records, scalars = 8 * 20, 64
+    assert tokens * each + records <= first.sent <= tokens * each + records + scalars
+    assert tokens * each <= last.sent <= tokens * each + scalars
+
+
+def cheapest_end(inner: Program) -> int:
+    """The depth between the two layers at which the fewest bytes cross."""
+    starts = depths_of(inner).starts
+    places = range(
+        starts["model.layers.0.mlp.down_proj.weight"], starts["model.layers.1.input_layernorm.weight"]
+    )
+    return min((1 + place for place in places), key=lambda end: described(cut_at([inner], (end,)))[0].sent)
 
 
 def test_a_shard_in_its_order_holds_no_more_than_was_said_before() -> None:

@@ -15,9 +15,9 @@ from verification.errors import UserError
 
 TINY = Recipe(64, 96, 1, 4, 16, 6, PLAIN)
 CURVES = [
-    Curve(DDP, 1000, [10, 20], [2.0, 1.0], 4000),
-    Curve("whole", 1000, [10, 20], [2.2, 1.02], 1000),
-    Curve("smaller", 1000, [10, 20], [2.4, 1.05], 20),
+    Curve(DDP, 1000, [10, 20], [2.0, 1.0], 4000, 256),
+    Curve("whole", 1000, [10, 20], [2.2, 1.02], 1000, 256),
+    Curve("smaller", 1000, [10, 20], [2.4, 1.05], 20, 33),
 ]
 
 

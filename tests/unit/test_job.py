@@ -57,6 +57,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an end of a constant rate": ({"training.final_share": 0.1}, "training.final_share: is nothing to a constant"),
     "unequal parts of a batch": ({"training.accumulate": 3}, "training.accumulate: must divide batch into equal"),
     "config twice": ({"model.config_file": "c.json"}, "model: give either config, config_file, from or module"),
+    "boundaries nowhere": ({"model.boundaries.bits": 8}, "model.boundaries: give either count, or after with"),
+    "boundaries twice": (
+        {"model.boundaries.count": 1, "model.boundaries.after": "model.layers.0"},
+        "model.boundaries: give either count, or after with the names of blocks",
+    ),
+    "boundaries of odd bits": (
+        {"model.boundaries.count": 1, "model.boundaries.bits": 5},
+        "model.boundaries.bits: input should be 16, 8 or 4, got 5",
+    ),
     "leaf_every too large": ({"training.leaf_every": 5}, "training.leaf_every: must not exceed max_steps"),
     "min_workers too large": ({"swarm.min_workers": 3}, "swarm.min_workers: must not exceed workers"),
     "min_verifiers too large": ({"swarm.min_verifiers": 2}, "swarm.min_verifiers: must not exceed verifiers"),

@@ -26,6 +26,7 @@ from trainer.programs.tracing.schedule import Schedule
 from trainer.rounds.selfcheck import kernels_of
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
+from trainer.runs.boundaries import boundaries_of
 from trainer.runs.checkpoints import TOKENIZER_FILE
 from trainer.runs.chosen_model import ChosenModel, chosen_model
 from trainer.runs.data.records import Records
@@ -157,6 +158,7 @@ def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> Tr
         tokens=records.dtype,
         accumulate=training.accumulate,
         compression=compression_of(training),
+        boundaries=boundaries_of(chosen.model, job.model.boundaries),
     )
     return trace_run(chosen.model, chosen.loss(data.marks), settings)
 

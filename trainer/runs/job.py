@@ -29,6 +29,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class BoundariesSection(Section):
+    """[model.boundaries]: where what goes from one block to the next, and its gradient back, are small integers.
+
+    `count` boundaries stand evenly between the model's repeated blocks, or one behind each module that `after` names. A
+    number is `bits` bits of its row's scale, a power of two; a row is what a block makes of one token, or `chunk`
+    numbers of it.
+    """
+
+    count: Annotated[int, Field(ge=1, le=1000)] | None = None
+    after: Names | None = None
+    bits: Literal[16, 8, 4] = 8
+    chunk: Annotated[int, Field(ge=8, le=1 << 16)] | None = None
+
+
 class ModelSection(Section):
     """[model]: a Hugging Face config, inline or as a JSON file, and the task, which names the loss.
 
@@ -37,6 +51,8 @@ class ModelSection(Section):
 
     `module` names a function of a Python file, "model.py:build", that returns any float32 torch.nn.Module: of tokens
     [batch, length] or float32 pixels [batch, channels, height, width] it makes logits, or what has `.logits`.
+
+    Where `boundaries` stand, machines that hold parts of the model send each other little.
     """
 
     task: Literal["causal-lm", "masked-lm", "image-classification"] = "causal-lm"
@@ -44,6 +60,7 @@ class ModelSection(Section):
     config_file: str | None = None
     checkpoint: str | None = Field(None, alias="from")
     module: str | None = None
+    boundaries: BoundariesSection | None = None
 
     @property
     def ways(self) -> int:
@@ -405,9 +422,15 @@ def _data_checks(data: DataSection, task: str) -> list[tuple[bool, str]]:
     ]
 
 
+def _boundary_checks(boundaries: BoundariesSection | None) -> list[tuple[bool, str]]:
+    is_placed = boundaries is None or (boundaries.count is None) != (boundaries.after is None)
+    return [(is_placed, "model.boundaries: give either count, or after with the names of blocks")]
+
+
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
         (job.model.ways == 1, "model: give either config, config_file, from or module"),
+        *_boundary_checks(job.model.boundaries),
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),
         *_schedule_checks(job.training),

@@ -13,6 +13,8 @@ SHARED = 0
 """The shard of what belongs to no parameter: it has the tokens first, and gradients end there."""
 SWEEPS = 8
 """How often nodes are looked at again after others have moved."""
+DRAWN = 24
+"""How many nodes move together at most: more than unpack a value."""
 
 
 def layout_of_inner(program: Program, depths: Depths, ends: Sequence[int]) -> Layout:
@@ -51,7 +53,8 @@ def homes_of(program: Program, shards: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _with_less_crossing(program: Program, owners: Sequence[Owner], homes: Sequence[int]) -> tuple[Owner, ...]:
-    """Return owners under which fewer bytes cross: single nodes move to where they are read or what they read is made.
+    """Return owners under which fewer bytes cross: nodes move to where they are read or what they read is made, singly
+    or with those that are made for them alone.
 
     Products stay, for they are most of the work.
     """
@@ -61,9 +64,11 @@ def _with_less_crossing(program: Program, owners: Sequence[Owner], homes: Sequen
         for number, node in enumerate(program.nodes, moves.first)
         if moves.owners[number] is not None and not operator_of(node.operator).multiplies
     ]
+    movable = frozenset(numbers)
     for sweep in range(SWEEPS):
         moved = [moves.move(number) for number in (numbers if sweep % 2 else reversed(numbers))]
-        if not any(moved):
+        drawn = [moves.draw(number, movable) for number in reversed(numbers)]
+        if not any(moved) and not any(drawn):
             break
     return tuple(moves.owners)
 
@@ -99,11 +104,37 @@ class _Moves:
         best = min(gains, key=lambda shard: (-gains[shard], shard), default=None)
         if best is None or gains[best] < 0 or (gains[best] == 0 and self._readers[number].keys() != {best}):
             return False
-        for source in sources:
-            self._count(source, owner, -1)
-            self._count(source, best, 1)
-        self.owners[number] = best
+        self._give(number, best)
         return True
+
+    def draw(self, number: int, movable: frozenset[int]) -> bool:
+        """Give a node that one other shard alone reads to that, with as many of those that are then read there alone as
+        make the fewest bytes cross: so a value that is packed for its way is unpacked at its end."""
+        owner, shards = self.owners[number], set(self._readers[number])
+        if len(shards) != 1 or shards == {owner}:
+            return False
+        (taker,) = shards
+        moved, waiting = list[int](), {number}
+        gain = best = kept = 0
+        while waiting and len(moved) < DRAWN:
+            each = max(waiting)
+            gain += self._gain(each, taker)
+            self._give(each, taker)
+            moved.append(each)
+            if gain > best:
+                best, kept = gain, len(moved)
+            behind = (source for source in self._sources[each - self.first] if source in movable)
+            alone = (s for s in behind if self.owners[s] == owner and self._readers[s].keys() == {taker})
+            waiting = waiting - {each} | set(alone)
+        for each in reversed(moved[kept:]):
+            self._give(each, owner)
+        return kept > 0
+
+    def _give(self, number: int, shard: Owner) -> None:
+        for source in self._sources[number - self.first]:
+            self._count(source, self.owners[number], -1)
+            self._count(source, shard, 1)
+        self.owners[number] = shard
 
     def _gain(self, number: int, shard: int) -> int:
         """Return how many bytes fewer cross once a node has moved to a shard."""

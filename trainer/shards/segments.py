@@ -1,7 +1,7 @@
 """A program in pieces: for each shard segments, ordinary programs that run one after another and meet at values. Pure.
 
-Whoever owns a value makes it, once; where another shard reads it, it crosses. Views, and what constants alone make, are
-owned by nobody (`trainer.shards.roots`): each segment that reads one makes it.
+Whoever owns a value makes it, once; where another shard reads it, it crosses. Views, integers that are only made wider,
+and what constants alone make are owned by nobody (`trainer.shards.roots`): each segment that reads one makes it.
 """
 
 from collections.abc import Iterator, Sequence

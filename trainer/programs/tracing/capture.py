@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.programs.conversion import from_torch
 from trainer.programs.tracing import lower_complex, lower_math, lower_order, lower_shape, lower_spatial
+from trainer.programs.tracing.boundaries import Boundaries, standing
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.compression import Compression, Whole, Working, compress
 from trainer.programs.tracing.dropout import Dropping, round_seed
@@ -53,7 +54,8 @@ class TraceConfig:
     `batch` rows, whose gradient is the mean over `accumulate` parts one after another, in the memory of one; `slots`
     contributions enter an outer step; a contribution counts in units of 2**-grid_exponent at first, and holds its
     integers as `compression` packs them. The outer step is Nesterov's: mom = outer_momentum * mom + delta; parameters
-    -= outer_lr * (delta + outer_momentum * mom). Operands of products are quantised to `bits` bits, 14 or 8.
+    -= outer_lr * (delta + outer_momentum * mom). Operands of products are quantised to `bits` bits, 14 or 8. Between
+    blocks hidden states and their gradients are rounded where `boundaries` stand.
     """
 
     records: int
@@ -70,6 +72,7 @@ class TraceConfig:
     tokens: str = "uint8"
     accumulate: int = 1
     compression: Compression = Whole()  # noqa: RUF009
+    boundaries: Boundaries | None = None
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ class TracedRun:
 def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     """Return the programs that train `model` under `loss`.
 
-    Raises UserError, in one line, for an operator without an exact form, for random numbers other than dropout's and
-    for modules that change their buffers while training; the line names the operator or module and, where known, the
-    user's source line.
+    Raises UserError, in one line, for an operator without an exact form, for random numbers other than dropout's, for
+    modules that change their buffers while training and for boundaries that cannot stand; the line names the operator
+    or module and, where known, the user's source line.
     """
     _check_model(model)
     named = trained_parameters(model)
@@ -162,7 +165,8 @@ def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.
     ]  # whose numbers nobody reads
     tokens = torch.zeros(job.batch // job.accumulate, job.length + 1, dtype=torch.int64)
     samples += [tokens, *torch.zeros(2, dtype=torch.int64)]
-    graph = make_graph(step, samples)
+    with standing(model, job.boundaries):
+        graph = make_graph(step, samples)
     refuse_random(graph, _without_random(model))
     _refuse_buffer_changes(graph, model)
     if not sites:
