@@ -81,10 +81,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_mistake_is_one_line(mistake: str) -> None:
     changes, line = MISTAKES[mistake]
     model = Blocks(3)
-    with pytest.raises(UserError) as caught:
-        boundaries = boundaries_of(model, BoundariesSection(**changes))
-        with standing(model, boundaries):
+
+    def stand() -> None:
+        with standing(model, boundaries_of(model, BoundariesSection(**changes))):
             model(torch.ones(2, 4))
+
+    with pytest.raises(UserError) as caught:
+        stand()
     assert f"model.boundaries.{line}" in str(caught.value) and "\n" not in str(caught.value)
 
 
