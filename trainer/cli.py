@@ -56,7 +56,7 @@ Memory = Annotated[
     typer.Option(
         min=0,
         max=MAX_GIB,
-        help="GiB a program may need; by default what machine and container, or GPU, have.",
+        help="GiB a program may take, in parts if it needs more; by default what machine, container or GPU have left.",
     ),
 ]
 GroupSize = Annotated[

@@ -44,11 +44,16 @@ from verification.units import Address, Count, Digest, Round
 pytestmark = pytest.mark.slow
 Usage = namedtuple("Usage", "total used free")
 STEPS = 2
-SIZES = replace(zoo.JOB, records=6, length=6, batch=2, max_steps=STEPS)
+SIZES = {
+    "llama": replace(zoo.JOB, records=6, length=6, batch=2, max_steps=STEPS),
+    "gpt2": replace(zoo.JOB, records=6, length=6, batch=2, max_steps=STEPS, accumulate=2),
+    "experts": replace(zoo.JOB, records=6, length=3, batch=1, max_steps=STEPS, slots=2),
+}
+"""What the models are traced for: small enough that no single operation takes two fifths of a step's memory."""
 CONFIGS = {
     "llama": zoo.CONFIGS["llama"],
     "gpt2": zoo.CONFIGS["gpt2"],
-    "experts": EXPERTS | {"num_hidden_layers": 2, "num_local_experts": 2},
+    "experts": EXPERTS | {"num_hidden_layers": 2},
 }
 """GPT-2's embedding is its head too, and its gradient a mean over two parts of the batch."""
 JOB = Job(Round(0), Address(bytes(20)), tagged("beacon"), STEPS)
@@ -57,8 +62,7 @@ JOB = Job(Round(0), Address(bytes(20)), tagged("beacon"), STEPS)
 @functools.cache
 def traced(name: str) -> TracedRun:
     """A model's programs."""
-    job = replace(SIZES, accumulate=2) if name == "gpt2" else SIZES
-    return trace_run(build_model(CONFIGS[name], 1), causal_lm_loss, job)
+    return trace_run(build_model(CONFIGS[name], 1), causal_lm_loss, SIZES[name])
 
 
 def encoded(run: TracedRun) -> dict[Digest, bytes]:
@@ -67,16 +71,16 @@ def encoded(run: TracedRun) -> dict[Digest, bytes]:
     return {program_digest(text): text for text in texts}
 
 
-def data() -> Bundle:
+def data(name: str) -> Bundle:
     """The records of a run."""
-    shape = Count(SIZES.records), Count(SIZES.length + 1)
+    shape = Count(SIZES[name].records), Count(SIZES[name].length + 1)
     return Bundle((Tensor("uint8", shape, bytes(97 + 7 * n % 23 for n in range(math.prod(shape)))),))
 
 
-def manifest_of(run: TracedRun) -> Manifest:
+def manifest_of(name: str) -> Manifest:
     """A manifest that names a run's programs, data and start."""
-    (records,) = data().tensors
-    frame = minimal(max_steps=STEPS, leaf_every=1, batch=SIZES.batch, slots=SIZES.slots - 1, min_workers=1)
+    run, job, (records,) = traced(name), SIZES[name], data(name).tensors
+    frame = minimal(max_steps=STEPS, leaf_every=1, batch=job.batch, slots=job.slots - 1, min_workers=1)
     return replace(
         frame,
         arithmetic="exact",
@@ -103,17 +107,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     assert list(tmp_path.iterdir()) == []
 
 
-def computed(engine: Engine, run: TracedRun, held: list[int], folder: Path) -> list[object]:
+def computed(engine: Engine, name: str, held: list[int], folder: Path) -> list[object]:
     """All that a peer computes of a round, and notes how many files are mapped at its steps."""
-    rounds, start = Rounds(engine, manifest_of(run), data()), run.start.tensors
+    rounds, start = Rounds(engine, manifest_of(name), data(name)), traced(name).start.tensors
     outcome = rounds.run(JOB, start, lambda step: held.append(mapped(folder)), checked=STEPS)
     assert outcome.contribution is not None
-    inputs = outer_inputs(
-        SIZES.slots - 1,
-        start,
-        {0: (3, outcome.contribution.tensors), 1: (5, outcome.contribution.tensors)},
-        1,
-    )
+    slots, made = SIZES[name].slots - 1, outcome.contribution.tensors
+    inputs = outer_inputs(slots, start, {slot: (3 + slot, made) for slot in range(slots)}, 1)
     return [
         rounds.golden(start),
         outcome.digests,
@@ -128,13 +128,13 @@ def computed(engine: Engine, run: TracedRun, held: list[int], folder: Path) -> l
 def test_two_fifths_of_the_memory_make_the_same_round(name: str, folder: Path) -> None:
     run, held, none = traced(name), list[int](), list[int]()
     options = little(run, 0.4, folder)
-    inner = manifest_of(run).programs.inner.digest
+    inner = manifest_of(name).programs.inner.digest
     with pytest.raises(Refused, match=rf"needs {peak_bytes(run.inner)} bytes, limit {options.memory}"):
         TorchEngine(encoded(run), options).program(inner)
     engine = fitting(encoded(run), options)
     assert isinstance(engine, FrugalEngine)
     assert engine.shortage.startswith("a program takes up to ")
-    assert computed(engine, run, held, folder) == computed(TorchEngine(encoded(run)), run, none, folder)
+    assert computed(engine, name, held, folder) == computed(TorchEngine(encoded(run)), name, none, folder)
     large = sum(len(tensor.data) > spool.PAGE for tensor in run.start.tensors[: len(run.parameter_names)])
     assert len(held) == 1 + STEPS
     assert min(held) >= large > 0 == max(none)
@@ -145,15 +145,17 @@ def test_two_fifths_of_the_memory_make_the_same_round(name: str, folder: Path) -
 
 def test_compiled_loops_make_the_same_stretches(folder: Path) -> None:
     run = traced("llama")
-    engine, inner = FrugalEngine(encoded(run), little(run, 0.7, folder, Loops.ALWAYS)), manifest_of(run)
+    engine, inner = FrugalEngine(encoded(run), little(run, 0.7, folder, Loops.ALWAYS)), manifest_of("llama")
     assert engine.compiled(inner.programs.inner.digest) == (True, "")
     held = list[int]()
-    assert computed(engine, run, held, folder) == computed(TorchEngine(encoded(run)), run, held, folder)
+    assert computed(engine, "llama", held, folder) == computed(
+        TorchEngine(encoded(run)), "llama", held, folder
+    )
 
 
-def disputed(engine: Engine, run: TracedRun, place: Place) -> Disputed:
+def disputed(engine: Engine, name: str, place: Place) -> Disputed:
     """An execution of the round."""
-    return Rounds(engine, manifest_of(run), data()).disputed(JOB, run.start.tensors, place, 2)
+    return Rounds(engine, manifest_of(name), data(name)).disputed(JOB, traced(name).start.tensors, place, 2)
 
 
 def test_a_dispute_is_told_the_same_from_the_trace_down_to_a_number(folder: Path) -> None:
@@ -162,19 +164,20 @@ def test_a_dispute_is_told_the_same_from_the_trace_down_to_a_number(folder: Path
     number = next(n for n, each in enumerate(values(run.inner)) if getattr(each, "operator", "") == "product")
     said = []
     for engine in engines:
-        traces = {place: reexecution.trace(engine, disputed(engine, run, place)) for place in list(Place)[:3]}
-        execution = disputed(engine, run, Place.STEP)
+        traces = {
+            place: reexecution.trace(engine, disputed(engine, "gpt2", place)) for place in list(Place)[:3]
+        }
+        execution = disputed(engine, "gpt2", Place.STEP)
         holding = reexecution.hold(engine, execution, number)
         results = traces[Place.STEP].results
-        source = int(run.inner.nodes[number - first_node(run.inner)].inputs[0])
-        proved = [reexecution.open_value(engine, execution, results, each, ()) for each in (0, source)]
+        proved = [reexecution.open_value(engine, execution, results, port, ()) for port in (0, 1)]
         made = holding.held.made
         said.append((traces, proved, made and digest_of(Bundle((made,)))))
         assert len(results) == len(run.inner.nodes)
     assert said[0] == said[1]
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(share=st.floats(0.32, 1.0))
 def test_stretches_run_each_node_once_in_order_and_fit(share: float) -> None:
     program = traced("llama").inner
@@ -193,7 +196,7 @@ def test_stretches_run_each_node_once_in_order_and_fit(share: float) -> None:
 def test_what_lives_in_memory_at_a_time_is_less_than_was_allowed(folder: Path) -> None:
     """By what every node makes, as long as anybody has it; what lies in files and views of others takes none."""
     run = traced("llama")
-    options, inner = little(run, 0.4, folder), manifest_of(run).programs.inner.digest
+    options, inner = little(run, 0.4, folder), manifest_of("llama").programs.inner.digest
     engine, alive = FrugalEngine(encoded(run), options), list[weakref.ref[torch.Tensor]]()
     peaks = list[int]()
 
@@ -203,7 +206,7 @@ def test_what_lives_in_memory_at_a_time_is_less_than_was_allowed(folder: Path) -
         places = {each.data_ptr(): each.nbytes() for each in storages if each.filename is None}
         peaks.append(sum(places.values()))
 
-    engine.run(inner, [disputed(engine, run, Place.STEP).inputs], count)
+    engine.run(inner, [disputed(engine, "llama", Place.STEP).inputs], count)
     assert options.memory is not None
     assert 0 < max(peaks) <= options.memory
     assert len(peaks) == len(run.inner.nodes)
@@ -211,8 +214,8 @@ def test_what_lives_in_memory_at_a_time_is_less_than_was_allowed(folder: Path) -
 
 def test_a_step_that_fails_does_so_at_the_same_node(folder: Path) -> None:
     run = traced("llama")
-    engine, inner = FrugalEngine(encoded(run), little(run, 0.4, folder)), manifest_of(run).programs.inner
-    inputs = [each.clone() for each in disputed(TorchEngine(encoded(run)), run, Place.STEP).inputs]
+    engine, inner = FrugalEngine(encoded(run), little(run, 0.4, folder)), manifest_of("llama").programs.inner
+    inputs = [each.clone() for each in disputed(TorchEngine(encoded(run)), "llama", Place.STEP).inputs]
     names = [port.name for port in run.inner.inputs]
     inputs[names.index("working/parameter/model.norm.weight")][3] = torch.nan
     with pytest.raises(StepFailed) as whole:
@@ -227,14 +230,13 @@ def test_a_step_that_fails_does_so_at_the_same_node(folder: Path) -> None:
 def unread() -> Program:
     """x -> sums in turn; between them constants are divided by zero, and no node reads it."""
     b = Builder()
-    last = first = b.port("x", "float32", (4096,))
-    zero = b.constant(torch.zeros(()))
+    sums, zero = [b.port("x", "float32", (4096,))], b.constant(torch.zeros(()))
     for _ in range(4):
-        last = b.add(last, first)
+        sums.append(b.add(sums[-1], sums[0]))
     nothing = b.divide(zero, zero)
-    for _ in range(4):
-        last = b.add(last, first)
-    made = b.finish("inner", [("sum", last), ("nothing", nothing)])
+    for each in sums[:-1]:
+        sums[-1] = b.add(sums[-1], each)
+    made = b.finish("inner", [("sum", sums[-1]), ("nothing", nothing)])
     return replace(made, outputs=made.outputs[:1])
 
 
@@ -242,14 +244,14 @@ def test_what_nothing_reads_ends_a_step_too(folder: Path) -> None:
     program = unread()
     text, x = encode_program(program), torch.arange(4096.0)
     engine = FrugalEngine(
-        {program_digest(text): text}, RunOptions(memory=Count(160_000), scratch=str(folder))
+        {program_digest(text): text}, RunOptions(memory=Count(180_000), scratch=str(folder))
     )
     with pytest.raises(StepFailed) as whole:
         LoadedProgram(program).run([x])
     with pytest.raises(StepFailed) as some:
         engine.run(program_digest(text), [[x]])
     assert some.value.node == whole.value.node == first_node(program) + 4
-    assert len(stretches_of(program, 160_000)) > 1
+    assert len(stretches_of(program, 180_000)) > 1
 
 
 def test_too_little_memory_is_refused_with_the_node_that_needs_more(folder: Path) -> None:
