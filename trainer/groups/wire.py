@@ -4,6 +4,7 @@ Both prove that they know the secret by a MAC over a number that the other one d
 number and its direction, so none can be made, changed, repeated or left out by others. Nothing is encrypted.
 """
 
+import contextlib
 import hashlib
 import hmac
 import select
@@ -109,6 +110,12 @@ class Channel:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+
+    def end(self) -> None:
+        """Close the connection though another thread is waiting at it, which then hears that it is gone."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.close()
 
     def _tag(self, way: bytes, number: int, body: Data) -> bytes:
         return _mac(self._key, way, number.to_bytes(COUNTER, "big"), body)
