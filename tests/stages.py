@@ -14,7 +14,7 @@ from trainer.programs.options import NODE_BY_NODE
 from trainer.shards.cut import Machine, cut_for
 from trainer.shards.mail import Mail
 from trainer.shards.run import Crossing, ShardStep, Values
-from trainer.shards.segments import Pieces
+from trainer.shards.segments import Pieces, Segment
 from trainer.shards.stage import Execution, Stage
 from verification.errors import Unavailable
 from verification.units import Digest
@@ -108,5 +108,5 @@ def shuffled(pieces: Pieces, inputs: Sequence[torch.Tensor], steps: int, random:
     return found
 
 
-def _arrived(executions: Sequence[Execution], crossing: Crossing) -> None:
+def _arrived(executions: Sequence[Execution[Segment]], crossing: Crossing) -> None:
     executions[crossing.taker].take(crossing.number, crossing.tensor)

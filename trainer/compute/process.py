@@ -93,10 +93,10 @@ class ComputeProcess:
         texts = {ref.digest: self._program(ref) for ref in refs}
         self.engine = engine(texts, within_memory(order.options))
         for ref in refs:
-            self.engine.executor.load(ref.digest)
+            self.engine.program(ref.digest)
         for name, units in vars(self.manifest.units).items():
             ref = getattr(programs, name)
-            require_work_units(self.engine.executor.load(ref.digest).program, units)
+            require_work_units(self.engine.program(ref.digest), units)
         loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
         self._limit = max(state_size(loaded), contribution_size(loaded))
         self._contribution = loaded[Place.EPILOGUE]

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -24,14 +24,14 @@ REPEATS = 3
 Clock = Callable[[], float]
 
 
-def drawn(program: Program, working: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return a working state of an inner program with numbers of the integer generator in it.
+def drawn(program: Program, working: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield a working state of an inner program with numbers of the integer generator in it, one tensor after another.
 
     A run begins with moments of zero, which hide what goes wrong in an optimiser. Parameters become normal numbers and
     the optimiser's tensors their squares, which any of them may be; counters and the run's own data stay.
     """
-    pairs = zip(program.inputs, working, strict=True)
-    return [_drawn(port) if _changes(port) else tensor for port, tensor in pairs]
+    for port, tensor in zip(program.inputs, working, strict=True):
+        yield _drawn(port) if _changes(port) else tensor
 
 
 def _changes(port: Port) -> bool:
@@ -55,7 +55,7 @@ def step_agrees(engine: TorchEngine, inner: Digest, working: Sequence[torch.Tens
     except Unsound:
         return False
     except Overwritten:  # by loops that fail where the nodes do not, and that `run` drops
-        engine.run(inner, [drawn(program, working)])
+        engine.run(inner, [engine.own(drawn(program, working), working)])
     return True
 
 
@@ -68,13 +68,14 @@ def kernels_of(
 ) -> Kernels:
     """Return what an inner step runs on, after it has run; measures what it costs where kernels are refused.
 
-    `refused` says why the engine was not even asked for compiled loops, or nothing.
+    `refused` says why the engine was not even asked for compiled loops, or nothing. A step that memory has no place for
+    whole is not measured beside one that takes as much.
     """
-    loaded = engine.executor.load(inner)
-    reasons = [*loaded.products.refused_kernels(), refused or loaded.refused]
+    products, (is_compiled, reason) = engine.executor.products, engine.compiled(inner)
+    reasons = [engine.shortage, *products.refused_kernels(), refused or reason]
     why = "; ".join(dict.fromkeys(r for r in reasons if r and not any(r in o for o in reasons if o != r)))
-    ratio = over_float32(engine, inner, working, clock) if why else 0.0
-    return Kernels(tuple(sorted(loaded.products.used)), loaded.is_compiled, why, Count(round(1000 * ratio)))
+    ratio = over_float32(engine, inner, working, clock) if why and not engine.shortage else 0.0
+    return Kernels(tuple(sorted(products.used)), is_compiled, why, Count(round(1000 * ratio)))
 
 
 def over_float32(

@@ -1,6 +1,6 @@
 """The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.engine`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import cast
 from weakref import ReferenceType as Held
@@ -15,13 +15,13 @@ from trainer.programs.interpreter import Tap, storage_of
 from trainer.programs.kernels import DTYPE_NAMES
 from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.options import NODE_BY_NODE, RunOptions
-from trainer.rounds.engine import Overwritten
+from trainer.rounds.engine import Overwritten, Unread, read
 from trainer.rounds.machine import GroupMember
 from verification.errors import Unsound
 from verification.grid import Grid
 from verification.layout import summary_of
 from verification.program import Program
-from verification.tensors import Bundle, bundle_digest, tensor_digest
+from verification.tensors import Bundle, Tensor, bundle_digest, tensor_digest
 from verification.units import Digest
 
 Tensors = list[torch.Tensor]
@@ -37,10 +37,16 @@ class TorchEngine:
         self._digests: dict[int, tuple[Held[torch.Tensor], Digest]] = {}
         self.group: tuple[GroupMember, ...] = ()
         """The machines that made the last inner step, this one first, where there were several."""
+        self.shortage = ""
+        """Why programs do not run whole, in one line for people, or nothing."""
 
     def load(self, bundle: Bundle) -> Tensors:
         """Return the bundle's tensors for torch."""
         return [to_torch(tensor) for tensor in bundle.tensors]
+
+    def hold(self, given: Tensor | Unread) -> torch.Tensor:
+        """Return a tensor for torch."""
+        return self.load(Bundle((read(given),)))[0]
 
     def dump(self, handle: Tensors) -> Bundle:
         """Return the bytes of torch tensors."""
@@ -74,7 +80,12 @@ class TorchEngine:
         """
         return self.executor.load(digest).again(self.executor.filled(digest, inputs))
 
-    def own(self, working: Tensors, kept: Sequence[torch.Tensor | None]) -> Tensors:
+    def compiled(self, digest: Digest) -> tuple[bool, str]:
+        """Return whether a program runs on compiled loops, and why not though they were wanted, or nothing."""
+        loaded = self.executor.load(digest)
+        return loaded.is_compiled, loaded.refused
+
+    def own(self, working: Iterable[torch.Tensor], kept: Sequence[torch.Tensor | None]) -> Tensors:
         """Return a working state that `advance` may write over: what stands in it twice or is `kept` is copied."""
         taken = {storage_of(tensor) for tensor in kept if tensor is not None}
         owned = []

@@ -1,8 +1,8 @@
-"""What a shard has received and not yet read, and made and not yet sent: bounded, so that whoever is slow is waited for.
+"""What a shard has received and not yet read, and made and not yet sent: bounded, so that the slow are waited for.
 
 A stage computes in one thread; for each neighbour one thread sends and one receives. What has arrived may take `room`
 bytes while the stage computes. While it waits, for a value or until somebody takes one, everything is let in: else two
-that wait for each other would wait for ever. How much that can be the order of segments bounds (`trainer.shards.memory`).
+that wait for each other would wait for ever. The order of segments bounds how much that is (`trainer.shards.memory`).
 """
 
 import threading

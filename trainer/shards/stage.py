@@ -4,23 +4,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
 from trainer.shards.mail import Mail
 from trainer.shards.run import Crossing, Values
-from trainer.shards.segments import Segment
 
 MICRO = 1_000_000
 Clock = Callable[[], float]
+S = TypeVar("S")
 
 
-class Runner(Protocol):
+class Runner(Protocol[S]):
     """A shard's part of a program, ready to run: `ShardStep`, or what stands for one in an experiment."""
 
     @property
-    def order(self) -> Sequence[Segment]:
+    def order(self) -> Sequence[S]:
         """The shard's segments in the order in which they run."""
         ...
 
@@ -28,7 +28,7 @@ class Runner(Protocol):
         """Take the shard's own inputs; return those that others read."""
         ...
 
-    def lacking(self, segment: Segment | None) -> list[int]:
+    def lacking(self, segment: S | None) -> list[int]:
         """Return what is not here yet of what a segment reads; of the outputs for None."""
         ...
 
@@ -36,7 +36,7 @@ class Runner(Protocol):
         """Take a value of another shard."""
         ...
 
-    def run(self, segment: Segment) -> list[Crossing]:
+    def run(self, segment: S) -> list[Crossing]:
         """Run a segment that lacks nothing; return what others read; raises StepFailed."""
         ...
 
@@ -45,10 +45,10 @@ class Runner(Protocol):
         ...
 
 
-class Execution:
+class Execution(Generic[S]):
     """One execution of a program by one shard, a segment at a time, whatever carries its values."""
 
-    def __init__(self, runner: Runner, inputs: Values) -> None:
+    def __init__(self, runner: Runner[S], inputs: Values) -> None:
         """Begin with the shard's own inputs; `begun` is what others read of those."""
         self._runner = runner
         self._left = deque(runner.order)
@@ -99,7 +99,7 @@ class Stage:
         self.spent = Spent(0, 0, 0, 0)
         """What the last execution took."""
 
-    def execute(self, number: int, runner: Runner, inputs: Values) -> Values:
+    def execute(self, number: int, runner: Runner[S], inputs: Values) -> Values:
         """Return the outputs that the shard gets in execution `number` of its part of a program.
 
         Raises StepFailed with the node's number in the whole program, and as `Mail.take`.
