@@ -126,10 +126,13 @@ def measure_machines(
     pieces = cut_for([inner], [Machine(MUCH, int(each)) for each in units]).pieces[INNER]
     parts = parts_of(pieces, plan.lead)
     tell(f"{machines}: without a network")
-    found = [(None, in_memory(plan, parts, units))]
+    found: list[tuple[float | None, list[Row]]] = [(None, in_memory(plan, parts, units))]
     for mbit in links if len(speeds) > 1 else ():
         tell(f"{machines}: {mbit:g} Mbit/s")
-        found.append((mbit, on_hosts(plan, parts, units, mbit)))
+        try:
+            found.append((mbit, on_hosts(plan, parts, units, mbit)))
+        except UserError as error:  # a busy machine has no fast links: the other rows are worth having
+            tell(f"{machines} at {mbit:g} Mbit/s left out: {error}")
     return [
         _memory(plan, pieces, alone) | _row(plan, speeds, mbit, told, work_units(inner), parts)
         for mbit, told in found

@@ -180,12 +180,16 @@ def programs_of(made: Created) -> dict[Digest, bytes]:
 
 
 def outcome(
-    made: Created, engine: TorchEngine, start: Bundle | None = None, checked: int = 0
+    made: Created,
+    engine: TorchEngine,
+    start: Bundle | None = None,
+    checked: int = 0,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> RoundOutcome:
     """A round by an engine."""
     data = decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.data.blob), LIMIT)
     tensors = (start or start_of(made)).tensors
-    return Rounds(engine, made.manifest, data).run(JOB, tensors, checked=checked)
+    return Rounds(engine, made.manifest, data).run(JOB, tensors, on_step, checked)
 
 
 def alone(made: Created, start: Bundle | None = None) -> RoundOutcome:

@@ -8,9 +8,9 @@ from queue import SimpleQueue
 import torch
 
 from trainer.groups import wire
+from trainer.groups.holders import Tensors
 from trainer.groups.links import Door, Links, receive_value, send_value
 from trainer.groups.messages import Able, Deed, Hold, StageDone, StageOrder, Trouble, Welcome
-from trainer.groups.seats import Tensors
 from trainer.groups.stages import neighbours_of
 from trainer.groups.wire import Channel
 from trainer.programs.devices import products_for

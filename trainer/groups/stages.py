@@ -8,18 +8,17 @@ import contextlib
 import queue
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
 from trainer.exact import Products
 from trainer.groups import wire
+from trainer.groups.holders import Answer, Heard, Holder
 from trainer.groups.links import Door, Links
 from trainer.groups.messages import SHARDS, Able, Deed, Hold, Trouble, Welcome
-from trainer.groups.seats import Answer, Seat
 from trainer.groups.wire import Channel
 from trainer.programs.options import RunOptions
-from trainer.rounds.batches import batches_of
 from trainer.rounds.machine import GroupMember
 from trainer.shards.cut import INNER, Cut, Machine, cut_for
 from trainer.shards.describe import described
@@ -27,8 +26,10 @@ from trainer.shards.mail import Abandoned, Mail
 from trainer.shards.speed import speed_of
 from trainer.shards.worker import EPILOGUE, PROLOGUE, ROLES, ShardWorker, memory_left, room_in
 from verification.errors import Unavailable, Unsound, UserError, Violation
+from verification.layout import PROLOGUE as GATHERED
+from verification.layout import Home
 from verification.library import StepFailed
-from verification.program import Program, decode_program, values
+from verification.program import Program, decode_program
 from verification.units import Count, Digest
 
 LOADING_SECONDS = 600.0
@@ -71,12 +72,13 @@ class Stages:
         self._door = Door(
             socket.create_server((listener.getsockname()[0], 0)), secret, draw
         )  # where nobody comes: the leader's shard is the first
-        self._arrivals: queue.SimpleQueue[Seat] = queue.SimpleQueue()
-        self._seats: list[Seat] = []
+        self._arrivals: queue.SimpleQueue[Holder] = queue.SimpleQueue()
+        self._holders: list[Holder] = []
+        self._heard: Heard = queue.SimpleQueue()
         self._is_complete = False
         self._number = self._generation = self._tries = 0
         self._cut: Cut | None = None
-        self._records = _records_of(self._programs[ROLES.index(INNER)])
+        self._records = _records_of(self._programs[ROLES.index(PROLOGUE)])
         self._numbers: list[Count] = []
         self._mail, self._links = Mail((), 1), Links(Mail((), 1), {})
         self._worker: ShardWorker | None = None
@@ -92,7 +94,7 @@ class Stages:
     def members(self) -> tuple[GroupMember, ...]:
         """Those who hold the model, the leader first, with what each computed in the last execution that it told of."""
         own = Count(0 if self._worker is None else self._worker.spent.computed)
-        micros = [own, *(seat.micros for seat in self._seats)]
+        micros = [own, *(holder.micros for holder in self._holders)]
         return tuple(
             GroupMember(self._records, each, numbers)
             for each, numbers in zip(micros, self._numbers, strict=True)
@@ -103,13 +105,13 @@ class Stages:
 
         Raises UserError where all of the group cannot, and Gone where one goes meanwhile.
         """
-        missing = self._size - 1 - len(self._seats)
+        missing = self._size - 1 - len(self._holders)
         if not self._is_complete and missing:
             self._tell(f"the group waits for {missing} more: proofswarm group --ticket TICKET on each")
-        while not self._is_complete and len(self._seats) < self._size - 1:
+        while not self._is_complete and len(self._holders) < self._size - 1:
             self._admit(self._arrivals.get())
         with contextlib.suppress(queue.Empty):
-            while len(self._seats) < self._size - 1:
+            while len(self._holders) < self._size - 1:
                 self._admit(self._arrivals.get_nowait())
         if self._cut is None:
             self._divide()
@@ -142,7 +144,7 @@ class Stages:
         """Put another tensor in a place of the working state; raises as `step`."""
         number, shard = self._next(), self.cut.pieces[INNER].layout.owners[place]
         if shard:
-            self._seats[shard - 1].order(number, Deed.REPLACE, given={place: lambda: tensor})
+            self._holders[shard - 1].order(number, Deed.REPLACE, given={place: lambda: tensor})
         else:
             self._do(number, lambda worker: worker.replace({place: tensor}))
 
@@ -173,10 +175,10 @@ class Stages:
     def recover(self) -> None:
         """Find out who is left after something went wrong, and forget who holds what."""
         self._abandon()
-        for seat in [seat for seat in self._seats if seat.is_gone]:
-            seat.close()
-            self._seats.remove(seat)
-            self._tell(f"a machine has left the group, which has {1 + len(self._seats)} of {self._size}")
+        for holder in [holder for holder in self._holders if holder.is_gone]:
+            holder.close()
+            self._holders.remove(holder)
+            self._tell(f"a machine has left the group, which has {1 + len(self._holders)} of {self._size}")
         self._cut = None
 
     def close(self) -> None:
@@ -184,8 +186,8 @@ class Stages:
         self._links.close()
         self._door.close()
         self._listener.close()
-        for seat in self._seats:
-            seat.close()
+        for holder in self._holders:
+            holder.close()
 
     # --- who holds what
 
@@ -195,7 +197,7 @@ class Stages:
         if self._tries > TRIES:
             raise UserError("the group's machines do not reach each other: let them connect at any port")
         while True:
-            machines = [self._own, *(seat.machine for seat in self._seats)]
+            machines = [self._own, *(holder.machine for holder in self._holders)]
             try:
                 cut = cut_for(self._programs, machines, LEAD)
                 break
@@ -208,12 +210,12 @@ class Stages:
         self._generation += 1
         places = (
             ("", Count(0)),
-            *((address, Count(port)) for address, port in (s.place for s in self._seats)),
+            *((address, Count(port)) for address, port in (s.place for s in self._holders)),
         )
         number, ends = self._next(), tuple(Count(end) for end in cut.ends)
-        for shard, seat in enumerate(self._seats, 1):
+        for shard, holder in enumerate(self._holders, 1):
             hold = Hold(Count(self._generation), Count(shard), Count(LEAD), ends, places)
-            seat.order(number, Deed.HOLD, hold=hold)
+            holder.order(number, Deed.HOLD, hold=hold)
         reached = {n: (address, int(port)) for n, (address, port) in enumerate(places)}
         others = neighbours_of(cut, 0)
         self._mail = Mail(others, room_in(self._memory))
@@ -229,10 +231,10 @@ class Stages:
         parts = (f"{each.share:.0%} in {each.memory / 1e6:.0f} MB" for each in shards)
         self._tell(f"{len(shards)} machines hold the model, of each step {', '.join(parts)}")
 
-    def _admit(self, seat: Seat) -> None:
-        self._seats.append(seat)
+    def _admit(self, holder: Holder) -> None:
+        self._holders.append(holder)
         self._cut = None
-        self._tell(f"the group has {1 + len(self._seats)} of {self._size} machines")
+        self._tell(f"the group has {1 + len(self._holders)} of {self._size} machines")
 
     def _listen(self) -> None:
         """Take in whoever comes, for as long as the socket listens."""
@@ -249,12 +251,12 @@ class Stages:
             channel: Channel = wire.as_leader(wire.at_once(connection), self._secret, self._draw)
             channel.send(self._welcome)
             able = channel.receive(Able, LOADING_SECONDS)
-            seat = Seat(channel, able, self._wake)
+            holder = Holder(channel, able, self._heard, self._wake)
         except (Unavailable, Violation, UserError) as error:
             connection.close()
             self._tell(f"a machine did not become a member of the group: {error}")
         else:
-            self._arrivals.put(seat)
+            self._arrivals.put(holder)
             self._tell("a machine has come to the group")
 
     # --- orders
@@ -267,9 +269,9 @@ class Stages:
     def _tell_all(self, deed: Deed, before: int = 0, role: str = "", give: Give | None = None) -> int:
         """Order all members to do something, with what a program of a `role` reads of theirs; return its number."""
         number = self._next()
-        for shard, seat in enumerate(self._seats, 1):
+        for shard, holder in enumerate(self._holders, 1):
             given = {} if give is None else self._needed(role, shard, give)
-            seat.order(number, deed, before, given=given)
+            holder.order(number, deed, before, given=given)
         return number
 
     def _needed(self, role: str, shard: int, give: Give) -> Give:
@@ -306,30 +308,51 @@ class Stages:
         return self._raise_for(number, is_patient=True)
 
     def _raise_for(self, number: int, is_patient: bool) -> list[Answer]:
-        """Hear what members say up to an order, and raise what went wrong; return the answers to that order."""
-        answers = [answer for seat in self._seats for answer in seat.answers(number, is_patient)]
-        if any(seat.is_gone for seat in self._seats):
+        """Hear what members say until all have answered an order; return those answers.
+
+        Raises the first trouble, which ends what the others are doing: they may wait for the one that has it. Only what
+        has been said already is heard where it is not patient.
+        """
+        found = []
+        for answer in self._answers(number, is_patient):
+            match answer.done.trouble:
+                case Trouble.FAILED:
+                    self._abandon()
+                    raise StepFailed(int(answer.done.node), "a member's part of it fails")
+                case Trouble.UNSOUND:
+                    self._abandon()
+                    raise Unsound("computed in another way it has another digest at a member of the group")
+                case Trouble.GONE | Trouble.ABANDONED:
+                    raise Gone
+            if answer.done.number == number:
+                found.append(answer)
+        if any(holder.is_gone for holder in self._holders):
             raise Gone
-        troubles = {answer.done.trouble for answer in answers} - {Trouble.NONE}
-        if not troubles:
-            return [answer for answer in answers if answer.done.number == number]
-        failed = [answer.done for answer in answers if answer.done.trouble is Trouble.FAILED]
-        if failed:
-            self._abandon()
-            raise StepFailed(int(failed[0].node), "a member's part of it fails")
-        if Trouble.UNSOUND in troubles:
-            self._abandon()
-            raise Unsound("computed in another way it has another digest at a member of the group")
-        raise Gone
+        return found
+
+    def _answers(self, number: int, is_patient: bool) -> Iterator[Answer]:
+        """Yield what members say, until each that is not gone has answered an order."""
+        while any(holder.answered < number and not holder.is_gone for holder in self._holders):
+            try:
+                holder, answer = self._heard.get(is_patient)
+            except queue.Empty:
+                return
+            if holder in self._holders:
+                if answer is None:
+                    holder.is_gone = True
+                    return
+                holder.answered = int(answer.done.number)
+                holder.micros = answer.done.spent[0] or holder.micros
+                yield answer
 
     def _abandon(self) -> None:
         """End what all are doing, and wait until they have."""
         self._mail.abandon(self._number + 1)
         number = self._next()
-        for seat in self._seats:
-            seat.order(number, Deed.ABANDON)
-        for seat in self._seats:
-            for _ in seat.answers(number, is_patient=True):
+        for holder in self._holders:
+            holder.order(number, Deed.ABANDON)
+        while any(holder.answered < number and not holder.is_gone for holder in self._holders):
+            for _ in self._answers(number, is_patient=True):
                 pass
         self._mail.abandon(number + 1)
 
@@ -350,7 +373,7 @@ def neighbours_of(cut: Cut, shard: int) -> set[int]:
     return {other for pair in pairs if shard in pair for other in pair} - {shard}
 
 
-def _records_of(inner: Program) -> Count:
+def _records_of(prologue: Program) -> Count:
     """Return how many records an inner step reads."""
-    known, (_, batches) = values(inner), batches_of(inner)
-    return Count(sum(int(known[number].shape[0]) for number in batches))
+    index = prologue.inputs[len(prologue.inputs) - len(GATHERED) + GATHERED.index(Home.INDEX)]
+    return index.shape[1]

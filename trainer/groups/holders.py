@@ -1,9 +1,9 @@
 """The leader's end of a machine that holds a shard: what it is told to do, and what it says has come of that."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 import torch
 
@@ -27,15 +27,20 @@ class Answer:
     given: Tensors
 
 
-class Seat:
+Heard = SimpleQueue[tuple["Holder", Answer | None]]
+"""What members say, in the order in which it comes; None of one that is gone."""
+
+
+class Holder:
     """A member that has said what it can do; a thread hears what it says."""
 
-    def __init__(self, channel: Channel, able: Able, wake: Callable[[], None]) -> None:
-        """`wake` is called when the member is in trouble, or gone."""
-        self._channel, self._wake = channel.lasting(), wake
+    def __init__(self, channel: Channel, able: Able, heard: Heard, wake: Callable[[], None]) -> None:
+        """What the member says goes to `heard`, and `wake` is called too where it is in trouble, or gone."""
+        self._channel, self._heard, self._wake = channel.lasting(), heard, wake
         self.machine = Machine(int(able.memory), int(able.speed))
         self.place = channel.other_address, int(able.port)
-        self._answers: SimpleQueue[Answer | None] = SimpleQueue()
+        self.answered = 0
+        """The number of the last order of which it has said what came."""
         self.is_gone = self._is_closed = False
         self.micros = Count(0)
         """Microseconds that it computed in the last execution that it told of."""
@@ -63,24 +68,6 @@ class Seat:
         except Unavailable:
             self.is_gone = True
 
-    def answers(self, number: int, is_patient: bool) -> Iterable[Answer]:
-        """Yield its answers until that to order `number`, or what there is of them already.
-
-        None comes once it is gone, which `is_gone` tells.
-        """
-        while not self.is_gone:
-            try:
-                answer = self._answers.get(is_patient)
-            except Empty:
-                return
-            if answer is None:
-                self.is_gone = True
-                return
-            self.micros = answer.done.spent[0] or self.micros
-            yield answer
-            if answer.done.number >= number:
-                return
-
     def close(self) -> None:
         """Let it go."""
         self._is_closed = True
@@ -93,8 +80,8 @@ class Seat:
                 values = [receive_value(self._channel) for _ in done.given]
                 if done.trouble not in (Trouble.NONE, Trouble.ABANDONED):
                     self._wake()
-                self._answers.put(Answer(done, {value.number: value.tensor for value in values}))
+                self._heard.put((self, Answer(done, {value.number: value.tensor for value in values})))
         except (Unavailable, Violation):
-            self._answers.put(None)
+            self._heard.put((self, None))
             if not self._is_closed:
                 self._wake()
