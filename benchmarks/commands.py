@@ -318,16 +318,16 @@ def unequal(
 @app.command()
 def shards(
     model: Annotated[str, typer.Option(help="Model by width.")] = "d768-deep",
-    parts: Annotated[int, typer.Option(min=1, max=1024, help="Parts of a step's batch, a record each.")] = 32,
+    parts: Annotated[int, typer.Option(min=1, max=1024, help="Parts of a step's batch, a record each.")] = 24,
     length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 64,
     speed: Annotated[
         float,
         typer.Option(min=0.001, max=1e6, help="Billions of work units of the fastest machine in a second."),
-    ] = 100.0,
+    ] = 50.0,
     links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "1000,100",
-    lead: Annotated[
-        int, typer.Option(min=1, max=64, help="Parts that a shard begins more than the next one.")
-    ] = 1,
+    leads: Annotated[
+        str, typer.Option(help="Parts that a shard begins more than the next one, separated by commas.")
+    ] = "1,2",
     steps: Annotated[
         int, typer.Option(min=2, max=1000, help="Steps, of which the first is not measured.")
     ] = 2,
@@ -340,7 +340,9 @@ def shards(
     from benchmarks import shards
 
     (name,) = _names(model)[:1]
-    plan = shards.Plan(name, parts, length, speed * shards.GIGA, steps, lead, limit)
+    plan = shards.Plan(
+        name, parts, length, speed * shards.GIGA, steps, tuple(_counts(leads, "--leads")), limit
+    )
     shards.run(plan, _numbers(links, "--links"), json)
 
 

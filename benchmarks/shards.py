@@ -40,7 +40,7 @@ from trainer.shards.segments import Pieces
 from trainer.shards.stage import Stage
 from verification import codec
 from verification.errors import Unavailable, UserError
-from verification.program import Program, work_units
+from verification.program import Program, peak_bytes, work_units
 
 Row = dict[str, Any]
 MUCH = 1 << 50
@@ -58,14 +58,15 @@ ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)
 @dataclass(frozen=True)
 class Plan:
     """A model by width, and the parts of a step's batch, each a record of `length` tokens; the work units that the
-    fastest machine does in a second; how many steps are made, of which the first is not measured."""
+    fastest machine does in a second; how many steps are made, of which the first is not measured. All machines begin
+    parts with the first of `leads` (`trainer.shards.memory`), and those of the summary with each."""
 
     model: str
     parts: int
     length: int
     speed: float
     steps: int
-    lead: int
+    leads: tuple[int, ...]
     limit: float
 
     def inner(self) -> Program:
@@ -109,22 +110,28 @@ def measure(plan: Plan, links: Sequence[float], tell: Tell) -> list[Row]:
     tell(f"tracing {plan.model}")
     inner, rows = plan.inner(), list[Row]()
     alone = peak_of(cut_at([inner], ()).pieces[INNER], 0)
-    for speeds in ((1.0,) * count for count in range(1, EQUAL + 1)):
-        rows += measure_machines(plan, inner, alone, speeds, links, tell)
-    for speeds in UNEQUAL:
-        rows += measure_machines(plan, inner, alone, speeds, links, tell)
+    alike = [(1.0,) * count for count in range(1, EQUAL + 1)]
+    chosen = [(speeds, plan.leads[0]) for speeds in (*alike, *UNEQUAL)]
+    for speeds, lead in [*chosen, *((alike[-1], lead) for lead in plan.leads[1:])]:
+        rows += measure_machines(plan, inner, alone, speeds, lead, links, tell)
     return rows
 
 
 def measure_machines(
-    plan: Plan, inner: Program, alone: int, speeds: Sequence[float], links: Sequence[float], tell: Tell
+    plan: Plan,
+    inner: Program,
+    alone: int,
+    speeds: Sequence[float],
+    lead: int,
+    links: Sequence[float],
+    tell: Tell,
 ) -> list[Row]:
     """Return the rows of machines of some speeds: without a network, and by each link if they are several."""
     machines = "/".join(f"{speed:g}" for speed in speeds)
     tell(f"{machines}: cutting")
     units = [plan.speed * speed for speed in speeds]
     pieces = cut_for([inner], [Machine(MUCH, int(each)) for each in units]).pieces[INNER]
-    parts = parts_of(pieces, plan.lead)
+    parts = parts_of(pieces, lead)
     tell(f"{machines}: without a network")
     found: list[tuple[float | None, list[Row]]] = [(None, in_memory(plan, parts, units))]
     for mbit in links if len(speeds) > 1 else ():
@@ -134,7 +141,9 @@ def measure_machines(
         except UserError as error:  # a busy machine has no fast links: the other rows are worth having
             tell(f"{machines} at {mbit:g} Mbit/s left out: {error}")
     return [
-        _memory(plan, pieces, alone) | _row(plan, speeds, mbit, told, work_units(inner), parts)
+        {"lead": lead}
+        | _memory(pieces, lead, alone)
+        | _row(plan, speeds, mbit, told, work_units(inner), parts)
         for mbit, told in found
     ]
 
@@ -221,30 +230,43 @@ def _per_token(plan: Plan, told: Sequence[Row]) -> int | None:
     """Return how many bytes all links carried for a token; None without a network."""
     if "moved" not in told[0]:
         return None
-    return round(sum(each["moved"] for each in told) / plan.steps / plan.tokens)
+    return int(sum(each["moved"] for each in told) / plan.steps / plan.tokens)
 
 
-def _memory(plan: Plan, pieces: Pieces, alone: int) -> Row:
-    """Return what each shard needs, and over its share of what one machine needs that has the whole."""
-    peaks = [peak_of(pieces, shard, plan.lead) for shard in pieces.layout.shards]
+def _memory(pieces: Pieces, lead: int, alone: int) -> Row:
+    """Return what each shard needs, and over its share of what one machine needs that has the whole: in the same order,
+    and as the program stands, which is what a peer by itself asks for."""
+    peaks = [peak_of(pieces, shard, lead) for shard in pieces.layout.shards]
     works = [sum(work_units(each.program) for each in pieces.of(shard)) for shard in pieces.layout.shards]
     over = [peak / (alone * work / sum(works)) for peak, work in zip(peaks, works, strict=True)]
-    return {"peaks": peaks, "alone": alone, "memory_over_share": round(max(over), 4)}
+    whole = peak_bytes(pieces.program)
+    return {
+        "peaks": peaks,
+        "alone": alone,
+        "whole": whole,
+        "memory_over_share": round(max(over), 4),
+        "memory_over_whole": round(max(over) * alone / whole, 4),
+    }
 
 
 def summarise(rows: Sequence[Row]) -> Row:
     """Return the figures that count, of four machines that are alike; the bars are 0.85, 0.8 and 1.2."""
     alike = [row for row in rows if row["speeds"] == [1.0] * BASIC[0]]
-    without = next((row for row in alike if row["mbit"] is None), None)
-    slow = next((row for row in alike if row["mbit"] == BASIC[1]), None)
-    kept = slow["tokens_a_second"] / without["tokens_a_second"] if without and slow else None
-    return {
-        "efficiency_4_stages": without and without["efficiency"],
-        "kept_100mbit": kept and round(kept, 4),
-        "memory_over_share": without and without["memory_over_share"],
-        "boundary_bytes_per_token": without and without["boundary_bytes_per_token"],
-        "loss_gap": None,
-    }
+    leads = list(dict.fromkeys(row["lead"] for row in alike))
+    found: Row = {"loss_gap": None}
+    for lead in leads:
+        own = [row for row in alike if row["lead"] == lead]
+        without = next((row for row in own if row["mbit"] is None), None)
+        slow = next((row for row in own if row["mbit"] == BASIC[1]), None)
+        kept = slow["tokens_a_second"] / without["tokens_a_second"] if without and slow else None
+        name = "" if lead == leads[0] else f"_lead_{lead}"
+        found |= {
+            f"efficiency_4_stages{name}": without and without["efficiency"],
+            f"kept_100mbit{name}": kept and round(kept, 4),
+            f"memory_over_share{name}": without and without["memory_over_share"],
+            f"boundary_bytes_per_token{name}": without and without["boundary_bytes_per_token"],
+        }
+    return found
 
 
 def table(rows: Sequence[Row], plan: Plan) -> Table:
@@ -252,11 +274,13 @@ def table(rows: Sequence[Row], plan: Plan) -> Table:
     caption = (
         f"{plan.model}, {plan.parts} parts of {plan.length} tokens a step; compute is emulated: a segment waits for "
         f"its work units over the speed, at 1: {plan.speed / GIGA:g} billion a second; what crosses travels for real; "
-        f"efficiency: of the sum of all speeds; a shard begins {plan.lead} parts more than the next"
+        "efficiency: of the sum of all speeds; lead: parts that a shard begins more than the next; over share: of what "
+        "one machine needs in the same order"
     )
     made = Table(box=None, header_style="dim", caption=caption, caption_justify="left")
     names = (
         "speeds",
+        "lead",
         "Mbit/s",
         "tokens/s",
         "efficiency",
@@ -270,6 +294,7 @@ def table(rows: Sequence[Row], plan: Plan) -> Table:
     for row in rows:
         made.add_row(
             "/".join(f"{speed:g}" for speed in row["speeds"]),
+            str(row["lead"]),
             "no network" if row["mbit"] is None else f"{row['mbit']:g}",
             f"{row['tokens_a_second']:.0f}",
             f"{row['efficiency']:.1%}",

@@ -52,7 +52,7 @@ def enough_for_two(made: Created) -> Count:
     """Bytes of memory in which two machines hold the model, and one does not."""
     programs = {each.role: each for each in map(decode_program, programs_of(made).values())}
     round_of = [programs[role] for role in ("prologue", "inner", "epilogue")]
-    needed = max(cut_for(round_of, [Machine(1 << 40, 1)] * 2, lead=2).peaks)
+    needed = max(cut_for(round_of, [Machine(1 << 40, 1)] * 2).peaks)
     limit = Count(needed * 5 // 4)
     assert peak_bytes(programs["outer"]) < limit < peak_bytes(programs["inner"])
     return limit

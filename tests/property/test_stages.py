@@ -1,8 +1,9 @@
 """Stages that run at once against the whole: the same digests, in whatever order letters come, in bounded memory."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_an_execution_that_is_abandoned_ends_for_all_that_wait_and_leaves_nothin
     mail = Mail([1], 10)
     mail.give(0, Crossing(0, 1, values_of(0, 10)))
     with ThreadPoolExecutor(3) as pool:
-        waiting = [
+        waiting: list[Future[Any]] = [
             pool.submit(mail.take, 0, 7),
             pool.submit(mail.give, 0, Crossing(1, 1, values_of(1, 10))),
         ]

@@ -120,9 +120,9 @@ class StagedEngine(TorchEngine):
         """Execute a program on the concatenated inputs; None stands for zeros. Raises as `TorchEngine`."""
         flat, role = [each for part in inputs for each in part], self.program(digest).role
         if tap is None and role == PROLOGUE:
-            working = Working(tuple(flat), 0)
-            self._surely(lambda: self._reach(working), working)
-            return self._placed(working)
+            begun = Working(tuple(flat), 0)
+            self._surely(lambda: self._reach(begun), begun)
+            return self._placed(begun)
         if tap is None and role == INNER and (before := _working_of(flat)):
             return self._advanced(before, is_checked=False)
         if tap is None and role == EPILOGUE and (working := _working_of(flat)):
@@ -147,7 +147,7 @@ class StagedEngine(TorchEngine):
         """Return the digest of each tensor; raises as `digest`."""
         working = _working_of(handle)
         if working is None:
-            return super().digests(handle)
+            return super().digests(list(handle))
         found = self._surely(lambda: self._told(working), working)
         return [found[each.place] for each in handle]
 

@@ -34,8 +34,9 @@ from verification.units import Count, Digest
 
 LOADING_SECONDS = 600.0
 """How long a newcomer may take to load the programs and to measure itself."""
-LEAD = 2
-"""Parts of a batch that a shard begins more than the next one: what is on its way keeps nobody waiting."""
+LEADS = (2, 1)
+"""Parts of a batch that a shard begins more than the next one, the first for which there is memory: with 2 what is on
+its way keeps nobody waiting (`proofswarm bench shards`)."""
 Tell = Callable[[str], None]
 Give = Mapping[int, Callable[[], torch.Tensor]]
 """What gives an input of a program, by its place; zeros have nothing that does."""
@@ -189,8 +190,6 @@ class Stages:
         for holder in self._holders:
             holder.close()
 
-    # --- who holds what
-
     def _divide(self) -> None:
         """Cut the model over those who are there, and have each hold its shard; raises UserError, Gone."""
         self._tries += 1
@@ -199,7 +198,7 @@ class Stages:
         while True:
             machines = [self._own, *(holder.machine for holder in self._holders)]
             try:
-                cut = cut_for(self._programs, machines, LEAD)
+                cut = _cut_over(self._programs, machines)
                 break
             except UserError as error:
                 if not self._is_complete:
@@ -214,7 +213,7 @@ class Stages:
         )
         number, ends = self._next(), tuple(Count(end) for end in cut.ends)
         for shard, holder in enumerate(self._holders, 1):
-            hold = Hold(Count(self._generation), Count(shard), Count(LEAD), ends, places)
+            hold = Hold(Count(self._generation), Count(shard), Count(cut.lead), ends, places)
             holder.order(number, Deed.HOLD, hold=hold)
         reached = {n: (address, int(port)) for n, (address, port) in enumerate(places)}
         others = neighbours_of(cut, 0)
@@ -258,8 +257,6 @@ class Stages:
         else:
             self._arrivals.put(holder)
             self._tell("a machine has come to the group")
-
-    # --- orders
 
     def _next(self) -> int:
         """Return the number of a new order; that after it is a checked step's second execution."""
@@ -365,6 +362,14 @@ class Stages:
         for answer in answers:
             found.update(answer.given)
         return [found[place] for place in range(len(found))]
+
+
+def _cut_over(programs: Sequence[Program], machines: Sequence[Machine]) -> Cut:
+    """Return the cut with the first lead for which there is memory; raises UserError where there is for none."""
+    for lead in LEADS[:-1]:
+        with contextlib.suppress(UserError):
+            return cut_for(programs, machines, lead)
+    return cut_for(programs, machines, LEADS[-1])
 
 
 def neighbours_of(cut: Cut, shard: int) -> set[int]:

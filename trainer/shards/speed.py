@@ -59,7 +59,7 @@ def _node(
     shape: tuple[int, ...],
     *facts: tuple[str, tuple[int, ...]],
 ) -> Node:
-    attributes: Attributes = facts  # type: ignore[assignment]
+    attributes: Attributes = facts
     return Node(operator, tuple(map(Count, inputs)), attributes, dtype, _counts(shape))
 
 
