@@ -1,6 +1,6 @@
 """Both sides of a dispute on one machine: an honest one that makes nothing twice, and one with a fault."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import ref
 
@@ -57,9 +57,9 @@ class KeepingEngine(TorchEngine):
             self._made[key] = inputs, super().run(digest, inputs, tap)
         return self._made[key][1]
 
-    def own(self, working: Tensors, kept: Sequence[torch.Tensor | None]) -> Tensors:
+    def own(self, working: Iterable[torch.Tensor], kept: Sequence[torch.Tensor | None]) -> Tensors:
         """Return the state: nothing is written over."""
-        return working
+        return list(working)
 
     def advance(self, digest: Digest, working: Tensors, is_checked: bool = False) -> Tensors:
         """Run a step as any program: what it is made of stays."""
