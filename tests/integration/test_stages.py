@@ -53,8 +53,8 @@ def enough_for_two(made: Created) -> Count:
     programs = {each.role: each for each in map(decode_program, programs_of(made).values())}
     round_of = [programs[role] for role in ("prologue", "inner", "epilogue")]
     needed = max(cut_for(round_of, [Machine(1 << 40, 1)] * 2).peaks)
-    limit = Count(needed * 5 // 4)
-    assert peak_bytes(programs["outer"]) < limit < peak_bytes(programs["inner"])
+    limit = Count(max(needed * 3 // 2, peak_bytes(programs["outer"])))
+    assert limit < peak_bytes(programs["inner"])
     return limit
 
 

@@ -131,7 +131,7 @@ def _step_seconds(config: PeerConfig, folder: RunFolder, manifest: Manifest) -> 
     )
     torch.set_num_threads(config.threads)
     ports = engine.program(inner).inputs
-    inputs = drawn(engine.program(inner), engine.executor.filled(inner, [None] * len(ports)))
+    inputs = list(drawn(engine.program(inner), engine.executor.filled(inner, [None] * len(ports))))
     try:
         return median_seconds(lambda: engine.run(inner, [inputs]))
     except StepFailed:

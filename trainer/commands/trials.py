@@ -107,7 +107,7 @@ def run_trials(folder: RunFolder, options: RunOptions) -> list[Trial]:
     start = read_bundle(store, manifest.start, state_size(programs))
     opening = Rounds(engine, manifest, data).opening(start.tensors)
     trials = [Trial("the run's golden step", engine, inner, opening, manifest.golden.hex())]
-    inputs = drawn(engine.program(inner), opening)
+    inputs = list(drawn(engine.program(inner), opening))
     try:
         expected = bundle_digest(engine.again(inner, inputs)).hex()
     except StepFailed:  # a model that does not bear these numbers

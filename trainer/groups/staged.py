@@ -7,19 +7,18 @@ told, are the leader's own, as `TorchEngine` makes them.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from trainer.exact import Products
-from trainer.groups.stages import Give, Gone
+from trainer.groups.stages import Give, Gone, Stages
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import Tap
 from trainer.programs.options import RunOptions
 from trainer.rounds.engine import Unread, read
-from trainer.rounds.machine import GroupMember
 from trainer.rounds.torch_engine import TorchEngine
-from trainer.shards.cut import INNER, Cut
+from trainer.shards.cut import INNER
 from trainer.shards.worker import EPILOGUE, PROLOGUE, ROLES
 from verification.errors import Unavailable, Unsound
 from verification.library import StepFailed
@@ -28,25 +27,6 @@ from verification.tensors import Tensor, bundle_digest
 from verification.units import Digest
 
 R = TypeVar("R")
-
-
-class Together(Protocol):
-    """The machines of a group, as the engine has to do with them: `trainer.groups.stages.Stages`."""
-
-    @property
-    def cut(self) -> Cut: ...
-    @property
-    def members(self) -> tuple[GroupMember, ...]: ...
-    def gather(self) -> None: ...
-    def begin(self, give: Give, before: int = 0) -> None: ...
-    def step(self, before: int = 0) -> None: ...
-    def check(self) -> None: ...
-    def settle(self) -> None: ...
-    def replace(self, place: int, tensor: torch.Tensor) -> None: ...
-    def digests(self) -> list[Digest]: ...
-    def show(self) -> list[torch.Tensor]: ...
-    def end(self, give: Give, before: int = 0) -> list[torch.Tensor]: ...
-    def recover(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +46,8 @@ class Placed:
     place: int
 
 
-MakeTogether = Callable[[Sequence[bytes], RunOptions, Products], Together]
+MakeStages = Callable[[Sequence[bytes], RunOptions, Products], Stages]
+"""Makes the group from the encoded programs of a round."""
 Execute = Callable[[int], object]
 """Has the stages execute a program, or where the number is not 0 what stands before that node."""
 
@@ -74,15 +55,14 @@ Execute = Callable[[int], object]
 class StagedEngine(TorchEngine):
     """Executes the programs of a round with the machines of a group, each of which holds a shard."""
 
-    def __init__(self, together: MakeTogether, programs: Mapping[Digest, bytes], options: RunOptions) -> None:
-        """`together` makes the group, of a round's programs. Raises as `TorchEngine`, Malformed for a program that is
-        none."""
+    def __init__(self, stages: MakeStages, programs: Mapping[Digest, bytes], options: RunOptions) -> None:
+        """Raises as `TorchEngine`, and Malformed for what is no program."""
         super().__init__(programs, options)
         self._programs = {digest: decode_program(each, MAX_PROGRAM) for digest, each in programs.items()}
         for program in self._programs.values():
             check_program(program)
         encoded = {self._programs[digest].role: each for digest, each in programs.items()}
-        self._stages = together([encoded[role] for role in ROLES], options, self.executor.products)
+        self._stages = stages([encoded[role] for role in ROLES], options, self.executor.products)
         self._held: Working | None = None
 
     def program(self, digest: Digest) -> Program:

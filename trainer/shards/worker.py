@@ -16,7 +16,6 @@ from trainer.shards.run import ShardStep, Values, pieces_before
 from trainer.shards.segments import Pieces
 from trainer.shards.stage import Spent, Stage
 from verification.errors import Unsound
-from verification.program import size_bytes, values
 from verification.tensors import tensor_digest
 from verification.units import Count, Digest
 
@@ -131,13 +130,6 @@ class ShardWorker:
             for place, (output, home) in enumerate(zip(outputs, layout.homes, strict=True))
             if home == self._shard
         }
-
-
-def state_bytes(cut: Cut, shard: int) -> int:
-    """Return the bytes of a shard's working state."""
-    pieces = cut.pieces[INNER]
-    known = values(pieces.program)
-    return sum(size_bytes(known[number]) for number in pieces.inputs_of(shard))
 
 
 def _taken(values: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
