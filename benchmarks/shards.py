@@ -188,13 +188,15 @@ def on_hosts(plan: Plan, parts: Sequence[Part], speeds: Sequence[float], mbit: f
 
 
 def _wait(outputs: Sequence[Path], lines: int, until: float) -> None:
-    """Wait until every output has so many lines."""
-    while min(output.read_text().count("\n") if output.exists() else 0 for output in outputs) < lines:
-        if time.monotonic() > until or any(
-            "Traceback" in each.read_text() for each in outputs if each.exists()
-        ):
-            said = [each.read_text()[-400:] for each in outputs if each.exists()]
-            raise UserError(f"bench shards: a stage does not end: {said}; raise --limit if it is slow")
+    """Wait until every output has so many lines; raises UserError where a stage fails or is late."""
+    while True:
+        said = [output.read_text() if output.exists() else "" for output in outputs]
+        if time.monotonic() > until or any("Traceback" in each for each in said):
+            raise UserError(
+                f"a stage does not end, and says {max(said, key=len)[-200:]!r}; raise --limit if it is slow"
+            )
+        if min(each.count("\n") for each in said) >= lines:
+            return
         time.sleep(LOOK_SECONDS)
 
 
