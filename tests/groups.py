@@ -179,6 +179,11 @@ def programs_of(made: Created) -> dict[Digest, bytes]:
     return {ref.digest: store.get(ref.blob) for ref in made.manifest.programs.all()}
 
 
+def data_of(made: Created) -> Bundle:
+    """Its records."""
+    return decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.data.blob), LIMIT)
+
+
 def outcome(
     made: Created,
     engine: TorchEngine,
@@ -187,9 +192,8 @@ def outcome(
     on_step: Callable[[int], None] = lambda step: None,
 ) -> RoundOutcome:
     """A round by an engine."""
-    data = decode_bundle(BlobStore(made.folder.blobs).get(made.manifest.data.blob), LIMIT)
     tensors = (start or start_of(made)).tensors
-    return Rounds(engine, made.manifest, data).run(JOB, tensors, on_step, checked)
+    return Rounds(engine, made.manifest, data_of(made)).run(JOB, tensors, on_step, checked)
 
 
 def alone(made: Created, start: Bundle | None = None) -> RoundOutcome:

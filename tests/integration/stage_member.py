@@ -1,4 +1,4 @@
-"""A machine that holds a shard until it is killed at its order number N.
+"""A machine that holds a shard until it is killed at its Nth step.
 
 Started as `python -m tests.integration.stage_member TICKET N MEMORY`.
 """
@@ -9,7 +9,7 @@ import signal
 import sys
 
 from trainer.groups.member import reached
-from trainer.groups.messages import Welcome
+from trainer.groups.messages import Deed, Welcome
 from trainer.groups.stage_member import StageMember, Task
 from trainer.groups.ticket import GroupTicket
 from trainer.programs.options import RunOptions
@@ -19,22 +19,23 @@ from verification.units import Count
 class Dying(StageMember):
     """Ends as a machine does whose plug is pulled."""
 
-    at = 0
+    left = 0
 
     def _answer(self, task: Task) -> None:
-        if self.steps == self.at:
+        self.left -= task.order.deed is Deed.STEP
+        if not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
         super()._answer(task)
 
 
 def main() -> None:
     """Hold a shard until then, in as much memory as is said."""
-    text, at, memory = sys.argv[1:]
+    text, left, memory = sys.argv[1:]
     ticket = GroupTicket.parse(text)
     channel = reached(ticket.address, int(ticket.port), ticket.secret, secrets.token_bytes)
     options = RunOptions(memory=Count(int(memory)))
     member = Dying(channel, channel.receive(Welcome), ticket.secret, secrets.token_bytes, options)
-    member.at = int(at)
+    member.left = int(left)
     member.serve()
 
 

@@ -1,43 +1,49 @@
 """Machines that hold a model in parts, on loopback: their rounds are one machine's, whoever fails, comes or goes."""
 
 import secrets
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
 
 from tests.checkout import environment
-from tests.groups import alone, outcome, programs_of
+from tests.groups import alone, data_of, outcome, programs_of
 from tests.patience import PATIENCE
-from tests.swarm import PeerProcess, Printing, final_digests
-from tests.tiny import make_run, start_of
-from trainer.commands.group import ticket_of
-from trainer.commands.recompute import recompute
-from trainer.commands.report import read_report
+from tests.swarm import Printing
+from tests.tiny import STEPS, WORKER, make_run, start_of
+from trainer.commands.group import PROCESS
+from trainer.compute import frames, orders
 from trainer.compute.children import python
 from trainer.exact import Products
 from trainer.groups.member import reached
-from trainer.groups.messages import Welcome
+from trainer.groups.messages import SHARDS, Welcome
 from trainer.groups.stage_member import StageMember
 from trainer.groups.staged import StagedEngine
 from trainer.groups.stages import Stages
 from trainer.programs.conversion import from_torch, to_torch
-from trainer.programs.options import NODE_BY_NODE, RunOptions
+from trainer.programs.options import Loops, RunOptions
+from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import Rounds
 from trainer.runs.create import Created
 from trainer.shards.cut import Machine, cut_for
+from verification import codec
+from verification.digest import tagged
 from verification.errors import Refused, Unavailable, UserError
 from verification.program import decode_program, peak_bytes
-from verification.tensors import Bundle
-from verification.units import Count
+from verification.tensors import Bundle, digest_of
+from verification.units import Count, Round
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 LOOPBACK, SECRET = "127.0.0.1", bytes(32)
+R = TypeVar("R")
 MUCH = RunOptions(memory=Count(1 << 30))
 SIZES = {"training.batch": 4, "training.accumulate": 4, "model.config.num_hidden_layers": 3}
 
@@ -147,42 +153,75 @@ def test_machines_that_cannot_hold_a_model_say_what_it_needs(made: Created) -> N
         outcome(made, opened.engine)
 
 
-def test_machines_train_together_what_none_could_alone(tmp_path: Path) -> None:
-    """Two rounds of a worker of three machines, of which one is killed in the first; a single machine audits all."""
-    sizes = {"swarm.workers": 2, "swarm.min_workers": 2, "swarm.verifiers": 1, "training.rounds": 2}
-    made = make_run(tmp_path, SIZES | sizes)
-    folder, limit = made.folder, enough_for_two(made)
+class Leading:
+    """A leader's compute process, whose node is the test."""
+
+    def __init__(self, ticket: Path) -> None:
+        command = python("-m", PROCESS, "3", LOOPBACK, "0", SHARDS, str(ticket))
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._orders, self._replies, self._said = (
+            self._process.stdin,
+            self._process.stdout,
+            self._process.stderr,
+        )
+        self.lines = [self._said.readline().decode()]
+        self._reader = threading.Thread(
+            target=lambda: self.lines.extend(line.decode() for line in self._said)
+        )
+        self._reader.start()
+
+    def ask(self, order: orders.Order[R]) -> R:
+        """Return the answer to an order, after the steps that it tells."""
+        self._orders.write(frames.pack(1, order))
+        self._orders.flush()
+        while (frame := frames.read(self._replies)) is not None:
+            reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
+            if not isinstance(reply, orders.StepDone):
+                assert isinstance(reply, order.reply), (reply, self.lines)
+                return reply  # type: ignore[no-any-return]
+        raise AssertionError(self.lines)
+
+    def end(self) -> None:
+        """End it as its node does."""
+        self._orders.close()
+        self._process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+
+
+def test_machines_train_together_what_none_could_alone(made: Created, tmp_path: Path) -> None:
+    """One of three is killed in the first of two rounds; a single machine with more memory makes the same of both."""
+    limit, ticket = enough_for_two(made), tmp_path / "group.ticket"
     alone = TorchEngine(programs_of(made), RunOptions(memory=limit))
     with pytest.raises(Refused, match="needs"):
         alone.program(made.manifest.programs.inner.digest)
-    memory = ("--memory", str(limit / 2**30))
-    leading = ("--group", "3", "--group-by", "shards", *memory)
     with ExitStack() as ended:
-        peers = [
-            PeerProcess(folder, f"peer-{number}", role, *options)
-            for number, (role, options) in enumerate([("worker", leading), ("worker", ()), ("verifier", ())])
-        ]
-        for peer in peers:
-            ended.callback(peer.stop)
-        peers[0].wait_line(lambda line: line.startswith("a group of 3"))
-        ticket = ticket_of(folder, "peer-0")
+        leader = Leading(ticket)
+        ended.callback(leader.end)
+        memory = ("--memory", str(limit / 2**30))
         member = Printing(["group", "--ticket", str(ticket), *memory], tmp_path)
         ended.callback(member.stop)
-        command = python("-m", "tests.integration.stage_member", ticket.read_text(), "30", str(limit))
+        command = python("-m", "tests.integration.stage_member", ticket.read_text(), "6", str(limit))
         dying = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
         ended.callback(dying.wait)
         ended.callback(dying.kill)
-        assert [peer.wait() for peer in peers] == [0, 0, 0]
-        assert member.wait() == 1
-        assert dying.wait(PATIENCE) == -9
-        assert len(peers[0].lines("a machine has left the group, which has 2 of 3")) == 1
-        assert peers[0].lines("3 machines hold the model")
-    digests = final_digests(peers)
-    report = read_report(folder)
-    assert report.result.ok
-    (leader,) = (peer for peer in report.peers if peer.group)
-    assert leader.name == "peer-0" and len(leader.group) == 2
-    assert all(machine.numbers and machine.micros for machine in leader.group)
-    assert [audit.outcome for entry in report.rounds for audit in entry.audits] == ["pass"] * 4
-    holds, recomputed = recompute(folder, NODE_BY_NODE, {})
-    assert holds and {digest for digest in digests if recomputed.endswith(digest[:16])} == digests
+        options = RunOptions(memory=limit, loops=Loops.WORTHWHILE)
+        store, manifest = str(made.folder.blobs), codec.encode(made.manifest)
+        prepared = leader.ask(orders.Prepare(manifest, store, Count(1), options))
+        assert prepared.golden and prepared.agrees
+        for number in (1, 2):
+            beacon = tagged("beacon", bytes([number]))
+            job = Job(Round(number), WORKER, beacon, STEPS)
+            start = made.manifest.start
+            order = orders.RunJob(job.number, WORKER, beacon, Count(STEPS), start, True, Count(STEPS))
+            done = leader.ask(order)
+            right = Rounds(TorchEngine(programs_of(made)), made.manifest, data_of(made)).run(
+                job, start_of(made).tensors
+            )
+            assert right.contribution is not None
+            assert done.digests == right.digests and done.contribution.digest == digest_of(right.contribution)
+            assert len(done.group) == 2 and all(each.numbers and each.micros for each in done.group)
+        assert dying.wait(PATIENCE) == -signal.SIGKILL
+        assert sum("a machine has left the group, which has 2 of 3" in line for line in leader.lines) == 1
+        assert sum("3 machines hold the model" in line for line in leader.lines) == 1
