@@ -27,7 +27,7 @@ def values_of(number: int, size: int) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "stages", "lead"), [("llama", 2, 1), ("gpt2", 4, 2), ("experts", 3, 1)])
+@pytest.mark.parametrize(("name", "stages", "lead"), [("llama", 3, 1), ("gpt2", 4, 2)])
 def test_stages_make_what_the_whole_makes_and_hold_few_letters(name: str, stages: int, lead: int) -> None:
     pieces = inner_of(name, stages)
     threads = Threads(pieces, lead=lead)
@@ -40,7 +40,7 @@ def test_stages_make_what_the_whole_makes_and_hold_few_letters(name: str, stages
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "experts"])
-@settings(max_examples=2, deadline=None, derandomize=True)
+@settings(max_examples=1, deadline=None, derandomize=True)
 @given(stages=st.integers(2, 4), random=st.randoms(use_true_random=False))
 def test_letters_may_come_in_any_order(name: str, stages: int, random: Random) -> None:
     pieces = inner_of(name, stages)
