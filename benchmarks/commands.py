@@ -318,6 +318,37 @@ def unequal(
 
 
 @app.command()
+def shards(
+    model: Annotated[str, typer.Option(help="Model by width.")] = "d768-deep",
+    parts: Annotated[int, typer.Option(min=1, max=1024, help="Parts of a step's batch, a record each.")] = 24,
+    length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 64,
+    speed: Annotated[
+        float,
+        typer.Option(min=0.001, max=1e6, help="Billions of work units of the fastest machine in a second."),
+    ] = 50.0,
+    links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "1000,100",
+    leads: Annotated[
+        str, typer.Option(help="Parts that a shard begins more than the next one, separated by commas.")
+    ] = "1,2",
+    steps: Annotated[
+        int, typer.Option(min=2, max=1000, help="Steps, of which the first is not measured.")
+    ] = 2,
+    limit: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds after which a row is stopped.")
+    ] = 300.0,
+    json: Json = None,
+) -> None:
+    """A model in shards over one to four machines: speed, waiting, bytes and memory (needs root; six minutes)."""
+    from benchmarks import shards
+
+    (name,) = _names(model)[:1]
+    plan = shards.Plan(
+        name, parts, length, speed * shards.GIGA, steps, tuple(_counts(leads, "--leads")), limit
+    )
+    shards.run(plan, _numbers(links, "--links"), json)
+
+
+@app.command()
 def wan(
     links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "10,50,100,1000",
     opponents: Annotated[

@@ -139,6 +139,7 @@ MODELS = {
     "d256": Recipe(256, 704, 4, 8, 256, 16, PLAIN),
     "d512": Recipe(512, 1408, 4, 8, 256, 16, PLAIN),
     "d768": Recipe(768, 2048, 4, 8, 256, 16, PLAIN),
+    "d768-deep": Recipe(768, 2048, 12, 8, 256, 16, PLAIN),
     "d2048": Recipe(2048, 5504, 8, 8, 512, 4, PLAIN),
     "d64": Recipe(64, 176, 2, 2, 32, 16, PLAIN),
     "d768-large": Recipe(768, 2048, 12, 8, 256, 16, PLAIN, 50_257),
@@ -151,9 +152,9 @@ MODELS = {
     "gpt2-350": _gpt2(1024, 24),
     "gpt2-774": _gpt2(1280, 36),
 }
-"""The models whose step is timed. By their width: 3, 13 and 29 million parameters, 400 million for GPUs, a toy, and one
-of GPT-2's size (124 million, a vocabulary of 50,257). By their millions of parameters: GPT-2 in three of its published
-shapes, and smaller ones, down to a toy."""
+"""The models whose step is timed. By their width: 3, 13 and 29 million parameters, one as deep as GPT-2 (85 million),
+400 million for GPUs, a toy, and one of GPT-2's size (124 million, a vocabulary of 50,257). By their millions of
+parameters: GPT-2 in three of its published shapes, and smaller ones, down to a toy."""
 
 
 class Trainer(Protocol):

@@ -360,6 +360,11 @@ class ToyEngine:
         except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
             raise Refused(f"node {number} does not take these inputs") from error
 
+    def hold(self, given: Any) -> Tensor:
+        """Return a tensor, which may be unread."""
+        read: Tensor = given if isinstance(given, Tensor) else given.read()
+        return read
+
     def own(self, working: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the state: nothing is written over."""
         return working

@@ -180,11 +180,15 @@ def programs_of(made: Created) -> dict[Digest, bytes]:
 
 
 def outcome(
-    made: Created, engine: TorchEngine, start: Bundle | None = None, checked: int = 0
+    made: Created,
+    engine: TorchEngine,
+    start: Bundle | None = None,
+    checked: int = 0,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> RoundOutcome:
     """A round by an engine."""
     tensors = (start or start_of(made)).tensors
-    return Rounds(engine, made.manifest, data_of(made, engine)).run(JOB, tensors, checked=checked)
+    return Rounds(engine, made.manifest, data_of(made, engine)).run(JOB, tensors, on_step, checked)
 
 
 def alone(made: Created, start: Bundle | None = None) -> RoundOutcome:

@@ -75,7 +75,11 @@ GroupListen = Annotated[
     ),
 ]
 GroupBy = Annotated[
-    str, typer.Option(help="How its machines add up their totals: gloo, or hivemind if that is installed.")
+    str,
+    typer.Option(
+        help="How its machines share a step: each has some of its records, and totals are added up by gloo, or by "
+        "hivemind if that is installed; or shards: each holds a part of the model."
+    ),
 ]
 LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
@@ -408,7 +412,7 @@ def group(
     memory: Memory = None,
     device: Device = "cpu",
 ) -> None:
-    """Share the inner steps of a peer of yours that leads a group, until it goes."""
+    """Share the inner steps, or hold a part of the model, of a peer of yours that leads a group, until it goes."""
     from trainer.commands.group import join_group
     from trainer.programs.options import peer_options
     from verification.units import Count

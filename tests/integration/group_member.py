@@ -11,6 +11,7 @@ import sys
 import torch
 
 from trainer.groups.member import Member, reached
+from trainer.groups.messages import Welcome
 from trainer.groups.step import Exchange
 from trainer.groups.ticket import GroupTicket
 from trainer.programs.options import NODE_BY_NODE
@@ -53,7 +54,7 @@ def main() -> None:
     ticket, wrong = GroupTicket.parse(text), Wrong(manner == "dies")
     channel = reached(ticket.address, int(ticket.port), ticket.secret, secrets.token_bytes)
     try:
-        Member(channel, ticket.address, NODE_BY_NODE, wrong.between).serve()
+        Member(channel, channel.receive(Welcome), ticket.address, NODE_BY_NODE, wrong.between).serve()
     except Unavailable as error:
         sys.stderr.write(f"{error}\n")
 

@@ -150,7 +150,7 @@ def test_a_machine_that_splits_otherwise_is_no_member(made: Created, tmp_path: P
     """As one with another version would, which would sum other things than the leader's."""
     with group(made, 2, tmp_path) as opened:
         channel = reached(LOOPBACK, int(opened.ticket.port), opened.ticket.secret, secrets.token_bytes)
-        assert decode_program(channel.receive(Welcome, ANSWER).program).role == "inner"
+        assert decode_program(channel.receive(Welcome, ANSWER).programs[0]).role == "inner"
         channel.send(Ready(ZERO))
         opened.told.wait("it splits the step in another way")
         with pytest.raises(Unavailable):

@@ -216,6 +216,7 @@ GROUP = {"kind": "group", "round": 1, "members": [[3, 2500], [1, 0]]}
     ("changed", "expected"),
     [
         ({}, ((3, 2500), (1, 0))),
+        ({"members": [[3, 2500, 40], [3, 0, 60]]}, ((3, 2500, 40), (3, 0, 60))),
         ({"members": [[3]]}, ((2, 7),)),
         ({"members": [[3, -1]]}, ((2, 7),)),
         ({"members": "many"}, ((2, 7),)),
@@ -224,7 +225,7 @@ GROUP = {"kind": "group", "round": 1, "members": [[3, 2500], [1, 0]]}
     ],
 )
 def test_what_a_peer_says_of_its_group_is_read_as_said(
-    changed: dict[str, Any], expected: tuple[tuple[int, int], ...]
+    changed: dict[str, Any], expected: tuple[tuple[int, ...], ...]
 ) -> None:
     world = played("noise")
     events = logs(world, "noise")

@@ -10,7 +10,7 @@ from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt,
 from verification.effects import DisputeMoved, Move
 from verification.manifest import Place
 from verification.report import words
-from verification.report.schema import EvaluationReport
+from verification.report.schema import EvaluationReport, GroupMemberReport
 from verification.units import Address, Round
 
 
@@ -126,6 +126,13 @@ def test_every_move_has_words() -> None:
 )
 def test_what_is_contested_within_a_node_is_told(move: Move, last: int, told: str) -> None:
     assert words.move(DisputeMoved(0, Address(bytes(20)), move, 3, last, "sum float32[8]")) == told
+
+
+def test_machines_of_a_group_are_told_by_what_they_share() -> None:
+    by_records = (GroupMemberReport(6, 31_400), GroupMemberReport(2, 0))
+    assert words.group(by_records) == "2 machines, of each step 6 records in 31.4 ms, 2 records"
+    by_shards = (GroupMemberReport(8, 1_500, 300), GroupMemberReport(8, 0, 100))
+    assert words.group(by_shards) == "2 machines, of the model 75% in 1.5 ms, 25%"
 
 
 def test_losses_are_told_by_token_and_by_byte() -> None:

@@ -32,7 +32,7 @@ def inner() -> Digest:
 
 def test_drawn_numbers_replace_what_training_changes_and_nothing_else() -> None:
     program, working = zoo.traced(NAME).inner, zoo.working(NAME)
-    made = selfcheck.drawn(program, working)
+    made = list(selfcheck.drawn(program, working))
     for port, before, after in zip(program.inputs, working, made, strict=True):
         assert (before.dtype, before.shape) == (after.dtype, after.shape)
         if port.dtype == "float32" and port.shape:

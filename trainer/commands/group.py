@@ -15,6 +15,8 @@ from trainer.compute.memory import within_memory
 from trainer.folder import RunFolder
 from trainer.groups.meeting import WAYS
 from trainer.groups.member import Member, reached
+from trainer.groups.messages import SHARDS, Welcome
+from trainer.groups.stage_member import StageMember
 from trainer.groups.ticket import GroupTicket
 from trainer.peer.config import PeerConfig
 from trainer.programs.options import RunOptions
@@ -29,13 +31,14 @@ Tell = Callable[[str], None]
 def leading(config: PeerConfig, members: int | None, listen: str, way: str) -> PeerConfig:
     """Return the settings of a peer that leads a group of so many machines, None: of one that has none.
 
-    Other machines join at the address and port in `listen`, and exchange totals by `way`. Raises UserError for what is
-    no address of this machine, a port that is taken, and a way that there is not.
+    Other machines join at the address and port in `listen`. They share a step's records and exchange totals by `way`,
+    or where that is `shards` hold the model in parts. Raises UserError for what is no address of this machine, a port
+    that is taken, and a way that there is not.
     """
     if members is None:
         return config
-    if way not in WAYS:
-        raise UserError(f"unknown --group-by {way!r}: choose {' or '.join(WAYS)}")
+    if way not in (*WAYS, SHARDS):
+        raise UserError(f"unknown --group-by {way!r}: choose {', '.join(WAYS)} or {SHARDS}")
     if way == "hivemind" and find_spec(way) is None:
         raise UserError("--group-by hivemind needs hivemind: pip install 'proofswarm[groups]' brings it")
     address, port = place_of(listen)
@@ -55,7 +58,12 @@ def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> No
     given = GroupTicket.parse(ticket_text(ticket))
     channel = reached(given.address, int(given.port), given.secret, secrets.token_bytes)
     torch.set_num_threads(threads)
-    member = Member(channel, given.address, within_memory(options))
+    welcome, options = channel.receive(Welcome), within_memory(options)
+    member: Member | StageMember
+    if welcome.way == SHARDS:
+        member = StageMember(channel, welcome, given.secret, secrets.token_bytes, options)
+    else:
+        member = Member(channel, welcome, given.address, options)
     tell(
         f"in the group of {given.members} at {given.address} port {given.port}; it shares steps until its leader goes"
     )

@@ -58,7 +58,7 @@ class Leader:
         self._number = self._generation = 0
         self._exchange: Leaving | None = None
         self._meeting = WAYS[way].host(listener.getsockname()[0])
-        self._welcome, self._outline = Welcome(program, way, self._meeting.text), parts.outline
+        self._welcome, self._outline = Welcome((program,), way, self._meeting.text), parts.outline
         threading.Thread(target=self._listen, daemon=True).start()
 
     def gather(self) -> int:

@@ -39,12 +39,16 @@ class Member:
     """A machine that shares a leader's inner steps."""
 
     def __init__(
-        self, channel: Channel, leader: str, options: RunOptions, between: Between = lambda exchange: exchange
+        self,
+        channel: Channel,
+        welcome: Welcome,
+        leader: str,
+        options: RunOptions,
+        between: Between = lambda exchange: exchange,
     ) -> None:
-        """Take the program from the leader at an address; raises as `LoadedProgram`, Unavailable, UserError."""
+        """Take the program that the leader at an address gave; raises as `LoadedProgram`, Unavailable, UserError."""
         self._channel, self._between = channel, between
-        welcome = channel.receive(Welcome)
-        program = decode_program(welcome.program, MAX_PROGRAM)
+        program = decode_program(welcome.programs[0], MAX_PROGRAM)
         self._parts = Parts(program, options, products_for(options))
         if welcome.way not in WAYS:
             raise UserError(

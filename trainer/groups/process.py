@@ -1,4 +1,5 @@
-"""The compute process of a peer that leads a group: as `trainer.compute.process`, but the group makes inner steps.
+"""The compute process of a peer that leads a group: as `trainer.compute.process`, but the group makes inner steps, or
+holds the model.
 
 Started as `python -m trainer.groups.process MEMBERS ADDRESS PORT WAY TICKET`; it writes the group's ticket to a file.
 """
@@ -14,6 +15,9 @@ from trainer.compute import process
 from trainer.groups import wire
 from trainer.groups.engine import GroupEngine
 from trainer.groups.leader import Leader
+from trainer.groups.messages import SHARDS
+from trainer.groups.staged import StagedEngine
+from trainer.groups.stages import Stages
 from trainer.groups.ticket import GroupTicket
 from trainer.rounds.engine import honest
 from verification.units import Count
@@ -45,8 +49,11 @@ def main() -> None:
     tell(
         f"a group of {members}: proofswarm group --ticket {path} on each other machine, with a copy of that file"
     )
-    leader = partial(Leader, listener, ticket.secret, int(members), secrets.token_bytes, tell, way)
-    process.main(honest, partial(GroupEngine, leader))
+    led = listener, ticket.secret, int(members), secrets.token_bytes, tell
+    if way == SHARDS:
+        process.main(honest, partial(StagedEngine, partial(Stages, *led)))
+    else:
+        process.main(honest, partial(GroupEngine, partial(Leader, *led, way)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Both prove that they know the secret by a MAC over a number that the other one d
 number and its direction, so none can be made, changed, repeated or left out by others. Nothing is encrypted.
 """
 
+import contextlib
 import hashlib
 import hmac
 import select
@@ -17,6 +18,7 @@ from verification.errors import BadSignature, Malformed, Unavailable
 M = TypeVar("M")
 Draw = Callable[[int], bytes]
 """Draws so many random bytes."""
+Data = bytes | bytearray | memoryview
 
 NONCE, TAG, LENGTH, COUNTER = 32, 32, 8, 8
 SECRET = 32
@@ -26,6 +28,10 @@ SENDING_SECONDS = 600.0
 """How long the other end may take for one frame."""
 GREETING_SECONDS = 10.0
 """How long the other end has to prove itself."""
+LOST_SECONDS = 30
+"""After which a machine that says nothing, not even that it is there, is gone from a channel that lasts."""
+_KEEPING = {"TCP_KEEPIDLE": LOST_SECONDS // 3, "TCP_KEEPINTVL": LOST_SECONDS // 3, "TCP_KEEPCNT": 2}
+"""TCP's options for that, of those that a system has."""
 MAX_FRAME = 1 << 40
 """Bytes of the largest frame, a program or a tensor, of who has proved to be one of the group."""
 
@@ -37,35 +43,65 @@ class Channel:
         self._socket, self._key = connection, key
         self._ways = (b"leader", b"member") if is_leader else (b"member", b"leader")
         self._sent = self._received = 0
+        self._lasts = False
 
     @property
     def own_address(self) -> str:
         """The address of this machine on the way to the other one."""
         return str(self._socket.getsockname()[0])
 
+    @property
+    def other_address(self) -> str:
+        """The address of the other one on the way to this machine."""
+        return str(self._socket.getpeername()[0])
+
+    def lasting(self) -> "Channel":
+        """Return the channel as one that a thread may send by while another receives, and that may be silent for long.
+
+        A machine at its other end that is switched off is missed after `LOST_SECONDS`.
+        """
+        self._lasts = True
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPING.items():
+            if hasattr(socket, name):
+                self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return self
+
     def send(self, message: object) -> None:
         """Send a message; raises Unavailable when the other end is gone."""
-        body = codec.encode(message)
-        tag = self._tag(self._ways[0], self._sent, body)
+        self.send_data(codec.encode(message))
+
+    def send_data(self, data: Data) -> None:
+        """Send bytes as they are; raises as `send`."""
+        tag = self._tag(self._ways[0], self._sent, data)
         self._sent += 1
-        self._socket.settimeout(SENDING_SECONDS)
+        if not self._lasts:
+            self._socket.settimeout(SENDING_SECONDS)
         try:
-            self._socket.sendall(len(body).to_bytes(LENGTH, "big") + tag + body)
+            self._socket.sendall(len(data).to_bytes(LENGTH, "big") + tag)
+            self._socket.sendall(data)
         except OSError as error:
             raise Unavailable("a member of the group is gone") from error
 
     def receive(self, kind: type[M], seconds: float | None = None) -> M:
         """Return the next message, of a kind; raises Unavailable when none comes in time, Violation for another."""
-        self._socket.settimeout(seconds)
+        return codec.decode(kind, bytes(self.receive_data(seconds)), MAX_FRAME)
+
+    def receive_data(self, seconds: float | None = None) -> bytearray:
+        """Return the bytes that come next, in memory that nobody else has; raises as `receive`."""
+        if not self._lasts:
+            self._socket.settimeout(seconds)
         length = int.from_bytes(_exactly(self._socket, LENGTH), "big")
         if length > MAX_FRAME:
             raise Malformed(f"a frame of {length} bytes")
-        tag, body = _exactly(self._socket, TAG), _exactly(self._socket, length)
-        self._socket.settimeout(None)
-        if not hmac.compare_digest(tag, self._tag(self._ways[1], self._received, body)):
+        tag, data = _exactly(self._socket, TAG), _exactly(self._socket, length)
+        if not self._lasts:
+            self._socket.settimeout(None)
+        if not hmac.compare_digest(tag, self._tag(self._ways[1], self._received, data)):
             raise BadSignature("a frame with a wrong MAC")
         self._received += 1
-        return codec.decode(kind, body, MAX_FRAME)
+        return data
 
     def is_readable(self) -> bool:
         """Return whether something has come, or the end."""
@@ -75,7 +111,13 @@ class Channel:
         """Close the connection."""
         self._socket.close()
 
-    def _tag(self, way: bytes, number: int, body: bytes) -> bytes:
+    def end(self) -> None:
+        """Close the connection though another thread is waiting at it, which then hears that it is gone."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.close()
+
+    def _tag(self, way: bytes, number: int, body: Data) -> bytes:
         return _mac(self._key, way, number.to_bytes(COUNTER, "big"), body)
 
 
@@ -113,21 +155,24 @@ def _greeted(connection: socket.socket, secret: bytes, draw: Draw, is_leader: bo
     return Channel(connection, _mac(secret, b"frames", *both), is_leader)
 
 
-def _mac(key: bytes, *parts: bytes) -> bytes:
-    message = b"".join(len(part).to_bytes(LENGTH, "big") + part for part in parts)
-    return hmac.new(key, message, hashlib.sha256).digest()
+def _mac(key: bytes, *parts: Data) -> bytes:
+    made = hmac.new(key, digestmod=hashlib.sha256)
+    for part in parts:
+        made.update(len(part).to_bytes(LENGTH, "big"))
+        made.update(part)
+    return made.digest()
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def _exactly(connection: socket.socket, count: int) -> bytearray:
     """Return the next bytes; raises Unavailable where the connection ends before."""
-    parts, missing = [], count
-    while missing:
-        try:
-            part = connection.recv(min(missing, 1 << 20))
-        except OSError as error:
-            raise Unavailable("the other end of a group's connection is silent") from error
-        if not part:
-            raise Unavailable("the other end of a group's connection is gone")
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
+    data, done = bytearray(count), 0
+    with memoryview(data) as view:
+        while done < count:
+            try:
+                size = connection.recv_into(view[done:])
+            except OSError as error:
+                raise Unavailable("the other end of a group's connection is silent") from error
+            if not size:
+                raise Unavailable("the other end of a group's connection is gone")
+            done += size
+    return data

@@ -106,7 +106,7 @@ class Deeds:
             loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=took,
         )  # fmt: skip
         if done.group:
-            shares = [[int(each.records), int(each.micros)] for each in done.group]
+            shares = [[int(each.records), int(each.micros), int(each.numbers)] for each in done.group]
             self._record.write("group", round=action.number, members=shares)
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 

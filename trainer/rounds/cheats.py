@@ -8,10 +8,11 @@ import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from trainer.rounds.engine import Conduct, Engine, Handle, Job, Tap, honest
+from trainer.rounds.engine import Conduct, Engine, Handle, Job, Tap, Unread, honest
 from verification.adversaries.playbook import PLAYS
 from verification.arithmetic.numbers import INDEX
 from verification.arithmetic.shapes import INTEGERS
@@ -93,6 +94,10 @@ class Cheat:
     def load(self, bundle: Bundle) -> Handle:
         """As the machine's engine."""
         return self._engine.load(bundle)
+
+    def hold(self, given: Tensor | Unread) -> Any:
+        """As the machine's engine."""
+        return self._engine.hold(given)
 
     def dump(self, handle: Handle) -> Bundle:
         """As the machine's engine."""

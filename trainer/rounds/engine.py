@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from verification.program import Program
-from verification.tensors import Bundle
+from verification.tensors import Bundle, Tensor
 from verification.units import Address, Digest, Round
 
 Handle = Any
@@ -13,6 +13,14 @@ Handle = Any
 
 Tap = Callable[[int, Any], None]
 """Called with a node's number and what it made, in the engine's form."""
+
+
+class Unread(Protocol):
+    """A tensor that lies in a store."""
+
+    def read(self) -> Tensor:
+        """Return it in memory that nobody else has."""
+        ...
 
 
 class Overwritten(Exception):
@@ -34,8 +42,12 @@ class Engine(Protocol):
         """Return the bundle in the engine's own memory where it can be, for who reads it before anything else runs."""
         ...
 
+    def hold(self, given: Tensor | Unread) -> Any:
+        """Return the engine's form of a tensor that it may leave unread until a program needs it."""
+        ...
+
     def digest(self, handle: Handle) -> Digest:
-        """Return the bundle's digest (SPEC.md 2.3)."""
+        """Return the bundle's digest (SPEC.md 2.3); raises StepFailed where a step that led to it turns out to fail."""
         ...
 
     def digests(self, handle: Handle) -> list[Digest]:
@@ -83,3 +95,8 @@ Conduct = Callable[[Engine, Job], Engine]
 def honest(engine: Engine, job: Job) -> Engine:
     """Return the machine's engine."""
     return engine
+
+
+def read(given: Tensor | Unread) -> Tensor:
+    """Return a tensor that is given, in memory or not."""
+    return given if isinstance(given, Tensor) else given.read()

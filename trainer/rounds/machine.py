@@ -33,7 +33,8 @@ class Kernels:
 @dataclass(frozen=True)
 class GroupMember:
     """A machine of a worker group: its records of an inner step, and the microseconds that it computed in the last one,
-    without what it waited for the others (0: not known)."""
+    without what it waited for the others (0: not known); and how many numbers of the model it holds, 0: all."""
 
     records: Count
     micros: Count
+    numbers: Count = Count(0)  # noqa: RUF009

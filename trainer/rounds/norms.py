@@ -7,7 +7,7 @@ import torch
 
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
-from trainer.rounds.training import Unread, read
+from trainer.rounds.engine import Unread, read
 from verification.errors import Malformed
 from verification.layout import SUMMARY, per_parameter
 from verification.program import Node, Output, Port, Program, first_node, values

@@ -15,13 +15,13 @@ from trainer.programs.interpreter import Tap, storage_of
 from trainer.programs.kernels import DTYPE_NAMES
 from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.options import NODE_BY_NODE, RunOptions
-from trainer.rounds.engine import Overwritten
+from trainer.rounds.engine import Overwritten, Unread, read
 from trainer.rounds.machine import GroupMember
 from verification.errors import Unsound
 from verification.grid import Grid
 from verification.layout import summary_of
 from verification.program import Program
-from verification.tensors import Bundle, bundle_digest, tensor_digest
+from verification.tensors import Bundle, Tensor, bundle_digest, tensor_digest
 from verification.units import Digest
 
 Tensors = list[torch.Tensor]
@@ -43,6 +43,10 @@ class TorchEngine:
     def load(self, bundle: Bundle) -> Tensors:
         """Return the bundle's tensors for torch."""
         return [to_torch(tensor) for tensor in bundle.tensors]
+
+    def hold(self, given: Tensor | Unread) -> torch.Tensor:
+        """Return a tensor for torch."""
+        return self.load(Bundle((read(given),)))[0]
 
     def dump(self, handle: Tensors) -> Bundle:
         """Return the bytes of torch tensors."""

@@ -6,9 +6,9 @@ Written over an `Engine`, so that the same code runs real tensors (`trainer.roun
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from trainer.rounds.engine import Engine, Handle, Job, Overwritten
+from trainer.rounds.engine import Engine, Handle, Job, Overwritten, Unread
 from verification.errors import ProofswarmError
 from verification.library import StepFailed, failed
 from verification.manifest import Manifest, Place, ProgramRef
@@ -16,15 +16,6 @@ from verification.program import inputs_read
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.tensors import Bundle, Tensor
 from verification.units import Digest, Round
-
-
-class Unread(Protocol):
-    """A tensor that lies in a store."""
-
-    def read(self) -> Tensor:
-        """Return it in memory that nobody else has."""
-        ...
-
 
 Start = Sequence[Tensor | Unread | None]
 """A state that a round starts from, None for what no program of it reads. What is unread is read where a program needs
@@ -93,7 +84,7 @@ class Rounds:
         try:
             for number, working in self._trajectory(job, state, checked):
                 if number in leaves:
-                    digests.append(self._engine.digest(working))
+                    digests.append(self._digest(working))
                 on_step(number)
             working = self._read_at_the_end(working)
             contribution = self._run(self._manifest.programs.epilogue, [self._loaded(state), working])
@@ -108,7 +99,7 @@ class Rounds:
         try:
             for number, working in self._trajectory(job, state):
                 if number in steps:
-                    found.append(self._engine.digest(working))
+                    found.append(self._digest(working))
                 if number >= steps[-1]:
                     break
         except RoundFailed as failure:
@@ -198,6 +189,13 @@ class Rounds:
                 working = self._run(inner, [working])
             return working
 
+    def _digest(self, working: Handle) -> Digest:
+        """Return a working state's digest; raises RoundFailed where an inner step before it turns out to fail."""
+        try:
+            return self._engine.digest(working)
+        except StepFailed as failure:
+            raise RoundFailed(failed(self._manifest.programs.inner.digest, failure.node)) from failure
+
     def _gathering(self, job: Job, start: Handle) -> list[Any]:
         """Return the prologue's inputs."""
         index = record_index(self._manifest, job.beacon, job.worker, job.steps)
@@ -211,9 +209,4 @@ class Rounds:
             raise RoundFailed(failed(program.digest, failure.node)) from failure
 
     def _loaded(self, inputs: Start) -> list[Any]:
-        return [None if given is None else self._engine.load(Bundle((read(given),)))[0] for given in inputs]
-
-
-def read(given: Tensor | Unread) -> Tensor:
-    """Return a tensor of a start."""
-    return given if isinstance(given, Tensor) else given.read()
+        return [None if given is None else self._engine.hold(given) for given in inputs]

@@ -11,9 +11,8 @@ import torch
 
 from trainer.programs.conversion import to_torch
 from trainer.programs.tracing.capture import TracedRun
-from trainer.rounds.engine import Overwritten
+from trainer.rounds.engine import Overwritten, Unread
 from trainer.rounds.torch_engine import TorchEngine
-from trainer.rounds.training import Unread
 from verification.program import digest_of_program, inputs_read
 from verification.tensors import Tensor
 from verification.units import Digest

@@ -47,22 +47,27 @@ class Machine:
 class Cut:
     """A run's programs cut over depth: shard k holds the depths below `ends[k]`, the last one all others.
 
-    `shards` says which shard holds a parameter, in their order in the model; `pieces` are the programs' by their roles.
+    `shards` says which shard holds a parameter, in their order in the model; `pieces` are the programs' by their roles,
+    whose segments run in an order with a `lead` (`trainer.shards.memory`).
     """
 
     ends: tuple[int, ...]
     shards: Mapping[str, int]
     pieces: Mapping[str, Pieces]
+    lead: int = 1
 
     @property
     def peaks(self) -> list[int]:
         """The bytes that each shard needs, in the program in which it needs the most."""
         return [
-            max(peak_of(each, shard) for each in self.pieces.values()) for shard in range(len(self.ends) + 1)
+            max(peak_of(each, shard, self.lead) for each in self.pieces.values())
+            for shard in range(len(self.ends) + 1)
         ]
 
 
-def cut_at(programs: Iterable[Program], ends: Sequence[int], depths: Depths | None = None) -> Cut:
+def cut_at(
+    programs: Iterable[Program], ends: Sequence[int], depths: Depths | None = None, lead: int = 1
+) -> Cut:
     """Return a run's programs cut at some depths, ascending; `depths` are the inner program's, where they are known."""
     by_role = {program.role: program for program in programs}
     depths = depths or depths_of(by_role[INNER])
@@ -71,10 +76,11 @@ def cut_at(programs: Iterable[Program], ends: Sequence[int], depths: Depths | No
         role: layout_of_inner(program, depths, ends) if role == INNER else layout_of_rest(program, shards)
         for role, program in by_role.items()
     }
-    return Cut(tuple(ends), shards, {role: pieces_of(by_role[role], each) for role, each in layouts.items()})
+    pieces = {role: pieces_of(by_role[role], each) for role, each in layouts.items()}
+    return Cut(tuple(ends), shards, pieces, lead)
 
 
-def cut_for(programs: Sequence[Program], machines: Sequence[Machine]) -> Cut:
+def cut_for(programs: Sequence[Program], machines: Sequence[Machine], lead: int = 1) -> Cut:
     """Return a run's programs cut over machines in their order, so that the slowest is as fast as can be.
 
     Raises UserError where there are more machines than parameters, or where no cut was found that fits their memory.
@@ -83,7 +89,7 @@ def cut_for(programs: Sequence[Program], machines: Sequence[Machine]) -> Cut:
     depths = depths_of(inner)
     search = _Search(_Places(inner, depths), machines)
     while True:
-        cut = cut_at(programs, search.ends(), depths)
+        cut = cut_at(programs, search.ends(), depths, lead)
         peaks = cut.peaks
         if all(peak <= machine.memory for peak, machine in zip(peaks, machines, strict=True)):
             return cut

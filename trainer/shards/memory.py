@@ -2,7 +2,8 @@
 
 The order is one forward pass, one backward pass in turn (Narayanan et al., "PipeDream", 2019; "Efficient large-scale
 language model training on GPU clusters using Megatron-LM", 2021): a shard begins as many parts of the batch as there
-are shards from it on, and then ends one for each that it begins, so that it holds no more of them at a time.
+are shards from it on, and then ends one for each that it begins, so that it holds no more of them at a time. Over slow
+links it begins more of them, so that what is on its way keeps nobody waiting.
 """
 
 from collections import Counter
@@ -11,9 +12,12 @@ from trainer.shards.segments import Pieces, Segment
 from verification.program import Program, peak_bytes, size_bytes, values
 
 
-def order_of(pieces: Pieces, shard: int) -> list[Segment]:
-    """Return a shard's segments in the order in which it runs them when nothing keeps it waiting."""
-    ahead = len(pieces.layout.shards) - shard
+def order_of(pieces: Pieces, shard: int, lead: int = 1) -> list[Segment]:
+    """Return a shard's segments in the order in which it runs them.
+
+    It begins `lead` parts of the batch more than the shard after it does; with 1 links should take no time.
+    """
+    ahead = 1 + lead * (len(pieces.layout.shards) - 1 - shard)
     return sorted(pieces.of(shard), key=lambda segment: (_turn(segment, ahead), segment.level))
 
 
@@ -27,13 +31,13 @@ def _turn(segment: Segment, ahead: int) -> tuple[int, int]:
     return (-1, last) if last < ahead else (2 * (last - ahead) + 1, 0)
 
 
-def peak_of(pieces: Pieces, shard: int) -> int:
+def peak_of(pieces: Pieces, shard: int, lead: int = 1) -> int:
     """Return an upper estimate in bytes of the memory in which a shard runs its segments in their order.
 
     Its programs' constants live throughout, all else until the last segment that reads it, inputs too; within a segment
     it is `peak_bytes`. What others give counts from where it is first read.
     """
-    known, order = values(pieces.program), order_of(pieces, shard)
+    known, order = values(pieces.program), order_of(pieces, shard, lead)
     reads = Counter(number for segment in order for number in segment.reads)
     reads.update(pieces.outputs_at(shard))
     held = {number for number in pieces.inputs_of(shard) if reads[number]}

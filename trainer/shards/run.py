@@ -38,11 +38,14 @@ class ShardStep:
     Segments with equal programs share one that is loaded.
     """
 
-    def __init__(self, pieces: Pieces, shard: int, options: RunOptions, products: exact.Products) -> None:
-        """Load the shard's segments; raises as `LoadedProgram`."""
+    def __init__(
+        self, pieces: Pieces, shard: int, options: RunOptions, products: exact.Products, lead: int = 1
+    ) -> None:
+        """Load the shard's segments, in their order with a `lead` (`order_of`); raises as `LoadedProgram`."""
         inputs = len(pieces.program.inputs)
         self.inputs = pieces.inputs_of(shard)
-        self._own = {segment.key: segment for segment in order_of(pieces, shard)}
+        self.order = order_of(pieces, shard, lead)
+        self._own = {segment.key: segment for segment in self.order}
         self._loaded = {
             program: LoadedProgram(program, options, products, is_part=True)
             for program in {segment.program: None for segment in self._own.values()}
@@ -74,6 +77,10 @@ class ShardStep:
         if self._reads[number]:
             self._held[number] = tensor
 
+    def lacking(self, segment: Segment | None) -> list[int]:
+        """Return what is not here yet of what a segment reads; of the outputs, once all segments have run, for None."""
+        return [n for n in (self._outputs if segment is None else segment.reads) if n not in self._held]
+
     def ready(self) -> list[Segment]:
         """Return the segments that can run now, in the shard's order."""
         return [each for each in self._waiting.values() if all(number in self._held for number in each.reads)]
@@ -100,8 +107,9 @@ class ShardStep:
         return self._given(dict(zip(segment.makes, made, strict=True)))
 
     def outputs(self) -> Values:
-        """Return the outputs that the shard gets, once all segments have run."""
-        return {number: self._held[number] for number in self._outputs}
+        """Return the outputs that the shard gets, once all segments have run, and hold nothing any more."""
+        held, self._held = self._held, {}
+        return {number: held[number] for number in self._outputs}
 
     def _given(self, made: Values) -> list[Crossing]:
         """Hold values, and return those of them that others read."""
@@ -150,7 +158,7 @@ class ShardedProgram:
     def _first(self, inputs: Sequence[torch.Tensor], failure: StepFailed) -> StepFailed:
         """Return the failure of the first node that fails in the program's order: nothing before it does."""
         while True:
-            before = _before(self.pieces, failure.node)
+            before = pieces_before(self.pieces, failure.node)
             try:
                 ShardedProgram(before, self._options)._run(inputs, lambda ready: 0)
             except StepFailed as earlier:
@@ -159,8 +167,8 @@ class ShardedProgram:
                 return failure
 
 
-def _before(pieces: Pieces, number: int) -> Pieces:
-    """Return the pieces of what stands before a node in a program."""
+def pieces_before(pieces: Pieces, number: int) -> Pieces:
+    """Return the pieces of what stands before a node in a program, by which shards find the first node that fails."""
     program, layout = pieces.program, pieces.layout
     pairs = zip(program.outputs, layout.homes, strict=True)
     kept = [(output, home) for output, home in pairs if output.source < number]

@@ -75,7 +75,7 @@ class _Kernels(_Said):
 class _Group(_Said):
     kind: Literal["group"]
     members: Annotated[
-        list[Annotated[list[Natural], Field(min_length=2, max_length=2)]], Field(max_length=MAX_TEXT)
+        list[Annotated[list[Natural], Field(min_length=2, max_length=3)]], Field(max_length=MAX_TEXT)
     ]
 
 
@@ -179,7 +179,7 @@ def _own(name: str, who: str, log: Sequence[Event]) -> Own:
                 found.kernels = schema.KernelsReport(products, one.compiled, refused, one.over_float32)
             case _Group():
                 found.group = tuple(
-                    schema.GroupMemberReport(records, micros) for records, micros in one.members
+                    schema.GroupMemberReport(*each, *[0] * (3 - len(each))) for each in one.members
                 )
             case _Evaluated():
                 samples = (

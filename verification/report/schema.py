@@ -88,6 +88,7 @@ class GroupMemberReport:
     micros: Annotated[
         int, "Microseconds that it computed in one, without what it waited for the others; 0: not known."
     ]
+    numbers: Annotated[int, "Numbers of the model that it holds, where the machines divide that; 0: all."] = 0
 
 
 @dataclass(frozen=True)

@@ -296,11 +296,14 @@ def groups_said(report: Report, names: Names) -> list[tuple[str, str]]:
 
 def group(members: Sequence[GroupMemberReport]) -> str:
     """Return the shares of a group's machines and how quick they are, the leader first."""
-    shares = []
+    shares, whole = [], sum(each.numbers for each in members)
     for each in members:
         known = f" in {each.micros / 1000:.1f} ms" if each.micros else ""
-        shares.append(counted(each.records, "record") + known)
-    return f"{counted(len(members), 'machine')}, of each step {', '.join(shares)}"
+        share = f"{each.numbers / whole:.0%}" if whole else counted(each.records, "record")
+        shares.append(share + known)
+    return (
+        f"{counted(len(members), 'machine')}, of {'the model' if whole else 'each step'} {', '.join(shares)}"
+    )
 
 
 def unread(report: Report, names: Names) -> list[tuple[str, int]]:
