@@ -159,15 +159,15 @@ def disputed(engine: Engine, name: str, place: Place) -> Disputed:
 
 
 def test_a_dispute_is_told_the_same_from_the_trace_down_to_a_number(folder: Path) -> None:
-    run = traced("gpt2")
+    run = traced("llama")
     engines = FrugalEngine(encoded(run), little(run, 0.4, folder)), TorchEngine(encoded(run))
     number = next(n for n, each in enumerate(values(run.inner)) if getattr(each, "operator", "") == "product")
     said = []
     for engine in engines:
         traces = {
-            place: reexecution.trace(engine, disputed(engine, "gpt2", place)) for place in list(Place)[:3]
+            place: reexecution.trace(engine, disputed(engine, "llama", place)) for place in list(Place)[:3]
         }
-        execution = disputed(engine, "gpt2", Place.STEP)
+        execution = disputed(engine, "llama", Place.STEP)
         holding = reexecution.hold(engine, execution, number)
         results = traces[Place.STEP].results
         proved = [reexecution.open_value(engine, execution, results, port, ()) for port in (0, 1)]
