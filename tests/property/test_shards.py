@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -14,12 +15,14 @@ from tests.shards import BOUNDARIES, RUNS, by_shards, cut, digest, whole
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.boundaries import bytes_of_a_row
+from trainer.programs.tracing.builder import Builder
 from trainer.shards.cut import Cut, Machine, cut_at, cut_for
 from trainer.shards.depth import depths_of, parameter_of
 from trainer.shards.describe import described
 from trainer.shards.memory import order_of, peak_of
+from trainer.shards.roots import roots_of
 from trainer.shards.run import ShardedProgram
-from trainer.shards.segments import Pieces, Segment
+from trainer.shards.segments import Layout, Pieces, Segment, pieces_of
 from verification.errors import UserError
 from verification.library import StepFailed
 from verification.operators import operator_of
@@ -240,3 +243,19 @@ def test_what_shards_do_together_is_the_whole() -> None:
         size_bytes(values(inner)[number]) for number, _, _ in made.pieces["inner"].crossings()
     )
     assert 1 <= sum(shard.work for shard in shards) / work_units(inner) < 1.02
+
+
+def test_what_nobody_reads_ends_the_step_in_shards_too() -> None:
+    b = Builder()
+    x = b.port("x", "float32", (2,))
+    dead = b.emit("divide", b.scalar(1.0), b.scalar(0.0))
+    program = b.finish("inner", [("x", b.add(x, b.scalar(1.0))), ("dead", dead)])
+    program = replace(program, outputs=program.outputs[:1])
+    first, count = first_node(program), len(values(program))
+    place = next(n for n, node in enumerate(program.nodes, first) if node.operator == "divide")
+    owners = [None if root is None else 1 for root in roots_of(program)]
+    pieces = pieces_of(program, Layout(tuple(owners), (0,) * count, (True,) * count, (1,)))
+    for run in (LoadedProgram(program).run, ShardedProgram(pieces).run):
+        with pytest.raises(StepFailed) as failure:
+            run([torch.zeros(2)])
+        assert failure.value.node == place

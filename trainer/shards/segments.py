@@ -111,6 +111,8 @@ def pieces_of(program: Program, layout: Layout) -> Pieces:
     for output, home in zip(program.outputs, layout.homes, strict=True):
         if layout.owners[output.source] is None:
             groups.setdefault(plan.group_at(int(output.source), home), []).append(int(output.source))
+    for number in plan.unread:  # they may end the step all the same
+        groups.setdefault((0, 0, 0), []).append(number)
     segments = [
         plan.segment((*group, place), own)
         for group in sorted(groups)
@@ -134,6 +136,14 @@ class _Plan:
                 if layout.owners[number] is not None:
                     self._readers[source].append(number)
         self.levels = self._levels()
+
+    @property
+    def unread(self) -> list[int]:
+        """The nodes that constants alone make and nobody reads."""
+        read = {int(source) for node in self.program.nodes for source in node.inputs}
+        read.update(int(output.source) for output in self.program.outputs)
+        made = range(self.first, len(self.known))
+        return [number for number in made if self._roots[number] is None and number not in read]
 
     def group_at(self, number: int, home: int) -> Group:
         """Return where a shard makes an output that nobody owns."""
