@@ -402,12 +402,7 @@ def test_only_a_contribution_of_the_right_shape_and_digest_is_held(
     tensors = decode_bundle(store.get(right.blob), LIMIT).tensors
     first = tensors[0]
     flat = Tensor(first.dtype, (Count(math.prod(first.shape)),), first.data)
-    wrong = [
-        Bundle(tensors[:-1]),
-        Bundle((*tensors, tensors[0])),
-        Bundle((flat, *tensors[1:])),
-        Bundle(tensors[::-1]),
-    ]
+    wrong = map(Bundle, (tensors[:-1], (*tensors, first), (flat, *tensors[1:]), tensors[::-1]))
     kept = [BundleRef(digest_of(bundle), store.put(codec.encode(bundle))) for bundle in wrong]
     kept += [BundleRef(tagged("other"), right.blob), BundleRef(right.digest, store.put(b"junk"))]
 
@@ -514,8 +509,7 @@ def test_the_serving_loop_answers_errors_and_goes_on(tiny_run: Created, store: B
     good = orders.Prepare(codec.encode(tiny_run.manifest), str(store.folder), Count(1), RunOptions())
     early, prepared, unavailable, again = answers(missing, good, missing, missing)
     assert early == orders.Failed("Malformed", "the first order must be Prepare", -1)
-    assert isinstance(prepared, orders.Prepared)
-    assert prepared.golden
+    assert isinstance(prepared, orders.Prepared) and prepared.golden
     for reply in (unavailable, again):
         assert isinstance(reply, orders.Failed)
         assert (reply.kind, reply.node) == ("Unavailable", -1)
