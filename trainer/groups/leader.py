@@ -3,7 +3,6 @@
 import contextlib
 import queue
 import socket
-import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -59,7 +58,7 @@ class Leader:
         self._exchange: Leaving | None = None
         self._meeting = WAYS[way].host(listener.getsockname()[0])
         self._welcome, self._outline = Welcome((program,), way, self._meeting.text), parts.outline
-        threading.Thread(target=self._listen, daemon=True).start()
+        wire.let_in(listener, self._greet)
 
     def gather(self) -> int:
         """Return how many members there are now; the first time it waits for all."""
@@ -114,15 +113,6 @@ class Leader:
         self._listener.close()
         for member in self._members:
             member.close()
-
-    def _listen(self) -> None:
-        """Take in whoever comes, for as long as the socket listens."""
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 
     def _greet(self, connection: socket.socket) -> None:
         """Give the program to one that proves to be a member, and take it in when it has loaded it."""

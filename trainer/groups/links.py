@@ -52,7 +52,7 @@ class Door:
         self._listener, self._secret, self._draw = listener, secret, draw
         self._changed = threading.Condition()
         self._came: dict[tuple[int, int], Channel] = {}
-        threading.Thread(target=self._listen, daemon=True).start()
+        wire.let_in(listener, self._greet)
 
     @property
     def port(self) -> int:
@@ -95,14 +95,6 @@ class Door:
             if not self._changed.wait_for(lambda: key in self._came, FINDING_SECONDS):
                 raise Unavailable(f"stage {other + 1} did not come")
             return self._came.pop(key)
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 
     def _greet(self, connection: socket.socket) -> None:
         try:

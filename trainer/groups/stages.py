@@ -7,7 +7,6 @@ after another and answers each. A member may still be at a step when the leader 
 import contextlib
 import queue
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -83,7 +82,7 @@ class Stages:
         self._numbers: list[Count] = []
         self._mail, self._links = Mail((), 1), Links(Mail((), 1), {})
         self._worker: ShardWorker | None = None
-        threading.Thread(target=self._listen, daemon=True).start()
+        wire.let_in(listener, self._greet)
 
     @property
     def cut(self) -> Cut:
@@ -234,15 +233,6 @@ class Stages:
         self._holders.append(holder)
         self._cut = None
         self._tell(f"the group has {1 + len(self._holders)} of {self._size} machines")
-
-    def _listen(self) -> None:
-        """Take in whoever comes, for as long as the socket listens."""
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 
     def _greet(self, connection: socket.socket) -> None:
         """Give the programs to one that proves to be a member, and take it in when it says what it can do."""

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import select
 import socket
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -119,6 +120,20 @@ class Channel:
 
     def _tag(self, way: bytes, number: int, body: Data) -> bytes:
         return _mac(self._key, way, number.to_bytes(COUNTER, "big"), body)
+
+
+def let_in(listener: socket.socket, greet: Callable[[socket.socket], None]) -> None:
+    """Have a thread of its own greet each that comes, for as long as a socket listens."""
+
+    def wait() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=greet, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def at_once(connection: socket.socket) -> socket.socket:
