@@ -320,8 +320,11 @@ def unequal(
 @app.command()
 def shards(
     model: Annotated[str, typer.Option(help="Model by width.")] = "d768-deep",
-    parts: Annotated[int, typer.Option(min=1, max=1024, help="Parts of a step's batch, a record each.")] = 24,
+    parts: Annotated[int, typer.Option(min=1, max=1024, help="Parts of a step's batch, a record each.")] = 48,
     length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 64,
+    bits: Annotated[
+        int, typer.Option(help="Of what goes from block to block: 16, 8 or 4; 0: it is not rounded.")
+    ] = 8,
     speed: Annotated[
         float,
         typer.Option(min=0.001, max=1e6, help="Billions of work units of the fastest machine in a second."),
@@ -333,19 +336,27 @@ def shards(
     steps: Annotated[
         int, typer.Option(min=2, max=1000, help="Steps, of which the first is not measured.")
     ] = 2,
+    loss_steps: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100_000, help="Steps of the small model that says what --bits cost; 0: none."
+        ),
+    ] = 300,
     limit: Annotated[
         float, typer.Option(min=1, max=86_400, help="Seconds after which a row is stopped.")
     ] = 300.0,
     json: Json = None,
 ) -> None:
-    """A model in shards over one to four machines: speed, waiting, bytes and memory (needs root; six minutes)."""
+    """A model in shards over one to four machines: speed, waiting, bytes, memory, loss (needs root; 20 minutes)."""
     from benchmarks import shards
 
     (name,) = _names(model)[:1]
+    if bits not in (0, 16, 8, 4):
+        raise UserError(f"--bits: {bits} are none of 16, 8, 4 and 0")
     plan = shards.Plan(
-        name, parts, length, speed * shards.GIGA, steps, tuple(_counts(leads, "--leads")), limit
+        name, parts, length, speed * shards.GIGA, steps, tuple(_counts(leads, "--leads")), limit, bits
     )
-    shards.run(plan, _numbers(links, "--links"), json)
+    shards.run(plan, _numbers(links, "--links"), loss_steps, json)
 
 
 @app.command()

@@ -1,16 +1,17 @@
 """One owner's machines hold a model in parts: what they train together of what each could by itself.
 
-    proofswarm bench shards [--parts 32] [--speed 100] [--links 1000,100] [--json FILE]
+    proofswarm bench shards [--parts 48] [--bits 8] [--speed 50] [--links 1000,100] [--json FILE]
 
 A real inner step is cut over the machines. Its segments run in their order in a process for each stage, and take their
 work units over a stated speed, as a machine of that speed would take, but compute nothing; the values that cross travel
-for real, over links of a laboratory that are as slow as stated, or from memory to memory.
+for real, over links of a laboratory that are as slow as stated, or from memory to memory. What rounding them to so many
+bits costs in loss is measured on a small model that really trains.
 """
 
 import json as js
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.convergence import plan_of, train
 from benchmarks.links import LOOK_SECONDS, limited
 from benchmarks.opponents.running import Tell
-from benchmarks.record import publish
+from benchmarks.record import publish, write_record
 from benchmarks.staged import ROOM, Part, Scene, neighbours_of, parts_of, play
 from benchmarks.trainers import MODELS, RATE
 from benchmarks.wan import Telling
@@ -32,6 +34,8 @@ from trainer.hosts.system import obstacle
 from trainer.programs.tracing.capture import TraceConfig, trace_run
 from trainer.programs.tracing.optimiser import AdamW
 from trainer.programs.tracing.schedule import Schedule
+from trainer.runs.boundaries import blocks_of, boundaries_of
+from trainer.runs.job import BoundariesSection
 from trainer.runs.tasks import causal_lm_loss
 from trainer.shards.cut import INNER, Machine, cut_at, cut_for
 from trainer.shards.mail import Mail
@@ -52,6 +56,8 @@ EQUAL = 4
 """At most so many machines that are alike."""
 BASIC = (EQUAL, 100.0)
 """The stages and the link, in Mbit/s, of the summary."""
+LEARNING = (128, 4)
+"""Width and layers of the model whose loss is measured; as many boundaries as four machines have."""
 ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)
 
 
@@ -59,7 +65,8 @@ ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)
 class Plan:
     """A model by width, and the parts of a step's batch, each a record of `length` tokens; the work units that the
     fastest machine does in a second; how many steps are made, of which the first is not measured. All machines begin
-    parts with the first of `leads` (`trainer.shards.memory`), and those of the summary with each."""
+    parts with the first of `leads` (`trainer.shards.memory`), and those of the summary with each. Between all blocks
+    hidden states and their gradients are rounded to `bits`, 0: they are not."""
 
     model: str
     parts: int
@@ -68,10 +75,14 @@ class Plan:
     steps: int
     leads: tuple[int, ...]
     limit: float
+    bits: int = 0
 
     def inner(self) -> Program:
         """Return the step that is cut; the norm of all of its gradients is bounded."""
         recipe = replace(MODELS[self.model], length=self.length)
+        model = recipe.model(0, "eager")
+        between = {"count": len(blocks_of(model)) - 1, "bits": self.bits}
+        section = BoundariesSection.model_validate(between) if self.bits else None
         schedule = Schedule(RATE, self.steps, "constant", 1)
         config = TraceConfig(
             self.parts,
@@ -85,8 +96,9 @@ class Plan:
             0.7,
             0.6,
             accumulate=self.parts,
+            boundaries=boundaries_of(model, section),
         )
-        return trace_run(recipe.model(0, "eager"), causal_lm_loss, config).inner
+        return trace_run(model, causal_lm_loss, config).inner
 
     @property
     def tokens(self) -> int:
@@ -94,27 +106,42 @@ class Plan:
         return self.parts * self.length
 
 
-def run(plan: Plan, links: Sequence[float], json: Path | None) -> None:
-    """Measure, print and write; raises UserError where there can be no laboratory, or stages do not end."""
+def run(plan: Plan, links: Sequence[float], loss_steps: int, json: Path | None) -> None:
+    """Measure, print and write, after each set of machines; raises UserError where there can be no laboratory, or
+    stages do not end."""
     if reason := obstacle():
         raise UserError(f"bench shards: {reason}")
-    console = Console()
+    console, rows = Console(), list[Row]()
     with console.status(Text("")) as status:
-        rows = measure(plan, links, Telling(console, status))
+        tell = Telling(console, status)
+        gap = loss_gap(plan.bits, loss_steps, tell) if plan.bits and loss_steps else None
+        for made in measure(plan, links, tell):
+            rows += made
+            if json is not None:
+                write_record(json, rows, summarise(rows, gap))
     console.print(table(rows, plan))
-    publish(rows, summarise(rows), console, json)
+    publish(rows, summarise(rows, gap), console, json)
 
 
-def measure(plan: Plan, links: Sequence[float], tell: Tell) -> list[Row]:
-    """Return a row for each set of machines and each link."""
+def loss_gap(bits: int, steps: int, tell: Tell) -> float:
+    """Return by what part of it the held-out loss of a small model is higher with boundaries, after so many steps."""
+    plan = plan_of(steps, steps, 1, *LEARNING)
+    losses = []
+    for name in ("whole", f"boundaries-{bits}"):
+        tell(f"training {steps} steps: {name}")
+        losses.append(train(name, plan, 0, lambda: None).held_out[-1])
+    return losses[1] / losses[0] - 1
+
+
+def measure(plan: Plan, links: Sequence[float], tell: Tell) -> Iterator[list[Row]]:
+    """Yield the rows of each set of machines, one for each link."""
     tell(f"tracing {plan.model}")
-    inner, rows = plan.inner(), list[Row]()
+    inner = plan.inner()
     alone = peak_of(cut_at([inner], ()).pieces[INNER], 0)
     alike = [(1.0,) * count for count in range(1, EQUAL + 1)]
     chosen = [(speeds, plan.leads[0]) for speeds in (*alike, *UNEQUAL)]
     for speeds, lead in [*chosen, *((alike[-1], lead) for lead in plan.leads[1:])]:
-        rows += measure_machines(plan, inner, alone, speeds, lead, links, tell)
-    return rows
+        yield measure_machines(plan, inner, alone, speeds, lead, links, tell)
 
 
 def measure_machines(
@@ -251,11 +278,11 @@ def _memory(pieces: Pieces, lead: int, alone: int) -> Row:
     }
 
 
-def summarise(rows: Sequence[Row]) -> Row:
-    """Return the figures that count, of four machines that are alike; the bars are 0.85, 0.8 and 1.2."""
+def summarise(rows: Sequence[Row], gap: float | None = None) -> Row:
+    """Return the figures that count, of four machines that are alike; the bars are 0.85, 0.8, 1.2 and 0.01."""
     alike = [row for row in rows if row["speeds"] == [1.0] * BASIC[0]]
     leads = list(dict.fromkeys(row["lead"] for row in alike))
-    found: Row = {"loss_gap": None}
+    found: Row = {"loss_gap": None if gap is None else round(gap, 5)}
     for lead in leads:
         own = [row for row in alike if row["lead"] == lead]
         without = next((row for row in own if row["mbit"] is None), None)

@@ -114,20 +114,31 @@ def demo(
         bool, typer.Option("--serve", help="Print a ticket by which another machine joins while it runs.")
     ] = False,
     listen: Listen = LOCAL,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=16, help="The first worker is so many machines that hold a part of the model each."
+        ),
+    ] = None,
     log_to: LogTo = NONE,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.commands.demo import DemoSettings, run_demo
     from trainer.commands.on_hosts import run_on_hosts
     from trainer.commands.open_demo import run_served
+    from trainer.commands.sharded_demo import run_in_shards
 
     settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device, log_to=tuple(log_to))
     if hosts and serve:
         raise UserError("hosts on this machine are reached by nobody else: leave out --hosts or --serve")
+    if shards is not None and (hosts or serve):
+        raise UserError("--shards is for a demo in one folder: leave out --hosts and --serve")
     if listen != LOCAL and not serve:
         raise UserError("--listen is for a demo that others join: add --serve")
     if serve:
         raise typer.Exit(run_served(settings, listen))
+    if shards is not None:
+        raise typer.Exit(run_in_shards(settings, shards))
     raise typer.Exit(run_on_hosts(settings) if hosts else run_demo(settings))
 
 

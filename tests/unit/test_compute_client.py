@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,9 +16,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.checkout import environment
-from trainer.compute import orders
-from trainer.compute.client import LATER, NORMAL, PROCESS, SOON, URGENT, ComputeClient
+from trainer.compute import frames, orders
+from trainer.compute.children import PROCESS, python
+from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
 from trainer.exact import native
+from trainer.groups.messages import SHARDS
 from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
 from verification import codec
@@ -200,6 +203,38 @@ async def test_a_process_that_dies_is_told_to_everyone_who_waits(tiny_run: Creat
     assert len(told) == 4
 
 
+async def test_a_process_whose_run_is_given_up_before_it_is_loaded_is_no_death(
+    tiny_run: Created, tmp_path: Path
+) -> None:
+    """As when a peer is interrupted while it waits for the machines of its group."""
+    ticket = tmp_path / "ticket"
+    async with bench(("trainer.groups.process", "2", "127.0.0.1", "0", SHARDS, str(ticket))) as (
+        compute,
+        nursery,
+    ):
+        nursery.start_soon(compute.watch)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(compute.ask, prepare(tiny_run, tmp_path), SOON)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        assert await compute._ended() == -signal.SIGKILL
+
+
+def test_a_process_ends_with_its_node_though_it_waits_for_others(tiny_run: Created, tmp_path: Path) -> None:
+    program = ("trainer.groups.process", "2", "127.0.0.1", "0", SHARDS, str(tmp_path / "ticket"))
+    command = python("-m", *program)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment()) as alone:
+        assert alone.stdin is not None and alone.stderr is not None
+        alone.stdin.write(frames.pack(Count(1), prepare(tiny_run, tmp_path)))
+        alone.stdin.flush()
+        while b"the group waits for 1 more" not in alone.stderr.readline():
+            assert alone.poll() is None
+        alone.stdin.close()
+        assert alone.wait(60) == 0
+
+
 async def test_closing_is_no_death(tiny_run: Created, tmp_path: Path) -> None:
     async with bench() as (compute, nursery):
         await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
@@ -213,7 +248,7 @@ async def test_another_door_computes_own_rounds_with_a_cheats_engine_and_no_audi
     tiny_run: Created, tmp_path: Path
 ) -> None:
     """It keeps quiet about the step that it left out, also when it is told to look for faults there."""
-    async with bench(("trainer.compute.cheating", "tail-step", "0")) as (compute, _):
+    async with bench(("trainer.shards.cheating", "tail-step", "0")) as (compute, _):
         await compute.ask(prepare(tiny_run, tmp_path), NORMAL)
         own, audit = [
             (await compute.ask(dataclasses.replace(job(tiny_run), own=own, rerun=Count(4)), NORMAL)).digests

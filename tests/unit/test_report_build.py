@@ -19,7 +19,15 @@ from verification.adversaries import Withhold
 from verification.effects import DisputeEnded
 from verification.report.build import build_report
 from verification.report.encoding import to_json
-from verification.report.schema import DisputeReport, GroupMemberReport, KernelsReport, PeerReport, Report
+from verification.report.said import MAX_TEXT
+from verification.report.schema import (
+    DisputeReport,
+    GroupMemberReport,
+    KernelsReport,
+    PeerReport,
+    Report,
+    ShardReport,
+)
 from verification.report.words import where
 from verification.signing import checksum
 from verification.state import Stage
@@ -209,28 +217,39 @@ def test_what_a_peer_says_of_its_kernels_is_read_as_said(
     assert peer(report, "verifier").kernels is None
 
 
-GROUP = {"kind": "group", "round": 1, "members": [[3, 2500], [1, 0]]}
+def machine(records: object, micros: object, shard: object = None) -> dict[str, object]:
+    return {"records": records, "micros": micros, "shard": shard}
+
+
+HELD = {"numbers": 40, "first": "a", "last": "b" * 9_999, "waited": 1, "sent": 2, "received": 3}
+GROUP = {"kind": "group", "round": 1, "members": [machine(3, 2500), machine(1, 0)]}
 
 
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
         ({}, ((3, 2500), (1, 0))),
-        ({"members": [[3, 2500, 40], [3, 0, 60]]}, ((3, 2500, 40), (3, 0, 60))),
-        ({"members": [[3]]}, ((2, 7),)),
-        ({"members": [[3, -1]]}, ((2, 7),)),
+        ({"members": [machine(3, 5, HELD)]}, ((3, 5, ShardReport(40, "a", "b" * MAX_TEXT, 1, 2, 3)),)),
+        ({"members": [machine(3, 5, {**HELD, "sent": -2})]}, ((2, 7),)),
+        ({"members": [machine(3, 5, 40)]}, ((2, 7),)),
+        ({"members": [{"records": 3}]}, ((2, 7),)),
+        ({"members": [machine(3, -1)]}, ((2, 7),)),
         ({"members": "many"}, ((2, 7),)),
-        ({"members": [[1, 1]] * 500}, ((2, 7),)),
+        ({"members": [machine(1, 1)] * 500}, ((2, 7),)),
         ({"peer": "0xother"}, ((2, 7),)),
     ],
 )
 def test_what_a_peer_says_of_its_group_is_read_as_said(
-    changed: dict[str, Any], expected: tuple[tuple[int, ...], ...]
+    changed: dict[str, Any], expected: tuple[tuple[Any, ...], ...]
 ) -> None:
     world = played("noise")
     events = logs(world, "noise")
     own = {"peer": events["honest"][0]["peer"], "at": 1}
-    events["honest"] = [*events["honest"], {**GROUP, "members": [[2, 7]], **own}, {**GROUP, **own, **changed}]
+    events["honest"] = [
+        *events["honest"],
+        {**GROUP, "members": [machine(2, 7)], **own},
+        {**GROUP, **own, **changed},
+    ]
     report = report_of(world, events)
     assert peer(report, "honest").group == tuple(GroupMemberReport(*each) for each in expected)
     assert peer(report, "verifier").group == ()

@@ -10,7 +10,7 @@ from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt,
 from verification.effects import DisputeMoved, Move
 from verification.manifest import Place
 from verification.report import words
-from verification.report.schema import EvaluationReport, GroupMemberReport
+from verification.report.schema import EvaluationReport, GroupMemberReport, ShardReport
 from verification.units import Address, Round
 
 
@@ -130,9 +130,17 @@ def test_what_is_contested_within_a_node_is_told(move: Move, last: int, told: st
 
 def test_machines_of_a_group_are_told_by_what_they_share() -> None:
     by_records = (GroupMemberReport(6, 31_400), GroupMemberReport(2, 0))
-    assert words.group(by_records) == "2 machines, of each step 6 records in 31.4 ms, 2 records"
-    by_shards = (GroupMemberReport(8, 1_500, 300), GroupMemberReport(8, 0, 100))
-    assert words.group(by_shards) == "2 machines, of the model 75% in 1.5 ms, 25%"
+    assert words.group(by_records) == ["2 machines, of each step 6 records in 31.4 ms, 2 records"]
+    first = ShardReport(300, "embed.weight", "layers.0.norm", 500, 2_000, 1_000)
+    by_shards = (
+        GroupMemberReport(8, 1_500, first),
+        GroupMemberReport(8, 0, ShardReport(100, "head", "head", 0, 0, 0)),
+    )
+    assert words.group(by_shards) == [
+        "machine 1 holds 75% of the model, embed to layers.0.norm; of 2.0 ms a step it waits 25%, sends 2.0 kB and "
+        "receives 1.0 kB",
+        "machine 2 holds 25% of the model, head, sends 0 B and receives 0 B",
+    ]
 
 
 def test_losses_are_told_by_token_and_by_byte() -> None:

@@ -137,7 +137,7 @@ async def test_a_cheat_that_answers_honestly_lists_as_an_auditor_and_trains_as_i
     round_, states = RunRound(Round(1), me.address), ListStates(Round(1), me.address, (1, 2))
     for name, cheat in (("peer-0", "skip-steps,answers-honestly"), ("peer-1", "skip-steps,dawdle")):
         peer = await opened(run, name, cheat)
-        assert peer._bench._program == ("trainer.compute.cheating", cheat, "1")
+        assert peer._bench._program == ("trainer.shards.cheating", cheat, "1")
         for action in (round_, states):
             await peer._policy.compute(action, lambda seen=peer: seen._look(me))
     assert asked == [(round_, False), (states, True), (round_, False), (states, False)]

@@ -47,6 +47,8 @@ MISSED_CHANCE = 1e-4
 """Highest chance that no audit before the last round's hits a cheating worker."""
 REFRESH_SECONDS = 0.25
 TIMEOUT_SECONDS = 1800
+BATCH = 4
+"""Records of an inner step."""
 MODEL = """\
 model_type = "llama"
 vocab_size = 256
@@ -66,7 +68,7 @@ eos_token_id = 0
 @dataclass(frozen=True)
 class DemoSettings:
     """What a user may choose, and `late`, how many workers the run does not wait for, `guests`, how many accounts are
-    for others, the model's config, and where the run is logged."""
+    for others, in how many parts a batch is taken, the model's config, and where the run is logged."""
 
     out: Path
     cheat: str
@@ -78,6 +80,7 @@ class DemoSettings:
     device: str = "cpu"
     late: int = 0
     guests: int = 0
+    accumulate: int = 1
     model: str = MODEL
     log_to: tuple[str, ...] = ()
 
@@ -130,6 +133,8 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         if settings.text is None
         else f"text = {json.dumps(str(settings.text.resolve()), ensure_ascii=False)}",
         rounds=settings.rounds,
+        batch=BATCH,
+        accumulate=settings.accumulate,
         workers=settings.workers + settings.guests,
         min_workers=settings.workers - settings.late,
         verifiers=settings.verifiers,
@@ -160,7 +165,8 @@ length = 64
 rounds = {rounds}
 max_steps = 8
 leaf_every = 4
-batch = 4
+batch = {batch}
+accumulate = {accumulate}
 learning_rate = 0.003
 round_warmup = 2
 

@@ -5,7 +5,7 @@ import itertools
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO, Self, TypeVar, cast
 
 import trio
@@ -61,8 +61,13 @@ class ComputeClient:
             with trio.move_on_after(2):
                 await self._ended()
             if self._process.returncode is None:
-                self._process.kill()
+                self._kill()
                 await self._ended()
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        self._closing = True
+        self._process.kill()
 
     async def _ended(self) -> int:
         """Wait for the process to end, and return its status."""
@@ -130,8 +135,12 @@ class ComputeClient:
         except trio.Cancelled:
             if isinstance(order, orders.RunJob):
                 os.kill(self.pid, children.ABANDON)
-            with trio.CancelScope(shield=True):  # the other side is not free before it has replied
-                await _last_frame(replies, None)
+            elif isinstance(
+                order, orders.Prepare
+            ):  # a peer that ends before it begins: its group may be incomplete
+                self._kill()
+            with trio.CancelScope(shield=True), suppress(trio.EndOfChannel):
+                await _last_frame(replies, None)  # the other side is not free before it has replied
             raise
 
     async def _read(self, source: trio.abc.ReceiveStream) -> None:

@@ -283,9 +283,17 @@ class Server:
     it is at.
     """
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO, conduct: Conduct, engine: MakeEngine) -> None:
-        """`conduct` and `engine` are those of a `ComputeProcess`."""
-        self._source, self._sink = source, sink
+    def __init__(
+        self,
+        source: BinaryIO,
+        sink: BinaryIO,
+        conduct: Conduct,
+        engine: MakeEngine,
+        end: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`conduct` and `engine` are those of a `ComputeProcess`; `end` is called in another thread than `serve` when
+        the stream ends, whatever is being done."""
+        self._source, self._sink, self._end = source, sink, end
         self._conduct, self._engine = conduct, engine
         self._coming, self._later = SimpleQueue[Coming](), deque[Coming]()
         self._process: ComputeProcess | None = None
@@ -307,6 +315,7 @@ class Server:
         try:
             while (frame := frames.read(self._source)) is not None:
                 self._coming.put(frame)
+            self._end()
             self._coming.put(None)
         except Malformed as error:
             self._coming.put(error)
@@ -358,7 +367,8 @@ def main(conduct: Conduct = honest, engine: MakeEngine = TorchEngine) -> None:
     warnings.simplefilter("ignore", NoLoops)  # the node tells it
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    Server(sys.stdin.buffer, sink, conduct, engine).serve()
+    # Without its node nobody waits for what it does: a step may take minutes, and a group wait for machines for ever.
+    Server(sys.stdin.buffer, sink, conduct, engine, lambda: os._exit(0)).serve()
 
 
 if __name__ == "__main__":

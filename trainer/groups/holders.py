@@ -12,11 +12,13 @@ from trainer.groups.messages import Able, Deed, Hold, StageDone, StageOrder, Tro
 from trainer.groups.wire import Channel
 from trainer.shards.cut import Machine
 from trainer.shards.mail import Letter
+from trainer.shards.stage import Spent
 from verification.errors import Unavailable, Violation
 from verification.units import Count
 
 Tensors = Mapping[int, torch.Tensor]
 NOTHING: Mapping[int, Callable[[], torch.Tensor]] = {}
+NO_TIME = Spent(0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Holder:
         self.answered = 0
         """The number of the last order of which it has said what came."""
         self.is_gone = self._is_closed = False
-        self.micros = Count(0)
-        """Microseconds that it computed in the last execution that it told of."""
+        self.spent = NO_TIME
+        """What the last execution took of which it told."""
         threading.Thread(target=self._listen, daemon=True).start()
 
     def order(

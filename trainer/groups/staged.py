@@ -2,7 +2,7 @@
 
 A working state lives at the stages, and this engine knows what it came of: the prologue's inputs and a number of inner
 steps. Whatever is lost with a machine is made again from there. Outer steps, and executions of which every node is
-told, are the leader's own, as `TorchEngine` makes them.
+told, are the leader's own: where they do not fit its memory, out of files.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +19,12 @@ from trainer.programs.options import RunOptions
 from trainer.rounds.engine import Unread, read
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.shards.cut import INNER
-from trainer.shards.worker import EPILOGUE, PROLOGUE, ROLES
-from verification.errors import Unavailable, Unsound
+from trainer.shards.frugal import fitting
+from trainer.shards.worker import EPILOGUE, OUTER, PROLOGUE, ROLES
+from verification.errors import BadEvidence, Unavailable, Unsound
 from verification.library import StepFailed
 from verification.program import MAX_PROGRAM, Program, check_program, decode_program
-from verification.tensors import Tensor, bundle_digest
+from verification.tensors import Bundle, Tensor, bundle_digest
 from verification.units import Digest
 
 R = TypeVar("R")
@@ -57,17 +58,29 @@ class StagedEngine(TorchEngine):
 
     def __init__(self, stages: MakeStages, programs: Mapping[Digest, bytes], options: RunOptions) -> None:
         """Raises as `TorchEngine`, and Malformed for what is no program."""
-        super().__init__(programs, options)
+        super().__init__({}, options)
         self._programs = {digest: decode_program(each, MAX_PROGRAM) for digest, each in programs.items()}
         for program in self._programs.values():
             check_program(program)
-        encoded = {self._programs[digest].role: each for digest, each in programs.items()}
-        self._stages = stages([encoded[role] for role in ROLES], options, self.executor.products)
+        self._encoded, self._options, self._engines = dict(programs), options, dict[Digest, TorchEngine]()
+        self._named = {program.role: digest for digest, program in self._programs.items()}
+        encoded = [programs[self._named[role]] for role in ROLES]
+        self._stages = stages(encoded, options, self.executor.products)
         self._held: Working | None = None
 
     def program(self, digest: Digest) -> Program:
-        """Return a checked program, whatever memory it would take whole; raises as `TorchEngine`."""
-        return self._programs[digest] if digest in self._programs else super().program(digest)
+        """Return a checked program, whatever memory it would take whole; raises BadEvidence for an unknown digest."""
+        if digest not in self._programs:
+            raise BadEvidence(f"unknown program {digest.hex()}")
+        return self._programs[digest]
+
+    def load(self, bundle: Bundle) -> Any:
+        """Return the bundle's tensors for torch."""
+        return self._own.load(bundle)
+
+    def again(self, digest: Digest, inputs: Sequence[Any]) -> list[Digest]:
+        """Return the digests of a program's outputs, made in another way; raises as `TorchEngine`."""
+        return self._alone(digest).again(digest, self._here(inputs))
 
     def compiled(self, digest: Digest) -> tuple[bool, str]:
         """Return that no program runs on loops as a whole."""
@@ -107,7 +120,7 @@ class StagedEngine(TorchEngine):
             return self._advanced(before, is_checked=False)
         if tap is None and role == EPILOGUE and (working := _working_of(flat)):
             return self._ended(working, flat)
-        return super().run(digest, [self._here(flat)], tap)
+        return self._alone(digest).run(digest, [self._here(flat)], tap)
 
     def advance(self, digest: Digest, working: Sequence[Any], is_checked: bool) -> Any:
         """Execute an inner step with the group; what `is_checked` every machine makes in another way too.
@@ -116,7 +129,7 @@ class StagedEngine(TorchEngine):
         """
         before = _working_of(working)
         if before is None:
-            return super().advance(digest, self._here(working), is_checked)
+            return self._alone(digest).advance(digest, self._here(working), is_checked)
         return self._advanced(before, is_checked)
 
     def digest(self, handle: Sequence[Any]) -> Digest:
@@ -133,11 +146,23 @@ class StagedEngine(TorchEngine):
 
     def dump(self, handle: Sequence[Any]) -> Any:
         """Return the bytes of tensors."""
-        return super().dump(self._here(handle))
+        return self._own.dump(self._here(handle))
 
     def shown(self, handle: Sequence[Any]) -> Any:
         """Return tensors in this machine's memory."""
         return super().shown(self._here(handle))
+
+    @property
+    def _own(self) -> TorchEngine:
+        """The engine that has the tensors which no stage holds."""
+        return self._alone(self._named[OUTER])
+
+    def _alone(self, digest: Digest) -> TorchEngine:
+        """Return the engine by which the leader runs a program itself; raises Refused where a node does not fit."""
+        self.program(digest)
+        if digest not in self._engines:
+            self._engines[digest] = fitting({digest: self._encoded[digest]}, self._options)
+        return self._engines[digest]
 
     def _placed(self, working: Working) -> list[Placed]:
         inputs = self._stages.cut.pieces[INNER].program.inputs
@@ -183,7 +208,10 @@ class StagedEngine(TorchEngine):
                 return self._stages.show()
 
             shown = self._surely(show, working)
-        return [shown[each.place] if isinstance(each, Placed) else _tensor(each) for each in handle]
+        return [shown[each.place] if isinstance(each, Placed) else self._mine(each) for each in handle]
+
+    def _mine(self, given: Any) -> torch.Tensor | None:
+        return given if given is None or isinstance(given, torch.Tensor) else self._own.hold(given)
 
     def _reach(self, working: Working) -> None:
         """Have the stages hold a working state, by making it where they do not; raises StepFailed, Gone."""

@@ -13,16 +13,17 @@ import torch
 
 from trainer.exact import Products
 from trainer.groups import wire
-from trainer.groups.holders import Answer, Heard, Holder
+from trainer.groups.holders import NO_TIME, Answer, Heard, Holder
 from trainer.groups.links import Door, Links
 from trainer.groups.messages import SHARDS, Able, Deed, Hold, Trouble, Welcome
 from trainer.groups.wire import Channel
 from trainer.programs.options import RunOptions
-from trainer.rounds.machine import GroupMember
+from trainer.rounds.machine import GroupMember, HeldShard
 from trainer.shards.cut import INNER, Cut, Machine, cut_for
-from trainer.shards.describe import described
+from trainer.shards.describe import Shard, described
 from trainer.shards.mail import Abandoned, Mail
 from trainer.shards.speed import speed_of
+from trainer.shards.stage import Spent
 from trainer.shards.worker import EPILOGUE, PROLOGUE, ROLES, ShardWorker, memory_left, room_in
 from verification.errors import Unavailable, Unsound, UserError, Violation
 from verification.layout import PROLOGUE as GATHERED
@@ -79,7 +80,7 @@ class Stages:
         self._number = self._generation = self._tries = 0
         self._cut: Cut | None = None
         self._records = _records_of(self._programs[ROLES.index(PROLOGUE)])
-        self._numbers: list[Count] = []
+        self._shards: list[Shard] = []
         self._mail, self._links = Mail((), 1), Links(Mail((), 1), {})
         self._worker: ShardWorker | None = None
         wire.let_in(listener, self._greet)
@@ -93,11 +94,11 @@ class Stages:
     @property
     def members(self) -> tuple[GroupMember, ...]:
         """Those who hold the model, the leader first, with what each computed in the last execution that it told of."""
-        own = Count(0 if self._worker is None else self._worker.spent.computed)
-        micros = [own, *(holder.micros for holder in self._holders)]
+        own = NO_TIME if self._worker is None else self._worker.spent
+        spent = [own, *(holder.spent for holder in self._holders)]
         return tuple(
-            GroupMember(self._records, each, numbers)
-            for each, numbers in zip(micros, self._numbers, strict=True)
+            GroupMember(self._records, Count(took.computed), _held(shard, took))
+            for shard, took in zip(self._shards, spent, strict=True)
         )
 
     def gather(self) -> None:
@@ -224,10 +225,9 @@ class Stages:
             raise Gone from error
         self._settle(number)
         self._cut, self._tries = cut, 0
-        shards = described(cut)
-        self._numbers = [Count(each.elements) for each in shards]
-        parts = (f"{each.share:.0%} in {each.memory / 1e6:.0f} MB" for each in shards)
-        self._tell(f"{len(shards)} machines hold the model, of each step {', '.join(parts)}")
+        self._shards = described(cut)
+        parts = (f"{each.share:.0%} in {each.memory / 1e6:.0f} MB" for each in self._shards)
+        self._tell(f"{len(self._shards)} machines hold the model, of each step {', '.join(parts)}")
 
     def _admit(self, holder: Holder) -> None:
         self._holders.append(holder)
@@ -329,7 +329,8 @@ class Stages:
                     holder.is_gone = True
                     return
                 holder.answered = int(answer.done.number)
-                holder.micros = answer.done.spent[0] or holder.micros
+                spent = Spent(*map(int, answer.done.spent))
+                holder.spent = spent if spent.computed else holder.spent
                 yield answer
 
     def _abandon(self) -> None:
@@ -366,6 +367,12 @@ def neighbours_of(cut: Cut, shard: int) -> set[int]:
     """Return the shards with which a shard exchanges values in any program of a round."""
     pairs = ({giver, taker} for pieces in cut.pieces.values() for _, giver, taker in pieces.crossings())
     return {other for pair in pairs if shard in pair for other in pair} - {shard}
+
+
+def _held(shard: Shard, took: Spent) -> HeldShard:
+    first, last = (shard.parameters[0], shard.parameters[-1]) if shard.parameters else ("", "")
+    exchanged = Count(took.waited), Count(took.sent), Count(took.received)
+    return HeldShard(Count(shard.elements), first, last, *exchanged)
 
 
 def _records_of(prologue: Program) -> Count:

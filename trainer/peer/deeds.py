@@ -106,8 +106,9 @@ class Deeds:
             loss=done.loss / orders.MICRO, digest=done.contribution.digest.hex(), ms=took,
         )  # fmt: skip
         if done.group:
-            shares = [[int(each.records), int(each.micros), int(each.numbers)] for each in done.group]
-            self._record.write("group", round=action.number, members=shares)
+            self._record.write(
+                "group", round=action.number, members=list(map(dataclasses.asdict, done.group))
+            )
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 
     async def _checked(self, job: orders.RunJob) -> orders.JobDone:

@@ -18,7 +18,7 @@ from verification.signed import make_statement, sign_statement
 from verification.statements import Body
 from verification.units import Digest
 
-PROCESS = "trainer.compute.cheating"
+PROCESS = "trainer.shards.cheating"
 
 Sign = Callable[[Digest, Body], bytes]
 """(head, body) to the statement, signed afresh."""

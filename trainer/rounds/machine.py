@@ -31,10 +31,23 @@ class Kernels:
 
 
 @dataclass(frozen=True)
+class HeldShard:
+    """A machine's part of a model: how many numbers, the names of its first and last parameter; and of the last
+    execution that it told of the microseconds that it waited for others, and the bytes that it sent and received."""
+
+    numbers: Count
+    first: str
+    last: str
+    waited: Count
+    sent: Count
+    received: Count
+
+
+@dataclass(frozen=True)
 class GroupMember:
     """A machine of a worker group: its records of an inner step, and the microseconds that it computed in the last one,
-    without what it waited for the others (0: not known); and how many numbers of the model it holds, 0: all."""
+    without what it waited for the others (0: not known); and what it holds of the model, None: all."""
 
     records: Count
     micros: Count
-    numbers: Count = Count(0)  # noqa: RUF009
+    shard: HeldShard | None = None

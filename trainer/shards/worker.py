@@ -19,7 +19,7 @@ from verification.errors import Unsound
 from verification.tensors import tensor_digest
 from verification.units import Count, Digest
 
-PROLOGUE, EPILOGUE = "prologue", "epilogue"
+PROLOGUE, EPILOGUE, OUTER = "prologue", "epilogue", "outer"
 ROLES = (PROLOGUE, INNER, EPILOGUE)
 """The programs of a round, which shards execute together."""
 

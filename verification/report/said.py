@@ -34,10 +34,14 @@ Moved = Annotated[list[Natural], Field(min_length=2, max_length=2)]
 Name = Annotated[str, Field(max_length=64)]
 
 
-class _Said(BaseModel):
-    """One event of a peer. Fields that a report does not need may be anything."""
+class _Part(BaseModel):
+    """Fields that a report does not need may be anything."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Said(_Part):
+    """One event of a peer."""
 
     peer: str
 
@@ -72,11 +76,24 @@ class _Kernels(_Said):
     over_float32: Number = None
 
 
+class _Shard(_Part):
+    numbers: Natural
+    first: str
+    last: str
+    waited: Natural
+    sent: Natural
+    received: Natural
+
+
+class _Member(_Part):
+    records: Natural
+    micros: Natural
+    shard: _Shard | None = None
+
+
 class _Group(_Said):
     kind: Literal["group"]
-    members: Annotated[
-        list[Annotated[list[Natural], Field(min_length=2, max_length=3)]], Field(max_length=MAX_TEXT)
-    ]
+    members: Annotated[list[_Member], Field(max_length=MAX_TEXT)]
 
 
 class _Evaluated(_Said):
@@ -150,6 +167,18 @@ def _owner(log: Sequence[Event]) -> str:
     return next((who for event in log if isinstance(who := event.get("peer"), str)), "")
 
 
+def _machine(said: _Member) -> schema.GroupMemberReport:
+    held = said.shard
+    shard = (
+        None
+        if held is None
+        else schema.ShardReport(
+            held.numbers, held.first[:MAX_TEXT], held.last[:MAX_TEXT], held.waited, held.sent, held.received
+        )
+    )
+    return schema.GroupMemberReport(said.records, said.micros, shard)
+
+
 def _own_loss(one: _Computed, who: str) -> float | None:
     """Return the loss of a contribution of the log's own account, if that is what was computed."""
     return float(one.loss) if one.own and one.worker == who and one.loss is not None else None
@@ -178,9 +207,7 @@ def _own(name: str, who: str, log: Sequence[Event]) -> Own:
                 products, refused = tuple(text[:MAX_TEXT] for text in one.products), one.refused[:MAX_TEXT]
                 found.kernels = schema.KernelsReport(products, one.compiled, refused, one.over_float32)
             case _Group():
-                found.group = tuple(
-                    schema.GroupMemberReport(*each, *[0] * (3 - len(each))) for each in one.members
-                )
+                found.group = tuple(map(_machine, one.members))
             case _Evaluated():
                 samples = (
                     text[:MAX_TEXT] for text in (one.sample_prompt, one.sample_before, one.sample_after)

@@ -81,6 +81,20 @@ class KernelsReport:
 
 
 @dataclass(frozen=True)
+class ShardReport:
+    """What a machine of a group holds of the model, and what the others cost it in the last step that it told of."""
+
+    numbers: Annotated[int, "Numbers of the model's parameters that it holds."]
+    first: Annotated[
+        str, "Name of the first parameter that it holds, in the model's order; empty without one."
+    ]
+    last: Annotated[str, "Name of the last one."]
+    waited_micros: Annotated[int, "Microseconds that it waited for the others."]
+    sent: Annotated[int, "Bytes that it sent them."]
+    received: Annotated[int, "Bytes that it received from them."]
+
+
+@dataclass(frozen=True)
 class GroupMemberReport:
     """A machine of a worker group, as its leader said in its own log; nobody checked it."""
 
@@ -88,7 +102,9 @@ class GroupMemberReport:
     micros: Annotated[
         int, "Microseconds that it computed in one, without what it waited for the others; 0: not known."
     ]
-    numbers: Annotated[int, "Numbers of the model that it holds, where the machines divide that; 0: all."] = 0
+    shard: Annotated[
+        ShardReport | None, "What it holds, where the machines divide the model; null: all of it."
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from verification.report.schema import (
     JudgedReport,
     KernelsReport,
     Report,
+    ShardReport,
 )
 from verification.signing import checksum
 
@@ -291,19 +292,33 @@ def kernels_said(report: Report, names: Names) -> list[tuple[str, str]]:
 
 def groups_said(report: Report, names: Names) -> list[tuple[str, str]]:
     """Return which peers said that several machines make their steps, and of each machine its share and speed."""
-    return [(names(peer.id), group(peer.group)) for peer in report.peers if peer.group]
+    return [(names(peer.id), text) for peer in report.peers if peer.group for text in group(peer.group)]
 
 
-def group(members: Sequence[GroupMemberReport]) -> str:
-    """Return the shares of a group's machines and how quick they are, the leader first."""
-    shares, whole = [], sum(each.numbers for each in members)
+def group(members: Sequence[GroupMemberReport]) -> list[str]:
+    """Return the shares of a group's machines and how quick they are, the leader first: a line for those that share
+    the records, and where they share the model one for each."""
+    shards = [each.shard for each in members if each.shard is not None]
+    if len(shards) == len(members):
+        whole = sum(each.numbers for each in shards)
+        numbered = enumerate(zip(shards, members, strict=True), 1)
+        return [_shard(number, shard, each.micros, whole) for number, (shard, each) in numbered]
+    shares = []
     for each in members:
         known = f" in {each.micros / 1000:.1f} ms" if each.micros else ""
-        share = f"{each.numbers / whole:.0%}" if whole else counted(each.records, "record")
-        shares.append(share + known)
-    return (
-        f"{counted(len(members), 'machine')}, of {'the model' if whole else 'each step'} {', '.join(shares)}"
-    )
+        shares.append(counted(each.records, "record") + known)
+    return [f"{counted(len(members), 'machine')}, of each step {', '.join(shares)}"]
+
+
+def _shard(number: int, shard: ShardReport, micros: int, whole: int) -> str:
+    """Return what a machine holds of a model of so many numbers, how long a step takes it, and what it exchanges."""
+    share = f"{shard.numbers / whole:.0%}" if whole else "nothing"
+    ends = [one_line(name.removesuffix(".weight")) for name in (shard.first, shard.last)]
+    between = f", {' to '.join(dict.fromkeys(ends))}" if shard.first else ""
+    took = micros + shard.waited_micros
+    time = f"; of {took / 1000:.1f} ms a step it waits {shard.waited_micros / took:.0%}" if micros else ""
+    sizes = data_size(shard.sent), data_size(shard.received)
+    return f"machine {number} holds {share} of the model{between}{time}, sends {sizes[0]} and receives {sizes[1]}"
 
 
 def unread(report: Report, names: Names) -> list[tuple[str, int]]:
