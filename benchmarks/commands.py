@@ -360,6 +360,22 @@ def shards(
 
 
 @app.command()
+def drill(
+    kills: Annotated[int, typer.Option(min=1, max=1000, help="How often a machine is killed.")] = 10,
+    machines: Annotated[int, typer.Option(min=2, max=16, help="Machines of the group.")] = 3,
+    rounds: Annotated[int, typer.Option(min=5, max=1000, help="Rounds of the run.")] = 60,
+    out: Annotated[Path, typer.Option(help="Folder for the run; an earlier one there is replaced.")] = Path(
+        "runs/drill"
+    ),
+    json: Json = None,
+) -> None:
+    """Each machine of a group that holds a model in parts is killed in turn, mid-round (ten minutes)."""
+    from benchmarks import drill
+
+    raise typer.Exit(drill.run(kills, machines, rounds, out, json))
+
+
+@app.command()
 def wan(
     links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "10,50,100,1000",
     opponents: Annotated[

@@ -20,12 +20,13 @@ ARITHMETIC = "exact-14/1"
 @dataclass(frozen=True, kw_only=True)
 class Traits:
     """What an operator costs and how its memory differs: `price` is in work units an element of the larger
-    of its inputs and its result.
+    of its inputs and its result, `scratch` in bytes for each number that it reads or makes, at most.
 
     `is_view`: the result may share its input's memory, and costs one unit. `multiplies`: of [M, K] by [K, N], at 2MKN.
     """
 
     price: int = 1
+    scratch: int = 8
     is_view: bool = False
     multiplies: bool = False
 
@@ -48,16 +49,25 @@ class Operator(Traits):
 
 
 PLAIN = Traits()
+CHECKS = 2
+"""Scratch of what a machine does in one pass: no copies in double precision, a byte for each number that it checks."""
+SEVERAL_STEPS = 8
+"""The price from which on an operator of a single number is made in several steps, in double precision."""
 
 
-def _each(arity: int, rule: Rule, function: Callable[..., Number], price: int = 1) -> Operator:
+def _each(
+    arity: int, rule: Rule, function: Callable[..., Number], price: int = 1, scratch: int = CHECKS
+) -> Operator:
     """An operator whose numbers come from those at the same place."""
     definition = elementwise.elementwise(function)
-    return Operator(arity, (), rule, definition, broadcasts=arity > 1, by_place=True, price=price)
+    return Operator(
+        arity, (), rule, definition, broadcasts=arity > 1, by_place=True, price=price, scratch=scratch
+    )
 
 
 def _float(arity: int, function: Callable[..., float], price: int = 1) -> Operator:
-    return _each(arity, shapes.elementwise((FLOAT,)), function, price)
+    scratch = CHECKS if price < SEVERAL_STEPS else PLAIN.scratch
+    return _each(arity, shapes.elementwise((FLOAT,)), function, price, scratch)
 
 
 def _numeric(arity: int, function: Callable[..., Number]) -> Operator:
@@ -111,12 +121,12 @@ OPERATORS: dict[str, Operator] = {
     "and": _logical(2, lambda left, right: left and right),
     "or": _logical(2, lambda left, right: left or right),
     "where": _each(3, shapes.where, lambda condition, left, right: left if condition else right),
-    "cast": Operator(1, (), shapes.cast, elementwise.CAST, by_place=True),
+    "cast": Operator(1, (), shapes.cast, elementwise.CAST, by_place=True, scratch=CHECKS),
     "view": _view((), shapes.view, moves.VIEW),
     "expand": Operator(1, (), shapes.expand, moves.EXPAND, is_view=True, by_place=True),
     "permute": _view(("dims",), shapes.permute, moves.MOVED),
     "slice": _view(("dim", "start", "step", "stop"), shapes.cut, moves.MOVED),
-    "concatenate": Operator(None, ("dim",), shapes.concatenate, moves.CONCATENATE),
+    "concatenate": Operator(None, ("dim",), shapes.concatenate, moves.CONCATENATE, scratch=CHECKS),
     "select": Operator(2, (), shapes.select, moves.SELECT),
     "gather": Operator(2, (), shapes.gather, moves.GATHER),
     "take_along": Operator(2, ("dim",), shapes.take_along, moves.TAKE_ALONG),

@@ -303,9 +303,8 @@ def last_uses(program: Program) -> list[int]:
 def peak_bytes(program: Program) -> int:
     """Return an upper estimate of the memory of one execution in bytes, by liveness.
 
-    Inputs and constants live throughout, but for `tables`, which lie on a disk. A node's scratch counts as float64
-    copies of what it reads and writes, since every kernel of the arithmetic may hold those; of what it reads by row it
-    holds none.
+    Inputs and constants live throughout, but for `tables`, which lie on a disk. A node's scratch is what its operator's
+    kernel may hold for each number that it reads or makes, most often a float64 copy; for what it reads by row none.
     """
     first, known, last = first_node(program), values(program), last_uses(program)
     on_disk = tables(program)
@@ -316,13 +315,9 @@ def peak_bytes(program: Program) -> int:
     peak = live
     for place, node in enumerate(program.nodes):
         live += size_bytes(node)
-        scratch = (
-            0
-            if operator_of(node.operator).is_view
-            else 8
-            * (elements(node) + sum(elements(known[s]) for s in node.inputs[node.operator in BY_ROW :]))
-        )
-        peak = max(peak, live + scratch)
+        operator, read = operator_of(node.operator), node.inputs[node.operator in BY_ROW :]
+        numbers = elements(node) + sum(elements(known[source]) for source in read)
+        peak = max(peak, live + (0 if operator.is_view else operator.scratch * numbers))
         live -= sum(ending[first + place])
     return peak
 

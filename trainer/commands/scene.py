@@ -78,13 +78,17 @@ def in_one_folder(folder: RunFolder, seats: Sequence[Seat]) -> Iterator[Scene]:
     try:
         for seat in seats:
             seat.output.parent.mkdir(0o700, parents=True)
-            key = str(folder.keys / f"{seat.name}.key")
-            command = seat.command("peer", "--run", str(folder.path), "--key", key)
-            with seat.output.open("wb") as log:
-                seat.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            start(folder, seat)
         yield Scene(folder, seats)
     finally:
         end([seat.process for seat in seats if seat.process is not None])
+
+
+def start(folder: RunFolder, seat: Seat) -> None:
+    """Start a peer as `proofswarm peer` would in the run's own folder, for the first time or again."""
+    command = seat.command("peer", "--run", str(folder.path), "--key", str(folder.keys / f"{seat.name}.key"))
+    with seat.output.open("ab") as log:
+        seat.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
