@@ -1,5 +1,6 @@
 """Machines that hold a model in parts, on loopback: their rounds are one machine's, whoever fails, comes or goes."""
 
+import json
 import secrets
 import signal
 import socket
@@ -19,6 +20,7 @@ from tests.patience import PATIENCE
 from tests.swarm import Printing
 from tests.tiny import STEPS, WORKER, data_of, make_run, start_of
 from trainer.commands.group import PROCESS
+from trainer.commands.sharded_demo import memory_for
 from trainer.compute import frames, orders
 from trainer.compute.children import python
 from trainer.exact import Products
@@ -33,11 +35,10 @@ from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
 from trainer.runs.create import Created
-from trainer.shards.cut import Machine, cut_for
 from verification import codec
 from verification.digest import tagged
 from verification.errors import Refused, Unavailable, UserError
-from verification.program import decode_program, peak_bytes
+from verification.program import Program, decode_program, peak_bytes
 from verification.tensors import Bundle, digest_of
 from verification.units import Count, Round
 
@@ -54,13 +55,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Created:
     return make_run(tmp_path_factory.mktemp("run"), SIZES)
 
 
+def roles_of(made: Created) -> dict[str, Program]:
+    """Its programs by their roles."""
+    return {each.role: each for each in map(decode_program, programs_of(made).values())}
+
+
 def enough_for_two(made: Created) -> Count:
     """Bytes of memory in which two machines hold the model, and one does not."""
-    programs = {each.role: each for each in map(decode_program, programs_of(made).values())}
-    round_of = [programs[role] for role in ("prologue", "inner", "epilogue")]
-    needed = max(cut_for(round_of, [Machine(1 << 40, 1)] * 2).peaks)
-    limit = Count(needed * 3 // 2)
-    assert limit < peak_bytes(programs["inner"])
+    limit = Count(memory_for(roles_of(made), 2))
+    assert limit < peak_bytes(roles_of(made)["inner"])
     return limit
 
 
@@ -228,3 +231,21 @@ def test_machines_train_together_what_none_could_alone(made: Created, tmp_path: 
         assert dying.wait(PATIENCE) == -signal.SIGKILL
         assert sum("a machine has left the group, which has 2 of 3" in line for line in leader.lines) == 1
         assert sum("3 machines hold the model" in line for line in leader.lines) == 1
+
+
+def test_a_part_that_takes_as_much_as_the_whole_is_none(made: Created) -> None:
+    with pytest.raises(UserError, match=r"--shards: a machine of 1 needs .* take more machines"):
+        memory_for(roles_of(made), 1)
+
+
+def test_a_demo_in_shards_ends_in_order_and_its_report_says_who_held_what(tmp_path: Path) -> None:
+    sizes = ("--rounds", "2", "--workers", "1", "--verifiers", "1", "--cheat", "none")
+    command = python("-m", "trainer.cli", "demo", "--shards", "2", *sizes, "--out", str(tmp_path / "run"))
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 machines held" in done.stdout
+    peers = json.loads((tmp_path / "run" / "report.json").read_text())["peers"]
+    (group,) = [peer["group"] for peer in peers if peer["group"]]
+    assert all(each["shard"]["numbers"] and each["shard"]["sent"] for each in group) and len(group) == 2
