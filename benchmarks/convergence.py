@@ -31,6 +31,11 @@ from verification.errors import UserError
 CHUNK = 1024
 BOUNDARIES = 3
 """As for a model in four shards."""
+THIN = LowRank(1 / 25, CHUNK)
+"""With 2 bits for each number of embedding and head about 155 times fewer bytes than float32, at the default size."""
+FAST = 1.5
+"""Of data-parallel's learning rate: a worker's gradients are of a part of the batch, and moves that are averaged are
+shorter than each."""
 DDP = "data-parallel"
 CHOICES: dict[str, Choice] = {
     "whole": Choice(),
@@ -41,6 +46,9 @@ CHOICES: dict[str, Choice] = {
     "top-k": Choice(compression=TopK(DENSITIES["top-k"], CHUNK)),
     "low-rank": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK)),
     "low-rank-average": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), outer=(1.0, 0.0)),
+    "average-fast": Choice(outer=(1.0, 0.0), rate=FAST),
+    "low-rank-tokens": Choice(compression=THIN, of_tokens=Dense(2, CHUNK), outer=(1.0, 0.0)),
+    "low-rank-tokens-fast": Choice(compression=THIN, of_tokens=Dense(2, CHUNK), outer=(1.0, 0.0), rate=FAST),
     "overlap": Choice(overlap=True),
     "low-rank-overlap": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), overlap=True),
     "low-rank-muon": Choice(Muon(ADAMW), compression=LowRank(DENSITIES["low-rank"], CHUNK)),

@@ -46,14 +46,16 @@ class Plan:
 @dataclass(frozen=True)
 class Choice:
     """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, by default a job's, what
-    is sent, whether a round's work begins before the last one is added up, and how the model's blocks pass hidden
-    states on."""
+    is sent, of the embedding and the head too, whether a round's work begins before the last one is added up, how the
+    model's blocks pass hidden states on, and by which factor the learning rate differs from data-parallel's."""
 
     optimiser: Optimiser = PLAIN.adamw
     outer: tuple[float, float] | None = None
     compression: Compression = field(default_factory=Whole)
     overlap: bool = False
     boundaries: BoundariesSection | None = None
+    of_tokens: Compression | None = None
+    rate: float = 1.0
 
 
 class LocalSteps:
@@ -69,11 +71,13 @@ class LocalSteps:
         self.index = torch.arange(len(records)).view(plan.rounds, plan.inner, plan.workers, plan.part)
         """Which records each worker takes in each inner step of each round."""
         model = recipe.model(seed, "eager")
+        schedule = recipe.method.traced(recipe.steps)
         config = TraceConfig(
             len(records), recipe.length, plan.part, plan.inner, plan.workers, 12, choice.optimiser,
-            replace(recipe.method.traced(recipe.steps), round_warmup=ROUND_WARMUP),
+            replace(schedule, lr=choice.rate * schedule.lr, round_warmup=ROUND_WARMUP),
             *(choice.outer or OUTER[choice.overlap]),
-            compression=choice.compression, boundaries=boundaries_of(model, choice.boundaries),
+            compression=choice.compression, of_tokens=choice.of_tokens,
+            boundaries=boundaries_of(model, choice.boundaries),
         )  # fmt: skip
         traced = trace_run(model, causal_lm_loss, config)
         self.crossing = bytes_of_a_row(recipe.hidden, config.boundaries)

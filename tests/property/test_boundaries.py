@@ -25,8 +25,9 @@ from trainer.programs.tracing.boundaries import (
     unpacked,
 )
 from trainer.programs.tracing.builder import Builder
-from trainer.programs.tracing.capture import TracedRun, trace_run, trained_parameters
+from trainer.programs.tracing.capture import TracedRun, trace_run
 from trainer.programs.tracing.optimiser import SGD
+from trainer.programs.tracing.parameters import trained_parameters
 from trainer.runs.architectures import difference
 from verification.program import Output, Program, first_node
 from verification.units import Count

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -21,12 +22,19 @@ pytestmark = pytest.mark.slow
 
 GRID = 20
 """Of deltas of two steps at the benchmarks' rate."""
-WAYS = {"dense-4": Dense(4, 256), "top-k": TopK(1 / 16, 256), "low-rank": LowRank(1 / 8, 256)}
+LARGEST, TOKENS = "mlp.up_proj.weight", "embed_tokens.weight"
+WAYS: dict[str, tuple[Compression, Compression | None, str]] = {
+    "dense-4": (Dense(4, 256), None, LARGEST),
+    "top-k": (TopK(1 / 16, 256), None, LARGEST),
+    "low-rank": (LowRank(1 / 8, 256), None, LARGEST),
+    "tokens apart": (LowRank(1 / 8, 256), Dense(2, 256), TOKENS),
+}
+"""How contributions are packed, embedding and head in another way, and the matrix about whose packing is lied."""
 
 
-def compressed(run: TracedRun, way: Compression) -> TracedRun:
+def compressed(run: TracedRun, way: Compression, of_tokens: Compression | None) -> TracedRun:
     """The same run with packed contributions."""
-    sizes = replace(run.sizes, job=replace(run.sizes.job, compression=way))
+    sizes = replace(run.sizes, job=replace(run.sizes.job, compression=way, of_tokens=of_tokens))
     return replace(run, sizes=sizes).on_grids([GRID] * len(run.parameter_names))
 
 
@@ -52,12 +60,12 @@ def made_of(program: Program, number: int) -> set[int]:
     return found
 
 
-def packing_faults(run: TracedRun) -> list[Fault]:
-    """Faults in the packing and in the unpacking of the largest matrix."""
+def packing_faults(run: TracedRun, matrix: str) -> list[Fault]:
+    """Faults in the packing and in the unpacking of a matrix."""
     epilogue, outer = run.epilogue, run.outer
-    packed = next(int(o.source) for o in epilogue.outputs if o.name.endswith("mlp.up_proj.weight"))
+    packed = next(int(o.source) for o in epilogue.outputs if o.name.endswith(matrix))
     moved = next(
-        int(o.source) for o in outer.outputs if o.name.startswith("momentum/") and "up_proj" in o.name
+        int(o.source) for o in outer.outputs if o.name.startswith("momentum/") and o.name.endswith(matrix)
     )
     return [
         *faults_of(Place.EPILOGUE, epilogue, made_of(epilogue, packed)),
@@ -70,8 +78,9 @@ def test_a_lie_in_any_operator_of_the_compression_is_named(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, data, _ = dispute.trace_model(MODELS["d64"])
-    monkeypatch.setattr(dispute, "faults", packing_faults)
-    court = Court(compressed(run, WAYS[name]), data)
+    way, of_tokens, matrix = WAYS[name]
+    monkeypatch.setattr(dispute, "faults", partial(packing_faults, matrix=matrix))
+    court = Court(compressed(run, way, of_tokens), data)
     assert {fault.place for fault in court.faults} == {Place.EPILOGUE, Place.OUTER}
     for fault in court.faults:
         heard = hear(court.case(fault))

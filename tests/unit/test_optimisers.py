@@ -9,7 +9,7 @@ import torch
 from tests import zoo
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.builder import Builder
-from trainer.programs.tracing.capture import hidden_matrices, trace_run
+from trainer.programs.tracing.capture import trace_run
 from trainer.programs.tracing.optimiser import (
     NEWTON_SCHULZ,
     NEWTON_SCHULZ_ROUNDS,
@@ -21,6 +21,7 @@ from trainer.programs.tracing.optimiser import (
     Parameter,
     orthogonalised,
 )
+from trainer.programs.tracing.parameters import described_parameters
 
 PARAMETERS = (
     Parameter("wide", (6, 11), hidden=True),
@@ -151,15 +152,24 @@ def test_a_gradient_clipped_before_the_step() -> None:
     assert total.norm() < 1e-2 * STEPS
 
 
+def named(model: str) -> tuple[set[str], set[str]]:
+    """The names of a model's hidden matrices, and of those of its embeddings and its head."""
+    found = described_parameters(zoo.model(model))
+    return {p.name for p in found if p.hidden}, {p.name for p in found if p.token}
+
+
 def test_hidden_matrices_are_neither_embeddings_nor_the_head() -> None:
-    llama = hidden_matrices(zoo.model("llama"))
-    assert "model.layers.0.mlp.up_proj.weight" in llama
-    assert not {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} & llama
-    assert not {"transformer.wte.weight", "transformer.wpe.weight"} & hidden_matrices(zoo.model("gpt2"))
-    assert "bert.embeddings.word_embeddings.weight" not in hidden_matrices(zoo.model("bert"))
-    vit = hidden_matrices(zoo.model("vit"))
-    assert "classifier.weight" not in vit and len(vit) == 2 * 6
-    assert hidden_matrices(zoo.model("convolutional")) == set()
+    hidden, of_tokens = named("llama")
+    assert "model.layers.0.mlp.up_proj.weight" in hidden
+    assert of_tokens == {"model.embed_tokens.weight", "lm_head.weight"} and "model.norm.weight" not in hidden
+    hidden, of_tokens = named("gpt2")
+    assert of_tokens == {"transformer.wte.weight", "transformer.wpe.weight"}
+    assert not of_tokens & hidden
+    hidden, of_tokens = named("bert")
+    assert "bert.embeddings.word_embeddings.weight" in of_tokens - hidden
+    hidden, of_tokens = named("vit")
+    assert of_tokens == {"classifier.weight"} and len(hidden) == 2 * 6
+    assert not named("convolutional")[0]
 
 
 @pytest.mark.slow

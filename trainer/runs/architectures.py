@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from trainer.programs.conversion import to_torch
 from trainer.programs.interpreter import LoadedProgram
-from trainer.programs.tracing.capture import Loss, TraceConfig, TracedRun, trace_run, trained_parameters
+from trainer.programs.tracing.capture import Loss, TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import SGD
+from trainer.programs.tracing.parameters import trained_parameters
 from trainer.programs.tracing.schedule import Schedule
 from trainer.runs.models import REFUSALS, build_class
 from trainer.runs.tasks import causal_lm_loss

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from trainer.programs.conversion import to_torch
-from trainer.programs.tracing.capture import Loss, TracedRun, trained_parameters
+from trainer.programs.tracing.capture import Loss, TracedRun
+from trainer.programs.tracing.parameters import trained_parameters
 from trainer.runs.checkpoints import config_in, load_checkpoint
 from trainer.runs.data.tokenizing import loads_beside
 from trainer.runs.facts import ModelFacts

@@ -158,6 +158,7 @@ def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> Tr
         tokens=records.dtype,
         accumulate=training.accumulate,
         compression=compression_of(training),
+        of_tokens=Dense(training.token_bits, training.chunk) if training.token_bits else None,
         boundaries=boundaries_of(chosen.model, job.model.boundaries),
     )
     return trace_run(chosen.model, chosen.loss(data.marks), settings)

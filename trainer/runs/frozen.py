@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainer.programs.tracing.capture import trained_parameters
+from trainer.programs.tracing.parameters import trained_parameters
 from verification.errors import UserError
 
 

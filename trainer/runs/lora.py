@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from trainer.programs.tracing.capture import head_of
+from trainer.programs.tracing.parameters import head_of
 from trainer.runs.job import ALL_LINEAR, LoraSection
 from verification.errors import UserError
 

@@ -26,6 +26,7 @@ from trainer.programs.tracing.dropout import Dropping, round_seed
 from trainer.programs.tracing.lower import Lowering, changes_in_place, refuse_random
 from trainer.programs.tracing.optimiser import Gradients, Optimiser, Parameter, StateTensor
 from trainer.programs.tracing.outer import outer_step
+from trainer.programs.tracing.parameters import described_parameters, trained_parameters
 from trainer.programs.tracing.schedule import Schedule
 from verification.arithmetic.numbers import FLOAT, INDEX
 from verification.arithmetic.shapes import DEFAULT_BITS
@@ -53,9 +54,10 @@ class TraceConfig:
     `records` rows of `length` + 1 `tokens` (their dtype) make a worker's data; a round has `max_steps` inner steps of
     `batch` rows, whose gradient is the mean over `accumulate` parts one after another, in the memory of one; `slots`
     contributions enter an outer step; a contribution counts in units of 2**-grid_exponent at first, and holds its
-    integers as `compression` packs them. The outer step is Nesterov's: mom = outer_momentum * mom + delta; parameters
-    -= outer_lr * (delta + outer_momentum * mom). Operands of products are quantised to `bits` bits, 14 or 8. Between
-    blocks hidden states and their gradients are rounded where `boundaries` stand.
+    integers as `compression` packs them, those of embeddings and the head as `of_tokens` does if given. The outer step
+    is Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom). Operands
+    of products are quantised to `bits` bits, 14 or 8. Between blocks hidden states and their gradients are rounded
+    where `boundaries` stand.
     """
 
     records: int
@@ -72,6 +74,7 @@ class TraceConfig:
     tokens: str = "uint8"
     accumulate: int = 1
     compression: Compression = Whole()  # noqa: RUF009
+    of_tokens: Compression | None = None
     boundaries: Boundaries | None = None
 
 
@@ -108,33 +111,12 @@ def trace_run(model: nn.Module, loss: Loss, job: TraceConfig) -> TracedRun:
     _check_model(model)
     named = trained_parameters(model)
     graph, drops = trace_gradients(model, loss, job)
-    hidden = hidden_matrices(model)
-    described = tuple(Parameter(name, tuple(p.shape), name in hidden) for name, p in named.items())
+    described = described_parameters(model)
     sizes = Sizes(described, job, (job.grid_exponent,) * len(described), drops)
     programs = _prologue(sizes), _inner(sizes, graph), _epilogue(sizes), _outer(sizes)
     start = [from_torch(parameter) for parameter in named.values()]
     momentum = [Tensor(each.dtype, each.shape, bytes(len(each.data))) for each in start]
     return TracedRun(*programs, Bundle((*start, *momentum)), tuple(named), sizes)
-
-
-def hidden_matrices(model: nn.Module) -> set[str]:
-    """Return the names of the matrices between hidden layers: 2-D, of no embedding, and not the head."""
-    outside = [head_of(model), *(module for module in model.modules() if isinstance(module, nn.Embedding))]
-    apart = {id(module.weight) for module in outside if module is not None}
-    return {name for name, p in trained_parameters(model).items() if p.dim() == 2 and id(p) not in apart}
-
-
-def head_of(model: nn.Module) -> Any:
-    """Return what a Hugging Face model calls its output embeddings, or else the last linear layer; None for none."""
-    given: Any = getattr(model, "get_output_embeddings", lambda: None)()
-    if given is not None:
-        return given
-    return next((each for each in reversed(list(model.modules())) if isinstance(each, nn.Linear)), None)
-
-
-def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that a run trains, by name; frozen ones are constants of its programs."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def trace_gradients(model: nn.Module, loss: Loss, job: TraceConfig) -> tuple[fx.GraphModule, bool]:
@@ -212,10 +194,18 @@ class Sizes:
         """Declare one float32 input per parameter."""
         return [builder.port(f"{kind}/{p.name}", FLOAT, p.shape) for p in self.parameters]
 
+    @property
+    def ways(self) -> list[Compression]:
+        """How a contribution holds each parameter's integers."""
+        job = self.job
+        return [job.of_tokens if p.token and job.of_tokens else job.compression for p in self.parameters]
+
     def contribution(self, builder: Builder, kind: str) -> list[Value]:
         """Declare the tensors of a contribution, one per parameter."""
-        way = self.job.compression
-        return [builder.port(f"{kind}/{p.name}", *way.port(p.shape)) for p in self.parameters]
+        return [
+            builder.port(f"{kind}/{p.name}", *way.port(p.shape))
+            for p, way in zip(self.parameters, self.ways, strict=True)
+        ]
 
     def working(self, builder: Builder) -> Working:
         """Declare a working bundle."""
@@ -295,7 +285,7 @@ def _epilogue(sizes: Sizes) -> Program:
     b = Builder()
     start, _ = sizes.state(b)
     working = sizes.working(b)
-    packed, norm, loss = compress(b, start, working, sizes.grids, sizes.job.compression)
+    packed, norm, loss = compress(b, start, working, sizes.grids, sizes.ways)
     return b.finish("epilogue", [*sizes.named("contribution", packed), ("norm", norm), ("loss", loss)])
 
 
@@ -309,9 +299,7 @@ def _outer(sizes: Sizes) -> Program:
         b.port(f"loss{slot}", FLOAT, ())
     weights = b.port("weights", INDEX, (job.slots,))
     rates = job.outer_lr, job.outer_momentum
-    new, moved = outer_step(
-        b, parameters, momentum, contributions, weights, sizes.grids, rates, job.compression
-    )
+    new, moved = outer_step(b, parameters, momentum, contributions, weights, sizes.grids, rates, sizes.ways)
     return b.finish("outer", [*sizes.named("parameter", new), *sizes.named("momentum", moved)])
 
 

@@ -192,24 +192,26 @@ class TopK:
 
 
 def compress(
-    b: Builder, start: Sequence[Value], working: Working, grids: Sequence[int], way: Compression
+    b: Builder, start: Sequence[Value], working: Working, grids: Sequence[int], ways: Sequence[Compression]
 ) -> tuple[list[Value], Value, Value]:
     """Return (a tensor per parameter, int64 0-d norm, float32 0-d mean loss).
 
-    An integer is (start - end) * 2**grid, with a grid for each parameter, rounded half to even and clipped to
+    An integer is (start - end) * 2**grid, with a grid and a way for each parameter, rounded half to even and clipped to
     +-`way.largest`. The norm is the sum of the squares of the integers that the tensors stand for, in units of
-    2**`way.norm_bits`, rounded down from a float32.
+    2**`way.norm_bits`, rounded down from a float32; all ways have the same of these two.
     """
-    packed, norm, largest = [], b.scalar(0, INDEX), float(way.largest)
-    for before, after, grid in zip(start, working.parameters, grids, strict=True):
+    packed, norm = [], b.scalar(0, INDEX)
+    ((whole, norm_bits),) = {(way.largest, way.norm_bits) for way in ways}
+    largest = float(whole)
+    for before, after, grid, way in zip(start, working.parameters, grids, ways, strict=True):
         scale = b.scalar(math.ldexp(1.0, grid))
         rounded = b.emit("round", b.multiply(b.subtract(before, after), scale))
         clipped = b.emit("minimum", b.emit("maximum", rounded, b.scalar(-largest)), b.scalar(largest))
         tensor, wide = way.pack(b, clipped)
         packed.append(tensor)
         norm = b.add(norm, b.total(b.multiply(wide, wide)))
-    if way.norm_bits:
-        unit = b.scalar(math.ldexp(1.0, -way.norm_bits))
+    if norm_bits:
+        unit = b.scalar(math.ldexp(1.0, -norm_bits))
         norm = b.cast(b.emit("floor", b.multiply(b.cast(norm, FLOAT), unit)), INDEX)
     steps = b.emit("maximum", working.step, b.scalar(1, INDEX))
     return packed, norm, b.divide(working.loss_sum, b.cast(steps, FLOAT))

@@ -13,11 +13,13 @@ from trainer.programs.tracing.builder import Builder, Value
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the model; `hidden` for a matrix between two hidden layers: no embedding, no head."""
+    """A parameter of the model; `hidden` for a matrix between two hidden layers, `token` for one of an embedding or the
+    head, which has a row or a column for each token."""
 
     name: str
     shape: tuple[int, ...]
     hidden: bool = False
+    token: bool = False
 
 
 @dataclass(frozen=True)
