@@ -12,7 +12,7 @@ from benchmarks.faults import Fault, Flip, Misread
 from benchmarks.hearing import hear
 from benchmarks.trainers import MODELS
 from trainer.programs.tracing.capture import TracedRun
-from trainer.programs.tracing.compression import Compression, Dense, TopK
+from trainer.programs.tracing.compression import Compression, Dense, Rows, TopK
 from trainer.programs.tracing.low_rank import LowRank
 from verification.manifest import Place
 from verification.operators import operator_of
@@ -27,7 +27,7 @@ WAYS: dict[str, tuple[Compression, Compression | None, str]] = {
     "dense-4": (Dense(4, 256), None, LARGEST),
     "top-k": (TopK(1 / 16, 256), None, LARGEST),
     "low-rank": (LowRank(1 / 8, 256), None, LARGEST),
-    "tokens apart": (LowRank(1 / 8, 256), Dense(2, 256), TOKENS),
+    "tokens apart": (LowRank(1 / 8, 256), Rows(2), TOKENS),
 }
 """How contributions are packed, embedding and head in another way, and the matrix about whose packing is lied."""
 

@@ -150,8 +150,9 @@ class TrainingSection(Section):
     before the run opens. `compression` makes contributions smaller (`Dense`, `TopK`, `LowRank`), by scales that `chunk`
     numbers share; "top-k" keeps a share `density` of a chunk, by default 1/64, the factors of "low-rank" have such a
     share of a matrix's numbers, by default 1/20; "none" is 8 bits on the grid. With `token_bits` the embeddings and the
-    head are of so many bits a number instead: what moves there is a row for each token, no few directions. `precision`
-    the bits of a product's operands, sign included.
+    head are of so many bits a number instead, by scales of their rows (`Rows`): what moves there are rows of tokens.
+
+    `precision` are the bits of a product's operands, sign included.
 
     `momentum` (sgd 0.9, muon 0.95) and `nesterov` (sgd false, muon true) are for sgd and muon, the betas and epsilon
     for adamw and muon, which leaves embeddings, head and vectors to AdamW.

@@ -131,6 +131,31 @@ class Dense:
         return on_grid(b, b.multiply(rows, scales), shape)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Every integer of a parameter [rows, ...] as a `Dense` code times its row's scale: rows of an embedding are moved
+    as often as their tokens occur."""
+
+    bits: int
+    largest: ClassVar[int] = LARGEST_PACKED
+    norm_bits: ClassVar[int] = NORM_BITS
+
+    def port(self, shape: tuple[int, ...]) -> Spec:
+        """Its bytes."""
+        return self._codes(shape).port(shape)
+
+    def pack(self, b: Builder, integers: Value) -> tuple[Value, Value]:
+        """Return bytes of float32 integers, and int64 what these stand for."""
+        return self._codes(integers.shape).pack(b, integers)
+
+    def unpack(self, b: Builder, packed: Value, shape: tuple[int, ...]) -> Value:
+        """Return code times scale, within the grid."""
+        return self._codes(shape).unpack(b, packed, shape)
+
+    def _codes(self, shape: tuple[int, ...]) -> Dense:
+        return Dense(self.bits, max(1, math.prod(shape[1:])))
+
+
 VALUE_BITS = 2
 
 
