@@ -32,7 +32,7 @@ CHUNK = 1024
 BOUNDARIES = 3
 """As for a model in four shards."""
 THIN = LowRank(1 / 25, CHUNK)
-"""With 2 bits for each number of embedding and head about 155 times fewer bytes than float32, at the default size."""
+"""With 2 bits for each number of embedding and head 155 times fewer bytes than float32, at the default size."""
 FAST = 1.5
 """Of data-parallel's learning rate: a worker's gradients are of a part of the batch, and moves that are averaged are
 shorter than each."""
