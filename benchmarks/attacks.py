@@ -14,12 +14,12 @@ from libp2p.abc import INetStream
 from libp2p.host.basic_host import BasicHost
 
 from p2p.envelope import MAX_KIND, PURPOSE, SIGNATURE_BYTES, VERSION, Envelope
-from p2p.exchange import CHUNK, LIST
 from p2p.framing import drop, read_frame, write_frame
 from p2p.hints import BURST, HINT
 from p2p.identity import Identity
 from p2p.mail import OK, Kind
 from p2p.messages import BlobQuery, ChunkQuery, Hint, Hints, Reply
+from p2p.questions import CHUNK, HELD, LIST
 from p2p.served import HERE, QUESTIONS
 from p2p.transport import PROTOCOL, PeerAddress
 from trainer.peer.comparing import KEPT
@@ -39,7 +39,7 @@ STANDING = 65.0
 LONGEST = MAX_ANSWER + 1024
 DAY = 24 * 3600 * 1000
 ANSWERED, CUT, UNANSWERED = "answered", "cut off", "no answer"
-ALL_KINDS = (*QUESTIONS.values(), HERE, KEPT, HINT, LIST, CHUNK)
+ALL_KINDS = (*QUESTIONS.values(), HERE, KEPT, HINT, LIST, HELD, CHUNK)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class BlobQuery:
-    """Asks what a blob is made of, and for one page of its chunks' digests."""
+    """Asks what a blob is made of, and for one page of its chunks' digests; or which chunks of that page are there."""
 
     blob: Digest
     page: Count
@@ -39,6 +39,17 @@ class BlobPage:
 
     info: BlobInfo
     chunks: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Which chunks of a page a peer holds, and which are coming to it; no bytes for `held` are all of them.
+
+    Bit i of byte j, from the lowest on, stands for chunk 8 * j + i of the page.
+    """
+
+    held: bytes
+    coming: bytes
 
 
 @dataclass(frozen=True, slots=True)

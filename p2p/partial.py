@@ -1,4 +1,7 @@
-"""Unfinished downloads: a sparse file and the pages of its chunk list, taken up again after a restart."""
+"""Unfinished downloads: a sparse file and the pages of its chunk list, taken up again after a restart.
+
+What of it was checked is read again for others, who need not wait until the blob is whole.
+"""
 
 import fcntl
 import os
@@ -8,10 +11,20 @@ from typing import Self
 
 from p2p.blobs import BlobStore, sync
 from p2p.errors import Underway
-from p2p.lists import check_info, chunk_span, lay_out, named, page_span, read_info, read_page, write_page
+from p2p.lists import (
+    check_info,
+    chunk_span,
+    lay_out,
+    named,
+    page_of,
+    page_span,
+    read_info,
+    read_page,
+    write_page,
+)
 from p2p.messages import BlobInfo, BlobPage
 from verification.content import chunk_digest
-from verification.errors import BadEvidence
+from verification.errors import BadEvidence, Unavailable
 from verification.units import Digest
 
 
@@ -28,6 +41,8 @@ class Partial:
         self.info = check_info(blob, info)
         self._store, self._blob = store, blob
         self._path = store.folder / "partial" / f"{blob.hex()}.data"
+        self._checked = (-1, 0)
+        """The page that is filled, and which of its chunks were checked: read while a thread sets it."""
         store.require_room(info.size - _written(self._path))
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -63,7 +78,31 @@ class Partial:
     def missing(self, number: int, page: BlobPage) -> list[int]:
         """Return the indices of a page's chunks that are not there yet, by reading the file if it is not new."""
         span = page_span(self.info, number)
-        return [index for index in span if self._fresh or not self._holds(page, index)]
+        missing = [index for index in span if self._fresh or not self._holds(page, index)]
+        held = (1 << len(span)) - 1 - sum(1 << index - span.start for index in missing)
+        self._checked = (number, held)
+        return missing
+
+    def held(self, number: int) -> int:
+        """Return which chunks of a page were checked, as a set of bits; pages are gone through one after the other.
+
+        Raises Unavailable for a page whose turn has not come, IndexError for one beyond the end.
+        """
+        span = page_span(self.info, number)
+        filled, held = self._checked
+        if number > filled:
+            raise Unavailable(f"page {number} of blob {self._blob.hex()} is not here yet")
+        return held if number == filled else (1 << len(span)) - 1
+
+    def chunk(self, page: BlobPage, index: int) -> bytes:
+        """Return a chunk that a page names and that is here, checked again; raises Unavailable, IndexError."""
+        number = page_of(index)
+        if not self.held(number) >> index - page_span(self.info, number).start & 1:
+            raise Unavailable(f"chunk {index} of blob {self._blob.hex()} is not here yet")
+        data = self._read(index)
+        if chunk_digest(data) != named(page, index):
+            raise Unavailable(f"chunk {index} of blob {self._blob.hex()} was damaged on disk")
+        return data
 
     def write(self, page: BlobPage, index: int, data: bytes) -> None:
         """Store a chunk; raises BadEvidence if it is not the one that the page of the list names."""
@@ -72,6 +111,9 @@ class Partial:
             raise BadEvidence(f"chunk {index} does not match the list of blob {self._blob.hex()}")
         if os.pwrite(self._handle, data, offset) != length:
             raise OSError(f"{self._path}: short write")
+        number, held = self._checked
+        if page_of(index) == number:
+            self._checked = (number, held | 1 << index - page_span(self.info, number).start)
 
     def finish(self) -> Path:
         """Turn the complete file into a blob of the store and return its path."""
@@ -86,8 +128,11 @@ class Partial:
         _list_path(self._store, self._blob).unlink(missing_ok=True)
 
     def _holds(self, page: BlobPage, index: int) -> bool:
+        return chunk_digest(self._read(index)) == named(page, index)
+
+    def _read(self, index: int) -> bytes:
         offset, length = chunk_span(self.info, index)
-        return chunk_digest(os.pread(self._handle, length, offset)) == named(page, index)
+        return os.pread(self._handle, length, offset)
 
 
 def _written(path: Path) -> int:

@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 
 from p2p.blobs import BlobStore, blob_digest
-from p2p.exchange import CHUNK, LIST, Exchange
+from p2p.exchange import Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
-from p2p.messages import BlobQuery, ChunkBytes, ChunkQuery
+from p2p.messages import BlobQuery, ChunkBytes, ChunkQuery, Held
+from p2p.questions import CHUNK, HELD, LIST
 from p2p.server import Grants
 from tests.patience import ANSWER, WHOLE
 from verification.codec import decode, encode
@@ -33,14 +34,18 @@ class Town:
 
     async def office(self, **granted):
         self._born += 1
-        post = PostOffice(Identity(bytes([self._born]) * 32), RUN, lambda: NOW, grants=Grants(**granted))
+        grants = Grants(**{"dial_seconds": ANSWER} | granted)
+        post = PostOffice(Identity(bytes([self._born]) * 32), RUN, lambda: NOW, grants=grants)
         return await self._stack.enter_async_context(post)
 
     async def fetcher(self, granted=None, **options):
         post = await self.office(**granted or {})
         store = BlobStore(self.folder / "own")
-        options = {"patience": ANSWER, "hedge": ANSWER} | options
-        return Exchange(store, post, on_drop=self.dropped.append, **options), post, store
+        return self.exchange(store, post, **options), post, store
+
+    def exchange(self, store, post, **options):
+        usual = {"patience": ANSWER, "hedge": ANSWER, "on_drop": self.dropped.append}
+        return Exchange(store, post, **usual | options)
 
     async def source(self, hold=True, up=None, **options):
         post = await self.office(up=up)
@@ -51,7 +56,10 @@ class Town:
         return post, store
 
     async def odd_source(self, chunk, page=None):
-        """A source whose chunks come from `chunk(index)`; the page of its list is right unless given."""
+        """A source whose chunks come from `chunk(index)`; the page of its list is right unless given.
+
+        It says that it holds all.
+        """
         post = await self.office()
         store = BlobStore(self.folder / post.identity.address.hex())
         store.put(DATA)
@@ -63,6 +71,7 @@ class Town:
             return encode(ChunkBytes(await chunk(decode(ChunkQuery, body).index)))
 
         post.register(LIST, answer_list)
+        post.register(HELD, hold_all)
         post.register(CHUNK, answer_chunk)
         return post
 
@@ -83,6 +92,10 @@ def right_chunk(index):
 
 async def stand_still(sender, body):
     await trio.sleep_forever()
+
+
+async def hold_all(sender, body):
+    return encode(Held(b"", b""))
 
 
 async def lie(index):

@@ -54,6 +54,7 @@ ENDS = {
     "noise for ledger/kept": "Unavailable",
     "noise for hint": "Malformed",
     "noise for blob/list": "Malformed",
+    "noise for blob/held": "Malformed",
     "noise for blob/chunk": "Malformed",
     "unknown blob": "Unavailable",
     "chunk": ANSWERED,

@@ -8,18 +8,33 @@ from collections import Counter
 import pytest
 import trio
 
+from p2p.asking import LISTS, LOOKS, Asking
 from p2p.blobs import BlobStore
 from p2p.errors import Declined, Oversized
-from p2p.exchange import CHUNK, LIST, Exchange
+from p2p.exchange import Exchange
 from p2p.host import PostOffice
 from p2p.identity import Identity
 from p2p.mail import Kind
 from p2p.messages import BlobInfo, BlobPage, BlobQuery, ChunkBytes, ChunkQuery
 from p2p.partial import Partial, known_page
+from p2p.questions import CHUNK, HELD, LIST
 from p2p.reach import LATE_SECONDS
+from p2p.server import Grants
 from p2p.transport import PeerAddress
 from tests.patience import ANSWER, NOBODY
-from tests.town import BLOB, CHUNKS, DATA, NOW, RUN, chunks_from, lie, right_chunk, stand_still, town
+from tests.town import (
+    BLOB,
+    CHUNKS,
+    DATA,
+    NOW,
+    RUN,
+    chunks_from,
+    hold_all,
+    lie,
+    right_chunk,
+    stand_still,
+    town,
+)
 from verification.codec import decode, encode
 from verification.content import CHUNK_BYTES
 from verification.digest import tagged
@@ -59,6 +74,30 @@ async def test_two_tasks_fetch_one_blob_once(tmp_path):
             for _ in range(3):
                 nursery.start_soon(exchange.fetch, BLOB, [source.address])
         assert chunks_from(post, source) == CHUNKS
+
+
+async def test_who_waits_for_anothers_fetch_of_a_blob_may_leave(tmp_path):
+    """It took with it the count of what is here, and the fetch failed by that."""
+    halted, go_on = trio.Event(), trio.Event()
+
+    async def halt(index):
+        halted.set()
+        await go_on.wait()
+        return right_chunk(index)
+
+    async with town(tmp_path) as here:
+        source = await here.odd_source(halt)
+        exchange, post, store = await here.fetcher()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.fetch, BLOB, [source.address])
+            await halted.wait()
+            with trio.CancelScope() as leaving:
+                leaving.cancel()
+                await exchange.fetch(BLOB, [source.address])
+            assert leaving.cancelled_caught and exchange.arrived == {BLOB: 0}
+            go_on.set()
+        assert store.get(BLOB) == DATA
+        assert chunks_from(post, source) == CHUNKS and here.dropped == []
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES])
@@ -146,6 +185,7 @@ async def test_a_source_that_dies_midway_is_dropped(tmp_path):
             reached.set()
             await trio.sleep_forever()
 
+        dying.register(HELD, hold_all)
         dying.register(CHUNK, answer_chunk)
         exchange, _, store = await here.fetcher(hedge=1000.0)
         async with trio.open_nursery() as nursery, dying:
@@ -229,6 +269,19 @@ async def test_who_could_not_be_reached_is_asked_last(tmp_path):
             assert store.get(BLOB) == DATA
 
 
+async def test_a_source_that_is_named_twice_is_asked_where_it_is_reached(tmp_path):
+    """A newcomer has the host's address from its ticket, and may have another one from the ledger."""
+    async with town(tmp_path) as here:
+        honest, _ = await here.source()
+        exchange, post, store = await here.fetcher()
+        absent = PeerAddress.parse(f"{NOBODY}/p2p/{honest.identity.peer_id}")
+        with pytest.raises(Unavailable):
+            await post.request(absent, LIST, b"", ANSWER)
+        assert post.is_out_of_reach(absent) and absent.address == honest.address.address
+        await exchange.fetch(BLOB, [absent, honest.address, absent])
+        assert store.get(BLOB) == DATA and here.dropped == []
+
+
 async def test_a_damaged_source_declines_instead_of_lying(tmp_path):
     async with town(tmp_path) as here:
         (source, held), (honest, _) = await here.source(), await here.source()
@@ -304,11 +357,12 @@ async def test_who_did_not_answer_is_not_waited_for_again(tmp_path):
     async with town(tmp_path) as here:
         silent, (honest, held) = await here.office(), await here.source()
         silent.register(LIST, stand_still)
+        silent.register(HELD, stand_still)
         silent.register(CHUNK, stand_still)
         sources = [silent.address, honest.address]
         exchange, _, store = await here.fetcher(patience=1000.0, hedge=0.05)
         await exchange.fetch(held.put(b"first"), sources)
-        exchange._hedge = 1000.0
+        exchange._fetching.asking.hedge = 1000.0
         await exchange.fetch(BLOB, sources)
         assert store.get(BLOB) == DATA
 
@@ -324,6 +378,7 @@ async def test_a_chunk_is_asked_of_who_had_its_list_before_who_may_stand_still(t
     async with town(tmp_path) as here:
         (author, held), silent = await here.source(), [await here.office() for _ in range(3)]
         for post in silent:
+            post.register(HELD, hold_all)
             post.register(CHUNK, note_and_stand_still)
         exchange, _, store = await here.fetcher(patience=1000.0, hedge=1000.0)
         blobs = [held.put(bytes([number])) for number in range(10)]
@@ -348,7 +403,7 @@ async def test_who_has_lists_and_sends_no_chunk_is_waited_for_once(tmp_path):
         for number in range(10):
             own.put(bytes([number]))
         await exchange.fetch(BLOB, [idle.address, honest.address])
-        stalled, exchange._hedge = len(asked), 1000.0
+        stalled, exchange._fetching.asking.hedge = len(asked), 1000.0
         for blob in blobs:
             await exchange.fetch(blob, [honest.address, idle.address])
         assert all(map(store.has, blobs))
@@ -373,8 +428,10 @@ async def test_who_has_not_got_it_yet_is_asked_again_while_another_does_not_answ
             return encode(ChunkBytes(right_chunk(decode(ChunkQuery, body).index)))
 
         silent.register(LIST, stand_still)
+        silent.register(HELD, stand_still)
         silent.register(CHUNK, stand_still)
         other.register(LIST, not_yet)
+        other.register(HELD, hold_all)
         other.register(CHUNK, answer_chunk)
         exchange, _, store = await here.fetcher(patience=1000.0, hedge=0.05)
         await exchange.fetch(BLOB, [silent.address, other.address])
@@ -431,6 +488,39 @@ async def test_statements_are_answered_while_tensors_wait_on_a_full_link(tmp_pat
         assert chunks_from(post, source) == 1
 
 
+async def test_statements_find_room_beside_questions_for_blobs_that_nobody_answers(tmp_path):
+    waiting, is_full = Counter(), trio.Event()
+
+    def stalled(kind):
+        async def stand_still(sender, body):
+            waiting[kind.name] += 1
+            if waiting.total() == LISTS + LOOKS:
+                is_full.set()
+            await trio.sleep_forever()
+
+        return stand_still
+
+    async def echo(sender, body):
+        return body
+
+    async with town(tmp_path) as here:
+        small, silent, post = Kind("small", 10, 10), await here.office(), await here.office()
+        silent.register(LIST, stalled(LIST))
+        silent.register(HELD, stalled(HELD))
+        silent.register(small, echo)
+        asking = Asking(post, window=4, patience=1000.0, hedge=1000.0)
+        assert Grants.asking > asking.window + LISTS + LOOKS
+        async with trio.open_nursery() as nursery:
+            for number in range(Grants.asking):
+                blob = tagged("blob", bytes([number]))
+                nursery.start_soon(asking.page, silent.address, blob, 0)
+                nursery.start_soon(asking.held, silent.address, blob, 0, 1)
+            await is_full.wait()
+            assert await post.request(silent.address, small, b"now", ANSWER) == b"now"
+            nursery.cancel_scope.cancel()
+        assert waiting == {LIST.name: LISTS, HELD.name: LOOKS}
+
+
 async def test_no_more_is_asked_for_than_the_link_takes(tmp_path):
     async with town(tmp_path) as here:
         (source, _), (other, _) = await here.source(), await here.source()
@@ -449,8 +539,11 @@ async def test_no_more_is_asked_for_than_the_link_takes(tmp_path):
 async def test_how_much_of_a_blob_is_here_is_told_while_it_comes(tmp_path):
     halted, go_on = trio.Event(), trio.Event()
 
+    asked = []
+
     async def halt(index):
-        if index == CHUNKS - 1:
+        asked.append(index)
+        if len(asked) == CHUNKS:
             halted.set()
             await go_on.wait()
         return right_chunk(index)
@@ -461,7 +554,7 @@ async def test_how_much_of_a_blob_is_here_is_told_while_it_comes(tmp_path):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(exchange.fetch, BLOB, [source.address])
             await halted.wait()
-            assert exchange.arrived == {BLOB: (CHUNKS - 1) * CHUNK_BYTES}
+            assert exchange.arrived == {BLOB: len(DATA) - len(right_chunk(asked[-1]))}
             go_on.set()
         assert exchange.arrived == {} and store.has(BLOB)
 

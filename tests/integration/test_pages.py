@@ -1,13 +1,16 @@
 """Blobs whose chunk lists have several pages, over real sockets."""
 
 import pytest
+import trio
 
 from p2p import lists
 from p2p.blobs import BlobStore
-from p2p.exchange import CHUNK, LIST, Exchange
-from p2p.messages import BlobPage, BlobQuery, ChunkBytes, ChunkQuery
+from p2p.errors import Declined
+from p2p.exchange import Exchange
+from p2p.messages import BlobPage, BlobQuery, ChunkBytes, ChunkQuery, Held
+from p2p.questions import CHUNK, HELD, LIST
 from tests.patience import ANSWER
-from tests.town import BLOB, CHUNKS, DATA, chunks_from, right_chunk, town
+from tests.town import BLOB, CHUNKS, DATA, chunks_from, hold_all, right_chunk, town
 from verification.codec import decode, encode
 from verification.errors import Unavailable
 
@@ -62,6 +65,7 @@ async def test_who_has_the_first_page_and_no_right_second_one_is_made_up_for(tmp
             return encode(ChunkBytes(right_chunk(decode(ChunkQuery, body).index)))
 
         liar.register(LIST, answer_list)
+        liar.register(HELD, hold_all)
         liar.register(CHUNK, answer_chunk)
         exchange, post, store = await here.fetcher()
         await exchange.fetch(BLOB, [liar.address, honest.address])
@@ -74,9 +78,12 @@ async def test_who_has_the_first_page_and_no_right_second_one_is_made_up_for(tmp
 
 @pytest.mark.usefixtures("small_pages")
 async def test_a_fetch_of_several_pages_resumes_and_asks_only_for_pages_that_it_has_not(tmp_path):
+    served = []
+
     async def half(index):
-        if index >= 7:
+        if len(served) == 7:
             raise Unavailable("no more")
+        served.append(index)
         return right_chunk(index)
 
     async with town(tmp_path) as here:
@@ -88,6 +95,43 @@ async def test_a_fetch_of_several_pages_resumes_and_asks_only_for_pages_that_it_
         await Exchange(store, post).fetch(BLOB, [honest.address])
         assert store.get(BLOB) == DATA
         assert (chunks_from(post, honest), lists_from(post, honest)) == (CHUNKS - 7, 1)
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_of_pages_that_a_fetch_has_not_come_to_nothing_is_looked_for(tmp_path):
+    halted = trio.Event()
+
+    async def halt(index):
+        if index // 4 == 1:
+            halted.set()
+            await trio.sleep_forever()
+        return right_chunk(index)
+
+    async with town(tmp_path) as here:
+        source, asking = await here.odd_source(halt), await here.office()
+        exchange, post, _ = await here.fetcher()
+        exchange.serve()
+
+        async def ask(kind, query):
+            return await asking.request(post.address, kind, encode(query), ANSWER)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.fetch, BLOB, [source.address])
+            await halted.wait()
+            assert decode(Held, await ask(HELD, BlobQuery(BLOB, 0))) == Held(b"", b"")
+            assert decode(ChunkBytes, await ask(CHUNK, ChunkQuery(BLOB, 3))).data == right_chunk(3)
+            for kind, query in (
+                (LIST, BlobQuery(BLOB, 2)),
+                (HELD, BlobQuery(BLOB, 2)),
+                (CHUNK, ChunkQuery(BLOB, 8)),
+            ):
+                with pytest.raises(Declined, match="Unavailable"):
+                    await ask(kind, query)
+            for kind in (LIST, HELD):
+                with pytest.raises(Declined, match="Malformed"):
+                    await ask(kind, BlobQuery(BLOB, 3))
+            nursery.cancel_scope.cancel()
+        assert post.refusals() == {(asking.identity.address, "Malformed"): 2}
 
 
 async def test_a_page_beyond_the_end_is_a_refused_question(tmp_path):

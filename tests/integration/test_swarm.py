@@ -14,12 +14,12 @@ from libp2p.exceptions import BaseLibp2pError
 from multiaddr import Multiaddr
 
 from p2p.envelope import SIGNATURE_BYTES, VERSION, Envelope, first_sequence, seal
-from p2p.exchange import CHUNK, LIST
 from p2p.hints import Rumours
 from p2p.host import PostOffice
 from p2p.identity import Identity, load
 from p2p.lists import info_digest
 from p2p.messages import ChunkBytes, Hints
+from p2p.questions import CHUNK, LIST
 from p2p.transport import ANY_LOCAL_PORT, PROTOCOL, PeerAddress, make_host
 from tests.pages import first_page
 from tests.patience import PATIENCE

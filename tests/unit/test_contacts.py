@@ -33,6 +33,8 @@ def test_everyone_else_is_known_by_the_newest_endpoint_and_the_likely_come_first
     contacts.note(members({ALICE: endpoint(ALICE), BOB: endpoint(BOB), MALLORY: endpoint(MALLORY)}))
     assert [peer.address for peer in contacts.all()] == [BOB.address, MALLORY.address]
     assert [peer.address for peer in contacts.first({MALLORY.address})] == [MALLORY.address, BOB.address]
+    named = contacts.named([MALLORY.address, ALICE.address, BOB.address, MALLORY.address])
+    assert [peer.address for peer in named] == [MALLORY.address, BOB.address]
     contacts.note(members({BOB: endpoint(BOB, 4002), MALLORY: endpoint(MALLORY)}))
     assert contacts.first({BOB.address})[0].multiaddr == endpoint(BOB, 4002)
 

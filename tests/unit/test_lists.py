@@ -8,7 +8,6 @@ import pytest
 
 from p2p import lists
 from p2p.blobs import BlobStore, blob_digest
-from p2p.exchange import LIST
 from p2p.lists import (
     MAX_BLOB_BYTES,
     MAX_LIST_BYTES,
@@ -27,6 +26,7 @@ from p2p.lists import (
 )
 from p2p.messages import BlobInfo, BlobPage, BlobQuery
 from p2p.partial import Partial, known_page
+from p2p.questions import LIST
 from verification.codec import decode, encode
 from verification.content import CHUNK_BYTES, chunk_digest, chunks_root
 from verification.digest import tagged

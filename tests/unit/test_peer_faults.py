@@ -68,7 +68,9 @@ async def test_what_a_host_would_not_take_is_not_said(
     await ledger.open()
     commit = SimpleNamespace(contribution=BundleRef(Digest(bytes(32)), Digest(bytes(32))))
     worker = Address(bytes(20))
-    ledger._ledger.state.rounds.append(SimpleNamespace(commits={worker: commit}))  # type: ignore[arg-type]
+    ledger._ledger.state.rounds.append(
+        SimpleNamespace(commits={worker: commit}, attests={}, members={})  # type: ignore[arg-type]
+    )
     shown = Spoiled(Round(0), worker, Count(1), Digest(bytes(32)), b"")
 
     async def fetched(*args: object) -> None:

@@ -11,13 +11,13 @@ from rich.text import Text
 from p2p.addresses import Place, Scope, place_of, reach_of
 from p2p.envelope import DRIFT
 from p2p.errors import Skewed
-from p2p.exchange import CHUNK, LIST
 from p2p.host import PostOffice
 from p2p.identity import generate
 from p2p.listening import Outside
 from p2p.lists import check_page
 from p2p.mail import Kind
 from p2p.messages import BlobPage, BlobQuery, ChunkBytes, ChunkQuery
+from p2p.questions import CHUNK, LIST
 from p2p.served import HostLine
 from p2p.ticket import Ticket
 from p2p.transport import PeerAddress

@@ -1,6 +1,6 @@
 """Where a run's other members can be reached: by their endpoints on the ledger."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from p2p.addresses import Scope
 from p2p.transport import PeerAddress
@@ -39,3 +39,7 @@ class Contacts:
     def first(self, likely: Container[Address]) -> tuple[PeerAddress, ...]:
         """Return everyone, those who are likely to have what is wanted before the others."""
         return tuple(sorted(self._peers.values(), key=lambda peer: peer.address not in likely))
+
+    def named(self, accounts: Iterable[Address]) -> tuple[PeerAddress, ...]:
+        """Return those of some accounts that can be reached, each once, in their order."""
+        return tuple(self._peers[account] for account in dict.fromkeys(accounts) if account in self._peers)

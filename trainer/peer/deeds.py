@@ -24,7 +24,7 @@ from verification.manifest import BundleRef, Place
 from verification.outer import mixture
 from verification.placed import ExecutionRef
 from verification.signing import checksum
-from verification.state import Stage, State, state_before, work_begins
+from verification.state import RoundState, Stage, State, state_before, work_begins
 from verification.statements import Spoiled
 from verification.units import Address, Count, Digest, Round
 
@@ -171,8 +171,9 @@ class Deeds:
 
     async def _fetch_contribution(self, action: actions.FetchContribution) -> bool | Spoiled:
         async with self._ledger.state() as state:
-            commit = state.rounds[action.number].commits[action.worker]
-        blob, sources = commit.contribution.blob, self._contacts.first({action.worker})
+            worked = state.rounds[action.number]
+            commit, holders = worked.commits[action.worker], holders_of(worked, action.worker)
+        blob, sources = commit.contribution.blob, self._contacts.named(holders)
         try:
             await self._depot.fetch_contribution(blob, action.worker, sources)
         except Overlong as lie:
@@ -212,6 +213,12 @@ def outer_step(state: State, number: Round) -> orders.RunOuterStep:
 def _makers_of(state: State, number: Round) -> set[Address]:
     """Return who sealed the state before round `number`: others may not have it yet."""
     return set(state.rounds[number - 1].seals) if number else set()
+
+
+def holders_of(worked: RoundState, worker: Address) -> list[Address]:
+    """Return who has a worker's contribution or is to have it: the worker, who attested it, who else decides."""
+    attested = [member for member, held in worked.attests.items() if worker in held]
+    return [worker, *attested, *worked.members]
 
 
 def _counted(trail: Sequence[tuple[int, int, tuple[Digest, ...]]]) -> orders.Trail:

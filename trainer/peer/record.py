@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from p2p.exchange import Dropped
+from p2p.download import Dropped
 from p2p.traffic import Flow, Refusal
 from trainer.events import EventLog
 from verification.errors import Unavailable, UserError
