@@ -5,6 +5,7 @@ py-libp2p leaves it to its user how much that may be.
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, cast
 
@@ -23,7 +24,11 @@ from libp2p.stream_muxer.yamux.yamux import (
 )
 
 from p2p.addresses import site_of
+from p2p.framing import FAULTS
 from p2p.identity import account_of
+
+ANSWERS = 256
+"""Frames that wait to be written because the other side asked for them, one for each stream that it opens or ping."""
 
 
 class Overrun(Exception):
@@ -36,7 +41,11 @@ for too many."""
 
 
 class BoundedYamux(Yamux):  # type: ignore[misc]
-    """A connection whose frames are judged before their bodies are read."""
+    """A connection whose frames are judged before their bodies are read, and which reads on while it cannot write.
+
+    In py-libp2p 0.8.1 the task that reads writes what answers a new stream or a ping: where both sides send much, and
+    all that lies between them is full, each waits for the other to read.
+    """
 
     def __init__(self, secured_conn: ISecureConn, peer_id: ID, admit: Admit, streams: int) -> None:
         """The other side may have `streams` streams open; `admit` is asked about their data, and new ones."""
@@ -45,6 +54,8 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         self._admit, self._streams_granted = admit, streams
         self.heard_at = trio.current_time()
         self.account = account_of(peer_id)
+        self._reader: trio.lowlevel.Task | None = None
+        self._answers, self._is_asked = bytearray(), trio.Event()
 
     @cached_property
     def place(self) -> str:
@@ -60,6 +71,40 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         """Close the socket, without a word to who does not listen; the reading task does the rest."""
         await self.secured_conn.close()
 
+    async def handle_incoming(self) -> None:
+        """Read until the connection ends, while another task writes the answers."""
+        self._reader = trio.lowlevel.current_task()
+        self._nursery.start_soon(self._answer)
+        await super().handle_incoming()
+
+    async def _write_frame(self, data: bytes) -> None:
+        """Write a frame behind all answers to what was read before; the task that reads waits for none of its own."""
+        if trio.lowlevel.current_task() is self._reader and not self.event_shutting_down.is_set():
+            self._answers += data
+            self._is_asked.set()
+        else:
+            async with self._write_lock:
+                await self._write_answers()
+                await self.secured_conn.write(data)
+        await trio.lowlevel.checkpoint()
+
+    async def _answer(self) -> None:
+        """Write answers until one cannot be written, which ends the connection."""
+        with suppress(*FAULTS):
+            while True:
+                await self._is_asked.wait()
+                self._is_asked = trio.Event()
+                async with self._write_lock:
+                    await self._write_answers()
+        with suppress(*FAULTS):
+            await self.hang_up()
+
+    async def _write_answers(self) -> None:
+        data = bytes(self._answers)
+        if data:
+            await self.secured_conn.write(data)
+            del self._answers[: len(data)]  # not before: what is being written is held, too
+
     def _judge(self, kind: int, flags: int, number: int, length: int) -> None:
         """Look at a frame's header; raises Overrun."""
         stream, size = self.streams.get(number), length if kind == TYPE_DATA else 0
@@ -68,6 +113,8 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
             wrong = f"more than {self._streams_granted} streams on one connection"
         elif size > (DEFAULT_WINDOW_SIZE if stream is None else stream.recv_window):
             wrong = f"{size} bytes beyond the window of a stream"
+        elif flags & FLAG_SYN and len(self._answers) >= ANSWERS * HEADER_SIZE:
+            wrong = f"more than {ANSWERS} answers that are not taken"
         self.heard_at = trio.current_time() if size else self.heard_at
         if size or wrong or is_new:
             self._admit(self, wrong, size, is_new)

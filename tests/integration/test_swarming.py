@@ -343,7 +343,7 @@ async def test_after_a_restart_two_halves_make_each_other_whole_without_the_auth
             (exchange, _, _), (poor, _) = await member(here, number), await part_holder(here, half, of_half)
             with pytest.raises(Unavailable, match="no source is left for 6 chunks"):
                 await exchange.fetch(BLOB, [poor.address])
-        again = [await member(here, number, hedge=0.1, window=1) for number in range(2)]
+        again = [await member(here, number, hedge=0.1) for number in range(2)]
         posts, silent = [post for _, post, _ in again], await here.office()
         silent.register(HELD, stand_still)  # so that whoever begins first waits for the other
         await acquaint(posts)
