@@ -19,6 +19,7 @@ from libp2p.stream_muxer.yamux.yamux import (
     FLAG_SYN,
     HEADER_SIZE,
     TYPE_DATA,
+    TYPE_PING,
     YAMUX_HEADER_FORMAT,
     Yamux,
 )
@@ -109,7 +110,7 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         """Look at a frame's header; raises Overrun."""
         stream, size = self.streams.get(number), length if kind == TYPE_DATA else 0
         is_new, wrong = stream is None and bool(flags & FLAG_SYN), None
-        if is_new and self._opened() >= self._streams_granted:
+        if is_new and kind != TYPE_PING and self._opened() >= self._streams_granted:
             wrong = f"more than {self._streams_granted} streams on one connection"
         elif size > (DEFAULT_WINDOW_SIZE if stream is None else stream.recv_window):
             wrong = f"{size} bytes beyond the window of a stream"

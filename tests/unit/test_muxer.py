@@ -141,6 +141,20 @@ async def test_who_asks_and_takes_no_answer_is_cut_off(
     assert connection.is_closed and trio.lowlevel.current_statistics().tasks_living == tasks
 
 
+async def test_a_ping_is_no_stream(autojump_clock: trio.testing.MockClock) -> None:
+    """It harms nobody where all streams that the other side may have are open."""
+    mine, other = trio.testing.lockstep_stream_pair()
+    judge = Judge()
+    async with running(connection_over(Wire(mine), judge, streams=1)) as nursery:
+        await other.send_all(frame(TYPE_WINDOW_UPDATE, FLAG_SYN, 1, 0) + PING)
+        await trio.testing.wait_all_tasks_blocked()
+        assert judge.wrongs == []
+        await other.send_all(frame(TYPE_WINDOW_UPDATE, FLAG_SYN, 3, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert judge.wrongs == ["more than 1 streams on one connection"]
+
+
 @pytest.mark.parametrize("is_own", [True, False], ids=["this side", "other side"])
 async def test_a_connection_ends_while_answers_wait(
     is_own: bool, autojump_clock: trio.testing.MockClock
