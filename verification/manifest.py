@@ -22,6 +22,7 @@ MAX_RECORDS = 1 << 24
 MAX_WINDOW = 1 << 36
 """Milliseconds, some two years."""
 MAX_GRADES = 64
+MAX_SHARDS = 256
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,67 @@ class WorkUnits:
     def __post_init__(self) -> None:
         if self.inner < 1:
             raise ValueError("an inner step costs at least one work unit")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one member of a crew computes: its own programs, and what they cost. (SPEC.md 4.17)
+
+    `parameters` are the places in a state of those that it holds, ascending.
+    """
+
+    prologue: ProgramRef
+    inner: ProgramRef
+    epilogue: ProgramRef
+    units: WorkUnits
+    parameters: tuple[Count, ...]
+
+    def at(self, place: Place) -> ProgramRef:
+        """Return the program that runs at a place of a worker's round."""
+        return {Place.PROLOGUE: self.prologue, Place.STEP: self.inner, Place.EPILOGUE: self.epilogue}[place]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A tensor that shard `maker` makes in every inner step and the shards `takers` read, ascending."""
+
+    maker: Count
+    takers: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The model in shards, one for each member of a crew; `crossings` come in the order in which a step makes them.
+
+    A shard's inner program reads its working state, then what it takes; it makes its working state, then what it gives:
+    both in the order of the crossings. (SPEC.md 4.17)
+    """
+
+    shards: tuple[Shard, ...]
+    crossings: tuple[Crossing, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.shards)
+        if not 2 <= count <= MAX_SHARDS:
+            raise ValueError(f"a cut has 2 to {MAX_SHARDS} shards")
+        held = [place for shard in self.shards for place in shard.parameters]
+        if sorted(held) != list(range(len(held))) or not all(shard.parameters for shard in self.shards):
+            raise ValueError("every parameter has one shard, and every shard a parameter")
+        if any(list(shard.parameters) != sorted(shard.parameters) for shard in self.shards):
+            raise ValueError("a shard's parameters ascend")
+        for crossing in self.crossings:
+            takers = crossing.takers
+            is_ordered = list(takers) == sorted(set(takers)) and takers
+            if not is_ordered or max(crossing.maker, *takers) >= count or crossing.maker in takers:
+                raise ValueError("a crossing goes from one shard to others of the cut, ascending")
+
+
+@dataclass(frozen=True)
+class Post:
+    """A worker's place in a crew: shard `shard` of the run's cut number `cut`. (SPEC.md 4.17)"""
+
+    cut: Count
+    shard: Count
 
 
 @dataclass(frozen=True)
@@ -229,7 +291,8 @@ class Manifest:
     """Everything that a run's results depend on, besides the ledger's record and the included contributions.
 
     `golden` is the state digest after one inner step from `start` on record 0: a peer reproduces it before it stakes.
-    `origin` tells from which run `start` is, where it is a run's.
+    `origin` tells from which run `start` is, where it is a run's. `cuts` are the ways in which crews may share a
+    worker's round.
     """
 
     version: Count
@@ -246,10 +309,21 @@ class Manifest:
     money: MoneyRules
     assumptions: Assumptions
     origin: Origin | None = None
+    cuts: tuple[Cut, ...] = ()
 
     def __post_init__(self) -> None:
         if self.version != PROTOCOL_VERSION:
             raise ValueError(f"protocol version {self.version} is not {PROTOCOL_VERSION}")
+        if self.cuts and self.work.leaf_every != 1:
+            raise ValueError("a run with cuts has a leaf after every inner step")
+
+    def shard(self, post: Post) -> Shard:
+        """Return the shard of a post; IndexError for one that the run has not."""
+        return self.cuts[post.cut].shards[post.shard]
+
+    def programs_of(self, post: Post | None) -> Programs | Shard:
+        """Return the programs of a worker's round: a whole one's, or its shard's."""
+        return self.programs if post is None else self.shard(post)
 
 
 def digest_of_manifest(manifest: Manifest) -> Digest:
