@@ -209,7 +209,8 @@ class Machine:
                 return self.told(node).split(claim)
             case OpenClaim(_, node, claim, trail):
                 disputed = Disputed(Place.STEP, digest_of_program(self.program), (None,) * 3)
-                sources = Values((), self._digest, self.rows, self.rows)
+                ports = tuple(map(self._digest, range(len(self.program.inputs))))
+                sources = Values((), self._digest, lambda number: (ports, number), self.rows, self.rows)
                 holding = Holding(disputed, self.program, node, self.told(node), sources)
                 return open_claim(holding, self.traced.results, claim, trail)
         raise AssertionError(f"no move in a single step asks for {action}")

@@ -64,7 +64,7 @@ class Drilled(ShardedScene):
         """Whether the group has contributed since the last kill; what it took is noted."""
         account, last = self.seats[0].account, self.done[-1] if self.done else None
         since = 0 if last is None else last.round + 1
-        if not any(account in worked.included for worked in state.rounds[since:]):
+        if not any(worked.was_included(account) for worked in state.rounds[since:]):
             return False
         if last is not None and last.back is None:
             last.back = time.monotonic() - last.at

@@ -28,7 +28,7 @@ from verification.honest.actions import (
 from verification.honest.openings import Values
 from verification.library import failed
 from verification.manifest import Place
-from verification.program import Program, first_node
+from verification.program import Program, first_node, program_head
 from verification.tensors import Bundle, Tensor, bundle_digest, tensor_digest
 from verification.units import Digest
 
@@ -136,7 +136,11 @@ class Honest(Party):
         def port(number: int) -> Digest:
             return self.engine.digests([disputed.inputs[number]])[0]
 
-        return Holding(disputed, program, node, held, Values((), port, kept.__getitem__, kept.get))
+        def bundle(number: int) -> tuple[list[Digest], int]:
+            tensors, index = disputed.bundle_of(program_head(program), number)
+            return self.engine.digests(list(tensors)), index
+
+        return Holding(disputed, program, node, held, Values((), port, bundle, kept.__getitem__, kept.get))
 
     def compute(self, action: Computed, results: Results | None = None) -> Any:
         """Return what a move asks for."""

@@ -72,7 +72,7 @@ def rows_of(state: State, accounts: Sequence[Address], synced: Mapping[int, floa
         counted = [0] * len(accounts)
         for worked in state.rounds[before:after]:
             for rank, account in enumerate(accounts):
-                if account in worked.included:
+                if worked.was_included(account):
                     counted[rank] += int(worked.assignments[account].steps)
         seconds, fastest = ended - began, max(plan.speeds)
         possible = seconds * sum(plan.speeds) / plan.step_seconds

@@ -73,11 +73,13 @@ def contest(state: State, claimed: Claim, found: Claim, library: Library) -> tup
     start, ref = state.manifest.start.digest, BundleRef(contribution, contribution)
     commit, opening = Commit(FIRST, start, leaves, ref, Count(0), ZERO), Opening(FIRST, digests, salts)
     worked.commits[accused] = commit
-    failure = disputes.failure_in(state, (*digests, contribution), (Place.PROLOGUE, Place.STEP), library)
+    ends = Place.PROLOGUE, Place.STEP
+    failure = disputes.failure_in(state, (*digests, contribution), ends, None, library)
     if failure is not None:  # as `audits.process_opening` does
         worked.failures[accused] = failure
-    reveal = Reveal(FIRST, FIRST, accused, *found, ZERO)
-    disputes.open_from_audit(state, challenger, opening, reveal, Millis(0))
+    worked.openings[accused] = opening
+    reveal = Reveal(FIRST, FIRST, accused, found[0], (found[1],), ZERO)
+    disputes.open_from_audit(state, challenger, reveal, Millis(0))
     return commit, opening
 
 

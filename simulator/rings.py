@@ -206,7 +206,7 @@ def _outcome(world: World, cheats: Sequence[Actor], partners: Sequence[Actor], w
             steps = worked.assignments[worker].steps
             if worked.number not in wrong:
                 profit -= reward_of(state.manifest, steps)
-            elif worker in worked.included and worked.phase is Phase.SEALED:
+            elif worked.was_included(worker) and worked.phase is Phase.SEALED:
                 profit += state.manifest.assumptions.sabotage * steps // STEPS
                 counted += 1
     convicted = {slashed.address for slashed in world.seen(Slashed)} & {cheat.address for cheat in cheats}

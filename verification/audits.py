@@ -6,15 +6,16 @@ from itertools import product
 
 from verification import disputes, merkle, rulings
 from verification.causes import Cause, Reason
+from verification.crews import items_of, known_items, made_by, roots_of_shared, taken_by
 from verification.debts import LinkDebt, OpeningDebt, RevealDebt
 from verification.digest import integer, tagged
 from verification.effects import Effect
 from verification.errors import BadEvidence, Refused
 from verification.judgement import is_duty, judge
 from verification.library import Now
-from verification.manifest import Place
+from verification.manifest import Manifest, Place
 from verification.membership import active, get_member, mark_away, settle_debt, suspend
-from verification.rounds import get_round
+from verification.rounds import get_round, works
 from verification.sampling import (
     SLACK,
     draw_verifier,
@@ -25,15 +26,16 @@ from verification.sampling import (
     time_for,
 )
 from verification.signed import Said
-from verification.state import Audit, AuditKey, Duty, Member, Session, Standing, State, Watch
-from verification.statements import VERIFIER, Finished, Link, Opening, Reveal, Verdict
+from verification.state import Audit, AuditKey, Duty, Member, Session, Standing, State, Watch, is_convicted
+from verification.statements import VERIFIER, Commit, Finished, Link, Opening, Reveal, Verdict
 from verification.units import MILLION, PPM, Address, Digest, Millis, Round
 
 
 def blind_of(run: Digest, verifier: Address, session: Round, body: Reveal) -> Digest:
     """Return the blind commitment that a reveal must open: bound to the verifier's key. (SPEC.md 5.5)"""
     place = (integer(session), integer(body.work), body.worker)
-    return tagged("blind", run, verifier, *place, body.contribution, body.salt, *body.digests)
+    found = (*body.contributions, *body.digests)
+    return tagged("blind", run, verifier, *place, integer(len(body.contributions)), body.salt, *found)
 
 
 def salted_root(run: Digest, number: Round, digests: tuple[Digest, ...], salts: tuple[Digest, ...]) -> Digest:
@@ -65,7 +67,7 @@ def _verdict_window(
 ) -> int:
     """Return the window, lengthened where a verifier's expected audits over its speed ask for more. (SPEC.md 4.10)"""
     worked = state.rounds[number] if number < len(state.rounds) else None
-    whole = sum(worked.assignments[worker].steps for worker in worked.commits) if worked else 0
+    whole = sum(worked.assignments[worker].steps for worker in works(state, worked)) if worked else 0
     windows, speeds = [int(state.manifest.windows.verdict)], limited_speeds(state.manifest, members)
     named = Counter[Address]()
     for duty in public:
@@ -95,12 +97,12 @@ def process_verdict(state: State, said: Said[Verdict], now: Now) -> list[Effect]
         raise Refused("the session takes no verdict from the sender now")
     if sender not in session.verifiers:
         raise Refused("the sender is no verifier of this session")
-    if body.worker not in get_round(state, body.work).commits:
-        raise Refused("the worker committed nothing in that round")
+    if body.worker not in works(state, get_round(state, body.work)):
+        raise Refused("the worker committed nothing in that round, or not all of its crew to the same")
     public = Duty(body.work, body.worker, sender) in session.public
     if body.work != body.round and not public:
         raise Refused("only a named verifier audits an earlier round")
-    if (body.work, body.worker) in state.convicted:
+    if is_convicted(state, body.work, body.worker):
         raise Refused("the worker is convicted of that round: nothing is left to find")
     if (sender, body.work, body.worker) in session.verdicts:
         raise Refused("the sender has given this verdict already")
@@ -129,20 +131,34 @@ def process_opening(state: State, said: Said[Opening], now: Now) -> list[Effect]
         raise Refused("the sender has nothing to open in this round")
     if sender not in worked.asked:
         raise Refused("no verdict about this round asks for an opening yet")
-    steps = leaf_steps(worked.assignments[sender].steps, state.manifest.work.leaf_every)
-    if len(body.digests) != len(steps) or len(body.salts) != len(steps):
-        raise BadEvidence("the opening does not have the leaves that the assignment gives")
-    if salted_root(state.run, body.round, body.digests, body.salts) != commit.leaves:
-        raise BadEvidence("the opening does not lead to the committed root")
+    require_opened(state.manifest, state.run, commit, body, worked.assignments[sender].steps)
     values = (*body.digests, commit.contribution.digest)
-    failure = disputes.failure_in(state, values, (Place.PROLOGUE, Place.STEP), now.library)
+    failure = disputes.failure_in(state, values, (Place.PROLOGUE, Place.STEP), commit.post, now.library)
     worked.openings[sender] = body
     if failure is not None:
         worked.failures[sender] = failure
     effects = settle_debt(state, get_member(state, sender), OpeningDebt(body.round))
-    for number, key in sorted(state.waiting.pop((body.round, sender), [])):
-        effects += judge(state, state.sessions[number], key, now.time)
+    lead = worked.lead(sender)
+    if all(member in worked.openings for member in worked.crews[lead]):
+        for number, key in sorted(state.waiting.pop((body.round, lead), [])):
+            effects += judge(state, state.sessions[number], key, now.time)
     return effects
+
+
+def require_opened(manifest: Manifest, run: Digest, commit: Commit, opening: Opening, steps: int) -> None:
+    """Raise BadEvidence unless an opening of a round of so many steps leads to its commitment. (SPEC.md 4.17, 5.7)"""
+    cut = None if commit.post is None else manifest.cuts[commit.post.cut]
+    shard = 0 if commit.post is None else int(commit.post.shard)
+    count = len(leaf_steps(steps, manifest.work.leaf_every) if cut is None else made_by(cut, shard, steps))
+    taken = 0 if cut is None else len(taken_by(cut, shard, steps))
+    if len(opening.digests) != count or len(opening.salts) != count or len(opening.taken) != taken:
+        raise BadEvidence("the opening does not have the leaves that the assignment gives")
+    if salted_root(run, commit.round, opening.digests, opening.salts) != commit.leaves:
+        raise BadEvidence("the opening does not lead to the committed root")
+    if cut is not None and commit.post is not None:
+        known = known_items(cut, commit.post, steps, opening)
+        if roots_of_shared(cut, shard, steps, known) != commit.shared:
+            raise BadEvidence("the opening does not lead to what the sender and its neighbours signed")
 
 
 def process_reveal(state: State, said: Said[Reveal], now: Now) -> list[Effect]:
@@ -157,8 +173,11 @@ def process_reveal(state: State, said: Said[Reveal], now: Now) -> list[Effect]:
         raise Refused("the sender has no verdict to reveal here")
     if session.watch not in (Watch.REVEAL, Watch.DONE):
         raise Refused("verdicts are revealed after the workers have opened")
-    steps = state.rounds[body.work].assignments[body.worker].steps
-    if len(body.digests) != len(leaf_steps(steps, state.manifest.work.leaf_every)):
+    worked = state.rounds[body.work]
+    steps, post = worked.assignments[body.worker].steps, worked.assignments[body.worker].post
+    cut = None if post is None else state.manifest.cuts[post.cut]
+    leaves = leaf_steps(steps, state.manifest.work.leaf_every) if cut is None else items_of(cut, steps)
+    if (len(body.digests), len(body.contributions)) != (len(leaves), len(worked.crews[body.worker])):
         raise BadEvidence("the reveal does not have the leaves that the assignment gives")
     if blind_of(state.run, sender, body.round, body) != session.verdicts[key]:
         raise BadEvidence("the reveal does not open the verdict")
@@ -206,16 +225,24 @@ def must_open(state: State, work: Round, worker: Address) -> bool:
 def end_verdicts(state: State, session: Session, now: Millis) -> list[Effect]:
     """Close the blind phase: workers with a verdict about them must open."""
     for _, work, worker in session.verdicts:
-        state.rounds[work].asked.add(worker)
+        state.rounds[work].asked.update(state.rounds[work].crews[worker])
     session.watch = Watch.OPENING
     session.deadline = Millis(now + state.manifest.windows.opening)
     return []
 
 
+def _asked_in(state: State, session: Session) -> list[tuple[Round, Address]]:
+    """Return who must open because of a session's verdicts: of a crew all."""
+    found = {
+        (work, member) for _, work, lead in session.verdicts for member in state.rounds[work].crews[lead]
+    }
+    return sorted(found)
+
+
 def end_openings(state: State, session: Session, now: Millis) -> list[Effect]:
     """Close the opening phase: who did not open is suspended and may still do so. (SPEC.md 5.7)"""
     effects: list[Effect] = []
-    for number, worker in sorted({key[1:] for key in session.verdicts}):
+    for number, worker in _asked_in(state, session):
         if must_open(state, number, worker):
             effects += suspend(state, state.members[worker], OpeningDebt(number), now)
     session.watch = Watch.REVEAL
@@ -244,7 +271,7 @@ def end_reveals(state: State, session: Session, now: Millis) -> list[Effect]:
     if len(session.rates) < state.manifest.work.min_verifiers and session.number < len(state.rounds):
         heard = {Audit.PASSED, Audit.MISMATCH, Audit.WAITING}
         audited = {key[1:] for key, outcome in session.audits.items() if outcome in heard}
-        for worker in state.rounds[session.number].commits:
+        for worker in works(state, state.rounds[session.number]):
             if (session.number, worker) not in audited:
                 rulings.redraw(state, session.number, worker)
     return [*effects, *_count_idle(state, session, mute)]
@@ -281,7 +308,7 @@ def judge_queued(state: State) -> list[Effect]:
 def _first_queued(state: State) -> tuple[Round, AuditKey] | None:
     for number, key in sorted(state.queued):
         member = state.members[key[0]]
-        decided = key[1:] in state.convicted or member.standing is Standing.EXCLUDED
+        decided = is_convicted(state, *key[1:]) or member.standing is Standing.EXCLUDED
         if decided or disputes.can_pay_bond(state, member):
             return number, key
     return None
@@ -336,7 +363,7 @@ def is_session_answered(state: State, session: Session) -> bool:
     if session.watch is Watch.VERDICT:
         return len(session.finished) == len(session.rates)
     if session.watch is Watch.OPENING:
-        return not any(must_open(state, work, worker) for _, work, worker in session.verdicts)
+        return not any(must_open(state, work, worker) for work, worker in _asked_in(state, session))
     is_revealed = len(session.reveals) == len(session.verdicts)
     return session.watch is Watch.REVEAL and is_revealed and not session.verifiers_without_link()
 
@@ -344,8 +371,8 @@ def is_session_answered(state: State, session: Session) -> bool:
 def _duties(state: State, session: Session, verifiers: Collection[Address]) -> set[AuditKey]:
     """Return these verifiers' audits that were due, as far as links are out; those given by name are due without."""
     keys = {(duty.verifier, duty.work, duty.worker) for duty in session.public if duty.verifier in verifiers}
-    committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
-    pairs = product((verifier for verifier in verifiers if verifier in session.links), committed)
+    worked = works(state, state.rounds[session.number]) if session.number < len(state.rounds) else []
+    pairs = product((verifier for verifier in verifiers if verifier in session.links), worked)
     drawn = ((verifier, session.number, worker) for verifier, worker in pairs)
     return keys | {key for key in drawn if is_duty(state, session, key)}
 

@@ -1,22 +1,23 @@
 """Disputes: lists that fold, points, what one number reads, a ruling. Nobody votes. (SPEC.md 6)"""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from verification import claims, narrowing, referee, rulings
 from verification.causes import Cause
 from verification.claims import Judged, Result
+from verification.crews import held_at, items_of, made_by, taken_by
 from verification.effects import DisputeMoved, DisputeOpened, Effect, Move
-from verification.errors import Refused
+from verification.errors import BadEvidence, Refused
 from verification.game import Body, Game
 from verification.layout import Home
 from verification.library import Library, Now, failures
-from verification.manifest import Manifest, Place
+from verification.manifest import Manifest, Place, Post
 from verification.membership import get_member, settle_debt
-from verification.outer import mixture
+from verification.outer import Part, contributions_of, mixture
 from verification.program import Program, first_node, place_of, program_head, values
-from verification.referee import Execution, Reader
+from verification.referee import Contributed, Execution, Reader
 from verification.rounds import get_round
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.signed import Said
@@ -25,6 +26,7 @@ from verification.statements import (
     Answer,
     Block,
     ChallengeSeal,
+    Commit,
     Evidence,
     FailedAt,
     Mismatch,
@@ -53,19 +55,69 @@ _MOVES: dict[type[Body], Move] = {
 }
 
 
-def open_from_audit(
-    state: State, verifier: Address, opening: Opening, reveal: Reveal, now: Millis
-) -> list[Effect]:
-    """Put the first difference between a worker's opening and a verifier's reveal on record. (SPEC.md 6.1)"""
+@dataclass(frozen=True)
+class Difference:
+    """Where a verdict first differs from what was opened: whose claim that is, and which of its leaves (None: its
+    contribution)."""
+
+    accused: Address
+    leaf: int | None
+
+
+def difference(state: State, reveal: Reveal) -> Difference | None:
+    """Return where a verdict first differs from what a worker, or all of a crew, has opened; None where nowhere.
+
+    Of a crew that is the first item in the order of the round: all that its maker read is agreed. (SPEC.md 4.17, 6.1)
+    """
     worked = state.rounds[reveal.work]
-    claimed_end = worked.commits[reveal.worker].contribution.digest
-    steps = leaf_steps(worked.assignments[reveal.worker].steps, state.manifest.work.leaf_every)
-    leaf = narrowing.first_change(opening.digests, reveal.digests)
-    game = claim_at(leaf, steps, worked.start.digest, opening.digests, claimed_end)
-    effects = _open(state, (reveal.work, reveal.worker), verifier, leaf, game, now)
-    if game.agreed == worked.failures.get(reveal.worker):
+    crew, post = worked.crews[reveal.worker], worked.assignments[reveal.worker].post
+    openings = [worked.openings[member] for member in crew]
+    if post is None:
+        place = narrowing.first_change(openings[0].digests, reveal.digests)
+        if place is not None:
+            return Difference(reveal.worker, place)
+    else:
+        items = items_of(state.manifest.cuts[post.cut], worked.assignments[reveal.worker].steps)
+        waiting = [iter(opening.digests) for opening in openings]
+        opened = [next(waiting[item.shard]) for item in items]
+        place = narrowing.first_change(opened, reveal.digests)
+        if place is not None:
+            return Difference(crew[items[place].shard], items[place].step)
+    ends = [worked.commits[member].contribution.digest for member in crew]
+    wrong = narrowing.first_change(ends, reveal.contributions)
+    return None if wrong is None else Difference(crew[wrong], None)
+
+
+def open_from_audit(state: State, verifier: Address, reveal: Reveal, now: Millis) -> list[Effect]:
+    """Put the first difference between what was opened and a verifier's reveal on record. (SPEC.md 6.1)"""
+    worked, found = state.rounds[reveal.work], difference(state, reveal)
+    assert found is not None
+    commit, opening = worked.commits[found.accused], worked.openings[found.accused]
+    steps = int(worked.assignments[found.accused].steps)
+    game = claim_of_round(state.manifest, commit, opening, steps, found.leaf)
+    effects = _open(state, (reveal.work, found.accused), verifier, found.leaf, game, now)
+    if game.agreed == worked.failures.get(found.accused):
         effects += rulings.acquit(state, state.disputes[-1], Cause.FAILED_BEFORE)
     return effects
+
+
+def claim_of_round(
+    manifest: Manifest, commit: Commit, opening: Opening, steps: int, leaf: int | None
+) -> Game:
+    """Return what is in dispute about a round of so many steps that was opened, at one of its leaves. (SPEC.md 6.1)"""
+    leaves = leaf_steps(steps, manifest.work.leaf_every)
+    end = commit.contribution.digest
+    if commit.post is None:
+        return claim_at(leaf, leaves, commit.start, opening.digests, end)
+    made = made_by(manifest.cuts[commit.post.cut], int(commit.post.shard), steps)
+    states = tuple(d for d, item in zip(opening.digests, made, strict=True) if item.crossing is None)
+    game = claim_at(leaf, leaves, commit.start, states, end)
+    given = (
+        d
+        for d, item in zip(opening.digests, made, strict=True)
+        if item.crossing is not None and item.step == leaf
+    )
+    return replace(game, given=tuple(given))
 
 
 def claim_at(
@@ -83,15 +135,19 @@ def claim_at(
 
 
 def failure_in(
-    state: State, values: Sequence[Digest], places: Sequence[Place], library: Library
+    state: State, values: Sequence[Digest], places: Sequence[Place], post: Post | None, library: Library
 ) -> Digest | None:
     """Return the failure of one of the places' programs in which states end, None without one. (SPEC.md 2.5)
 
-    Raises BadEvidence when they go on after it.
+    Raises BadEvidence when they go on after it, and for a failure in a crew, where nobody could go on: no honest member
+    has committed to it. (SPEC.md 4.17)
     """
-    digests = [program_of(state.manifest, place) for place in places]
+    digests = [program_of(state.manifest, place, post) for place in places]
     known = [failures(digest, program_head(library.program(digest))) for digest in digests]
-    return narrowing.first_failure(values, frozenset().union(*known))
+    failure = narrowing.first_failure(values, frozenset().union(*known))
+    if failure is not None and post is not None:
+        raise BadEvidence("a crew's round that fails is committed to by nobody honest")
+    return failure
 
 
 def process_challenge_seal(state: State, said: Said[ChallengeSeal], now: Now) -> list[Effect]:
@@ -141,7 +197,7 @@ def process_list(state: State, said: Said[Body], now: Now) -> list[Effect]:
     waiting = [d for d in about if d.turn is Turn.LIST and d.game.awaited == slot]
     if not waiting:
         raise Refused("no dispute waits for this list of the sender's")
-    program = program_of(state.manifest, waiting[0].place)
+    program = program_of(state.manifest, waiting[0].place, post_of(state, waiting[0]))
     posted = waiting[0].game.check(body, program, program_head(now.library.program(program)))
     if isinstance(posted, Cause):
         return rulings.convict(state, waiting[0], posted)
@@ -188,7 +244,12 @@ def process_point(state: State, said: Said[Point], now: Now) -> list[Effect]:
 def _go_on(state: State, dispute: Dispute, before: Game, now: Now) -> list[Effect]:
     """Rule where what is left shows by itself, else wait for the next list, or for evidence."""
     game = dispute.game
-    if game.trace is None and game.agreed and failure_in(state, [game.agreed], [Place.STEP], now.library):
+    post = post_of(state, dispute)
+    if (
+        game.trace is None
+        and game.agreed
+        and failure_in(state, [game.agreed], [Place.STEP], post, now.library)
+    ):
         return rulings.acquit(state, dispute, Cause.FAILED_BEFORE)
     if game.node is not None and before.node is None:
         if (cause := game.fault()) is not None:
@@ -297,33 +358,63 @@ def _constant(program: Program, number: int) -> Tensor:
 def execution_of(state: State, dispute: Dispute) -> Execution:
     """Return what fixes the inputs of an execution: public inputs and what both sides agree on. (SPEC.md 6.5)"""
     worked, manifest = state.rounds[dispute.round], state.manifest
-    program = program_of(manifest, dispute.place)
-    start, given, slots, ballast = worked.start, {}, {}, 0
-    if dispute.place is Place.PROLOGUE:
-        steps = worked.assignments[dispute.accused].steps
-        index = record_index(manifest, worked.beacon, dispute.accused, steps)
-        given = {Home.INDEX: index, Home.ROUND: round_number(dispute.round)}
+    post = post_of(state, dispute)
+    program = program_of(manifest, dispute.place, post)
     if dispute.place is Place.OUTER:
         mixed = mixture(state, worked)
-        start, ballast = state_before(state, dispute.round), mixed.ballast
-        for part in mixed.parts:
-            commit = state.rounds[part.number].commits[part.worker]
-            slots[part.slot] = part.weight, commit.contribution.digest
+        slots = {part.slot: slot_of(state, part) for part in mixed.parts}
+        start = state_before(state, dispute.round).digest
+        return Execution(dispute.place, program, start, slots=slots, ballast=mixed.ballast)
+    given = {}
+    if dispute.place is Place.PROLOGUE:
+        steps, lead = worked.assignments[dispute.accused].steps, worked.lead(dispute.accused)
+        index = record_index(manifest, worked.beacon, lead, steps)
+        given = {Home.INDEX: index, Home.ROUND: round_number(dispute.round)}
+    taken: tuple[Digest, ...] = ()
+    if post is not None and dispute.place is Place.STEP:
+        opening = worked.openings[dispute.accused]
+        taken = taken_in(
+            manifest, post, worked.assignments[dispute.accused].steps, opening, dispute.game.step
+        )
     return Execution(
-        dispute.place,
-        program,
-        start.digest,
-        dispute.game.agreed,
-        manifest.data.root,
-        given,
-        slots,
-        ballast,
-    )
+        dispute.place, program, worked.start.digest, dispute.game.agreed, manifest.data.root, given,
+        held=held_at(manifest, post), taken=taken,
+    )  # fmt: skip
 
 
-def program_of(manifest: Manifest, place: Place) -> Digest:
-    """Return the digest of the program that runs at a place."""
-    return manifest.programs.at(place).digest
+def slot_of(state: State, part: Part) -> Contributed:
+    """Return what stands in a slot of an outer step."""
+    post = state.rounds[part.number].assignments[part.worker].post
+    digests = tuple(ref.digest for ref in contributions_of(state, part))
+    return contributed(state.manifest, part.weight, digests, post)
+
+
+def contributed(
+    manifest: Manifest, weight: int, digests: tuple[Digest, ...], post: Post | None
+) -> Contributed:
+    """Return what stands in a slot, from its contributions and the post of one of them."""
+    shards = () if post is None else manifest.cuts[post.cut].shards
+    return Contributed(weight, digests, tuple(tuple(map(int, shard.parameters)) for shard in shards))
+
+
+def taken_in(manifest: Manifest, post: Post, steps: int, opening: Opening, step: int) -> tuple[Digest, ...]:
+    """Return what a member of a crew has opened as taken in one inner step of a round. (SPEC.md 4.17)"""
+    items = taken_by(manifest.cuts[post.cut], int(post.shard), steps)
+    return tuple(d for d, item in zip(opening.taken, items, strict=True) if item.step == step)
+
+
+def program_of(manifest: Manifest, place: Place, post: Post | None = None) -> Digest:
+    """Return the digest of the program that runs at a place, of a crew's member that of its shard."""
+    if place is Place.OUTER or post is None:
+        return manifest.programs.at(place).digest
+    return manifest.shard(post).at(place).digest
+
+
+def post_of(state: State, dispute: Dispute) -> Post | None:
+    """Return the post in which the accused made what is disputed; None for a whole worker, and for a seal."""
+    if dispute.place is Place.OUTER:
+        return None
+    return state.rounds[dispute.round].assignments[dispute.accused].post
 
 
 def mover(dispute: Dispute) -> Address:

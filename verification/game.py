@@ -37,6 +37,7 @@ class Game:
     Once one execution is left the accused has opened its `trace`, and `trail` holds the lists of it that have been
     pointed into, from the whole one down. `entries` is the list that a point is awaited for, None while a list is. At
     one node, of value number `node`, what is claimed of its `result` goes on as a `claim`, and `listed` is its list.
+    A shard's inner step is claimed to have `given` other shards so much as well. (SPEC.md 4.17)
     """
 
     place: Place
@@ -51,6 +52,7 @@ class Game:
     result: Result | None = None
     claim: Claim | None = None
     listed: Listed | None = None
+    given: tuple[Digest, ...] = ()
 
     @property
     def step(self) -> int:
@@ -86,7 +88,7 @@ class Game:
             fault = narrowing.answer_fault(self.claimed, body, failures(program, head))
             return fault or PostedList(body.entries)
         if isinstance(body, Trace):
-            trace = narrowing.open_trace(program, head, self.claimed, body)
+            trace = narrowing.open_trace(program, head, self.claimed, body, self.given)
             return trace if isinstance(trace, Cause) else PostedList(body.entries, trace)
         if isinstance(body, NodeList):
             assert self.trace is not None

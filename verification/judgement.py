@@ -7,10 +7,19 @@ from verification.debts import RevealDebt
 from verification.effects import AuditEnded, Effect
 from verification.manifest import Place
 from verification.membership import suspend
-from verification.narrowing import first_change
+from verification.rounds import works
 from verification.sampling import is_private_duty
-from verification.state import Audit, AuditKey, Duty, Ruling, Session, Standing, State
-from verification.statements import Opening, Reveal
+from verification.state import (
+    Audit,
+    AuditKey,
+    Duty,
+    Ruling,
+    Session,
+    Standing,
+    State,
+    is_convicted,
+)
+from verification.statements import Reveal
 from verification.units import Address, Millis, Round
 
 
@@ -20,7 +29,7 @@ def is_duty(state: State, session: Session, key: AuditKey) -> bool:
     if Duty(work, worker, verifier) in session.public:
         return True
     link = session.links.get(verifier)
-    if link is None or work != session.number or worker not in state.rounds[work].commits:
+    if link is None or work != session.number or worker not in works(state, state.rounds[work]):
         return False
     return is_private_duty(session.beacon, link, worker, session.rates[verifier])
 
@@ -40,19 +49,20 @@ def judge(state: State, session: Session, key: AuditKey, now: Millis) -> list[Ef
 
 def _facts(state: State, session: Session, key: AuditKey) -> Facts:
     verifier, work, worker = key
-    opening, reveal = state.rounds[work].openings.get(worker), session.reveals.get(key)
-    member, is_convicted = state.members[verifier], (work, worker) in state.convicted
+    worked, reveal = state.rounds[work], session.reveals.get(key)
+    has_opening = all(each in worked.openings for each in worked.crews[worker])
+    member, is_paid = state.members[verifier], is_convicted(state, work, worker)
     has_link = verifier in session.links or not session.has_links
     return Facts(
         has_link=has_link,
         is_due=is_duty(state, session, key),
-        is_convicted=is_convicted,
-        is_right=is_convicted and has_link and reveal is not None and _was_right(state, reveal),
+        is_convicted=is_paid,
+        is_right=is_paid and has_link and reveal is not None and _was_right(state, reveal),
         has_verdict=key in session.verdicts,
         has_finished=verifier in session.finished,
         has_reveal=reveal is not None,
-        has_opening=opening is not None,
-        is_equal=opening is not None and reveal is not None and _agree(state, opening, reveal),
+        has_opening=has_opening,
+        is_equal=has_opening and reveal is not None and disputes.difference(state, reveal) is None,
         is_excluded=member.standing is Standing.EXCLUDED,
         can_accuse=disputes.can_pay_bond(state, member),
     )
@@ -74,8 +84,7 @@ def _do(state: State, session: Session, key: AuditKey, deed: Deed, now: Millis) 
         case Deed.AWAIT_BOND:
             state.queued.add((session.number, key))
         case Deed.DISPUTE:
-            opening = state.rounds[work].openings[worker]
-            return disputes.open_from_audit(state, verifier, opening, session.reveals[key], now)
+            return disputes.open_from_audit(state, verifier, session.reveals[key], now)
     return []
 
 
@@ -92,19 +101,20 @@ def end_waiting(state: State, work: Round, worker: Address) -> list[Effect]:
 
 
 def _was_right(state: State, reveal: Reveal) -> bool:
-    """Return whether a verdict found the difference of which the worker has been convicted. (SPEC.md 7.3)"""
-    opening = state.rounds[reveal.work].openings.get(reveal.worker)
-    guilty = (reveal.work, reveal.worker, Ruling.GUILTY)
+    """Return whether a verdict found the difference of which the worker, or one of its crew, has been convicted.
+
+    (SPEC.md 7.3)
+    """
+    worked = state.rounds[reveal.work]
+    crew = worked.crews[reveal.worker]
     found = [
-        d for d in state.disputes if (d.round, d.accused, d.ruling) == guilty and d.place is not Place.OUTER
+        d
+        for d in state.disputes
+        if (d.round, d.ruling) == (reveal.work, Ruling.GUILTY)
+        and d.accused in crew
+        and d.place is not Place.OUTER
     ]
-    if opening is None or not found:
+    if not found or not all(member in worked.openings for member in crew):
         return True  # convicted for silence, which no verifier could foresee
-    return first_change(opening.digests, reveal.digests) == found[0].leaf and not _agree(
-        state, opening, reveal
-    )
-
-
-def _agree(state: State, opening: Opening, reveal: Reveal) -> bool:
-    commit = state.rounds[reveal.work].commits[reveal.worker]
-    return opening.digests == reveal.digests and commit.contribution.digest == reveal.contribution
+    wrong = disputes.difference(state, reveal)
+    return wrong is not None and (wrong.accused, wrong.leaf) == (found[0].accused, found[0].leaf)

@@ -30,6 +30,7 @@ class Home(Enum):
     INDEX = "the record index"
     ROUND = "the round's number"
     WEIGHTS = "the weights"
+    TAKEN = "what another shard made in the same step"
 
 
 PROLOGUE = (Home.DATA, Home.INDEX, Home.ROUND)
@@ -49,20 +50,34 @@ class Origin:
     slot: int = 0
 
 
-def origin_of(place: Place, head: ProgramHead, number: int) -> Origin:
-    """Return where input `number` of the program at a place comes from."""
+@dataclass(frozen=True)
+class Held:
+    """The part of the model that a shard's programs are about: the places of its `parameters` among `total`, and how
+    many tensors its inner step takes from others and gives them. (SPEC.md 4.17)"""
+
+    parameters: tuple[int, ...]
+    total: int
+    takes: int
+    gives: int
+
+
+def origin_of(place: Place, head: ProgramHead, number: int, held: Held | None = None) -> Origin:
+    """Return where input `number` of the program at a place comes from; `held` is a shard's part of the model."""
     count = len(head.inputs)
     match place:
         case Place.STEP:
-            return Origin(Home.WORKING, number, count)
+            state = count - (0 if held is None else held.takes)
+            if held is not None and number >= state:
+                return Origin(Home.TAKEN, number - state, held.takes)
+            return Origin(Home.WORKING, number, state)
         case Place.PROLOGUE:
             state = count - len(PROLOGUE)
-            return Origin(PROLOGUE[number - state]) if number >= state else Origin(Home.START, number, state)
+            return Origin(PROLOGUE[number - state]) if number >= state else _of_start(number, state, held)
         case Place.EPILOGUE:
             state = len(STATE) * (len(head.outputs) - len(SUMMARY))
             if number >= state:
                 return Origin(Home.WORKING, number - state, count - state)
-            return Origin(Home.START, number, state)
+            return _of_start(number, state, held)
     state = len(head.outputs)
     if number < state:
         return Origin(Home.START, number, state)
@@ -70,6 +85,14 @@ def origin_of(place: Place, head: ProgramHead, number: int) -> Origin:
         return Origin(Home.WEIGHTS)
     slot, index = divmod(number - state, contribution_width(state))
     return Origin(Home.CONTRIBUTION, index, contribution_width(state), slot)
+
+
+def _of_start(number: int, state: int, held: Held | None) -> Origin:
+    """Return the place in the whole start state of input `number` of the `state` that a program reads of it."""
+    if held is None:
+        return Origin(Home.START, number, state)
+    kind, place = divmod(number, len(held.parameters))
+    return Origin(Home.START, kind * held.total + held.parameters[place], len(STATE) * held.total)
 
 
 def contribution_width(state: int) -> int:

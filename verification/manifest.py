@@ -321,6 +321,10 @@ class Manifest:
         """Return the shard of a post; IndexError for one that the run has not."""
         return self.cuts[post.cut].shards[post.shard]
 
+    def units_of(self, post: Post | None) -> WorkUnits:
+        """Return what a worker's executions cost: a whole one's, or its shard's."""
+        return self.units if post is None else self.shard(post).units
+
     def programs_of(self, post: Post | None) -> Programs | Shard:
         """Return the programs of a worker's round: a whole one's, or its shard's."""
         return self.programs if post is None else self.shard(post)
@@ -341,38 +345,38 @@ def run_id(manifest: Manifest, chain: str) -> Digest:
     return tagged("run", chain.encode(), digest_of_manifest(manifest))
 
 
-def reward_of(manifest: Manifest, steps: int) -> Amount:
+def reward_of(manifest: Manifest, steps: int, post: Post | None = None) -> Amount:
     """Return what a worker earns with a round of `steps` inner steps: by its work units. (SPEC.md 7.2)"""
-    return _pay(manifest, manifest.money.reward_per_step, steps)
+    return _pay(manifest, manifest.money.reward_per_step, steps, post)
 
 
-def fee_of(manifest: Manifest, steps: int) -> Amount:
+def fee_of(manifest: Manifest, steps: int, post: Post | None = None) -> Amount:
     """Return what the audit of such a round pays. (SPEC.md 7.3)"""
-    return _pay(manifest, manifest.money.fee_per_step, steps)
+    return _pay(manifest, manifest.money.fee_per_step, steps, post)
 
 
-def _pay(manifest: Manifest, per_step: int, steps: int) -> Amount:
-    return Amount(per_step * _units(manifest, steps) // manifest.units.inner)
+def _pay(manifest: Manifest, per_step: int, steps: int, post: Post | None) -> Amount:
+    return Amount(per_step * _units(manifest, steps, post) // manifest.units.inner)
 
 
-def _units(manifest: Manifest, steps: int) -> int:
-    units = manifest.units
+def _units(manifest: Manifest, steps: int, post: Post | None = None) -> int:
+    units = manifest.units_of(post)
     return units.prologue + steps * units.inner + units.epilogue
 
 
-def least_stake(manifest: Manifest) -> Amount:
-    """Return what a worker must stake to be given one leaf's work; `worker_stake` is for `max_steps`.
+def least_stake(manifest: Manifest, post: Post | None = None) -> Amount:
+    """Return what a worker must stake to be given one leaf's work; `worker_stake` is for `max_steps` of all the model.
 
     In proportion to the reward, so that a small stake has as much to lose for each coin that it earns. (SPEC.md 3.4)
     """
     work = manifest.work
     whole = _units(manifest, work.max_steps)
-    return Amount(-(-manifest.money.worker_stake * _units(manifest, work.leaf_every) // whole))
+    return Amount(-(-manifest.money.worker_stake * _units(manifest, work.leaf_every, post) // whole))
 
 
-def leaves_warranted(manifest: Manifest, stake: int) -> int:
+def leaves_warranted(manifest: Manifest, stake: int, post: Post | None = None) -> int:
     """Return how many leaves' work a stake allows in a round. (SPEC.md 4.1)"""
-    work, units = manifest.work, manifest.units
+    work, units = manifest.work, manifest.units_of(post)
     allowed = stake * _units(manifest, work.max_steps) // max(1, manifest.money.worker_stake)
     steps = (allowed - units.prologue - units.epilogue) // units.inner
     return max(0, min(work.max_steps, steps)) // work.leaf_every
@@ -384,11 +388,17 @@ def counted(manifest: Manifest, role: str, stake: int) -> int:
     return min(stake, money.worker_stake if role == "worker" else money.verifier_stake)
 
 
-def cost_of_work(manifest: Manifest, steps: int) -> Amount:
+def cost_of_work(manifest: Manifest, steps: int, post: Post | None = None) -> Amount:
     """Return the most that a worker's round can cost: its reward, and a fee for every verifier. (SPEC.md 7.1)"""
-    return Amount(reward_of(manifest, steps) + manifest.work.max_verifiers * fee_of(manifest, steps))
+    fees = manifest.work.max_verifiers * fee_of(manifest, steps, post)
+    return Amount(reward_of(manifest, steps, post) + fees)
 
 
 def cost_of_round(manifest: Manifest) -> Amount:
-    """Return the most that one round can cost: full work in every slot. (SPEC.md 7.1)"""
-    return Amount(manifest.work.slots * cost_of_work(manifest, manifest.work.max_steps))
+    """Return the most that one round can cost: full work in every slot, by whom it costs the most. (SPEC.md 7.1)"""
+    steps = manifest.work.max_steps
+    costs = [int(cost_of_work(manifest, steps))]
+    for number, cut in enumerate(manifest.cuts):
+        posts = (Post(Count(number), Count(shard)) for shard in range(len(cut.shards)))
+        costs.append(sum(cost_of_work(manifest, steps, post) for post in posts))
+    return Amount(manifest.work.slots * max(costs))

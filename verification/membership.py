@@ -5,7 +5,7 @@ from verification.debts import Debt
 from verification.effects import Effect, MemberJoined, StandingChanged
 from verification.errors import Refused
 from verification.library import Now
-from verification.manifest import least_stake
+from verification.manifest import Manifest, Post, least_stake
 from verification.money import pay_stake, require_funds, withdraw_stake
 from verification.signed import Said
 from verification.state import MOST_ROUNDS_OUT, Member, Phase, Stage, Standing, State
@@ -43,7 +43,7 @@ def process_join(state: State, said: Said[Join], now: Now) -> list[Effect]:
     state.joined[body.role] = state.joined.get(body.role, 0) + 1
     state.members[sender] = Member(
         sender, body.role, body.stake, body.speed, body.tip, body.endpoint, _counts_after(state),
-        capacity=state.manifest.work.leaf_every,
+        capacity=state.manifest.work.leaf_every, post=body.post,
     )  # fmt: skip
     return [MemberJoined(sender, body.role, body.stake)]
 
@@ -54,13 +54,20 @@ def require_place(state: State, sender: Address, body: Join, now: Millis) -> Non
         raise Refused("the sender has joined already")
     if state.stage not in (Stage.GATHERING, Stage.RUNNING):
         raise Refused("the run takes no more members")
+    if body.post is not None and not has_post(state.manifest, body.post):
+        raise Refused("the run has no such shard")
     money = state.manifest.money
-    least = least_stake(state.manifest) if body.role == WORKER else money.verifier_stake
+    least = least_stake(state.manifest, body.post) if body.role == WORKER else money.verifier_stake
     if body.stake < least:
         raise Refused(f"a {body.role} stakes at least {least}")
     if body.role == VERIFIER and not has_free_place(state, now):
         raise Refused("the run has all the verifiers that its deposit can pay")
     require_funds(state, sender, body.stake)
+
+
+def has_post(manifest: Manifest, post: Post) -> bool:
+    """Return whether a run has a shard."""
+    return post.cut < len(manifest.cuts) and post.shard < len(manifest.cuts[post.cut].shards)
 
 
 def process_announce(state: State, said: Said[Announce], now: Now) -> list[Effect]:

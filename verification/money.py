@@ -36,8 +36,8 @@ def credit(state: State, address: Address, amount: Amount) -> None:
 
 def set_aside(state: State, opened: RoundState) -> bool:
     """Move a round's worst case from the deposit into its reserve; returns whether there is as much. (SPEC.md 7.1)"""
-    steps = [assignment.steps for assignment in opened.assignments.values()]
-    needed = sum(cost_of_work(state.manifest, count) for count in steps)
+    assigned = opened.assignments.values()
+    needed = sum(cost_of_work(state.manifest, each.steps, each.post) for each in assigned)
     if state.deposit < needed:
         return False
     state.deposit, opened.reserve = Amount(state.deposit - needed), Amount(needed)
@@ -57,14 +57,20 @@ def release_reserves(state: State) -> None:
             worked.reserve = Amount(0)
 
 
-def escrow_reward(state: State, member: Member, number: Round, steps: int) -> None:
+def reward_in(state: State, number: Round, worker: Address) -> Amount:
+    """Return what a worker's part of a round earns. (SPEC.md 7.2)"""
+    assigned = state.rounds[number].assignments[worker]
+    return reward_of(state.manifest, assigned.steps, assigned.post)
+
+
+def escrow_reward(state: State, member: Member, number: Round) -> None:
     """Move a round's reward from its reserve into the worker's escrow. (SPEC.md 7.2)"""
-    amount = _draw(state.rounds[number], reward_of(state.manifest, steps))
+    amount = _draw(state.rounds[number], reward_in(state, number, member.address))
     member.escrow[number] = Amount(member.escrow.get(number, 0) + amount)
 
 
 def pay_fee(state: State, verifier: Address, work: Round, worker: Address) -> list[Effect]:
-    """Pay a verifier from the round's reserve for having audited a worker. (SPEC.md 7.3)
+    """Pay a verifier from the round's reserve for having audited a worker, or all of a crew. (SPEC.md 7.3)
 
     No more than the reserve is for: places change hands, and others may come to an audit that is drawn again.
     """
@@ -72,7 +78,9 @@ def pay_fee(state: State, verifier: Address, work: Round, worker: Address) -> li
     if worked.fees.get(worker, 0) >= state.manifest.work.max_verifiers:
         return []
     worked.fees[worker] = worked.fees.get(worker, 0) + 1
-    amount = _draw(worked, fee_of(state.manifest, worked.assignments[worker].steps))
+    assigned = [worked.assignments[each] for each in worked.crews[worker]]
+    fee = sum(fee_of(state.manifest, each.steps, each.post) for each in assigned)
+    amount = _draw(worked, Amount(fee))
     credit(state, member.address, amount)
     member.rewards = Amount(member.rewards + amount)
     return [Paid(member.address, amount, Payment.FEE)]
@@ -105,10 +113,13 @@ def release_escrow(state: State, before: Round) -> list[Effect]:
 
 
 def withhold(state: State, number: Round, worker: Address) -> list[Effect]:
-    """Take back the reward of a round that nobody was there to audit. (SPEC.md 7.4)"""
-    amount = state.members[worker].escrow.pop(number, Amount(0))
-    state.rounds[number].reserve = Amount(state.rounds[number].reserve + amount)
-    return [NotPaid(worker, number, amount)] if amount else []
+    """Take back the reward of a round that nobody was there to audit, of a crew all of its. (SPEC.md 7.4)"""
+    effects: list[Effect] = []
+    for each in state.rounds[number].crews[worker]:
+        amount = state.members[each].escrow.pop(number, Amount(0))
+        state.rounds[number].reserve = Amount(state.rounds[number].reserve + amount)
+        effects += [NotPaid(each, number, amount)] if amount else []
+    return effects
 
 
 def slash(state: State, member: Member, finders: Sequence[Address], reason: Reason) -> Slashed:
@@ -132,6 +143,25 @@ def slash(state: State, member: Member, finders: Sequence[Address], reason: Reas
     rewarded = Amount(share * len(finders))
     state.burned = Amount(state.burned + taken - rewarded)
     return Slashed(member.address, from_stake, from_escrow, Amount(taken - rewarded), rewarded, reason)
+
+
+def pay_mates(state: State, number: Round, convict: Address, slashed: Slashed) -> list[Effect]:
+    """Pay the others of a convict's crew for a round that cannot count any more, out of what its conviction burned.
+
+    Once a round has closed they have their reward as ever. (SPEC.md 4.17)
+    """
+    worked, left = state.rounds[number], int(slashed.burned)
+    effects: list[Effect] = []
+    for mate in worked.crews[convict]:
+        is_due = mate != convict and mate in worked.commits and worked.phase in (Phase.COMMIT, Phase.ATTEST)
+        if not is_due or state.members[mate].standing is Standing.EXCLUDED:
+            continue
+        amount = Amount(min(left, reward_in(state, number, mate)))
+        left, state.burned = left - amount, Amount(state.burned - amount)
+        credit(state, mate, amount)
+        state.members[mate].rewards = Amount(state.members[mate].rewards + amount)
+        effects.append(Paid(mate, amount, Payment.REWARD))
+    return effects
 
 
 def charge_accuser(state: State, challenger: Member, accused: Address, reason: Reason) -> list[Effect]:

@@ -146,16 +146,25 @@ def enter(tracing: Tracing, entries: Sequence[Digest], leaf: int) -> Tracing:
     raise BadEvidence("the lists do not reach the node")
 
 
-def open_trace(digest: Digest, head: ProgramHead, claimed: Digest, trace: Trace) -> Tracing | Cause:
-    """Return the trace of a claimed value, or what is wrong with it. (SPEC.md 6.4)"""
+def open_trace(
+    digest: Digest, head: ProgramHead, claimed: Digest, trace: Trace, given: Sequence[Digest] = ()
+) -> Tracing | Cause:
+    """Return the trace of a claimed value, or what is wrong with it. (SPEC.md 6.4)
+
+    The last outputs of a shard's inner step are what it has `given` to others. (SPEC.md 4.17)
+    """
     first, length = head.first, int(head.nodes)
     sources = tuple(int(output.source) for output in head.outputs)
-    outputs = trace.outputs
+    outputs, own = trace.outputs, len(sources) - len(given)
     if trace.failed is not None:
         if outputs or not first <= trace.failed < first + length or failed(digest, trace.failed) != claimed:
             return Cause.TRACE_FAILS_ELSE
         length, sources, outputs = trace.failed - first + 1, (trace.failed,), (claimed,)
-    elif len(outputs) != len(sources) or bundle_digest(outputs) != claimed:
+    elif (
+        len(outputs) != len(sources)
+        or outputs[own:] != tuple(given)
+        or bundle_digest(outputs[:own]) != claimed
+    ):
         return Cause.TRACE_OUTPUTS
     if len(trace.entries) != len(segments(0, length)):
         return Cause.TRACE_TOO_SHORT

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from verification.layout import contribution_width
-from verification.manifest import Manifest, counted
+from verification.manifest import BundleRef, Manifest, counted
 from verification.sampling import weighted_median
 from verification.state import Phase, RoundState, State
 from verification.statements import WORKER
@@ -24,7 +24,7 @@ CLIP_UNIT = 1000
 
 @dataclass(frozen=True)
 class Part:
-    """One contribution that enters an outer step: that of `worker` in round `number`, in slot `slot`."""
+    """What enters an outer step in slot `slot`: what `worker`, or the crew that it leads, gave in round `number`."""
 
     slot: int
     weight: int
@@ -52,8 +52,19 @@ def mixture(state: State, worked: RoundState) -> Mixture:
         for place, (number, worker) in enumerate(worked.subtracts):
             then = state.rounds[number]
             weight = clipped_weights(state.manifest, then)[worker] * whole // whole_weight(then)
-            parts.append(Part(len(worked.assignments) + place, -weight, number, worker))
+            parts.append(Part(_first_free(worked) + place, -weight, number, worker))
     return Mixture(tuple(parts), whole - sum(part.weight for part in parts))
+
+
+def _first_free(worked: RoundState) -> int:
+    """Return the first slot that nobody works in."""
+    return 1 + max((assigned.slot for assigned in worked.assignments.values()), default=-1)
+
+
+def contributions_of(state: State, part: Part) -> tuple[BundleRef, ...]:
+    """Return the contributions in a slot: one, or a crew's in the order of its shards."""
+    worked = state.rounds[part.number]
+    return tuple(worked.commits[member].contribution for member in worked.crews[part.worker])
 
 
 def whole_weight(worked: RoundState) -> int:
@@ -64,20 +75,27 @@ def whole_weight(worked: RoundState) -> int:
 def clipped_weights(manifest: Manifest, worked: RoundState) -> dict[Address, int]:
     """Return the weight of each included contribution: its steps, less where its norm is above `clip` medians.
 
-    The median is weighted by stake; a commitment's `norm` is a squared norm. Weights are rounded down. (SPEC.md 4.11)
+    The median is weighted by stake; a commitment's `norm` is a squared norm, a crew's the sum of its members'. Weights
+    are rounded down. (SPEC.md 4.11)
     """
-    norms = [
-        (int(worked.commits[w].norm), counted(manifest, WORKER, worked.assignments[w].stake))
-        for w in worked.included
-    ]
+    found = {w: _norm_of(worked, w) for w in worked.included}
+    norms = [(found[w], counted(manifest, WORKER, _stake_of(worked, w))) for w in worked.included]
     limit = weighted_median(norms) * manifest.work.clip**2
     weights = {}
     for worker in worked.included:
-        share, norm = SHARE, worked.commits[worker].norm * CLIP_UNIT**2
+        share, norm = SHARE, found[worker] * CLIP_UNIT**2
         if manifest.work.clip and norm > limit:
             share = math.isqrt(limit * SHARE**2 // norm)
         weights[worker] = share * worked.assignments[worker].steps
     return weights
+
+
+def _norm_of(worked: RoundState, lead: Address) -> int:
+    return sum(int(worked.commits[member].norm) for member in worked.crews[lead])
+
+
+def _stake_of(worked: RoundState, lead: Address) -> int:
+    return sum(worked.assignments[member].stake for member in worked.crews[lead])
 
 
 def pending(state: State) -> list[tuple[Round, Address]]:
@@ -85,11 +103,12 @@ def pending(state: State) -> list[tuple[Round, Address]]:
     if not state.manifest.work.subtracts:
         return []
     done = {part for worked in state.rounds if worked.included for part in worked.subtracts}
-    return sorted(
-        (number, worker)
-        for number, worker in state.convicted - done
-        if worker in state.rounds[number].included and state.rounds[number].phase is Phase.SEALED
-    )
+    wrong = {
+        (number, state.rounds[number].lead(worker))
+        for number, worker in state.convicted
+        if state.rounds[number].was_included(worker) and state.rounds[number].phase is Phase.SEALED
+    }
+    return sorted(wrong - done)
 
 
 def to_subtract(state: State) -> list[tuple[Round, Address]]:

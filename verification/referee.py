@@ -16,7 +16,7 @@ from verification.arithmetic.shapes import ShapeError
 from verification.claims import Judged, Result
 from verification.errors import BadEvidence, Unavailable
 from verification.grid import Grid
-from verification.layout import MADE, Home, Origin, origin_of
+from verification.layout import MADE, SUMMARY, Held, Home, Origin, origin_of
 from verification.manifest import Place
 from verification.narrowing import Tracing
 from verification.operators import ARITHMETIC, made_by
@@ -24,7 +24,28 @@ from verification.outer import weights_of
 from verification.program import Node, ProgramHead, Sized
 from verification.statements import Mismatch, OpenedInput
 from verification.tensors import Tensor, bundle_of_root, tensor_digest
-from verification.units import Digest
+from verification.units import Count, Digest
+
+
+@dataclass(frozen=True)
+class Contributed:
+    """What stands in a slot of an outer step: its weight, and the digests of a contribution or of a crew's, of which
+    each holds the `parameters` of a shard. (SPEC.md 4.17)"""
+
+    weight: int
+    digests: tuple[Digest, ...]
+    parameters: tuple[tuple[int, ...], ...] = ()
+
+    def at(self, index: int) -> tuple[Digest, int, int | None]:
+        """Return for tensor `index` of a whole contribution which one holds it, where, and of how many tensors (None:
+        of as many as a whole one). Of a crew the first one's summary stands for all: no outer step reads any."""
+        for digest, parameters in zip(self.digests, self.parameters, strict=False):
+            if index in parameters:
+                return digest, parameters.index(index), len(parameters) + len(SUMMARY)
+        if not self.parameters:
+            return self.digests[0], index, None
+        own, whole = len(self.parameters[0]), sum(map(len, self.parameters))
+        return self.digests[0], own + index - whole, own + len(SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,8 @@ class Execution:
 
     `working` is the digest of the working state before it, `given` what a prologue is given: the round's number (int64
     0-d) and the records that the seed rule gives (int64 [max_steps, batch]). `slots` maps a slot that is not empty to
-    its weight and its contribution's digest, `ballast` is the weight of the last slot.
+    what stands there, `ballast` is the weight of the last slot. A shard's programs are about a part of the model,
+    `held`, and its inner step has `taken` tensors of these digests from others.
     """
 
     place: Place
@@ -42,35 +64,39 @@ class Execution:
     working: Digest | None = None
     data: Digest | None = None
     given: Mapping[Home, Tensor] = field(default_factory=dict)
-    slots: Mapping[int, tuple[int, Digest]] | None = None
+    slots: Mapping[int, Contributed] | None = None
     ballast: int = 0
+    held: Held | None = None
+    taken: tuple[Digest, ...] = ()
 
 
 Constants = Callable[[int], Tensor | Digest]
 """Gives a program's constant by its value number: a tensor, or the digest that brought numbers must lead to."""
 
 
-def is_public(place: Place, head: ProgramHead, source: int) -> bool:
+def is_public(place: Place, head: ProgramHead, source: int, held: Held | None = None) -> bool:
     """Return whether a value comes from the ledger's record and from nothing that the accused itself has signed.
 
     The start state of a worker's round is named in its commitment; what an outer step reads is not. (SPEC.md 6.11)
     """
     if source >= len(head.inputs):
         return False
-    home = origin_of(place, head, source).home
+    home = origin_of(place, head, source, held).home
     return home in (Home.INDEX, Home.WEIGHTS, Home.CONTRIBUTION) or (
         home is Home.START and place is Place.OUTER
     )
 
 
-def is_brought(place: Place, slots: Container[int], head: ProgramHead, source: int) -> bool:
+def is_brought(
+    place: Place, slots: Container[int], head: ProgramHead, source: int, held: Held | None = None
+) -> bool:
     """Return whether a value must be opened: a node's result, or a port that the law does not make itself.
 
     `slots` are those that hold a contribution; for the others zeros stand.
     """
     if source >= len(head.inputs):
         return source >= head.first
-    port = origin_of(place, head, source)
+    port = origin_of(place, head, source, held)
     is_empty = port.home is Home.CONTRIBUTION and port.slot not in slots
     return not is_empty and port.home not in MADE
 
@@ -118,7 +144,7 @@ class Reader:
         self._node, self._inputs = node, result.site.inputs
         specs = dict(zip(map(int, node.inputs), self._inputs, strict=True))
         for source in specs:
-            if not is_brought(execution.place, execution.slots or (), head, source):
+            if not is_brought(execution.place, execution.slots or (), head, source, execution.held):
                 held = _law_has(execution, head, constants, source)
                 if isinstance(held, bytes):
                     agreed[source] = held
@@ -192,7 +218,7 @@ def judge_output(
     if not shown.output < len(tracing.outputs):
         raise BadEvidence("the trace has no such output")
     source = tracing.sources[shown.output]
-    if is_brought(execution.place, execution.slots or (), head, source):
+    if is_brought(execution.place, execution.slots or (), head, source, execution.held):
         _check(execution, head, tracing, source, shown.digest, shown.path)
     else:
         held = _law_has(execution, head, constants, source)
@@ -218,22 +244,25 @@ def _check(
     if source >= head.first:
         merkle.verify_path("trace", tracing.root, digest, source - head.first, tracing.length, path)
         return
-    port = origin_of(execution.place, head, source)
-    if port.home is Home.DATA:
-        if path or digest != execution.data:
-            raise BadEvidence("the data do not open the data root")
+    port = origin_of(execution.place, head, source, execution.held)
+    if port.home in (Home.DATA, Home.TAKEN):
+        alone = execution.data if port.home is Home.DATA else execution.taken[port.index]
+        if path or digest != alone:
+            raise BadEvidence("an input does not open the agreed digest: it is no part of a bundle")
         return
-    agreed = _bundle(execution, port)
-    root = merkle.root_of_path("bundle", digest, port.index, port.count, path)
-    if agreed is None or bundle_of_root(port.count, root) != agreed:
+    agreed, index, count = _bundle(execution, port)
+    root = merkle.root_of_path("bundle", digest, index, count, path)
+    if agreed is None or bundle_of_root(Count(count), root) != agreed:
         raise BadEvidence("an input does not open the agreed digest")
 
 
-def _bundle(execution: Execution, port: Origin) -> Digest | None:
+def _bundle(execution: Execution, port: Origin) -> tuple[Digest | None, int, int]:
+    """Return the agreed bundle that a port is of, its place there, and how many tensors that has."""
     if port.home is Home.CONTRIBUTION:
         assert execution.slots is not None
-        return execution.slots[port.slot][1]
-    return execution.start if port.home is Home.START else execution.working
+        digest, index, count = execution.slots[port.slot].at(port.index)
+        return digest, index, port.count if count is None else count
+    return execution.start if port.home is Home.START else execution.working, port.index, port.count
 
 
 def _law_has(
@@ -242,10 +271,10 @@ def _law_has(
     """Return a value that is not brought: a constant, what the law makes, or None for an empty slot's zeros."""
     if source >= len(head.inputs):
         return constants(source)
-    home = origin_of(execution.place, head, source).home
+    home = origin_of(execution.place, head, source, execution.held).home
     if home in (Home.INDEX, Home.ROUND):
         return execution.given[home]
     if home is Home.WEIGHTS:
-        weights = {slot: weight for slot, (weight, _) in (execution.slots or {}).items()}
+        weights = {slot: each.weight for slot, each in (execution.slots or {}).items()}
         return weights_of(math.prod(head.inputs[source].shape), weights, execution.ballast)
     return None

@@ -1,9 +1,11 @@
 """A round: open, commit, close, seal. (SPEC.md 4)"""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from verification import money
 from verification.causes import Cause, Reason
+from verification.crews import disagreeing, neighbours
 from verification.digest import tagged
 from verification.effects import (
     Effect,
@@ -18,7 +20,15 @@ from verification.library import Now
 from verification.manifest import BundleRef, Manifest, cost_of_round
 from verification.membership import active, mark_away
 from verification.outer import to_subtract
-from verification.sampling import SLACK, assign, draw_committee, limited_speeds, next_beacon, time_for
+from verification.sampling import (
+    SLACK,
+    assign,
+    draw_committee,
+    form_crews,
+    limited_speeds,
+    next_beacon,
+    time_for,
+)
 from verification.signed import Said
 from verification.state import (
     GRACE,
@@ -30,11 +40,12 @@ from verification.state import (
     Stage,
     Standing,
     State,
+    is_convicted,
     last_sealed,
     state_before,
     work_begins,
 )
-from verification.statements import VERIFIER, WORKER, Attest, Commit, Seal
+from verification.statements import VERIFIER, WORKER, Attest, Commit, Receipt, Seal, Stuck
 from verification.units import Address, Millis, Round
 
 
@@ -85,9 +96,9 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     start = state_before(state, work_begins(state, number))
     workers = active(state, WORKER, number)
     slots = state.manifest.work.slots
-    room = max(slots - len(workers), slots > 1)
+    room = max(slots - len(form_crews(state.manifest, state.beacon, workers, state.parted)), slots > 1)
     subtracts = tuple(to_subtract(state)[:room])
-    assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts))
+    assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts), state.parted)
     allowed = time_allowed(state.manifest, workers, assignments)
     deadline = Millis(now + max(allowed, state.manifest.windows.commit))
     members = state.committee or {m.address: int(m.stake) for m in active(state, None, number)}
@@ -128,10 +139,13 @@ def may_open(state: State) -> bool:
 def time_allowed(
     manifest: Manifest, workers: Sequence[Member], assignments: Mapping[Address, Assignment]
 ) -> Millis:
-    """Return how long nobody's work is late, whatever window and others are: by its claimed speed. (SPEC.md 4.10)"""
+    """Return how long nobody's work is late, whatever window and others are: by its claimed speed, and where a crew's
+    members wait for each other all the time by all of theirs. (SPEC.md 4.10, 4.17)"""
     speeds = limited_speeds(manifest, [member for member in workers if member.address in assignments])
-    times = (time_for(work.steps, speeds[worker]) for worker, work in assignments.items())
-    return Millis(SLACK * max(times, default=0))
+    times = Counter[int]()
+    for worker, work in assignments.items():
+        times[work.slot] += time_for(work.steps, speeds[worker])
+    return Millis(SLACK * max(times.values(), default=0))
 
 
 def let_everyone_decide(state: State, current: RoundState, now: Millis) -> list[Effect]:
@@ -167,8 +181,71 @@ def process_commit(state: State, said: Said[Commit], now: Now) -> list[Effect]:
         raise Refused("the sender has committed already")
     if body.start != current.start.digest:
         raise Refused("the commitment names another start state")
+    if sender in current.stuck:
+        raise Refused("the sender has said that it cannot go on")
+    post = current.assignments[sender].post
+    shared = 0 if post is None else len(neighbours(state.manifest.cuts[post.cut], int(post.shard)))
+    if body.post != post or len(body.shared) != shared:
+        raise Refused("the commitment is for another post than the sender has in this round")
     current.commits[sender], current.heard_at = body, now.time
     return []
+
+
+def process_receipt(state: State, said: Said[Receipt], now: Now) -> list[Effect]:
+    """None: it is given to a neighbour, and reaches the ledger within a Contradiction alone (4.17)
+
+    Raises Refused.
+    """
+    raise Refused("a receipt is for a neighbour in a crew, and not for the ledger")
+
+
+def process_stuck(state: State, said: Said[Stuck], now: Now) -> list[Effect]:
+    """Part two members of a crew for good: one cannot go on for want of what the other owes it (4.17)
+
+    Who failed to deliver what to whom cannot be proven, so no stake moves, and who says it has not missed the round.
+    Raises Refused when the round takes no commitments, or the two are not of one crew.
+    """
+    sender, body = said.sender, said.body
+    current = get_round(state, body.round)
+    if current.phase is not Phase.COMMIT:
+        raise Refused("commitments for this round have closed")
+    if sender not in current.crews or body.partner not in current.crews[sender] or body.partner == sender:
+        raise Refused("the sender and its partner are not of one crew")
+    if sender in current.commits:
+        raise Refused("the sender has committed already")
+    current.stuck[sender] = body.partner
+    part(state, sender, body.partner)
+    return []
+
+
+def part(state: State, one: Address, other: Address) -> None:
+    """Let two members never share a crew again. (SPEC.md 4.17)"""
+    state.parted.add((min(one, other), max(one, other)))
+
+
+def disagreement(state: State, current: RoundState, worker: Address) -> list[tuple[Address, Address]]:
+    """Return the pairs of a crew that signed other roots over what crossed between them; all must have committed."""
+    crew = current.crews[worker]
+    post = current.assignments[worker].post
+    if post is None:
+        return []
+    pairs = disagreeing(state.manifest.cuts[post.cut], [current.commits[member] for member in crew])
+    return [(crew[one], crew[other]) for one, other in pairs]
+
+
+def is_whole(state: State, current: RoundState, worker: Address) -> bool:
+    """Return whether a worker has committed, and all of its crew to the same that crossed between them."""
+    crew = current.crews[worker]
+    return all(member in current.commits for member in crew) and not disagreement(state, current, worker)
+
+
+def works(state: State, current: RoundState) -> list[Address]:
+    """Return under whose addresses there is work to be audited, in the order in which they committed.
+
+    (SPEC.md 4.17, 5.3)
+    """
+    leads = dict.fromkeys(current.lead(worker) for worker in current.commits)
+    return [lead for lead in leads if is_whole(state, current, lead)]
 
 
 def process_attest(state: State, said: Said[Attest], now: Now) -> list[Effect]:
@@ -227,11 +304,14 @@ def close_commits(state: State, current: RoundState, now: Millis) -> list[Effect
 def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     """Decide by stake which contributions count, and draw the next beacon and committee. (SPEC.md 4.6, 5.1)"""
     current.included = tuple(
-        worker
-        for worker in sorted(current.commits, key=lambda worker: current.assignments[worker].slot)
-        if (current.number, worker) not in state.convicted
-        and 2 * current.held.get(worker, 0) > current.weight
+        lead
+        for lead in sorted(works(state, current), key=lambda lead: current.assignments[lead].slot)
+        if not is_convicted(state, current.number, lead)
+        and all(2 * current.held.get(member, 0) > current.weight for member in current.crews[lead])
     )
+    for lead in {crew[0] for crew in current.crews.values() if all(each in current.commits for each in crew)}:
+        for one, other in disagreement(state, current, lead):
+            part(state, one, other)
     commitments = [
         tagged("commit", worker, commit.contribution.digest) for worker, commit in current.commits.items()
     ]
@@ -251,10 +331,10 @@ def seal_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
     current.sealed = sealed_state(current)
     assert current.sealed is not None
     current.phase = Phase.SEALED
-    for worker in current.included:
+    for worker in (member for lead in current.included for member in current.crews[lead]):
         if state.members[worker].standing is Standing.EXCLUDED or (current.number, worker) in state.convicted:
             continue
-        money.escrow_reward(state, state.members[worker], current.number, current.assignments[worker].steps)
+        money.escrow_reward(state, state.members[worker], current.number)
     effects: list[Effect] = [RoundSealed(current.number, current.sealed)]
     if current.number + 1 == state.manifest.work.rounds:
         return [*effects, *drain(state, now, Cause.ROUNDS_DONE)]
@@ -266,7 +346,8 @@ def drain(state: State, now: Millis, cause: Cause) -> list[Effect]:
     state.stage = Stage.DRAINING
     last = last_sealed(state)
     if last is not None:
-        state.redraws |= {(last.number, worker) for worker in last.commits} - state.convicted
+        wanted = (lead for lead in works(state, last) if not is_convicted(state, last.number, lead))
+        state.redraws |= {(last.number, lead) for lead in wanted}
     return [StageChanged(state.stage, now, cause)]
 
 
@@ -279,8 +360,8 @@ def commits_end(state: State, current: RoundState) -> Millis:
     """Return until when commitments are taken: soon, once only those are missing who missed their last round, and
     somewhat later than the others', once more than half of the work is committed to. (SPEC.md 3.8)
     """
-    missing = current.assignments.keys() - current.commits.keys()
-    others = {one for one in current.assignments if is_awaited(state, current, one)}
+    missing = current.awaited - current.commits.keys()
+    others = {one for one in current.awaited if is_awaited(state, current, one)}
     grace = state.manifest.windows.commit // GRACE
     if missing and others and not missing & others:
         return min(current.deadline, Millis(current.heard_at + grace))
@@ -297,7 +378,7 @@ def is_awaited(state: State, current: RoundState, worker: Address) -> bool:
     """
     if not state.members[worker].missed:
         return True
-    return current.number > 0 and worker in state.rounds[current.number - 1].included
+    return current.number > 0 and state.rounds[current.number - 1].was_included(worker)
 
 
 def _steps(current: RoundState, workers: Iterable[Address]) -> int:
@@ -364,10 +445,20 @@ def sealed_state(current: RoundState) -> BundleRef | None:
 def _warrant(state: State, current: RoundState, member: Member) -> None:
     """Let a worker's share double with a round that was included, and halve with one that was not. (SPEC.md 4.1)"""
     work, steps = state.manifest.work, current.assignments[member.address].steps
-    if member.address in current.included:
+    if current.was_included(member.address):
         member.capacity = min(work.max_steps, max(member.capacity, 2 * steps))
-    else:
+    elif _is_absent(state, current, member.address):
         member.capacity = max(work.leaf_every, steps // 2)
+
+
+def _is_absent(state: State, current: RoundState, worker: Address) -> bool:
+    """Return whether a worker did not do its part of the work: one of a crew that could not go on, or did not come to
+    agree, has done its own if it said so or committed. (SPEC.md 3.8, 4.17)"""
+    if current.was_included(worker):
+        return False
+    if len(current.crews[worker]) > 1 and worker in current.commits:
+        return is_whole(state, current, worker) and 2 * current.held.get(worker, 0) <= current.weight
+    return worker not in current.stuck
 
 
 def _count_absent(state: State, current: RoundState) -> list[Effect]:
@@ -375,7 +466,7 @@ def _count_absent(state: State, current: RoundState) -> list[Effect]:
     for address in sorted(current.members.keys() | current.assignments.keys()):
         member = state.members[address]
         absent = (address in current.members and address not in current.attests) or (
-            address in current.assignments and address not in current.included
+            address in current.assignments and _is_absent(state, current, address)
         )
         member.missed = member.missed + 1 if absent else 0
         if address in current.assignments:

@@ -8,7 +8,7 @@ from verification.causes import Cause, Reason
 from verification.effects import DisputeEnded, Effect
 from verification.manifest import Place
 from verification.membership import exclude, settle_debt
-from verification.state import Dispute, Member, Ruling, State, Turn
+from verification.state import Dispute, Member, Ruling, State, Turn, is_convicted
 from verification.statements import VERIFIER
 from verification.units import Address, Amount, Round
 
@@ -19,11 +19,12 @@ def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     A worker pays once for a round: disputes about another place of it are void. Their challengers are finders too, or a
     partner would take the whole share by disputing a place that nobody else does.
     """
-    about = [other for other in state.open_disputes() if _fault(other) == _fault(dispute)]
-    siblings = [other for other in about if (other.place, other.leaf) == (dispute.place, dispute.leaf)]
+    about = [other for other in state.open_disputes() if _fault(state, other) == _fault(state, dispute)]
+    same = (dispute.accused, dispute.place, dispute.leaf)
+    siblings = [other for other in about if (other.accused, other.place, other.leaf) == same]
     if dispute.place is not Place.OUTER:
         state.convicted.add((dispute.round, dispute.accused))
-        state.redraws.discard((dispute.round, dispute.accused))
+        state.redraws.discard((dispute.round, state.rounds[dispute.round].lead(dispute.accused)))
     member = state.members[dispute.accused]
     finders = [other.challenger for other in about]
     fees = [] if dispute.place is Place.OUTER else about
@@ -33,7 +34,8 @@ def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     dispute.burned, dispute.rewarded = slashed.burned, slashed.rewarded
     effects: list[Effect] = [slashed]
     for audit in fees:
-        effects += money.pay_fee(state, audit.challenger, audit.round, audit.accused)
+        lead = state.rounds[audit.round].lead(audit.accused)
+        effects += money.pay_fee(state, audit.challenger, audit.round, lead)
     for other in about:
         is_right = other in siblings
         if is_right:
@@ -47,9 +49,9 @@ def convict(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
     return [*effects, *(_exclude_poor(state, member) if member.role == VERIFIER else [])]
 
 
-def close_disputes(state: State, number: Round, accused: Address) -> list[Effect]:
-    """Void the disputes about a worker's round of which it has been convicted without one. (SPEC.md 4.15)"""
-    about = [d for d in state.open_disputes() if _fault(d) == (number, accused, False)]
+def close_disputes(state: State, number: Round, lead: Address) -> list[Effect]:
+    """Void the disputes about a worker's or a crew's round of which one has been convicted without. (SPEC.md 4.15)"""
+    about = [d for d in state.open_disputes() if _fault(state, d) == (number, lead, False)]
     return [effect for d in about for effect in _close(state, d, Ruling.VOID, Cause.ROUND_CONVICTED)]
 
 
@@ -65,8 +67,11 @@ def _exclude_poor(state: State, member: Member) -> list[Effect]:
     return exclude(member, Reason(Cause.POOR))
 
 
-def _fault(dispute: Dispute) -> tuple[Round, Address, bool]:
-    return dispute.round, dispute.accused, dispute.place is Place.OUTER
+def _fault(state: State, dispute: Dispute) -> tuple[Round, Address, bool]:
+    """Return for what is paid once: a worker's round, of a crew by one of its; or a seal."""
+    is_seal = dispute.place is Place.OUTER
+    who = dispute.accused if is_seal else state.rounds[dispute.round].lead(dispute.accused)
+    return dispute.round, who, is_seal
 
 
 def void(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
@@ -76,7 +81,7 @@ def void(state: State, dispute: Dispute, cause: Cause) -> list[Effect]:
 
 def redraw(state: State, work: Round, worker: Address) -> None:
     """Put an audit back into the draw for anyone who never had it. (SPEC.md 5.9)"""
-    if (work, worker) not in state.convicted:
+    if not is_convicted(state, work, worker):
         state.redraws.add((work, worker))
 
 
@@ -92,7 +97,7 @@ def _fail(state: State, dispute: Dispute, ruling: Ruling, cause: Cause) -> list[
     effects += settle_debt(state, challenger, dispute.debt)
     effects += _exclude_poor(state, challenger)
     if dispute.place is not Place.OUTER:
-        redraw(state, dispute.round, dispute.accused)
+        redraw(state, dispute.round, state.rounds[dispute.round].lead(dispute.accused))
     return [*effects, *_end(state, dispute, ruling, cause)]
 
 

@@ -3,13 +3,13 @@
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from math import isqrt
 
 from verification.digest import integer, tagged
-from verification.manifest import Manifest, counted, leaves_warranted
+from verification.manifest import Manifest, Post, counted, leaves_warranted
 from verification.state import Assignment, Member
 from verification.tensors import Tensor
 from verification.units import MILLION, PPM, Address, Count, Digest, Round
@@ -70,43 +70,92 @@ def draw_verifier(
     return sorted(candidates)[ticket % len(candidates)]
 
 
+Crew = tuple[Member, ...]
+"""Who shares a slot, by their shards; a whole worker has one for itself."""
+
+
 def assign(
-    manifest: Manifest, beacon: Digest, workers: Sequence[Member], slots: int
+    manifest: Manifest,
+    beacon: Digest,
+    workers: Sequence[Member],
+    slots: int,
+    parted: Collection[tuple[Address, Address]] = (),
 ) -> dict[Address, Assignment]:
     """Return the round's assignments: inner steps follow speed, in whole leaves, the fastest does `max_steps`.
 
-    Nobody gets more than its stake and its delivered rounds warrant; whose stake warrants no leaf gets nothing.
-    (SPEC.md 4.1)
+    Nobody gets more than its stake and its delivered rounds warrant; whose stake warrants no leaf gets nothing. A crew
+    is as fast as the slowest of its members. (SPEC.md 4.1, 4.17)
     """
     work = manifest.work
-    able = [member for member in workers if _most_leaves(manifest, member)]
-    drawn = _draw_slots(manifest, beacon, able, slots)
-    speeds = limited_speeds(manifest, drawn)
-    fastest, whole = max(speeds.values(), default=1), work.max_steps // work.leaf_every
+    able = [member for member in workers if _most_leaves(manifest, (member,))]
+    drawn = _draw_slots(manifest, beacon, form_crews(manifest, beacon, able, parted), slots)
+    speeds = limited_speeds(manifest, [member for crew in drawn for member in crew])
+    paces = [min(speeds[member.address] for member in crew) for crew in drawn]
+    fastest, whole = max(paces, default=1), work.max_steps // work.leaf_every
     assignments = {}
-    for slot, member in enumerate(sorted(drawn, key=lambda member: member.address)):
-        wanted = max(1, (2 * whole * speeds[member.address] + fastest) // (2 * fastest))
-        leaves = min(wanted, _most_leaves(manifest, member))
-        assignments[member.address] = Assignment(slot, work.leaf_every * leaves, member.stake)
+    for slot, (crew, pace) in enumerate(zip(drawn, paces, strict=True)):
+        wanted = max(1, (2 * whole * pace + fastest) // (2 * fastest))
+        steps = work.leaf_every * min(wanted, _most_leaves(manifest, crew))
+        for member in crew:
+            assignments[member.address] = Assignment(slot, steps, member.stake, member.post)
     return assignments
 
 
-def _draw_slots(manifest: Manifest, beacon: Digest, able: Sequence[Member], slots: int) -> list[Member]:
-    """Return who works, drawn one after another; chances follow the work that each may be given, not the names."""
-    rest = sorted(able, key=lambda member: member.address)
-    weights = [_most_leaves(manifest, member) for member in rest]
-    drawn: list[Member] = []
+def form_crews(
+    manifest: Manifest, beacon: Digest, able: Sequence[Member], parted: Collection[tuple[Address, Address]]
+) -> list[Crew]:
+    """Return who may work together: each whole worker, and of each cut the fastest members of its shards with each
+    other; those of one claimed speed in an order that the beacon draws, and no `parted` pair in one crew.
+
+    (SPEC.md 4.17)
+    """
+    crews: list[Crew] = [(member,) for member in able if member.post is None]
+
+    def rank(member: Member) -> tuple[int, Digest]:
+        return -member.speed, tagged("crew", beacon, member.address)
+
+    for number, cut in enumerate(manifest.cuts):
+        free = [
+            sorted((each for each in able if each.post == Post(Count(number), Count(shard))), key=rank)
+            for shard in range(len(cut.shards))
+        ]
+        for lead in list(free[0]):
+            crew = [lead]
+            for waiting in free[1:]:
+                crew += [m for m in waiting if not any(_pair(m, other) in parted for other in crew)][:1]
+            if len(crew) == len(free):
+                crews.append(tuple(crew))
+                for member, waiting in zip(crew, free, strict=True):
+                    waiting.remove(member)
+    return crews
+
+
+def _pair(one: Member, other: Member) -> tuple[Address, Address]:
+    return min(one.address, other.address), max(one.address, other.address)
+
+
+def _draw_slots(manifest: Manifest, beacon: Digest, able: Sequence[Crew], slots: int) -> list[Crew]:
+    """Return who works, drawn one after another, in the order of their leads' addresses; chances follow the work that
+    each may be given, not the names."""
+    rest = sorted(able, key=lambda crew: crew[0].address)
+    weights = [_most_leaves(manifest, crew) for crew in rest]
+    drawn: list[Crew] = []
     while len(rest) > slots - len(drawn) > 0:
         sums = list(accumulate(weights))
         ticket = int.from_bytes(tagged("slot", beacon, integer(len(drawn))), "big") % sums[-1]
         place = bisect_right(sums, ticket)
         weights.pop(place)
         drawn.append(rest.pop(place))
-    return drawn + rest[: slots - len(drawn)]
+    return sorted(drawn + rest[: slots - len(drawn)], key=lambda crew: crew[0].address)
 
 
-def _most_leaves(manifest: Manifest, member: Member) -> int:
-    return min(leaves_warranted(manifest, member.stake), member.capacity // manifest.work.leaf_every)
+def _most_leaves(manifest: Manifest, crew: Crew) -> int:
+    return min(
+        min(
+            leaves_warranted(manifest, member.stake, member.post), member.capacity // manifest.work.leaf_every
+        )
+        for member in crew
+    )
 
 
 def draw_committee(beacon: Digest, members: Sequence[Member], seats: int) -> dict[Address, int]:
@@ -165,7 +214,10 @@ def time_for(steps: int, speed: int) -> int:
 
 
 def record_index(manifest: Manifest, beacon: Digest, worker: Address, steps: int) -> Tensor:
-    """Return the records of a worker's round, int64 [max_steps, batch]; rows past `steps` are zero. (SPEC.md 4.2)"""
+    """Return the records of a worker's or a crew's round, int64 [max_steps, batch]; rows past `steps` are zero.
+
+    A crew's are its lead's. (SPEC.md 4.2)
+    """
     work = manifest.work
     stream = hashlib.shake_256(tagged("records", beacon, worker)).digest(16 * steps * work.batch)
     drawn = (

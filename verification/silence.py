@@ -67,6 +67,7 @@ def _lose_disputes(state: State, member: Member, numbers: Collection[int]) -> li
 def _convict_unopened(state: State, member: Member, number: Round) -> list[Effect]:
     """Convict a worker of a round that it never opened: like a convict, without finders."""
     state.convicted.add((number, member.address))
-    state.redraws.discard((number, member.address))
+    lead = state.rounds[number].lead(member.address)
+    state.redraws.discard((number, lead))
     slashed = money.slash(state, member, [], Reason(Cause.NOT_OPENED, number))
-    return [slashed, *judgement.end_waiting(state, number, member.address)]
+    return [slashed, *judgement.end_waiting(state, number, lead)]

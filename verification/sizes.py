@@ -16,10 +16,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from verification import codec
 from verification.arithmetic.places import BLOCK, MAX_DIMENSIONS
 from verification.arithmetic.shapes import INTEGERS
+from verification.crews import held_at
 from verification.errors import UserError
 from verification.grid import Grid
-from verification.layout import MADE, PROLOGUE, Home, origin_of
-from verification.manifest import Manifest, Place
+from verification.layout import MADE, PROLOGUE, STATE, Held, Home, origin_of
+from verification.manifest import Manifest, Place, Post
 from verification.operators import OPERATORS
 from verification.program import (
     Node,
@@ -54,9 +55,11 @@ from verification.statements import (
     Trace,
 )
 from verification.tensors import ITEM_BYTES, MAX_BYTES
-from verification.units import Address, Digest, Signature
+from verification.units import Address, Count, Digest, Signature
 
 PlacedPrograms = Mapping[Place, Program]
+ShardPrograms = Mapping[Post, PlacedPrograms]
+"""The programs of a worker's round, by post."""
 
 AROUND = 2048
 """Bytes and items of a signed statement that are not its body: chain, slot, head, signature."""
@@ -127,28 +130,54 @@ def extent_of(schema: Any, counts: Mapping[str, int], name: str = "") -> Extent:
     return Extent(_HEAD + counts[name]) if schema in (str, bytes) else Extent(_INTEGER)
 
 
-def largest(manifest: Manifest, programs: PlacedPrograms) -> Iterator[Largest]:
-    """Yield the largest statement of every kind whose size a run decides."""
+def largest(
+    manifest: Manifest, programs: PlacedPrograms, shards: ShardPrograms | None = None
+) -> Iterator[Largest]:
+    """Yield the largest statement of every kind whose size a run decides; `shards` are the programs of its posts."""
     work = manifest.work
     leaves = -(-work.max_steps // work.leaf_every) + 1
     by_leaves = f"of {leaves} leaves", "raise training.leaf_every or lower max_steps"
-    yield _largest(Opening, *by_leaves, digests=leaves, salts=leaves)
-    yield _largest(Reveal, *by_leaves, digests=leaves)
-    yield _largest(Attest, f"of {work.slots} workers", "lower swarm.workers", held=work.slots)
+    yield _largest(Opening, *by_leaves, digests=leaves, salts=leaves, taken=0)
+    yield _largest(Reveal, *by_leaves, digests=leaves, contributions=1)
+    yield from _of_crews(manifest)
+    shares = max([1, *(len(cut.shards) for cut in manifest.cuts)])
+    yield _largest(Attest, f"of {work.slots} workers", "lower swarm.workers", held=work.slots * shares)
     for kind in (Answer, NodeList, ResultList, TotalList, RangeList):
         yield _largest(kind, "of a dispute", "")
     yield _largest(Block, "of a dispute", "", data=BLOCK * max(ITEM_BYTES.values()))
+    yield from _of_programs(programs)
+    for post, placed in (shards or {}).items():
+        yield from _of_programs(placed, held_at(manifest, post))
+
+
+def _of_crews(manifest: Manifest) -> Iterator[Largest]:
+    """Yield what members of crews open, and who audits them reveals: all that crosses, of every inner step."""
+    mend, steps = "lower training.max_steps, or take fewer shards", int(manifest.work.max_steps)
+    for number, cut in enumerate(manifest.cuts):
+        whole = f"of a round of {steps} inner steps by crews of cut {number}"
+        items = len(cut.shards) + steps * (len(cut.shards) + len(cut.crossings))
+        yield _largest(Reveal, whole, mend, digests=items, contributions=len(cut.shards))
+        for shard in range(len(cut.shards)):
+            held = held_at(manifest, Post(Count(number), Count(shard)))
+            assert held is not None
+            made = 1 + steps * (1 + held.gives)
+            yield _largest(Opening, whole, mend, digests=made, salts=made, taken=steps * held.takes)
+
+
+def _of_programs(programs: PlacedPrograms, held: Held | None = None) -> Iterator[Largest]:
     for place, program in programs.items():
         outputs, mend = len(program.outputs), "take a model of fewer tensors"
         yield _largest(Trace, f"of the {place} program's {outputs} outputs", mend, outputs=outputs)
-        yield _largest(Mismatch, f"of the {place} program", mend, path=_path_in(program))
-        yield _evidence(place, program)
+        yield _largest(Mismatch, f"of the {place} program", mend, path=_path_in(program, held))
+        yield _evidence(place, program, held)
     yield _chunk(outputs_of(programs[Place.EPILOGUE]))
 
 
-def require_sayable(manifest: Manifest, programs: PlacedPrograms) -> None:
+def require_sayable(
+    manifest: Manifest, programs: PlacedPrograms, shards: ShardPrograms | None = None
+) -> None:
     """Raise UserError where an honest peer might owe a statement that no ledger takes. (SPEC.md 11.6)"""
-    for each in largest(manifest, programs):
+    for each in largest(manifest, programs, shards):
         if not each.fits:
             name, extent, limit = each.kind.__name__, each.extent, each.kind.limit - AROUND
             raise UserError(
@@ -221,17 +250,18 @@ def _depth(leaves: int) -> int:
     return max(0, leaves - 1).bit_length()
 
 
-def _path_in(program: Program) -> int:
+def _path_in(program: Program, held: Held | None = None) -> int:
     """Return the longest path to a value: in the trace, or in the bundle of a port."""
-    return max(_depth(len(program.nodes)), _depth(len(program.inputs)))
+    whole = 0 if held is None else len(STATE) * held.total
+    return max(_depth(len(program.nodes)), _depth(max(len(program.inputs), whole)))
 
 
-def _evidence(place: Place, program: Program) -> Largest:
+def _evidence(place: Place, program: Program, held: Held | None = None) -> Largest:
     """Return the evidence about the node whose numbers read most of its inputs. (SPEC.md 6.5)"""
     worst, found, known, head = Extent(0), 0, values(program), program_head(program)
     for number, node in enumerate(program.nodes, first_node(program)):
-        brought = [known[source] for source in _brought(place, head, node)]
-        extent = footprint_of(node.operator, brought, _path_in(program))
+        brought = [known[source] for source in _brought(place, head, node, held)]
+        extent = footprint_of(node.operator, brought, _path_in(program, held))
         if (extent.size, extent.items) > (worst.size, worst.items):
             worst, found = extent, number
     name = program.nodes[found - first_node(program)].operator if found else "none"
@@ -239,11 +269,11 @@ def _evidence(place: Place, program: Program) -> Largest:
     return Largest(Evidence, worst, cause, "take another operator: its numbers read too much")
 
 
-def _brought(place: Place, head: ProgramHead, node: Node) -> Iterator[int]:
+def _brought(place: Place, head: ProgramHead, node: Node, held: Held | None) -> Iterator[int]:
     """Yield the inputs of a node that a challenger may have to bring: the law has the rest."""
     for source in dict.fromkeys(map(int, node.inputs)):
         if source >= head.first or (
-            source < len(head.inputs) and origin_of(place, head, source).home not in MADE
+            source < len(head.inputs) and origin_of(place, head, source, held).home not in MADE
         ):
             yield source
 

@@ -19,7 +19,7 @@ from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
 from verification.rounds import get_round
 from verification.signed import Said
-from verification.state import State
+from verification.state import State, is_convicted
 from verification.statements import MAX_STATEMENT, Commit, Spoiled
 from verification.tensors import Bundle, decode_bundle, digest_of
 from verification.units import Address, Count, Digest
@@ -90,19 +90,21 @@ def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]
     body = said.body
     worked, finder = get_round(state, body.round), get_member(state, said.sender)
     commit = worked.commits.get(body.worker)
-    if commit is None or (body.round, body.worker) in state.convicted:
-        raise Refused("the worker committed to nothing in this round, or has paid for it")
-    program = now.library.program(state.manifest.programs.epilogue.digest)
+    if commit is None or is_convicted(state, body.round, body.worker):
+        raise Refused("the worker committed to nothing in this round, or it has been paid for")
+    epilogue = state.manifest.programs_of(worked.assignments[body.worker].post).epilogue
+    program = now.library.program(epilogue.digest)
     reason = reason_for(body, fault(commit, outputs_of(program), body))
     member = state.members[body.worker]
     state.convicted.add((body.round, body.worker))
-    state.redraws.discard((body.round, body.worker))
+    lead = worked.lead(body.worker)
+    state.redraws.discard((body.round, lead))
     finders = [] if finder is member else [finder.address]
-    effects: list[Effect] = [money.slash(state, member, finders, reason)]
-    effects += rulings.close_disputes(state, body.round, body.worker)
+    slashed = money.slash(state, member, finders, reason)
+    effects: list[Effect] = [slashed, *money.pay_mates(state, body.round, body.worker, slashed)]
+    effects += rulings.close_disputes(state, body.round, lead)
     effects += settle_debt(state, member, OpeningDebt(body.round))
-    if body.worker not in worked.openings:
-        effects += judgement.end_waiting(state, body.round, body.worker)
+    effects += judgement.end_waiting(state, body.round, lead)
     if member.convictions >= state.manifest.money.excluded_after:
         effects += exclude(member, Reason(Cause.CONVICTED_SPOILED, body.round))
     return effects

@@ -8,7 +8,7 @@ from verification.causes import Cause
 from verification.debts import Debt, MoveDebt
 from verification.digest import ZERO
 from verification.game import Game, PostedList
-from verification.manifest import BundleRef, Manifest, Place
+from verification.manifest import BundleRef, Manifest, Place, Post
 from verification.placed import ExecutionRef
 from verification.statements import Commit, Opening, Reveal
 from verification.units import NOTHING, PPM, Address, Amount, Count, Digest, Millis, Round
@@ -101,7 +101,7 @@ class Member:
 
     `capacity` is how many inner steps the rounds that it has delivered so far warrant, `missed` how many rounds in a
     row it missed, `idle` in how many sessions in a row a verifier left a duty undone, `lapses` how often it went away,
-    last at `away_at`.
+    last at `away_at`. A worker with a `post` works in crews.
     """
 
     address: Address
@@ -121,6 +121,7 @@ class Member:
     owes: dict[Debt, Millis] = field(default_factory=dict)
     convictions: int = 0
     missed: int = 0
+    post: Post | None = None
     rewards: Amount = NOTHING
     slashed: Amount = NOTHING
 
@@ -134,12 +135,14 @@ class Member:
 class Assignment:
     """What a worker does in a round: `steps` inner steps on the records that its draw gives, in slot `slot`.
 
-    `stake` is what it had bonded when the round opened: its weight in the median norm.
+    `stake` is what it had bonded when the round opened: its weight in the median norm. The members of a crew share a
+    slot, and each has its `post` there.
     """
 
     slot: int
     steps: int
     stake: Amount
+    post: Post | None = None
 
 
 @dataclass
@@ -154,6 +157,8 @@ class RoundState:
     opened rounds end, `audited` the verifiers that had a worker's audit, `fees` how many were paid for them.
     `attested` is the weight of those who attested, `held` that of those who hold a worker's contribution, `backing`
     that behind each sealed state: kept, so that a statement takes the same time however many members there are.
+    `crews` gives for each worker all that share its slot, their lead first; of a whole worker it is the only one.
+    `stuck` says who could not go on for want of whom.
     """
 
     number: Round
@@ -185,11 +190,50 @@ class RoundState:
     audited: dict[Address, set[Address]] = field(default_factory=dict)
     fees: dict[Address, int] = field(default_factory=dict)
     lists: dict[tuple[Address, str], PostedList] = field(default_factory=dict)
+    crews: dict[Address, tuple[Address, ...]] = field(default_factory=dict)
+    stuck: dict[Address, Address] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.crews = crews_in(self.assignments)
+
+    def lead(self, worker: Address) -> Address:
+        """Return under whose address a worker's round is audited and counts: its own, or its crew's first member's."""
+        return self.crews[worker][0]
+
+    def was_included(self, worker: Address) -> bool:
+        """Return whether a worker's part of the round counts."""
+        return worker in self.crews and self.lead(worker) in self.included
+
+    @property
+    def awaited(self) -> set[Address]:
+        """The workers whose commitments may still come: not those of a crew that cannot go on."""
+        stuck = {member for worker in self.stuck for member in self.crews[worker]}
+        return self.assignments.keys() - stuck
+
+
+def crews_in(assignments: dict[Address, Assignment]) -> dict[Address, tuple[Address, ...]]:
+    """Return for each worker all that share its slot, by their shards."""
+    found: dict[int, list[Address]] = {}
+    for worker, assigned in assignments.items():
+        found.setdefault(assigned.slot, []).append(worker)
+    crews = {}
+    for members in found.values():
+        crew = sorted(members, key=lambda each: shard_of(assignments[each].post))
+        crews.update(dict.fromkeys(crew, tuple(crew)))
+    return crews
+
+
+def shard_of(post: Post | None) -> int:
+    """Return the shard of a post, 0 of a whole worker."""
+    return 0 if post is None else int(post.shard)
 
 
 @dataclass(frozen=True)
 class Duty:
-    """An audit that the public beacon gave to a named verifier: a last round's, or one drawn again."""
+    """An audit that the public beacon gave to a named verifier: a last round's, or one drawn again.
+
+    Here and below `worker` is a crew's lead, under whose address all of it is audited.
+    """
 
     work: Round
     worker: Address
@@ -298,8 +342,8 @@ class State:
     `redraws` holds the worker-rounds whose audit is drawn again, `convicted` those that have been paid for, `waiting`
     the audits (session, audit) that wait for a worker-round's opening, `queued` those that wait until a bond is free,
     `running` the disputes without a ruling, `debtors` the members that owe something, `joined` how many ever joined in
-    each role, `committee` the seats that decide the next round (none: everyone does). Sets are iterated in sorted order
-    only.
+    each role, `committee` the seats that decide the next round (none: everyone does), `parted` the pairs, ascending,
+    that no crew holds any more. Sets are iterated in sorted order only.
     """
 
     manifest: Manifest
@@ -328,6 +372,7 @@ class State:
     waiting: dict[tuple[Round, Address], list[tuple[Round, AuditKey]]] = field(default_factory=dict)
     queued: set[tuple[Round, AuditKey]] = field(default_factory=set)
     fresh_links: list[Digest] = field(default_factory=list)
+    parted: set[tuple[Address, Address]] = field(default_factory=set)
     said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
 
     @property
@@ -386,10 +431,16 @@ def total_money(state: State) -> int:
     return sum(state.balances.values()) + held + reserved + state.deposit + state.burned
 
 
+def is_convicted(state: State, number: Round, worker: Address) -> bool:
+    """Return whether a worker, or one of its crew, has been convicted of a round."""
+    crew = state.rounds[number].crews.get(worker, (worker,))
+    return any((number, member) in state.convicted for member in crew)
+
+
 def open_questions(state: State) -> set[tuple[Round, Address]]:
     """Return the rounds of a peer that an audit or a dispute may still decide: nothing about them is final."""
-    questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()} | state.redraws
-    questions |= state.waiting.keys() | {key[1:] for _, key in state.queued}
+    questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()}
+    audited = state.redraws | state.waiting.keys() | {key[1:] for _, key in state.queued}
     for session in state.sessions.values():
         hidden = session.verifiers_without_link()
         if session.watch is not Watch.DONE or any(
@@ -397,5 +448,6 @@ def open_questions(state: State) -> set[tuple[Round, Address]]:
         ):
             committed = state.rounds[session.number].commits if session.number < len(state.rounds) else {}
             questions |= {(session.number, worker) for worker in committed}
-            questions |= {(duty.work, duty.worker) for duty in session.public}
-    return questions
+            audited |= {(duty.work, duty.worker) for duty in session.public}
+    members = ((number, each) for number, lead in audited for each in state.rounds[number].crews[lead])
+    return questions.union(members)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from verification.digest import tagged
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Post
 from verification.placed import OfExecution, OfResult, OfRound, OfRun, Once
 from verification.units import Address, Amount, Count, Digest, Round
 
@@ -21,13 +21,15 @@ MAX_ENTRIES = 64
 @dataclass(frozen=True)
 class Join(OfRun):
     """Stake and become a member from the next round on. `speed` is in inner steps per 1,000 seconds, `tip` is the end
-    of a verifier's hash chain (zeros for a worker), `endpoint` where it is reached (SPEC.md 3.5)."""
+    of a verifier's hash chain (zeros for a worker), `endpoint` where it is reached (SPEC.md 3.5), `post` which shard a
+    worker holds that works in crews (SPEC.md 4.17)."""
 
     role: str
     stake: Amount
     speed: Count
     tip: Digest
     endpoint: str
+    post: Post | None = None
 
     once = Once.RUN
     begins = True
@@ -36,6 +38,8 @@ class Join(OfRun):
     def __post_init__(self) -> None:
         if self.role not in (WORKER, VERIFIER):
             raise ValueError("role must be worker or verifier")
+        if self.post is not None and self.role != WORKER:
+            raise ValueError("only a worker has a post in a crew")
         if self.speed < 1 or len(self.endpoint) > MAX_ENDPOINT:
             raise ValueError(f"speed must be positive and endpoint at most {MAX_ENDPOINT} characters")
 
@@ -61,15 +65,47 @@ class Announce(OfRound):
 
 @dataclass(frozen=True)
 class Commit(OfRound):
-    """A worker's round: start state, root over salted leaves, contribution and its squared norm on the grid."""
+    """A worker's round: start state, root over salted leaves, contribution and its squared norm on the grid.
+
+    A member of a crew names its post, and for each of its neighbours the root over what crossed between them.
+    """
 
     start: Digest
     leaves: Digest
     contribution: BundleRef
     norm: Count
     carried: Digest
+    post: Post | None = None
+    shared: tuple[Digest, ...] = ()
 
     once = Once.ROUND
+
+
+@dataclass(frozen=True)
+class Receipt(OfRound):
+    """A member of a crew signs to the one that holds shard `other` what crossed between them in a round. (SPEC.md 4.17)
+
+    It is given to that neighbour, and reaches the ledger in a Contradiction alone.
+    """
+
+    other: Count
+    root: Digest
+
+    once = Once.ROUND
+
+    @property
+    def slot(self) -> str:
+        return self.at(self.other)
+
+
+@dataclass(frozen=True)
+class Stuck(OfRound):
+    """A member of a crew cannot go on for want of what `partner` owes it. (SPEC.md 4.17)"""
+
+    partner: Address
+
+    once = Once.ROUND
+    begins = True
 
 
 @dataclass(frozen=True)
@@ -114,22 +150,27 @@ class Finished(OfRound):
 
 @dataclass(frozen=True)
 class Opening(OfRound):
-    """A worker opens its leaves of a round once, for all: state digests and their salts, in order."""
+    """A worker opens its leaves of a round once, for all: state digests and their salts, in order.
+
+    A member of a crew opens all items that it made, and those that it had `taken`. (SPEC.md 4.17)
+    """
 
     digests: tuple[Digest, ...]
     salts: tuple[Digest, ...]
+    taken: tuple[Digest, ...] = ()
 
     once = Once.ROUND
 
 
 @dataclass(frozen=True)
 class Reveal(OfRound):
-    """A verifier opens its verdict: the state digests at the leaves, the contribution's digest and the blind's salt."""
+    """A verifier opens its verdict: the state digests at the leaves, or a crew's items, the digest of each contribution
+    (a crew has one for each shard), and the blind's salt."""
 
     work: Round
     worker: Address
     digests: tuple[Digest, ...]
-    contribution: Digest
+    contributions: tuple[Digest, ...]
     salt: Digest
 
     once = Once.WORK
@@ -434,7 +475,7 @@ class Withdraw(OfRun):
 
 
 Body = (
-    Join | Announce | Commit | Attest | Seal | Verdict | Finished | Opening | Reveal | Link
+    Join | Announce | Commit | Receipt | Stuck | Attest | Seal | Verdict | Finished | Opening | Reveal | Link
     | ChallengeSeal | Answer | Trace | NodeList | ResultList | Block | TotalList | RangeList | FailedAt
     | Point | Mismatch | Evidence | Demand | Chunk | Spoiled | Contradiction | Withdraw
 )  # fmt: skip

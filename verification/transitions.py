@@ -93,14 +93,11 @@ def _commit_ends(state: State) -> Millis | None:
 
 
 def _have_all_committed(state: State) -> bool:
-    """All assigned have committed, and some were assigned."""
+    """All assigned have committed, but for crews that cannot go on, and some were assigned."""
     # A round without workers waits its window out, so that those who come back find rounds left to train.
     if not _is_in(state, Phase.COMMIT):
         return False
-    return (
-        bool(state.deciding.assignments)
-        and state.deciding.commits.keys() == state.deciding.assignments.keys()
-    )
+    return bool(state.deciding.assignments) and state.deciding.commits.keys() >= state.deciding.awaited
 
 
 def _close_commits(state: State) -> list[Effect]:

@@ -214,7 +214,7 @@ class Ours:
         self.ended = state = read_state(self._hosted.folder)
         for worked in state.rounds:
             for rank, seat in enumerate(self._seats[: self._task.peers]):
-                if worked.sealed is not None and seat.account not in worked.included:
+                if worked.sealed is not None and not worked.was_included(seat.account):
                     self._left_out.add((rank, int(worked.number)))
         if self.is_over():
             stores = [store for seat in self._seats for store in seat.folder.stores()]

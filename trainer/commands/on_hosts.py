@@ -150,7 +150,7 @@ class HostScene(Scene):
         counts = {}
         for number in (*BEHIND, LATE):
             account = self.seats[number].account
-            counts[number] = sum(account in worked.included for worked in rounds)
+            counts[number] = sum(worked.was_included(account) for worked in rounds)
         routers = {True: "a router that keeps ports", False: "one that draws them"}
         parts = [f"{self.seats[n].name} behind {routers[keeps]} {counts[n]}" for n, keeps in BEHIND.items()]
         late = f"{self.seats[LATE].name}, which came in round {LATE_ROUND}, {counts[LATE]}"

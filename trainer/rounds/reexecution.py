@@ -88,9 +88,10 @@ def open_claim(
     reads = dict.fromkeys(
         (sources[place], row, block) for place, row, block in read_by(claim, held.result, held.read)
     )
-    brought = [read for read in reads if referee.is_brought(disputed.place, disputed.slots, head, read[0])]
+    about = disputed.place, disputed.slots, head
+    brought = [read for read in reads if referee.is_brought(*about, read[0], disputed.held)]
     own = replace(holding.values, results=results)
-    return open_inputs(disputed.place, head, trail, own, brought)
+    return open_inputs(disputed.place, head, trail, own, brought, disputed.held)
 
 
 def open_value(
@@ -105,9 +106,9 @@ def open_value(
         digest = held.port(number)
     else:
         digest = tensor_digest(tensors(number))
-    if not referee.is_brought(disputed.place, disputed.slots, head, number):
+    if not referee.is_brought(disputed.place, disputed.slots, head, number, disputed.held):
         return digest, ()
-    return digest, prove(disputed.place, head, trail, held, number)
+    return digest, prove(disputed.place, head, trail, held, number, disputed.held)
 
 
 class _Enough(Exception):
@@ -149,4 +150,8 @@ def _values(
     def port(number: int) -> Digest:
         return engine.digests([disputed.inputs[number]])[0]
 
-    return tensor, Values(results, port, tensor, kept.get)
+    def bundle(number: int) -> tuple[list[Digest], int]:
+        held, index = disputed.bundle_of(program_head(program), number)
+        return engine.digests(held), index
+
+    return tensor, Values(results, port, bundle, tensor, kept.get)

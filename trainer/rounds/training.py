@@ -3,16 +3,17 @@
 Written over an `Engine`, so that the same code runs real tensors (`trainer.rounds.torch_engine`) and toys in tests.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.rounds.engine import Engine, Handle, Job, Overwritten, Unread
 from verification.errors import ProofswarmError
+from verification.layout import Held, Home, origin_of
 from verification.library import StepFailed, failed
 from verification.manifest import Manifest, Place, ProgramRef
-from verification.program import inputs_read
+from verification.program import ProgramHead, inputs_read
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.tensors import Bundle, Tensor
 from verification.units import Digest, Round
@@ -26,13 +27,29 @@ it, and is not held between: an inner step runs in the memory of the working sta
 class Disputed:
     """One execution: its program and its inputs in the engine's form (None: zeros).
 
-    `slots` are those that hold a contribution.
+    `slots` are those that hold a contribution, `crews` gives for those of crews the places of each shard's parameters
+    with its contribution. A shard's programs are about a part of the model, `held`, of the whole `start`.
     """
 
     place: Place
     program: Digest
     inputs: Sequence[Any]
     slots: frozenset[int] = frozenset()
+    crews: Mapping[int, Sequence[tuple[Sequence[int], Sequence[Any]]]] = field(default_factory=dict)
+    held: Held | None = None
+    start: Sequence[Any] = ()
+
+    def bundle_of(self, head: ProgramHead, number: int) -> tuple[Sequence[Any], int]:
+        """Return the bundle that input `number` is of, in the engine's form, and its place there."""
+        port = origin_of(self.place, head, number, self.held)
+        if port.home is Home.START and self.held is not None:
+            return self.start, port.index
+        if port.home is Home.CONTRIBUTION:
+            for parameters, contribution in self.crews.get(port.slot, ()):
+                if port.index in parameters:
+                    return contribution, parameters.index(port.index)
+        first = number - port.index
+        return self.inputs[first : first + port.count], port.index
 
 
 class RoundFailed(ProofswarmError):

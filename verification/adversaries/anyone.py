@@ -147,7 +147,7 @@ class Vandal(Behaviour):
         forged: list[Body] = [
             Opening(number, (noise,), (noise,)),
             Link(number, noise),
-            Reveal(number, number, view.me.address, (), noise, noise),
+            Reveal(number, number, view.me.address, (), (noise,), noise),
             Answer(number, Count(0), Count(4), (noise,)),
             Trace(number, Place.STEP, Count(1), None, (noise,), (noise,)),
             Evidence(Count(place % 3), ()),

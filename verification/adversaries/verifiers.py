@@ -22,6 +22,7 @@ from verification.honest.actions import (
 from verification.honest.view import View
 from verification.honest.within import Own
 from verification.manifest import BundleRef, Place
+from verification.rounds import works
 from verification.state import Session, Watch
 from verification.statements import (
     Finished,
@@ -152,7 +153,7 @@ class InventDuties(Behaviour):
         if number >= len(view.state.rounds):
             return []
         found: list[Act] = []
-        for worker in view.state.rounds[number].commits:
+        for worker in works(view.state, view.state.rounds[number]):
             if (me.address, number, worker) in session.verdicts:
                 continue
             work = view.results.work(number, worker)
@@ -161,7 +162,7 @@ class InventDuties(Behaviour):
                 found.append(RunRound(number, worker) if here else FetchState(number))
                 continue
             salt = me.blind_salt(view.state.run, number, number, worker)
-            reveal = Reveal(number, number, worker, work.digests, work.contribution.digest, salt)
+            reveal = Reveal(number, number, worker, work.digests, work.contributions, salt)
             blind = blind_of(view.state.run, me.address, number, reveal)
             found.append(Say(Verdict(number, number, worker, blind)))
         return found

@@ -10,7 +10,8 @@ from typing import TypeVar, cast
 from verification import law, merkle
 from verification.causes import Cause
 from verification.claims import Judged
-from verification.disputes import program_of, reader_of, result_at
+from verification.crews import held_at
+from verification.disputes import post_of, program_of, reader_of, result_at
 from verification.effects import Effect, Slashed
 from verification.errors import BadEvidence
 from verification.evidence.file import (
@@ -149,7 +150,8 @@ def _of_spoiled(state: State, log: Log, data: bytes, shown: Spoiled, programs: P
     """Return the conviction by a contribution's own bytes; what shows them is its finder's statement."""
     commit = log.signed(shown.worker, shown.round, Commit.at())
     assert commit is not None
-    program = programs(state.manifest.programs.epilogue.digest)
+    post = state.rounds[shown.round].assignments[shown.worker].post
+    program = programs(state.manifest.programs_of(post).epilogue.digest)
     sources = [int(output.source) for output in program.outputs]
     return Conviction(
         state.manifest, state.chain, Kind.SPOILED, shown.worker, shown.round, Place.EPILOGUE, None, (commit, data),
@@ -172,7 +174,7 @@ def _of_dispute(state: State, log: Log, dispute: Dispute, programs: ProgramOf) -
     if dispute.cause is Cause.ACCUSED_SILENT:
         number = Count(dispute.number)
         return _plain(state, Kind.SILENCE, dispute.accused, dispute.round, claim, number)
-    program = programs(program_of(state.manifest, dispute.place))
+    program = programs(program_of(state.manifest, dispute.place, post_of(state, dispute)))
     way = way_of(state, log, dispute, program)
     kind = {Mismatch: Kind.OUTPUT, Evidence: Kind.NODE}.get(type(end), way.kind)
     node, reads = way.game.node, list[int]()
@@ -282,14 +284,15 @@ def _record(
 ) -> PublicRecord | None:
     """Return what must be taken from the ledger: for the record index, and for an outer step."""
     worked, head = state.rounds[dispute.round], program_head(program)
-    if not any(is_public(dispute.place, head, value) for value in uses):
+    held = held_at(state.manifest, post_of(state, dispute))
+    if not any(is_public(dispute.place, head, value, held) for value in uses):
         return None
     if dispute.place is Place.PROLOGUE:
-        return PublicRecord(worked.beacon, worked.start.digest, (), Count(0))
+        return PublicRecord(worked.beacon, worked.lead(dispute.accused), worked.start.digest, (), Count(0))
     included, mixed = [], mixture(state, worked)
     for part in mixed.parts:
-        data = log.signed(part.worker, part.number, Commit.at())
-        assert data is not None
-        included.append(Included(Count(part.slot), part.weight, data))
+        crew = state.rounds[part.number].crews[part.worker]
+        commitments = tuple(log.signed(each, part.number, Commit.at()) or b"" for each in crew)
+        included.append(Included(Count(part.slot), part.weight, commitments))
     start = state_before(state, dispute.round).digest
-    return PublicRecord(worked.beacon, start, tuple(included), Count(mixed.ballast))
+    return PublicRecord(worked.beacon, dispute.accused, start, tuple(included), Count(mixed.ballast))

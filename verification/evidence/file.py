@@ -27,7 +27,7 @@ from verification.statements import (
 from verification.tensors import tensor_of_root
 from verification.units import Address, Count, Digest, Round
 
-FORMAT = "proofswarm evidence/3"
+FORMAT = "proofswarm evidence/4"
 MAX_EVIDENCE = 1 << 26
 """Bytes of the largest file: what the accused signed, what a number reads, and the run's manifest."""
 
@@ -63,18 +63,22 @@ class ProgramPart:
 @dataclass(frozen=True)
 class Included:
     """A contribution that entered an outer step: its slot, its weight (negative for one that is taken back), and its
-    worker's signed commitment."""
+    worker's signed commitment, or those of a crew by their shards."""
 
     slot: Count
     weight: int
-    commitment: bytes
+    commitments: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
 class PublicRecord:
-    """What the ledger fixed before the accused spoke: nothing in the file proves it but the head it was signed over."""
+    """What the ledger fixed before the accused spoke: nothing in the file proves it but the head it was signed over.
+
+    `lead` is under whose address the records of the accused were drawn: its own, or that of its crew's first.
+    """
 
     beacon: Digest
+    lead: Address
     start: Digest
     included: tuple[Included, ...]
     ballast: Count
@@ -148,7 +152,7 @@ class Trust(Enum):
 
     HEAD = "that its head is the one signed over"
     CLOCK = "that what was owed did not come in time"
-    BEACON = "a round's beacon"
+    BEACON = "a round's beacon, and under whose address it drew records"
     RECORD = "what an outer step was computed from"
 
 

@@ -5,14 +5,17 @@ The same rules as `verification.disputes`, over signed statements instead of a l
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from verification import claims, referee, spoilage
-from verification.audits import salted_root
+from verification.audits import require_opened
 from verification.causes import Cause, Reason
 from verification.claims import Judged
+from verification.contradiction import contradict
+from verification.crews import held_at
 from verification.digest import ZERO
-from verification.disputes import claim_at
+from verification.disputes import claim_of_round, contributed, program_of, taken_in
 from verification.errors import BadEvidence
 from verification.evidence.file import (
     MAX_RESULT,
@@ -30,11 +33,12 @@ from verification.evidence.parts import Parts
 from verification.game import Body as GameBody
 from verification.game import Game
 from verification.layout import Home
-from verification.manifest import Place
+from verification.manifest import Manifest, Place, Post
+from verification.membership import has_post
 from verification.narrowing import Tracing
 from verification.placed import OfResult
 from verification.program import Node, ProgramHead
-from verification.referee import Execution, Reader
+from verification.referee import Contributed, Execution, Reader
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.signed import Said, open_statement
 from verification.statements import (
@@ -48,7 +52,7 @@ from verification.statements import (
     Spoiled,
     Trace,
 )
-from verification.units import Digest
+from verification.units import Count, Digest
 
 B = TypeVar("B")
 MAX_NODES = 1 << 20
@@ -98,7 +102,8 @@ def _spoiled(conviction: Conviction) -> Finding:
     places = {(commit.round, conviction.accused), (shown.round, shown.worker)}
     if places != {(conviction.round, conviction.accused)} or conviction.place is not Place.EPILOGUE:
         raise BadEvidence("the bytes belong to another commitment")
-    parts = Parts(part, conviction.manifest.programs.epilogue.digest)
+    epilogue = program_of(conviction.manifest, Place.EPILOGUE, _post_of(conviction.manifest, commit))
+    parts = Parts(part, epilogue)
     cause = spoilage.fault(commit, [parts.value(int(output.source)) for output in part.head.outputs], shown)
     return finding_of(conviction, spoilage.reason_for(shown, cause))
 
@@ -114,8 +119,7 @@ def _contradiction(conviction: Conviction, spoken: Sequence[Said[Body]]) -> Find
     if len(spoken) != 2:
         raise BadEvidence("a contradiction has two statements")
     first, second = spoken
-    is_one_place = (first.run, first.place) == (second.run, second.place)
-    if not is_one_place or first.statement == second.statement:
+    if not contradict(conviction.manifest, first, second):
         raise BadEvidence("the statements do not differ in one place")
     if first.body.round != conviction.round:
         raise BadEvidence("the file names another round than its statements")
@@ -130,6 +134,13 @@ def _silence(conviction: Conviction, bodies: Sequence[Body], head: Digest) -> Fi
     return finding_of(conviction, reason, trust=(Trust.CLOCK, Trust.HEAD), head=head)
 
 
+def _post_of(manifest: Manifest, commit: Commit) -> Post | None:
+    """Return the post of a commitment; raises BadEvidence for one that the run has not."""
+    if commit.post is not None and not has_post(manifest, commit.post):
+        raise BadEvidence("the run has no such shard")
+    return commit.post
+
+
 class _Walk:
     """The dispute once more, without a ledger: from the accused's claim down its own lists to what is wrong."""
 
@@ -140,6 +151,8 @@ class _Walk:
         self._lists, self._points = deque(bodies), deque(map(int, conviction.points))
         self._start = ZERO
         self._steps = 0
+        self._post: Post | None = None
+        self._taken: tuple[Digest, ...] = ()
         self._trust: list[Trust] = []
         self._game = self._claim()
         self._parts = self._brought()
@@ -199,18 +212,21 @@ class _Walk:
         if self._place is Place.OUTER:
             return Game(self._place, 0, 0, None, self._next(Seal).state.digest)
         commit, opening = self._next(Commit), self._next(Opening)
-        if len(opening.salts) != len(opening.digests):
-            raise BadEvidence("the opening has not one salt for each leaf")
-        root = salted_root(case.run, case.round, opening.digests, opening.salts)
-        if root != commit.leaves:
-            raise BadEvidence("the opening does not lead to the committed root")
-        every = case.manifest.work.leaf_every
-        self._start, self._steps = commit.start, (len(opening.digests) - 1) * every
-        ends = leaf_steps(self._steps, every)
+        every, self._post = case.manifest.work.leaf_every, _post_of(case.manifest, commit)
+        held = held_at(case.manifest, self._post)
+        self._start = commit.start
+        self._steps = (len(opening.digests) - 1) * every // (1 + (0 if held is None else held.gives))
+        require_opened(case.manifest, case.run, commit, opening, self._steps)
+        leaves = len(leaf_steps(self._steps, every))
         leaf = {Place.PROLOGUE: 0, Place.EPILOGUE: None}.get(self._place, case.leaf)
-        if self._place is Place.STEP and (leaf is None or not 1 <= leaf < len(ends)):
+        if self._place is Place.STEP and (leaf is None or not 1 <= leaf < leaves):
             raise BadEvidence("the opening has no such leaf")
-        return claim_at(leaf, ends, commit.start, opening.digests, commit.contribution.digest)
+        game = claim_of_round(
+            case.manifest, commit, opening, self._steps, None if leaf is None else int(leaf)
+        )
+        if self._post is not None and self._place is Place.STEP:
+            self._taken = taken_in(case.manifest, self._post, self._steps, opening, game.step)
+        return game
 
     def _next(self, kind: type[B]) -> B:
         body = self._lists.popleft() if self._lists else None
@@ -269,14 +285,19 @@ class _Walk:
 
     def _brought(self) -> Parts | None:
         part = self._case.program
-        return None if part is None else Parts(part, self._case.manifest.programs.at(self._place).digest)
+        return None if part is None else Parts(part, self._digest)
+
+    @property
+    def _digest(self) -> Digest:
+        """The program of the place, of a crew's member that of its shard."""
+        return program_of(self._case.manifest, self._place, self._post)
 
     def _program(self, is_listed_whole: bool) -> tuple[Digest, ProgramHead]:
         """Return digest and head of the place's program; a list of states is checked against all of its failures."""
         parts = self._parts
         if parts is None or (is_listed_whole and parts.head.nodes > MAX_NODES):
             raise BadEvidence("the file lacks the program, or it is too large to check")
-        return self._case.manifest.programs.at(self._place).digest, parts.head
+        return self._digest, parts.head
 
     def _require_node(self, number: int) -> Node:
         """Return a node of the program, checked by its path. Ports and constants need none."""
@@ -294,28 +315,45 @@ class _Walk:
     def _execution(self, head: ProgramHead, uses: Sequence[int]) -> Execution:
         """Return what fixes the values used; what comes from the ledger's record is noted as taken on trust."""
         case, manifest, record = self._case, self._case.manifest, self._case.record
-        program, data = manifest.programs.at(self._place).digest, manifest.data.root
-        is_needed = any(referee.is_public(self._place, head, source) for source in uses)
+        whole = None if self._place is Place.OUTER else held_at(manifest, self._post)
+        fixed = Execution(
+            self._place, self._digest, self._start, self._game.agreed, manifest.data.root,
+            {Home.ROUND: round_number(case.round)}, held=whole, taken=self._taken,
+        )  # fmt: skip
+        is_needed = any(referee.is_public(self._place, head, source, whole) for source in uses)
         if is_needed != (record is not None):
             raise BadEvidence(
                 "the file lacks the ledger's record of the round, or has one that nothing rests on"
             )
-        given = {Home.ROUND: round_number(case.round)}
         if record is None:
-            return Execution(self._place, program, self._start, self._game.agreed, data, given)
+            return fixed
         if self._place is Place.PROLOGUE:
             work = manifest.work
             if self._steps > work.max_steps or 8 * work.max_steps * work.batch > MAX_RESULT:
                 raise BadEvidence("the record index is too large to check")
+            if self._post is None and record.lead != case.accused:
+                raise BadEvidence("a whole worker's records are drawn under its own address")
             self._trust.append(Trust.BEACON)
-            given[Home.INDEX] = record_index(manifest, record.beacon, case.accused, self._steps)
-            return Execution(self._place, program, self._start, self._game.agreed, data, given)
+            index = record_index(manifest, record.beacon, record.lead, self._steps)
+            return replace(fixed, given={**fixed.given, Home.INDEX: index})
         self._trust.append(Trust.RECORD)
-        slots = {int(entry.slot): (entry.weight, self._committed(entry)) for entry in record.included}
-        return Execution(self._place, program, record.start, None, data, given, slots, record.ballast)
+        slots = {int(entry.slot): self._contributed(entry) for entry in record.included}
+        return replace(fixed, start=record.start, working=None, slots=slots, ballast=int(record.ballast))
 
-    def _committed(self, entry: Included) -> Digest:
-        said = open_statement(entry.commitment)
+    def _contributed(self, entry: Included) -> Contributed:
+        """Return what stands in a slot: the contributions that a worker, or all of a crew, committed to."""
+        commits = [self._committed(entry, data) for data in entry.commitments]
+        posts = [_post_of(self._case.manifest, commit) for commit in commits]
+        first = posts[0] if posts else None
+        shards = 1 if first is None else len(self._case.manifest.cuts[first.cut].shards)
+        crew = [None] if first is None else [Post(first.cut, Count(shard)) for shard in range(shards)]
+        if posts != crew:
+            raise BadEvidence("a slot holds a worker's contribution, or those of a crew by their shards")
+        digests = tuple(commit.contribution.digest for commit in commits)
+        return contributed(self._case.manifest, entry.weight, digests, first)
+
+    def _committed(self, entry: Included, data: bytes) -> Commit:
+        said = open_statement(data)
         statement, body = said.statement, said.body
         is_here = (statement.round, statement.head) == (self._case.round, self._head)
         is_taken_back = entry.weight < 0 and statement.round < self._case.round
@@ -323,7 +361,7 @@ class _Walk:
             raise BadEvidence("what should be an included commitment is none of this run")
         if not (is_here if entry.weight >= 0 else is_taken_back):
             raise BadEvidence("an included commitment belongs to another round")
-        return body.contribution.digest
+        return body
 
     def _found(
         self,

@@ -14,13 +14,25 @@ from verification.units import Address, Count, Digest, Round
 class Work:
     """What F gives for one worker's round: a state digest per leaf, the contribution, its squared norm.
 
-    A round that fails is audited like any other and not committed to; one digest stands for what it did not make.
+    A round that fails is audited like any other and not committed to; one digest stands for what it did not make. Of a
+    crew a member has the items that it made and those that it has `taken`, the roots over what it `shared` with each
+    neighbour, and the receipts that these signed; an auditor has all items, and the contributions of the first one's
+    `mates`. (SPEC.md 4.17)
     """
 
     digests: tuple[Digest, ...]
     contribution: BundleRef
     norm: Count
     failed: bool = False
+    mates: tuple[Digest, ...] = ()
+    taken: tuple[Digest, ...] = ()
+    shared: tuple[Digest, ...] = ()
+    receipts: tuple[bytes, ...] = ()
+
+    @property
+    def contributions(self) -> tuple[Digest, ...]:
+        """The digests of all contributions."""
+        return self.contribution.digest, *self.mates
 
 
 @dataclass(frozen=True)
@@ -51,10 +63,23 @@ class FetchContribution:
 
 @dataclass(frozen=True)
 class RunRound:
-    """Compute F for a worker's assignment, as that worker or as its auditor; result: Work."""
+    """Compute F for a worker's assignment, as that worker or as its auditor; result: Work.
+
+    A member of a crew computes its part with the others, and may find itself Stuck; an auditor all of a crew's, whose
+    lead is the worker. (SPEC.md 4.17)
+    """
 
     number: Round
     worker: Address
+
+
+@dataclass(frozen=True)
+class ReadStatement:
+    """Get the signed bytes of what an author has said on the ledger; result: bytes."""
+
+    author: Address
+    number: Round
+    slot: str
 
 
 @dataclass(frozen=True)
@@ -142,6 +167,7 @@ Computed = (
     | FetchState
     | FetchContribution
     | RunRound
+    | ReadStatement
     | RunOuter
     | ListStates
     | TraceProgram
@@ -159,6 +185,6 @@ class Results:
     done: dict[Computed, Any] = field(default_factory=dict)
 
     def work(self, number: Round, worker: Address) -> Work | None:
-        """Return F's result for a worker's round, if computed."""
-        result: Work | None = self.done.get(RunRound(number, worker))
-        return result
+        """Return F's result for a worker's round, if computed; None where it came to nothing."""
+        result = self.done.get(RunRound(number, worker))
+        return result if isinstance(result, Work) else None

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from verification import audits, disputes
 from verification.audits import blind_of
+from verification.contradiction import betrays
 from verification.digest import ZERO, integer, keyed
 from verification.honest.actions import (
     Action,
     FetchContribution,
     FetchState,
     OpenChunk,
+    ReadStatement,
     Results,
     RunOuter,
     RunRound,
@@ -24,11 +26,12 @@ from verification.honest.actions import (
 from verification.honest.catching_up import KEPT_ROUNDS, catch_up, is_ready, outer_step
 from verification.honest.moves import moves_in
 from verification.law import head_of
-from verification.manifest import BundleRef, Place
+from verification.manifest import BundleRef, Place, Post
 from verification.membership import can_return
 from verification.outer import pending
-from verification.rounds import grace_ends, hurry_begins, is_awaited
+from verification.rounds import grace_ends, hurry_begins, is_awaited, works
 from verification.sampling import chain_link, is_private_duty
+from verification.signed import open_statement
 from verification.state import (
     Duty,
     Member,
@@ -40,6 +43,7 @@ from verification.state import (
     Standing,
     State,
     Watch,
+    is_convicted,
     open_questions,
     state_before,
     work_begins,
@@ -58,6 +62,7 @@ from verification.statements import (
     Reveal,
     Seal,
     Spoiled,
+    Stuck,
     Verdict,
     Withdraw,
 )
@@ -66,7 +71,8 @@ from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 @dataclass(frozen=True)
 class Me:
-    """What a peer is: its account, secret, and how it joins. What it makes of its secret is for one run only."""
+    """What a peer is: its account, secret, and how it joins, perhaps with a shard that it holds. What it makes of its
+    secret is for one run only."""
 
     address: Address
     secret: bytes = field(repr=False)
@@ -74,6 +80,7 @@ class Me:
     stake: Amount
     speed: int
     endpoint: str
+    post: Post | None = None
 
     def salts(self, run: Digest, number: int, leaves: int) -> tuple[Digest, ...]:
         """Return a round's salts: nobody else can make them, and a restarted peer makes them again. (SPEC.md 4.3)"""
@@ -103,7 +110,12 @@ def decide(state: State, me: Me, results: Results, now: Millis) -> list[Action]:
         fetch: list[Action] = [last] if last not in results.done else []
         return [*fetch, Say(Withdraw())] if member.stake else fetch
     exchanged = list(_exchange(state, me, results, now))
-    work = list(_verify(state, me, results) if member.role == VERIFIER else _train(state, me, results))
+    verifies = member.role == VERIFIER
+    work = list(
+        _verify(state, me, results)
+        if verifies
+        else [*_train(state, me, results), *_betrayed(state, me, results)]
+    )
     if any(isinstance(act, RunOuter) and state.rounds[act.number].phase is Phase.SEAL for act in exchanged):
         # Everyone waits for the seal, and a machine that has begun an audit reads its blobs and digests them first.
         work = [act for act in work if not isinstance(act, RunRound)]
@@ -135,7 +147,7 @@ def report_contradictions(
 
 def _join(state: State, me: Me) -> Join:
     tip = me.link(state, -1) if me.role == VERIFIER else ZERO
-    return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint)
+    return Join(me.role, me.stake, Count(me.speed), tip, me.endpoint, me.post)
 
 
 def _present_oneself(state: State, member: Member, me: Me, results: Results, now: Millis) -> Iterator[Action]:
@@ -164,7 +176,11 @@ def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
         or me.address in current.commits
     ):
         return
-    work = results.work(current.number, me.address)
+    work = results.done.get(RunRound(current.number, me.address))
+    if isinstance(work, Stuck):
+        if me.address not in current.stuck:
+            yield Say(work)
+        return
     if work is None:
         start = FetchState(work_begins(state, current.number))
         if start in results.done:
@@ -176,7 +192,26 @@ def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
         return
     salts = me.salts(state.run, current.number, len(work.digests))
     leaves = audits.salted_root(state.run, current.number, work.digests, salts)
-    yield Say(Commit(current.number, current.start.digest, leaves, work.contribution, work.norm, ZERO))
+    post = current.assignments[me.address].post
+    yield Say(
+        Commit(
+            current.number, current.start.digest, leaves, work.contribution, work.norm, ZERO, post, work.shared
+        )
+    )  # fmt: skip
+
+
+def _betrayed(state: State, me: Me, results: Results) -> Iterator[Action]:
+    """Show that a neighbour in a crew committed to something else than its receipt says. (SPEC.md 4.17)"""
+    for worked in state.recent:
+        work = results.work(worked.number, me.address)
+        for receipt in () if work is None or worked.phase is Phase.COMMIT else work.receipts:
+            said = open_statement(receipt)
+            commit = worked.commits.get(said.sender)
+            standing = state.members[said.sender].standing
+            if commit is None or standing is Standing.EXCLUDED or not betrays(state.manifest, said, commit):
+                continue
+            read = ReadStatement(said.sender, worked.number, Commit.at())
+            yield Say(Contradiction(receipt, results.done[read])) if read in results.done else read
 
 
 def _run(state: State, results: Results, number: Round, worker: Address) -> Iterator[Action]:
@@ -242,7 +277,7 @@ def _open(state: State, me: Me, results: Results) -> Iterator[Action]:
             yield from _run(state, results, number, me.address)
         else:
             salts = me.salts(state.run, number, len(work.digests))
-            yield Say(Opening(number, work.digests, salts))
+            yield Say(Opening(number, work.digests, salts, work.taken))
 
 
 def _verify(state: State, me: Me, results: Results) -> Iterator[Action]:
@@ -262,9 +297,9 @@ def duties(state: State, session: Session, me: Me) -> list[Duty]:
     worked = state.rounds[session.number] if session.number < len(state.rounds) else None
     if session.has_links and worked is not None:
         link, rate = me.link(state, session.number), session.rates[me.address]
-        drawn = [each for each in worked.commits if is_private_duty(session.beacon, link, each, rate)]
+        drawn = [each for each in works(state, worked) if is_private_duty(session.beacon, link, each, rate)]
         mine |= {Duty(session.number, worker, me.address) for worker in drawn}
-    mine = {duty for duty in mine if (duty.work, duty.worker) not in state.convicted}
+    mine = {duty for duty in mine if not is_convicted(state, duty.work, duty.worker)}
     return sorted(mine, key=lambda duty: (duty.work, duty.worker))
 
 
@@ -291,7 +326,7 @@ def _reveal_of(
     if work is None:
         return None
     salt = me.blind_salt(state.run, session.number, number, worker)
-    return Reveal(session.number, number, worker, work.digests, work.contribution.digest, salt)
+    return Reveal(session.number, number, worker, work.digests, work.contributions, salt)
 
 
 def _reveal(state: State, session: Session, me: Me, results: Results) -> Iterator[Action]:
@@ -359,5 +394,10 @@ def blobs_of_round(state: State, number: Round) -> tuple[BundleRef, ...]:
     if number == len(state.rounds):
         return (state_before(state, number),)
     worked = state.rounds[number]
-    commits = [*worked.commits.values(), *(state.rounds[n].commits[worker] for n, worker in worked.subtracts)]
+    taken_back = (
+        state.rounds[n].commits[member]
+        for n, lead in worked.subtracts
+        for member in state.rounds[n].crews[lead]
+    )
+    commits = [*worked.commits.values(), *taken_back]
     return worked.start, state_before(state, number), *(commit.contribution for commit in commits)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from verification import merkle
 from verification.digest import tagged_each
 from verification.grid import Rows, open_blocks
-from verification.layout import Home, origin_of
+from verification.layout import Held, Home, origin_of
 from verification.manifest import Place
 from verification.narrowing import segments
 from verification.program import ProgramHead
@@ -25,11 +25,13 @@ TraceList = tuple[int, int, tuple[Digest, ...]]
 class Values:
     """What one execution held, by value number: `results` of its nodes in order, digests of ports, and tensors.
 
-    `made` gives None for a node that the execution did not come to.
+    `bundle` gives for a port the digests of all tensors of the bundle that it is of, and its place there. `made` gives
+    None for a node that the execution did not come to.
     """
 
     results: Sequence[Digest]
     port: Callable[[int], Digest]
+    bundle: Callable[[int], tuple[Sequence[Digest], int]]
     tensor: Callable[[int], Rows]
     made: Callable[[int], Rows | None]
 
@@ -51,16 +53,20 @@ def trace_path(trail: Sequence[TraceList], results: Sequence[Digest], leaf: int)
 
 
 def prove(
-    place: Place, head: ProgramHead, trail: Sequence[TraceList], values: Values, number: int
+    place: Place,
+    head: ProgramHead,
+    trail: Sequence[TraceList],
+    values: Values,
+    number: int,
+    held: Held | None = None,
 ) -> tuple[Digest, ...]:
     """Return the path that proves a value's digest: in the trace, or in the bundle that its port belongs to."""
     if number >= head.first:
         return trace_path(trail, values.results, number - head.first)
-    port = origin_of(place, head, number)
-    if port.home not in (Home.START, Home.WORKING, Home.CONTRIBUTION):
+    if origin_of(place, head, number, held).home not in (Home.START, Home.WORKING, Home.CONTRIBUTION):
         return ()
-    first = number - port.index
-    return merkle.path("bundle", [values.port(first + i) for i in range(port.count)], port.index)
+    digests, index = values.bundle(number)
+    return merkle.path("bundle", digests, index)
 
 
 def open_inputs(
@@ -69,11 +75,12 @@ def open_inputs(
     trail: Sequence[TraceList],
     values: Values,
     blocks: Sequence[tuple[int, int, int]],
+    held: Held | None = None,
 ) -> tuple[OpenedInput, ...]:
     """Return the evidence that opens `blocks` (value, row, block) of a node's inputs. (SPEC.md 6.5)"""
     opened = []
     for source in dict.fromkeys(value for value, _, _ in blocks):
         wanted = [(row, block) for value, row, block in blocks if value == source]
-        path = prove(place, head, trail, values, source)
+        path = prove(place, head, trail, values, source, held)
         opened.append(OpenedInput(Count(source), path, open_blocks(values.tensor(source), wanted)))
     return tuple(opened)

@@ -151,7 +151,7 @@ def _round(worked: RoundState, history: History, own: Mapping[str, Own]) -> sche
             steps=worked.assignments[worker].steps,
             digest=commit.contribution.digest.hex(),
             norm=math.sqrt(commit.norm),
-            included=worker in worked.included,
+            included=worked.was_included(worker),
             loss=own[who].losses.get(worked.number) if (who := checksum(worker)) in own else None,
         )
         for worker, commit in worked.commits.items()

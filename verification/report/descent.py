@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from verification import claims
 from verification.causes import Cause
 from verification.claims import Judged, Listed, Result
-from verification.disputes import program_of, reader_of, result_at
+from verification.crews import held_at
+from verification.disputes import post_of, program_of, reader_of, result_at
 from verification.evidence.collect import Log, ProgramOf, way_of
-from verification.layout import origin_of
+from verification.layout import Held, origin_of
 from verification.narrowing import positions, segments
 from verification.placed import OfResult
 from verification.program import Program, first_node, program_head, values
@@ -54,7 +55,8 @@ def descents(state: State, log: Log, programs: ProgramOf) -> Mapping[int, Descen
 
 
 def _descent(state: State, log: Log, dispute: Dispute, programs: ProgramOf) -> Descent:
-    digest = program_of(state.manifest, dispute.place)
+    post = post_of(state, dispute)
+    digest = program_of(state.manifest, dispute.place, post)
     program = programs(digest)
     listed = way_of(state, log, dispute, program).lists
 
@@ -79,7 +81,7 @@ def _descent(state: State, log: Log, dispute: Dispute, programs: ProgramOf) -> D
     return Descent(
         digest.hex(),
         tuple(lists),
-        tuple(_inputs(dispute, program, evidence)),
+        tuple(_inputs(dispute, program, evidence, held_at(state.manifest, post))),
         _judged(state, dispute, program, evidence),
         sum(len(one.data) for one in listed),
         sum(len(one.data) for one in said),
@@ -143,7 +145,9 @@ def _failing(at: FailedAt) -> str:
     return f"number {at.index}, term {at.term} of its total {at.total + 1}"
 
 
-def _inputs(dispute: Dispute, program: Program, evidence: Evidence | None) -> Iterator[InputReport]:
+def _inputs(
+    dispute: Dispute, program: Program, evidence: Evidence | None, held: Held | None
+) -> Iterator[InputReport]:
     """Yield what the disputed node reads, each value once: where it came from, and what of it was brought."""
     number, first = dispute.game.node, first_node(program)
     if number is None or number < first:
@@ -155,11 +159,11 @@ def _inputs(dispute: Dispute, program: Program, evidence: Evidence | None) -> It
         some_of = f", {len(blocks)} of its blocks" if blocks else ""
         tensor = f"{known[source].dtype}{list(map(int, known[source].shape))}{some_of}"
         yield InputReport(
-            source, *_source(dispute, program, source), tensor, sum(len(block.data) for block in blocks)
+            source, *_source(dispute, program, source, held), tensor, sum(len(block.data) for block in blocks)
         )
 
 
-def _source(dispute: Dispute, program: Program, number: int) -> tuple[str, str]:
+def _source(dispute: Dispute, program: Program, number: int, held: Held | None) -> tuple[str, str]:
     """Return what a value is and where it comes from."""
     head = program_head(program)
     if number >= head.first:
@@ -167,7 +171,7 @@ def _source(dispute: Dispute, program: Program, number: int) -> tuple[str, str]:
         return operator, "an earlier node, by a path in the accused's own trace"
     if number >= len(head.inputs):
         return "constant", "the program itself"
-    home = origin_of(dispute.place, head, number).home.value
+    home = origin_of(dispute.place, head, number, held).home.value
     return head.inputs[number].name, home
 
 
