@@ -62,10 +62,9 @@ def require_posts(manifest: Manifest, programs: PlacedPrograms, shards: ShardPro
                 f"shard {post.shard} of cut {post.cut} does not fit the others: whoever made the run must make it again"
             )
     outer = programs[Place.OUTER]
-    summary = {SUMMARY_PORTS[place] for place in range(len(SUMMARY))}
     read = (origin_of(Place.OUTER, program_head(outer), n) for n in inputs_read(outer))
     width = contribution_width(len(outer.outputs))
-    if posts and any(p.home is Home.CONTRIBUTION and p.index - width in summary for p in read):
+    if posts and any(p.home is Home.CONTRIBUTION and p.index - width in SUMMARY_PORTS for p in read):
         raise UserError(
             "the outer step reads a contribution's norm or loss, of which a crew has several: no cuts then"
         )
