@@ -61,7 +61,9 @@ class Demand:
         self._roots, self._free = roots_of(program), free_values(program, ports)
         self._owners = list(layout.owners)
         for number, port in enumerate(program.inputs):
-            if not ports[number] and parameter_of(port.name) is None:  # a sum over all: it lives where it is made
+            if (
+                not ports[number] and parameter_of(port.name) is None
+            ):  # a sum over all: it lives where it is made
                 source = self._roots[program.outputs[number].source]
                 self._owners[number] = 0 if source is None else layout.owners[source]
         self._forced = [set[int]() for _ in layout.shards]
@@ -123,7 +125,7 @@ def order_of_nodes(demand: Demand, layout: Layout, lead: int) -> list[list[int]]
 
     made = ([n for n in own if n >= demand.first] for own in demand.makes)
     return [
-        sorted(own, key=lambda number: place(shard, number))  # noqa: B023
+        sorted(own, key=lambda number: place(shard, number))
         for shard, own in enumerate(made)
     ]
 

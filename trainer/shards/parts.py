@@ -50,7 +50,9 @@ def parts_of(run: TracedRun, cut: Cut) -> Parts:
     """
     names = run.parameter_names
     count = len(cut.ends) + 1
-    held = [[place for place, name in enumerate(names) if cut.shards[name] == shard] for shard in range(count)]
+    held = [
+        [place for place, name in enumerate(names) if cut.shards[name] == shard] for shard in range(count)
+    ]
     if not all(held):
         raise UserError(f"shard {held.index([]) + 1} of {count} would hold no parameter: take fewer shards")
     layout = cut.pieces[INNER].layout
@@ -108,7 +110,9 @@ def _prologue(run: TracedRun, own: Sequence[int], working: Sequence[int]) -> Pro
     needed = _behind(program, makes)
     first, inputs = first_node(program), len(program.inputs)
     if any(number < inputs and number not in reads for number in needed):
-        raise UserError("what a shard begins with depends on another's parameters: this model cannot be shared")
+        raise UserError(
+            "what a shard begins with depends on another's parameters: this model cannot be shared"
+        )
     constants = [number for number in needed if inputs <= number < first]
     made = part_of(program, reads, constants, [number for number in needed if number >= first], makes)
     return _named(
