@@ -5,7 +5,7 @@ steps. Whatever is lost with a machine is made again from there. Outer steps, an
 told, are the leader's own: where they do not fit its memory, out of files.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -73,6 +73,13 @@ class StagedEngine(TorchEngine):
         if digest not in self._programs:
             raise BadEvidence(f"unknown program {digest.hex()}")
         return self._programs[digest]
+
+    def learn(self, program: Program, of: Digest, finite: Collection[int] | None = None) -> Digest:
+        """Know a program made of another one's nodes, which the leader runs itself (`Engine.learn`)."""
+        alone = self._alone(of)
+        digest = alone.learn(program, of, finite)
+        self._programs[digest], self._engines[digest] = program, alone
+        return digest
 
     def load(self, bundle: Bundle) -> Any:
         """Return the bundle's tensors for torch."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from trainer.programs.devices import products_for
-from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.interpreter import LoadedProgram, part_options
 from trainer.programs.kernels import TORCH_DTYPES
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from verification.errors import BadEvidence
@@ -39,6 +39,15 @@ class ProgramExecutor:
             self._loaded[program] = LoadedProgram(decoded, self._options, self.products)
             del self._encoded[program]  # which may hold frozen weights once more
         return self._loaded[program]
+
+    def learn(self, digest: Digest, program: Program, of: Digest, is_part: bool) -> None:
+        """Load a program made of another one's nodes under its digest, compiled where that one is worth it.
+
+        `is_part` as for `LoadedProgram`, whose errors it raises.
+        """
+        if digest not in self._loaded:
+            options = part_options(self.program(of), self._options)
+            self._loaded[digest] = LoadedProgram(program, options, self.products, is_part)
 
     def turn(self, program: Digest) -> LoadedProgram:
         """Return a program to run now, the memory of whose loops is the only one held; raises as `load`."""

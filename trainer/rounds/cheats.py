@@ -7,7 +7,7 @@ docs/adversaries.md says which known attack each one is. What a peer says, not w
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,10 @@ class Cheat:
     def program(self, digest: Digest) -> Program:
         """As the machine's engine."""
         return self._engine.program(digest)
+
+    def learn(self, program: Program, of: Digest, finite: Collection[int] | None = None) -> Digest:
+        """As the machine's engine."""
+        return self._engine.learn(program, of, finite)
 
     def loss(self, contribution: Handle) -> float:
         """As the machine's engine."""

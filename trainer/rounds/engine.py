@@ -1,6 +1,6 @@
 """What F computes with: an engine that executes programs, and which one a peer's own rounds run on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,6 +56,14 @@ class Engine(Protocol):
 
     def program(self, digest: Digest) -> Program:
         """Return a program by its digest."""
+        ...
+
+    def learn(self, program: Program, of: Digest, finite: Collection[int] | None = None) -> Digest:
+        """Know a program that is made of another one's nodes from now on; return its digest.
+
+        A part, which may read and make what goes on inside of a program, tells by `finite` the places of the outputs
+        that end the step where they hold NaN or infinity; None is for what could be a run's program itself.
+        """
         ...
 
     def run(self, digest: Digest, inputs: Sequence[Handle], tap: Tap | None = None) -> Handle:

@@ -1,6 +1,6 @@
 """The engine of real training: programs on torch tensors, behind the `Engine` of `trainer.rounds.engine`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import cast
 from weakref import ReferenceType as Held
@@ -11,8 +11,8 @@ import torch
 from trainer.exact.hashing import hash_natively
 from trainer.programs.conversion import bundle_of, seen_by_law, to_torch
 from trainer.programs.executor import ProgramExecutor
-from trainer.programs.interpreter import Tap, storage_of
-from trainer.programs.kernels import DTYPE_NAMES
+from trainer.programs.interpreter import Tap, require_finite_output, storage_of
+from trainer.programs.kernels import DTYPE_NAMES, KernelFailed
 from trainer.programs.loops.compiled import CheckFailed
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.rounds.engine import Overwritten, Unread, read
@@ -20,7 +20,8 @@ from trainer.rounds.machine import GroupMember
 from verification.errors import Unsound
 from verification.grid import Grid
 from verification.layout import summary_of
-from verification.program import Program
+from verification.library import StepFailed
+from verification.program import Program, digest_of_program
 from verification.tensors import Bundle, Tensor, bundle_digest, tensor_digest
 from verification.units import Digest
 
@@ -34,6 +35,7 @@ class TorchEngine:
         """`programs` holds encoded programs by digest; raises as `ProgramExecutor`."""
         hash_natively()
         self.executor = ProgramExecutor(programs, options)
+        self._finite: dict[Digest, tuple[int, ...]] = {}
         self._digests: dict[int, tuple[Held[torch.Tensor], Digest]] = {}
         self.group: tuple[GroupMember, ...] = ()
         """The machines that made the last inner step, this one first, where there were several."""
@@ -70,12 +72,21 @@ class TorchEngine:
         """Return a checked program; raises what `ProgramExecutor.load` raises."""
         return self.executor.program(digest)
 
+    def learn(self, program: Program, of: Digest, finite: Collection[int] | None = None) -> Digest:
+        """Know a program made of another one's nodes from now on (`Engine.learn`); raises as `LoadedProgram`."""
+        digest = digest_of_program(program)
+        self.executor.learn(digest, program, of, is_part=finite is not None)
+        self._finite[digest] = tuple(finite or ())
+        return digest
+
     def run(
         self, digest: Digest, inputs: Sequence[Sequence[torch.Tensor | None]], tap: Tap | None = None
     ) -> Tensors:
         """Execute a program on the concatenated inputs; None stands for zeros. Raises StepFailed, BadEvidence."""
         loaded = self.executor.turn(digest)
-        return loaded.run(self.executor.filled(digest, [tensor for part in inputs for tensor in part]), tap)
+        made = loaded.run(self.executor.filled(digest, [tensor for part in inputs for tensor in part]), tap)
+        self._require_finite(digest, loaded.program, made)
+        return made
 
     def again(self, digest: Digest, inputs: Tensors) -> list[Digest]:
         """Return the digests of a program's outputs, made in another way: node by node, with the trusted product.
@@ -115,6 +126,15 @@ class TorchEngine:
     def loss(self, contribution: Tensors) -> float:
         """Return the round's mean training loss, which its contribution holds."""
         return cast(float, summary_of(contribution, "loss").item())
+
+    def _require_finite(self, digest: Digest, program: Program, made: Tensors) -> None:
+        """Raise StepFailed for what a part of a program must not make."""
+        for place in self._finite.get(digest, ()):
+            output = program.outputs[place]
+            try:
+                require_finite_output(output.name, made[place])
+            except KernelFailed as error:
+                raise StepFailed(int(output.source), str(error)) from error
 
     def _digest_of(self, tensor: torch.Tensor) -> Digest:
         # A step over another's memory makes new objects, so an identical one has an identical digest.

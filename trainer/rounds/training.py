@@ -73,14 +73,34 @@ class RoundOutcome:
     failed: Digest | None = None
 
 
-class Rounds:
-    """F over one engine, manifest and data set."""
+class Executions:
+    """Executions of a run's programs by one engine: what whole rounds and a crew's have in common."""
 
     def __init__(self, engine: Engine, manifest: Manifest, data: Bundle) -> None:
         """`data` is the one tensor whose digest is the manifest's data root."""
         self._engine = engine
         self._manifest = manifest
         self._data = engine.load(data)
+
+    def _gathering(self, job: Job, start: Handle) -> list[Any]:
+        """Return the prologue's inputs."""
+        index = record_index(self._manifest, job.beacon, job.worker, job.steps)
+        given = self._engine.load(Bundle((index, round_number(job.number))))
+        return [*start, *self._data, *given]
+
+    def _run(self, program: ProgramRef, inputs: Sequence[Handle]) -> Handle:
+        """Return what a program makes; raises RoundFailed."""
+        try:
+            return self._engine.run(program.digest, inputs)
+        except StepFailed as failure:
+            raise RoundFailed(failed(program.digest, failure.node)) from failure
+
+    def _loaded(self, inputs: Start) -> list[Any]:
+        return [None if given is None else self._engine.hold(given) for given in inputs]
+
+
+class Rounds(Executions):
+    """F over one engine, manifest and data set."""
 
     def over(self, engine: Engine) -> "Rounds":
         """Return F over another engine that takes the handles of this one, as a conduct's does."""
@@ -212,18 +232,3 @@ class Rounds:
             return self._engine.digest(working)
         except StepFailed as failure:
             raise RoundFailed(failed(self._manifest.programs.inner.digest, failure.node)) from failure
-
-    def _gathering(self, job: Job, start: Handle) -> list[Any]:
-        """Return the prologue's inputs."""
-        index = record_index(self._manifest, job.beacon, job.worker, job.steps)
-        given = self._engine.load(Bundle((index, round_number(job.number))))
-        return [*start, *self._data, *given]
-
-    def _run(self, program: ProgramRef, inputs: Sequence[Handle]) -> Handle:
-        try:
-            return self._engine.run(program.digest, inputs)
-        except StepFailed as failure:
-            raise RoundFailed(failed(program.digest, failure.node)) from failure
-
-    def _loaded(self, inputs: Start) -> list[Any]:
-        return [None if given is None else self._engine.hold(given) for given in inputs]

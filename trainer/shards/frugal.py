@@ -6,7 +6,7 @@ drops; in memory is what one stretch needs. The bits are those of whole programs
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +32,7 @@ from trainer.shards.spool import Spool
 from trainer.shards.stretches import Stretch, held_bytes, stretches_of
 from verification.errors import BadEvidence, Refused, Unsound
 from verification.library import StepFailed
-from verification.program import Program, decode_program, peak_bytes, tables
+from verification.program import Program, decode_program, digest_of_program, peak_bytes, tables
 from verification.tensors import Bundle
 from verification.units import Digest
 
@@ -64,16 +64,25 @@ class StretchedProgram:
         options: RunOptions,
         products: exact.Products,
         spool: Spool,
+        finite: Collection[int] | None = None,
     ) -> None:
-        """Raises as `LoadedProgram`."""
+        """`finite` are the places of the outputs that end the step with NaN or infinity, None for all.
+
+        Raises as `LoadedProgram`.
+        """
         self.program, self.stretches, self._spool = program, stretches, spool
         own = part_options(program, options)
         self._loaded = {
             part: LoadedProgram(part, own, products, is_part=True)
             for part in {stretch.program: None for stretch in stretches}
         }
-        self._names = {int(output.source): output.name for output in program.outputs}
-        self._wanted = self._names.keys() | {number for stretch in stretches for number in stretch.reads}
+        self._names = {
+            int(output.source): output.name
+            for place, output in enumerate(program.outputs)
+            if finite is None or place in finite
+        }
+        outputs = {int(output.source) for output in program.outputs}
+        self._wanted = outputs | {number for stretch in stretches for number in stretch.reads}
 
     @property
     def is_compiled(self) -> bool:
@@ -179,6 +188,18 @@ class FrugalEngine(TorchEngine):
     def program(self, digest: Digest) -> Program:
         """Return a checked program; raises BadEvidence for an unknown digest."""
         return self._named(digest).program
+
+    def learn(self, program: Program, of: Digest, finite: Collection[int] | None = None) -> Digest:
+        """Know a program made of another one's nodes from now on (`Engine.learn`); raises as `StretchedProgram`."""
+        digest = digest_of_program(program)
+        if digest not in self._programs:
+            bound(program, self.executor.products, is_part=finite is not None)
+            held = sum(held_bytes(known.stretches) for known in self._programs.values())
+            stretches = stretches_of(program, self._memory - held)
+            self._programs[digest] = StretchedProgram(
+                program, stretches, self._options, self.executor.products, self._spool, finite
+            )
+        return digest
 
     def run(
         self, digest: Digest, inputs: Sequence[Iterable[torch.Tensor | None]], tap: Tap | None = None

@@ -17,16 +17,24 @@ def order_of(pieces: Pieces, shard: int, lead: int = 1) -> list[Segment]:
 
     It begins `lead` parts of the batch more than the shard after it does; with 1 links should take no time.
     """
-    ahead = 1 + lead * (len(pieces.layout.shards) - 1 - shard)
-    return sorted(pieces.of(shard), key=lambda segment: (_turn(segment, ahead), segment.level))
+    ahead = ahead_of(shard, len(pieces.layout.shards), lead)
+    return sorted(
+        pieces.of(shard), key=lambda each: (turn_of(each.parts, each.is_forward, ahead), each.level)
+    )
 
 
-def _turn(segment: Segment, ahead: int) -> tuple[int, int]:
-    """Return when a segment's turn is; what all parts share comes first."""
-    last = segment.parts.bit_length() - 1
+def ahead_of(shard: int, shards: int, lead: int) -> int:
+    """Return how many parts of the batch a shard begins before it ends one."""
+    return 1 + lead * (shards - 1 - shard)
+
+
+def turn_of(parts: int, is_forward: bool, ahead: int) -> tuple[int, int]:
+    """Return when it is the turn of what depends on some parts of the batch, in a shard that begins `ahead` parts
+    before it ends one; what all parts share comes first."""
+    last = parts.bit_length() - 1
     if last < 0:
         return -2, 0
-    if not segment.is_forward or segment.parts.bit_count() > 1:
+    if not is_forward or parts.bit_count() > 1:
         return 2 * last, 0
     return (-1, last) if last < ahead else (2 * (last - ahead) + 1, 0)
 

@@ -1,0 +1,151 @@
+"""Crews of real models: the manifest of a run that is cut, and members that exchange what crosses."""
+
+import functools
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from simulator.toy import minimal
+from tests import zoo
+from tests.shards import RUNS
+from trainer.programs.conversion import from_torch
+from trainer.programs.options import NODE_BY_NODE, RunOptions
+from trainer.programs.tracing.capture import TracedRun
+from trainer.rounds.crew import Crews, MemberOutcome
+from trainer.rounds.engine import Job
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.rounds.training import RoundOutcome, Rounds
+from trainer.shards.cut import Cut, Machine, cut_at, cut_for
+from trainer.shards.parts import Part, Parts, parts_of
+from verification import manifest as law
+from verification.digest import ZERO
+from verification.manifest import DataRef, Manifest, Post, ProgramRef, Programs, WorkUnits
+from verification.program import Program, encode_program, program_digest, work_units
+from verification.tensors import Bundle, Tensor, tensor_digest
+from verification.units import Address, Count, Digest, Round
+
+STEPS = 2
+JOB = Job(Round(1), Address(bytes(range(20))), Digest(b"b" * 32), STEPS)
+MUCH = 1 << 40
+
+
+@functools.cache
+def traced(name: str) -> TracedRun:
+    """A model's programs, made once."""
+    return RUNS[name]()
+
+
+@functools.cache
+def equal_cut(name: str, count: int) -> Cut:
+    """A model cut into shards of about equal work."""
+    run = traced(name)
+    programs = (run.prologue, run.inner, run.epilogue, run.outer)
+    return cut_for(programs, [Machine(MUCH, 1)] * count)
+
+
+def cut_with(name: str, ends: tuple[int, ...]) -> Cut:
+    """A model cut at some depths."""
+    run = traced(name)
+    return cut_at((run.prologue, run.inner, run.epilogue, run.outer), ends)
+
+
+@dataclass(frozen=True)
+class Town:
+    """A run that is cut, and what engines read of it."""
+
+    manifest: Manifest
+    programs: dict[Digest, bytes]
+    data: Bundle
+    start: tuple[Tensor, ...]
+    parts: Parts
+
+    def engine(self, options: RunOptions = NODE_BY_NODE) -> TorchEngine:
+        """A machine with nothing loaded."""
+        return TorchEngine(self.programs, options)
+
+    def crews(self, engine: TorchEngine | None = None) -> Crews:
+        """F of the run's crews."""
+        return Crews(engine or self.engine(), self.manifest, self.data)
+
+    def whole(self) -> RoundOutcome:
+        """The round of a worker that computes it alone."""
+        return Rounds(self.engine(), self.manifest, self.data).run(JOB, self.start)
+
+
+def reference(program: Program) -> ProgramRef:
+    """A program by its digest, as if that were its blob's too."""
+    digest = program_digest(encode_program(program))
+    return ProgramRef(digest, digest)
+
+
+def shard_of(part: Part) -> law.Shard:
+    """A part as the manifest names it."""
+    programs = part.prologue, part.inner, part.epilogue
+    units = WorkUnits(*(Count(work_units(program)) for program in programs))
+    return law.Shard(*map(reference, programs), units, part.parameters)
+
+
+def town(name: str, parts: Parts) -> Town:
+    """A run of a model, in parts."""
+    run = traced(name)
+    whole = (run.prologue, run.inner, run.epilogue, run.outer)
+    own = [each for part in parts.shards for each in (part.prologue, part.inner, part.epilogue)]
+    encoded = [encode_program(program) for program in (*whole, *own)]
+    records = from_torch(zoo.records(name if name in zoo.NAMES else "llama"))
+    job = run.sizes.job
+    made = minimal(max_steps=Count(job.max_steps), batch=Count(job.batch), leaf_every=Count(1))
+    cut = law.Cut(tuple(map(shard_of, parts.shards)), parts.crossings)
+    fields = {field: getattr(made, field) for field in made.__dataclass_fields__} | {
+        "programs": Programs(*map(reference, whole)),
+        "data": DataRef(tensor_digest(records), ZERO, *records.shape),
+        "cuts": (cut,),
+    }
+    programs = {program_digest(each): each for each in encoded}
+    return Town(Manifest(**fields), programs, Bundle((records,)), run.start.tensors, parts)
+
+
+@functools.cache
+def equal_town(name: str, count: int) -> Town:
+    """A run of a model in shards of about equal work."""
+    return town(name, parts_of(traced(name), equal_cut(name, count)))
+
+
+
+
+class Letters:
+    """An exchange between threads, which notes every tensor that goes by."""
+
+    def __init__(self, crossings: Sequence[law.Crossing]) -> None:
+        self._crossings = crossings
+        self._boxes: dict[tuple[int, int], queue.Queue[Tensor]] = defaultdict(queue.Queue)
+        self._lock = threading.Lock()
+        self.seen: dict[tuple[int, int], Tensor] = {}
+
+    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+        """Put one copy into the box for each taker."""
+        self.seen[step, crossing] = tensor
+        for _ in self._crossings[crossing].takers:
+            self._box(step, crossing).put(tensor)
+
+    def take(self, step: int, crossing: int) -> Tensor:
+        """Wait for it."""
+        return self._box(step, crossing).get(timeout=60)
+
+    def _box(self, step: int, crossing: int) -> "queue.Queue[Tensor]":
+        with self._lock:
+            return self._boxes[step, crossing]
+
+
+def together(made: Town) -> tuple[list[MemberOutcome], Letters]:
+    """What the members of a crew make of a round, each on a machine and in a thread of its own."""
+    letters = Letters(made.parts.crossings)
+
+    def member(shard: int) -> MemberOutcome:
+        return made.crews().run(JOB, made.start, Post(Count(0), Count(shard)), letters)
+
+    count = len(made.parts.shards)
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(member, range(count))), letters

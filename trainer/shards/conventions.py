@@ -1,0 +1,133 @@
+"""What the programs of a cut must be like before a peer stakes on a run that has it. Pure. (SPEC.md 4.17)"""
+
+from collections.abc import Sequence
+
+from trainer.rounds.norms import Norms
+from trainer.shards.demand import free_values, operands_of
+from trainer.shards.legs import given_by, require_no_standstill, taken_by
+from trainer.shards.parts import Part, Parts
+from verification.errors import Malformed
+from verification.layout import PROLOGUE, STATE, SUMMARY
+from verification.manifest import Crossing
+from verification.program import Sized, first_node, outputs_of
+
+CHEATS = "whoever made the run cheats"
+
+
+def require_sound_parts(parts: Parts) -> None:
+    """Raise Malformed unless a cut's programs fit together, and nothing crosses that must not.
+
+    A value that depends on no parameter must not cross, nor one that is a product's operand without the taker's own
+    `quantise`. Of programs as they are read from a manifest nothing else is known than that they are programs.
+    """
+    for number, part in enumerate(parts.shards):
+        _require_ports(number, part, parts.crossings)
+        _require_own_operands(number, part)
+        Norms(part.epilogue)
+    _require_alike(parts)
+    _require_of_parameters(parts)
+    working = [working_of(part) for part in parts.shards]
+    require_no_standstill([part.inner for part in parts.shards], working, parts.crossings)
+
+
+def working_of(part: Part) -> int:
+    """Return how many tensors a shard's working state has."""
+    return len(part.prologue.outputs)
+
+
+def _require_ports(number: int, part: Part, crossings: Sequence[Crossing]) -> None:
+    """Raise Malformed unless a shard's three programs have the inputs and outputs that they must have."""
+    count, parameters = working_of(part), len(part.parameters)
+    start = len(STATE) * parameters
+    working = _forms(outputs_of(part.prologue))
+    inner, epilogue = part.inner, part.epilogue
+    wanted = {
+        "inputs of the prologue": (len(part.prologue.inputs), start + len(PROLOGUE)),
+        "inputs of the inner program": (len(inner.inputs), count + len(taken_by(number, crossings))),
+        "outputs of the inner program": (len(inner.outputs), count + len(given_by(number, crossings))),
+        "inputs of the epilogue": (len(epilogue.inputs), start + count),
+        "outputs of the epilogue": (len(epilogue.outputs), parameters + len(SUMMARY)),
+    }
+    for name, (found, right) in wanted.items():
+        if found != right:
+            raise Malformed(f"shard {number}: {found} {name}, not {right}: {CHEATS}")
+    for name, ports in (
+        ("the inner program reads", inner.inputs[:count]),
+        ("the inner program makes", outputs_of(inner)[:count]),
+        ("the epilogue reads", epilogue.inputs[start:]),
+    ):
+        if _forms(ports) != working:
+            raise Malformed(f"shard {number}: {name} another working state than the prologue makes: {CHEATS}")
+    if any(count <= output.source < len(inner.inputs) for output in inner.outputs):
+        raise Malformed(f"shard {number}: it hands on as its own what it takes of others: {CHEATS}")
+    if _forms(part.prologue.inputs[:start]) != _forms(epilogue.inputs[:start]):
+        raise Malformed(f"shard {number}: the epilogue reads another start than the prologue: {CHEATS}")
+
+
+def _require_alike(parts: Parts) -> None:
+    """Raise Malformed unless what crosses has one dtype and shape where it is made and where it is read."""
+    for place, crossing in enumerate(parts.crossings):
+        maker = parts.shards[crossing.maker]
+        output = working_of(maker) + given_by(crossing.maker, parts.crossings).index(place)
+        (made,) = _forms(outputs_of(maker.inner)[output : output + 1])
+        for taker in crossing.takers:
+            port = _port(parts, taker, place)
+            (read,) = _forms([parts.shards[taker].inner.inputs[port]])
+            if read != made:
+                raise Malformed(
+                    f"crossing {place} is {made} where it is made, {read} in shard {taker}: {CHEATS}"
+                )
+
+
+def _require_own_operands(number: int, part: Part) -> None:
+    """Raise Malformed for a product of which an operand is another's: its range is what `quantise` guarantees."""
+    inner, first = part.inner, first_node(part.inner)
+    is_operand = [False] * (first + len(inner.nodes))
+    for place in range(len(is_operand) - 1, first - 1, -1):
+        node = inner.nodes[place - first]
+        kinds = operands_of(node.operator, is_operand[place])
+        kinds += [is_operand[place]] * (len(node.inputs) - len(kinds))
+        for source, kind in zip(node.inputs, kinds, strict=False):
+            is_operand[source] |= kind
+    for port in range(working_of(part), len(inner.inputs)):
+        if is_operand[port]:
+            raise Malformed(
+                f"shard {number}: input {port} is another's and reaches a product without quantise: {CHEATS}"
+            )
+
+
+def _require_of_parameters(parts: Parts) -> None:
+    """Raise Malformed for a crossing that depends on no parameter: every shard must make such a value itself."""
+    free = [_begun_free(part) for part in parts.shards]
+    crossing = [True] * len(parts.crossings)
+    while True:
+        after, made = list[list[bool]](), list(crossing)
+        for shard, part in enumerate(parts.shards):
+            taken = [crossing[place] for place in taken_by(shard, parts.crossings)]
+            found = free_values(part.inner, [*free[shard], *taken])
+            outputs = [found[output.source] for output in part.inner.outputs]
+            count = working_of(part)
+            after.append([old and new for old, new in zip(free[shard], outputs[:count], strict=True)])
+            for place, is_free in zip(given_by(shard, parts.crossings), outputs[count:], strict=True):
+                made[place] = is_free
+        if (after, made) == (free, crossing):
+            break
+        free, crossing = after, made
+    if any(crossing):
+        raise Malformed(f"crossing {crossing.index(True)} depends on no parameter: {CHEATS}")
+
+
+def _begun_free(part: Part) -> list[bool]:
+    """Return, per tensor of a shard's working state, whether what the prologue makes depends on no parameter."""
+    start = len(STATE) * len(part.parameters)
+    found = free_values(part.prologue, [place >= start for place in range(len(part.prologue.inputs))])
+    return [found[output.source] for output in part.prologue.outputs]
+
+
+def _port(parts: Parts, taker: int, crossing: int) -> int:
+    """Return the number of the port by which a shard takes a crossing."""
+    return working_of(parts.shards[taker]) + taken_by(taker, parts.crossings).index(crossing)
+
+
+def _forms(given: Sequence[Sized]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(each.dtype, tuple(each.shape)) for each in given]
