@@ -2,18 +2,21 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from simulator.crews import Share, share_round
 from simulator.duel import answer
 from simulator.toy import DATA, ToyEngine, ToyLibrary, norm_of, numbers, reference
+from trainer.rounds.crew import CrewOutcome, Crews
 from trainer.rounds.engine import Conduct, Engine, Job, honest
-from trainer.rounds.training import Disputed, Rounds
+from trainer.rounds.training import Disputed, Rounds, Start
 from verification import codec, law, signing, spoilage
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show_chunk
 from verification.content import address_of_bytes, chunks_root
+from verification.crews import neighbours
 from verification.errors import BadEvidence, Unavailable
 from verification.honest import decide as actors
 from verification.honest.actions import (
@@ -24,6 +27,7 @@ from verification.honest.actions import (
     OpenChunk,
     OpenClaim,
     OpenValue,
+    ReadStatement,
     Results,
     RunOuter,
     RunRound,
@@ -32,15 +36,16 @@ from verification.honest.actions import (
     Work,
 )
 from verification.honest.decide import Me
+from verification.layout import joined, per_parameter, summary_of
 from verification.ledger.log import Twice
-from verification.manifest import BundleRef, Place
-from verification.outer import mixture, outer_inputs
+from verification.manifest import BundleRef, Place, Post
+from verification.outer import Part, contributions_of, mixture, outer_inputs
 from verification.placed import ExecutionRef
 from verification.program import outputs_of
 from verification.signed import make_statement, sign_statement
 from verification.state import State, state_before
-from verification.statements import VERIFIER, WORKER, Body, Spoiled
-from verification.tensors import Bundle
+from verification.statements import VERIFIER, WORKER, Body, Receipt, Spoiled, Stuck
+from verification.tensors import Bundle, Tensor
 from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 SPEED = 10_000
@@ -50,11 +55,14 @@ SPEED = 10_000
 @dataclass
 class Blobs:
     """What has been computed or sent, by content: everyone may fetch it. `garbage` is what is no bundle, by address;
-    `memo` holds results of pure functions: what one honest peer computes, all do."""
+    `memo` holds results of pure functions: what one honest peer computes, all do. `actors` are whom a crew's members
+    find to work with, and `log` is the ledger's, from which statements are read."""
 
     bundles: dict[Digest, Bundle] = field(default_factory=dict)
     garbage: dict[Digest, bytes] = field(default_factory=dict)
     memo: dict[object, Any] = field(default_factory=dict)
+    actors: dict[Address, "Actor"] = field(default_factory=dict)
+    log: dict[tuple[Address, Round, str], bytes] = field(default_factory=dict)
 
     def put(self, bundle: Bundle) -> BundleRef:
         """Keep a bundle under its digest and its address."""
@@ -87,18 +95,18 @@ class Blobs:
         """Return whether a contribution is what its commitment says, or what shows that it is not; None without it."""
         key = ("contribution", number, worker)
         if key not in self.memo:
-            commit = state.rounds[number].commits[worker]
+            commit, post = state.rounds[number].commits[worker], post_of(state, number, worker)
             blob = commit.contribution.blob
             bundle = self.bundles.get(blob)
             data = codec.encode(bundle) if bundle else self.garbage.get(blob)
             if data is None:
                 return None
-            outputs = outputs_of(ToyLibrary().program(state.manifest.programs.epilogue.digest))
+            outputs = outputs_of(ToyLibrary().program(state.manifest.programs_of(post).epilogue.digest))
             shown = spoilage.show_spoiled(worker, commit, outputs, len(data), chunks_root(data), data)
             if shown is None:
                 assert bundle is not None
-                norm, said = (norm_of(numbers(part)) for part in bundle.tensors[:2])
-                self.memo[key] = norm == said
+                norm = sum(norm_of(numbers(part)) for part in per_parameter(bundle.tensors))
+                self.memo[key] = norm == numbers(summary_of(bundle.tensors, "norm"))[0]
             else:
                 self.memo[key] = shown
         known: bool | Spoiled = self.memo[key]
@@ -114,9 +122,16 @@ class Actor:
     role = VERIFIER
 
     def __init__(
-        self, name: str, *behaviours: Behaviour, speed: int = 100, stake: int = 0, conduct: Conduct = honest
+        self,
+        name: str,
+        *behaviours: Behaviour,
+        speed: int = 100,
+        stake: int = 0,
+        conduct: Conduct = honest,
+        post: Post | None = None,
     ) -> None:
-        """A peer whose key follows from its name. `conduct` is what it trains with, `behaviours` what else it does."""
+        """A peer whose key follows from its name. `conduct` is what it trains with, `behaviours` what else it does,
+        `post` what it holds in crews."""
         self.name = name
         self.secret = hashlib.sha256(name.encode()).digest()
         least = 10_000 if self.role == WORKER else 5_000
@@ -127,6 +142,7 @@ class Actor:
             Amount(stake or least),
             speed * SPEED,
             f"/toy/{name}",
+            post,
         )
         self.address = self.me.address
         self.behaviours = behaviours
@@ -135,6 +151,8 @@ class Actor:
         """What its own work runs on; a broken one makes a cheat of it."""
         self.results = Results()
         self.journal: dict[tuple[int, str, Digest], bytes] = {}
+        self.denies = False
+        """Whether it signs no receipt for what its neighbours in a crew gave it."""
         self.crashes = 0
         self.is_up = True
         self.skew = 0
@@ -185,14 +203,18 @@ class Actor:
                 return blobs.check(state, number, worker)
             case OpenChunk(number, contribution, seed):
                 return show_chunk(number, seed, blobs.get(contribution.digest))
+            case RunRound(number, worker) if state.rounds[number].assignments[worker].post is not None:
+                return self._run_crew(state, number, worker, blobs)
             case RunRound(number, worker):
                 return self._run(state, number, worker, blobs)
+            case ReadStatement(author, number, slot):
+                return blobs.log.get((author, number, slot))
             case RunOuter(number):
                 return self._run_outer(state, number, blobs)
             case ListStates(number, worker, steps):
                 start = blobs.get(state.rounds[number].start.digest)
                 job = job_of(state, number, worker)
-                return _rounds(state, self._disputing(job)).digests_after(job, start.tensors, steps)
+                return _rounds(state, self._disputing(job, worker)).digests_after(job, start.tensors, steps)
             case TraceProgram() | SplitClaim() | OpenClaim() | OpenValue():
                 return answer(*self._disputed(state, action.execution, blobs), action)
 
@@ -200,27 +222,39 @@ class Actor:
         """Return a disputed execution, and the engine that has come as far as it."""
         worked = state.rounds[execution.round]
         if execution.place is Place.OUTER:
-            slots = [worked.assignments[worker].slot for worker in worked.included]
-            inputs = self._outer_inputs(state, execution.round, blobs)
-            return ToyEngine(), _rounds(state).disputed_outer(inputs, slots)
+            mixed = mixture(state, worked)
+            slots = [part.slot for part in mixed.parts]
+            inputs, crews = self._outer_inputs(state, execution.round, blobs), {}
+            for part in mixed.parts:
+                if state.rounds[part.number].assignments[part.worker].post is not None:
+                    crews[part.slot] = shares_of(state, part, blobs)
+            return ToyEngine(), _rounds(state).disputed_outer(inputs, slots, crews)
         start = blobs.get(worked.start.digest)
         job = job_of(state, execution.round, execution.worker)
-        engine = self._disputing(job)
+        engine = self._disputing(job, execution.worker)
+        post = worked.assignments[execution.worker].post
+        if post is not None:
+            taken = None
+            if execution.worker == self.address:
+                taken = blobs.memo["crew", job][post.shard].seat.taken
+            return engine, Crews(engine, state.manifest, DATA).disputed(
+                job, start.tensors, post, execution.place, execution.step, taken
+            )
         return engine, _rounds(state, engine).disputed(job, start.tensors, execution.place, execution.step)
 
-    def _disputing(self, job: Job) -> Engine:
-        """Return what it computes a job with that is disputed."""
+    def _disputing(self, job: Job, worker: Address) -> Engine:
+        """Return what it computes a worker's job with that is disputed."""
         recomputes = any(behaviour.recomputes for behaviour in self.behaviours)
-        return self.engine if recomputes and job.worker == self.address else self._training(job)
+        return self.engine if recomputes and worker == self.address else self._training(job, worker)
 
-    def _training(self, job: Job) -> Engine:
-        """Return what it computes a job with, its own or another's."""
-        return self.conduct(self.engine, job) if job.worker == self.address else ToyEngine()
+    def _training(self, job: Job, worker: Address) -> Engine:
+        """Return what it computes a job with, its own or another worker's."""
+        return self.conduct(self.engine, job) if worker == self.address else ToyEngine()
 
     def _run(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work:
         """Compute F as oneself or as an auditor."""
         job = job_of(state, number, worker)
-        engine = self._training(job)
+        engine = self._training(job, worker)
         is_sound = type(engine) is ToyEngine
         if is_sound and job in blobs.memo:
             known: Work = blobs.memo[job]
@@ -236,6 +270,49 @@ class Actor:
             blobs.memo[job] = work
         return work
 
+    def _run_crew(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work | Stuck:
+        """Compute one's part of a crew's round with the others, or audit all of it; raises Unavailable."""
+        worked, job = state.rounds[number], job_of(state, number, worker)
+        post = worked.assignments[worker].post
+        assert post is not None
+        start = blobs.get(worked.start.digest).tensors
+        if self.role == VERIFIER:
+            return self._audit_crew(state, job, start, int(post.cut), blobs)
+        mates = [blobs.actors[member] for member in worked.crews[worker]]
+        gone = [mate for mate in mates if not mate.is_up]
+        if gone:
+            return Stuck(number, gone[0].address)
+        key = ("crew", job)
+        if key not in blobs.memo:
+            engines = [mate.conduct(mate.engine, job) for mate in mates]
+            blobs.memo[key] = share_round(state.manifest, int(post.cut), job, start, engines)
+        share: Share = blobs.memo[key][post.shard]
+        if share.outcome.contribution is None:
+            assert share.outcome.failed is not None
+            failed = BundleRef(share.outcome.failed, share.outcome.failed)
+            return Work(share.made, failed, Count(0), True)
+        near = [mates[other] for other in neighbours(state.manifest.cuts[post.cut], int(post.shard))]
+        receipts = []
+        for mate, root in zip(near, share.shared, strict=True):
+            if mate.denies:
+                return Stuck(number, mate.address)
+            receipts.append(mate.sign(state, Receipt(number, post.shard, root)))
+        norm = Count(spoilage.norm_of(share.outcome.contribution))
+        ref = blobs.put(share.outcome.contribution)
+        return Work(share.made, ref, norm, taken=share.taken, shared=share.shared, receipts=tuple(receipts))
+
+    def _audit_crew(self, state: State, job: Job, start: Start, cut: int, blobs: Blobs) -> Work:
+        if ("audit", job) not in blobs.memo:
+            blobs.memo["audit", job] = Crews(ToyEngine(), state.manifest, DATA).audit(job, start, cut)
+        found: CrewOutcome = blobs.memo["audit", job]
+        items = tuple(digest for step in found.items for digest in step)
+        if found.failed is not None:
+            shards = len(state.manifest.cuts[cut].shards)
+            mates = (found.failed,) * (shards - 1)
+            return Work(items, BundleRef(found.failed, found.failed), Count(0), True, mates)
+        first, *others = map(blobs.put, found.contributions)
+        return Work(items, first, Count(0), mates=tuple(ref.digest for ref in others))
+
     def _run_outer(self, state: State, number: Round, blobs: Blobs) -> BundleRef:
         worked = state.rounds[number]
         key = ("outer", number, mixture(state, worked))
@@ -249,8 +326,7 @@ class Actor:
         start, mixed = blobs.get(state_before(state, number).digest), mixture(state, worked)
         entries = {}
         for part in mixed.parts:
-            ref = state.rounds[part.number].commits[part.worker].contribution
-            entries[part.slot] = (part.weight, blobs.get(ref.digest).tensors)
+            entries[part.slot] = (part.weight, joined(shares_of(state, part, blobs)))
         return outer_inputs(state.manifest.work.slots, start.tensors, entries, mixed.ballast)
 
 
@@ -271,7 +347,22 @@ def _rounds(state: State, engine: Engine | None = None) -> Rounds:
 def job_of(state: State, number: Round, worker: Address) -> Job:
     """Return the job of a worker's round."""
     worked = state.rounds[number]
-    return Job(number, worker, worked.beacon, worked.assignments[worker].steps)
+    return Job(number, worked.lead(worker), worked.beacon, worked.assignments[worker].steps)
+
+
+def post_of(state: State, number: Round, worker: Address) -> Post | None:
+    """Return the post in which a worker has an assignment."""
+    return state.rounds[number].assignments[worker].post
+
+
+def shares_of(state: State, part: Part, blobs: Blobs) -> list[tuple[Sequence[int], Sequence[Tensor]]]:
+    """Return what stands in a slot: of each contribution the places of its parameters, and its tensors."""
+    bundles = [blobs.get(ref.digest).tensors for ref in contributions_of(state, part)]
+    post = state.rounds[part.number].assignments[part.worker].post
+    if post is None:
+        return [(range(len(per_parameter(bundles[0]))), bundles[0])]
+    shards = state.manifest.cuts[post.cut].shards
+    return [(shard.parameters, bundle) for shard, bundle in zip(shards, bundles, strict=True)]
 
 
 def steps_of(state: State, action: Computed) -> int:

@@ -5,8 +5,10 @@ of the first parameter and its tokens, and of that and the second a number `back
 Shard 0 holds the first and gives `forth`, shard 1 holds the second and gives `back`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from simulator.toy import PROGRAMS, RECORD, RECORDS, WIDTH, Draft, Value, minimal, reference, tensor, vector
 from verification.manifest import Crossing, Cut, Manifest, ProgramRef, Programs, Shard, WorkUnits
@@ -24,16 +26,13 @@ START = Bundle(
 )  # fmt: skip
 
 
-def with_crews(**changes: object) -> Manifest:
+def with_crews(**changes: Any) -> Manifest:
     """Return `minimal`'s manifest for the toy of two parameters, with one cut; `changes` as there."""
-    whole = minimal(**{"leaf_every": Count(1), "max_steps": Count(3), **changes})  # type: ignore[arg-type]
+    whole = minimal(**{"leaf_every": Count(1), "max_steps": Count(3), **changes})
     sizes = int(whole.work.max_steps), int(whole.work.batch)
     programs, cut = _known(*sizes, int(whole.work.slots))
-    units = [PROGRAMS[ref.digest] for ref in (programs.prologue, programs.inner, programs.epilogue)]
-    fields = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
-    return Manifest(
-        **fields | {"programs": programs, "units": _units(units), "start": reference(START), "cuts": (cut,)}
-    )
+    units = _units([PROGRAMS[ref.digest] for ref in (programs.prologue, programs.inner, programs.epilogue)])
+    return dataclasses.replace(whole, programs=programs, units=units, start=reference(START), cuts=(cut,))
 
 
 @functools.cache
@@ -53,7 +52,8 @@ def _known(max_steps: int, batch: int, slots: int) -> tuple[Programs, Cut]:
             _shard(max_steps, batch, place),
             _epilogue(max_steps, batch, [place]),
         ]
-        shards.append(Shard(*map(_known_as, own), _units(own), (Count(place),)))
+        prologue, inner, epilogue = map(_known_as, own)
+        shards.append(Shard(prologue, inner, epilogue, _units(own), (Count(place),)))
     crossings = Crossing(Count(0), (Count(1),)), Crossing(Count(1), (Count(0),))
     return Programs(*refs), Cut(tuple(shards), crossings)
 

@@ -16,6 +16,7 @@ from simulator.cast import SPEED, Actor, Blobs, steps_of
 from simulator.memory import Clock, MemoryLedger
 from simulator.network import CALM, Network, Trouble
 from simulator.toy import START
+from simulator.toy_crew import START as TWO
 from verification import law
 from verification.adversaries import Act, Forge, Throw
 from verification.effects import Effect
@@ -30,6 +31,7 @@ from verification.honest.actions import (
 )
 from verification.ledger.log import Genesis
 from verification.manifest import Manifest, cost_of_round
+from verification.signed import open_statement
 from verification.state import Member, Stage, State
 from verification.units import MILLION, Address, Amount, Digest, Millis
 
@@ -82,6 +84,8 @@ class World:
         self.actors = list(actors)
         self.blobs = Blobs()
         self.blobs.put(START)
+        self.blobs.put(TWO)
+        self.blobs.actors |= {actor.address: actor for actor in actors}
         self.acknowledged: list[bytes] = []
         self.trouble = Trouble()
         self.events = self._time = self._unserved = 0
@@ -299,6 +303,8 @@ class World:
             self.acknowledged.append(data)
             self.traffic["repeated"] += not is_new
             if is_new:
+                said = open_statement(data)
+                self.blobs.log[said.sender, said.body.round, said.body.slot] = data
                 self._moved()
         self._acknowledge(actor, act)
 

@@ -113,8 +113,6 @@ def equal_town(name: str, count: int) -> Town:
     return town(name, parts_of(traced(name), equal_cut(name, count)))
 
 
-
-
 class Letters:
     """An exchange between threads, which notes every tensor that goes by."""
 

@@ -100,6 +100,13 @@ def contribution_width(state: int) -> int:
     return state // len(STATE) + len(SUMMARY)
 
 
+def joined(shares: Sequence[tuple[Sequence[int], Sequence[T]]]) -> list[T]:
+    """Return a whole contribution's tensors, made of a crew's: of each shard the places of its parameters with what it
+    contributed. Of the summaries the first one's stands for all: no outer step reads any. (SPEC.md 4.17)"""
+    found = {place: tensor for places, share in shares for place, tensor in zip(places, share, strict=False)}
+    return [*(found[place] for place in sorted(found)), *shares[0][1][-len(SUMMARY) :]]
+
+
 def summary_of(contribution: Sequence[T], name: str) -> T:
     """Return the tensor of a contribution that SUMMARY names; raises ValueError when it has too few."""
     return dict(zip(SUMMARY, contribution[-len(SUMMARY) :], strict=True))[name]

@@ -57,13 +57,13 @@ def get_round(state: State, number: Round) -> RoundState:
 
 
 def can_gather(state: State) -> bool:
-    """Return whether enough members have joined for a round to make sense."""
+    """Return whether enough members have joined for a round to make sense; a crew counts as one worker."""
     work = state.manifest.work
     number = Round(len(state.rounds))
     if state.joined.get(WORKER, 0) < work.min_workers or state.joined.get(VERIFIER, 0) < work.min_verifiers:
         return False
-    workers = len(active(state, WORKER, number))
-    return workers >= work.min_workers and len(active(state, None, number)) - workers >= work.min_verifiers
+    crews = form_crews(state.manifest, state.beacon, active(state, WORKER, number), state.parted)
+    return len(crews) >= work.min_workers and len(active(state, VERIFIER, number)) >= work.min_verifiers
 
 
 def has_promised_verifiers(state: State) -> bool:

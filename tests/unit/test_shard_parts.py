@@ -1,20 +1,10 @@
 """Programs of shards: together they make what the whole makes, bit by bit; what breaks a rule of the cut is refused."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tests.crews import JOB, STEPS, Town, cut_with, equal_cut, equal_town, town, traced
+from tests.crews import JOB, Town, equal_town
 from tests.shards import RUNS
-from trainer.programs.interpreter import LoadedProgram
-from trainer.rounds.training import Rounds
 from trainer.shards.conventions import require_sound_parts
-from trainer.shards.depth import depths_of
-from trainer.shards.parts import Parts, parts_of
-from verification.errors import Malformed, UserError
 from verification.layout import per_parameter, summary_of
 from verification.tensors import Tensor, tensor_digest
 

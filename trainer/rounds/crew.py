@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from trainer.rounds.engine import Engine, Handle, Job
 from trainer.rounds.members import ByTurns, InnerStep, Member
 from trainer.rounds.training import Disputed, Executions, RoundFailed, Start
+from verification.crews import held_at
 from verification.errors import BadEvidence
 from verification.manifest import Manifest, Place, Post
 from verification.tensors import Bundle, Tensor
@@ -137,9 +138,10 @@ class Crews(Executions):
         is taken and is not what the program reads.
         """
         member = self._member(post)
+        about: dict[str, Any] = {"held": held_at(self._manifest, post), "start": self._loaded(start)}
         if place is Place.PROLOGUE:
             inputs = self._gathering(job, self._loaded(member.of_start(start)))
-            return Disputed(place, member.programs.prologue.digest, inputs)
+            return Disputed(place, member.programs.prologue.digest, inputs, **about)
         done = step - 1 if place is Place.STEP else job.steps
         if taken is None:
             inputs = self._found(job, start, post, done, place is Place.STEP)
@@ -149,9 +151,9 @@ class Crews(Executions):
                 last = _Told(member, taken)
                 inputs += [member.held(step, each, last.take(step, each)) for each in member.taken]
         if place is Place.STEP:
-            return Disputed(place, member.programs.inner.digest, inputs)
+            return Disputed(place, member.programs.inner.digest, inputs, **about)
         before = self._loaded(member.of_start(start))
-        return Disputed(place, member.programs.epilogue.digest, [*before, *inputs])
+        return Disputed(place, member.programs.epilogue.digest, [*before, *inputs], **about)
 
     def _found(self, job: Job, start: Start, post: Post, done: int, is_step: bool) -> list[Any]:
         """Return a shard's working state after some steps, all shards by turns, with what it takes in the next one."""

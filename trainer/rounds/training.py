@@ -157,10 +157,20 @@ class Rounds(Executions):
                 return Disputed(place, programs.inner.digest, working)
         return Disputed(place, programs.epilogue.digest, [*self._loaded(state), *working])
 
-    def disputed_outer(self, inputs: Start, slots: Iterable[int]) -> Disputed:
-        """Return the execution of the outer step on what `verification.outer.outer_inputs` lays out."""
-        program = self._manifest.programs.outer.digest
-        return Disputed(Place.OUTER, program, self._loaded(inputs), frozenset(slots))
+    def disputed_outer(
+        self,
+        inputs: Start,
+        slots: Iterable[int],
+        crews: Mapping[int, Sequence[tuple[Sequence[int], Start]]] | None = None,
+    ) -> Disputed:
+        """Return the execution of the outer step on what `verification.outer.outer_inputs` lays out.
+
+        `crews` gives for the slots of crews what `verification.layout.joined` takes.
+        """
+        program, loaded = self._manifest.programs.outer.digest, {}
+        for slot, shares in (crews or {}).items():
+            loaded[slot] = [(places, self._loaded(share)) for places, share in shares]
+        return Disputed(Place.OUTER, program, self._loaded(inputs), frozenset(slots), loaded)
 
     def opening(self, state: Start) -> Handle:
         """Return the working state in which round 0 from `state` on record 0 alone begins."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from verification.crews import items_of
 from verification.honest import decide as actors
 from verification.honest.actions import (
     Action,
@@ -120,6 +121,8 @@ class Mute(Behaviour):
 
 
 def leaves_of(state: State, action: RunRound) -> int:
-    """Return how many leaves a worker's round has."""
-    steps = state.rounds[action.number].assignments[action.worker].steps
-    return len(leaf_steps(steps, state.manifest.work.leaf_every))
+    """Return how many leaves a worker's round has, or items a crew's."""
+    assigned = state.rounds[action.number].assignments[action.worker]
+    if assigned.post is not None:
+        return len(items_of(state.manifest.cuts[assigned.post.cut], assigned.steps))
+    return len(leaf_steps(assigned.steps, state.manifest.work.leaf_every))

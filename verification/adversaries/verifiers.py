@@ -72,7 +72,8 @@ class Invent(Behaviour):
             return compute()
         self.faults += 1
         false = tagged("false", view.me.address)
-        return Work((false,) * leaves_of(view.state, action), BundleRef(false, false), Count(0))
+        mates = (false,) * (len(view.state.rounds[action.number].crews[action.worker]) - 1)
+        return Work((false,) * leaves_of(view.state, action), BundleRef(false, false), Count(0), mates=mates)
 
 
 class CopyVerdict(Behaviour):

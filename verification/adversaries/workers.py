@@ -6,6 +6,7 @@ from typing import Any, TypeGuard
 
 from verification.adversaries.behaviour import Act, Behaviour, leaves_of
 from verification.claims import Range, Split, Sum
+from verification.crews import made_by, roots_of_shared, taken_by
 from verification.digest import tagged
 from verification.honest.actions import (
     Computed,
@@ -185,6 +186,37 @@ class CopyWork(Behaviour):
             digests = opening.digests
         copied = before.commits[others[0]]
         return Work(digests, copied.contribution, copied.norm)
+
+
+class TwoFaced(Behaviour):
+    """A member of a crew that signs to its neighbours what crossed, and commits to something else. (SPEC.md 4.17)"""
+
+    def __init__(self, frames: bool = False) -> None:
+        """It says that it gave something else, or `frames` its neighbour: that it took something else."""
+        super().__init__()
+        self._frames = frames
+
+    def result(self, view: View, action: Computed, compute: Callable[[], Any]) -> Any:
+        """Alter one digest of one's own part of a crew's round, and the roots over it."""
+        work = compute()
+        if not _is_own_round(action, view) or not isinstance(work, Work) or not work.shared:
+            return work
+        self.faults += 1
+        assigned = view.state.rounds[action.number].assignments[view.me.address]
+        assert assigned.post is not None
+        cut, shard, steps = (
+            view.state.manifest.cuts[assigned.post.cut],
+            int(assigned.post.shard),
+            assigned.steps,
+        )
+        made, taken = made_by(cut, shard, steps), taken_by(cut, shard, steps)
+        known = dict(zip((*made, *taken), (*work.digests, *work.taken), strict=True))
+        wrong = next(item for item in (taken if self._frames else made) if item.crossing is not None)
+        known[wrong] = tagged("false", known[wrong])
+        return dataclasses.replace(
+            work, digests=tuple(known[item] for item in made), taken=tuple(known[item] for item in taken),
+            shared=roots_of_shared(cut, shard, steps, known),
+        )  # fmt: skip
 
 
 class Grind(Behaviour):
