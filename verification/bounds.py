@@ -40,10 +40,12 @@ def most(kind: type[Body], manifest: Manifest, accounts: int) -> int:
     most two disputes with each of them, about its work and about its seal.
     """
     slots = int(manifest.work.slots)
-    disputes = slots + accounts
+    # Of a crew each member commits, and may be in a dispute.
+    workers = slots * max([1, *(len(cut.shards) for cut in manifest.cuts)])
+    disputes = workers + accounts
     # While one round is the newest: its own close and with overlap the last one's, the sessions that it waits for, and
     # each demand set a member away.
-    lapses = int(manifest.money.escrow_rounds) + 2 + manifest.work.overlap + slots * accounts
+    lapses = int(manifest.money.escrow_rounds) + 2 + manifest.work.overlap + workers * accounts
     counts = {
         Once.RUN: 1,
         Once.ROUND: 1,
@@ -53,8 +55,8 @@ def most(kind: type[Body], manifest: Manifest, accounts: int) -> int:
         Once.LIST: 2 * accounts * LISTS,
         Once.POINT: disputes * LISTS,
         Once.DISPUTE: disputes,
-        Once.CONTRIBUTION: slots,
-        Once.DEMAND: slots * accounts,
+        Once.CONTRIBUTION: workers,
+        Once.DEMAND: workers * accounts,
         Once.CONVICT: accounts,
     }
     return counts[kind.once]

@@ -11,9 +11,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from verification.errors import UserError
-from verification.manifest import Manifest, fee_of, reward_of
+from verification.manifest import Manifest, Post, fee_of, reward_of, stake_for
 from verification.narrowing import lists_for
-from verification.units import MILLION
+from verification.units import MILLION, Amount, Count
 
 FEE_MARGIN = Fraction(13, 10)
 """A fee over an audit's cost: who audits must earn by it, also when nobody ever cheats."""
@@ -139,43 +139,64 @@ def last_chance(manifest: Manifest) -> Fraction:
 
 def adversaries(manifest: Manifest) -> tuple[Adversary, ...]:
     """Return every move that the parameters must deter. Escrow is what the wrong rounds themselves put there."""
-    return *_cheats(manifest), *_verifiers(manifest)
+    shards = (row for post in least_posts(manifest) for row in _cheats(manifest, post))
+    return *_cheats(manifest), *shards, *_verifiers(manifest)
 
 
-def _cheats(manifest: Manifest) -> Iterator[Adversary]:
-    """A worker's wrong rounds, and how its ring may soften the conviction. (SPEC.md 11.2, 11.3)"""
+def least_posts(manifest: Manifest) -> list[Post]:
+    """Return of each cut the shard that stakes the least: it can spoil a round like any other. (SPEC.md 4.17)"""
+    posts = (
+        [Post(Count(number), Count(shard)) for shard in range(len(cut.shards))]
+        for number, cut in enumerate(manifest.cuts)
+    )
+    return [min(each, key=lambda post: _stake_of(manifest, post)) for each in posts]
+
+
+def _stake_of(manifest: Manifest, post: Post) -> int:
+    """Return what a shard's member stakes to work `max_steps`."""
+    return stake_for(manifest, manifest.work.max_steps, post)
+
+
+def _cheats(whole: Manifest, post: Post | None = None) -> Iterator[Adversary]:
+    """A worker's wrong rounds, or those of a shard's member, and how its ring may soften the conviction.
+
+    (SPEC.md 11.2, 11.3)
+    """
+    stakes = whole.money.worker_stake if post is None else _stake_of(whole, post)
+    manifest = replace(whole, money=replace(whole.money, worker_stake=Amount(stakes)))
+    who = "" if post is None else f", by shard {post.shard} of cut {post.cut}"
     q, stake, flight = audit_chance(manifest), stake_at_risk(manifest), rounds_in_flight(manifest)
-    reward = reward_of(manifest, manifest.work.max_steps)
+    reward = reward_of(whole, manifest.work.max_steps, post)
     gain, once = reward + manifest.assumptions.sabotage, stake + reward
     judged = int(q * lost(manifest, (1 + flight) * reward))
     knobs = ("worker_stake", "audit_rate", "min_verifiers")
     yield Adversary(
-        "one wrong round, at the start",
+        f"one wrong round, at the start{who}",
         "cost saved + sabotage <= q * share lost * (stake slashed + its reward)",
         gain, int(q * lost(manifest, reward)), knobs,
     )  # fmt: skip
     yield Adversary(
-        f"wrong rounds until one is judged, {flight} more in flight",
+        f"wrong rounds until one is judged, {flight} more in flight{who}",
         "(1 + q * in flight) * (cost saved + sabotage) <= q * share lost * (stake slashed + (1 + in flight) rewards)",
         math.ceil((1 + q * flight) * gain), judged, knobs,
     )  # fmt: skip
     yield Adversary(
-        "an identity without compute",
+        f"an identity without compute{who}",
         "(1 + q * in flight) * reward <= q * share lost * (stake slashed + (1 + in flight) rewards)",
         math.ceil((1 + q * flight) * reward), judged, knobs,
     )  # fmt: skip
     yield Adversary(
-        "the last round wrong",
+        f"the last round wrong{who}",
         "cost saved + sabotage <= (q + (1 - q) * honest share ^ beacons) * share lost * (stake slashed + its reward)",
         gain, int(last_chance(manifest) * lost(manifest, reward)), knobs,
     )  # fmt: skip
     yield Adversary(
-        "wrong, then silent or gone",
+        f"wrong, then silent or gone{who}",
         "cost saved + sabotage <= q * (stake slashed + its reward)",
         gain, int(q * once), knobs,
     )  # fmt: skip
     yield Adversary(
-        "wrong, then convicted by a partner",
+        f"wrong, then convicted by a partner{who}",
         "cost saved + sabotage <= burned share * (stake slashed + its reward)",
         gain, once * manifest.money.burned_share // MILLION, ("worker_stake", "burned_share"),
     )  # fmt: skip

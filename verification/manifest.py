@@ -365,13 +365,17 @@ def _units(manifest: Manifest, steps: int, post: Post | None = None) -> int:
 
 
 def least_stake(manifest: Manifest, post: Post | None = None) -> Amount:
-    """Return what a worker must stake to be given one leaf's work; `worker_stake` is for `max_steps` of all the model.
+    """Return what a worker must stake to be given one leaf's work. (SPEC.md 3.4)"""
+    return stake_for(manifest, manifest.work.leaf_every, post)
+
+
+def stake_for(manifest: Manifest, steps: int, post: Post | None = None) -> Amount:
+    """Return what a worker must stake to be given so many steps; `worker_stake` is for `max_steps` of all the model.
 
     In proportion to the reward, so that a small stake has as much to lose for each coin that it earns. (SPEC.md 3.4)
     """
-    work = manifest.work
-    whole = _units(manifest, work.max_steps)
-    return Amount(-(-manifest.money.worker_stake * _units(manifest, work.leaf_every, post) // whole))
+    whole = _units(manifest, manifest.work.max_steps)
+    return Amount(-(-manifest.money.worker_stake * _units(manifest, steps, post) // whole))
 
 
 def leaves_warranted(manifest: Manifest, stake: int, post: Post | None = None) -> int:
