@@ -124,10 +124,7 @@ def order_of_nodes(demand: Demand, layout: Layout, lead: int) -> list[list[int]]
         return turn, levels[shard][number], number
 
     made = ([n for n in own if n >= demand.first] for own in demand.makes)
-    return [
-        sorted(own, key=lambda number: place(shard, number))
-        for shard, own in enumerate(made)
-    ]
+    return [sorted(own, key=lambda number: place(shard, number)) for shard, own in enumerate(made)]
 
 
 def _levels(demand: Demand) -> list[dict[int, int]]:
