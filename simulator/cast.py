@@ -9,9 +9,9 @@ from typing import Any
 from simulator.crews import Share, share_round
 from simulator.duel import answer
 from simulator.toy import DATA, ToyEngine, ToyLibrary, norm_of, numbers, reference
-from trainer.rounds.crew import CrewOutcome, Crews
 from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.training import Disputed, Rounds, Start
+from trainer.shards.crew import CrewOutcome, Crews
 from verification import codec, law, signing, spoilage
 from verification.adversaries import Act, Behaviour, View, decide_as, result_as
 from verification.availability import show_chunk

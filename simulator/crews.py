@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from simulator.toy import DATA
-from trainer.rounds.crew import Crews, MemberOutcome
 from trainer.rounds.engine import Engine, Job
 from trainer.rounds.training import RoundFailed, Start
+from trainer.shards.crew import Crews, MemberOutcome
 from verification.crews import Item, items_of, made_by, roots_of_shared, taken_by
 from verification.manifest import Cut, Manifest, Post
 from verification.tensors import Tensor

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from simulator.toy import minimal
 from tests import zoo
@@ -14,15 +15,16 @@ from tests.shards import RUNS
 from trainer.programs.conversion import from_torch
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.programs.tracing.capture import TracedRun
-from trainer.rounds.crew import Crews, MemberOutcome
 from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import RoundOutcome, Rounds
+from trainer.shards.crew import Crews, MemberOutcome
 from trainer.shards.cut import Cut, Machine, cut_at, cut_for
 from trainer.shards.parts import Part, Parts, parts_of
 from verification import manifest as law
 from verification.digest import ZERO
-from verification.manifest import DataRef, Manifest, Post, ProgramRef, Programs, WorkUnits
+from verification.layout import per_parameter, summary_of
+from verification.manifest import DataRef, Manifest, Place, Post, ProgramRef, Programs, WorkUnits
 from verification.program import Program, encode_program, program_digest, work_units
 from verification.tensors import Bundle, Tensor, tensor_digest
 from verification.units import Address, Count, Digest, Round
@@ -88,9 +90,9 @@ def shard_of(part: Part) -> law.Shard:
     return law.Shard(*map(reference, programs), units, part.parameters)
 
 
-def town(name: str, parts: Parts) -> Town:
+def town(name: str, parts: Parts, run: TracedRun | None = None) -> Town:
     """A run of a model, in parts."""
-    run = traced(name)
+    run = run or traced(name)
     whole = (run.prologue, run.inner, run.epilogue, run.outer)
     own = [each for part in parts.shards for each in (part.prologue, part.inner, part.epilogue)]
     encoded = [encode_program(program) for program in (*whole, *own)]
@@ -111,6 +113,47 @@ def town(name: str, parts: Parts) -> Town:
 def equal_town(name: str, count: int) -> Town:
     """A run of a model in shards of about equal work."""
     return town(name, parts_of(traced(name), equal_cut(name, count)))
+
+
+def parts_before(made: Town, engine: TorchEngine, place: Place, step: int) -> list[list[Any]]:
+    """What each shard's program reads at a place of the round."""
+    crews = made.crews(engine)
+    posts = [Post(Count(0), Count(shard)) for shard in range(len(made.parts.shards))]
+    return [list(crews.disputed(JOB, made.start, post, place, step).inputs) for post in posts]
+
+
+def assert_is_the_whole(made: Town) -> None:
+    """All shards by turns make the last state, the contributions and the loss of the whole round."""
+    engine = made.engine()
+    outcome, whole = made.crews(engine).audit(JOB, made.start, 0), made.whole()
+    assert whole.contribution is not None and outcome.failed is None
+    wanted = list(map(tensor_digest, per_parameter(whole.contribution.tensors)))
+    found = {
+        place: tensor_digest(tensor)
+        for part, contribution in zip(made.parts.shards, outcome.contributions, strict=True)
+        for place, tensor in zip(part.parameters, per_parameter(contribution.tensors), strict=True)
+    }
+    assert [found[place] for place in range(len(wanted))] == wanted
+    assert sum(outcome.losses) == whole.loss and sorted(outcome.losses)[:-1] == [0.0] * (
+        len(outcome.losses) - 1
+    )
+    assert sum(norm_in(each.tensors) for each in outcome.contributions) == norm_in(whole.contribution.tensors)
+    ended = Rounds(engine, made.manifest, made.data).disputed(JOB, made.start, Place.EPILOGUE, STEPS).inputs
+    inner = made.engine().program(made.manifest.programs.inner.digest)
+    ports = dict(
+        zip((port.name for port in inner.inputs), engine.digests(ended[-len(inner.inputs) :]), strict=True)
+    )
+    for part, working in zip(
+        made.parts.shards, parts_before(made, engine, Place.EPILOGUE, STEPS), strict=True
+    ):
+        count = len(part.prologue.outputs)
+        names = [port.name for port in part.inner.inputs[:count]]
+        assert engine.digests(working[-count:]) == [ports[name] for name in names]
+
+
+def norm_in(contribution: Sequence[Tensor]) -> int:
+    """The norm of a contribution."""
+    return int.from_bytes(summary_of(contribution, "norm").data, "little")
 
 
 class Letters:

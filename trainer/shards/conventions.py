@@ -66,16 +66,16 @@ def _require_ports(number: int, part: Part, crossings: Sequence[Crossing]) -> No
 
 def _require_alike(parts: Parts) -> None:
     """Raise Malformed unless what crosses has one dtype and shape where it is made and where it is read."""
+    working = [working_of(part) for part in parts.shards]
+    pairs = list(zip(parts.shards, working, strict=True))
+    made = [iter(_forms(outputs_of(part.inner)[count:])) for part, count in pairs]
+    read = [iter(_forms(part.inner.inputs[count:])) for part, count in pairs]
     for place, crossing in enumerate(parts.crossings):
-        maker = parts.shards[crossing.maker]
-        output = working_of(maker) + given_by(crossing.maker, parts.crossings).index(place)
-        (made,) = _forms(outputs_of(maker.inner)[output : output + 1])
+        given = next(made[crossing.maker])
         for taker in crossing.takers:
-            port = _port(parts, taker, place)
-            (read,) = _forms([parts.shards[taker].inner.inputs[port]])
-            if read != made:
+            if (taken := next(read[taker])) != given:
                 raise Malformed(
-                    f"crossing {place} is {made} where it is made, {read} in shard {taker}: {CHEATS}"
+                    f"crossing {place} is {given} where it is made, {taken} in shard {taker}: {CHEATS}"
                 )
 
 
@@ -122,11 +122,6 @@ def _begun_free(part: Part) -> list[bool]:
     start = len(STATE) * len(part.parameters)
     found = free_values(part.prologue, [place >= start for place in range(len(part.prologue.inputs))])
     return [found[output.source] for output in part.prologue.outputs]
-
-
-def _port(parts: Parts, taker: int, crossing: int) -> int:
-    """Return the number of the port by which a shard takes a crossing."""
-    return working_of(parts.shards[taker]) + taken_by(taker, parts.crossings).index(crossing)
 
 
 def _forms(given: Sequence[Sized]) -> list[tuple[str, tuple[int, ...]]]:

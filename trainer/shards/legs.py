@@ -4,7 +4,8 @@ Legs keep the program's order, so a step that fails does so at the program's fir
 shards is still to come. `trainer.shards.demand` puts the nodes so that parts of the batch overlap.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.shards.roots import roots_of
@@ -73,7 +74,7 @@ def require_no_standstill(
     """Raise Malformed unless shards that run their legs in order, each once it has what it reads, come to an end."""
     waiting = [list(legs_of(inner, count)) for inner, count in zip(inners, working, strict=True)]
     has = [set(range(count)) for count in working]
-    places = [list(_moves(shard, working, inners, crossings)) for shard in range(len(inners))]
+    places = _moves(inners, working, crossings)
 
     def give(shard: int) -> None:
         for source, taker, port in places[shard]:
@@ -96,13 +97,16 @@ def require_no_standstill(
 
 
 def _moves(
-    shard: int, working: Sequence[int], inners: Sequence[Program], crossings: Sequence[Crossing]
-) -> Iterator[tuple[int, int, int]]:
-    """Yield for each value that a shard gives its number there, who takes it, and the number of its port there."""
-    outputs = inners[shard].outputs[working[shard] :]
-    for place, output in zip(given_by(shard, crossings), outputs, strict=True):
-        for taker in crossings[place].takers:
-            yield int(output.source), taker, working[taker] + taken_by(taker, crossings).index(place)
+    inners: Sequence[Program], working: Sequence[int], crossings: Sequence[Crossing]
+) -> list[list[tuple[int, int, int]]]:
+    """Return for each shard what it gives: the value's number there, who takes it, and the number of its port there."""
+    outputs = [iter(inner.outputs[count:]) for inner, count in zip(inners, working, strict=True)]
+    ports = [itertools.count(own) for own in working]
+    found: list[list[tuple[int, int, int]]] = [[] for _ in inners]
+    for crossing in crossings:
+        source = int(next(outputs[crossing.maker]).source)
+        found[crossing.maker] += [(source, taker, next(ports[taker])) for taker in crossing.takers]
+    return found
 
 
 def _ends(inner: Program, working: int) -> list[int]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trainer.rounds.engine import Engine, Handle, Job
-from trainer.rounds.members import ByTurns, InnerStep, Member
 from trainer.rounds.training import Disputed, Executions, RoundFailed, Start
+from trainer.shards.members import ByTurns, InnerStep, Member
 from verification.crews import held_at
 from verification.errors import BadEvidence
 from verification.manifest import Manifest, Place, Post

@@ -10,7 +10,7 @@ from verification.errors import BadEvidence, Malformed, Unsound
 from verification.layout import STATE
 from verification.library import StepFailed, failed
 from verification.manifest import Cut
-from verification.program import Port, size_bytes
+from verification.program import Port
 from verification.tensors import Tensor
 from verification.units import Digest
 
@@ -31,6 +31,10 @@ class Member:
         self.given, self.taken = given_by(shard, cut.crossings), taken_by(shard, cut.crossings)
         self.ports = {place: self.working + number for number, place in enumerate(self.taken)}
         """The number of the port by which a crossing comes."""
+        reads = [frozenset(leg.reads) for leg in self.legs]
+        self.waits = [[place for place, port in self.ports.items() if port in read] for read in reads]
+        """The crossings that each leg reads, and after the last all that are taken."""
+        self.waits.append(self.taken)
         outputs = self.inner.outputs
         self.makes = [int(output.source) for output in outputs[: self.working]]
         self.gives = [
@@ -84,11 +88,8 @@ class InnerStep:
     @property
     def lacking(self) -> list[int]:
         """The crossings for which the next leg waits; once all have run, those that no leg has read."""
-        ports = self._member.ports.items()
-        if self.is_over:
-            return [place for place, port in ports if self.inputs[port] is None]
-        reads = self._member.legs[self._next].reads
-        return [place for place, port in ports if port in reads and self.inputs[port] is None]
+        ports, wanted = self._member.ports, self._member.waits[self._next]
+        return [place for place in wanted if self.inputs[ports[place]] is None]
 
     def take(self, crossing: int, tensor: Any) -> None:
         """Take a crossing in the engine's form."""
@@ -197,8 +198,6 @@ class ByTurns:
 
 def _require_fit(port: Port, tensor: Tensor, name: str) -> None:
     """Raise BadEvidence unless a tensor has a port's dtype and shape."""
-    found = tensor.dtype, tuple(tensor.shape), len(tensor.data)
-    if found != (port.dtype, tuple(port.shape), size_bytes(port)):
-        raise BadEvidence(
-            f"{name} must be {port.dtype}{list(port.shape)}, not {found[2]} bytes of {found[0]}{list(found[1])}"
-        )
+    if (tensor.dtype, tuple(tensor.shape)) != (port.dtype, tuple(port.shape)):
+        wanted, found = (f"{each.dtype}{list(each.shape)}" for each in (port, tensor))
+        raise BadEvidence(f"{name} must be {wanted}, not {found}")

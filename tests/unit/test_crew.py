@@ -1,0 +1,198 @@
+"""A crew's round: what members make with each other is what an auditor makes alone, whatever fails on the way."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.crews import JOB, STEPS, Letters, Town, equal_town, reference, together, town, traced
+from trainer.rounds.training import RoundFailed
+from trainer.shards.crew import MemberOutcome
+from trainer.shards.parts import Parts
+from verification.errors import BadEvidence
+from verification.library import failed
+from verification.manifest import Place, Post
+from verification.program import Node, Output, Program, first_node
+from verification.tensors import Tensor, tensor_digest
+from verification.units import Count, Digest
+
+
+def items_of(made: Town, members: Sequence[MemberOutcome]) -> list[list[Digest]]:
+    """What an auditor must find, of what each member says."""
+    crossings, found = made.parts.crossings, [[each.states[0] for each in members]]
+    for step in range(1, STEPS + 1):
+        given = [iter(each.given[step - 1]) for each in members]
+        crossed = [next(given[crossing.maker]) for crossing in crossings]
+        found.append([*crossed, *(each.states[step] for each in members)])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("llama", 3), ("gpt2", 2)])
+def test_members_that_exchange_make_what_an_auditor_makes_alone(name: str, count: int) -> None:
+    made = equal_town(name, count)
+    members, letters = together(made)
+    outcome = made.crews().audit(JOB, made.start, 0)
+    assert [list(each) for each in outcome.items] == items_of(made, members)
+    assert list(outcome.contributions) == [each.contribution for each in members]
+    assert list(outcome.losses) == [each.loss for each in members]
+    for shard, member in enumerate(members):
+        taken = [place for place, each in enumerate(made.parts.crossings) if shard in each.takers]
+        assert member.taken[-1] == tuple(tensor_digest(letters.seen[STEPS, place]) for place in taken)
+
+
+class Kept:
+    """An exchange whose tensors lie ready, and which forgets what is given."""
+
+    def __init__(self, tensors: dict[tuple[int, int], Tensor]) -> None:
+        self.tensors = tensors
+
+    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+        """Forget it."""
+
+    def take(self, step: int, crossing: int) -> Tensor:
+        """Return what lies ready; another's round has failed where nothing does."""
+        if (step, crossing) not in self.tensors:
+            raise RoundFailed(OTHERS)
+        return self.tensors[step, crossing]
+
+
+OTHERS = Digest(b"f" * 32)
+
+
+@pytest.fixture(scope="module")
+def crew() -> tuple[Town, Letters]:
+    """A crew of three, and what crossed in its round."""
+    made = equal_town("llama", 3)
+    return made, together(made)[1]
+
+
+def taken_by(made: Town, shard: int) -> list[int]:
+    """What a shard takes."""
+    return [place for place, crossing in enumerate(made.parts.crossings) if shard in crossing.takers]
+
+
+@pytest.mark.slow
+def test_an_accused_is_judged_on_what_it_took(crew: tuple[Town, Letters]) -> None:
+    """Of a neighbour's lie too: what it made of that is its own execution."""
+    made, letters = crew
+    post, places = Post(Count(0), Count(1)), taken_by(made, 1)
+    first = letters.seen[1, places[0]]
+    lie = Tensor(first.dtype, first.shape, first.data[4:] + first.data[:4])
+    told = letters.seen | {(1, places[0]): lie}
+
+    def taken(step: int) -> list[Tensor]:
+        return [told[step, place] for place in places]
+
+    member = made.crews().run(JOB, made.start, post, Kept(told))
+    engine = made.engine()
+    crews = made.crews(engine)
+    disputed = crews.disputed(JOB, made.start, post, Place.STEP, 2, taken)
+    count = len(made.parts.shards[1].prologue.outputs)
+    assert engine.digest(list(disputed.inputs[:count])) == member.states[1]
+    honest = crews.disputed(JOB, made.start, post, Place.STEP, 2)
+    assert engine.digest(list(honest.inputs[:count])) != member.states[1]
+    assert engine.digests(disputed.inputs[count:]) == list(member.taken[1])
+    made_of = engine.run(disputed.program, [disputed.inputs])
+    assert engine.digest(made_of[:count]) == member.states[2]
+
+
+@pytest.mark.slow
+def test_a_round_begins_at_the_prologue_and_ends_at_the_epilogue(crew: tuple[Town, Letters]) -> None:
+    made, letters = crew
+    engine, post = made.engine(), Post(Count(0), Count(2))
+    crews, part = made.crews(engine), made.parts.shards[2]
+    member = made.crews().run(JOB, made.start, post, Kept(letters.seen))
+    begun = crews.disputed(JOB, made.start, post, Place.PROLOGUE, 0)
+    assert engine.digest(engine.run(begun.program, [begun.inputs])) == member.states[0]
+    ended = crews.disputed(JOB, made.start, post, Place.EPILOGUE, STEPS)
+    assert engine.dump(engine.run(ended.program, [ended.inputs])) == member.contribution
+    assert len(ended.inputs) == len(part.epilogue.inputs)
+
+
+@pytest.mark.slow
+def test_a_tensor_that_does_not_fit_its_port_is_evidence_of_nothing(crew: tuple[Town, Letters]) -> None:
+    made, letters = crew
+    post, places = Post(Count(0), Count(1)), taken_by(made, 1)
+    first = letters.seen[1, places[0]]
+    for wrong in (
+        Tensor("int32", first.shape, first.data),
+        Tensor(first.dtype, first.shape[::-1], first.data),
+    ):
+        exchange = Kept(letters.seen | {(1, places[0]): wrong})
+        with pytest.raises(BadEvidence, match=f"crossing {places[0]} of inner step 1 must be"):
+            made.crews().run(JOB, made.start, post, exchange)
+    with pytest.raises(BadEvidence, match=f"takes {len(places)} tensors, not 0"):
+        made.crews().disputed(JOB, made.start, post, Place.STEP, 1, lambda step: [])
+
+
+@pytest.mark.slow
+def test_who_hears_that_another_fails_ends_with_its_failure(crew: tuple[Town, Letters]) -> None:
+    made, letters = crew
+    seen = {key: tensor for key, tensor in letters.seen.items() if key[0] == 1}
+    member = made.crews().run(JOB, made.start, Post(Count(0), Count(2)), Kept(seen))
+    assert member.failed == OTHERS and member.contribution is None
+    assert member.states[2] == OTHERS and OTHERS not in member.states[:2]
+    assert set(member.taken[1]) == {OTHERS} and OTHERS not in member.taken[0]
+
+
+def failing(program: Program, place: int) -> tuple[Program, int]:
+    """A program in which a number of its own ends the step that a step before did not: with step 1 it divides by zero,
+    before its node `place`."""
+    first = first_node(program)
+    step = next(n for n, port in enumerate(program.inputs) if port.name == "step")
+    at = first + place
+    added = 4
+
+    def moved(number: int) -> Count:
+        return Count(number + added if number >= at else number)
+
+    one = len(program.inputs) + program.constants.index(Tensor("int64", (), (1).to_bytes(8, "little")))
+    scalar: tuple[Count, ...] = ()
+    nodes = [
+        Node("subtract", (Count(step), Count(one)), (), "int64", scalar),
+        Node("cast", (Count(at),), (), "float32", scalar),
+        Node("divide", (Count(at + 1), Count(at + 1)), (), "float32", scalar),
+        Node("add", (Count(at + 2), Count(at + 2)), (), "float32", scalar),
+    ]
+    kept = [replace(n, inputs=tuple(moved(source) for source in n.inputs)) for n in program.nodes]
+    made = replace(
+        program,
+        nodes=(*kept[:place], *nodes, *kept[place:]),
+        outputs=tuple(Output(o.name, moved(int(o.source))) for o in program.outputs),
+    )
+    return made, at + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [0, 1, 2])
+def test_where_a_shard_s_program_fails_nobody_goes_on(shard: int) -> None:
+    """At a node in the middle of its second step; the others have its failure for what is missing."""
+    parts = equal_town("llama", 3).parts
+    inner, node = failing(parts.shards[shard].inner, len(parts.shards[shard].inner.nodes) * 2 // 3)
+    shards = list(parts.shards)
+    shards[shard] = replace(shards[shard], inner=inner)
+    made = town("llama", Parts(tuple(shards), parts.crossings), traced("llama"))
+    failure = failed(reference(inner).digest, node)
+    outcome = made.crews().audit(JOB, made.start, 0)
+    assert outcome.failed == failure and outcome.contributions == ()
+    assert failure not in outcome.items[1]
+    last = outcome.items[2]
+    begin = last.index(failure)
+    assert set(last[begin:]) == {failure}
+    makers = [*(each.maker for each in parts.crossings), *range(3)]
+    assert makers[begin] == shard
+    seen = dict[tuple[int, int], Tensor]()
+    honest = equal_town("llama", 3)
+    seen.update(together(honest)[1].seen)
+    member = made.crews().run(JOB, made.start, Post(Count(0), Count(shard)), Kept(seen))
+    assert member.failed == failure and member.states[:2] == tuple(
+        each[-3 + shard] for each in outcome.items[:2]
+    )
+    given = [place for place, each in enumerate(parts.crossings) if each.maker == shard]
+    for place, digest in zip(given, member.given[1], strict=True):
+        assert digest == (last[place] if place < begin else digest)
+    disputed = made.crews().disputed(JOB, made.start, Post(Count(0), Count(shard)), Place.STEP, 2)
+    assert len(disputed.inputs) == len(inner.inputs)
+    with pytest.raises(RoundFailed):
+        made.crews().disputed(JOB, made.start, Post(Count(0), Count(shard)), Place.EPILOGUE, 2)
