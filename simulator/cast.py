@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulator.crews import Share, share_round
+from simulator.crews import Together, compute_together
 from simulator.duel import answer
 from simulator.toy import DATA, ToyEngine, ToyLibrary, norm_of, numbers, reference
 from trainer.rounds.engine import Conduct, Engine, Job, honest
@@ -224,22 +224,20 @@ class Actor:
         if execution.place is Place.OUTER:
             mixed = mixture(state, worked)
             slots = [part.slot for part in mixed.parts]
-            inputs, crews = self._outer_inputs(state, execution.round, blobs), {}
+            inputs, shares = self._outer_inputs(state, execution.round, blobs), {}
             for part in mixed.parts:
                 if state.rounds[part.number].assignments[part.worker].post is not None:
-                    crews[part.slot] = shares_of(state, part, blobs)
-            return ToyEngine(), _rounds(state).disputed_outer(inputs, slots, crews)
+                    shares[part.slot] = shares_of(state, part, blobs)
+            return ToyEngine(), _rounds(state).disputed_outer(inputs, slots, shares)
         start = blobs.get(worked.start.digest)
         job = job_of(state, execution.round, execution.worker)
         engine = self._disputing(job, execution.worker)
         post = worked.assignments[execution.worker].post
         if post is not None:
-            taken = None
-            if execution.worker == self.address:
-                taken = blobs.memo["crew", job][post.shard].seat.taken
-            return engine, Crews(engine, state.manifest, DATA).disputed(
-                job, start.tensors, post, execution.place, execution.step, taken
-            )
+            crews = Crews(engine, state.manifest, DATA)
+            if execution.worker == self.address:  # on what it had taken, whatever its neighbours sent
+                crews = blobs.memo["crew", job].crews
+            return engine, crews.disputed(job, start.tensors, post, execution.place, execution.step)
         return engine, _rounds(state, engine).disputed(job, start.tensors, execution.place, execution.step)
 
     def _disputing(self, job: Job, worker: Address) -> Engine:
@@ -285,20 +283,19 @@ class Actor:
         key = ("crew", job)
         if key not in blobs.memo:
             engines = [mate.conduct(mate.engine, job) for mate in mates]
-            blobs.memo[key] = share_round(state.manifest, int(post.cut), job, start, engines)
-        share: Share = blobs.memo[key][post.shard]
-        if share.outcome.contribution is None:
-            assert share.outcome.failed is not None
-            failed = BundleRef(share.outcome.failed, share.outcome.failed)
-            return Work(share.made, failed, Count(0), True)
+            blobs.memo[key] = compute_together(state.manifest, int(post.cut), job, start, engines)
+        together: Together = blobs.memo[key]
+        share, failed = together.shares[post.shard], together.outcome.failed
+        if failed is not None:
+            return Work(share.made, BundleRef(failed, failed), Count(0), True)
         near = [mates[other] for other in neighbours(state.manifest.cuts[post.cut], int(post.shard))]
         receipts = []
         for mate, root in zip(near, share.shared, strict=True):
             if mate.denies:
                 return Stuck(number, mate.address)
             receipts.append(mate.sign(state, Receipt(number, post.shard, root)))
-        norm = Count(spoilage.norm_of(share.outcome.contribution))
-        ref = blobs.put(share.outcome.contribution)
+        contribution = together.outcome.contributions[post.shard]
+        norm, ref = Count(spoilage.norm_of(contribution)), blobs.put(contribution)
         return Work(share.made, ref, norm, taken=share.taken, shared=share.shared, receipts=tuple(receipts))
 
     def _audit_crew(self, state: State, job: Job, start: Start, cut: int, blobs: Blobs) -> Work:

@@ -88,10 +88,10 @@ class Executions:
         given = self._engine.load(Bundle((index, round_number(job.number))))
         return [*start, *self._data, *given]
 
-    def _run(self, program: ProgramRef, inputs: Sequence[Handle]) -> Handle:
-        """Return what a program makes; raises RoundFailed."""
+    def _run(self, program: ProgramRef, inputs: Sequence[Handle], engine: Engine | None = None) -> Handle:
+        """Return what a program makes, by another engine if given; raises RoundFailed."""
         try:
-            return self._engine.run(program.digest, inputs)
+            return (engine or self._engine).run(program.digest, inputs)
         except StepFailed as failure:
             raise RoundFailed(failed(program.digest, failure.node)) from failure
 

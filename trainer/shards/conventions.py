@@ -23,6 +23,7 @@ def require_sound_parts(parts: Parts) -> None:
     for number, part in enumerate(parts.shards):
         _require_ports(number, part, parts.crossings)
         _require_own_operands(number, part)
+        _require_ordered(number, part, parts.crossings)
         Norms(part.epilogue)
     _require_alike(parts)
     _require_of_parameters(parts)
@@ -94,6 +95,22 @@ def _require_own_operands(number: int, part: Part) -> None:
             raise Malformed(
                 f"shard {number}: input {port} is another's and reaches a product without quantise: {CHEATS}"
             )
+
+
+def _require_ordered(number: int, part: Part, crossings: Sequence[Crossing]) -> None:
+    """Raise Malformed unless all that a shard reads of others, before it gives something, crosses before that: else two
+    members could shield each other. (SPEC.md 4.17)"""
+    inner, working = part.inner, working_of(part)
+    taken, given = taken_by(number, crossings), given_by(number, crossings)
+    last, reads = -1, list[int]()
+    for node in inner.nodes:
+        ports = (source - working for source in node.inputs if working <= source < len(inner.inputs))
+        last = max([last, *(taken[port] for port in ports)])
+        reads.append(last)
+    for place, output in zip(given, inner.outputs[working:], strict=True):
+        at = output.source - first_node(inner)
+        if at >= 0 and reads[at] >= place:
+            raise Malformed(f"shard {number} reads crossing {reads[at]} before it gives {place}: {CHEATS}")
 
 
 def _require_of_parameters(parts: Parts) -> None:

@@ -64,10 +64,18 @@ class CrewOutcome:
 class Crews(Executions):
     """F of the crews of a run, over one engine, manifest and data set; `job.worker` is the crew's lead."""
 
-    def __init__(self, engine: Engine, manifest: Manifest, data: Bundle) -> None:
-        """`data` is the one tensor whose digest is the manifest's data root."""
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        data: Bundle,
+        others: Mapping[int, Engine] | None = None,
+    ) -> None:
+        """`data` is the one tensor whose digest is the manifest's data root; `others` are engines of single shards, for
+        who plays a crew whose machines are not alike."""
         super().__init__(engine, manifest, data)
         self._members: dict[Post, Member] = {}
+        self._others = dict(others or {})
 
     def run(
         self,
@@ -176,7 +184,7 @@ class Crews(Executions):
 
     def _begun(self, job: Job, start: Start, member: Member) -> Handle:
         inputs = self._gathering(job, self._loaded(member.of_start(start)))
-        return self._run(member.programs.prologue, [inputs])
+        return self._run(member.programs.prologue, [inputs], member.engine)
 
     def _advanced(
         self, member: Member, working: Handle, number: int, exchange: Exchange, notes: "_Notes"
@@ -197,7 +205,8 @@ class Crews(Executions):
             made = step.go_on()
 
     def _ended(self, member: Member, start: Start, working: Handle) -> Handle:
-        return self._run(member.programs.epilogue, [self._loaded(member.of_start(start)), working])
+        inputs = [self._loaded(member.of_start(start)), working]
+        return self._run(member.programs.epilogue, inputs, member.engine)
 
     def _all(self, cut: int) -> list[Member]:
         count = len(self._manifest.cuts[cut].shards)
@@ -205,7 +214,8 @@ class Crews(Executions):
 
     def _member(self, post: Post) -> Member:
         if post not in self._members:
-            self._members[post] = Member(self._engine, self._manifest.cuts[post.cut], post.shard)
+            engine = self._others.get(int(post.shard), self._engine)
+            self._members[post] = Member(engine, self._manifest.cuts[post.cut], post.shard)
         return self._members[post]
 
 

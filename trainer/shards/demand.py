@@ -127,6 +127,37 @@ def order_of_nodes(demand: Demand, layout: Layout, lead: int) -> list[list[int]]
     return [sorted(own, key=lambda number: place(shard, number)) for shard, own in enumerate(made)]
 
 
+def order_of_crossings(demand: Demand, orders: Sequence[Sequence[int]]) -> list[int]:
+    """Return what crosses in an order in which it can be made, when shards run their nodes in these `orders`.
+
+    So all that a shard reads before it gives something comes before that: whoever made the first one that is wrong can
+    have read nothing wrong. (SPEC.md 4.17)
+    """
+    crossing = set[int]().union(*demand.takes)
+    found = sorted(number for number in crossing if number < demand.first)
+    there, places = set(found), [0] * demand.count
+    while len(found) < len(crossing):
+        begun = len(found)
+        for shard, own in enumerate(orders):
+            while places[shard] < len(own) and _is_ready(demand, shard, own[places[shard]], there):
+                number = own[places[shard]]
+                places[shard] += 1
+                if number in crossing and demand.owner_of(number) == shard:
+                    found.append(number)
+                    there.add(number)
+        assert len(found) > begun, "shards wait for each other"
+    return found
+
+
+def _is_ready(demand: Demand, shard: int, number: int, there: set[int]) -> bool:
+    taken = (
+        source
+        for source in demand.program.nodes[number - demand.first].inputs
+        if source in demand.takes[shard]
+    )
+    return all(source in there for source in taken)
+
+
 def _levels(demand: Demand) -> list[dict[int, int]]:
     """Return, per shard, how many values one after another each of its nodes waits for."""
     program, first, shards = demand.program, demand.first, range(demand.count)

@@ -11,7 +11,13 @@ from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.capture import TracedRun
 from trainer.programs.tracing.compression import Working, compress
 from trainer.shards.cut import INNER, Cut
-from trainer.shards.demand import Demand, free_ports, free_values, order_of_nodes
+from trainer.shards.demand import (
+    Demand,
+    free_ports,
+    free_values,
+    order_of_crossings,
+    order_of_nodes,
+)
 from trainer.shards.depth import LOSS
 from trainer.shards.segments import part_of
 from verification.errors import UserError
@@ -61,8 +67,8 @@ def parts_of(run: TracedRun, cut: Cut) -> Parts:
     free = free_ports(run.inner, [begun[output.source] for output in run.prologue.outputs])
     demand = Demand(run.inner, layout, free)
     demand.find([_read_at_the_end(run.inner, demand, shard) for shard in range(count)])
-    crossing = sorted(set[int]().union(*demand.takes))
     orders = order_of_nodes(demand, layout, cut.lead)
+    crossing = order_of_crossings(demand, orders)
     shards = []
     for shard, own in enumerate(held):
         working = [number for number in range(len(run.inner.inputs)) if number in demand.makes[shard]]
