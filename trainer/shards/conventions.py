@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from trainer.rounds.norms import Norms
 from trainer.shards.demand import free_values, operands_of
-from trainer.shards.legs import given_by, require_no_standstill, taken_by
+from trainer.shards.legs import given_by, taken_by
 from trainer.shards.parts import Part, Parts
 from verification.errors import Malformed
 from verification.layout import PROLOGUE, STATE, SUMMARY
@@ -27,8 +27,6 @@ def require_sound_parts(parts: Parts) -> None:
         Norms(part.epilogue)
     _require_alike(parts)
     _require_of_parameters(parts)
-    working = [working_of(part) for part in parts.shards]
-    require_no_standstill([part.inner for part in parts.shards], working, parts.crossings)
 
 
 def working_of(part: Part) -> int:

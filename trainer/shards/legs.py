@@ -4,13 +4,11 @@ Legs keep the program's order, so a step that fails does so at the program's fir
 shards is still to come. `trainer.shards.demand` puts the nodes so that parts of the batch overlap.
 """
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.shards.roots import roots_of
 from trainer.shards.segments import part_of
-from verification.errors import Malformed
 from verification.manifest import Crossing
 from verification.operators import operator_of
 from verification.program import Output, Program, first_node, values
@@ -66,47 +64,6 @@ def until(inner: Program, end: int) -> Program:
     made = tuple(output for output in inner.outputs if output.source < end)
     made = made or (Output("first", Count(0)),)
     return replace(inner, role=ROLE, nodes=inner.nodes[: end - first_node(inner)], outputs=made)
-
-
-def require_no_standstill(
-    inners: Sequence[Program], working: Sequence[int], crossings: Sequence[Crossing]
-) -> None:
-    """Raise Malformed unless shards that run their legs in order, each once it has what it reads, come to an end."""
-    waiting = [list(legs_of(inner, count)) for inner, count in zip(inners, working, strict=True)]
-    has = [set(range(count)) for count in working]
-    places = _moves(inners, working, crossings)
-
-    def give(shard: int) -> None:
-        for source, taker, port in places[shard]:
-            if source in has[shard]:
-                has[taker].add(port)
-
-    for shard, inner in enumerate(inners):
-        has[shard].update(range(len(inner.inputs), first_node(inner)))
-        give(shard)
-    is_moving = True
-    while is_moving:
-        is_moving = False
-        for shard, legs in enumerate(waiting):
-            while legs and has[shard].issuperset(legs[0].reads):
-                has[shard].update(legs.pop(0).makes)
-                give(shard)
-                is_moving = True
-    if any(waiting):
-        raise Malformed("the shards of a cut wait for each other: whoever made the run cheats")
-
-
-def _moves(
-    inners: Sequence[Program], working: Sequence[int], crossings: Sequence[Crossing]
-) -> list[list[tuple[int, int, int]]]:
-    """Return for each shard what it gives: the value's number there, who takes it, and the number of its port there."""
-    outputs = [iter(inner.outputs[count:]) for inner, count in zip(inners, working, strict=True)]
-    ports = [itertools.count(own) for own in working]
-    found: list[list[tuple[int, int, int]]] = [[] for _ in inners]
-    for crossing in crossings:
-        source = int(next(outputs[crossing.maker]).source)
-        found[crossing.maker] += [(source, taker, next(ports[taker])) for taker in crossing.takers]
-    return found
 
 
 def _ends(inner: Program, working: int) -> list[int]:
