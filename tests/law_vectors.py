@@ -7,13 +7,14 @@ and what the law must say: nothing, the class and words of a refusal that change
 import dataclasses
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from simulator.cast import Actor, Verifier, Worker
 from simulator.memory import Clock, MemoryLedger
 from simulator.toy import BrokenEngine, EndingEngine, inner, minimal
+from simulator.toy_crew import with_crews
 from simulator.world import World
 from trainer.rounds.cheats import conduct_named
 from verification import codec
@@ -24,6 +25,7 @@ from verification.adversaries import (
     Equivocate,
     FalseTotals,
     Mute,
+    TwoFaced,
     View,
     WrongBytes,
     WrongSeal,
@@ -32,6 +34,7 @@ from verification.digest import tagged
 from verification.effects import Slashed
 from verification.honest.actions import Say
 from verification.ledger.log import Genesis
+from verification.manifest import Post
 from verification.placed import OfRun
 from verification.signed import Statement, make_statement, open_statement, sign_statement
 from verification.state import Phase, Stage, State, Watch
@@ -43,6 +46,9 @@ from verification.statements import (
     Commit,
     Demand,
     Finished,
+    Join,
+    Opening,
+    Reveal,
     Seal,
     Trace,
     Verdict,
@@ -50,6 +56,10 @@ from verification.statements import (
 from verification.units import MILLION, Address, Amount, Count, Millis, Round
 
 FOLDER = Path(__file__).parent / "vectors" / "law"
+CREWS = FOLDER / "crews"
+"""Of another run, in which crews work."""
+OF_CREWS = ("Join", "Commit", "Receipt", "Stuck", "Opening", "Reveal", "Contradiction")
+"""What members of crews say, and others of them."""
 WRONG = tagged("wrong")
 STRANGER = b"\x07" * 32
 Attack = tuple[str, str, str, Any]
@@ -125,6 +135,21 @@ def played() -> World:
     return world
 
 
+def played_by_crews() -> World:
+    """Return a run in which members of crews say all that they may."""
+    denier = Worker("denier", post=Post(Count(0), Count(0)))
+    denier.denies = True
+    cast: list[Actor] = [
+        denier,
+        Worker("sleepy", TwoFaced(), post=Post(Count(0), Count(1))), Worker("w1"), Verifier("v0"), Verifier("v1"),
+        *(Worker(f"{name}{shard}", post=Post(Count(0), Count(shard)), speed=50) for name in "ab" for shard in (0, 1)),
+    ]  # fmt: skip
+    manifest = with_crews(audit_rate=MILLION, rounds=4, slots=6, min_workers=4, min_verifiers=2)
+    world = World(manifest, cast, random.Random(3))
+    world.run()
+    return world
+
+
 def replay(log: list[dict[str, Any]]) -> Iterator[MemoryLedger]:
     """Yield the one ledger after one entry of a log, two, and so on."""
     genesis = codec.decode(Genesis, bytes.fromhex(log[0]["data"]))
@@ -155,13 +180,14 @@ def closed(kind: str, body: Any) -> Callable[[State], bool] | None:
         "Chunk": lambda state: state.demands[body.demand].is_met,
         "Spoiled": lambda state: (number, body.worker) in state.convicted,
         "Announce": lambda state: state.newest > number,
+        "Stuck": lambda state: state.rounds[number].phase is not Phase.COMMIT,
     }
     return late.get(kind)
 
 
 LATE_SENDERS = {
     "Commit": "sleepy", "Attest": "sleepy", "Seal": "sleepy", "Verdict": "drowsy", "Finished": "drowsy", "Demand": "w1",
-    "Chunk": "v0", "Spoiled": "w1", "ChallengeSeal": "sleepy", "Join": "stranger", "Announce": "w1",
+    "Chunk": "v0", "Spoiled": "w1", "Stuck": "w1", "ChallengeSeal": "sleepy", "Join": "stranger", "Announce": "w1",
 }  # fmt: skip
 
 
@@ -182,6 +208,8 @@ def changes(body: Any) -> Iterator[Attack]:
         "outputs": "guilty",
         "digests": "BadEvidence",
         "salts": "BadEvidence",
+        "taken": "BadEvidence",
+        "contributions": "BadEvidence",
         "inputs": "BadEvidence",
     }
     for name, expect in lists.items():
@@ -227,9 +255,21 @@ def special(body: Any) -> Iterator[Attack]:
         case "Join":
             yield "no-such-role", "Malformed", "", new_unchecked(body, role="judge")
             yield "stake-below-the-least", "Refused", "stakes at least", new(stake=Amount(1))
+            if body.post is not None:
+                yield "no-such-shard", "Refused", "no such shard", new(post=Post(Count(0), Count(9)))
+                yield "no-such-cut", "Refused", "no such shard", new(post=Post(Count(9), Count(0)))
             yield "stake-above-the-balance", "Refused", "the account holds", new(stake=Amount(2**62))
         case "Commit":
             yield "another-start-state", "Refused", "another start state", new(start=WRONG)
+            if body.post is not None:
+                yield "no-post", "Refused", "another post", new(post=None)
+                yield "no-roots", "Refused", "another post", new(shared=())
+                yield "a-root-too-many", "Refused", "another post", new(shared=(*body.shared, WRONG))
+        case "Receipt":
+            yield "of-another-root", "Refused", "is for a neighbour", new(root=WRONG)
+        case "Stuck":
+            yield "for-want-of-a-stranger", "Refused", "not of one crew", new(partner=Address(bytes(20)))
+            yield "in-a-round-not-opened", "Refused", "", new(round=Round(99))
         case "Attest":
             yield "one-worker-twice", "Refused", "names a worker", new(held=(body.held[0], body.held[0]))
             yield "who-did-not-commit", "Refused", "names a worker", new(held=(Address(bytes(20)),))
@@ -241,7 +281,13 @@ def special(body: Any) -> Iterator[Attack]:
         case "Opening":
             yield "another-round", "Refused", "", new(round=Round(99))
         case "Reveal":
-            yield "another-contribution", "BadEvidence", "does not open the verdict", new(contribution=WRONG)
+            others = (*body.contributions[1:], WRONG)
+            yield (
+                "another-contribution",
+                "BadEvidence",
+                "does not open the verdict",
+                new(contributions=others),
+            )
         case "Link":
             yield "not-on-the-chain", "BadEvidence", "not on the sender's chain", new(link=WRONG)
         case "Demand":
@@ -347,16 +393,16 @@ def envelopes(secret: bytes, statement: Statement, data: bytes) -> Iterator[tupl
     yield "another-slot", "Malformed", "", sign(slot="Other")
 
 
-def vectors() -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """Return the log, and the attacks by kind."""
-    world = played()
+def vectors(
+    world: World, kinds: Iterable[str]
+) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """Return a run's log, and the attacks by kind."""
     log = [{"at": line.at, "kind": line.kind, "data": line.data.hex()} for line in world.ledger.log]
     secrets = {actor.address: actor.secret for actor in world.actors}
     names = {actor.name: actor.secret for actor in world.actors} | {"stranger": STRANGER}
     found: dict[str, list[dict[str, Any]]] = {}
-    for kind in KINDS:
-        place = _first(world, kind)
-        data = world.ledger.log[place].data
+    for kind in kinds:
+        place, data = _first(world, kind)
         opened = open_statement(data)
         author, statement, body = opened.sender, opened.statement, opened.body
         secret = secrets[author]
@@ -382,13 +428,14 @@ def vectors() -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
             )
 
         for attack, expect, words, what in envelopes(secret, statement, data):
-            add(attack, expect, words, what)
+            is_receipt = attack == "right" and kind == "Receipt"
+            add(attack, *(("Refused", "is for a neighbour") if is_receipt else (expect, words)), what)
         add("unknown-peer", *_of_a_stranger(kind), signed(body, STRANGER))
         for attack, expect, words, changed in changes(body):
             early = place if attack != "before-the-end" else place // 2
             add(attack, expect, words, signed(changed), early)
         other = _other(body)
-        if other is not None:
+        if other is not None and kind != "Receipt":
             add("second-statement", "Refused", "spoken in this slot", signed(other), place + 1)
         if kind != "Withdraw":
             words = "the run has ended" if kind != "Join" else ""
@@ -440,25 +487,46 @@ def _other(body: Any) -> Any:
     return None
 
 
-def _first(world: World, kind: str) -> int:
-    """Return the entry with the first statement of a kind, from round 1 on where it is about a round."""
+def _first(world: World, kind: str) -> tuple[int, bytes]:
+    """Return the entry with the first statement of a kind, from round 1 on where it is about a round, and where there
+    are crews about one; with its bytes. A receipt is on no ledger: its entry is that of the commitment after it."""
+    if kind == "Receipt":
+        place, commit = _first(world, "Commit")
+        said = open_statement(commit)
+        author = next(actor for actor in world.actors if actor.address == said.sender)
+        journal = author.journal.items()
+        return place, next(d for (n, slot, _), d in journal if n == said.body.round and slot.startswith(kind))
     for wanted in (1, 0):
         for number, line in enumerate(world.ledger.log):
             if line.kind == "statement":
                 said = open_statement(line.data)
                 if any(isinstance(e, Slashed) and e.address == said.sender for e in line.effects):
                     continue
-                if said.statement.kind == kind and (
-                    isinstance(said.body, OfRun) or said.body.round >= wanted
-                ):
-                    return number
+                is_late = isinstance(said.body, OfRun) or said.body.round >= wanted
+                is_wanted = not world.state.manifest.cuts or _is_of_a_crew(said.body)
+                if said.statement.kind == kind and is_late and is_wanted:
+                    return number, line.data
     raise ValueError(f"the run says no {kind}")
 
 
+def _is_of_a_crew(body: Any) -> bool:
+    """Return whether a member of a crew says a body, or it is about one, as far as that shows."""
+    match body:
+        case Join() | Commit():
+            return body.post is not None
+        case Opening():
+            return bool(body.taken)
+        case Reveal():
+            return len(body.contributions) > 1
+    return True
+
+
 def write() -> None:
-    """Write the log and a file for each kind."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    log, found = vectors()
-    (FOLDER / "log.json").write_text(json.dumps(log, indent=0) + "\n", encoding="utf-8")
-    for kind, attacks in found.items():
-        (FOLDER / f"{kind}.json").write_text(json.dumps(attacks, indent=1) + "\n", encoding="utf-8")
+    """Write of each run the log and a file for each kind."""
+    whole = [kind for kind in KINDS if kind not in ("Receipt", "Stuck")]
+    for folder, world, kinds in ((FOLDER, played(), whole), (CREWS, played_by_crews(), OF_CREWS)):
+        folder.mkdir(parents=True, exist_ok=True)
+        log, found = vectors(world, kinds)
+        (folder / "log.json").write_text(json.dumps(log, indent=0) + "\n", encoding="utf-8")
+        for kind, attacks in found.items():
+            (folder / f"{kind}.json").write_text(json.dumps(attacks, indent=1) + "\n", encoding="utf-8")

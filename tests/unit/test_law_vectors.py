@@ -6,13 +6,15 @@
 import copy
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simulator.memory import MemoryLedger
 from simulator.toy import minimal
-from tests.law_vectors import FOLDER, replay
+from simulator.toy_crew import with_crews
+from tests.law_vectors import CREWS, FOLDER, OF_CREWS, replay
 from verification import law
 from verification.effects import Slashed
 from verification.errors import Violation
@@ -20,25 +22,32 @@ from verification.signed import open_statement
 from verification.statements import KINDS
 from verification.units import Millis
 
-minimal(chain=70, wide=20, slots=10)  # makes the toy programs known
-LOG: list[dict[str, Any]] = json.loads((FOLDER / "log.json").read_text())
+minimal(chain=70, wide=20, slots=10), with_crews(slots=6)  # makes the toy programs known
 VECTORS = [
-    (kind, vector) for kind in sorted(KINDS) for vector in json.loads((FOLDER / f"{kind}.json").read_text())
+    (folder, kind, vector)
+    for folder, kinds in ((FOLDER, sorted(set(KINDS) - {"Receipt", "Stuck"})), (CREWS, OF_CREWS))
+    for kind in kinds
+    for vector in json.loads((folder / f"{kind}.json").read_text())
 ]
 
 
 @cache
-def ledgers() -> dict[int, MemoryLedger]:
-    """Return the ledger after as many entries as any vector asks for."""
-    wanted = {vector["after"] for _, vector in VECTORS}
-    return {n: copy.deepcopy(ledger) for n, ledger in enumerate(replay(LOG), 1) if n in wanted}
+def ledgers(folder: Path) -> dict[int, MemoryLedger]:
+    """Return a run's ledger after as many entries as any vector asks for."""
+    wanted = {vector["after"] for owner, _, vector in VECTORS if owner == folder}
+    log: list[dict[str, Any]] = json.loads((folder / "log.json").read_text())
+    return {n: copy.deepcopy(ledger) for n, ledger in enumerate(replay(log), 1) if n in wanted}
 
 
 @pytest.mark.parametrize(
-    ("kind", "vector"), VECTORS, ids=lambda part: part if isinstance(part, str) else part["attack"]
+    ("folder", "kind", "vector"),
+    VECTORS,
+    ids=lambda part: (
+        part["attack"] if isinstance(part, dict) else part if isinstance(part, str) else part.name
+    ),
 )
-def test_an_attack_is_refused_by_name(kind: str, vector: dict[str, Any]) -> None:
-    ledger = copy.deepcopy(ledgers()[vector["after"]])
+def test_an_attack_is_refused_by_name(folder: Path, kind: str, vector: dict[str, Any]) -> None:
+    ledger = copy.deepcopy(ledgers(folder)[vector["after"]])
     data, now = bytes.fromhex(vector["data"]), Millis(vector["at"])
     ledger.clock.now = now
     ledger.tick()
@@ -59,8 +68,8 @@ def test_an_attack_is_refused_by_name(kind: str, vector: dict[str, Any]) -> None
 
 
 def test_every_kind_has_its_attacks() -> None:
-    assert {kind for kind, _ in VECTORS} == set(KINDS)
+    assert {kind for _, kind, _ in VECTORS} == set(KINDS)
     for kind in KINDS:
-        attacks = {vector["attack"] for owner, vector in VECTORS if owner == kind}
+        attacks = {vector["attack"] for _, owner, vector in VECTORS if owner == kind}
         assert {"right", "trailing-bytes", "another-runs-signature", "unknown-peer"} <= attacks
-    assert sum(vector["expect"] == "guilty" for _, vector in VECTORS) >= 6
+    assert sum(vector["expect"] == "guilty" for *_, vector in VECTORS) >= 6
