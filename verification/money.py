@@ -146,15 +146,14 @@ def slash(state: State, member: Member, finders: Sequence[Address], reason: Reas
 
 
 def pay_mates(state: State, number: Round, convict: Address, slashed: Slashed) -> list[Effect]:
-    """Pay the others of a convict's crew for a round that cannot count any more, out of what its conviction burned.
+    """Pay the others of a convict's crew for a round that does not count, out of what its conviction burned.
 
-    Once a round has closed they have their reward as ever. (SPEC.md 4.17)
+    (SPEC.md 4.17)
     """
     worked, left = state.rounds[number], int(slashed.burned)
     effects: list[Effect] = []
     for mate in worked.crews[convict]:
-        is_due = mate != convict and mate in worked.commits and worked.phase in (Phase.COMMIT, Phase.ATTEST)
-        if not is_due or state.members[mate].standing is Standing.EXCLUDED:
+        if mate == convict or mate not in worked.commits or state.members[mate].standing is Standing.EXCLUDED:
             continue
         amount = Amount(min(left, reward_in(state, number, mate)))
         left, state.burned = left - amount, Amount(state.burned - amount)

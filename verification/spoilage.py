@@ -19,7 +19,7 @@ from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
 from verification.rounds import get_round
 from verification.signed import Said
-from verification.state import State, is_convicted
+from verification.state import Phase, State, is_convicted
 from verification.statements import MAX_STATEMENT, Commit, Spoiled
 from verification.tensors import Bundle, decode_bundle, digest_of
 from verification.units import Address, Count, Digest
@@ -101,7 +101,9 @@ def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]
     state.redraws.discard((body.round, lead))
     finders = [] if finder is member else [finder.address]
     slashed = money.slash(state, member, finders, reason)
-    effects: list[Effect] = [slashed, *money.pay_mates(state, body.round, body.worker, slashed)]
+    effects: list[Effect] = [slashed]
+    if worked.phase in (Phase.COMMIT, Phase.ATTEST):  # once it has closed it counts, whatever it holds
+        effects += money.pay_mates(state, body.round, body.worker, slashed)
     effects += rulings.close_disputes(state, body.round, lead)
     effects += settle_debt(state, member, OpeningDebt(body.round))
     effects += judgement.end_waiting(state, body.round, lead)
