@@ -9,7 +9,7 @@ from itertools import accumulate
 from math import isqrt
 
 from verification.digest import integer, tagged
-from verification.manifest import Manifest, Post, counted, leaves_warranted
+from verification.manifest import Manifest, counted, leaves_warranted
 from verification.state import Assignment, Member
 from verification.tensors import Tensor
 from verification.units import MILLION, PPM, Address, Count, Digest, Round
@@ -90,10 +90,11 @@ def assign(
     drawn = _draw_slots(manifest, beacon, form_crews(manifest, beacon, workers, parted), slots)
     speeds = limited_speeds(manifest, [member for crew in drawn for member in crew])
     paces = [min(speeds[member.address] for member in crew) for crew in drawn]
-    fastest = max(paces, default=1)
+    fastest, whole = max(paces, default=1), work.max_steps // work.leaf_every
     assignments = {}
     for slot, (crew, pace) in enumerate(zip(drawn, paces, strict=True)):
-        steps = work.leaf_every * min(_leaves_at(manifest, pace, fastest), _most_leaves(manifest, crew))
+        wanted = max(1, (2 * whole * pace + fastest) // (2 * fastest))
+        steps = work.leaf_every * min(wanted, _most_leaves(manifest, crew))
         for member in crew:
             assignments[member.address] = Assignment(slot, steps, member.stake, member.post)
     return assignments
@@ -102,19 +103,16 @@ def assign(
 def form_crews(
     manifest: Manifest, beacon: Digest, workers: Sequence[Member], parted: Collection[tuple[Address, Address]]
 ) -> list[Crew]:
-    """Return who may work together: each whole worker, and of each cut those members of its shards with each other that
-    may do the most; equal ones in an order that the beacon draws, and no `parted` pair in one crew.
+    """Return who may work together: each whole worker, and of each cut those members of its shards with each other
+    whose stake and rounds warrant the most, of these the fastest; equal ones in an order that the beacon draws, and no
+    `parted` pair in one crew. (SPEC.md 4.17)
 
-    Nobody whose stake or rounds warrant little holds down those who may do more. (SPEC.md 4.17)
+    By claims alone, which cost nothing, the least stake could hold down those who may do more.
     """
     able = [member for member in workers if _most_leaves(manifest, (member,))]
-    speeds = limited_speeds(manifest, able)
-    fastest = max(speeds.values(), default=1)
 
     def rank(member: Member) -> tuple[int, int, Digest]:
-        wanted = _leaves_at(manifest, speeds[member.address], fastest)
-        leaves = min(wanted, _most_leaves(manifest, (member,)))
-        return -leaves, -member.speed, tagged("crew", beacon, member.address)
+        return -_most_leaves(manifest, (member,)), -member.speed, tagged("crew", beacon, member.address)
 
     free: dict[tuple[int, int], list[Member]] = {}
     for member in sorted((each for each in able if each.post is not None), key=rank):
@@ -143,12 +141,6 @@ def _completed(
             return ()
         crew.append(mate)
     return tuple(crew)
-
-
-def _leaves_at(manifest: Manifest, pace: int, fastest: int) -> int:
-    """Return how many leaves a pace gives where the fastest does all: at least one. (SPEC.md 4.1)"""
-    whole = manifest.work.max_steps // manifest.work.leaf_every
-    return max(1, (2 * whole * pace + fastest) // (2 * fastest))
 
 
 def _pair(one: Member, other: Member) -> tuple[Address, Address]:
