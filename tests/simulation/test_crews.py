@@ -142,7 +142,7 @@ def test_who_denies_a_delivery_is_never_paired_again_and_loses_no_stake() -> Non
     world.run()
     assert not world.seen(Slashed)
     first, second = world.state.rounds[0], world.state.rounds[1]
-    assert first.stuck == {mate.address: cheat.address}
+    assert first.stuck[mate.address] == cheat.address
     assert world.state.parted == {tuple(sorted((cheat.address, each.address))) for each in (mate, spare[1])}
     assert mate.address in second.crews[spare[0].address]
     assert not first.was_included(mate.address)
