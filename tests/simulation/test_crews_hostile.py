@@ -2,9 +2,9 @@
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -50,20 +50,12 @@ class OnTheWay(ByTurns):
 class Together(shards.Crews):
     """What two liars compute, and compute again when one of them is accused."""
 
-    @contextmanager
-    def _lying(self) -> Iterator[None]:
-        before, shards.ByTurns = shards.ByTurns, OnTheWay  # type: ignore[misc, attr-defined]
-        try:
-            yield
-        finally:
-            shards.ByTurns = before  # type: ignore[misc, attr-defined]
-
     def audit(self, *args: Any, **kwargs: Any) -> shards.CrewOutcome:
-        with self._lying():
+        with mock.patch.object(shards, "ByTurns", OnTheWay):
             return super().audit(*args, **kwargs)
 
     def _found(self, *args: Any) -> list[Any]:
-        with self._lying():
+        with mock.patch.object(shards, "ByTurns", OnTheWay):
             return super()._found(*args)
 
 
@@ -91,13 +83,8 @@ class Accomplice(Worker):
     """A member that lies with its mate from round 1 on."""
 
     def _run_crew(self, state: State, number: Round, worker: Address, blobs: Blobs) -> Work | Stuck:
-        before = played.Crews
-        if number >= 1:
-            played.Crews = Together  # type: ignore[misc]
-        try:
+        with mock.patch.object(played, "Crews", Together if number >= 1 else shards.Crews):
             return super()._run_crew(state, number, worker, blobs)
-        finally:
-            played.Crews = before  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("seed", range(2))
