@@ -12,9 +12,19 @@ from simulator.toy_crew import with_crews
 from verification import law, signing
 from verification.crews import disagreeing, neighbours
 from verification.digest import ZERO, tagged
+from verification.economics import adversaries
 from verification.effects import Paid, Slashed
 from verification.ledger.log import Genesis
-from verification.manifest import BundleRef, Crossing, Cut, Manifest, Post, cost_of_round, least_stake
+from verification.manifest import (
+    BundleRef,
+    Crossing,
+    Cut,
+    Manifest,
+    Post,
+    WorkUnits,
+    cost_of_round,
+    least_stake,
+)
 from verification.sampling import form_crews
 from verification.signed import make_statement, sign_statement
 from verification.state import Member, Phase, RoundState, Standing, State
@@ -218,3 +228,18 @@ def test_crews_form_and_are_compared_in_time_that_grows_with_their_number() -> N
     assert disagreeing(cut, commits) == []
     commits[5] = dataclasses.replace(commits[5], shared=(tagged("else"), ZERO))
     assert disagreeing(cut, commits) == [(4, 5)]
+
+
+def test_a_crew_that_computes_nothing_gains_all_its_rewards_and_loses_one_stake() -> None:
+    rules = {"rounds": 10, "max_steps": 64, "reward_per_step": 1, "fee_per_step": 10, "min_verifiers": 2}
+    manifest = chain_of(4, escrow_rounds=2, worker_stake=3_000, **rules)
+    part = WorkUnits(*(Count(max(1, units // 4)) for units in dataclasses.astuple(manifest.units)))
+    cut = manifest.cuts[0]
+    equal = tuple(dataclasses.replace(shard, units=part) for shard in cut.shards)
+    manifest = dataclasses.replace(manifest, cuts=(dataclasses.replace(cut, shards=equal),))
+    assert not any(row.pays for row in adversaries(dataclasses.replace(manifest, cuts=())))
+    identities = [row for row in adversaries(manifest) if row.name.startswith("an identity")]
+    alone, crews = sorted(identities, key=lambda row: "crew" in row.name)
+    assert crews.pays
+    assert crews.gain * 10 > alone.gain * 9  # as much for all members as for a whole worker, but for rounding
+    assert crews.loss * 3 < alone.loss
