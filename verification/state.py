@@ -442,13 +442,10 @@ def is_convicted(state: State, number: Round, worker: Address) -> bool:
 
 def open_questions(state: State) -> set[tuple[Round, Address]]:
     """Return the rounds of a peer that an audit or a dispute may still decide: nothing about them is final."""
-    disputes = {(dispute.round, dispute.accused) for dispute in state.open_disputes()}
-    # Of a crew another may turn out to be guilty, once the accused is not.
-    questions, audited = (
-        set(disputes),
-        state.redraws | state.waiting.keys() | {key[1:] for _, key in state.queued},
-    )
-    audited |= {(number, each) for number, each in disputes if each in state.rounds[number].crews}
+    questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()}
+    audited = state.redraws | state.waiting.keys() | {key[1:] for _, key in state.queued}
+    # Once the accused is found innocent another of its crew may be accused.
+    audited |= {(d.round, d.accused) for d in state.open_disputes() if d.place is not Place.OUTER}
     for session in state.sessions.values():
         hidden = session.verifiers_without_link()
         if session.watch is not Watch.DONE or any(

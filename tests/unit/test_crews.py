@@ -14,12 +14,14 @@ from verification.crews import disagreeing, neighbours
 from verification.digest import ZERO, tagged
 from verification.economics import adversaries
 from verification.effects import Paid, Slashed
+from verification.game import Game
 from verification.ledger.log import Genesis
 from verification.manifest import (
     BundleRef,
     Crossing,
     Cut,
     Manifest,
+    Place,
     Post,
     WorkUnits,
     cost_of_round,
@@ -27,7 +29,7 @@ from verification.manifest import (
 )
 from verification.sampling import form_crews
 from verification.signed import make_statement, sign_statement
-from verification.state import Member, Phase, RoundState, Standing, State
+from verification.state import Dispute, Member, Phase, RoundState, Standing, State, Turn, open_questions
 from verification.statements import (
     VERIFIER,
     WORKER,
@@ -243,3 +245,25 @@ def test_a_crew_that_computes_nothing_gains_all_its_rewards_and_loses_one_stake(
     assert crews.pays
     assert crews.gain * 10 > alone.gain * 9  # as much for all members as for a whole worker, but for rounding
     assert crews.loss * 3 < alone.loss
+
+
+def test_nothing_about_a_crew_is_final_while_one_of_it_is_accused() -> None:
+    town = Town(chain_of(3, min_workers=2), ["a"], "whole")
+    for name in ("a0", "a1", "a2", "whole"):
+        town.say(name, town.commit(name))
+    accused, challenger = town.address["a1"], town.address["verifier"]
+    game = Game(Place.STEP, 0, 1, ZERO, ZERO)
+    town.state.running[0] = Dispute(
+        0,
+        Round(0),
+        accused,
+        challenger,
+        1,
+        opened=game,
+        game=game,
+        turn=Turn.LIST,
+        since=Millis(0),
+        clocks={},
+    )
+    assert open_questions(town.state) >= {(Round(0), town.address[name]) for name in ("a0", "a1", "a2")}
+    assert (Round(0), town.address["whole"]) not in open_questions(town.state)
