@@ -55,11 +55,11 @@ def process_contradiction(state: State, said: Said[Contradiction], now: Now) -> 
     if member.standing is Standing.EXCLUDED:
         raise Refused("the author is excluded already")
     reason = Reason(Cause.CONTRADICTION, first.body.round, about=first.body.slot)
-    slashed = money.slash(state, member, [] if finder is member else [finder.address], reason)
-    effects = [slashed, *membership.exclude(member, reason)]
+    finders = [] if finder is member else [finder.address]
     if _took_work(state, first.body.round, member.address):
-        effects += money.pay_mates(state, first.body.round, member.address, slashed)
-    return effects
+        finders = money.with_mates(state, first.body.round, member.address, finder.address)
+    slashed = money.slash(state, member, finders, reason)
+    return [slashed, *membership.exclude(member, reason)]
 
 
 def _took_work(state: State, number: Round, worker: Address) -> bool:

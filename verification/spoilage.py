@@ -100,10 +100,12 @@ def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]
     lead = worked.lead(body.worker)
     state.redraws.discard((body.round, lead))
     finders = [] if finder is member else [finder.address]
-    slashed = money.slash(state, member, finders, reason)
-    effects: list[Effect] = [slashed]
-    if worked.phase in (Phase.COMMIT, Phase.ATTEST):  # once it has closed it counts, whatever it holds
-        effects += money.pay_mates(state, body.round, body.worker, slashed)
+    if worked.phase in (
+        Phase.COMMIT,
+        Phase.ATTEST,
+    ):  # once it has closed the crew's work counts, whatever it holds
+        finders = money.with_mates(state, body.round, body.worker, finder.address)
+    effects: list[Effect] = [money.slash(state, member, finders, reason)]
     effects += rulings.close_disputes(state, body.round, lead)
     effects += settle_debt(state, member, OpeningDebt(body.round))
     effects += judgement.end_waiting(state, body.round, lead)
