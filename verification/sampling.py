@@ -104,15 +104,16 @@ def form_crews(
     manifest: Manifest, beacon: Digest, workers: Sequence[Member], parted: Collection[tuple[Address, Address]]
 ) -> list[Crew]:
     """Return who may work together: each whole worker, and of each cut those members of its shards with each other
-    whose stake and rounds warrant the most, of these the fastest; equal ones in an order that the beacon draws, and no
-    `parted` pair in one crew. (SPEC.md 4.17)
+    whose stakes warrant the most, of these the fastest; equal ones in an order that the beacon draws, and no `parted`
+    pair in one crew. (SPEC.md 4.17)
 
     By claims alone, which cost nothing, the least stake could hold down those who may do more.
     """
     able = [member for member in workers if _most_leaves(manifest, (member,))]
 
     def rank(member: Member) -> tuple[int, int, Digest]:
-        return -_most_leaves(manifest, (member,)), -member.speed, tagged("crew", beacon, member.address)
+        leaves = leaves_warranted(manifest, member.stake, member.post)
+        return -leaves, -member.speed, tagged("crew", beacon, member.address)
 
     free: dict[tuple[int, int], list[Member]] = {}
     for member in sorted((each for each in able if each.post is not None), key=rank):
