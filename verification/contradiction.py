@@ -8,9 +8,11 @@ from verification.errors import Refused
 from verification.library import Now
 from verification.manifest import Manifest
 from verification.membership import has_post
+from verification.rounds import disagreement
 from verification.signed import Said, open_statement
 from verification.state import Standing, State
 from verification.statements import Body, Commit, Contradiction, Receipt
+from verification.units import Address, Round
 
 
 def contradict(manifest: Manifest, first: Said[Body], second: Said[Body]) -> bool:
@@ -53,8 +55,19 @@ def process_contradiction(state: State, said: Said[Contradiction], now: Now) -> 
     if member.standing is Standing.EXCLUDED:
         raise Refused("the author is excluded already")
     reason = Reason(Cause.CONTRADICTION, first.body.round, about=first.body.slot)
-    slashed = money.slash(state, member, [] if finder is member else [finder.address], reason)
-    effects = [slashed, *membership.exclude(member, reason)]
-    if isinstance(second.body, Commit) and member.address in state.rounds[first.body.round].crews:
-        effects += money.pay_mates(state, first.body.round, member.address, slashed)
-    return effects
+    finders = [] if finder is member else [finder.address]
+    if _took_work(state, first.body.round, member.address):
+        finders = money.with_mates(state, first.body.round, member.address, finder.address)
+    slashed = money.slash(state, member, finders, reason)
+    return [slashed, *membership.exclude(member, reason)]
+
+
+def _took_work(state: State, number: Round, worker: Address) -> bool:
+    """Return whether a crew has no work in a round since a member committed to another root than a neighbour. A crew
+    that has work has its reward as ever. (SPEC.md 4.17)"""
+    if not number < len(state.rounds):
+        return False
+    worked = state.rounds[number]
+    if not all(member in worked.commits for member in worked.crews.get(worker, (worker,))):
+        return False
+    return any(worker in pair for pair in disagreement(state, worked, worker))

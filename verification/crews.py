@@ -8,7 +8,6 @@ read was agreed. Pure.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
 
 from verification import merkle
 from verification.layout import Held
@@ -57,10 +56,19 @@ def shared_by(cut: Cut, one: int, other: int, steps: int) -> list[Item]:
     ]
 
 
-def neighbours(cut: Cut, shard: int) -> list[int]:
+def neighbours(cut: Cut, shard: int) -> tuple[int, ...]:
     """Return the shards with which one shares a crossing, ascending."""
-    others = range(len(cut.shards))
-    return [other for other in others if other != shard and shared_by(cut, shard, other, 1)]
+    return _neighbours(cut)[shard]
+
+
+@lru_cache(maxsize=64)
+def _neighbours(cut: Cut) -> tuple[tuple[int, ...], ...]:
+    near: list[set[int]] = [set() for _ in cut.shards]
+    for crossing in cut.crossings:
+        for taker in crossing.takers:
+            near[crossing.maker].add(int(taker))
+            near[taker].add(int(crossing.maker))
+    return tuple(tuple(sorted(others)) for others in near)
 
 
 def _takes(cut: Cut, shard: int, item: Item) -> bool:
@@ -91,13 +99,13 @@ def known_items(cut: Cut, post: Post, steps: int, opening: Opening) -> dict[Item
 
 def disagreeing(cut: Cut, commits: Sequence[Commit]) -> list[tuple[int, int]]:
     """Return the pairs of shards whose members signed other roots over what crossed between them."""
-    found = []
-    for one, other in combinations(range(len(cut.shards)), 2):
-        if other in neighbours(cut, one) and root_with(cut, commits[one], other) != root_with(
-            cut, commits[other], one
-        ):
-            found.append((one, other))
-    return found
+    near = _neighbours(cut)
+    return [
+        (one, other)
+        for one, others in enumerate(near)
+        for place, other in enumerate(others)
+        if one < other and commits[one].shared[place] != commits[other].shared[near[other].index(one)]
+    ]
 
 
 def root_with(cut: Cut, commit: Commit, other: int) -> Digest | None:

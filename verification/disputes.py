@@ -291,14 +291,14 @@ def _arrive(dispute: Dispute, number: int, library: Library) -> None:
 
 
 def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effect]:
-    """Convict an accused whose trace has right nodes and other outputs than these give. (SPEC.md 6.5)
+    """Convict an accused whose trace has an output that its source does not give. (SPEC.md 6.5)
 
     Raises Refused when the dispute waits for something else, BadEvidence when the output is right or nothing is shown.
     """
     sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
     trace = dispute.game.trace
-    if sender != dispute.challenger or trace is None or not trace.is_whole:
+    if sender != dispute.challenger or trace is None or dispute.game.node is not None:
         raise Refused("the dispute waits for another party or move")
     program = now.library.program(trace.program)
     constants = partial(_constant, program)

@@ -157,17 +157,25 @@ def _stake_of(manifest: Manifest, post: Post) -> int:
     return stake_for(manifest, manifest.work.max_steps, post)
 
 
-def _cheats(whole: Manifest, post: Post | None = None) -> Iterator[Adversary]:
-    """A worker's wrong rounds, or those of a shard's member, and how its ring may soften the conviction.
+def _reward_of_crew(manifest: Manifest, cut: int) -> int:
+    """Return what all members of a crew together are paid for a round of `max_steps`."""
+    posts = (Post(Count(cut), Count(shard)) for shard in range(len(manifest.cuts[cut].shards)))
+    return sum(reward_of(manifest, manifest.work.max_steps, post) for post in posts)
 
-    (SPEC.md 11.2, 11.3)
+
+def _cheats(whole: Manifest, post: Post | None = None) -> Iterator[Adversary]:
+    """A worker's wrong rounds, or those of a crew of which a shard's member pays, and how its ring may soften that.
+
+    Of a crew one is convicted for a round and the others keep their rewards (4.17): that is saved by all, and lost by
+    one. (SPEC.md 11.2, 11.3)
     """
     stakes = whole.money.worker_stake if post is None else _stake_of(whole, post)
     manifest = replace(whole, money=replace(whole.money, worker_stake=Amount(stakes)))
-    who = "" if post is None else f", by shard {post.shard} of cut {post.cut}"
+    who = "" if post is None else f", by a crew of cut {post.cut} of which shard {post.shard} pays"
     q, stake, flight = audit_chance(manifest), stake_at_risk(manifest), rounds_in_flight(manifest)
     reward = reward_of(whole, manifest.work.max_steps, post)
-    gain, once = reward + manifest.assumptions.sabotage, stake + reward
+    paid = reward if post is None else _reward_of_crew(whole, int(post.cut))
+    gain, once = paid + manifest.assumptions.sabotage, stake + reward
     judged = int(q * lost(manifest, (1 + flight) * reward))
     knobs = ("worker_stake", "audit_rate", "min_verifiers")
     yield Adversary(
@@ -183,7 +191,7 @@ def _cheats(whole: Manifest, post: Post | None = None) -> Iterator[Adversary]:
     yield Adversary(
         f"an identity without compute{who}",
         "(1 + q * in flight) * reward <= q * share lost * (stake slashed + (1 + in flight) rewards)",
-        math.ceil((1 + q * flight) * reward), judged, knobs,
+        math.ceil((1 + q * flight) * paid), judged, knobs,
     )  # fmt: skip
     yield Adversary(
         f"the last round wrong{who}",

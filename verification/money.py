@@ -145,23 +145,17 @@ def slash(state: State, member: Member, finders: Sequence[Address], reason: Reas
     return Slashed(member.address, from_stake, from_escrow, Amount(taken - rewarded), rewarded, reason)
 
 
-def pay_mates(state: State, number: Round, convict: Address, slashed: Slashed) -> list[Effect]:
-    """Pay the others of a convict's crew for a round that cannot count any more, out of what its conviction burned.
+def with_mates(state: State, number: Round, convict: Address, finder: Address) -> list[Address]:
+    """Return the finders of what made a convict's crew work for nothing: who showed it, unless it is the convict, and
+    all others of the crew that committed.
 
-    Once a round has closed they have their reward as ever. (SPEC.md 4.17)
+    They share what a conviction pays and no more: what it burns must be gone, or a ring that has a crew would lose
+    nothing by a conviction. (SPEC.md 4.17, 7.5)
     """
-    worked, left = state.rounds[number], int(slashed.burned)
-    effects: list[Effect] = []
-    for mate in worked.crews[convict]:
-        is_due = mate != convict and mate in worked.commits and worked.phase in (Phase.COMMIT, Phase.ATTEST)
-        if not is_due or state.members[mate].standing is Standing.EXCLUDED:
-            continue
-        amount = Amount(min(left, reward_in(state, number, mate)))
-        left, state.burned = left - amount, Amount(state.burned - amount)
-        credit(state, mate, amount)
-        state.members[mate].rewards = Amount(state.members[mate].rewards + amount)
-        effects.append(Paid(mate, amount, Payment.REWARD))
-    return effects
+    worked = state.rounds[number]
+    mates = [mate for mate in worked.crews[convict] if mate in worked.commits]
+    here = [mate for mate in mates if state.members[mate].standing is not Standing.EXCLUDED]
+    return [each for each in dict.fromkeys((finder, *here)) if each != convict]
 
 
 def charge_accuser(state: State, challenger: Member, accused: Address, reason: Reason) -> list[Effect]:

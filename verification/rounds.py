@@ -309,7 +309,8 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
         if not is_convicted(state, current.number, lead)
         and all(2 * current.held.get(member, 0) > current.weight for member in current.crews[lead])
     )
-    for lead in {crew[0] for crew in current.crews.values() if all(each in current.commits for each in crew)}:
+    complete = (crew for crew in current.crews.values() if all(each in current.commits for each in crew))
+    for lead in dict.fromkeys(crew[0] for crew in complete):
         for one, other in disagreement(state, current, lead):
             part(state, one, other)
     commitments = [
@@ -447,18 +448,22 @@ def _warrant(state: State, current: RoundState, member: Member) -> None:
     work, steps = state.manifest.work, current.assignments[member.address].steps
     if current.was_included(member.address):
         member.capacity = min(work.max_steps, max(member.capacity, 2 * steps))
-    elif _is_absent(state, current, member.address):
+    elif not current.is_stuck(member.address) and _is_absent(state, current, member.address):
         member.capacity = max(work.leaf_every, steps // 2)
 
 
 def _is_absent(state: State, current: RoundState, worker: Address) -> bool:
-    """Return whether a worker did not do its part of the work: one of a crew that could not go on, or did not come to
-    agree, has done its own if it said so or committed. (SPEC.md 3.8, 4.17)"""
+    """Return whether a worker did not do its part of the work. Of a crew that did not come to agree everyone has who
+    committed; of one that cannot go on everyone but who was named for that and said nothing. (SPEC.md 3.8, 4.17)"""
     if current.was_included(worker):
         return False
-    if len(current.crews[worker]) > 1 and worker in current.commits:
+    crew = current.crews[worker]
+    if len(crew) > 1 and worker in current.commits:
         return is_whole(state, current, worker) and 2 * current.held.get(worker, 0) <= current.weight
-    return worker not in current.stuck
+    if current.is_stuck(worker):
+        named = {current.stuck[member] for member in crew if member in current.stuck}
+        return worker in named - current.stuck.keys()
+    return True
 
 
 def _count_absent(state: State, current: RoundState) -> list[Effect]:

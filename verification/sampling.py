@@ -9,7 +9,7 @@ from itertools import accumulate
 from math import isqrt
 
 from verification.digest import integer, tagged
-from verification.manifest import Manifest, Post, counted, leaves_warranted
+from verification.manifest import Manifest, counted, leaves_warranted
 from verification.state import Assignment, Member
 from verification.tensors import Tensor
 from verification.units import MILLION, PPM, Address, Count, Digest, Round
@@ -87,8 +87,7 @@ def assign(
     is as fast as the slowest of its members. (SPEC.md 4.1, 4.17)
     """
     work = manifest.work
-    able = [member for member in workers if _most_leaves(manifest, (member,))]
-    drawn = _draw_slots(manifest, beacon, form_crews(manifest, beacon, able, parted), slots)
+    drawn = _draw_slots(manifest, beacon, form_crews(manifest, beacon, workers, parted), slots)
     speeds = limited_speeds(manifest, [member for crew in drawn for member in crew])
     paces = [min(speeds[member.address] for member in crew) for crew in drawn]
     fastest, whole = max(paces, default=1), work.max_steps // work.leaf_every
@@ -102,32 +101,47 @@ def assign(
 
 
 def form_crews(
-    manifest: Manifest, beacon: Digest, able: Sequence[Member], parted: Collection[tuple[Address, Address]]
+    manifest: Manifest, beacon: Digest, workers: Sequence[Member], parted: Collection[tuple[Address, Address]]
 ) -> list[Crew]:
-    """Return who may work together: each whole worker, and of each cut the fastest members of its shards with each
-    other; those of one claimed speed in an order that the beacon draws, and no `parted` pair in one crew.
+    """Return who may work together: each whole worker, and of each cut those members of its shards with each other
+    whose stakes warrant the most, of these the fastest; equal ones in an order that the beacon draws, and no `parted`
+    pair in one crew. (SPEC.md 4.17)
 
-    (SPEC.md 4.17)
+    By claims alone, which cost nothing, the least stake could hold down those who may do more.
     """
+    able = [member for member in workers if _most_leaves(manifest, (member,))]
+
+    def rank(member: Member) -> tuple[int, int, Digest]:
+        leaves = leaves_warranted(manifest, member.stake, member.post)
+        return -leaves, -member.speed, tagged("crew", beacon, member.address)
+
+    free: dict[tuple[int, int], list[Member]] = {}
+    for member in sorted((each for each in able if each.post is not None), key=rank):
+        assert member.post is not None
+        free.setdefault((int(member.post.cut), int(member.post.shard)), []).append(member)
     crews: list[Crew] = [(member,) for member in able if member.post is None]
-
-    def rank(member: Member) -> tuple[int, Digest]:
-        return -member.speed, tagged("crew", beacon, member.address)
-
     for number, cut in enumerate(manifest.cuts):
-        free = [
-            sorted((each for each in able if each.post == Post(Count(number), Count(shard))), key=rank)
-            for shard in range(len(cut.shards))
-        ]
-        for lead in list(free[0]):
-            crew = [lead]
-            for waiting in free[1:]:
-                crew += [m for m in waiting if not any(_pair(m, other) in parted for other in crew)][:1]
-            if len(crew) == len(free):
-                crews.append(tuple(crew))
-                for member, waiting in zip(crew, free, strict=True):
-                    waiting.remove(member)
+        waiting = [free.get((number, shard), []) for shard in range(len(cut.shards))]
+        for lead in list(waiting[0]):
+            crew = _completed(lead, waiting[1:], parted)
+            if crew:
+                crews.append(crew)
+                for member, others in zip(crew, waiting, strict=True):
+                    others.remove(member)
     return crews
+
+
+def _completed(
+    lead: Member, waiting: Sequence[Sequence[Member]], parted: Collection[tuple[Address, Address]]
+) -> Crew:
+    """Return a crew of a lead and the first of each other shard that is parted from nobody in it; empty without one."""
+    crew = [lead]
+    for others in waiting:
+        fitting = (each for each in others if not any(_pair(each, mate) in parted for mate in crew))
+        if (mate := next(fitting, None)) is None:
+            return ()
+        crew.append(mate)
+    return tuple(crew)
 
 
 def _pair(one: Member, other: Member) -> tuple[Address, Address]:

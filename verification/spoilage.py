@@ -19,7 +19,7 @@ from verification.membership import exclude, get_member, settle_debt
 from verification.program import Sized, encoded_size, outputs_of
 from verification.rounds import get_round
 from verification.signed import Said
-from verification.state import State, is_convicted
+from verification.state import Phase, State, is_convicted
 from verification.statements import MAX_STATEMENT, Commit, Spoiled
 from verification.tensors import Bundle, decode_bundle, digest_of
 from verification.units import Address, Count, Digest
@@ -100,8 +100,12 @@ def process_spoiled(state: State, said: Said[Spoiled], now: Now) -> list[Effect]
     lead = worked.lead(body.worker)
     state.redraws.discard((body.round, lead))
     finders = [] if finder is member else [finder.address]
-    slashed = money.slash(state, member, finders, reason)
-    effects: list[Effect] = [slashed, *money.pay_mates(state, body.round, body.worker, slashed)]
+    if worked.phase in (
+        Phase.COMMIT,
+        Phase.ATTEST,
+    ):  # once it has closed the crew's work counts, whatever it holds
+        finders = money.with_mates(state, body.round, body.worker, finder.address)
+    effects: list[Effect] = [money.slash(state, member, finders, reason)]
     effects += rulings.close_disputes(state, body.round, lead)
     effects += settle_debt(state, member, OpeningDebt(body.round))
     effects += judgement.end_waiting(state, body.round, lead)

@@ -204,11 +204,14 @@ class RoundState:
         """Return whether a worker's part of the round counts."""
         return worker in self.crews and self.lead(worker) in self.included
 
+    def is_stuck(self, worker: Address) -> bool:
+        """Return whether a worker's crew cannot go on."""
+        return any(member in self.stuck for member in self.crews[worker])
+
     @property
     def awaited(self) -> set[Address]:
         """The workers whose commitments may still come: not those of a crew that cannot go on."""
-        stuck = {member for worker in self.stuck for member in self.crews[worker]}
-        return self.assignments.keys() - stuck
+        return {worker for worker in self.assignments if not self.stuck or not self.is_stuck(worker)}
 
 
 def crews_in(assignments: dict[Address, Assignment]) -> dict[Address, tuple[Address, ...]]:
@@ -441,6 +444,8 @@ def open_questions(state: State) -> set[tuple[Round, Address]]:
     """Return the rounds of a peer that an audit or a dispute may still decide: nothing about them is final."""
     questions = {(dispute.round, dispute.accused) for dispute in state.open_disputes()}
     audited = state.redraws | state.waiting.keys() | {key[1:] for _, key in state.queued}
+    # Once the accused is found innocent another of its crew may be accused.
+    audited |= {(d.round, d.accused) for d in state.open_disputes() if d.place is not Place.OUTER}
     for session in state.sessions.values():
         hidden = session.verifiers_without_link()
         if session.watch is not Watch.DONE or any(

@@ -8,6 +8,8 @@ from simulator.cast import Actor, Blobs, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.memory import Clock, MemoryLedger
 from simulator.toy import START, minimal
+from simulator.toy_crew import START as TWO
+from simulator.toy_crew import with_crews
 from trainer.rounds.cheats import conduct_named
 from verification import bounds, law
 from verification.adversaries import Forge, Throw
@@ -19,11 +21,11 @@ from verification.honest.actions import (
 )
 from verification.honest.decide import needed_rounds
 from verification.ledger.log import Genesis
-from verification.manifest import cost_of_round
+from verification.manifest import Post, cost_of_round
 from verification.signed import Said, open_statement
 from verification.state import Member, Phase, Stage, Standing, State, open_questions, total_money
 from verification.statements import Body
-from verification.units import Address, Amount, Millis, Round
+from verification.units import Address, Amount, Count, Millis, Round
 
 STEP = 40
 """Milliseconds after which honest peers act again: less than a quarter of the shortest window."""
@@ -32,23 +34,30 @@ STEP = 40
 class Arena:
     """A run of three rounds; `submit` checks that a refused statement changes nothing."""
 
-    def __init__(self, cheat: str, accuser: Actor, funded: int = 3, **rules: int) -> None:
+    def __init__(
+        self, cheat: str, accuser: Actor, funded: int = 3, in_crews: bool = False, **rules: int
+    ) -> None:
         """Found the run with two honest workers, two honest verifiers and two others that hold less than half.
 
         The deposit is good for `funded` rounds at their worst; `rules` are of work. A small committee may fall to the
-        others.
+        others. `in_crews` one of the honest workers has one shard, the other and the cheat have the second.
         """
-        self.honest: list[Actor] = [Worker("w0"), Worker("w1", speed=70), Verifier("v0"), Verifier("v1")]
-        self.others: list[Actor] = [Worker("bad-w", conduct=conduct_named(cheat, 0)), accuser]
+        first, second = (Post(Count(0), Count(shard)) if in_crews else None for shard in range(2))
+        workers = [Worker("w0", post=first), Worker("w1", speed=70, post=second)]
+        self.honest: list[Actor] = [*workers, Verifier("v0"), Verifier("v1")]
+        self.others: list[Actor] = [Worker("bad-w", conduct=conduct_named(cheat, 0), post=second), accuser]
         self.awake: list[Actor] = []
         self.stranger = Worker("stranger")
-        manifest = minimal(rounds=3, audit_rate=700_000, **rules)
+        rules = {"rounds": 3, "audit_rate": 700_000, **rules}
+        manifest = with_crews(min_workers=1, **rules) if in_crews else minimal(**rules)
         deposit = Amount(cost_of_round(manifest) * funded)
         balances = tuple((a.address, Amount(50_000)) for a in [*self.honest, *self.others])
         genesis = Genesis(manifest, "toy", ZERO, Address(b"submitter".ljust(20, b"\0")), balances, deposit)
         self.ledger = MemoryLedger.found(genesis, Clock(Millis(0)))
         self.blobs = Blobs()
         self.blobs.put(START)
+        self.blobs.put(TWO)
+        self.blobs.actors |= {actor.address: actor for actor in [*self.honest, *self.others]}
         self.refused = 0
         self.said: list[bytes] = []
         self.accounts = len(balances) + 1
@@ -79,7 +88,9 @@ class Arena:
         self.said.append(data)
         if len(self.ledger.log) == length:
             return False
-        self.count(before.members, open_statement(data))
+        said = open_statement(data)
+        self.blobs.log[said.sender, said.body.round, said.body.slot] = data
+        self.count(before.members, said)
         return True
 
     def count(self, before: Mapping[Address, Member], said: Said[Body]) -> None:

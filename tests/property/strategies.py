@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trainer.programs.options import Loops, RunOptions
 from verification import statements, units
+from verification.manifest import Post
 from verification.tensors import ITEM_BYTES, Bundle, Tensor
 from verification.units import Count
 
@@ -51,13 +52,10 @@ def of(schema: Any) -> st.SearchStrategy[Any]:
         devices = st.sampled_from(["cpu", "cuda", "cuda:7"])
         return st.builds(RunOptions, devices, of(Count | None), of(Loops), st.text(max_size=9))
     if schema is statements.Join:
-        parts = (
-            st.sampled_from(["worker", "verifier"]),
-            of(units.Amount),
-            st.integers(1, 2**53),
-            of(units.Digest),
-        )
-        return st.builds(statements.Join, *parts, st.text(max_size=20))
+        alike = of(units.Amount), st.integers(1, 2**53), of(units.Digest), st.text(max_size=20)
+        verifiers = st.builds(statements.Join, st.just(statements.VERIFIER), *alike)
+        workers = st.builds(statements.Join, st.just(statements.WORKER), *alike, of(Post | None))
+        return st.one_of(workers, verifiers)
     if isinstance(schema, type) and issubclass(schema, enum.StrEnum):
         return st.sampled_from(schema)
     if dataclasses.is_dataclass(schema):

@@ -43,6 +43,7 @@ class LawMachine(RuleBasedStateMachine):
         funded=st.sampled_from([3, 1]),
         committee=st.sampled_from([0, 1, 3, 5]),
         overlap=st.booleans(),
+        in_crews=st.booleans(),
         broken=st.sampled_from([None, ("prologue", 0), ("inner", 3), ("inner", 8), ("epilogue", 3)]),
     )
     def sit_down(
@@ -53,11 +54,13 @@ class LawMachine(RuleBasedStateMachine):
         funded: int,
         committee: int,
         overlap: bool,
+        in_crews: bool,
         broken: tuple[str, int] | None,
     ) -> None:
         """Choose how the two others lie when they do compute."""
         lies = [[], [FalseAccuser(leaf)], [Invent()], [WrongSeal(), Mute(ChallengeSeal)], [SkipDuties()]][who]
-        self.arena = Arena(cheat, Verifier("bad-v", *lies), funded, committee=committee, overlap=overlap)
+        liar = Verifier("bad-v", *lies)
+        self.arena = Arena(cheat, liar, funded, in_crews, committee=committee, overlap=overlap)
         self.naps = NAPS
         if broken is not None:
             self.arena.others[0].engine = BrokenEngine(*broken)

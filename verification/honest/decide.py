@@ -166,7 +166,7 @@ def _present_oneself(state: State, member: Member, me: Me, results: Results, now
 
 
 def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
-    """Run F for the open round and commit to it."""
+    """Run F for the open round and commit to it; deny that another in one's crew waits for oneself."""
     if state.stage is not Stage.RUNNING:
         return
     current = state.current
@@ -182,6 +182,10 @@ def _train(state: State, me: Me, results: Results) -> Iterator[Action]:
             yield Say(work)
         return
     if work is None:
+        blamed_by = [member for member, partner in current.stuck.items() if partner == me.address]
+        if blamed_by and me.address not in current.stuck:
+            yield Say(Stuck(current.number, blamed_by[0]))
+            return
         start = FetchState(work_begins(state, current.number))
         if start in results.done:
             yield RunRound(current.number, me.address)
