@@ -184,6 +184,7 @@ class Side:
         own = Values(
             self.results,
             lambda port: tensor_digest(self.values[port]),
+            lambda port: ([tensor_digest(self.values[n]) for n in range(len(PROGRAM.inputs))], port),
             self.values.__getitem__,
             lambda _: None,
         )

@@ -332,7 +332,7 @@ def test_every_other_movement_conserves_money(stakes: list[int]) -> None:
     for member in list(state.members.values()):
         money.charge_accuser(state, member, Address(b"accused".ljust(20)), Reason(Cause.MISSED))
         money.charge_silent(state, member, Reason(Cause.MISSED))
-        money.escrow_reward(state, member, Round(0), 12)
+        money.escrow_reward(state, member, Round(0))
         money.pay_fee(state, member.address, Round(0), member.address)
         money.release_escrow(state, Round(1))
         money.withdraw_stake(state, member)
@@ -350,8 +350,8 @@ def test_every_other_movement_conserves_money(stakes: list[int]) -> None:
 def test_a_reserve_pays_its_worst_case_to_the_unit_and_no_more(stakes: list[int], verifiers: int) -> None:
     state = purse(stakes, [])
     (opened,) = state.rounds
-    for address, assignment in opened.assignments.items():
-        money.escrow_reward(state, state.members[address], Round(0), assignment.steps)
+    for address in opened.assignments:
+        money.escrow_reward(state, state.members[address], Round(0))
         for _ in range(state.manifest.work.max_verifiers):
             money.pay_fee(state, address, Round(0), address)
     assert opened.reserve == 0

@@ -97,7 +97,7 @@ def test_statements_of_two_runs_are_no_contradiction() -> None:
             body, state = Contradiction(*chosen), live().state
             head = law.head_of(state, body.round)
             data = sign_statement(thief.secret, make_statement(state.chain, state.run, head, body))
-            with pytest.raises(Refused, match="do not speak in one place"):
+            with pytest.raises(Refused, match="belong to another chain or run"):
                 live().ledger.submit(data)
     assert stolen == 10
     assert not live().seen(Slashed)

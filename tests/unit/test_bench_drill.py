@@ -21,7 +21,7 @@ def drilled(tmp_path: Path) -> Drilled:
 
 def state(*included: set[Address], commits: tuple[Address, ...] = ()) -> Any:
     """A run whose rounds included these, in whose newest round these have committed."""
-    rounds = [SimpleNamespace(included=each, commits=commits) for each in included]
+    rounds = [SimpleNamespace(was_included=each.__contains__, commits=commits) for each in included]
     return SimpleNamespace(rounds=rounds, current=rounds[-1])
 
 

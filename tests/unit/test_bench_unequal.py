@@ -19,7 +19,7 @@ def state(*rounds: tuple[int, int]) -> Any:
     return SimpleNamespace(
         rounds=[
             SimpleNamespace(
-                included={account: None for account, count in ((FAST, fast), (SLOW, slow)) if count},
+                was_included={FAST: fast, SLOW: slow}.__getitem__,
                 assignments={FAST: SimpleNamespace(steps=fast), SLOW: SimpleNamespace(steps=slow)},
             )
             for fast, slow in rounds
