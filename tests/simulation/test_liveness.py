@@ -219,7 +219,8 @@ def test_slots_follow_the_smaller_of_stake_and_delivered_rounds() -> None:
 
     idle, busy = member(b"a", 4), member(b"b", 40)
     drawn = [
-        _draw_slots(manifest, Digest(n.to_bytes(32, "big")), [idle, busy], 1)[0].address for n in range(1_100)
+        _draw_slots(manifest, Digest(n.to_bytes(32, "big")), [(idle,), (busy,)], 1)[0][0].address
+        for n in range(1_100)
     ]
     assert 60 <= drawn.count(idle.address) <= 145, "one in eleven"
 
