@@ -105,7 +105,7 @@ def form_crews(
 ) -> list[Crew]:
     """Return who may work together: each whole worker, and of each cut those members of its shards with each other
     whose stakes warrant the most, of these the fastest; equal ones in an order that the beacon draws, and no `parted`
-    pair in one crew. (SPEC.md 4.17)
+    pair in one crew unless nobody could work at all. (SPEC.md 4.17)
 
     By claims alone, which cost nothing, the least stake could hold down those who may do more.
     """
@@ -128,7 +128,8 @@ def form_crews(
                 crews.append(crew)
                 for member, others in zip(crew, waiting, strict=True):
                     others.remove(member)
-    return crews
+    # Where nobody else could work, two whom a short outage has parted are better than nobody.
+    return crews if crews or not parted else form_crews(manifest, beacon, workers, ())
 
 
 def _completed(

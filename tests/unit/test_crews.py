@@ -260,3 +260,12 @@ def test_nothing_about_a_crew_is_final_while_one_of_it_is_accused() -> None:
     )
     assert open_questions(town.state) >= {(Round(0), town.address[name]) for name in ("a0", "a1", "a2")}
     assert (Round(0), town.address["whole"]) not in open_questions(town.state)
+
+
+def test_who_was_parted_works_together_again_only_where_nobody_could_work_without() -> None:
+    manifest = chain_of(2)
+    able = members(manifest, 1)
+    pair = {(min(able[0].address, able[1].address), max(able[0].address, able[1].address))}
+    assert form_crews(manifest, Digest(bytes(32)), able, pair) == [tuple(able)]
+    whole = dataclasses.replace(able[0], address=Address(bytes(20)), post=None)
+    assert form_crews(manifest, Digest(bytes(32)), [*able, whole], pair) == [(whole,)]
