@@ -70,7 +70,8 @@ def with_results(duel: Duel, truth: Lie, altered: set[int]) -> Lie:
 def test_any_lie_is_convicted_at_its_first_wrong_node(
     place: Place, sizes: tuple[int, int], data: st.DataObject
 ) -> None:
-    """A cheat may alter any results and any outputs; what is wrong first is named, and nothing else decides."""
+    """A cheat may alter any results and any outputs; what is wrong first is named, an output before what stands behind
+    its source, and nothing else decides."""
     steps, chain = sizes
     duel = Duel(steps, chain)
     step = data.draw(st.integers(1, steps)) if place is Place.STEP else 0
@@ -84,8 +85,13 @@ def test_any_lie_is_convicted_at_its_first_wrong_node(
     dispute = duel.play(lie)
     assert (dispute.ruling, dispute.place) == (Ruling.GUILTY, place)
     assert place is not Place.STEP or dispute.game.high == step
-    first = first_node(duel.library.program(truth.program))
-    if altered:
+    program = duel.library.program(truth.program)
+    first = first_node(program)
+    agreed = first + min(altered, default=len(program.nodes))
+    sources = [int(output.source) for output in program.outputs]
+    given = [lie.results[n - first] if n >= first else truth.outputs[at] for at, n in enumerate(sources)]
+    shown = [at for at, n in enumerate(sources) if n < agreed and lie.outputs[at] != given[at]]
+    if altered and not shown:
         claim = dispute.game.claim
         assert dispute.game.node == first + min(altered)
         assert isinstance(claim, Value)
