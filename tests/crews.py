@@ -14,6 +14,7 @@ from tests import zoo
 from tests.shards import RUNS
 from trainer.programs.conversion import from_torch
 from trainer.programs.options import NODE_BY_NODE, RunOptions
+from trainer.programs.tracing.builder import Builder
 from trainer.programs.tracing.capture import TracedRun
 from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
@@ -113,6 +114,26 @@ def town(name: str, parts: Parts, run: TracedRun | None = None) -> Town:
 def equal_town(name: str, count: int) -> Town:
     """A run of a model in shards of about equal work."""
     return town(name, parts_of(traced(name), equal_cut(name, count)))
+
+
+def around(inner: Program, place: int) -> Part:
+    """A shard of one parameter with an inner program of [parameter, step, ...]."""
+    b = Builder()
+    start = b.port("parameter", "float32", (2, 2))
+    b.port("momentum", "float32", (2, 2))
+    b.port("data", "uint8", (4, 3))
+    b.port("index", "int64", (2, 1))
+    b.port("round", "int64", ())
+    prologue = b.finish("prologue", [("parameter", start), ("step", b.scalar(0, "int64"))])
+    b = Builder()
+    before = b.port("start", "float32", (2, 2))
+    b.port("momentum", "float32", (2, 2))
+    after = b.port("parameter", "float32", (2, 2))
+    b.port("step", "int64", ())
+    moved = b.cast(b.subtract(before, after), "int8")
+    norm, loss = b.total(b.cast(moved, "int64")), b.scalar(0.0)
+    epilogue = b.finish("epilogue", [("contribution", moved), ("norm", norm), ("loss", loss)])
+    return Part(prologue, inner, epilogue, (Count(place),))
 
 
 def parts_before(made: Town, engine: TorchEngine, place: Place, step: int) -> list[list[Any]]:

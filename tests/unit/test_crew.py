@@ -2,17 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
-from tests.crews import JOB, STEPS, Letters, Town, equal_town, reference, together, town, traced
+from tests.crews import (
+    JOB,
+    STEPS,
+    Letters,
+    Town,
+    around,
+    equal_town,
+    reference,
+    shard_of,
+    together,
+    town,
+    traced,
+)
+from trainer.programs.options import Loops, RunOptions
+from trainer.programs.tracing.builder import Builder, Value
+from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import RoundFailed
 from trainer.shards.crew import MemberOutcome
+from trainer.shards.frugal import FrugalEngine
+from trainer.shards.members import InnerStep, Member
 from trainer.shards.parts import Parts
 from verification.errors import BadEvidence
-from verification.library import failed
-from verification.manifest import Place, Post
-from verification.program import Node, Output, Program, first_node
+from verification.library import StepFailed, failed
+from verification.manifest import Cut, Place, Post
+from verification.program import Node, Output, Program, encode_program, first_node, peak_bytes, program_digest
 from verification.tensors import Tensor, tensor_digest
 from verification.units import Count, Digest
 
@@ -196,3 +215,78 @@ def test_where_a_shard_s_program_fails_nobody_goes_on(shard: int) -> None:
     assert len(disputed.inputs) == len(inner.inputs)
     with pytest.raises(RoundFailed):
         made.crews().disputed(JOB, made.start, Post(Count(0), Count(shard)), Place.EPILOGUE, 2)
+
+
+@pytest.mark.slow
+def test_a_start_that_is_no_number_ends_the_round_in_its_first_step() -> None:
+    made = equal_town("llama", 3)
+    place = made.parts.shards[1].parameters[0]
+    start = list(made.start)
+    start[place] = replace(start[place], data=b"\0\0\xc0\x7f" + start[place].data[4:])
+    outcome = made.crews().audit(JOB, start, 0)
+    honest = made.crews().audit(JOB, made.start, 0)
+    assert outcome.failed is not None and outcome.failed == outcome.items[1][-1]
+    assert outcome.items[0][::2] == honest.items[0][::2] and outcome.items[0][1] != honest.items[0][1]
+    assert all(set(items) == {outcome.failed} for items in outcome.items[2:])
+    assert [len(items) for items in outcome.items] == [len(items) for items in honest.items]
+
+
+def ending(b: Builder) -> tuple[Value, Value, Value]:
+    """A working tensor that becomes infinite, and after it, of the same leg, a division by zero."""
+    own = b.port("working/parameter/a", "float32", (2, 2))
+    step = b.port("step", "int64", ())
+    huge = b.multiply(b.multiply(own, b.scalar(1e30)), b.scalar(1e30))
+    ended = b.divide(b.scalar(1.0), b.cast(step, "float32"))
+    return huge, b.add(step, b.cast(ended, "int64")), step
+
+
+def test_an_output_that_is_no_number_ends_the_step_where_it_is_made() -> None:
+    """Though what comes after it in its leg fails as a node, and so before the leg's outputs are looked at."""
+    b = Builder()
+    huge, step, _ = ending(b)
+    inner = b.finish("inner", [("a", huge), ("step", step)])
+    node = int(inner.outputs[0].source)
+    engine, member = member_of(inner)
+    with pytest.raises(RoundFailed) as failure:
+        InnerStep(member, [torch.ones(2, 2), torch.tensor(0)]).go_on()
+    assert failure.value.digest == failed(reference(inner).digest, node)
+    with pytest.raises(StepFailed) as alone:
+        engine.run(reference(inner).digest, [[torch.ones(2, 2), torch.tensor(0)]])
+    assert alone.value.node == node
+
+
+def member_of(inner: Program) -> tuple[TorchEngine, Member]:
+    """A machine with a shard that exchanges nothing."""
+    part = around(inner, 0)
+    programs = [encode_program(each) for each in (part.prologue, part.inner, part.epilogue)]
+    engine = TorchEngine({program_digest(each): each for each in programs})
+    other = replace(part, parameters=(Count(1),))
+    return engine, Member(engine, Cut((shard_of(part), shard_of(other)), ()), 0)
+
+
+def test_infinities_go_from_leg_to_leg_but_not_out() -> None:
+    b = Builder()
+    x = b.port("x", "float32", (2,))
+    huge = b.multiply(x, b.scalar(1e38))
+    program = b.finish("leg", [("huge", huge), ("sign", b.emit("sign", huge))])
+    of = b.finish("inner", [("sign", b.emit("sign", huge))])
+    engine = TorchEngine({reference(of).digest: encode_program(of)})
+    inputs = [[torch.tensor([1e38, -1e38])]]
+    carried = engine.learn(program, reference(of).digest, (1,))
+    assert engine.run(carried, inputs)[0].tolist() == [float("inf"), float("-inf")]
+    with pytest.raises(StepFailed) as failure:
+        engine.run(
+            TorchEngine.learn(engine, replace(program, role="other"), reference(of).digest, (0, 1)), inputs
+        )
+    assert failure.value.node == int(program.outputs[0].source)
+
+
+@pytest.mark.slow
+def test_machines_with_little_memory_and_with_loops_make_the_same(tmp_path: Path) -> None:
+    made = equal_town("llama", 2)
+    wanted = made.crews().audit(JOB, made.start, 0)
+    loops = made.engine(RunOptions(loops=Loops.ALWAYS))
+    assert made.crews(loops).audit(JOB, made.start, 0) == wanted
+    memory = Count(max(peak_bytes(part.inner) for part in made.parts.shards) * 2 // 3)
+    frugal = FrugalEngine(made.programs, RunOptions(memory=memory, scratch=str(tmp_path)))
+    assert made.crews(frugal).audit(JOB, made.start, 0) == wanted

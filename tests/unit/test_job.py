@@ -55,6 +55,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "training.decay_steps: warmup and decay together must not exceed the schedule's 12 steps",
     ),
     "an end of a constant rate": ({"training.final_share": 0.1}, "training.final_share: is nothing to a constant"),
+    "leaves of a run with crews": (
+        {"swarm.crews": [2]},
+        "training.leaf_every: must be 1 in a run with swarm.crews; set it so, or leave it out",
+    ),
+    "a crew of one": ({"swarm.crews": [1], "training.leaf_every": 1}, "swarm.crews.0: input should be greater than or"),
+    "crews alike": ({"swarm.crews": [2, 2], "training.leaf_every": 1}, "swarm.crews: names a number of members twice"),
     "unequal parts of a batch": ({"training.accumulate": 3}, "training.accumulate: must divide batch into equal"),
     "config twice": ({"model.config_file": "c.json"}, "model: give either config, config_file, from or module"),
     "boundaries nowhere": ({"model.boundaries.bits": 8}, "model.boundaries: give either count, or after with"),
@@ -162,3 +168,10 @@ def test_the_outer_step_follows_the_overlap_unless_a_job_says_it() -> None:
     assert outer(overlap=True) == OUTER[True]
     assert outer(overlap=True, outer_momentum=0.25) == (OUTER[True][0], 0.25)
     assert outer(outer_rate=0.9) == (0.9, OUTER[False][1])
+
+
+def test_a_run_with_crews_has_a_leaf_after_every_step() -> None:
+    text = job_text({"swarm.crews": [3, 2], "training.leaf_every": None})
+    job = parse_job(text, "job.toml")
+    assert job.swarm.crews == [3, 2] and job.leaf_every == 1
+    assert parse_job(job_text(), "job.toml").leaf_every == 2

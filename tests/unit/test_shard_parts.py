@@ -9,6 +9,7 @@ from tests import zoo
 from tests.crews import (
     JOB,
     STEPS,
+    around,
     assert_is_the_whole,
     equal_cut,
     equal_town,
@@ -26,7 +27,7 @@ from trainer.programs.tracing.low_rank import LowRank
 from trainer.rounds.norms import Norms
 from trainer.shards.conventions import require_sound_parts
 from trainer.shards.cut import Machine, cut_for
-from trainer.shards.parts import Part, Parts, parts_of
+from trainer.shards.parts import Parts, parts_of
 from verification.errors import Malformed, UserError
 from verification.layout import per_parameter
 from verification.manifest import Crossing, Place
@@ -131,26 +132,6 @@ def two_shards(
     second = b.finish("inner", [("b", read(b, own, taken)), ("step", b.add(step, b.scalar(1, "int64")))])
     crossings = tuple(Crossing(Count(0), (Count(1),)) for _ in made)
     return Parts((around(first, 0), around(second, 1)), crossings)
-
-
-def around(inner: Program, place: int) -> Part:
-    """A shard of one parameter with an inner program of [parameter, step, ...]."""
-    b = Builder()
-    start = b.port("parameter", "float32", (2, 2))
-    b.port("momentum", "float32", (2, 2))
-    b.port("data", "uint8", (4, 3))
-    b.port("index", "int64", (2, 1))
-    b.port("round", "int64", ())
-    prologue = b.finish("prologue", [("parameter", start), ("step", b.scalar(0, "int64"))])
-    b = Builder()
-    before = b.port("start", "float32", (2, 2))
-    b.port("momentum", "float32", (2, 2))
-    after = b.port("parameter", "float32", (2, 2))
-    b.port("step", "int64", ())
-    moved = b.cast(b.subtract(before, after), "int8")
-    norm, loss = b.total(b.cast(moved, "int64")), b.scalar(0.0)
-    epilogue = b.finish("epilogue", [("contribution", moved), ("norm", norm), ("loss", loss)])
-    return Part(prologue, inner, epilogue, (Count(place),))
 
 
 def with_inner(parts: Parts, shard: int, inner: Program) -> Parts:

@@ -29,6 +29,7 @@ from trainer.rounds.training import Rounds
 from trainer.runs.boundaries import boundaries_of
 from trainer.runs.checkpoints import TOKENIZER_FILE
 from trainer.runs.chosen_model import ChosenModel, chosen_model
+from trainer.runs.crews import cut_of, divided_among, try_crews
 from trainer.runs.data.records import Records
 from trainer.runs.data.tokenizing import OTHER_TOKENIZER
 from trainer.runs.drafts import check_new, draft_of
@@ -40,6 +41,7 @@ from trainer.runs.job import JobFile, TrainingSection
 from trainer.runs.ledgers import found_run
 from trainer.runs.rules import Rules, rules_of, within_law
 from trainer.runs.states import Ancestor
+from trainer.shards.parts import Parts
 from verification.digest import ZERO, integer, tagged
 from verification.economics import promise
 from verification.errors import UserError
@@ -117,11 +119,13 @@ def create_run(
             chosen.let_go()  # what is computed from here on has the memory to itself
             trial = _Trial(traced, open_bundle(store, start, MAX_BLOB_BYTES), data.train.tensor())
             traced = _on_its_grid(job.training, traced, trial, tell)
-            manifest = _publish(job, rules, traced, start, data.train, store)
+            divided = [divided_among(traced, members, tell) for members in job.swarm.crews]
+            manifest = _publish(job, rules, traced, divided, start, data.train, store)
             check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
             tell("computing the golden step")
             tell(promise(manifest))
             golden = trial.golden(manifest, tell)
+            try_crews(manifest, divided, trial.data, trial.start, tell)
             origin = None if ancestor is None else ancestor.origin
             manifest = replace(manifest, golden=golden, origin=origin)
             keys = _make_keys(job, folder)
@@ -168,23 +172,24 @@ class _Trial:
     """A run's first steps before it is open, by its prologue and inner step, from a stored state."""
 
     def __init__(self, traced: TracedRun, start: Sequence[StoredTensor], records: Tensor) -> None:
-        self._traced, self._start, self._records = traced, start, records
+        self._traced, self.start, self._records = traced, start, records
+        self.data = Bundle((records,))
         programs = map(encode_program, (traced.prologue, traced.inner))
         self._engine = TorchEngine({program_digest(each): each for each in programs}, peer_options())
 
     def moved(self, number: int, tell: Tell) -> Moves:
         """Return how far the first steps of a round move the parameters; raises UserError where one ends."""
         with _first_step():
-            return moved(self._traced, self._start, self._records, number, self._engine, tell)
+            return moved(self._traced, self.start, self._records, number, self._engine, tell)
 
     def golden(self, manifest: Manifest, tell: Tell) -> Digest:
         """Return the golden step's digest; tells in one line where this machine is slower than it could be."""
         rounds, inner = (
-            Rounds(self._engine, manifest, Bundle((self._records,))),
+            Rounds(self._engine, manifest, self.data),
             manifest.programs.inner.digest,
         )
         read = inputs_read(self._traced.prologue)
-        start = [each if place in read else None for place, each in enumerate(self._start)]
+        start = [each if place in read else None for place, each in enumerate(self.start)]
         with _first_step():
             golden = rounds.golden(start)
         if complaint := kernels_of(self._engine, inner, rounds.opening(start)).complaint:
@@ -262,27 +267,41 @@ def _by_place(traced: TracedRun) -> dict[Place, Program]:
 
 
 def _publish(
-    job: JobFile, rules: Rules, traced: TracedRun, start: BundleRef, train: Records, store: BlobStore
+    job: JobFile,
+    rules: Rules,
+    traced: TracedRun,
+    divided: Sequence[Parts],
+    start: BundleRef,
+    train: Records,
+    store: BlobStore,
 ) -> Manifest:
-    """Put programs and data into the store and return the manifest that names them, but for the golden step."""
+    """Put programs and data into the store and return the manifest that names them, but for the golden step.
+
+    The run is `divided` for its crews.
+    """
 
     def publish(program: Program) -> ProgramRef:
-        data = encode_program(program)
-        if len(data) > MAX_PROGRAM:
-            raise UserError(
-                f"a program would have {len(data)} bytes with the frozen weights in it: nobody reads more than "
-                f"{MAX_PROGRAM}: take a smaller model"
-            )
-        return ProgramRef(program_digest(data), store.put(data))
+        return _published(program, store)
 
     programs = Programs(*map(publish, _by_place(traced).values()))
     reference = DataRef(train.root(), store.put_stream(train.parts()), *train.shape)
     units = WorkUnits(*(Count(work_units(part)) for part in (traced.prologue, traced.inner, traced.epilogue)))
+    cuts = tuple(cut_of(each, publish) for each in divided)
     with within_law():
         return Manifest(
             Count(PROTOCOL_VERSION), traced.inner.arithmetic, job.title, tagged("seed", integer(job.seed)),
-            programs, units, reference, start, ZERO, *rules,
+            programs, units, reference, start, ZERO, *rules, cuts=cuts,
         )  # fmt: skip
+
+
+def _published(program: Program, store: BlobStore) -> ProgramRef:
+    data = encode_program(program)
+    if len(data) > MAX_PROGRAM:
+        raise UserError(
+            f"a program would have {len(data)} bytes with the frozen weights in it: nobody reads more than "
+            f"{MAX_PROGRAM}: take a smaller model"
+        )
+    return ProgramRef(program_digest(data), store.put(data))
 
 
 def _make_keys(job: JobFile, folder: RunFolder) -> tuple[str, ...]:

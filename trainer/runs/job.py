@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from verification.errors import UserError
-from verification.manifest import MAX_COMMITTEE, MAX_ROUNDS
+from verification.manifest import MAX_COMMITTEE, MAX_ROUNDS, MAX_SHARDS
 
 Positive = Annotated[int, Field(ge=1)]
 Rounds = Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
@@ -217,6 +217,9 @@ class SwarmSection(Section):
 
     `min_verifiers` are promised: no round opens while fewer are active. By default two, so that one may collude.
 
+    Each of `crews` is a number of members who may share a worker's round, each with its shard of the model; the shards
+    are about equal in work. Such a run has a leaf after every inner step.
+
     Where there are more members than `committee`, so many seats drawn by stake attest and seal each round; 0 lets all
     of them do it. By default it is as large as [economics] asks for.
     """
@@ -228,6 +231,7 @@ class SwarmSection(Section):
     audit_rate: Share = 0.2
     miss_limit: Positive = 2
     committee: Annotated[int, Field(ge=0, le=MAX_COMMITTEE)] | None = None
+    crews: list[Annotated[int, Field(ge=2, le=MAX_SHARDS)]] = []
     on_conviction: Literal["continue", "subtract"] = "continue"
 
     @property
@@ -303,6 +307,11 @@ class JobFile(Section):
     economics: EconomicsSection = EconomicsSection()
     windows: WindowsSection = WindowsSection()
     accounts: AccountsSection = AccountsSection()
+
+    @property
+    def leaf_every(self) -> int:
+        """Return after how many inner steps there is a leaf."""
+        return 1 if self.swarm.crews else self.training.leaf_every
 
 
 def read_job(path: Path) -> JobFile:
@@ -446,7 +455,12 @@ def _check_together(job: JobFile, name: str) -> None:
             job.training.batch % job.training.accumulate == 0,
             "training.accumulate: must divide batch into equal parts",
         ),
-        (job.training.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
+        (job.leaf_every <= job.training.max_steps, "training.leaf_every: must not exceed max_steps"),
+        (
+            "leaf_every" not in job.training.model_fields_set or job.training.leaf_every == job.leaf_every,
+            "training.leaf_every: must be 1 in a run with swarm.crews; set it so, or leave it out",
+        ),
+        (len(set(job.swarm.crews)) == len(job.swarm.crews), "swarm.crews: names a number of members twice"),
         (job.swarm.min_workers <= job.swarm.workers, "swarm.min_workers: must not exceed workers"),
         (job.swarm.promised <= job.swarm.verifiers, "swarm.min_verifiers: must not exceed verifiers"),
         (

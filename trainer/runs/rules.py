@@ -33,7 +33,7 @@ def _work(job: JobFile) -> WorkRules:
     return WorkRules(
         rounds=Count(training.rounds),
         max_steps=Count(training.max_steps),
-        leaf_every=Count(training.leaf_every),
+        leaf_every=Count(job.leaf_every),
         batch=Count(training.batch),
         slots=Count(swarm.workers),
         max_verifiers=Count(swarm.verifiers),
