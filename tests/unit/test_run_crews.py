@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from p2p.blobs import BlobStore
-from tests.tiny import LIMIT, make_run
-from trainer.shards.conventions import require_sound_parts
-from trainer.shards.parts import Part, Parts
+from tests.tiny import make_run
+from trainer.rounds.torch_engine import TorchEngine
+from trainer.shards.conventions import require_sound_cut
 from verification.errors import UserError
-from verification.manifest import Cut
-from verification.program import Program, decode_program, program_digest, work_units
+from verification.manifest import Manifest, ProgramRef
+from verification.program import decode_program, work_units
 
 pytestmark = pytest.mark.slow
 
@@ -24,31 +24,20 @@ def test_its_manifest_names_programs_that_fit_together(tmp_path: Path) -> None:
     assert manifest.work.leaf_every == 1
     assert [len(cut.shards) for cut in manifest.cuts] == [2, 3]
     inner = decode_program(store.get(manifest.programs.inner.blob))
+    programs = {ref.digest: store.get(ref.blob) for ref in all_of(manifest)}
+    engine = TorchEngine(programs)
     for cut in manifest.cuts:
-        parts = read(cut, store)
-        require_sound_parts(parts)
-        for shard, part in zip(cut.shards, parts.shards, strict=True):
-            programs = part.prologue, part.inner, part.epilogue
-            units = shard.units
-            assert [work_units(each) for each in programs] == [units.prologue, units.inner, units.epilogue]
+        require_sound_cut(cut, manifest.programs, engine.program)
         assert 1 <= sum(shard.units.inner for shard in cut.shards) / work_units(inner) < 1.1
     assert sum("of a step, all together" in line for line in told) == 2
     assert sum("trying a step of a crew of" in line for line in told) == 2
 
 
-def read(cut: Cut, store: BlobStore) -> Parts:
-    """A cut's programs as a peer reads them."""
-
-    def program(digest: bytes, blob: bytes) -> Program:
-        data = store.get(blob)  # type: ignore[arg-type]
-        assert len(data) < LIMIT and program_digest(data) == digest
-        return decode_program(data)
-
-    shards = []
-    for shard in cut.shards:
-        refs = shard.prologue, shard.inner, shard.epilogue
-        shards.append(Part(*(program(ref.digest, ref.blob) for ref in refs), shard.parameters))
-    return Parts(tuple(shards), cut.crossings)
+def all_of(manifest: Manifest) -> list[ProgramRef]:
+    """All programs that a manifest names."""
+    shards = [shard for cut in manifest.cuts for shard in cut.shards]
+    own = [ref for shard in shards for ref in (shard.prologue, shard.inner, shard.epilogue)]
+    return [*manifest.programs.all(), *own]
 
 
 def test_more_members_than_there_are_places_to_cut_is_a_person_s_mistake(tmp_path: Path) -> None:

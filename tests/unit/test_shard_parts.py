@@ -25,7 +25,7 @@ from trainer.programs.tracing.capture import TracedRun, trace_run
 from trainer.programs.tracing.compression import Compression, Dense, Rows, TopK
 from trainer.programs.tracing.low_rank import LowRank
 from trainer.rounds.norms import Norms
-from trainer.shards.conventions import require_sound_parts
+from trainer.shards.conventions import require_sound_cut, require_sound_parts
 from trainer.shards.cut import Machine, cut_for
 from trainer.shards.parts import Parts, parts_of
 from verification.errors import Malformed, UserError
@@ -107,6 +107,24 @@ def test_more_shards_than_parameters_is_a_person_s_mistake() -> None:
     cut = replace(equal_cut("llama", 2), ends=(1, 2))
     with pytest.raises(UserError, match="shard 3 of 3 would hold no parameter"):
         parts_of(traced("llama"), cut)
+
+
+@pytest.mark.slow
+def test_a_cut_is_taken_as_the_manifest_says_it_or_not_at_all() -> None:
+    made = equal_town("llama", 2)
+    program, whole, cut = made.engine().program, made.manifest.programs, made.manifest.cuts[0]
+    require_sound_cut(cut, whole, program)
+    first, second = cut.shards
+    units = replace(first.units, inner=Count(first.units.inner + 1))
+    turned = replace(first, parameters=second.parameters), replace(second, parameters=first.parameters)
+    wrong = {
+        "work units, the manifest says": (replace(first, units=units), second),
+        "its programs are prologue, epilogue, epilogue": (replace(first, inner=first.epilogue), second),
+        "its prologue reads other things than the run's": turned,
+    }
+    for message, shards in wrong.items():
+        with pytest.raises(Malformed, match=message):
+            require_sound_cut(replace(cut, shards=shards), whole, program)
 
 
 def sound() -> Parts:

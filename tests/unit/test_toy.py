@@ -14,6 +14,7 @@ from trainer.programs.conversion import from_torch, to_torch
 from trainer.programs.executor import ProgramExecutor
 from trainer.rounds.engine import Job
 from trainer.rounds.training import Rounds
+from trainer.shards.legs import legs_of
 from verification.digest import tagged
 from verification.effects import Slashed
 from verification.errors import BadEvidence
@@ -44,6 +45,16 @@ class Watching(ToyEngine):
         made = super().execute(program, number, node, inputs)
         self.seen.append((program, number, node, inputs, made))
         return made
+
+
+def test_the_toy_s_step_in_legs_that_it_learns_is_the_step() -> None:
+    engine, inner = ToyEngine(), MANIFEST.programs.inner.digest
+    program, working = engine.program(inner), Rounds(ToyEngine(), MANIFEST, DATA).opening(START.tensors)
+    known = dict(enumerate(working))
+    for leg in legs_of(program, len(working)):
+        digest = engine.learn(leg.program, inner, leg.finite)
+        known |= dict(zip(leg.makes, engine.run(digest, [[known[n] for n in leg.reads]]), strict=True))
+    assert tuple(known[output.source] for output in program.outputs) == engine.run(inner, [working])
 
 
 def contribution(manifest: Manifest, start: Bundle = START, data: Bundle = DATA, job: Job = JOB) -> Bundle:

@@ -1,6 +1,6 @@
 """What the programs of a cut must be like before a peer stakes on a run that has it. Pure. (SPEC.md 4.17)"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trainer.rounds.norms import Norms
 from trainer.shards.demand import free_values, operands_of
@@ -8,8 +8,9 @@ from trainer.shards.legs import given_by, taken_by
 from trainer.shards.parts import Part, Parts
 from verification.errors import Malformed
 from verification.layout import PROLOGUE, STATE, SUMMARY
-from verification.manifest import Crossing
-from verification.program import Sized, first_node, outputs_of
+from verification.manifest import Crossing, Cut, Programs
+from verification.program import Program, Sized, first_node, outputs_of, require_work_units
+from verification.units import Digest
 
 CHEATS = "whoever made the run cheats"
 
@@ -29,9 +30,54 @@ def require_sound_parts(parts: Parts) -> None:
     _require_of_parameters(parts)
 
 
+def require_sound_cut(cut: Cut, whole: Programs, program: Callable[[Digest], Program]) -> None:
+    """Raise Malformed unless a cut's programs are what the manifest says, and fit the whole and each other.
+
+    `program` gives those by their digests, of which an engine has loaded each.
+    """
+    parts = parts_in(cut, program)
+    _require_like_whole(parts, program(whole.prologue.digest), program(whole.epilogue.digest))
+    for part, shard in zip(parts.shards, cut.shards, strict=True):
+        require_work_units(part.prologue, shard.units.prologue)
+        require_work_units(part.inner, shard.units.inner)
+        require_work_units(part.epilogue, shard.units.epilogue)
+    require_sound_parts(parts)
+
+
+def parts_in(cut: Cut, program: Callable[[Digest], Program]) -> Parts:
+    """Return a cut's programs, which `program` gives by their digests."""
+    shards = [
+        Part(
+            program(shard.prologue.digest),
+            program(shard.inner.digest),
+            program(shard.epilogue.digest),
+            shard.parameters,
+        )
+        for shard in cut.shards
+    ]
+    return Parts(tuple(shards), cut.crossings)
+
+
 def working_of(part: Part) -> int:
     """Return how many tensors a shard's working state has."""
     return len(part.prologue.outputs)
+
+
+def _require_like_whole(parts: Parts, prologue: Program, epilogue: Program) -> None:
+    """Raise Malformed unless shards read of the state, and contribute, what the whole does of their parameters."""
+    start, made = _forms(prologue.inputs), _forms(outputs_of(epilogue))
+    count = len(made) - len(SUMMARY)
+    if sum(len(part.parameters) for part in parts.shards) != count:
+        raise Malformed(f"the shards of a cut do not hold the {count} parameters of the run: {CHEATS}")
+    for number, part in enumerate(parts.shards):
+        roles = part.prologue.role, part.inner.role, part.epilogue.role
+        if roles != ("prologue", "inner", "epilogue"):
+            raise Malformed(f"shard {number}: its programs are {', '.join(roles)}: {CHEATS}")
+        places = [kind * count + place for kind in range(len(STATE)) for place in part.parameters]
+        if _forms(part.prologue.inputs) != [start[n] for n in places] + start[len(STATE) * count :]:
+            raise Malformed(f"shard {number}: its prologue reads other things than the run's: {CHEATS}")
+        if _forms(outputs_of(part.epilogue)) != [made[n] for n in part.parameters] + made[count:]:
+            raise Malformed(f"shard {number}: it contributes other things than the run's epilogue: {CHEATS}")
 
 
 def _require_ports(number: int, part: Part, crossings: Sequence[Crossing]) -> None:

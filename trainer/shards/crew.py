@@ -5,6 +5,7 @@ what it reads of others is here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ class Exchange(Protocol):
     """Carries what crosses between the members of a crew; a crossing goes by its place in the cut."""
 
     def give(self, step: int, crossing: int, tensor: Tensor) -> None:
-        """Give a tensor of inner step `step` (from 1) to all that take it."""
+        """Give a tensor of inner step `step` (from 1) to all that take it, without waiting for them."""
         ...
 
     def take(self, step: int, crossing: int) -> Tensor:
@@ -76,6 +77,12 @@ class Crews(Executions):
         super().__init__(engine, manifest, data)
         self._members: dict[Post, Member] = {}
         self._others = dict(others or {})
+
+    def over(self, engine: Engine) -> "Crews":
+        """Return F over another engine that takes the handles of this one, as a conduct's does."""
+        made = copy(self)
+        made._engine, made._members = engine, {}
+        return made
 
     def run(
         self,

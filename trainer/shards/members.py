@@ -125,6 +125,8 @@ class ByTurns:
         self.members, self.cut = members, cut
         self.items: tuple[Digest, ...] = ()
         """The items of the last inner step; the failure stands for those that were not made."""
+        self._failures: dict[int, RoundFailed] = {}
+        self._crossed: dict[int, Digest] = {}
 
     def begin(self, begun: Callable[[Member], Handle]) -> list[Handle]:
         """Return the working states that the prologues make; raises RoundFailed where one fails."""
@@ -140,8 +142,6 @@ class ByTurns:
 
     def advance(self, workings: Sequence[Handle]) -> list[Handle]:
         """Return the working states after an inner step; raises RoundFailed where a shard's program fails."""
-        self._failures: dict[int, RoundFailed] = {}
-        self._crossed: dict[int, Digest] = {}
         steps = self.turn(workings)
         count = len(self.cut.crossings)
         ended = [step.working() if step.is_over else None for step in steps]
