@@ -81,6 +81,16 @@ GroupBy = Annotated[
         "hivemind if that is installed; or shards: each holds a part of the model."
     ),
 ]
+Shard = Annotated[
+    int | None,
+    typer.Option(
+        "--shard",
+        min=1,
+        max=256,
+        help="Hold this shard of the model, in crews with peers of other owners that hold the others.",
+    ),
+]
+CutNumber = Annotated[int, typer.Option("--cut", min=0, help="Of this cut of the run, from 0 on.")]
 LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 CHEATS = (
@@ -263,6 +273,8 @@ def peer(
     group: GroupSize = None,
     group_listen: GroupListen = LOOPBACK,
     group_by: GroupBy = "gloo",
+    shard: Shard = None,
+    cut: CutNumber = 0,
 ) -> None:
     """Take part in a run until it has ended."""
     if group is not None and cheat != "none":
@@ -281,8 +293,9 @@ def peer(
 
         outside = outside_of(announce, via, relay, mdns, upnp)
         settings = Settings(
-            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
-        )
+            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound,
+            shard, cut,
+        )  # fmt: skip
         if serve and ledger is not None:
             raise UserError("a copy is served by nobody: leave out --serve or --ledger")
         config = replace(
@@ -388,6 +401,8 @@ def join(
     group: GroupSize = None,
     group_listen: GroupListen = LOOPBACK,
     group_by: GroupBy = "gloo",
+    shard: Shard = None,
+    cut: CutNumber = 0,
 ) -> None:
     """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
     with _computing(not dry_run and group is None) as compute:
@@ -399,8 +414,9 @@ def join(
 
         outside = outside_of(announce, via, relay, mdns, upnp)
         settings = Settings(
-            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
-        )
+            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound,
+            shard, cut,
+        )  # fmt: skip
         config = config_of(settings, read_ticket(ticket), folder, key, tell)
         if dry_run:
             from trainer.commands.rehearsal import rehearse

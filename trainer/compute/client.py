@@ -4,7 +4,7 @@ import heapq
 import itertools
 import os
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import IO, Self, TypeVar, cast
 
@@ -18,8 +18,7 @@ from verification.library import StepFailed
 
 R = TypeVar("R")
 Replies = trio.MemoryReceiveChannel[frames.Frame]
-OnStep = Callable[[int], None]
-OnGiven = Callable[[orders.Given], Awaitable[None]]
+Hear = Callable[[orders.News], None]
 URGENT, SOON, NORMAL, LATER = range(4)
 
 
@@ -98,27 +97,26 @@ class ComputeClient:
         self,
         order: orders.Order[R],
         urgency: int,
-        on_step: OnStep = lambda step: None,
-        on_given: OnGiven | None = None,
+        hear: Hear | None = None,
     ) -> R:
         """Return the reply to an order; raises what the other side raised, Unavailable when it has died.
 
-        `on_step` hears of a job's inner steps, `on_given` what a member's round gives: nothing else is heard until it
-        returns. An urgent order that is no job itself is done between two steps of a job, or while that waits.
-        Cancelled it returns when the other side is free: at once where that waits, and from a job after a step.
+        `hear` is told a job's news. An urgent order that is no job itself is done between two steps of a job, or while
+        that waits. Cancelled it returns when the other side is free: at once where that waits, and from a job after a
+        step.
         """
         is_job = isinstance(order, orders.Job)
         if self._runs_job and urgency == URGENT and not is_job:
-            return _checked(order, await self._asked(order, on_step, on_given))
+            return _checked(order, await self._asked(order, hear))
         await self._enter(urgency)
         self._runs_job = is_job
         try:
-            return _checked(order, await self._asked(order, on_step, on_given))
+            return _checked(order, await self._asked(order, hear))
         finally:
             self._runs_job = False
             self._leave()
 
-    async def _asked(self, order: orders.Order[R], on_step: OnStep, on_given: OnGiven | None) -> object:
+    async def _asked(self, order: orders.Order[R], hear: Hear | None) -> object:
         number = next(self._numbers)
         sender, replies = trio.open_memory_channel[frames.Frame](16)
         try:
@@ -128,17 +126,15 @@ class ComputeClient:
             with trio.CancelScope(shield=True):
                 async with self._sending:
                     await self._orders.send_all(frames.pack(number, order))
-            return await self._reply(order, replies, on_step, on_given)
+            return await self._reply(order, replies, hear)
         except (trio.BrokenResourceError, trio.EndOfChannel) as error:
             raise Unavailable("the compute process has died") from error
         finally:
             self._replies.pop(number, None)
 
-    async def _reply(
-        self, order: orders.Order[R], replies: Replies, on_step: OnStep, on_given: OnGiven | None
-    ) -> object:
+    async def _reply(self, order: orders.Order[R], replies: Replies, hear: Hear | None) -> object:
         try:
-            return await _last_frame(replies, on_step, on_given)
+            return await _last_frame(replies, hear)
         except trio.Cancelled:
             if isinstance(order, orders.Job):
                 os.kill(self.pid, children.ABANDON)
@@ -182,19 +178,14 @@ class ComputeClient:
             self._busy = False
 
 
-async def _last_frame(
-    replies: Replies, on_step: OnStep = lambda step: None, on_given: OnGiven | None = None
-) -> object:
+async def _last_frame(replies: Replies, hear: Hear | None = None) -> object:
     while True:
         frame = await replies.receive()
         reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
-        if isinstance(reply, orders.StepDone):
-            on_step(reply.step)
-        elif isinstance(reply, orders.Given):
-            if on_given is not None:
-                await on_given(reply)
-        else:
+        if not isinstance(reply, orders.News):
             return reply
+        if hear is not None:
+            hear(reply)
 
 
 def _taken(pipe: IO[bytes] | None) -> trio.lowlevel.FdStream:

@@ -35,6 +35,18 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A member has nothing to do before crossing number `crossing` of inner step `step` is brought."""
+
+    step: Count
+    crossing: Count
+
+
+News = StepDone | Given | Waiting
+"""What a job tells while it goes on."""
+
+
+@dataclass(frozen=True)
 class Failed:
     """The order could not be done: `kind` names the error's class, `node` is a failed step's node or -1."""
 
@@ -46,7 +58,7 @@ class Failed:
 R = TypeVar("R")
 ORDERS: "dict[str, type[Order[Any]]]" = {}
 """All orders, by name."""
-REPLIES: dict[str, type[Any]] = {kind.__name__: kind for kind in (StepDone, Given, Failed)}
+REPLIES: dict[str, type[Any]] = {kind.__name__: kind for kind in (StepDone, Given, Waiting, Failed)}
 """All that comes back, by name: progress and failures may answer any order."""
 
 
@@ -173,10 +185,12 @@ class Bring(Order[Filed]):
 
 @dataclass(frozen=True)
 class CrewDone:
-    """All items of a crew's round, and the contribution of each shard; of a failed one each is the failure's."""
+    """All items of a crew's round, the contribution of each shard, and its loss; of a failed one each is the
+    failure's."""
 
     digests: tuple[Digest, ...]
     contributions: tuple[BundleRef, ...]
+    loss: int
     failed: bool
 
 

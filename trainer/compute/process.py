@@ -187,8 +187,9 @@ class ComputeProcess:
         items = tuple(digest for step in found.items for digest in step)
         if found.failed is not None:
             shards = len(self.manifest.cuts[order.cut].shards)
-            return orders.CrewDone(items, (BundleRef(found.failed, found.failed),) * shards, True)
-        return orders.CrewDone(items, tuple(map(self._keep, found.contributions)), False)
+            return orders.CrewDone(items, (BundleRef(found.failed, found.failed),) * shards, 0, True)
+        loss = round(sum(found.losses) * orders.MICRO)
+        return orders.CrewDone(items, tuple(map(self._keep, found.contributions)), loss, False)
 
     @does(orders.ListSteps)
     def list_steps(self, order: orders.ListSteps) -> orders.StatesListed:
@@ -403,7 +404,7 @@ class Server:
             raise Malformed("the first order must be Prepare")
         return HANDLERS[type(order)](self._process, order)
 
-    def _between_steps(self, news: orders.StepDone | orders.Given) -> None:
+    def _between_steps(self, news: orders.News) -> None:
         """Tell of a job's step, or what it gives, and do what has come meanwhile, for which others wait; jobs and the
         end wait too."""
         self._reply(self._job, news)

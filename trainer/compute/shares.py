@@ -25,7 +25,7 @@ from verification.tensors import Bundle, Tensor
 from verification.units import Count, Digest, Round
 
 MEASURED_STEPS = 3
-Tell = Callable[[orders.StepDone | orders.Given], None]
+Tell = Callable[[orders.News], None]
 
 
 class Box:
@@ -52,6 +52,8 @@ class Box:
         """Return what the node has brought, or brings; raises RoundFailed where that is another's failure."""
         form, began = self._forms[crossing], time.perf_counter()
         size, parts = size_bytes(form), self._parts
+        if len(parts[step, crossing]) < size:
+            self._tell(orders.Waiting(Count(step), Count(crossing)))
         while len(parts[step, crossing]) < size:
             if self._failed is not None:
                 raise RoundFailed(self._failed)
