@@ -1,0 +1,69 @@
+"""Crews of real processes: members of several owners train what none of them holds, and who cheats among them pays."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p.identity import load
+from tests.patience import PATIENCE
+from tests.swarm import PeerProcess, final_digests, final_state, swarm
+from tests.tiny import make_run
+from trainer.commands.recompute import recompute
+from trainer.folder import RunFolder
+from trainer.programs.options import NODE_BY_NODE
+from verification.state import Stage, Standing, State
+from verification.statements import VERIFIER, WORKER
+from verification.units import Address
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+FIRST, SECOND = ("--shard", "1"), ("--shard", "2")
+
+
+def made(folder: Path, workers: int, verifiers: int = 1, **changes: Any) -> RunFolder:
+    """Make a run for crews of two, of so many peers in all; `changes` are job keys with two underscores for the dot."""
+    keys = {name.replace("__", "."): value for name, value in changes.items()}
+    sizes = {"swarm.workers": 2, "swarm.min_workers": 2, "swarm.verifiers": verifiers}
+    sizes |= {"swarm.min_verifiers": verifiers, "accounts.peers": workers + verifiers, "swarm.crews": [2]}
+    small = {"training.leaf_every": None, "training.max_steps": 2, "data.length": 8, "training.rounds": 3}
+    return make_run(folder, {**sizes, **small, **keys}).folder
+
+
+def account(folder: RunFolder, number: int) -> Address:
+    """The account of a peer."""
+    return load(folder.keys / f"peer-{number}.key").address
+
+
+def waited(peers: list[PeerProcess]) -> list[int]:
+    """Their exit statuses."""
+    return [peer.wait(2 * PATIENCE) for peer in peers]
+
+
+def crews_in(state: State) -> list[tuple[int, bool]]:
+    """The rounds with a crew of two, and whether it counted."""
+    return [
+        (int(worked.number), worked.was_included(lead))
+        for worked in state.rounds
+        for lead in sorted({crew[0] for crew in worked.crews.values() if len(crew) == 2})
+    ]
+
+
+def test_a_crew_and_a_whole_worker_end_on_one_state(tmp_path: Path) -> None:
+    folder = made(tmp_path, 3)
+    options = {0: FIRST, 1: SECOND}
+    with swarm(folder, [WORKER] * 3 + [VERIFIER], options, workers_first=True) as peers:
+        assert waited(peers) == [0] * 4
+        assert len(final_digests(peers)) == 1
+        for member in peers[:2]:
+            computed = [event for event in member.events("computed") if event["own"]]
+            assert all(event["sent"] and event["received"] for event in computed)
+            assert len({event["shard"] for event in computed}) == 1
+    state = final_state(folder)
+    assert (state.stage, len(state.rounds), len(state.disputes)) == (Stage.ENDED, 3, 0)
+    counted = crews_in(state)
+    assert (2, True) in counted and all(is_included for _, is_included in counted)
+    holds, told = recompute(folder, NODE_BY_NODE, {})
+    assert holds, told
+    assert not any(member.slashed for member in state.members.values())
+    assert all(member.standing is Standing.ACTIVE for member in state.members.values())
