@@ -95,9 +95,9 @@ LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
-    "learning-rate, low-precision, one-bit, backdoor, other-end, answers-honestly, withhold-opening, never-commit, "
+    "learning-rate, low-precision, one-bit, backdoor, other-end, false-activations, false-gradients, answers-honestly, withhold-opening, never-commit, "
     "wrong-bytes, copy-work, equivocate, recommit, dawdle, vandal, false-accuser, grief, invent-verdicts, "
-    "copy-verdicts, skip-duties, invent-duties, withhold-reveal, withhold-link, wrong-seal, contest-seals"
+    "copy-verdicts, skip-duties, invent-duties, withhold-reveal, withhold-link, wrong-seal, contest-seals, two-faced, frame-neighbour"
 )
 
 
@@ -289,7 +289,7 @@ def peer(
         from trainer.peer.following import host_named, run_named
         from trainer.peer.rogue import misbehaving
         from trainer.peer.runtime import run_peer
-        from trainer.rounds.cheats import names_in, roles_of
+        from trainer.rounds.cheats import is_for_members, names_in, roles_of
 
         outside = outside_of(announce, via, relay, mdns, upnp)
         settings = Settings(
@@ -307,6 +307,8 @@ def peer(
         )
         if role not in roles_of(names_in(cheat)):
             raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
+        if is_for_members(names_in(cheat)) and shard is None:
+            raise UserError(f"--cheat {cheat} is for members of crews: say which --shard")
         with logging_to(leading(config, group, group_listen, group_by), log_to) as config:
             trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 

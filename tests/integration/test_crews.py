@@ -10,14 +10,17 @@ from tests.patience import PATIENCE
 from tests.swarm import PeerProcess, final_digests, final_state, swarm
 from tests.tiny import make_run
 from trainer.commands.recompute import recompute
+from trainer.commands.report import write_report
 from trainer.folder import RunFolder
 from trainer.programs.options import NODE_BY_NODE
+from verification.evidence.retrial import verify
 from verification.state import Stage, Standing, State
 from verification.statements import VERIFIER, WORKER
 from verification.units import Address
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
+WINDOWS = {"windows__commit": 45, "windows__attest": 30, "windows__seal": 30}
 FIRST, SECOND = ("--shard", "1"), ("--shard", "2")
 
 
@@ -67,3 +70,33 @@ def test_a_crew_and_a_whole_worker_end_on_one_state(tmp_path: Path) -> None:
     assert holds, told
     assert not any(member.slashed for member in state.members.values())
     assert all(member.standing is Standing.ACTIVE for member in state.members.values())
+
+
+def assert_convicted(folder: RunFolder, state: State, cheat: int, mates: list[int]) -> None:
+    """One member has paid, by a file that anyone can check; the others have not."""
+    convict = account(folder, cheat)
+    assert {each for each, member in state.members.items() if member.slashed} == {convict}
+    assert state.members[convict].standing is Standing.EXCLUDED
+    files = sorted(folder.evidence.glob("*.evidence"))
+    assert {verify(path.read_bytes()).accused for path in files} == {convict}
+    assert all(state.members[account(folder, mate)].rewards for mate in mates)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "shard"),
+    [("false-gradients", SECOND), ("false-activations", FIRST), ("frame-neighbour", SECOND)],
+)
+def test_who_deceives_its_neighbour_pays_alone(tmp_path: Path, cheat: str, shard: tuple[str, str]) -> None:
+    """In a crew that is the whole run, with a spare for the cheat's place."""
+    folder = made(tmp_path, 4, training__rounds=6, swarm__workers=1, swarm__min_workers=1, **WINDOWS)
+    mate = FIRST if shard == SECOND else SECOND
+    options = {0: mate, 1: (*shard, "--cheat", cheat, "--cheat-from", "1"), 2: shard, 3: mate}
+    with swarm(folder, [WORKER] * 4 + [VERIFIER], options, workers_first=True) as peers:
+        assert waited(peers) == [0] * 5
+        assert len(final_digests([peers[0], *peers[2:]])) == 1
+    state = final_state(folder)
+    write_report(folder)
+    assert_convicted(folder, state, 1, [])
+    if cheat != "frame-neighbour":
+        assert {dispute.accused for dispute in state.disputes} == {account(folder, 1)}
+    assert any(is_included for number, is_included in crews_in(state) if number > 1)
