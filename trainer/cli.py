@@ -95,9 +95,11 @@ LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
-    "learning-rate, low-precision, one-bit, backdoor, other-end, false-activations, false-gradients, answers-honestly, withhold-opening, never-commit, "
+    "learning-rate, low-precision, one-bit, backdoor, other-end, false-activations, "
+    "false-gradients, answers-honestly, withhold-opening, never-commit, "
     "wrong-bytes, copy-work, equivocate, recommit, dawdle, vandal, false-accuser, grief, invent-verdicts, "
-    "copy-verdicts, skip-duties, invent-duties, withhold-reveal, withhold-link, wrong-seal, contest-seals, two-faced, frame-neighbour"
+    "copy-verdicts, skip-duties, invent-duties, withhold-reveal, withhold-link, wrong-seal, contest-seals, "
+    "two-faced, frame-neighbour"
 )
 
 

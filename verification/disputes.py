@@ -298,7 +298,7 @@ def process_mismatch(state: State, said: Said[Mismatch], now: Now) -> list[Effec
     sender, body = said.sender, said.body
     dispute = _get_dispute(state, body.dispute, Turn.POINT)
     trace = dispute.game.trace
-    if sender != dispute.challenger or trace is None or not trace.is_whole:
+    if sender != dispute.challenger or trace is None or dispute.game.node is not None:
         raise Refused("the dispute waits for another party or move")
     program = now.library.program(trace.program)
     constants = partial(_constant, program)

@@ -41,11 +41,6 @@ class Tracing:
     sources: tuple[int, ...]
     failed: int | None
 
-    @property
-    def is_whole(self) -> bool:
-        """Return whether nothing has been pointed at yet."""
-        return (self.low, self.high) == (0, self.length)
-
 
 def positions(low: int, high: int) -> tuple[int, ...]:
     """Return the steps whose digests a list for (low, high] must hold; the last is always `high`."""

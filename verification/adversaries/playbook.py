@@ -46,8 +46,10 @@ class Ending(IntEnum):
 
 @dataclass(frozen=True)
 class Play:
-    """`make` gives the behaviours, for a peer that plays them from a round on; `how` says in words what ends them. Those
-    played `in_crews` are for workers that hold a shard."""
+    """`make` gives the behaviours, for a peer that plays them from a round on; `how` says in words what ends them.
+
+    Those played `in_crews` are for workers that hold a shard.
+    """
 
     roles: tuple[str, ...]
     ending: Ending

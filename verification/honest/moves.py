@@ -18,7 +18,14 @@ from verification.honest.actions import (
     TraceProgram,
 )
 from verification.honest.within import contested, own_list
-from verification.narrowing import Tracing, entries_of, first_change, first_difference, positions
+from verification.narrowing import (
+    Tracing,
+    entries_of,
+    first_change,
+    first_difference,
+    positions,
+    segments,
+)
 from verification.state import Dispute, State
 from verification.statements import Answer, Evidence, Mismatch, NodeList, Point, Trace
 from verification.units import Count, Digest
@@ -62,10 +69,10 @@ def _trace_or_point(dispute: Dispute, done: Results, own: Traced) -> Action:
     ends_alike = own.failed is None or own.failed == game.trace.failed
     results = own.results if ends_alike else own.results[:-1]
     index = first_difference(game.trace, game.entries, results)
-    output = _first_output(game.trace, own) if index is None else None
-    if output is not None and game.trace.is_whole:
-        whole = ((game.trace.low, game.trace.high, game.entries),)
-        value = OpenValue(dispute.execution, game.trace.sources[output], whole)
+    output = _wrong_output(game.trace, own, index)
+    if output is not None:
+        trail = (*game.trail, (game.trace.low, game.trace.high, game.entries))
+        value = OpenValue(dispute.execution, game.trace.sources[output], trail)
         if value not in done.done:
             return value
         return Say(Mismatch(number, Count(output), *done.done[value]))
@@ -92,11 +99,22 @@ def _within(dispute: Dispute, node: int, done: Results) -> Action:
     return Say(Point(Count(dispute.number), Count(dispute.level), Count(index)))
 
 
-def _first_output(trace: Tracing, own: Traced) -> int | None:
-    """Return the first output of a trace that its own nodes do not give; None without one."""
+def _wrong_output(trace: Tracing, own: Traced, index: int | None) -> int | None:
+    """Return the first output that is not what its source gives, of which all is agreed; None without one.
+
+    Of a member of a crew all that comes after what is false may differ, for its neighbours had that. (SPEC.md 4.17)
+    """
+    agreed = trace.high if index is None else segments(trace.low, trace.high)[index][0]
     mine = own.outputs if trace.failed is None else own.results[trace.failed - trace.first :][:1]
-    pairs = enumerate(zip(trace.outputs, mine, strict=True))
-    return next((place for place, (claimed, right) in pairs if claimed != right), None)
+    pairs = zip(trace.outputs, mine, trace.sources, strict=False)
+    return next(
+        (
+            place
+            for place, (claimed, right, source) in enumerate(pairs)
+            if claimed != right and source - trace.first < agreed
+        ),
+        None,
+    )
 
 
 def _node_list(dispute: Dispute, own: Traced) -> Trace | NodeList:
