@@ -109,8 +109,11 @@ def demo(
         "runs/demo"
     ),
     cheat: Annotated[
-        str, typer.Option(help=f"What one peer does from round 3 on, joined by commas: {CHEATS}.")
-    ] = "skip-steps",
+        str,
+        typer.Option(
+            help=f"What one peer does from round 3 on, skip-steps if not said, joined by commas: {CHEATS}."
+        ),
+    ] = "",
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 12,
     workers: Annotated[int, typer.Option(min=1, max=64)] = 4,
     verifiers: Annotated[int, typer.Option(min=1, max=16)] = 2,
@@ -133,24 +136,40 @@ def demo(
         ),
     ] = None,
     log_to: LogTo = NONE,
+    crew: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=16,
+            help="So many members of as many owners train as one worker a model that none of them can hold.",
+        ),
+    ] = None,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
     from trainer.commands.demo import DemoSettings, run_demo
     from trainer.commands.on_hosts import run_on_hosts
+    from trainer.commands.crew_demo import run_with_crew
     from trainer.commands.open_demo import run_served
     from trainer.commands.sharded_demo import run_in_shards
 
+    cheat = cheat or ("skip-steps" if crew is None else "false-activations")
     settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device, log_to=tuple(log_to))
     if hosts and serve:
         raise UserError("hosts on this machine are reached by nobody else: leave out --hosts or --serve")
-    if shards is not None and (hosts or serve):
-        raise UserError("--shards is for a demo in one folder: leave out --hosts and --serve")
+    if (shards or crew) is not None and (hosts or serve):
+        raise UserError("--shards and --crew are for a demo in one folder: leave out --hosts and --serve")
+    if shards is not None and crew is not None:
+        raise UserError(
+            "a crew is of many owners, and --shards shows one owner's machines: leave out one of them"
+        )
     if listen != LOCAL and not serve:
         raise UserError("--listen is for a demo that others join: add --serve")
     if serve:
         raise typer.Exit(run_served(settings, listen))
     if shards is not None:
         raise typer.Exit(run_in_shards(settings, shards))
+    if crew is not None:
+        raise typer.Exit(run_with_crew(settings, crew))
     raise typer.Exit(run_on_hosts(settings) if hosts else run_demo(settings))
 
 

@@ -10,7 +10,7 @@ from tests.patience import PATIENCE
 from tests.swarm import PeerProcess, final_digests, final_state, swarm
 from tests.tiny import make_run
 from trainer.commands.recompute import recompute
-from trainer.commands.report import write_report
+from trainer.commands.report import read_state, write_report
 from trainer.folder import RunFolder
 from trainer.programs.options import NODE_BY_NODE
 from verification.evidence.retrial import verify
@@ -100,3 +100,34 @@ def test_who_deceives_its_neighbour_pays_alone(tmp_path: Path, cheat: str, shard
     if cheat != "frame-neighbour":
         assert {dispute.accused for dispute in state.disputes} == {account(folder, 1)}
     assert any(is_included for number, is_included in crews_in(state) if number > 1)
+
+
+def test_where_a_member_is_killed_a_spare_goes_on(tmp_path: Path) -> None:
+    """Its neighbour says at once that it is gone; back again it opens what it had committed to, by what it took then."""
+    windows = dict.fromkeys(WINDOWS, 15)
+    folder = made(tmp_path, 3, training__rounds=16, swarm__workers=1, swarm__min_workers=1, **windows)
+    options = {0: FIRST, 1: SECOND, 2: SECOND}
+    with swarm(folder, [WORKER] * 3 + [VERIFIER], options, workers_first=True) as peers:
+        peers[0].wait_line(lambda line: line.startswith("state round=1"))
+        has_first = account(folder, 1) in crew_at(folder, account(folder, 0))
+        killed, spare = (peers[1], peers[2]) if has_first else (peers[2], peers[1])
+        killed.kill()
+        peers[0].wait_line(lambda line: line.startswith("stuck ") and killed.account in line)
+        seen = len(spare.lines())
+        spare.wait_line(lambda line: line.startswith("computed ") and "own=True" in line, seen)
+        killed.restart()
+        assert waited(peers) == [0] * 4
+        assert len(final_digests(peers)) == 1
+    state = final_state(folder)
+    assert (state.stage, len(state.rounds), len(state.disputes)) == (Stage.ENDED, 16, 0)
+    assert not any(member.slashed for member in state.members.values())
+    (pair,) = state.parted
+    assert account(folder, 0) in pair
+    begun = [worked.opened_at for worked in state.rounds]
+    # A window, where it was killed between its receipt and its commitment, and what is waited for it elsewhere.
+    assert max(after - before for before, after in zip(begun, begun[1:], strict=False)) < 30_000
+
+
+def crew_at(folder: RunFolder, member: Address) -> tuple[Address, ...]:
+    """The crew in which a member works now."""
+    return read_state(folder).current.crews[member]

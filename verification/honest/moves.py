@@ -69,7 +69,7 @@ def _trace_or_point(dispute: Dispute, done: Results, own: Traced) -> Action:
     ends_alike = own.failed is None or own.failed == game.trace.failed
     results = own.results if ends_alike else own.results[:-1]
     index = first_difference(game.trace, game.entries, results)
-    output = _wrong_output(game.trace, own, index)
+    output = _wrong_output(game.trace, own, index) if index is None or game.given else None
     if output is not None:
         trail = (*game.trail, (game.trace.low, game.trace.high, game.entries))
         value = OpenValue(dispute.execution, game.trace.sources[output], trail)
@@ -102,7 +102,7 @@ def _within(dispute: Dispute, node: int, done: Results) -> Action:
 def _wrong_output(trace: Tracing, own: Traced, index: int | None) -> int | None:
     """Return the first output that is not what its source gives, of which all is agreed; None without one.
 
-    Of a member of a crew all that comes after what is false may differ, for its neighbours had that. (SPEC.md 4.17)
+    Of what a member of a crew has given all that comes later may differ, for its neighbours had that. (SPEC.md 4.17)
     """
     agreed = trace.high if index is None else segments(trace.low, trace.high)[index][0]
     mine = own.outputs if trace.failed is None else own.results[trace.failed - trace.first :][:1]
