@@ -146,9 +146,9 @@ def demo(
     ] = None,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
+    from trainer.commands.crew_demo import run_with_crew
     from trainer.commands.demo import DemoSettings, run_demo
     from trainer.commands.on_hosts import run_on_hosts
-    from trainer.commands.crew_demo import run_with_crew
     from trainer.commands.open_demo import run_served
     from trainer.commands.sharded_demo import run_in_shards
 

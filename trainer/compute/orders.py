@@ -162,10 +162,14 @@ class ShareDone:
 @dataclass(frozen=True)
 class RunShare(Order[ShareDone]):
     """Compute one's part of a crew's round, whose lead is the job's worker: it tells what is Given, and waits for what
-    the node brings. What was taken once is read again, and then nothing is waited for. (SPEC.md 4.17)"""
+    the node brings. What was taken once is read again, and then nothing is waited for. (SPEC.md 4.17)
+
+    A round that is committed to is computed `again`, on what was taken alone.
+    """
 
     job: RunJob
     post: Post
+    again: bool = False
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class ComputeProcess:
     def run_share(self, order: orders.RunShare) -> orders.ShareDone:
         """Compute a member's part of a crew's round; raises BadEvidence for what was brought and does not fit."""
         job, post, start = _job(order.job), order.post, self._stored(order.job.start)
-        made, waited = self._shares.run(job, start, post, self._conduct, self._tell, self._wait)
+        made, waited = self._shares.run(job, start, post, self._conduct, self._tell, self._wait, order.again)
         cut, spent = self.manifest.cuts[post.cut], Count(round(1000 * waited))
         items, taken = items_of_member(cut, post.shard, made)
         if made.contribution is None:

@@ -108,10 +108,12 @@ class Shares:
         conduct: Conduct,
         tell: Tell,
         wait: Callable[[], None],
+        again: bool = False,
     ) -> tuple[MemberOutcome, float]:
         """Compute a member's round and return it with the seconds waited; raises what `tell` and `wait` do.
 
-        What was taken in it before is read again: so it comes out as it was committed to.
+        What was taken in it before is read again: so it comes out as it was committed to. Where it is not there
+        `again` raises Unavailable.
         """
         engine = conduct(self.engine_of(post), job)
         crews = Crews(engine, self._manifest, self._data)
@@ -120,9 +122,9 @@ class Shares:
         def on_step(step: int) -> None:
             tell(orders.StepDone(Count(step)))
 
-        if files.has(job.number, job.steps):
-            again = _Again(files.reader(job.number), list(forms), Box(forms, None, tell, wait))
-            return crews.run(job, start, post, again, on_step), 0.0
+        if again or files.has(job.number, job.steps):
+            known = _Again(files.reader(job.number), list(forms), Box(forms, None, tell, wait))
+            return crews.run(job, start, post, known, on_step), 0.0
         with files.writing(job.number) as keep:
             self._box = box = Box(forms, keep, tell, wait)
             try:

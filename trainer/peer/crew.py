@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from trainer.compute import orders
-from trainer.compute.client import LATER, ComputeClient
+from trainer.compute.client import LATER, NORMAL, ComputeClient
 from trainer.compute.taken import forget_taken
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.letters import Letters
@@ -56,7 +56,11 @@ class CrewWork:
         if not job.own:
             return await self._audit(job, post.cut, began)
         async with self._ledger.state() as state:
-            seat = seat_of(state.rounds[job.number], self._own, job, state.manifest, self._library)
+            worked = state.rounds[job.number]
+            seat = seat_of(worked, self._own, job, state.manifest, self._library)
+            is_over = worked.phase is not Phase.COMMIT or self._own in worked.commits
+        if is_over:
+            return await self._again(seat)
         share = ShareRound(seat, self._bench, self._letters, self._sign, partial(self._outlook, seat.number))
         result = await share.run()
         if isinstance(result, Stuck):
@@ -67,6 +71,11 @@ class CrewWork:
                 waited=int(done.waited), sent=share.sent, received=share.received,
             )  # fmt: skip
         return result
+
+    async def _again(self, seat: Seat) -> Work:
+        """Compute a round once more that was committed to, on what was taken in it."""
+        done = await self._bench.ask(orders.RunShare(seat.job, seat.post, True), NORMAL)
+        return Work(done.digests, done.contribution, done.norm, done.failed, taken=done.taken)
 
     async def _audit(self, job: orders.RunJob, cut: Count, began: float) -> Work:
         done = await self._bench.ask(orders.RunCrew(job, cut), LATER)
