@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from verification.units import Count, Digest
+from verification.units import Count, Digest, Round
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +88,29 @@ class Here:
     """The host of a served ledger says where it is reached from now on."""
 
     multiaddr: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrossingQuery:
+    """Asks a member of one's crew for a piece, of 256 KiB but for the last, of crossing number `crossing` that it makes
+    in inner step `step` of a round."""
+
+    round: Round
+    step: Count
+    crossing: Count
+    piece: Count
+
+
+@dataclass(frozen=True, slots=True)
+class CrossingBytes:
+    """The elements of the piece, or the digest that stands for a round which `failed` before."""
+
+    data: bytes
+    failed: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptQuery:
+    """Asks a neighbour in one's crew for the signed receipt of what crossed between the two in a round."""
+
+    round: Round

@@ -1,4 +1,5 @@
-"""What peers ask each other about blobs: their chunk lists, who holds which chunks, and chunks."""
+"""What peers ask each other: about blobs, their chunk lists, who holds which chunks, and chunks; and within a crew, for
+what a member has made, and for its receipt."""
 
 from p2p.lists import MAX_LIST_BYTES, PAGE_CHUNKS
 from p2p.mail import Kind
@@ -9,6 +10,11 @@ from verification.errors import Malformed
 LIST = Kind("blob/list", 64, MAX_LIST_BYTES, is_direct=True)
 HELD = Kind("blob/held", 64, 2 * (PAGE_CHUNKS // 8) + 16, is_direct=True)
 CHUNK = Kind("blob/chunk", 64, CHUNK_BYTES + 16, is_bulk=True)
+
+CROSSING = Kind("crew/crossing", 64, CHUNK_BYTES + 64, patience=30.0, is_bulk=True)
+"""A piece of what a member made; it comes once that is made."""
+RECEIPT = Kind("crew/receipt", 16, 1024, patience=30.0)
+"""What a member signs to a neighbour; it comes once its round is computed."""
 
 
 def write_held(count: int, held: int, coming: int) -> Held:

@@ -81,13 +81,25 @@ GroupBy = Annotated[
         "hivemind if that is installed; or shards: each holds a part of the model."
     ),
 ]
+Shard = Annotated[
+    int | None,
+    typer.Option(
+        "--shard",
+        min=1,
+        max=256,
+        help="Hold this shard of the model, in crews with peers of other owners that hold the others.",
+    ),
+]
+CutNumber = Annotated[int, typer.Option("--cut", min=0, help="Of this cut of the run, from 0 on.")]
 LOOPBACK = "127.0.0.1"
 INTERRUPTED = 130
 CHEATS = (
     "none, skip-steps, noise, stale, wrong-data, wrong-order, half-batch, flip-labels, tail-step, zero-update, "
-    "learning-rate, low-precision, one-bit, backdoor, other-end, answers-honestly, withhold-opening, never-commit, "
+    "learning-rate, low-precision, one-bit, backdoor, other-end, false-activations, "
+    "false-gradients, answers-honestly, withhold-opening, never-commit, "
     "wrong-bytes, copy-work, equivocate, recommit, dawdle, vandal, false-accuser, grief, invent-verdicts, "
-    "copy-verdicts, skip-duties, invent-duties, withhold-reveal, withhold-link, wrong-seal, contest-seals"
+    "copy-verdicts, skip-duties, invent-duties, withhold-reveal, withhold-link, wrong-seal, contest-seals, "
+    "two-faced, frame-neighbour"
 )
 
 
@@ -97,8 +109,11 @@ def demo(
         "runs/demo"
     ),
     cheat: Annotated[
-        str, typer.Option(help=f"What one peer does from round 3 on, joined by commas: {CHEATS}.")
-    ] = "skip-steps",
+        str,
+        typer.Option(
+            help=f"What one peer does from round 3 on, skip-steps if not said, joined by commas: {CHEATS}."
+        ),
+    ] = "",
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 12,
     workers: Annotated[int, typer.Option(min=1, max=64)] = 4,
     verifiers: Annotated[int, typer.Option(min=1, max=16)] = 2,
@@ -121,24 +136,40 @@ def demo(
         ),
     ] = None,
     log_to: LogTo = NONE,
+    crew: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=16,
+            help="So many members of as many owners train as one worker a model that none of them can hold.",
+        ),
+    ] = None,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
+    from trainer.commands.crew_demo import run_with_crew
     from trainer.commands.demo import DemoSettings, run_demo
     from trainer.commands.on_hosts import run_on_hosts
     from trainer.commands.open_demo import run_served
     from trainer.commands.sharded_demo import run_in_shards
 
+    cheat = cheat or ("skip-steps" if crew is None else "false-activations")
     settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device, log_to=tuple(log_to))
     if hosts and serve:
         raise UserError("hosts on this machine are reached by nobody else: leave out --hosts or --serve")
-    if shards is not None and (hosts or serve):
-        raise UserError("--shards is for a demo in one folder: leave out --hosts and --serve")
+    if (shards or crew) is not None and (hosts or serve):
+        raise UserError("--shards and --crew are for a demo in one folder: leave out --hosts and --serve")
+    if shards is not None and crew is not None:
+        raise UserError(
+            "a crew is of many owners, and --shards shows one owner's machines: leave out one of them"
+        )
     if listen != LOCAL and not serve:
         raise UserError("--listen is for a demo that others join: add --serve")
     if serve:
         raise typer.Exit(run_served(settings, listen))
     if shards is not None:
         raise typer.Exit(run_in_shards(settings, shards))
+    if crew is not None:
+        raise typer.Exit(run_with_crew(settings, crew))
     raise typer.Exit(run_on_hosts(settings) if hosts else run_demo(settings))
 
 
@@ -263,6 +294,8 @@ def peer(
     group: GroupSize = None,
     group_listen: GroupListen = LOOPBACK,
     group_by: GroupBy = "gloo",
+    shard: Shard = None,
+    cut: CutNumber = 0,
 ) -> None:
     """Take part in a run until it has ended."""
     if group is not None and cheat != "none":
@@ -277,12 +310,13 @@ def peer(
         from trainer.peer.following import host_named, run_named
         from trainer.peer.rogue import misbehaving
         from trainer.peer.runtime import run_peer
-        from trainer.rounds.cheats import names_in, roles_of
+        from trainer.rounds.cheats import is_for_members, names_in, roles_of
 
         outside = outside_of(announce, via, relay, mdns, upnp)
         settings = Settings(
-            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
-        )
+            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound,
+            shard, cut,
+        )  # fmt: skip
         if serve and ledger is not None:
             raise UserError("a copy is served by nobody: leave out --serve or --ledger")
         config = replace(
@@ -294,6 +328,8 @@ def peer(
         )
         if role not in roles_of(names_in(cheat)):
             raise UserError(f"--cheat {cheat} is not for a {role}: take the other --role")
+        if is_for_members(names_in(cheat)) and shard is None:
+            raise UserError(f"--cheat {cheat} is for members of crews: say which --shard")
         with logging_to(leading(config, group, group_listen, group_by), log_to) as config:
             trio.run(run_peer, config if cheat == "none" else misbehaving(config, cheat, cheat_from))
 
@@ -388,6 +424,8 @@ def join(
     group: GroupSize = None,
     group_listen: GroupListen = LOOPBACK,
     group_by: GroupBy = "gloo",
+    shard: Shard = None,
+    cut: CutNumber = 0,
 ) -> None:
     """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
     with _computing(not dry_run and group is None) as compute:
@@ -399,8 +437,9 @@ def join(
 
         outside = outside_of(announce, via, relay, mdns, upnp)
         settings = Settings(
-            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound
-        )
+            role, " ".join(listen), outside, threads, stake, memory, device, up, down, accept_unsound,
+            shard, cut,
+        )  # fmt: skip
         config = config_of(settings, read_ticket(ticket), folder, key, tell)
         if dry_run:
             from trainer.commands.rehearsal import rehearse

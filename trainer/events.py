@@ -17,8 +17,8 @@ from verification.units import Millis
 
 Event = dict[str, Any]
 """`at` (ms since 1970), `peer` (0x account), `kind`, and the kind's own fields. Kinds: started, measured, kernels,
-joined, committed, computed, outer, state, fetched, said, declined, failed, refused, dropped, traffic, ended, stopped,
-evaluated."""
+joined, committed, computed, stuck, outer, state, fetched, said, declined, failed, refused, dropped, traffic, ended,
+stopped, evaluated."""
 
 
 TOLD = frozenset(
@@ -28,6 +28,7 @@ TOLD = frozenset(
         "joined",
         "committed",
         "computed",
+        "stuck",
         "state",
         "refused",
         "dropped",

@@ -112,6 +112,10 @@ class Shard:
     units: WorkUnits
     parameters: tuple[Count, ...]
 
+    def all(self) -> tuple[ProgramRef, ...]:
+        """Return the three programs in the order in which they run."""
+        return self.prologue, self.inner, self.epilogue
+
     def at(self, place: Place) -> ProgramRef:
         """Return the program that runs at a place of a worker's round."""
         return {Place.PROLOGUE: self.prologue, Place.STEP: self.inner, Place.EPILOGUE: self.epilogue}[place]
@@ -316,6 +320,16 @@ class Manifest:
             raise ValueError(f"protocol version {self.version} is not {PROTOCOL_VERSION}")
         if self.cuts and self.work.leaf_every != 1:
             raise ValueError("a run with cuts has a leaf after every inner step")
+
+    def posts(self) -> tuple[Post, ...]:
+        """Return every post of every cut, in order."""
+        cuts = enumerate(self.cuts)
+        return tuple(Post(Count(n), Count(s)) for n, cut in cuts for s in range(len(cut.shards)))
+
+    def all_programs(self) -> tuple[ProgramRef, ...]:
+        """Return all programs of the run, each once: the whole model's, then those of the shards."""
+        shards = (ref for cut in self.cuts for shard in cut.shards for ref in shard.all())
+        return tuple(dict.fromkeys([*self.programs.all(), *shards]))
 
     def shard(self, post: Post) -> Shard:
         """Return the shard of a post; IndexError for one that the run has not."""

@@ -53,7 +53,7 @@ def require_posts(manifest: Manifest, programs: PlacedPrograms, shards: ShardPro
     the next one, its contribution those of the whole's for its parameters; and no outer step reads a contribution's
     summary, of which a crew has several. (SPEC.md 4.17)
     """
-    posts = [Post(Count(n), Count(s)) for n, cut in enumerate(manifest.cuts) for s in range(len(cut.shards))]
+    posts = list(manifest.posts())
     if sorted(shards, key=_numbers) != posts:
         raise UserError("the run's cuts and the programs of their shards are not of one number")
     for post in posts:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from simulator.detection import ADVERSARIES
 from trainer import cli
-from trainer.rounds.cheats import CHEATS
+from trainer.rounds.cheats import TRAINING
 from verification import adversaries
 from verification.adversaries.playbook import PLAYS
 
@@ -19,7 +19,7 @@ def test_the_page_has_every_row_of_the_catalogue_once() -> None:
 
 def test_the_page_names_every_adversary_and_no_other() -> None:
     named = {word for word in re.findall(r"`([A-Za-z][a-z-]+(?:\(\w+\))?)`", PAGE) if word.islower()}
-    known = CHEATS.keys() | PLAYS.keys() | {adversary.name for adversary in ADVERSARIES}
+    known = set(TRAINING) | PLAYS.keys() | {adversary.name for adversary in ADVERSARIES}
     assert known - {"none"} <= named
     assert {word for word in named if "-" in word} <= known
     classes = {word.split("(")[0] for word in re.findall(r"`([A-Z][A-Za-z]+(?:\(\w+\))?)`", PAGE)}
@@ -35,4 +35,4 @@ def test_every_row_says_where_it_is_shown_or_why_it_cannot_be() -> None:
 
 
 def test_the_command_line_lists_every_cheat() -> None:
-    assert cli.CHEATS.split(", ") == [*CHEATS, *PLAYS]
+    assert cli.CHEATS.split(", ") == [*TRAINING, *PLAYS]

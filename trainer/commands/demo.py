@@ -28,7 +28,7 @@ from trainer.folder import RunFolder
 from trainer.logs.run_log import RunLog
 from trainer.programs.devices import require_device
 from trainer.programs.options import peer_options
-from trainer.rounds.cheats import CHEATS, conduct_named, names_in, roles_of
+from trainer.rounds.cheats import CHEATS, conduct_named, is_for_members, names_in, roles_of
 from trainer.rounds.engine import Conduct
 from trainer.runs.create import Created, create_run
 from trainer.runs.facts import ModelFacts
@@ -68,7 +68,10 @@ eos_token_id = 0
 @dataclass(frozen=True)
 class DemoSettings:
     """What a user may choose, and `late`, how many workers the run does not wait for, `guests`, how many accounts are
-    for others, in how many parts a batch is taken, the model's config, and where the run is logged."""
+    for others, in how many parts a batch is taken, the model's config, and where the run is logged.
+
+    `posts` are shards, from 1 on, that the first workers hold in crews of so many members as there are shards.
+    """
 
     out: Path
     cheat: str
@@ -83,6 +86,12 @@ class DemoSettings:
     accumulate: int = 1
     model: str = MODEL
     log_to: tuple[str, ...] = ()
+    posts: tuple[int, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Return how many contributions a round has: a crew's members share one."""
+        return self.workers - len(self.posts) + bool(self.posts)
 
     @property
     def names(self) -> list[str]:
@@ -94,6 +103,8 @@ class DemoSettings:
         """Return the number of the peer that cheats: the last one of the role that the cheat is for."""
         if not self.names:
             return None
+        if is_for_members(self.names):
+            return self.posts.index(shard_for(self.names, max(self.posts)))
         return self.workers - 1 if WORKER in roles_of(self.names) else self.workers + self.verifiers - 1
 
     @property
@@ -113,6 +124,12 @@ class DemoSettings:
         """Return in how many rounds before the last, which is always audited, the cheat plays."""
         once = [CHEATS[name].rounds for name in self.names if name in CHEATS]
         return max(1, min([self.rounds - 1 - CHEAT_FROM, *(count for count in once if count is not None)]))
+
+
+def shard_for(names: Sequence[str], shards: int) -> int:
+    """Return the shard, of so many, whose member plays cheats of crews: the first hands activations on, the last hands
+    gradients back."""
+    return 1 if "false-activations" in names else shards
 
 
 def audit_rate(rounds: int, verifiers: int) -> float:
@@ -135,8 +152,10 @@ def demo_job(settings: DemoSettings) -> tuple[str, JobFile]:
         rounds=settings.rounds,
         batch=BATCH,
         accumulate=settings.accumulate,
-        workers=settings.workers + settings.guests,
-        min_workers=settings.workers - settings.late,
+        workers=settings.slots + settings.guests,
+        min_workers=settings.slots - settings.late,
+        crews=f"crews = [{max(settings.posts)}]" if settings.posts else "",
+        leaf_every=1 if settings.posts else 4,
         verifiers=settings.verifiers,
         peers=settings.workers + settings.verifiers + settings.guests,
         min_verifiers=settings.promised,
@@ -164,7 +183,7 @@ length = 64
 [training]
 rounds = {rounds}
 max_steps = 8
-leaf_every = 4
+leaf_every = {leaf_every}
 batch = {batch}
 accumulate = {accumulate}
 learning_rate = 0.003
@@ -176,6 +195,7 @@ verifiers = {verifiers}
 min_workers = {min_workers}
 min_verifiers = {min_verifiers}
 audit_rate = {audit_rate}
+{crews}
 
 [economics]
 colluding = {colluding}
@@ -242,6 +262,8 @@ def cast(folder: RunFolder, settings: DemoSettings) -> list[Seat]:
     seats = []
     for number, role in enumerate([WORKER] * settings.workers + [VERIFIER] * settings.verifiers):
         name, options = f"peer-{number}", ["--device", settings.device]
+        if number < len(settings.posts):
+            options += ["--shard", str(settings.posts[number])]
         if number == settings.cheat_number:
             options += ["--cheat", settings.cheat, "--cheat-from", str(CHEAT_FROM)]
         account = load(folder.keys / f"{name}.key").address

@@ -33,10 +33,12 @@ def leading(config: PeerConfig, members: int | None, listen: str, way: str) -> P
 
     Other machines join at the address and port in `listen`. They share a step's records and exchange totals by `way`,
     or where that is `shards` hold the model in parts. Raises UserError for what is no address of this machine, a port
-    that is taken, and a way that there is not.
+    that is taken, a way that there is not, and a peer that holds a shard alone.
     """
     if members is None:
         return config
+    if config.joining.post is not None:
+        raise UserError("a group is a whole worker of one owner: leave out --group or --shard")
     if way not in (*WAYS, SHARDS):
         raise UserError(f"unknown --group-by {way!r}: choose {', '.join(WAYS)} or {SHARDS}")
     if way == "hivemind" and find_spec(way) is None:

@@ -17,6 +17,7 @@ from trainer.peer.config import Account, Joining, PeerConfig
 from trainer.programs.options import peer_options
 from trainer.runs.ledgers import genesis_of
 from verification.errors import UserError
+from verification.manifest import Post
 from verification.statements import VERIFIER, WORKER
 from verification.units import Address, Count
 
@@ -37,17 +38,26 @@ class Settings:
     up: int | None
     down: int | None
     accept_unsound: bool
+    shard: int | None = None
+    cut: int = 0
+
+    @property
+    def post(self) -> Post | None:
+        """The post of a worker that holds a shard, which people count from 1."""
+        return None if self.shard is None else Post(Count(self.cut), Count(self.shard - 1))
 
 
 def settled(settings: Settings, folder: RunFolder, account: Account, tell: Tell) -> PeerConfig:
     """Return the settings of a peer in a folder; raises UserError for a role or a device that there is not."""
     if settings.role not in (WORKER, VERIFIER):
         raise UserError(f"unknown role {settings.role!r}: choose worker or verifier")
+    if settings.post is not None and settings.role == VERIFIER:
+        raise UserError("a verifier audits all shards: leave out --shard, or take --role worker")
     memory = None if settings.memory is None else Count(int(settings.memory * 2**30))
     return PeerConfig(
         folder,
         account,
-        Joining(settings.role, settings.stake, settings.accept_unsound),
+        Joining(settings.role, settings.stake, settings.accept_unsound, settings.post),
         settings.listen,
         settings.threads,
         peer_options(settings.device, memory),

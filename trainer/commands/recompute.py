@@ -7,6 +7,7 @@ over whatever links, this must end on the same states. No contribution is taken 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from p2p.blobs import BlobStore
@@ -14,12 +15,14 @@ from trainer.commands.report import read_state
 from trainer.compute.orders import Prepare
 from trainer.compute.process import ComputeProcess
 from trainer.folder import RunFolder
-from trainer.peer.deeds import job_of, outer_step
+from trainer.peer.deeds import job_of, outer_step, post_of
 from trainer.programs.options import RunOptions
 from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.runs.library import published
 from verification import codec
 from verification.errors import UserError
+from verification.manifest import BundleRef
+from verification.outer import mixture
 from verification.signing import checksum
 from verification.state import RoundState, State
 from verification.units import Address, Count
@@ -77,11 +80,26 @@ def _process(
 def _compute(
     process: ComputeProcess, state: State, worked: RoundState, conducts: Mapping[Address, Conduct]
 ) -> None:
-    """Compute all that a round includes, and its outer step; raises Differs."""
+    """Compute all that a round includes, and its outer step; raises Differs.
+
+    What a crew's members made together is computed as one whole worker would.
+    """
+    crews: dict[Address, BundleRef] = {}
     for worker, commit in worked.commits.items():  # a cheat may build on what it made before, included or not
+        is_member = post_of(state, worked.number, worker) is not None
+        if is_member and worked.included.count(worker) == 0:
+            continue
         done = process.run_job(job_of(state, worked.number, worker, worker in conducts))
-        if worked.was_included(worker) and done.contribution != commit.contribution:
+        if is_member:
+            crews[worker] = done.contribution
+        elif worked.was_included(worker) and done.contribution != commit.contribution:
             raise Differs(f"what {checksum(worker)} made in round {worked.number} comes out differently")
-    made = process.run_outer(outer_step(state, worked.number))
+    order = outer_step(state, worked.number)
+    parts = mixture(state, worked).parts
+    slots = (
+        replace(slot, contribution=crews[part.worker], mates=()) if part.worker in crews else slot
+        for slot, part in zip(order.slots, parts, strict=True)
+    )
+    made = process.run_outer(replace(order, slots=tuple(slots)))
     if made != worked.sealed:
         raise Differs(f"round {worked.number} ends on state {made.digest.hex()[:16]}")

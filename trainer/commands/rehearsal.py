@@ -15,15 +15,17 @@ from trainer.commands.speeds import median_seconds
 from trainer.compute.memory import within_memory
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.peer.checking import require_post, stake_of
 from trainer.peer.config import Account, PeerConfig
 from trainer.peer.following import MIB, Found, Newcomer, begin_following, post_of
 from trainer.peer.record import Record
 from trainer.programs.executor import zeros_of
 from trainer.rounds.selfcheck import drawn
 from trainer.runs.ledgers import clock_of, genesis_of
+from trainer.runs.library import StoredPrograms
 from trainer.shards.frugal import fitting, within
 from verification.digest import ZERO
-from verification.errors import Refused
+from verification.errors import Refused, UserError
 from verification.honest.catching_up import KEPT_ROUNDS
 from verification.library import StepFailed
 from verification.manifest import Manifest, Place
@@ -75,8 +77,9 @@ async def _look(config: PeerConfig) -> Found:
 def needs_of(config: PeerConfig, folder: RunFolder, found: Found) -> Iterator[Need]:
     """Yield what joining takes; `folder` holds the run's programs and ledger."""
     state, programs = found.state, found.programs
+    _require_post(config, state.manifest)
     yield _account(config, state)
-    memory = _memory(config, programs)
+    memory = _memory(config, _own_programs(config, folder, found))
     yield memory
     published = sum(_size(folder, part.blob, part.limit) for part in found.parts)
     log, whole = folder.ledger.stat().st_size, state_size(programs)
@@ -91,6 +94,23 @@ def needs_of(config: PeerConfig, folder: RunFolder, found: Found) -> Iterator[Ne
     yield Need("disk", f"some {_mib(disk)}, of {_mib(free)} that are free", disk <= free)
     if memory.ok:
         yield _in_time(config, state, _step_seconds(config, folder, state.manifest))
+
+
+def _require_post(config: PeerConfig, manifest: Manifest) -> None:
+    try:
+        require_post(manifest, config.joining.post)
+    except UserError as error:
+        raise UserError(f"this peer does not take the run: {error}") from error
+
+
+def _own_programs(config: PeerConfig, folder: RunFolder, found: Found) -> Mapping[Place, Program]:
+    """Return the programs that run here: a shard's where it is one that is to be held, and the outer step."""
+    manifest, post = found.state.manifest, config.joining.post
+    if post is None:
+        return found.programs
+    library = StoredPrograms(BlobStore(folder.blobs), manifest)
+    refs = (*manifest.shard(post).all(), manifest.programs.outer)
+    return {place: library.program(ref.digest) for place, ref in zip(Place, refs, strict=True)}
 
 
 def _memory(config: PeerConfig, programs: Mapping[Place, Program]) -> Need:
@@ -117,8 +137,8 @@ def _account(config: PeerConfig, state: State) -> Need:
 
 
 def _stake(config: PeerConfig, manifest: Manifest) -> Amount:
-    money, joining = manifest.money, config.joining
-    least = money.worker_stake if joining.role == WORKER else money.verifier_stake
+    joining = config.joining
+    least = stake_of(manifest, joining.role, joining.post)
     return least if joining.stake is None else Amount(joining.stake)
 
 
@@ -135,10 +155,9 @@ def _free(path: Path) -> int:
 
 def _step_seconds(config: PeerConfig, folder: RunFolder, manifest: Manifest) -> float | None:
     """Return the seconds of an inner step on drawn numbers; None where the model does not bear them."""
-    store, inner = BlobStore(folder.blobs), manifest.programs.inner.digest
-    engine = fitting(
-        {ref.digest: store.get(ref.blob) for ref in manifest.programs.all()}, within_memory(config.options)
-    )
+    store, own = BlobStore(folder.blobs), manifest.programs_of(config.joining.post)
+    inner, refs = own.inner.digest, own.all()
+    engine = fitting({ref.digest: store.get(ref.blob) for ref in refs}, within_memory(config.options))
     torch.set_num_threads(config.threads)
     program = engine.program(inner)
     inputs = engine.own(drawn(program, [zeros_of(port) for port in program.inputs]), [])

@@ -18,6 +18,7 @@ from verification.library import StepFailed
 
 R = TypeVar("R")
 Replies = trio.MemoryReceiveChannel[frames.Frame]
+Hear = Callable[[orders.News], None]
 URGENT, SOON, NORMAL, LATER = range(4)
 
 
@@ -93,25 +94,29 @@ class ComputeClient:
             raise Unavailable(f"the compute process ended with status {status}; start this peer again")
 
     async def ask(
-        self, order: orders.Order[R], urgency: int, on_step: Callable[[int], None] | None = None
+        self,
+        order: orders.Order[R],
+        urgency: int,
+        hear: Hear | None = None,
     ) -> R:
         """Return the reply to an order; raises what the other side raised, Unavailable when it has died.
 
-        An urgent one that is no job itself is done between two steps of a job. Cancelled it returns when the other side
-        is free: at once where that waits, and from a job after a step.
+        `hear` is told a job's news. An urgent order that is no job itself is done between two steps of a job, or while
+        that waits. Cancelled it returns when the other side is free: at once where that waits, and from a job after a
+        step.
         """
-        is_job = isinstance(order, orders.RunJob)
+        is_job = isinstance(order, orders.Job)
         if self._runs_job and urgency == URGENT and not is_job:
-            return _checked(order, await self._asked(order, on_step))
+            return _checked(order, await self._asked(order, hear))
         await self._enter(urgency)
         self._runs_job = is_job
         try:
-            return _checked(order, await self._asked(order, on_step))
+            return _checked(order, await self._asked(order, hear))
         finally:
             self._runs_job = False
             self._leave()
 
-    async def _asked(self, order: orders.Order[R], on_step: Callable[[int], None] | None) -> object:
+    async def _asked(self, order: orders.Order[R], hear: Hear | None) -> object:
         number = next(self._numbers)
         sender, replies = trio.open_memory_channel[frames.Frame](16)
         try:
@@ -121,26 +126,24 @@ class ComputeClient:
             with trio.CancelScope(shield=True):
                 async with self._sending:
                     await self._orders.send_all(frames.pack(number, order))
-            return await self._reply(order, replies, on_step)
+            return await self._reply(order, replies, hear)
         except (trio.BrokenResourceError, trio.EndOfChannel) as error:
             raise Unavailable("the compute process has died") from error
         finally:
             self._replies.pop(number, None)
 
-    async def _reply(
-        self, order: orders.Order[R], replies: Replies, on_step: Callable[[int], None] | None
-    ) -> object:
+    async def _reply(self, order: orders.Order[R], replies: Replies, hear: Hear | None) -> object:
         try:
-            return await _last_frame(replies, on_step)
+            return await _last_frame(replies, hear)
         except trio.Cancelled:
-            if isinstance(order, orders.RunJob):
+            if isinstance(order, orders.Job):
                 os.kill(self.pid, children.ABANDON)
             elif isinstance(
                 order, orders.Prepare
             ):  # a peer that ends before it begins: its group may be incomplete
                 self._kill()
             with trio.CancelScope(shield=True), suppress(trio.EndOfChannel):
-                await _last_frame(replies, None)  # the other side is not free before it has replied
+                await _last_frame(replies)  # the other side is not free before it has replied
             raise
 
     async def _read(self, source: trio.abc.ReceiveStream) -> None:
@@ -175,14 +178,14 @@ class ComputeClient:
             self._busy = False
 
 
-async def _last_frame(replies: Replies, on_step: Callable[[int], None] | None) -> object:
+async def _last_frame(replies: Replies, hear: Hear | None = None) -> object:
     while True:
         frame = await replies.receive()
         reply = codec.decode(orders.REPLIES[frame.kind], frame.body, frames.MAX_FRAME)
-        if not isinstance(reply, orders.StepDone):
+        if not isinstance(reply, orders.News):
             return reply
-        if on_step is not None:
-            on_step(reply.step)
+        if hear is not None:
+            hear(reply)
 
 
 def _taken(pipe: IO[bytes] | None) -> trio.lowlevel.FdStream:

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 from trainer.programs.options import RunOptions
 from trainer.rounds.machine import GroupMember, Kernels
 from verification.claims import Judged, Split
+from verification.content import CHUNK_BYTES
 from verification.honest.actions import Traced
 from verification.honest.within import Own
-from verification.manifest import BundleRef, Place
+from verification.manifest import BundleRef, Place, Post
 from verification.statements import Commit, OpenedInput, Spoiled
 from verification.units import Address, Count, Digest, Round
 
@@ -18,6 +19,31 @@ class StepDone:
     """Progress: an inner step of the running job is done."""
 
     step: Count
+
+
+PIECE = CHUNK_BYTES
+"""Bytes of what crosses between members of a crew that go in one message."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A piece of what a member has made in inner step `step` for others of its crew: crossing number `crossing`."""
+
+    step: Count
+    crossing: Count
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A member has nothing to do before crossing number `crossing` of inner step `step` is brought."""
+
+    step: Count
+    crossing: Count
+
+
+News = StepDone | Given | Waiting
+"""What a job tells while it goes on."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +58,7 @@ class Failed:
 R = TypeVar("R")
 ORDERS: "dict[str, type[Order[Any]]]" = {}
 """All orders, by name."""
-REPLIES: dict[str, type[Any]] = {kind.__name__: kind for kind in (StepDone, Failed)}
+REPLIES: dict[str, type[Any]] = {kind.__name__: kind for kind in (StepDone, Given, Waiting, Failed)}
 """All that comes back, by name: progress and failures may answer any order."""
 
 
@@ -51,7 +77,7 @@ class Order(Generic[R]):
         ORDERS[cls.__name__], REPLIES[cls.reply.__name__] = cls, cls.reply
 
 
-NO_STEP = Count(0)
+NO_STEP = FIRST = Count(0)
 
 MICRO = 1_000_000
 """Losses travel as integers, in millionths."""
@@ -60,7 +86,9 @@ MICRO = 1_000_000
 @dataclass(frozen=True)
 class Prepared:
     """Whether the golden step was reproduced, whether a step of drawn numbers came out the same in two ways, the speed
-    in inner steps per 1,000 seconds, the kernels, and what a step made in two ways takes, in thousandths of a step."""
+    in inner steps per 1,000 seconds, the kernels, and what a step made in two ways takes, in thousandths of a step.
+
+    A shard has no golden step, and counts as having reproduced it: its own step is checked in two ways alone."""
 
     golden: bool
     agrees: bool
@@ -71,12 +99,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Prepare(Order[Prepared]):
-    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is."""
+    """The first order: load a run, to be executed as `options` say; without a bound there, in the memory there is.
+
+    Who has a `post` computes with its shard's programs, and keeps in the folder `taken` what it takes from others.
+    """
 
     manifest: bytes
     store: str
     threads: Count
     options: RunOptions
+    post: Post | None = None
+    taken: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +144,73 @@ class RunJob(Order[JobDone]):
 
 
 @dataclass(frozen=True)
+class ShareDone:
+    """What a member has of a crew's round: by digest the items that it made and took, and its contribution as JobDone.
+
+    `waited` are the milliseconds that it had nothing to do for want of what others make.
+    """
+
+    digests: tuple[Digest, ...]
+    taken: tuple[Digest, ...]
+    contribution: BundleRef
+    norm: Count
+    loss: int
+    failed: bool
+    waited: Count
+
+
+@dataclass(frozen=True)
+class RunShare(Order[ShareDone]):
+    """Compute one's part of a crew's round, whose lead is the job's worker: it tells what is Given, and waits for what
+    the node brings. What was taken once is read again, and then nothing is waited for. (SPEC.md 4.17)
+
+    A round that is committed to is computed `again`, on what was taken alone.
+    """
+
+    job: RunJob
+    post: Post
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Filed:
+    """What was brought has its place, or nobody waits for it any more."""
+
+
+@dataclass(frozen=True)
+class Bring(Order[Filed]):
+    """Give the member's round that runs a piece of what it takes; `failed` stands for a round that fails elsewhere."""
+
+    step: Count
+    crossing: Count
+    data: bytes
+    failed: Digest | None = None
+
+
+@dataclass(frozen=True)
+class CrewDone:
+    """All items of a crew's round, the contribution of each shard, and its loss; of a failed one each is the
+    failure's."""
+
+    digests: tuple[Digest, ...]
+    contributions: tuple[BundleRef, ...]
+    loss: int
+    failed: bool
+
+
+@dataclass(frozen=True)
+class RunCrew(Order[CrewDone]):
+    """Compute all of a crew's round by turns, as its auditor."""
+
+    job: RunJob
+    cut: Count
+
+
+Job = RunJob | RunShare | RunCrew
+"""What takes long, and is given up between two steps; urgent orders are done meanwhile."""
+
+
+@dataclass(frozen=True)
 class StatesListed:
     """The digests, in order."""
 
@@ -127,11 +227,16 @@ class ListSteps(Order[StatesListed]):
 
 @dataclass(frozen=True)
 class Summand:
-    """One contribution that enters an outer step, and its weight; a negative one takes it back."""
+    """One contribution that enters an outer step, and its weight; a negative one takes it back.
+
+    A crew of cut `cut` has the contribution of its first shard, and those of the others are its `mates`.
+    """
 
     slot: Count
     weight: int
     contribution: BundleRef
+    mates: tuple[BundleRef, ...] = ()
+    cut: Count = FIRST
 
 
 @dataclass(frozen=True)
@@ -161,11 +266,15 @@ class CheckContribution(Order[Checked]):
 
 @dataclass(frozen=True)
 class DisputedExecution:
-    """One disputed execution, of a worker's round or of an outer step; `step` numbers an inner step, else 0."""
+    """One disputed execution, of a worker's round or of an outer step; `step` numbers an inner step, else 0.
+
+    A member's own is computed on what it took, another's from the round's start, all shards by turns.
+    """
 
     work: RunJob | RunOuterStep
     place: Place
     step: Count
+    post: Post | None = None
 
 
 Trail = tuple[tuple[Count, Count, tuple[Digest, ...]], ...]

@@ -10,11 +10,10 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, get_args
 
 import torch
 
@@ -22,9 +21,10 @@ from p2p.blobs import BlobStore
 from p2p.bundles import StoredTensor, map_data, open_bundle
 from trainer import exact
 from trainer.compute import children, frames, orders
+from trainer.compute.engines import Engines, MakeEngine
 from trainer.compute.memory import within_memory
+from trainer.compute.shares import MEASURED_STEPS, Shares, Tell, items_of_member
 from trainer.programs.interpreter import NoLoops, give_memory_back
-from trainer.programs.options import RunOptions
 from trainer.rounds import reexecution
 from trainer.rounds.engine import Conduct, Engine, Job, honest
 from trainer.rounds.norms import Norms
@@ -37,22 +37,21 @@ from verification.content import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unavailable, Unsound
 from verification.honest.actions import Traced
 from verification.honest.within import Own
-from verification.layout import SUMMARY
+from verification.layout import SUMMARY, joined
 from verification.library import StepFailed
-from verification.manifest import BundleRef, Manifest, Place, ProgramRef
+from verification.manifest import BundleRef, Manifest, Place, Post, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import Sized, inputs_read, outputs_of, program_digest, require_work_units
+from verification.program import Program, Sized, inputs_read, outputs_of, require_work_units
 from verification.sizes import contribution_size, data_port, state_size
 from verification.statements import Commit
 from verification.tensors import Bundle, digest_of, encoded
 from verification.units import Count, Digest, Round
 
-MEASURED_STEPS = 3
-Tell = Callable[[orders.StepDone], None]
-MakeEngine = Callable[[Mapping[Digest, bytes], RunOptions], TorchEngine]
-"""Makes an engine for programs by their digest."""
 Coming = frames.Frame | Malformed | None
 """An order, what is wrong with the stream, or its end."""
+NUDGE = frames.Frame(Count(0), "", b"")
+"""Stands for nothing: who waits looks whether it is still to."""
+JOBS = [kind.__name__ for kind in get_args(orders.Job)]
 R = TypeVar("R")
 Process = TypeVar("Process")
 Order = TypeVar("Order")
@@ -79,43 +78,48 @@ class ComputeProcess:
         self,
         order: orders.Prepare,
         conduct: Conduct = honest,
-        tell: Tell = lambda step: None,
+        tell: Tell = lambda news: None,
         engine: MakeEngine = TorchEngine,
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
         """Load what the manifest names from the store; `conduct` is what the peer's own rounds are computed with.
 
-        `tell` hears of every inner step of a job, `engine` makes the machine's. Raises Violation for blobs that are
-        not what the manifest says, UserError where the device is not here.
+        `tell` hears of every inner step of a job and of what it gives, `wait` returns once something has come for one
+        that waits, `engine` makes the machine's. Raises Violation for blobs that are not what the manifest says,
+        UserError where the device is not here.
         """
         torch.set_num_threads(order.threads)
-        self._tell = tell
+        self._tell, self._wait, self._post = tell, wait, order.post
         self.manifest = codec.decode(Manifest, order.manifest)
         self.store = BlobStore(Path(order.store))
-        programs = self.manifest.programs
-        refs = programs.all()
-        texts = {ref.digest: self._program(ref) for ref in refs}
-        options = replace(within_memory(order.options), scratch=str(self.store.scratch))
-        self.engine = engine(texts, options)
-        for ref in refs:
-            self.engine.program(ref.digest)
-        for name, units in vars(self.manifest.units).items():
-            ref = getattr(programs, name)
-            require_work_units(self.engine.program(ref.digest), units)
-        loaded = {place: self.engine.program(programs.at(place).digest) for place in Place}
-        self._limit = max(state_size(loaded), contribution_size(loaded))
-        self._contribution = loaded[Place.EPILOGUE]
-        self._norms = Norms(self._contribution)
-        data = map_data(self.store, self.manifest.data, data_port(loaded))
-        self.rounds = Rounds(self.engine, self.manifest, data)
+        self._engines = Engines(engine, self.store, within_memory(order.options))
+        programs, own = self.manifest.programs, self.manifest.programs_of(order.post)
+        self.engine = self._engines.of(own.all())
+        self._outer = self.engine if order.post is None else self._engines.of([programs.outer])
+        for name, units in vars(self.manifest.units_of(order.post)).items():
+            require_work_units(self.engine.program(getattr(own, name).digest), units)
+        whole = {place: self._looked_at(programs.at(place)) for place in Place}
+        self._limit = max(state_size(whole), contribution_size(whole))
+        self._contributions: dict[Post | None, tuple[list[Sized], Norms]] = {}
+        data = map_data(self.store, self.manifest.data, data_port(whole))
+        self.rounds = Rounds(self._outer, self.manifest, data)
+        self._shares = Shares(self._engines, self.manifest, data, Path(order.taken))
         self._traced: tuple[orders.DisputedExecution, Traced] | None = None
         self._holding: tuple[orders.DisputedExecution, int, Holding] | None = None
         self._conduct = conduct
-        self._read = inputs_read(loaded[Place.PROLOGUE]) | inputs_read(loaded[Place.EPILOGUE])
+        self._read = inputs_read(whole[Place.PROLOGUE]) | inputs_read(whole[Place.EPILOGUE])
         """The places of a state's tensors that a worker's round reads; both programs begin with them."""
         self._last: tuple[BundleRef, tuple[StoredTensor, ...]] | None = None
 
     def measure(self) -> orders.Prepared:
-        """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run."""
+        """Reproduce the golden step, check the run's own step in two ways, time inner steps, say on what they run.
+
+        Of a member's shard only what it computes itself.
+        """
+        if self._post is not None:
+            prepared = self._shares.measure(self._post, self._stored(self.manifest.start))
+            give_memory_back()
+            return prepared
         start, inner = self._start(self.manifest.start), self.manifest.programs.inner.digest
         golden = self.rounds.golden(start) == self.manifest.golden
         began = time.perf_counter()
@@ -154,6 +158,38 @@ class ComputeProcess:
         norm = spoilage.norm_of(outcome.contribution)
         loss = round(outcome.loss * orders.MICRO)
         return orders.JobDone(outcome.digests, ref, Count(norm), loss, False, self.engine.group)
+
+    @does(orders.RunShare)
+    def run_share(self, order: orders.RunShare) -> orders.ShareDone:
+        """Compute a member's part of a crew's round; raises BadEvidence for what was brought and does not fit."""
+        job, post, start = _job(order.job), order.post, self._stored(order.job.start)
+        made, waited = self._shares.run(job, start, post, self._conduct, self._tell, self._wait, order.again)
+        cut, spent = self.manifest.cuts[post.cut], Count(round(1000 * waited))
+        items, taken = items_of_member(cut, post.shard, made)
+        if made.contribution is None:
+            assert made.failed is not None
+            nothing = BundleRef(made.failed, made.failed)
+            return orders.ShareDone(items, taken, nothing, Count(0), 0, True, spent)
+        norm, loss = Count(spoilage.norm_of(made.contribution)), round(made.loss * orders.MICRO)
+        return orders.ShareDone(items, taken, self._keep(made.contribution), norm, loss, False, spent)
+
+    @does(orders.Bring)
+    def bring(self, order: orders.Bring) -> orders.Filed:
+        """Hand on what others of the crew have made."""
+        self._shares.file(order)
+        return orders.Filed()
+
+    @does(orders.RunCrew)
+    def run_crew(self, order: orders.RunCrew) -> orders.CrewDone:
+        """Compute all of a crew's round as its auditor."""
+        start = self._stored(order.job.start)
+        found = self._shares.audit(_job(order.job), start, int(order.cut), self._tell)
+        items = tuple(digest for step in found.items for digest in step)
+        if found.failed is not None:
+            shards = len(self.manifest.cuts[order.cut].shards)
+            return orders.CrewDone(items, (BundleRef(found.failed, found.failed),) * shards, 0, True)
+        loss = round(sum(found.losses) * orders.MICRO)
+        return orders.CrewDone(items, tuple(map(self._keep, found.contributions)), loss, False)
 
     @does(orders.ListSteps)
     def list_steps(self, order: orders.ListSteps) -> orders.StatesListed:
@@ -209,8 +245,8 @@ class ComputeProcess:
 
         The norm decides how much a contribution weighs, so it is counted again. (SPEC.md 4.5, 4.15)
         """
-        outputs = outputs_of(self._contribution)
-        if self._is_right(order.commit, outputs):
+        outputs, _ = self._contribution_at(order.commit.post)
+        if self._is_right(order.commit):
             return orders.Checked(True, None)
         data = self.store.get(order.commit.contribution.blob)
         size, chunks = len(data), chunks_root(data)
@@ -218,8 +254,9 @@ class ComputeProcess:
         is_short = shown is not None and len(shown.data) <= spoilage.MAX_SHOWN
         return orders.Checked(False, shown if is_short else None)
 
-    def _is_right(self, commit: Commit, outputs: Sequence[Sized]) -> bool:
+    def _is_right(self, commit: Commit) -> bool:
         """Return whether a blob is the contribution committed to, in the memory of one tensor of it."""
+        outputs, norms = self._contribution_at(commit.post)
         try:
             found = self._opened(commit.contribution)
         except Malformed:
@@ -227,14 +264,31 @@ class ComputeProcess:
         if [(each.dtype, each.shape) for each in found] != [(each.dtype, each.shape) for each in outputs]:
             return False
         given = Bundle((*(each.read() for each in found[-len(SUMMARY) :]),))
-        return self._norms.of(found) == spoilage.norm_of(given) == commit.norm
+        return norms.of(found) == spoilage.norm_of(given) == commit.norm
+
+    def _contribution_at(self, post: Post | None) -> tuple[list[Sized], Norms]:
+        """Return what a contribution at a post is made of, and what counts its norm."""
+        if post not in self._contributions:
+            epilogue = self._looked_at(self.manifest.programs_of(post).epilogue)
+            self._contributions[post] = outputs_of(epilogue), Norms(epilogue)
+        return self._contributions[post]
+
+    def _looked_at(self, ref: ProgramRef) -> Program:
+        """Return a program of the run, also one that does not run here and that memory may have no place for."""
+        runs = self.manifest.programs_of(self._post).all()
+        return self.engine.program(ref.digest) if ref in runs else self._engines.program(ref)
 
     def _disputed(self, execution: orders.DisputedExecution) -> tuple[Engine, Disputed]:
         """Return a disputed execution, and the engine that has come as far as it."""
         order = execution.work
         if isinstance(order, orders.RunOuterStep):
             slots = [int(entry.slot) for entry in order.slots]
-            return self.engine, self.rounds.disputed_outer(self._outer_inputs(order), slots)
+            crews = {int(each.slot): self._of_crew(each) for each in order.slots if each.mates}
+            return self._outer, self.rounds.disputed_outer(self._outer_inputs(order), slots, crews)
+        if execution.post is not None:
+            conduct = self._conduct if order.own else None
+            job, begun, place = _job(order), self._stored(order.start), execution.place
+            return self._shares.disputed(job, begun, execution.post, place, int(execution.step), conduct)
         engine, rounds = self._rounds(order)
         start = self._stored(order.start)
         return engine, rounds.disputed(_job(order), start, execution.place, execution.step)
@@ -245,14 +299,17 @@ class ComputeProcess:
         return engine, self.rounds if engine is self.engine else self.rounds.over(engine)
 
     def _outer_inputs(self, order: orders.RunOuterStep) -> Start:
-        entries = {int(e.slot): (e.weight, self._opened(e.contribution)) for e in order.slots}
+        entries = {int(each.slot): (each.weight, self._in_slot(each)) for each in order.slots}
         return outer_inputs(self.manifest.work.slots, self._stored(order.start), entries, order.ballast)
 
-    def _program(self, ref: ProgramRef) -> bytes:
-        encoded = self.store.get(ref.blob)
-        if program_digest(encoded) != ref.digest:
-            raise Malformed("a program's blob has another digest than the manifest says")
-        return encoded
+    def _in_slot(self, summand: orders.Summand) -> Sequence[StoredTensor]:
+        return joined(self._of_crew(summand)) if summand.mates else self._opened(summand.contribution)
+
+    def _of_crew(self, summand: orders.Summand) -> list[tuple[Sequence[int], Sequence[StoredTensor]]]:
+        """Return a crew's contributions, each with the places of its parameters."""
+        shards = self.manifest.cuts[summand.cut].shards
+        given = map(self._opened, (summand.contribution, *summand.mates))
+        return [(shard.parameters, each) for shard, each in zip(shards, given, strict=True)]
 
     def _opened(self, ref: BundleRef) -> tuple[StoredTensor, ...]:
         return open_bundle(self.store, ref, self._limit)
@@ -309,7 +366,8 @@ class Server:
         while (frame := self._later.popleft() if self._later else self._coming.get()) is not None:
             if isinstance(frame, Malformed):
                 raise frame
-            self._do(frame)
+            if frame is not NUDGE:
+                self._do(frame)
 
     def _listen(self) -> None:
         try:
@@ -322,10 +380,11 @@ class Server:
 
     def _abandon(self, *_: object) -> None:
         self._is_abandoned = True
+        self._coming.put(NUDGE)  # a job may wait for what never comes
 
     def _do(self, frame: frames.Frame) -> None:
         order = codec.decode(orders.ORDERS[frame.kind], frame.body, frames.MAX_FRAME)
-        if isinstance(order, orders.RunJob):
+        if isinstance(order, orders.Job):
             self._job, self._is_abandoned = frame.order, False
         try:
             self._reply(frame.order, self._answer(order))
@@ -338,21 +397,37 @@ class Server:
         if self._process is None:
             exact.require_subnormals()
         if isinstance(order, orders.Prepare):
-            self._process = ComputeProcess(order, self._conduct, self._between_steps, self._engine)
+            tell, wait = self._between_steps, self._await
+            self._process = ComputeProcess(order, self._conduct, tell, self._engine, wait)
             return self._process.measure()
         if self._process is None:
             raise Malformed("the first order must be Prepare")
         return HANDLERS[type(order)](self._process, order)
 
-    def _between_steps(self, step: orders.StepDone) -> None:
-        """Tell of a job's step, and do what has come meanwhile, for which others wait; jobs and the end wait too."""
-        self._reply(self._job, step)
+    def _between_steps(self, news: orders.News) -> None:
+        """Tell of a job's step, or what it gives, and do what has come meanwhile, for which others wait; jobs and the
+        end wait too."""
+        self._reply(self._job, news)
         while not self._coming.empty():
-            frame = self._coming.get()
-            if isinstance(frame, frames.Frame) and frame.kind != orders.RunJob.__name__:
-                self._do(frame)
-            else:
-                self._later.append(frame)
+            self._meanwhile(self._coming.get())
+        self._require_wanted()
+
+    def _await(self) -> None:
+        """Do the next thing that comes, for a job that waits; raises Unavailable at the end of the stream."""
+        coming = self._coming.get()
+        self._meanwhile(coming)
+        if not isinstance(coming, frames.Frame):
+            raise Unavailable("the node has gone")
+        self._require_wanted()
+
+    def _meanwhile(self, coming: Coming) -> None:
+        if isinstance(coming, frames.Frame) and coming.kind not in JOBS:
+            if coming is not NUDGE:
+                self._do(coming)
+        else:
+            self._later.append(coming)
+
+    def _require_wanted(self) -> None:
         if self._is_abandoned:
             raise Unavailable("nobody waits for the job any more")
 

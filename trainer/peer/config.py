@@ -19,6 +19,7 @@ from trainer.peer.voice import Voice
 from trainer.programs.options import AS_PEERS, RunOptions
 from verification.errors import UserError
 from verification.ledger.log import Entry
+from verification.manifest import Post
 from verification.units import Address, Digest
 
 
@@ -59,11 +60,13 @@ class Account:
 
 @dataclass(frozen=True)
 class Joining:
-    """As what a peer joins. `stake` None stakes what the role needs, `accept_unsound` takes a run that may not pay."""
+    """As what a peer joins. `stake` None stakes what the role needs, `accept_unsound` takes a run that may not pay; a
+    worker with a `post` is for crews, and holds that shard of the model."""
 
     role: str
     stake: int | None = None
     accept_unsound: bool = False
+    post: Post | None = None
 
 
 @dataclass(frozen=True)

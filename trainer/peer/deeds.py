@@ -12,6 +12,7 @@ from p2p.lists import root_of
 from trainer.compute import orders
 from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
 from trainer.peer.contacts import Contacts
+from trainer.peer.crew import CrewWork
 from trainer.peer.depot import Depot
 from trainer.peer.ledger import LedgerPort
 from trainer.peer.record import Record
@@ -19,13 +20,14 @@ from verification.availability import show_chunk
 from verification.errors import Unsound
 from verification.honest import actions
 from verification.honest.actions import Computed
+from verification.honest.decide import needed_rounds
 from verification.honest.selfcheck import checked_step
-from verification.manifest import BundleRef, Place
-from verification.outer import mixture
+from verification.manifest import BundleRef, Place, Post
+from verification.outer import Part, contributions_of, mixture
 from verification.placed import ExecutionRef
 from verification.signing import checksum
 from verification.state import RoundState, Stage, State, state_before, work_begins
-from verification.statements import Spoiled
+from verification.statements import Spoiled, Stuck
 from verification.units import Address, Count, Digest, Round
 
 
@@ -40,10 +42,12 @@ class Deeds:
         depot: Depot,
         contacts: Contacts,
         record: Record,
+        crew: CrewWork,
     ) -> None:
         """`own` is the peer's account."""
         self._own, self._bench, self._ledger = own, bench, ledger
         self._depot, self._contacts, self._record = depot, contacts, record
+        self._crew = crew
         self._check_cost, self._is_suspect = 0, False
         self._made: BundleRef | None = None
         """The last state that was computed here: what it is need not be found out again."""
@@ -70,6 +74,8 @@ class Deeds:
                 return await self._run_outer(action)
             case actions.RunRound():
                 return await self._run_round(action, as_auditor)
+            case actions.ReadStatement():
+                return await self._ledger.read(action.author, action.number, action.slot)
             case actions.ListStates():
                 job = await self._job(action.number, action.worker, as_auditor)
                 order = orders.ListSteps(job, tuple(map(Count, action.steps)))
@@ -96,8 +102,12 @@ class Deeds:
                 proved = await self._bench.ask(proving, SOON)
                 return proved.digest, proved.path
 
-    async def _run_round(self, action: actions.RunRound, as_auditor: bool) -> actions.Work:
+    async def _run_round(self, action: actions.RunRound, as_auditor: bool) -> actions.Work | Stuck:
         job = await self._job(action.number, action.worker, as_auditor)
+        async with self._ledger.state() as state:
+            post = post_of(state, action.number, action.worker)
+        if post is not None:
+            return await self._crew.run(job, post)
         began = trio.current_time()
         done = await self._checked(job)
         took = round(1000 * (trio.current_time() - began))
@@ -143,7 +153,9 @@ class Deeds:
             outer = await self._outer_step(named.round)
             return orders.DisputedExecution(outer, named.place, named.step)
         job = await self._job(named.round, named.worker, as_auditor)
-        return orders.DisputedExecution(job, named.place, named.step)
+        async with self._ledger.state() as state:
+            post = post_of(state, named.round, named.worker)
+        return orders.DisputedExecution(job, named.place, named.step, post)
 
     async def _job(self, number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
@@ -165,8 +177,9 @@ class Deeds:
             "ended" if ended else "state", round=number, digest=ref.digest.hex(), blob=ref.blob.hex()
         )
         async with self._ledger.state() as state:
-            keep = self._depot.needed(state)
+            keep, rounds = self._depot.needed(state), needed_rounds(state)
         await self._depot.prune(keep)
+        self._crew.forget(rounds)
         return True
 
     async def _fetch_contribution(self, action: actions.FetchContribution) -> bool | Spoiled:
@@ -191,23 +204,30 @@ class Deeds:
 
 
 def job_of(state: State, number: Round, worker: Address, own: bool) -> orders.RunJob:
-    """Return a worker's round as an order."""
+    """Return a worker's round as an order; a crew's draws by its lead."""
     worked = state.rounds[number]
     steps = Count(worked.assignments[worker].steps)
-    return orders.RunJob(number, worker, worked.beacon, steps, worked.start, own)
+    return orders.RunJob(number, worked.lead(worker), worked.beacon, steps, worked.start, own)
+
+
+def post_of(state: State, number: Round, worker: Address) -> Post | None:
+    """Return the post in which a worker has its assignment of a round."""
+    return state.rounds[number].assignments[worker].post
 
 
 def outer_step(state: State, number: Round) -> orders.RunOuterStep:
     """Return a closed round's outer step as an order."""
     worked = state.rounds[number]
     mixed = mixture(state, worked)
-    slots = tuple(
-        orders.Summand(
-            Count(part.slot), part.weight, state.rounds[part.number].commits[part.worker].contribution
-        )
-        for part in mixed.parts
-    )
+    slots = tuple(_summand(state, part) for part in mixed.parts)
     return orders.RunOuterStep(state_before(state, number), slots, Count(mixed.ballast))
+
+
+def _summand(state: State, part: Part) -> orders.Summand:
+    first, *mates = contributions_of(state, part)
+    post = post_of(state, part.number, part.worker)
+    cut = orders.FIRST if post is None else post.cut
+    return orders.Summand(Count(part.slot), part.weight, first, tuple(mates), cut)
 
 
 def _makers_of(state: State, number: Round) -> set[Address]:

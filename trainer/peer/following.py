@@ -192,8 +192,8 @@ class Newcomer:
 
     async def look(self) -> Found:
         """Fetch the programs, fold the ledger and say what else there is; raises UserError where nobody can join."""
-        refs = self._manifest.programs.all()
-        parts = tuple(Part("program", ref.blob, MAX_PROGRAM) for ref in refs)
+        refs, everything = self._manifest.programs.all(), self._manifest.all_programs()
+        parts = tuple(Part("program", ref.blob, MAX_PROGRAM) for ref in everything)
         await self._have(parts, self._hosts)
         library = StoredPrograms(self._store, self._manifest)
         try:

@@ -10,18 +10,22 @@ import trio
 from trainer.folder import RunFolder
 from trainer.runs.ledgers import clock_of, open_copy, open_ledger, with_proof
 from verification import codec
-from verification.errors import UserError
+from verification.errors import Unavailable, UserError
 from verification.ledger.follower import Follower, Forked
 from verification.ledger.heads import SignedHead
-from verification.ledger.log import Entry, Twice
+from verification.ledger.log import STATEMENT, Entry, Twice
 from verification.ledger.port import Ledger
 from verification.ledger.remote import Ask
 from verification.library import Library
+from verification.signed import open_statement
+from verification.signing import checksum
 from verification.state import State
 from verification.statements import Body
-from verification.units import Millis
+from verification.units import Address, Millis, Round
 
 T = TypeVar("T")
+PAGE = 1024
+"""Entries of a log that are read at a time."""
 
 
 class LedgerPort:
@@ -97,6 +101,11 @@ class LedgerPort:
             await self._call(lambda: self._ledger.submit(data))
             self.height = self._ledger.height
 
+    async def read(self, author: Address, number: Round, slot: str) -> bytes:
+        """Return the signed bytes of what an author has said on the ledger; raises Unavailable for nothing."""
+        async with self._lock:
+            return await self._call(lambda: _said_in(self._ledger, author, number, slot))
+
     def takes(self, body: Body) -> bool:
         """Return whether a statement of this body is short enough for the ledger. (SPEC.md 8.6)"""
         return self._follower is None or len(codec.encode(body)) <= codec.MAX_MESSAGE
@@ -133,3 +142,15 @@ class LedgerPort:
             raise UserError(
                 f"{self._folder.ledger}: {error}; free space on its disk and start again: nothing acknowledged is lost"
             ) from error
+
+
+def _said_in(ledger: Ledger, author: Address, number: Round, slot: str) -> bytes:
+    """Return the bytes of a statement in a log, the newest first to be looked at."""
+    for end in range(ledger.height + 1, 0, -PAGE):
+        begin = max(0, end - PAGE)
+        for record in reversed(ledger.records(begin - 1, end - begin)):
+            if record.kind == STATEMENT:
+                said = open_statement(record.data)
+                if (said.sender, said.statement.round, said.statement.slot) == (author, number, slot):
+                    return said.data
+    raise Unavailable(f"{checksum(author)} has said nothing at {slot} of round {number}")

@@ -18,7 +18,6 @@ from p2p.blobs import BlobStore
 from p2p.exchange import Exchange
 from p2p.hints import Heights, Rumours
 from p2p.host import PostOffice
-from p2p.lists import MAX_BLOB_BYTES
 from p2p.messages import Hint
 from p2p.served import HostLine
 from trainer.compute import orders
@@ -27,9 +26,11 @@ from trainer.events import EventLog
 from trainer.folder import alone
 from trainer.peer.access import Access
 from trainer.peer.arrival import NOTHING_BEFORE, Arrival, Started
+from trainer.peer.checking import require_post, sound_programs, stake_of
 from trainer.peer.comparing import Comparison
 from trainer.peer.config import PeerConfig
 from trainer.peer.contacts import Contacts
+from trainer.peer.crew import CrewWork, expects
 from trainer.peer.deeds import Deeds
 from trainer.peer.depot import Depot
 from trainer.peer.following import (
@@ -43,6 +44,7 @@ from trainer.peer.following import (
 from trainer.peer.hosting import NO_RELAY, refuse_older, serve_beside, writable
 from trainer.peer.journal import Journal
 from trainer.peer.ledger import LedgerPort
+from trainer.peer.letters import Letters
 from trainer.peer.record import Record
 from trainer.peer.voice import Voice
 from trainer.rounds.machine import Kernels
@@ -56,12 +58,9 @@ from verification.honest.actions import Computed
 from verification.honest.decide import Me, looks_at
 from verification.honest.view import View
 from verification.ledger.log import Genesis
-from verification.manifest import Place
 from verification.signing import checksum
-from verification.staking import check_manifest
 from verification.state import Stage, Standing
-from verification.statements import VERIFIER
-from verification.units import Address, Amount, Count, Digest, Millis
+from verification.units import Address, Amount, Count, Digest, Millis, Round
 
 POLL_SECONDS = 0.2
 """Between two looks at the ledger when nobody hints that it is worth one."""
@@ -135,8 +134,14 @@ class Peer:
         self._rumours = Rumours(self._post, self._contacts.all, elapsed)
         self._journal = Journal(account.journal, account.identity.secret, genesis.chain, run)
         voice = Voice(self._journal, self._ledger, self._record, self._announce)
+        self._taken = own / "taken"
+        self._letters = Letters(self._post, self._contacts, self._expects)
+        crew = CrewWork(
+            account.address, self._bench, self._ledger, self._letters, voice.sign, self._library,
+            self._taken, self._record,
+        )  # fmt: skip
         self._deeds = Deeds(
-            account.address, self._bench, self._ledger, self._depot, self._contacts, self._record
+            account.address, self._bench, self._ledger, self._depot, self._contacts, self._record, crew
         )
         self._policy = config.character.policy(self._deeds, voice)
         self._results = actions.Results()
@@ -162,6 +167,8 @@ class Peer:
                 if self._post.gateway:
                     self._config.tell(f"UPnP: {await self._post.gateway.answer()}")
                 self._depot.serve()
+                if self._config.joining.post is not None:
+                    self._letters.serve()
                 if self._note_served is not None:
                     nursery.start_soon(serve_beside, self._config, self._post, self._note_served)
                 else:
@@ -197,6 +204,12 @@ class Peer:
         host = self._config.host
         return self._access.is_member(account) or (host is not None and account == host.address)
 
+    async def _expects(self, account: Address, number: Round) -> bool:
+        """Return whether this peer is to work with an account in a round; it may know that later than the account."""
+        self._wake.set()
+        async with self._ledger.state() as state:
+            return expects(state, self._config.account.address, account, number)
+
     def _hear_of_host(self, line: HostLine) -> None:
         remember(self._config.folder, line.host)
         self._ledger.try_again()
@@ -204,10 +217,10 @@ class Peer:
 
     def _check_run(self) -> None:
         """Learn how long the run's blobs are; raises UserError for a run that nobody should stake on. (SPEC.md 11.7)"""
-        refs = zip(Place, self._manifest.programs.all(), strict=True)
+        manifest, joining = self._manifest, self._config.joining
         try:
-            programs = {place: self._library.program(ref.digest) for place, ref in refs}
-            check_manifest(self._manifest, programs, MAX_BLOB_BYTES, self._config.joining.accept_unsound)
+            require_post(manifest, joining.post)
+            programs = sound_programs(manifest, StoredPrograms(self._store, manifest), joining.accept_unsound)
         except (UserError, Malformed) as error:
             raise UserError(f"this peer does not take the run: {error}") from error
         self._depot.expect(programs)
@@ -216,8 +229,9 @@ class Peer:
         """Have the machine try the run; raises UserError when it must not stake on it."""
         config = self._config
         order = orders.Prepare(
-            codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.options
-        )
+            codec.encode(self._manifest), str(self._store.folder), Count(config.threads), config.options,
+            config.joining.post, str(self._taken),
+        )  # fmt: skip
         listen = self._post.address.multiaddr
         self._record.write(
             "started",
@@ -255,8 +269,8 @@ class Peer:
             self._config.tell(kernels.complaint)
 
     def _self(self, prepared: orders.Prepared) -> Me:
-        identity, joining, money = self._config.account.identity, self._config.joining, self._manifest.money
-        least = money.verifier_stake if joining.role == VERIFIER else money.worker_stake
+        identity, joining = self._config.account.identity, self._config.joining
+        least = stake_of(self._manifest, joining.role, joining.post)
         return Me(
             address=identity.address,
             secret=identity.salt_secret,
@@ -264,6 +278,7 @@ class Peer:
             stake=Amount(least if joining.stake is None else joining.stake),
             speed=prepared.speed,
             endpoint=self._post.address.multiaddr,
+            post=joining.post,
         )
 
     async def _take_part(self, me: Callable[[], Me], nursery: trio.Nursery) -> None:

@@ -53,6 +53,11 @@ class Voice:
         if isinstance(body, Join):
             await self._turned_away(body, head, refusal)
 
+    async def sign(self, body: Body) -> bytes:
+        """Return a signed statement that is not for the ledger, in the journal first: the same again for one place."""
+        head = await self.head_for(body)
+        return await trio.to_thread.run_sync(self._journal.sign, head, body)
+
     async def send(self, data: bytes, kind: str) -> Violation | None:
         """Put bytes on the ledger as they are; return why it refuses them, which is on record then."""
         try:

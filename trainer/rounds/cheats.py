@@ -7,7 +7,8 @@ docs/adversaries.md says which known attack each one is. What a peer says, not w
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -354,14 +355,19 @@ CHEATS: dict[str, type[Cheat]] = {
 }
 
 
+MEMBERS_CHEATS = ("false-activations", "false-gradients")
+"""Those of members of crews: `trainer.shards.false_crossings` plays them."""
+TRAINING = (*CHEATS, *MEMBERS_CHEATS)
+
+
 def names_in(cheat: str) -> list[str]:
     """Return the names that a `--cheat` joins, "none" left out; raises UserError for an unknown or impossible one."""
     names = [name.strip() for name in cheat.split(",")]
     for name in names:
-        if name not in CHEATS and name not in PLAYS:
-            raise UserError(f"unknown cheat {name!r}: choose one of {', '.join([*CHEATS, *PLAYS])}")
+        if name not in TRAINING and name not in PLAYS:
+            raise UserError(f"unknown cheat {name!r}: choose one of {', '.join([*TRAINING, *PLAYS])}")
     chosen = [name for name in names if name != "none"]
-    training = [name for name in chosen if name in CHEATS]
+    training = [name for name in chosen if name in TRAINING]
     if len(training) > 1:
         raise UserError(f"{' and '.join(training)} are both ways to train: choose one of them")
     if not roles_of(chosen):
@@ -375,12 +381,23 @@ def roles_of(names: Sequence[str]) -> list[str]:
     return [role for role in (WORKER, VERIFIER) if all(role in roles for roles in wanted)]
 
 
-def conduct_named(cheat: str, first_round: int) -> Conduct:
-    """Return how a peer trains that plays `cheat` from a round on; raises UserError as `names_in`."""
-    training = next((name for name in names_in(cheat) if name in CHEATS), None)
+def is_for_members(names: Sequence[str]) -> bool:
+    """Return whether one of these is played by members of crews alone."""
+    return any(name in MEMBERS_CHEATS or (name in PLAYS and PLAYS[name].in_crews) for name in names)
+
+
+def conduct_named(
+    cheat: str, first_round: int, more: Mapping[str, type[Cheat]] = MappingProxyType({})
+) -> Conduct:
+    """Return how a peer trains that plays `cheat` from a round on, one of `CHEATS` or of `more`.
+
+    Raises UserError as `names_in`.
+    """
+    known = {**CHEATS, **more}
+    training = next((name for name in names_in(cheat) if name in known), None)
     if training is None:
         return honest
-    kind, seen = CHEATS[training], dict[int, Handle]()
+    kind, seen = known[training], dict[int, Handle]()
     end = math.inf if kind.rounds is None else first_round + kind.rounds
 
     def conduct(engine: Engine, job: Job) -> Engine:

@@ -29,7 +29,7 @@ from trainer.rounds.training import Rounds
 from trainer.runs.boundaries import boundaries_of
 from trainer.runs.checkpoints import TOKENIZER_FILE
 from trainer.runs.chosen_model import ChosenModel, chosen_model
-from trainer.runs.crews import cut_of, divided_among, try_crews
+from trainer.runs.crews import cut_of, divided_among, placed_in, try_crews
 from trainer.runs.data.records import Records
 from trainer.runs.data.tokenizing import OTHER_TOKENIZER
 from trainer.runs.drafts import check_new, draft_of
@@ -121,7 +121,8 @@ def create_run(
             traced = _on_its_grid(job.training, traced, trial, tell)
             divided = [divided_among(traced, members, tell) for members in job.swarm.crews]
             manifest = _publish(job, rules, traced, divided, start, data.train, store)
-            check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound)
+            shards = dict(zip(manifest.posts(), placed_in(divided), strict=True))
+            check_manifest(manifest, _by_place(traced), MAX_BLOB_BYTES, accept_unsound, shards)
             tell("computing the golden step")
             tell(promise(manifest))
             golden = trial.golden(manifest, tell)

@@ -13,8 +13,9 @@ from trainer.shards.cut import Machine, cut_for
 from trainer.shards.parts import Part, Parts, parts_of
 from verification.digest import ZERO
 from verification.errors import UserError
-from verification.manifest import Cut, Manifest, ProgramRef, Shard, WorkUnits
+from verification.manifest import Cut, Manifest, Place, ProgramRef, Shard, WorkUnits
 from verification.program import Program, encode_program, program_digest, work_units
+from verification.sizes import PlacedPrograms
 from verification.tensors import Bundle
 from verification.units import Address, Count, Round
 
@@ -43,6 +44,12 @@ def divided_among(traced: TracedRun, members: int, tell: Tell) -> Parts:
 def cut_of(parts: Parts, publish: Publish) -> Cut:
     """Return parts as a manifest names them, once their programs are published."""
     return Cut(tuple(_shard(part, publish) for part in parts.shards), parts.crossings)
+
+
+def placed_in(divided: Sequence[Parts]) -> list[PlacedPrograms]:
+    """Return the programs of every post of a run, in order."""
+    parts = [part for parts in divided for part in parts.shards]
+    return [dict(zip(Place, _programs(part), strict=False)) for part in parts]
 
 
 def try_crews(

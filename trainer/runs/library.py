@@ -9,7 +9,7 @@ from verification.units import Digest
 
 def published(manifest: Manifest) -> tuple[Digest, ...]:
     """Return the blobs that a submitter publishes with a run: data and programs, then the start state."""
-    return manifest.data.blob, *(program.blob for program in manifest.programs.all()), manifest.start.blob
+    return manifest.data.blob, *(program.blob for program in manifest.all_programs()), manifest.start.blob
 
 
 class StoredPrograms:
@@ -18,7 +18,7 @@ class StoredPrograms:
     def __init__(self, store: BlobStore, manifest: Manifest) -> None:
         """Look for the manifest's programs in `store`."""
         self._store = store
-        self._blobs = {ref.digest: ref.blob for ref in manifest.programs.all()}
+        self._blobs = {ref.digest: ref.blob for ref in manifest.all_programs()}
         self._programs: dict[Digest, Program] = {}
 
     def program(self, digest: Digest) -> Program:

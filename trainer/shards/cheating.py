@@ -7,13 +7,14 @@ import sys
 
 from trainer.compute import process
 from trainer.rounds.cheats import conduct_named
+from trainer.shards.false_crossings import FALSE_CROSSINGS
 from trainer.shards.frugal import fitting
 
 
 def main() -> None:
     """Serve on the standard streams; raises UserError for an unknown cheat."""
     cheat, first_round = sys.argv[1:]
-    process.main(conduct_named(cheat, int(first_round)), fitting)
+    process.main(conduct_named(cheat, int(first_round), FALSE_CROSSINGS), fitting)
 
 
 if __name__ == "__main__":

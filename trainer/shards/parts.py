@@ -104,7 +104,8 @@ def _inner(
     constants = [number for number in sorted(demand.makes[shard]) if inputs <= number < demand.first]
     names = [program.inputs[number].name for number in working]
     made = part_of(program, reads, constants, nodes, makes)
-    return _named(made, [*names, *_places(taken)], [*names, *_places(given)])
+    ways = [_crossing(demand, number) for number in crossing]
+    return _named(made, [*names, *_ways(ways, taken)], [*names, *_ways(ways, given)])
 
 
 def _prologue(run: TracedRun, own: Sequence[int], working: Sequence[int]) -> Program:
@@ -173,8 +174,10 @@ def _named(program: Program, inputs: Sequence[str], outputs: Sequence[str]) -> P
     )
 
 
-def _places(numbers: Iterable[int]) -> list[str]:
-    return [f"crossing{number}" for number in numbers]
+def _ways(crossings: Sequence[Crossing], places: Sequence[int]) -> list[str]:
+    """Return names of crossings that say whether they go on through the model or come back, for people."""
+    ways = ("forward" if max(crossings[n].takers) > crossings[n].maker else "backward" for n in places)
+    return [f"{way}{place}" for way, place in zip(ways, places, strict=True)]
 
 
 def _counts(numbers: Iterable[int]) -> tuple[Count, ...]:

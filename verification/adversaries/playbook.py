@@ -22,6 +22,7 @@ from verification.adversaries import (
     Recommit,
     Since,
     SkipDuties,
+    TwoFaced,
     Vandal,
     Withhold,
     WrongBytes,
@@ -45,12 +46,16 @@ class Ending(IntEnum):
 
 @dataclass(frozen=True)
 class Play:
-    """`make` gives the behaviours, for a peer that plays them from a round on; `how` says in words what ends them."""
+    """`make` gives the behaviours, for a peer that plays them from a round on; `how` says in words what ends them.
+
+    Those played `in_crews` are for workers that hold a shard.
+    """
 
     roles: tuple[str, ...]
     ending: Ending
     how: str
     make: Callable[[int], list[Behaviour]]
+    in_crews: bool = False
 
 
 BOTH = (WORKER, VERIFIER)
@@ -130,6 +135,14 @@ PLAYS: dict[str, Play] = {
     "contest-seals": Play(
         BOTH, Ending.CONVICTED, "it signed a wrong state, contested the right one, and lost both disputes",
         lambda first: [WrongSeal(at=first)],
+    ),
+    "two-faced": Play(
+        (WORKER,), Ending.CONVICTED, "it signed one thing to its neighbours in a crew and committed to another",
+        lambda first: [TwoFaced()], in_crews=True,
+    ),
+    "frame-neighbour": Play(
+        (WORKER,), Ending.CONVICTED, "what it said that its neighbour had given it is not what it had signed for",
+        lambda first: [TwoFaced(frames=True)], in_crews=True,
     ),
 }  # fmt: skip
 

@@ -56,7 +56,11 @@ def outer_step(state: State, worked: RoundState, results: Results) -> Iterator[C
 
 def _reads(state: State, worked: RoundState) -> list[Computed]:
     """Return the contributions that a closed round's outer step reads."""
-    return [FetchContribution(part.number, part.worker) for part in mixture(state, worked).parts]
+    return [
+        FetchContribution(part.number, member)
+        for part in mixture(state, worked).parts
+        for member in state.rounds[part.number].crews[part.worker]
+    ]
 
 
 def _begin(state: State, member: Member, results: Results) -> Round:

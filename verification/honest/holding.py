@@ -11,6 +11,7 @@ from verification.honest.actions import (
     Results,
     RunOuter,
     RunRound,
+    Work,
 )
 from verification.state import Phase, State, state_before
 from verification.units import Address, Digest, Round
@@ -32,10 +33,13 @@ def _blob_of(state: State, action: Computed, result: Any) -> Digest | None:
         case RunOuter():
             blob: Digest = result.blob
             return blob
-        case RunRound(number, worker) if not result.failed and worker not in state.rounds[number].commits:
-            work: Digest = result.contribution.blob
-            return work
+        case RunRound() if isinstance(result, Work) and _stands_on_work(state, action, result):
+            return result.contribution.blob
     return None
+
+
+def _stands_on_work(state: State, action: RunRound, work: Work) -> bool:
+    return not work.failed and action.worker not in state.rounds[action.number].commits
 
 
 def unwanted(
