@@ -1,7 +1,7 @@
 """`demo --crew N`: N members of N owners train as one worker a model of which none has memory for more than its shard.
 
-Beside them are a whole worker and the verifiers; where one of the crew cheats a spare holds its shard too, so that the
-others go on.
+Beside them are a whole worker and the verifiers. Where a member cheats there are two crews, so that there is another
+for its place when it has been excluded.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from p2p.blobs import BlobStore
-from trainer.commands.demo import DemoSettings, run_demo, shard_for
+from trainer.commands.demo import DemoSettings, run_demo
 from trainer.commands.ending import Check
 from trainer.commands.scene import Scene, Seat, Tell, in_one_folder
 from trainer.commands.sharded_demo import GIB, ROOM
@@ -52,16 +52,14 @@ class CrewScene(Scene):
 
 def run_with_crew(settings: DemoSettings, members: int) -> int:
     """Run the demo with a crew of so many members and return its exit status; raises UserError."""
-    posts = list(range(1, members + 1))
-    if settings.names:
-        if not is_for_members(settings.names):
-            raise UserError(
-                f"--cheat {settings.cheat}: in a demo with a crew one of its members cheats; take false-activations, "
-                "false-gradients, frame-neighbour, two-faced or none"
-            )
-        posts.append(shard_for(settings.names, members))
+    if settings.names and not is_for_members(settings.names):
+        raise UserError(
+            f"--cheat {settings.cheat}: in a demo with a crew one of its members cheats; take false-activations, "
+            "false-gradients, frame-neighbour, two-faced or none"
+        )
+    posts = tuple(range(1, members + 1)) * (2 if settings.names else 1)
     workers = len(posts) + WHOLE
-    return run_demo(dataclasses.replace(settings, workers=workers, posts=tuple(posts)), with_crew)
+    return run_demo(dataclasses.replace(settings, workers=workers, posts=posts), with_crew)
 
 
 @contextmanager

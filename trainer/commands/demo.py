@@ -70,7 +70,7 @@ class DemoSettings:
     """What a user may choose, and `late`, how many workers the run does not wait for, `guests`, how many accounts are
     for others, in how many parts a batch is taken, the model's config, and where the run is logged.
 
-    `posts` are shards, from 1 on, that the first workers hold in crews of so many members as there are shards.
+    `posts` are the shards, from 1 on, that the first workers hold: as many of each as there are crews.
     """
 
     out: Path
@@ -91,7 +91,8 @@ class DemoSettings:
     @property
     def slots(self) -> int:
         """Return how many contributions a round has: a crew's members share one."""
-        return self.workers - len(self.posts) + bool(self.posts)
+        crews = len(self.posts) // max(self.posts, default=1)
+        return self.workers - len(self.posts) + crews
 
     @property
     def names(self) -> list[str]:
