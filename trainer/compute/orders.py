@@ -131,7 +131,8 @@ class JobDone:
 class RunJob(Order[JobDone]):
     """Compute F for one worker's round; an `own` one is computed with the peer's conduct, an audit never is.
 
-    Inner step `rerun` is computed again in another way before the result is told; 0: none is.
+    Inner step `rerun` is computed again in another way before the result is told; 0: none is. A crew's is its lead's,
+    and names the `post` that it was asked for. (SPEC.md 4.17)
     """
 
     number: Round
@@ -141,6 +142,7 @@ class RunJob(Order[JobDone]):
     start: BundleRef
     own: bool
     rerun: Count = NO_STEP
+    post: Post | None = None
 
 
 @dataclass(frozen=True)
