@@ -104,10 +104,8 @@ class Deeds:
 
     async def _run_round(self, action: actions.RunRound, as_auditor: bool) -> actions.Work | Stuck:
         job = await self._job(action.number, action.worker, as_auditor)
-        async with self._ledger.state() as state:
-            post = post_of(state, action.number, action.worker)
-        if post is not None:
-            return await self._crew.run(job, post)
+        if job.post is not None:
+            return await self._crew.run(job, job.post)
         began = trio.current_time()
         done = await self._checked(job)
         took = round(1000 * (trio.current_time() - began))
@@ -153,9 +151,7 @@ class Deeds:
             outer = await self._outer_step(named.round)
             return orders.DisputedExecution(outer, named.place, named.step)
         job = await self._job(named.round, named.worker, as_auditor)
-        async with self._ledger.state() as state:
-            post = post_of(state, named.round, named.worker)
-        return orders.DisputedExecution(job, named.place, named.step, post)
+        return orders.DisputedExecution(job, named.place, named.step)
 
     async def _job(self, number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
@@ -207,7 +203,8 @@ def job_of(state: State, number: Round, worker: Address, own: bool) -> orders.Ru
     """Return a worker's round as an order; a crew's draws by its lead."""
     worked = state.rounds[number]
     steps = Count(worked.assignments[worker].steps)
-    return orders.RunJob(number, worked.lead(worker), worked.beacon, steps, worked.start, own)
+    lead, post = worked.lead(worker), post_of(state, number, worker)
+    return orders.RunJob(number, lead, worked.beacon, steps, worked.start, own, post=post)
 
 
 def post_of(state: State, number: Round, worker: Address) -> Post | None:
