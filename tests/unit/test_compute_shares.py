@@ -35,9 +35,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Created:
     return make_run(tmp_path_factory.mktemp("run"), CREW)
 
 
-def job(made: Created, own: bool = False) -> orders.RunJob:
-    """The crew's first round."""
-    return orders.RunJob(Round(1), LEAD, tagged("beacon"), STEPS, made.manifest.start, own)
+def job(made: Created, own: bool = False, shard: int | None = None) -> orders.RunJob:
+    """The crew's first round, or a member's part of it."""
+    post = None if shard is None else Post(Count(0), Count(shard))
+    return orders.RunJob(Round(1), LEAD, tagged("beacon"), STEPS, made.manifest.start, own, post=post)
 
 
 class Table:
@@ -77,7 +78,7 @@ class Table:
 
     def share(self, shard: int) -> orders.RunShare:
         """The round as a member computes it."""
-        return orders.RunShare(job(self.made, own=True), Post(Count(0), Count(shard)))
+        return orders.RunShare(job(self.made, True, shard))
 
     def run(self) -> list[orders.ShareDone]:
         """Have both compute it."""
@@ -135,19 +136,16 @@ def test_a_member_that_starts_again_knows_what_it_took(table: Ran) -> None:
     again = opened.member(1, never)
     assert replace(again.run_share(opened.share(1)), waited=done[1].waited) == done[1]
     for place, step in ((Place.PROLOGUE, 0), (Place.STEP, 2), (Place.EPILOGUE, 0)):
-        execution = orders.DisputedExecution(
-            job(opened.made, True), place, Count(step), Post(Count(0), Count(1))
-        )
+        execution = orders.DisputedExecution(job(opened.made, True, 1), place, Count(step))
         traced = again.trace_nodes(orders.TraceNodes(execution))
         assert traced.failed is None and traced.outputs
 
 
 def test_an_accused_and_its_auditor_trace_the_same(table: Ran, auditor: ComputeProcess) -> None:
     opened, _ = table
-    post = Post(Count(0), Count(0))
     own, others = (
         process.trace_nodes(
-            orders.TraceNodes(orders.DisputedExecution(job(opened.made, is_own), Place.STEP, Count(1), post))
+            orders.TraceNodes(orders.DisputedExecution(job(opened.made, is_own, 0), Place.STEP, Count(1)))
         )
         for process, is_own in ((opened.members[0], True), (auditor, False))
     )
@@ -164,7 +162,7 @@ def test_what_nobody_asks_about_any_more_is_forgotten(made: Created, tmp_path: P
     (folder / "2.draft").write_bytes(b"")
     forget_taken(folder, [Round(3)])
     assert not list(folder.iterdir())
-    execution = orders.DisputedExecution(job(made, True), Place.STEP, Count(1), Post(Count(0), Count(0)))
+    execution = orders.DisputedExecution(job(made, True, 0), Place.STEP, Count(1))
     with pytest.raises(Unavailable, match="what was taken in step"):
         opened.members[0].trace_nodes(orders.TraceNodes(replace(execution, step=Count(2))))
 

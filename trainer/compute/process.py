@@ -162,7 +162,8 @@ class ComputeProcess:
     @does(orders.RunShare)
     def run_share(self, order: orders.RunShare) -> orders.ShareDone:
         """Compute a member's part of a crew's round; raises BadEvidence for what was brought and does not fit."""
-        job, post, start = _job(order.job), order.post, self._stored(order.job.start)
+        job, post, start = _job(order.job), order.job.post, self._stored(order.job.start)
+        assert post is not None
         made, waited = self._shares.run(job, start, post, self._conduct, self._tell, self._wait, order.again)
         cut, spent = self.manifest.cuts[post.cut], Count(round(1000 * waited))
         items, taken = items_of_member(cut, post.shard, made)
@@ -285,10 +286,10 @@ class ComputeProcess:
             slots = [int(entry.slot) for entry in order.slots]
             crews = {int(each.slot): self._of_crew(each) for each in order.slots if each.mates}
             return self._outer, self.rounds.disputed_outer(self._outer_inputs(order), slots, crews)
-        if execution.post is not None:
+        if order.post is not None:
             conduct = self._conduct if order.own else None
             job, begun, place = _job(order), self._stored(order.start), execution.place
-            return self._shares.disputed(job, begun, execution.post, place, int(execution.step), conduct)
+            return self._shares.disputed(job, begun, order.post, place, int(execution.step), conduct)
         engine, rounds = self._rounds(order)
         start = self._stored(order.start)
         return engine, rounds.disputed(_job(order), start, execution.place, execution.step)

@@ -74,7 +74,7 @@ class CrewWork:
 
     async def _again(self, seat: Seat) -> Work:
         """Compute a round once more that was committed to, on what was taken in it."""
-        done = await self._bench.ask(orders.RunShare(seat.job, seat.post, True), NORMAL)
+        done = await self._bench.ask(orders.RunShare(seat.job, True), NORMAL)
         return Work(done.digests, done.contribution, done.norm, done.failed, taken=done.taken)
 
     async def _audit(self, job: orders.RunJob, cut: Count, began: float) -> Work:

@@ -151,9 +151,7 @@ class Deeds:
             outer = await self._outer_step(named.round)
             return orders.DisputedExecution(outer, named.place, named.step)
         job = await self._job(named.round, named.worker, as_auditor)
-        async with self._ledger.state() as state:
-            post = post_of(state, named.round, named.worker)
-        return orders.DisputedExecution(job, named.place, named.step, post)
+        return orders.DisputedExecution(job, named.place, named.step)
 
     async def _job(self, number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
         """Return a worker's round as an order, and have its start state here. Raises Unavailable."""
@@ -204,9 +202,9 @@ class Deeds:
 def job_of(state: State, number: Round, worker: Address, own: bool) -> orders.RunJob:
     """Return a worker's round as an order; a crew's draws by its lead."""
     worked = state.rounds[number]
-    assigned = worked.assignments[worker]
-    lead, steps = worked.lead(worker), Count(assigned.steps)
-    return orders.RunJob(number, lead, worked.beacon, steps, worked.start, own, post=assigned.post)
+    steps = Count(worked.assignments[worker].steps)
+    lead, post = worked.lead(worker), post_of(state, number, worker)
+    return orders.RunJob(number, lead, worked.beacon, steps, worked.start, own, post=post)
 
 
 def post_of(state: State, number: Round, worker: Address) -> Post | None:

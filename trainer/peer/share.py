@@ -122,7 +122,7 @@ class ShareRound:
     async def _compute(self) -> None:
         seat = self._seat
         try:
-            done = await self._bench.ask(orders.RunShare(seat.job, seat.post), NORMAL, self._hear)
+            done = await self._bench.ask(orders.RunShare(seat.job), NORMAL, self._hear)
             self.done = done
             if done.failed:
                 self._desk.outbox.fail(done.contribution.digest)
