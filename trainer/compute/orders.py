@@ -131,8 +131,8 @@ class JobDone:
 class RunJob(Order[JobDone]):
     """Compute F for one worker's round; an `own` one is computed with the peer's conduct, an audit never is.
 
-    Inner step `rerun` is computed again in another way before the result is told; 0: none is. A `post` says whose part of a
-    crew's round it is, where it stands in another order; by itself the job is what one whole worker makes.
+    Inner step `rerun` is computed again in another way before the result is told; 0: none is. A `post` says whose part
+    of a crew's round it is, where it stands in another order; by itself the job is what one whole worker makes.
     """
 
     number: Round
