@@ -47,7 +47,7 @@ from verification.program import (
     program_head,
     values,
 )
-from verification.referee import Execution, Reader, judge, result_of
+from verification.referee import Contributed, Execution, Reader, judge, result_of
 from verification.sampling import leaf_steps, record_index, round_number
 from verification.sizes import contribution_size, data_size, require_data, state_size
 from verification.spoilage import fault
@@ -276,7 +276,7 @@ def test_every_node_of_the_outer_step_can_be_refereed(tiny_run: Created, process
     """With one slot filled and one empty, whose zeros the law makes itself."""
     part = done(process, job(tiny_run)).contribution
     start, programs = tiny_run.manifest.start, tiny_run.manifest.programs
-    slots = {1: (STEPS, part.digest)}
+    slots = {1: Contributed(STEPS, (part.digest,))}
     outer = orders.RunOuterStep(start, (orders.Summand(Count(1), STEPS, part),), Count(3))
     agreed = Execution(Place.OUTER, programs.outer.digest, start.digest, slots=slots, ballast=3)
     order = orders.DisputedExecution(outer, Place.OUTER, Count(0))
