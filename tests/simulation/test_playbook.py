@@ -7,26 +7,32 @@ import pytest
 from simulator.cast import Actor, Verifier, Worker
 from simulator.invariants import Invariants
 from simulator.toy import minimal
+from simulator.toy_crew import with_crews
 from simulator.world import World
 from trainer.rounds.cheats import conduct_named, names_in, roles_of
 from verification.adversaries.playbook import PLAYS, Ending, behaviours, ending_of
 from verification.effects import Slashed
 from verification.errors import UserError
+from verification.manifest import Post
 from verification.state import Stage, Standing
 from verification.statements import WORKER
+from verification.units import Count
 
 FIRST = 2
 
 
 def played(cheat: str) -> tuple[World, Actor]:
-    """Return a finished run in which one of two workers or of three verifiers plays a cheat from round 2 on."""
+    """Return a finished run in which one of two workers, of a crew or of three verifiers plays a cheat from round 2
+    on."""
     names = names_in(cheat)
     kind = Worker if WORKER in roles_of(names) else Verifier
-    rogue = kind("rogue", *behaviours(names, FIRST), conduct=conduct_named(cheat, FIRST))
-    honest = [Worker("w0"), Worker("w1"), Verifier("v0"), Verifier("v1")]
-    everyone = {"min_workers": 2 + (kind is Worker), "min_verifiers": 2}
+    in_crews = any(PLAYS[name].in_crews for name in names if name in PLAYS)
+    first, second = (Post(Count(0), Count(shard)) if in_crews else None for shard in range(2))
+    rogue = kind("rogue", *behaviours(names, FIRST), conduct=conduct_named(cheat, FIRST), post=first)
+    honest = [Worker("w0"), Worker("w1", post=second), Verifier("v0"), Verifier("v1")]
+    everyone = {"min_workers": 2 + (kind is Worker and not in_crews), "min_verifiers": 2}
     world = World(
-        minimal(audit_rate=600_000, rounds=6, **everyone),
+        (with_crews if in_crews else minimal)(audit_rate=600_000, rounds=6, **everyone),
         [*honest, rogue],
         random.Random(3),
         check=Invariants(honest),

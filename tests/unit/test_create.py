@@ -62,7 +62,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "window below a millisecond": ({"windows.commit": 0.0001}, "at least one millisecond"),
     "cheating pays": ({"money.worker_stake": 1000, "money.accuser_bond": 50}, "cheating would pay (wrong rounds until"),
     "more leaves than an opening holds": (
-        {"training.max_steps": 16000, "training.leaf_every": 1}, "Opening of 16001 leaves: up to 1088092 bytes of at",
+        {"training.max_steps": 16000, "training.leaf_every": 1}, "Opening of 16001 leaves: up to 1088097 bytes of at",
     ),
     "rewards held too long": ({"money.escrow_rounds": 2_000_000}, "escrow_rounds must be at most 1000000"),
     "more money than there is": ({"accounts.balance": 2**61}, "all money together is at most"),
