@@ -131,8 +131,8 @@ class JobDone:
 class RunJob(Order[JobDone]):
     """Compute F for one worker's round; an `own` one is computed with the peer's conduct, an audit never is.
 
-    Inner step `rerun` is computed again in another way before the result is told; 0: none is. A `post` says whose part of a
-    crew's round it is, where it stands in another order; by itself the job is what one whole worker makes.
+    Inner step `rerun` is computed again in another way before the result is told; 0: none is. A `post` says whose part
+    of a crew's round it is, where it stands in another order; by itself the job is what one whole worker makes.
     """
 
     number: Round
@@ -166,8 +166,7 @@ class RunShare(Order[ShareDone]):
     """Compute one's part of a crew's round, at the job's post; the job's worker is the lead. (SPEC.md 4.17)
 
     It tells what is Given, and waits for what the node brings. What was taken once is read again, and then nothing is
-    waited for.
-    A round that is committed to is computed `again`, on what was taken alone.
+    waited for; a round that is committed to is computed `again`, on what was taken alone.
     """
 
     job: RunJob
