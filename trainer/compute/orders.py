@@ -166,8 +166,7 @@ class RunShare(Order[ShareDone]):
     """Compute one's part of a crew's round, at the job's post; the job's worker is the lead. (SPEC.md 4.17)
 
     It tells what is Given, and waits for what the node brings. What was taken once is read again, and then nothing is
-    waited for.
-    A round that is committed to is computed `again`, on what was taken alone.
+    waited for; a round that is committed to is computed `again`, on what was taken alone.
     """
 
     job: RunJob
