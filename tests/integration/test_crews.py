@@ -105,8 +105,7 @@ def test_who_deceives_its_neighbour_pays_alone(tmp_path: Path, cheat: str, shard
 
 def test_where_a_member_is_killed_a_spare_goes_on(tmp_path: Path) -> None:
     """Its neighbour says soon that it is gone; back again it opens what it had committed to, on what it took then."""
-    windows = dict.fromkeys(WINDOWS, 15)
-    folder = made(tmp_path, 3, training__rounds=16, swarm__workers=1, swarm__min_workers=1, **windows)
+    folder = made(tmp_path, 3, training__rounds=16, swarm__workers=1, swarm__min_workers=1, **WINDOWS)
     options = {0: FIRST, 1: SECOND, 2: SECOND}
     with swarm(folder, [WORKER] * 3 + [VERIFIER], options, workers_first=True) as peers:
         peers[0].wait_line(lambda line: line.startswith("state round=1"))
@@ -126,7 +125,7 @@ def test_where_a_member_is_killed_a_spare_goes_on(tmp_path: Path) -> None:
     assert account(folder, 0) in pair
     begun = [worked.opened_at for worked in state.rounds]
     # A window, where it was killed between its receipt and its commitment, and what is waited for it elsewhere.
-    assert max(after - before for before, after in pairwise(begun)) < 30_000
+    assert max(after - before for before, after in pairwise(begun)) < 75_000
 
 
 def crew_at(folder: RunFolder, member: Address) -> tuple[Address, ...]:

@@ -26,6 +26,8 @@ ANSWER_SECONDS = 40.0
 GONE_SECONDS = 5.0
 """How long a neighbour may be out of reach before it counts as gone: longer than a lost connection, shorter than any
 round that is worth it."""
+REFUSED_SECONDS = 2.0
+"""Whose connection fails sooner is not there; later, it may be slow, and is waited for as long as there is time."""
 PAUSE_SECONDS = 0.2
 """Before a neighbour is asked again."""
 BEGIN_SECONDS = 20.0
@@ -102,12 +104,14 @@ class Letters:
     async def _asked(self, mate: Address, kind: Kind, body: bytes) -> bytes:
         """Return an answer; raises Gone where nothing leads to the neighbour, Unavailable where it has none now."""
         for peer in self._contacts.named([mate]):
+            began = trio.current_time()
             try:
                 return await self._post.request(peer, kind, body, ANSWER_SECONDS)
             except Declined:
                 raise
             except Unavailable as error:
-                if self._post.is_out_of_reach(peer):
+                took = trio.current_time() - began
+                if took < REFUSED_SECONDS and self._post.is_out_of_reach(peer):
                     raise Gone(str(error)) from error
                 raise
         raise Gone(f"{checksum(mate)} has told no address")
