@@ -124,6 +124,7 @@ def test_two_members_make_what_their_auditor_makes(table: Ran, auditor: ComputeP
     assert roots[0] == roots[1] != ()
     assert [each.contribution for each in done] == list(found.contributions)
     assert not any(each.failed for each in done) and not found.failed
+    assert [each.loss for each in done if each.loss is not None] == [found.loss]
 
 
 def test_a_member_that_starts_again_knows_what_it_took(table: Ran) -> None:

@@ -149,14 +149,15 @@ class RunJob(Order[JobDone]):
 class ShareDone:
     """What a member has of a crew's round: by digest the items that it made and took, and its contribution as JobDone.
 
-    `waited` are the milliseconds that it had nothing to do for want of what others make.
+    `waited` are the milliseconds that it had nothing to do for want of what others make. Only a shard that makes the
+    loss has one.
     """
 
     digests: tuple[Digest, ...]
     taken: tuple[Digest, ...]
     contribution: BundleRef
     norm: Count
-    loss: int
+    loss: int | None
     failed: bool
     waited: Count
 

@@ -37,11 +37,11 @@ from verification.content import chunks_root
 from verification.errors import Malformed, ProofswarmError, Unavailable, Unsound
 from verification.honest.actions import Traced
 from verification.honest.within import Own
-from verification.layout import SUMMARY, joined
+from verification.layout import SUMMARY, joined, summary_of
 from verification.library import StepFailed
 from verification.manifest import BundleRef, Manifest, Place, Post, ProgramRef
 from verification.outer import outer_inputs
-from verification.program import Program, Sized, inputs_read, outputs_of, require_work_units
+from verification.program import Node, Program, Sized, inputs_read, outputs_of, require_work_units
 from verification.sizes import contribution_size, data_port, state_size
 from verification.statements import Commit
 from verification.tensors import Bundle, digest_of, encoded
@@ -170,8 +170,10 @@ class ComputeProcess:
         if made.contribution is None:
             assert made.failed is not None
             nothing = BundleRef(made.failed, made.failed)
-            return orders.ShareDone(items, taken, nothing, Count(0), 0, True, spent)
-        norm, loss = Count(spoilage.norm_of(made.contribution)), round(made.loss * orders.MICRO)
+            return orders.ShareDone(items, taken, nothing, Count(0), None, True, spent)
+        norm = Count(spoilage.norm_of(made.contribution))
+        has_loss = isinstance(summary_of(self._contribution_at(post)[0], "loss"), Node)
+        loss = round(made.loss * orders.MICRO) if has_loss else None
         return orders.ShareDone(items, taken, self._keep(made.contribution), norm, loss, False, spent)
 
     @does(orders.Bring)

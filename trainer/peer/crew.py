@@ -67,7 +67,8 @@ class CrewWork:
             self._record.write("stuck", round=job.number, partner=checksum(result.partner))
         elif (done := share.done) is not None:
             self._tell(
-                job, result, began, loss=done.loss / orders.MICRO, cut=int(post.cut), shard=seat.shard,
+                job, result, began, loss=None if done.loss is None else done.loss / orders.MICRO,
+                cut=int(post.cut), shard=seat.shard,
                 waited=int(done.waited), sent=share.sent, received=share.received,
             )  # fmt: skip
         return result

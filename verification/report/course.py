@@ -140,8 +140,8 @@ class Course:
                 self._open[effect.number].included = effect.included
             case done.RoundSealed():
                 ended = self._open[effect.number]
-                earners = self._earners(ended)
-                self.deposit -= sum(reward_of(self.manifest, ended.assigned[who].steps) for who in earners)
+                earned = [ended.assigned[who] for who in self._earners(ended)]
+                self.deposit -= sum(reward_of(self.manifest, each.steps, each.post) for each in earned)
             case done.AuditEnded():
                 self._note_audit(effect)
             case done.DisputeOpened():
@@ -182,12 +182,12 @@ class Course:
         lost = ended.convicts | {
             who for who, standing in self._standings.items() if standing is Standing.EXCLUDED
         }
-        return [who for who in ended.included if who not in lost]
+        return [who for who in _members(ended) if who not in lost]
 
     def _of_round(self, at: Millis, number: Round) -> dict[str, float]:
         """Return the figures of the round whose state is fixed now; its time counts from when the last one's was."""
         ended = self._open[number]
-        known = self.losses(number, ended.included)
+        known = self.losses(number, _members(ended))
         steps = sum(ended.assigned[who].steps for who in ended.included)
         seconds = (at - max(ended.opened_at, self._sealed_at)) / 1000
         found: dict[str, float] = {"train/loss": sum(known) / len(known)} if known else {}
@@ -226,3 +226,9 @@ _OUTCOMES = {
     Audit.LOST: "audits/undecided",
     Audit.VOID: "audits/undecided",
 }
+
+
+def _members(ended: _Open) -> list[Address]:
+    """Return all whose work a round counts: whole workers, and all of a crew. (SPEC.md 4.17)"""
+    slots = {ended.assigned[lead].slot for lead in ended.included}
+    return [who for who, assigned in ended.assigned.items() if assigned.slot in slots]
