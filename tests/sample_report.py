@@ -22,6 +22,7 @@ from verification.report.schema import (
     MoveReport,
     PeerReport,
     PenaltyReport,
+    PostReport,
     ReadReport,
     Report,
     ResultReport,
@@ -155,6 +156,9 @@ def _peer(name: str, history: tuple[RoundReport, ...], culprit: str) -> PeerRepo
         stake_history=points,
         kernels=_kernels(name),
         group=(GroupMemberReport(6, 31_400), GroupMemberReport(2, 0)) if name == "worker-2" else (),
+        post=PostReport(0, 1, 3, 0.34, 14, 5, 40_000, 12_000, 3_000_000, 1_500_000)
+        if name == "worker-1"
+        else None,
         log=LogReport(40 * len(history), 0, digest("state", len(history))) if name != "verifier-2" else None,
     )
 

@@ -12,11 +12,13 @@ import pytest
 
 from simulator.cast import Actor, Verifier, Worker
 from simulator.toy import minimal
+from simulator.toy_crew import with_crews
 from simulator.world import World
 from trainer.commands.ending import Cheat, checks
 from trainer.rounds.cheats import conduct_named
 from verification.adversaries import Withhold
 from verification.effects import DisputeEnded
+from verification.manifest import Post
 from verification.report.build import build_report
 from verification.report.encoding import to_json
 from verification.report.said import MAX_TEXT
@@ -25,13 +27,14 @@ from verification.report.schema import (
     GroupMemberReport,
     KernelsReport,
     PeerReport,
+    PostReport,
     Report,
     ShardReport,
 )
 from verification.report.words import where
 from verification.signing import checksum
 from verification.state import Stage
-from verification.units import MILLION, Millis
+from verification.units import MILLION, Count, Millis
 
 CREATED = Millis(5)
 FIRST_CHEAT = 2
@@ -437,3 +440,20 @@ def test_a_run_that_is_still_going_has_a_report() -> None:
     assert {entry.name for entry in report.peers} == {""}
     assert all(entry.loss is None for entry in report.rounds)
     assert dataclasses.asdict(report)["evaluation"] is None
+
+
+def test_members_of_crews_are_told_by_post_and_their_crews_audits() -> None:
+    posts = [Post(Count(0), Count(shard)) for shard in range(2)]
+    members: list[Actor] = [Worker(f"member{post.shard}", post=post) for post in posts]
+    manifest = with_crews(audit_rate=MILLION, rounds=3, min_workers=2, min_verifiers=1)
+    world = World(manifest, [*members, Worker("whole"), Verifier("verifier")], random.Random(3))
+    world.run()
+    events = logs(world, "none")
+    events["member1"][1] |= {"ms": 2_000, "waited": 500, "sent": 80, "received": 40, "loss": None}
+    report = report_of(world, events)
+    first, second, whole = (peer(report, name) for name in ("member0", "member1", "whole"))
+    assert first.post is not None
+    assert second.post == PostReport(0, 1, 2, 53 / 215, 1, 1, 2_000, 500, 80, 40)
+    assert whole.post is None
+    assert first.audits_passed == second.audits_passed == whole.audits_passed == 3
+    assert [part.loss for part in report.rounds[0].contributions if part.worker == second.id] == [None]

@@ -10,7 +10,7 @@ from verification.debts import ChunkDebt, Debt, LinkDebt, MoveDebt, OpeningDebt,
 from verification.effects import DisputeMoved, Move
 from verification.manifest import Place
 from verification.report import words
-from verification.report.schema import EvaluationReport, GroupMemberReport, ShardReport
+from verification.report.schema import EvaluationReport, GroupMemberReport, PostReport, ShardReport
 from verification.units import Address, Round
 
 
@@ -141,6 +141,14 @@ def test_machines_of_a_group_are_told_by_what_they_share() -> None:
         "receives 1.0 kB",
         "machine 2 holds 25% of the model, head, sends 0 B and receives 0 B",
     ]
+
+
+def test_a_member_of_crews_is_told_by_its_shard() -> None:
+    held = PostReport(0, 1, 3, 0.34, 14, 5, 40_000, 12_000, 3_000_000, 1_500_000)
+    alone = "shard 2 of 3, 14 parameters, 34% of a crew's work"
+    told = f"{alone}; in 5 rounds, of 40.0 s it waited 30%, gave 3.0 MB and took 1.5 MB"
+    assert words.post(held) == told
+    assert words.post(dataclasses.replace(held, millis=0)) == alone
 
 
 def test_losses_are_told_by_token_and_by_byte() -> None:

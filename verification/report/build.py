@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from verification import economics
 from verification import effects as done
-from verification.manifest import Place, digest_of_manifest
+from verification.manifest import Manifest, Place, Post, digest_of_manifest
 from verification.report import said, schema, words
 from verification.report.descent import Descent
 from verification.report.said import Event, Own
@@ -187,7 +187,11 @@ def _audit(audit: done.AuditEnded, history: History) -> schema.AuditReport:
 
 def _peer(member: Member, state: State, history: History, logs: Mapping[str, Own]) -> schema.PeerReport:
     said_of_itself = logs.get(checksum(member.address))
-    own = [audit for audit in history.audits.values() if audit.worker == member.address]
+    own = [
+        audit
+        for audit in history.audits.values()
+        if audit.worker == state.rounds[audit.work].crews.get(member.address, (None,))[0]
+    ]
     stakes = history.by_round[member.address]
     return schema.PeerReport(
         id=checksum(member.address),
@@ -209,7 +213,24 @@ def _peer(member: Member, state: State, history: History, logs: Mapping[str, Own
         stake_history=tuple(stakes),
         kernels=None if said_of_itself is None else said_of_itself.kernels,
         group=() if said_of_itself is None else said_of_itself.group,
+        post=None if member.post is None else _post(state.manifest, member.post, said_of_itself),
         log=None if said_of_itself is None else said_of_itself.log,
+    )
+
+
+def _post(manifest: Manifest, post: Post, said: Own | None) -> schema.PostReport:
+    shards = manifest.cuts[post.cut].shards
+    own, units = manifest.shard(post), [int(each.units.inner) for each in shards]
+    shares = [] if said is None else list(said.shares.values())
+    told = (sum(share[place] for share in shares) for place in range(4))
+    return schema.PostReport(
+        int(post.cut),
+        int(post.shard),
+        len(shards),
+        own.units.inner / sum(units),
+        len(own.parameters),
+        len(shares),
+        *told,
     )
 
 

@@ -56,6 +56,10 @@ class _Computed(_Said):
     worker: str
     own: bool
     loss: Number
+    ms: Natural = 0
+    waited: Natural = 0
+    sent: Natural = 0
+    received: Natural = 0
 
 
 class _Traffic(_Said):
@@ -121,6 +125,8 @@ class Own:
     traffic: dict[str, list[int]] = field(default_factory=dict)
     kernels: schema.KernelsReport | None = None
     group: tuple[schema.GroupMemberReport, ...] = ()
+    shares: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Of its own rounds milliseconds, of these waited for others of its crew, and bytes given and taken."""
     evaluation: schema.EvaluationReport | None = None
 
 
@@ -197,8 +203,10 @@ def _own(name: str, who: str, log: Sequence[Event]) -> Own:
             case _Started():
                 _add(found.traffic, last)
                 last = {}
-            case _Computed() if (loss := _own_loss(one, who)) is not None:
-                found.losses[one.round] = loss
+            case _Computed() if one.own and one.worker == who:
+                found.shares[one.round] = one.ms, one.waited, one.sent, one.received
+                if (loss := _own_loss(one, who)) is not None:
+                    found.losses[one.round] = loss
             case _Traffic():
                 last = one.bytes
             case _Ended():

@@ -108,6 +108,23 @@ class GroupMemberReport:
 
 
 @dataclass(frozen=True)
+class PostReport:
+    """The shard of the model that a peer holds in crews, and what it said in its own log of the rounds that it made
+    with the others; nobody checked the latter."""
+
+    cut: Annotated[int, "Number of the run's cut, from 0."]
+    shard: Annotated[int, "Number of its shard there, from 0."]
+    shards: Annotated[int, "Shards of that cut."]
+    work: Annotated[float, "Its part of a crew's work units in an inner step."]
+    parameters: Annotated[int, "Tensors of the model's parameters that it holds."]
+    rounds: Annotated[int, "Rounds of its own that it told of."]
+    millis: Annotated[int, "Milliseconds that these took it."]
+    waited_millis: Annotated[int, "Milliseconds of these in which it waited for the others."]
+    sent: Annotated[int, "Bytes of tensors that it gave its neighbours in them."]
+    received: Annotated[int, "Bytes of tensors that it took from them."]
+
+
+@dataclass(frozen=True)
 class LogReport:
     """A peer's own log: what it says of itself, read for its own account alone."""
 
@@ -140,6 +157,9 @@ class PeerReport:
     group: Annotated[
         tuple[GroupMemberReport, ...],
         "The machines that made its steps, as it said last, the leader first; none when it worked alone.",
+    ]
+    post: Annotated[
+        PostReport | None, "The shard that it holds in crews; null of whoever works alone, or verifies."
     ]
     log: Annotated[LogReport | None, "What was read of its own log; null when it has none, or more than one."]
 

@@ -164,7 +164,8 @@ def _kernels(report: Report, names: words.Names) -> list[RenderableType]:
 
 def _groups(report: Report, names: words.Names) -> list[RenderableType]:
     said = words.groups_said(report, names)
-    title = [Text(), _text("Who shares its steps among machines, as it said; nobody checked it", "italic")]
+    heading = "Who shares its steps with other machines, as it said; nobody checked times and bytes"
+    title = [Text(), _text(heading, "italic")]
     return [*(title if said else []), *(_text(f"  {who}: {text}") for who, text in said)]
 
 

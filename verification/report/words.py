@@ -13,6 +13,7 @@ from verification.report.schema import (
     GroupMemberReport,
     JudgedReport,
     KernelsReport,
+    PostReport,
     Report,
     ShardReport,
 )
@@ -291,8 +292,21 @@ def kernels_said(report: Report, names: Names) -> list[tuple[str, str]]:
 
 
 def groups_said(report: Report, names: Names) -> list[tuple[str, str]]:
-    """Return which peers said that several machines make their steps, and of each machine its share and speed."""
-    return [(names(peer.id), text) for peer in report.peers if peer.group for text in group(peer.group)]
+    """Return which peers said that several machines make their steps, and of each machine its share and speed; and who
+    holds which shard in crews."""
+    groups = [(names(peer.id), text) for peer in report.peers if peer.group for text in group(peer.group)]
+    return groups + [(names(peer.id), post(peer.post)) for peer in report.peers if peer.post is not None]
+
+
+def post(held: PostReport) -> str:
+    """Return which shard a member of crews holds, how long it waited for the others, and what it gave and took."""
+    tensors = counted(held.parameters, "parameter")
+    text = f"shard {held.shard + 1} of {held.shards}, {tensors}, {held.work:.0%} of a crew's work"
+    if not held.millis:
+        return text
+    sizes = data_size(held.sent), data_size(held.received)
+    waited = f"of {duration(held.millis)} it waited {held.waited_millis / held.millis:.0%}"
+    return f"{text}; in {counted(held.rounds, 'round')}, {waited}, gave {sizes[0]} and took {sizes[1]}"
 
 
 def group(members: Sequence[GroupMemberReport]) -> list[str]:
