@@ -88,8 +88,8 @@ def assert_convicted(folder: RunFolder, state: State, cheat: int, mates: list[in
     [("false-gradients", SECOND), ("false-activations", FIRST), ("frame-neighbour", SECOND)],
 )
 def test_who_deceives_its_neighbour_pays_alone(tmp_path: Path, cheat: str, shard: tuple[str, str]) -> None:
-    """In a crew that is the whole run, with a spare for the cheat's place."""
-    folder = made(tmp_path, 4, training__rounds=6, swarm__workers=1, swarm__min_workers=1, **WINDOWS)
+    """In one of two crews, which both work in every round."""
+    folder = made(tmp_path, 4, training__rounds=6, swarm__min_workers=1, **WINDOWS)
     mate = FIRST if shard == SECOND else SECOND
     options = {0: mate, 1: (*shard, "--cheat", cheat, "--cheat-from", "1"), 2: shard, 3: mate}
     with swarm(folder, [WORKER] * 4 + [VERIFIER], options, workers_first=True) as peers:
