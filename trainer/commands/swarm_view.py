@@ -60,7 +60,7 @@ class SwarmView:
                     self._tell(slow)
             case "computed":
                 figures.doing = f"{'trained' if event['own'] else 'audited'} round {event['round']}"
-                if event["own"]:
+                if event["own"] and event["loss"] is not None:  # only one shard of a crew makes the loss
                     figures.loss = event["loss"]
                     self.losses.setdefault(event["round"], []).append(event["loss"])
             case "traffic":
