@@ -3,20 +3,13 @@
 The numbers of a manifest are in range already, since nothing else can be read.
 """
 
-from collections.abc import Sequence
-
-from verification.crews import held_at
 from verification.economics import require_sound
 from verification.errors import BadEvidence, Unavailable, UserError
-from verification.layout import STATE, SUMMARY, Home, contribution_width, origin_of
+from verification.layout import SUMMARY, Home, contribution_width, origin_of
 from verification.manifest import Manifest, Place, Post
-from verification.program import Program, Sized, inputs_read, outputs_of, program_head, values
+from verification.program import Program, inputs_read, program_head, values
 from verification.referee import result_of
 from verification.sizes import PlacedPrograms, ShardPrograms, require_data, require_readable, require_sayable
-from verification.units import Count
-
-Form = tuple[str, tuple[int, ...]]
-"""Dtype and shape of a tensor."""
 
 
 def check_manifest(
@@ -47,20 +40,14 @@ def check_manifest(
 
 
 def require_posts(manifest: Manifest, programs: PlacedPrograms, shards: ShardPrograms) -> None:
-    """Raise UserError unless there are programs for every post, which fit each other and the outer step.
+    """Raise UserError unless there are programs for every post, and the outer step reads no contribution's summary, of
+    which a crew has several. (SPEC.md 4.17)
 
-    What one shard gives has the dtype and shape of the port at which another takes it, a shard's working state those of
-    the next one, its contribution those of the whole's for its parameters; and no outer step reads a contribution's
-    summary, of which a crew has several. (SPEC.md 4.17)
+    That a cut's programs fit each other is `trainer.shards.conventions`'s.
     """
     posts = list(manifest.posts())
     if sorted(shards, key=_numbers) != posts:
         raise UserError("the run's cuts and the programs of their shards are not of one number")
-    for post in posts:
-        if not _fits(manifest, post, programs, shards):
-            raise UserError(
-                f"shard {post.shard} of cut {post.cut} does not fit the others: whoever made the run must make it again"
-            )
     outer = programs[Place.OUTER]
     read = (origin_of(Place.OUTER, program_head(outer), n) for n in inputs_read(outer))
     width = contribution_width(len(outer.outputs))
@@ -76,45 +63,6 @@ SUMMARY_PORTS = tuple(place - len(SUMMARY) for place in range(len(SUMMARY)))
 
 def _numbers(post: Post) -> tuple[int, int]:
     return int(post.cut), int(post.shard)
-
-
-def _fits(manifest: Manifest, post: Post, programs: PlacedPrograms, shards: ShardPrograms) -> bool:
-    """Return whether a shard's programs have the ports and outputs that their neighbours in the round need."""
-    held, own, cut = held_at(manifest, post), shards[post], manifest.cuts[post.cut]
-    assert held is not None
-    inner, whole = own[Place.STEP], programs[Place.EPILOGUE]
-    state = len(inner.outputs) - held.gives
-    working = _forms(outputs_of(own[Place.PROLOGUE]))
-    ports = [*_forms(own[Place.PROLOGUE].inputs[: len(STATE) * len(held.parameters)]), *working]
-    wanted = [_forms(outputs_of(whole))[place] for place in (*held.parameters, *SUMMARY_PORTS)]
-    taken = [
-        _given(manifest, post.cut, place, shards)
-        for place, each in enumerate(cut.crossings)
-        if post.shard in each.takers
-    ]
-    return (
-        _forms(inner.inputs) == [*working, *taken]
-        and _forms(outputs_of(inner))[:state] == working
-        and _forms(own[Place.EPILOGUE].inputs) == ports
-        and _forms(outputs_of(own[Place.EPILOGUE])) == wanted
-    )
-
-
-def _given(manifest: Manifest, number: int, crossing: int, shards: ShardPrograms) -> Form:
-    """Return the dtype and shape of what crosses, as its maker gives it."""
-    cut = manifest.cuts[number]
-    maker = cut.crossings[crossing].maker
-    before = sum(each.maker == maker for each in cut.crossings[:crossing])
-    inner, held = (
-        shards[Post(Count(number), maker)][Place.STEP],
-        held_at(manifest, Post(Count(number), maker)),
-    )
-    assert held is not None
-    return _forms(outputs_of(inner))[len(inner.outputs) - held.gives + before]
-
-
-def _forms(values: Sequence[Sized]) -> list[Form]:
-    return [(value.dtype, tuple(map(int, value.shape))) for value in values]
 
 
 def _require_defined(place: Place, program: Program) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from simulator.memory import Clock, MemoryLedger
+from simulator.toy import PROGRAMS
 from simulator.toy_crew import with_crews
 from verification import law, signing
 from verification.crews import disagreeing, neighbours
 from verification.digest import ZERO, tagged
 from verification.economics import adversaries
 from verification.effects import Slashed
+from verification.errors import UserError
 from verification.game import Game
 from verification.ledger.log import Genesis
 from verification.manifest import (
@@ -27,8 +29,10 @@ from verification.manifest import (
     cost_of_round,
     least_stake,
 )
+from verification.program import Node
 from verification.sampling import form_crews
 from verification.signed import make_statement, sign_statement
+from verification.staking import require_posts
 from verification.state import Dispute, Member, Phase, RoundState, Standing, State, Turn, open_questions
 from verification.statements import (
     VERIFIER,
@@ -269,3 +273,20 @@ def test_who_was_parted_works_together_again_only_where_nobody_could_work_withou
     assert form_crews(manifest, Digest(bytes(32)), able, pair) == [tuple(able)]
     whole = dataclasses.replace(able[0], address=Address(bytes(20)), post=None)
     assert form_crews(manifest, Digest(bytes(32)), [*able, whole], pair) == [(whole,)]
+
+
+def test_an_outer_step_that_reads_a_contributions_norm_has_no_crews() -> None:
+    """Of a crew there are several: nobody could say which one an outer step reads."""
+    manifest = with_crews()
+    programs = {place: PROGRAMS[manifest.programs.at(place).digest] for place in Place}
+    places = (Place.PROLOGUE, Place.STEP, Place.EPILOGUE)
+    shards = {at: {p: PROGRAMS[manifest.shard(at).at(p).digest] for p in places} for at in manifest.posts()}
+    require_posts(manifest, programs, shards)
+    outer = programs[Place.OUTER]
+    norm = next(number for number, port in enumerate(outer.inputs) if port.name == "norm0")
+    reading = Node("absolute", (Count(norm),), (), "int64", (Count(1),))
+    wrong = programs | {Place.OUTER: dataclasses.replace(outer, nodes=(*outer.nodes, reading))}
+    with pytest.raises(UserError, match="norm or loss, of which a crew has several"):
+        require_posts(manifest, wrong, shards)
+    with pytest.raises(UserError, match="not of one number"):
+        require_posts(manifest, programs, {})
