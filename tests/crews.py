@@ -21,7 +21,8 @@ from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import RoundOutcome, Rounds
 from trainer.shards.crew import Crews, MemberOutcome
 from trainer.shards.cut import Cut, Machine, cut_at, cut_for
-from trainer.shards.parts import Part, Parts, parts_of
+from trainer.shards.parts import parts_of
+from trainer.shards.programs import Part, Parts
 from verification import manifest as law
 from verification.digest import ZERO
 from verification.layout import per_parameter, summary_of

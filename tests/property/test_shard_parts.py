@@ -8,7 +8,8 @@ from tests.crews import assert_is_the_whole, cut_with, town, traced
 from trainer.shards.conventions import require_sound_parts
 from trainer.shards.depth import depths_of
 from trainer.shards.legs import legs_of
-from trainer.shards.parts import Parts, parts_of
+from trainer.shards.parts import parts_of
+from trainer.shards.programs import Parts
 
 
 @st.composite

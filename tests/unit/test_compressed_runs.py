@@ -16,7 +16,8 @@ from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.compression import Dense, TopK, Whole
 from trainer.programs.tracing.low_rank import LowRank
-from trainer.rounds.norms import Norms, norm_program
+from trainer.rounds.norm_program import norm_program
+from trainer.rounds.norms import Norms
 from trainer.runs.create import Created, compression_of
 from trainer.runs.job import TrainingSection
 from verification import codec

@@ -27,7 +27,7 @@ from trainer.rounds.training import RoundFailed
 from trainer.shards.crew import MemberOutcome
 from trainer.shards.frugal import FrugalEngine
 from trainer.shards.members import InnerStep, Member
-from trainer.shards.parts import Parts
+from trainer.shards.programs import Parts
 from verification.errors import BadEvidence
 from verification.library import StepFailed, failed
 from verification.manifest import Cut, Place, Post

@@ -27,7 +27,8 @@ from trainer.programs.tracing.low_rank import LowRank
 from trainer.rounds.norms import Norms
 from trainer.shards.conventions import require_sound_cut, require_sound_parts
 from trainer.shards.cut import Machine, cut_for
-from trainer.shards.parts import Parts, parts_of
+from trainer.shards.parts import parts_of
+from trainer.shards.programs import Parts
 from verification.errors import Malformed, UserError
 from verification.layout import per_parameter
 from verification.manifest import Crossing, Place

@@ -70,6 +70,24 @@ print(len(log), len(ledger.log), sum(dispute.ruling is not None for dispute in l
 """
 
 
+PEER = """
+import sys
+import trainer.commands.group
+import trainer.commands.join
+import trainer.commands.serve
+import trainer.peer.rogue
+import trainer.peer.runtime
+
+assert not {"torch", "transformers"} & set(sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_a_peers_own_process_holds_no_torch() -> None:
+    """Its compute process loads that, meanwhile; a peer starts in half the time without."""
+    subprocess.run(python("-c", PEER), check=True, timeout=100, env=environment())
+
+
 def test_a_whole_log_is_folded_without_torch() -> None:
     """With every kind of statement, and verdicts on numbers and on ranges of terms."""
     ended = run(WHOLE_LOG, str(VECTORS / "law" / "log.json"))

@@ -1,4 +1,7 @@
-"""Worker groups on the command line: a peer that leads one, and `group`, which joins one with another machine."""
+"""Worker groups on the command line: a peer that leads one, and `group`, which joins one with another machine.
+
+Every peer asks here whether it leads one, so what brings PyTorch waits inside the functions that need it.
+"""
 
 import dataclasses
 import ipaddress
@@ -8,15 +11,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from trainer.commands.join import ticket_text
-from trainer.compute.memory import within_memory
 from trainer.folder import RunFolder
-from trainer.groups.meeting import WAYS
-from trainer.groups.member import Member, reached
 from trainer.groups.messages import SHARDS, Welcome
-from trainer.groups.stage_member import StageMember
 from trainer.groups.ticket import GroupTicket
 from trainer.peer.config import PeerConfig
 from trainer.programs.options import RunOptions
@@ -37,6 +34,8 @@ def leading(config: PeerConfig, members: int | None, listen: str, way: str) -> P
     """
     if members is None:
         return config
+    from trainer.groups.meeting import WAYS
+
     if config.joining.post is not None:
         raise UserError("a group is a whole worker of one owner: leave out --group or --shard")
     if way not in (*WAYS, SHARDS):
@@ -57,6 +56,12 @@ def ticket_of(folder: RunFolder, name: str) -> Path:
 
 def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> None:
     """Make a leader's steps with it until it goes, which raises Unavailable; raises UserError for a bad ticket."""
+    import torch
+
+    from trainer.compute.memory import within_memory
+    from trainer.groups.member import Member, reached
+    from trainer.groups.stage_member import StageMember
+
     given = GroupTicket.parse(ticket_text(ticket))
     channel = reached(given.address, int(given.port), given.secret, secrets.token_bytes)
     torch.set_num_threads(threads)

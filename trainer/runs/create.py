@@ -41,7 +41,7 @@ from trainer.runs.job import JobFile, TrainingSection
 from trainer.runs.ledgers import found_run
 from trainer.runs.rules import Rules, rules_of, within_law
 from trainer.runs.states import Ancestor
-from trainer.shards.parts import Parts
+from trainer.shards.programs import Parts
 from verification.digest import ZERO, integer, tagged
 from verification.economics import promise
 from verification.errors import UserError

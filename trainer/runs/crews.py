@@ -10,7 +10,8 @@ from trainer.rounds.torch_engine import TorchEngine
 from trainer.shards.conventions import require_sound_parts
 from trainer.shards.crew import Crews
 from trainer.shards.cut import Machine, cut_for
-from trainer.shards.parts import Part, Parts, parts_of
+from trainer.shards.parts import parts_of
+from trainer.shards.programs import Part, Parts
 from verification.digest import ZERO
 from verification.errors import UserError
 from verification.manifest import Cut, Manifest, Place, ProgramRef, Shard, WorkUnits

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from trainer.rounds.norms import Norms
+from trainer.rounds.norm_program import is_packed
 from trainer.shards.demand import free_values, operands_of
 from trainer.shards.legs import given_by, taken_by
-from trainer.shards.parts import Part, Parts
+from trainer.shards.programs import Part, Parts
 from verification.errors import Malformed
 from verification.layout import PROLOGUE, STATE, SUMMARY
 from verification.manifest import Crossing, Cut, Programs
@@ -25,7 +25,7 @@ def require_sound_parts(parts: Parts) -> None:
         _require_ports(number, part, parts.crossings)
         _require_own_operands(number, part)
         _require_ordered(number, part, parts.crossings)
-        Norms(part.epilogue)
+        _require_norm(part.epilogue)
     _require_alike(parts)
     _require_of_parameters(parts)
 
@@ -61,6 +61,14 @@ def parts_in(cut: Cut, program: Callable[[Digest], Program]) -> Parts:
 def working_of(part: Part) -> int:
     """Return how many tensors a shard's working state has."""
     return len(part.prologue.outputs)
+
+
+def _require_norm(epilogue: Program) -> None:
+    """Raise Malformed for packed contributions whose norm does not follow from their tensors alone."""
+    if is_packed(epilogue):
+        from trainer.rounds.norms import Norms  # brings torch, which a peer's own process does without
+
+        Norms(epilogue)
 
 
 def _require_like_whole(parts: Parts, prologue: Program, epilogue: Program) -> None:

@@ -5,7 +5,7 @@ the inner step. Run together they make bit for bit what the run's own programs m
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.capture import TracedRun
@@ -19,6 +19,7 @@ from trainer.shards.demand import (
     order_of_nodes,
 )
 from trainer.shards.depth import LOSS
+from trainer.shards.programs import Part, Parts
 from trainer.shards.segments import part_of
 from verification.errors import UserError
 from verification.layout import PROLOGUE
@@ -28,24 +29,6 @@ from verification.units import Count
 
 STEP = "step"
 """The number of inner steps done, by which the sum of their losses is divided."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One shard's programs; `parameters` are the places in a state of those that it holds, ascending."""
-
-    prologue: Program
-    inner: Program
-    epilogue: Program
-    parameters: tuple[Count, ...]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """All shards of a cut, and what crosses between their inner programs, in the order of the whole program."""
-
-    shards: tuple[Part, ...]
-    crossings: tuple[Crossing, ...]
 
 
 def parts_of(run: TracedRun, cut: Cut) -> Parts:
