@@ -31,7 +31,7 @@ from trainer.runs.models import build_model
 from trainer.runs.tasks import causal_lm_loss
 from trainer.shards import spool
 from trainer.shards.frugal import FrugalEngine, fitting
-from trainer.shards.stretches import need_of, stretches_of
+from trainer.shards.stretches import stretches_of
 from verification.digest import ZERO, tagged
 from verification.errors import NoRoom, Refused
 from verification.library import StepFailed
@@ -187,7 +187,7 @@ def test_stretches_run_each_node_once_in_order_and_fit(share: float) -> None:
     assert own == list(range(first, first + len(program.nodes)))
     known = set(range(first))
     for each in stretches:
-        assert need_of(each) <= memory
+        assert each.need <= memory
         assert known.issuperset(each.reads)
         known = (known | set(each.makes)) - set(each.last)
     assert known.issuperset(int(output.source) for output in program.outputs)

@@ -1,11 +1,12 @@
 """The memory that a peer may fill: the least of the machine's and of every control group's above it."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from trainer.compute.memory import resident_memory, usable_memory
+from trainer.compute.memory import left_memory, resident_memory, usable_memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 UNLIMITED_V1 = "9223372036854771712"
@@ -52,3 +53,45 @@ def test_this_process_takes_some_of_it_already(tmp_path: Path) -> None:
 
 def test_this_process_may_use_some_of_the_machines() -> None:
     assert 0 < usable_memory() <= MACHINE
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "left"),
+    [
+        ("0::/a", {"a/memory.max": 900, "a/memory.stat": "anon {300}\nfile {500}"}, 600),
+        ("0::/a", {"a/memory.max": 900, "a/memory.stat": "anon {20}\nfile {500}"}, 800),
+        ("0::/a", {"a/memory.max": 900}, 800),
+        ("0::/a", {"a/memory.max": 900, "a/memory.stat": "anon {950}"}, 0),
+        (
+            "4:memory:/a",
+            {"memory/a/memory.limit_in_bytes": 900, "memory/a/memory.stat": "total_rss {300}"},
+            600,
+        ),
+        (
+            "0::/a/b",
+            {
+                "a/memory.max": 900,
+                "a/memory.stat": "anon {800}",
+                "a/b/memory.max": 400,
+                "a/b/memory.stat": "anon {200}",
+            },
+            100,
+        ),
+    ],
+)
+def test_what_others_take_of_a_limit_is_not_left(
+    groups: str, files: dict[str, int | str], left: int, tmp_path: Path
+) -> None:
+    """Numbers are in MiB; this process takes 100."""
+    membership, cgroups, status = tmp_path / "cgroup", tmp_path / "groups", tmp_path / "statm"
+    membership.write_text(groups)
+    status.write_text(f"0 {100 * MIB // os.sysconf('SC_PAGE_SIZE')} 0")
+    for name, text in files.items():
+        (cgroups / name).parent.mkdir(parents=True, exist_ok=True)
+        numbers = re.sub(r"{(\d+)}", lambda found: str(int(found[1]) * MIB), str(text))
+        (cgroups / name).write_text(str(text * MIB) if isinstance(text, int) else numbers)
+    assert left_memory(membership, cgroups, status) == left * MIB
+
+
+def test_without_a_limit_all_but_its_own_is_left(tmp_path: Path) -> None:
+    assert left_memory(tmp_path / "none", tmp_path, tmp_path / "none") == MACHINE

@@ -15,15 +15,15 @@ STATUS = Path("/proc/self/statm")
 
 
 def within_memory(options: RunOptions) -> RunOptions:
-    """Return options that allow a program what there is, where they say nothing of memory: the GPU's own, or as below,
-    without what this process takes already.
+    """Return options that allow a program what there is, where they say nothing of memory: the GPU's own, or what is
+    left here.
 
     Raises UserError where the device is not here.
     """
     if options.memory is not None:
         return options
     own = device_memory(options)
-    return replace(options, memory=Count(max(0, usable_memory() - resident_memory()) if own is None else own))
+    return replace(options, memory=Count(left_memory() if own is None else own))
 
 
 def usable_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int:
@@ -31,8 +31,17 @@ def usable_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int
 
     `membership` names its control groups and `cgroups` holds their limits, of either version of Linux's.
     """
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_limits(membership, cgroups)])
+    return min([_machine_memory(), *(limit for limit, _ in _limits(membership, cgroups))])
+
+
+def left_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS, status: Path = STATUS) -> int:
+    """Return the bytes of `usable_memory` without what this process takes already, and whoever shares a limit with it.
+
+    So a peer's node and its compute process have room in one container.
+    """
+    own = resident_memory(status)
+    shared = (limit - max(own, taken) for limit, taken in _limits(membership, cgroups))
+    return max(0, min([_machine_memory() - own, *shared]))
 
 
 def resident_memory(status: Path = STATUS) -> int:
@@ -44,23 +53,38 @@ def resident_memory(status: Path = STATUS) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _limits(membership: Path, cgroups: Path) -> Iterator[int]:
-    """Give the limit of every group on the way up: one that is not there, or has none, limits nothing.
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _limits(membership: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
+    """Give the limit of every group on the way up, and the bytes that it takes which no file holds as well: one that is
+    not there, or has no limit, limits nothing.
 
     A container often sees its own group at the top and not under the name that the system gives it.
     """
     for controllers, group in _groups(membership):
         if controllers == [""]:
-            folder, file = cgroups, "memory.max"
+            folder, file, taken = cgroups, "memory.max", "anon"
         elif "memory" in controllers:
-            folder, file = cgroups / "memory", "memory.limit_in_bytes"
+            folder, file, taken = cgroups / "memory", "memory.limit_in_bytes", "total_rss"
         else:
             continue
         for place in (group, *group.parents):
             try:
-                yield int((folder / place / file).read_text(encoding="ascii"))
+                limit = int((folder / place / file).read_text(encoding="ascii"))
             except (OSError, ValueError):
                 continue
+            yield limit, _taken(folder / place / "memory.stat", taken)
+
+
+def _taken(statistics: Path, name: str) -> int:
+    """Return one of a group's numbers; 0 where the system does not tell."""
+    try:
+        lines = statistics.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
 
 
 def _groups(membership: Path) -> Iterator[tuple[list[str], PurePosixPath]]:

@@ -28,6 +28,7 @@ from trainer.programs.interpreter import (
 from trainer.programs.kernels import KernelFailed
 from trainer.programs.options import Loops, RunOptions
 from trainer.rounds.torch_engine import Tensors, TorchEngine
+from trainer.shards.banded import BandedStretch
 from trainer.shards.spool import Spool
 from trainer.shards.stretches import Stretch, held_bytes, stretches_of
 from verification.errors import BadEvidence, Refused, Unsound
@@ -74,7 +75,7 @@ class StretchedProgram:
         own = part_options(program, options)
         self._loaded = {
             part: LoadedProgram(part, own, products, is_part=True)
-            for part in {stretch.program: None for stretch in stretches}
+            for part in {part: None for stretch in stretches for part in stretch.programs}
         }
         self._names = {
             int(output.source): output.name
@@ -83,6 +84,10 @@ class StretchedProgram:
         }
         outputs = {int(output.source) for output in program.outputs}
         self._wanted = outputs | {number for stretch in stretches for number in stretch.reads}
+        self._banded = [
+            None if each.bands is None else BandedStretch(each, self._loaded, spool, self._require_finite)
+            for each in stretches
+        ]
 
     @property
     def is_compiled(self) -> bool:
@@ -104,20 +109,34 @@ class StretchedProgram:
         on_disk = tables(self.program)
         values = {n: tensor if n in on_disk else self._spool.keep(tensor) for n, tensor in enumerate(given)}
         del given
-        for stretch in self.stretches:
-            made = self._made(stretch, [values[number] for number in stretch.reads], tap)
+        for stretch, banded in zip(self.stretches, self._banded, strict=True):
+            reads = [values[number] for number in stretch.reads]
+            made = self._made(stretch, reads, tap) if banded is None else self._in_bands(banded, reads, tap)
+            del reads
             for number in stretch.last:
                 del values[number]
             for number in stretch.makes:
-                tensor = made.pop(0)
-                if number in self._wanted:
+                tensor = made.pop(number, None)
+                if tensor is not None and number in self._wanted:
                     values[number] = self._spool.keep(tensor)
             del tensor
-            self._loaded[stretch.program].rest()
+            for program in stretch.programs:
+                self._loaded[program].rest()
             give_memory_back()
         return [self._output(int(output.source), values) for output in self.program.outputs]
 
-    def _made(self, stretch: Stretch, given: Sequence[torch.Tensor], tap: Tap | None) -> Tensors:
+    def _in_bands(
+        self, stretch: BandedStretch, given: Sequence[torch.Tensor], tap: Tap | None
+    ) -> dict[int, torch.Tensor]:
+        """Return as `_made` what a stretch makes in bands."""
+        if tap is None:
+            with contextlib.suppress(StepFailed, KernelFailed):
+                return stretch.run(given, self._wanted)
+        return stretch.tell(given, tap)
+
+    def _made(
+        self, stretch: Stretch, given: Sequence[torch.Tensor], tap: Tap | None
+    ) -> dict[int, torch.Tensor]:
         """Return what a stretch makes; raises StepFailed with the first of its nodes that ends the step."""
         loaded = self._loaded[stretch.program]
 
@@ -129,12 +148,12 @@ class StretchedProgram:
 
         if tap is None:
             with contextlib.suppress(StepFailed, KernelFailed):
-                made = loaded.run(given)
-                for number, value in zip(stretch.makes, made, strict=True):
+                made = dict(zip(stretch.makes, loaded.run(given), strict=True))
+                for number, value in made.items():
                     self._require_finite(number, value)
                 return made
         try:
-            return loaded.run(given, hear)
+            return dict(zip(stretch.makes, loaded.run(given, hear), strict=True))
         except StepFailed as failure:
             reason = str(failure.__cause__ or failure)
             raise StepFailed(stretch.nodes[failure.node - loaded.first], reason) from failure

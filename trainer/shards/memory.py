@@ -49,17 +49,23 @@ def peak_of(pieces: Pieces, shard: int, lead: int = 1) -> int:
     reads = Counter(number for segment in order for number in segment.reads)
     reads.update(pieces.outputs_at(shard))
     held = {number for number in pieces.inputs_of(shard) if reads[number]}
-    constants = sum(_constant_bytes(program) for program in {segment.program for segment in order})
+    constants = sum(constant_bytes(program) for program in {segment.program for segment in order})
     peak = constants + sum(size_bytes(known[number]) for number in held)
     for segment in order:
         held |= set(segment.reads)
         beside = sum(size_bytes(known[number]) for number in held - set(segment.reads))
-        inside = peak_bytes(segment.program) - _constant_bytes(segment.program)
+        inside = need_of(segment.program)
         peak = max(peak, constants + beside + inside)
         reads.subtract(segment.reads)
         held = {number for number in held | set(segment.makes) if reads[number]}
     return peak
 
 
-def _constant_bytes(program: Program) -> int:
+def need_of(program: Program) -> int:
+    """Return an upper estimate in bytes of the memory in which a program runs, its constants left out."""
+    return peak_bytes(program) - constant_bytes(program)
+
+
+def constant_bytes(program: Program) -> int:
+    """Return the bytes of a program's constants, which stay in memory when it has been loaded."""
     return sum(size_bytes(constant) for constant in program.constants)

@@ -2,16 +2,18 @@
 
 Shards keep together what belongs to one part of a model; stretches keep the program's order, so they become as short as
 a single node, and a step that ends does so where the whole does. What a later stretch reads is made once. A view costs
-nothing, and is made again wherever it is read.
+nothing, and is made again wherever it is read. Where a single node does not fit it runs in bands, if it can.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from trainer.shards.bands import Bands, bands_of
+from trainer.shards.memory import constant_bytes, need_of
 from trainer.shards.segments import part_of
 from verification.errors import Refused
 from verification.operators import operator_of
-from verification.program import Program, Sized, first_node, peak_bytes, size_bytes, values
+from verification.program import Program, first_node, size_bytes, values
 
 NARROW = 0.75
 """A stretch ends at the place where least is alive of those from this part of its greatest length on."""
@@ -25,7 +27,7 @@ class Stretch:
     """A part of a program: it reads the values `reads` and makes `makes`, by their numbers in the whole program.
 
     `nodes` are the numbers of its program's nodes there; those before `first` are views that it makes again. `last`
-    are the values that no later one reads, nor any output.
+    are the values that no later one reads, nor any output. One that needs too much memory as it is runs in `bands`.
     """
 
     program: Program
@@ -34,35 +36,43 @@ class Stretch:
     reads: tuple[int, ...]
     makes: tuple[int, ...]
     last: tuple[int, ...]
+    bands: Bands | None = None
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs that run."""
+        return (self.program,) if self.bands is None else tuple(self.bands.programs.values())
+
+    @property
+    def need(self) -> int:
+        """An upper estimate in bytes of the memory in which it runs, its constants left out."""
+        return max(map(need_of, self.programs))
 
 
 def held_bytes(stretches: Iterable[Stretch]) -> int:
     """Return the bytes of the constants of stretches, which stay in memory when they have been loaded."""
-    return sum(_constant_bytes(program) for program in {stretch.program for stretch in stretches})
-
-
-def need_of(stretch: Stretch) -> int:
-    """Return an upper estimate in bytes of the memory in which a stretch runs, its constants left out."""
-    return peak_bytes(stretch.program) - _constant_bytes(stretch.program)
+    return sum(
+        constant_bytes(program) for program in {each for stretch in stretches for each in stretch.programs}
+    )
 
 
 def stretches_of(program: Program, memory: int) -> tuple[Stretch, ...]:
     """Return a checked program in stretches of at most `memory` bytes each, as few as can be by turns.
 
-    Raises Refused, with the bytes that are needed, where a single node takes more.
+    Raises Refused, with the bytes that are needed, where a single node takes more and does not run in bands.
     """
     cut, found = _Cut(program), list[Stretch]()
     begin, end, length = cut.first, cut.first + len(program.nodes), 1
     while begin < end:
         longest = cut.longest(begin, length, memory)
-        if longest == begin:
-            need = need_of(cut.stretch(begin, begin + 1))
-            raise Refused(
-                f"node {begin} of the {program.role} program alone needs {need} bytes, limit {memory}"
-            )
-        stop = longest if longest == end else cut.narrowest(begin, longest)
-        found.append(cut.stretch(begin, stop))
-        begin, length = stop, longest - begin
+        if longest > begin:
+            stop = longest if longest == end else cut.narrowest(begin, longest)
+            found.append(cut.stretch(begin, stop))
+            length = longest - begin
+        else:
+            found.append(cut.in_bands(begin, memory))
+            stop = found[-1].nodes[-1] + 1
+        begin = stop
     return tuple(found)
 
 
@@ -89,7 +99,7 @@ class _Cut:
             stop = min(begin + length, self._total)
             if stop >= too_far or stop <= fits:
                 stop = (fits + too_far) // 2
-            if need_of(self.stretch(begin, stop)) <= memory:
+            if self.stretch(begin, stop).need <= memory:
                 fits = stop
                 if fits == self._total:
                     break
@@ -97,6 +107,21 @@ class _Cut:
             else:
                 too_far = stop
         return fits
+
+    def in_bands(self, begin: int, memory: int) -> Stretch:
+        """Return the longest stretch from a node on that runs in bands; raises Refused where that node does not."""
+        found, stop = None, begin + 1
+        while stop <= self._total:
+            stretch = self.stretch(begin, stop)
+            again = sum(number < begin for number in stretch.nodes)
+            bands = bands_of(stretch.program, first_node(stretch.program) + again, memory)
+            if bands is None:
+                break
+            found, stop = replace(stretch, bands=bands), stop + 1
+        if found is None:
+            need, role = self.stretch(begin, begin + 1).need, self._program.role
+            raise Refused(f"node {begin} of the {role} program alone needs {need} bytes, limit {memory}")
+        return found
 
     def narrowest(self, begin: int, longest: int) -> int:
         """Return where the fewest bytes cross, the last such place, from a part of the way to `longest` on."""
@@ -163,8 +188,3 @@ def _sums(changes: Sequence[int]) -> Iterator[int]:
     for change in changes:
         total += change
         yield total
-
-
-def _constant_bytes(program: Program) -> int:
-    constants: Sequence[Sized] = program.constants
-    return sum(map(size_bytes, constants))
