@@ -371,6 +371,10 @@ class ToyEngine:
         read: Tensor = given if isinstance(given, Tensor) else given.read()
         return read
 
+    def again(self, digest: Digest, inputs: tuple[Tensor, ...]) -> list[Digest]:
+        """Execute once more; raises StepFailed."""
+        return self.digests(self.run(digest, [inputs]))
+
     def own(self, working: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the state: nothing is written over."""
         return working

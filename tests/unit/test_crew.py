@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from trainer.shards.crew import MemberOutcome
 from trainer.shards.frugal import FrugalEngine
 from trainer.shards.members import InnerStep, Member
 from trainer.shards.programs import Parts
-from verification.errors import BadEvidence
+from verification.errors import BadEvidence, Unsound
 from verification.library import StepFailed, failed
 from verification.manifest import Cut, Place, Post
 from verification.program import Node, Output, Program, encode_program, first_node, peak_bytes, program_digest
@@ -279,6 +280,61 @@ def test_infinities_go_from_leg_to_leg_but_not_out() -> None:
             TorchEngine.learn(engine, replace(program, role="other"), reference(of).digest, (0, 1)), inputs
         )
     assert failure.value.node == int(program.outputs[0].source)
+
+
+class Broken(TorchEngine):
+    """A machine that makes wrong numbers, once, in the first leg of inner step `step`."""
+
+    step, done, faults = 2, 0, 0
+
+    def note(self, done: int) -> None:
+        """Hear how many steps are done."""
+        self.done = done
+
+    def run(self, digest: Digest, inputs: Any, tap: Any = None) -> list[torch.Tensor]:
+        """Execute, once wrongly."""
+        made = super().run(digest, inputs, tap)
+        if self.done == self.step - 1 and not self.faults and self.program(digest).role == "leg":
+            self.faults += 1
+            made = [3 * each if each.dtype == torch.float32 else each for each in made]
+        return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checked", [2, 1])
+def test_a_member_whose_machine_is_broken_finds_out_before_it_gives(
+    crew: tuple[Town, Letters], checked: int
+) -> None:
+    """SPEC.md 9.6; where another step is checked it does not."""
+    made, letters = crew
+    places, given = taken_by(made, 1), set[int]()
+    exchange = Kept({(step, n): letters.seen[step, n] for step in range(1, STEPS + 1) for n in places})
+    exchange.give = lambda step, crossing, tensor: given.add(step)  # type: ignore[method-assign]
+    engine, post = Broken(made.programs), Post(Count(0), Count(1))
+    crews = made.crews(engine)
+    sound = made.crews().run(JOB, made.start, post, exchange)
+    given.clear()
+    if checked != Broken.step:
+        wrong = crews.run(JOB, made.start, post, exchange, engine.note, checked)
+        assert engine.faults == 1 and wrong.states != sound.states
+        return
+    with pytest.raises(Unsound, match="computed in another way it has another digest"):
+        crews.run(JOB, made.start, post, exchange, engine.note, checked)
+    assert engine.faults == 1 and given == {1}
+    engine.note(0)
+    assert crews.run(JOB, made.start, post, exchange, engine.note, checked) == sound
+
+
+@pytest.mark.slow
+def test_an_auditor_whose_machine_is_broken_finds_out(crew: tuple[Town, Letters]) -> None:
+    made, _ = crew
+    engine = Broken(made.programs)
+    with pytest.raises(Unsound, match="computed in another way it has another digest"):
+        made.crews(engine).audit(JOB, made.start, 0, engine.note, Broken.step)
+    assert engine.faults == 1
+    engine.note(0)
+    sound = made.crews().audit(JOB, made.start, 0)
+    assert made.crews(engine).audit(JOB, made.start, 0, engine.note, Broken.step) == sound
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from verification.honest import actions, holding
 from verification.honest.decide import Me
 from verification.honest.view import View
 from verification.ledger.local import read_genesis
-from verification.manifest import BundleRef
+from verification.manifest import BundleRef, Post
 from verification.sizes import AROUND
 from verification.statements import Opening, Spoiled, Withdraw
 from verification.units import Address, Amount, Count, Digest, Round
@@ -113,18 +113,23 @@ async def test_a_state_of_the_right_digest_over_garbage_is_tried_again(
     assert len(reasons(folder)) == 1
 
 
+@pytest.mark.parametrize("post", [None, Post(Count(0), Count(1))])
 @pytest.mark.parametrize("own", [True, False])
 async def test_a_step_of_a_drawn_round_is_checked_before_anything_is_committed(
-    folder: RunFolder, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, own: bool
+    folder: RunFolder,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    own: bool,
+    post: Post | None,
 ) -> None:
-    """SPEC.md 9.6: a worker's of its own round, a verifier's of the one that it audits."""
+    """SPEC.md 9.6: a worker's of its own round, a verifier's of the one that it audits, and so in crews."""
     asked: list[orders.RunJob] = []
     peer = make_peer(folder)
     start = peer._manifest.start
     action = actions.RunRound(Round(1), Address(bytes(20)))
 
     async def job(number: Round, worker: Address, as_auditor: bool) -> orders.RunJob:
-        return orders.RunJob(number, worker, Digest(bytes(32)), Count(3), start, own)
+        return orders.RunJob(number, worker, Digest(bytes(32)), Count(3), start, own, post=post)
 
     is_broken = False
 
@@ -134,7 +139,11 @@ async def test_a_step_of_a_drawn_round_is_checked_before_anything_is_committed(
             raise Unsound("computed in another way it has another digest")
         return orders.JobDone((), start, Count(0), 0, False)
 
+    async def run(order: orders.RunJob, post: Post) -> orders.JobDone:
+        return await ask(order, 0)
+
     monkeypatch.setattr(peer._deeds, "_job", job)
+    monkeypatch.setattr(peer._deeds._crew, "run", run)
     monkeypatch.setattr(peer._bench, "ask", ask)
     monkeypatch.setattr(deeds_module.secrets, "randbelow", lambda below: below - 1)
     await peer._deeds.compute(action)

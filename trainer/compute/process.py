@@ -10,7 +10,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, TypeVar, get_args
@@ -141,15 +142,13 @@ class ComputeProcess:
     def run_job(self, order: orders.RunJob) -> orders.JobDone:
         """Compute F, telling each inner step; raises Unsound when step `rerun` does not come out the same twice."""
         _, rounds = self._rounds(order)
-        try:
+        with _step_named(order):
             outcome = rounds.run(
                 _job(order),
                 self._start(order.start),
                 lambda number: self._tell(orders.StepDone(Count(number))),
                 order.rerun,
             )
-        except Unsound as error:
-            raise Unsound(f"step {order.rerun} of round {order.number}: {error}") from error
         if outcome.contribution is None:
             assert outcome.failed is not None
             nothing = BundleRef(outcome.failed, outcome.failed)
@@ -161,10 +160,16 @@ class ComputeProcess:
 
     @does(orders.RunShare)
     def run_share(self, order: orders.RunShare) -> orders.ShareDone:
-        """Compute a member's part of a crew's round; raises BadEvidence for what was brought and does not fit."""
+        """Compute a member's part of a crew's round.
+
+        Raises BadEvidence for what was brought and does not fit, and Unsound as `run_job`.
+        """
         job, post, start = _job(order.job), order.job.post, self._stored(order.job.start)
         assert post is not None
-        made, waited = self._shares.run(job, start, post, self._conduct, self._tell, self._wait, order.again)
+        with _step_named(order.job):
+            made, waited = self._shares.run(
+                job, start, post, self._conduct, self._tell, self._wait, order.again, order.job.rerun
+            )
         cut, spent = self.manifest.cuts[post.cut], Count(round(1000 * waited))
         items, taken = items_of_member(cut, post.shard, made)
         if made.contribution is None:
@@ -184,9 +189,10 @@ class ComputeProcess:
 
     @does(orders.RunCrew)
     def run_crew(self, order: orders.RunCrew) -> orders.CrewDone:
-        """Compute all of a crew's round as its auditor."""
+        """Compute all of a crew's round as its auditor; raises Unsound as `run_job`."""
         start = self._stored(order.job.start)
-        found = self._shares.audit(_job(order.job), start, int(order.cut), self._tell)
+        with _step_named(order.job):
+            found = self._shares.audit(_job(order.job), start, int(order.cut), self._tell, order.job.rerun)
         items = tuple(digest for step in found.items for digest in step)
         if found.failed is not None:
             shards = len(self.manifest.cuts[order.cut].shards)
@@ -330,6 +336,15 @@ class ComputeProcess:
 
     def _keep(self, bundle: Bundle) -> BundleRef:
         return BundleRef(digest_of(bundle), self.store.put_stream(encoded(bundle)))
+
+
+@contextmanager
+def _step_named(order: orders.RunJob) -> Iterator[None]:
+    """Say which step is Unsound."""
+    try:
+        yield
+    except Unsound as error:
+        raise Unsound(f"step {order.rerun} of round {order.number}: {error}") from error
 
 
 def _job(order: orders.RunJob) -> Job:

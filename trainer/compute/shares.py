@@ -12,13 +12,12 @@ from trainer.compute.engines import Engines
 from trainer.compute.taken import TakenFiles, Writing
 from trainer.programs.executor import zeros_of
 from trainer.rounds.engine import Conduct, Engine, Job
-from trainer.rounds.selfcheck import drawn, kernels_of
+from trainer.rounds.selfcheck import kernels_of, share_agrees
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Disputed, RoundFailed, Start
 from trainer.shards import legs
 from trainer.shards.crew import CrewOutcome, Crews, MemberOutcome
 from verification.crews import Item, made_by, taken_by
-from verification.library import StepFailed
 from verification.manifest import Cut, Manifest, Place, Post
 from verification.program import Port, outputs_of, size_bytes
 from verification.tensors import Bundle, Tensor
@@ -109,11 +108,12 @@ class Shares:
         tell: Tell,
         wait: Callable[[], None],
         again: bool = False,
+        checked: int = 0,
     ) -> tuple[MemberOutcome, float]:
         """Compute a member's round and return it with the seconds waited; raises what `tell` and `wait` do.
 
-        What was taken in it before is read again: so it comes out as it was committed to. Where it is not there
-        `again` raises Unavailable.
+        Step `checked` is made in two ways, and raises Unsound where those differ. What was taken in the round before is
+        read again: so it comes out as it was committed to. Where it is not there `again` raises Unavailable.
         """
         engine = conduct(self.engine_of(post), job)
         crews = Crews(engine, self._manifest, self._data)
@@ -124,11 +124,11 @@ class Shares:
 
         if again or files.has(job.number, job.steps):
             known = _Again(files.reader(job.number), list(forms), Box(forms, None, tell, wait))
-            return crews.run(job, start, post, known, on_step), 0.0
+            return crews.run(job, start, post, known, on_step, checked), 0.0
         with files.writing(job.number) as keep:
             self._box = box = Box(forms, keep, tell, wait)
             try:
-                outcome = crews.run(job, start, post, box, on_step)
+                outcome = crews.run(job, start, post, box, on_step, checked)
             finally:
                 self._box = None
             if outcome.failed is None:
@@ -140,10 +140,10 @@ class Shares:
         if self._box is not None:
             self._box.file(brought)
 
-    def audit(self, job: Job, start: Start, cut: int, tell: Tell) -> CrewOutcome:
-        """Compute all of a crew's round."""
+    def audit(self, job: Job, start: Start, cut: int, tell: Tell, checked: int = 0) -> CrewOutcome:
+        """Compute all of a crew's round, step `checked` in two ways; raises Unsound where those differ."""
         _, crews = self._whole(cut)
-        return crews.audit(job, start, cut, lambda step: tell(orders.StepDone(Count(step))))
+        return crews.audit(job, start, cut, lambda step: tell(orders.StepDone(Count(step))), checked)
 
     def disputed(
         self, job: Job, start: Start, post: Post, place: Place, step: int, conduct: Conduct | None
@@ -162,20 +162,18 @@ class Shares:
 
     def measure(self, post: Post, start: Start) -> orders.Prepared:
         """Check a shard's step in two ways and time it, with zeros for what others make; say on what it runs."""
-        engine, refs = self.engine_of(post), self._manifest.shard(post)
-        inner = engine.program(refs.inner.digest)
-        inputs = self._opening(post, start)
-        trial = list(drawn(inner, inputs))
+        engine, inner = self.engine_of(post), self._manifest.shard(post).inner.digest
         began = time.perf_counter()
-        agrees = _agrees(engine, refs.inner.digest, trial)
+        agrees = share_agrees(engine, inner, self._opening(post, start))
         checking = time.perf_counter() - began
+        inputs = self._opening(post, start)
         steps = min(MEASURED_STEPS, int(self._manifest.work.max_steps))
         began = time.perf_counter()
         for _ in range(steps):
-            engine.run(refs.inner.digest, [inputs])
+            engine.run(inner, [inputs])
         seconds = (time.perf_counter() - began) / steps
         slow = f"{engine.shortage}: {seconds:.3g} s a step" if engine.shortage else ""
-        kernels = kernels_of(engine, refs.inner.digest, inputs, slow)
+        kernels = kernels_of(engine, inner, inputs, slow)
         cost = Count(max(1000, round(1000 * checking / seconds)))
         return orders.Prepared(True, agrees, Count(max(1, int(1000 / seconds))), kernels, cost)
 
@@ -186,7 +184,8 @@ class Shares:
         begun = crews.disputed(job, start, post, Place.PROLOGUE, 0)
         working = engine.run(begun.program, [begun.inputs])
         inner = engine.program(self._manifest.shard(post).inner.digest)
-        return [*working, *(zeros_of(port).clone() for port in inner.inputs[len(working) :])]
+        taken = (zeros_of(port).clone() for port in inner.inputs[len(working) :])
+        return [*working, *engine.own(taken, [])]
 
     def _whole(self, cut: int) -> tuple[TorchEngine, Crews]:
         """Return the engine of all shards of a cut, and F of its crews."""
@@ -223,11 +222,3 @@ def items_of_member(
                 known[Item(step, int(cut.crossings[crossing].maker), crossing)] = digest
     own, others = made_by(cut, shard, steps), taken_by(cut, shard, steps)
     return tuple(known[item] for item in own), tuple(known[item] for item in others)
-
-
-def _agrees(engine: TorchEngine, inner: Digest, inputs: list[torch.Tensor]) -> bool:
-    """Return whether a step comes out the same as it runs here and node by node with the trusted product."""
-    try:
-        return engine.digests(engine.run(inner, [inputs])) == engine.again(inner, inputs)
-    except StepFailed:  # a model that does not bear these numbers
-        return True

@@ -2,8 +2,8 @@
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import trio
 
@@ -29,6 +29,8 @@ from verification.signing import checksum
 from verification.state import RoundState, Stage, State, state_before, work_begins
 from verification.statements import Spoiled, Stuck
 from verification.units import Address, Count, Digest, Round
+
+R = TypeVar("R")
 
 
 class Deeds:
@@ -104,10 +106,12 @@ class Deeds:
 
     async def _run_round(self, action: actions.RunRound, as_auditor: bool) -> actions.Work | Stuck:
         job = await self._job(action.number, action.worker, as_auditor)
-        if job.post is not None:
-            return await self._crew.run(job, job.post)
+        if (post := job.post) is not None:
+            return await self._checked(job, lambda checked: self._crew.run(checked, post))
         began = trio.current_time()
-        done = await self._checked(job)
+        done = await self._checked(
+            job, lambda checked: self._bench.ask(checked, NORMAL if job.own else LATER)
+        )
         took = round(1000 * (trio.current_time() - began))
         self._record.write(
             "computed", round=action.number, worker=checksum(action.worker), own=job.own, steps=job.steps,
@@ -119,20 +123,20 @@ class Deeds:
             )
         return actions.Work(done.digests, done.contribution, done.norm, done.failed)
 
-    async def _checked(self, job: orders.RunJob) -> orders.JobDone:
+    async def _checked(self, job: orders.RunJob, compute: Callable[[orders.RunJob], Awaitable[R]]) -> R:
         """Have a round computed: a machine may be broken, and its owner loses by what it commits to, work or verdict.
 
         After a fault each round is checked until one has passed. (SPEC.md 9.6)
         """
         cost = 0 if self._is_suspect else self._check_cost
         rerun = checked_step(job.beacon, job.steps, cost, secrets.randbelow) if job.steps else 0
-        job = dataclasses.replace(job, rerun=Count(rerun))
         try:
-            done: orders.JobDone = await self._bench.ask(job, NORMAL if job.own else LATER)
+            done = await compute(dataclasses.replace(job, rerun=Count(rerun)))
         except Unsound:
             self._is_suspect = True
             raise
-        self._is_suspect = self._is_suspect and not rerun
+        if not isinstance(done, Stuck):
+            self._is_suspect = self._is_suspect and not rerun
         return done
 
     async def _run_outer(self, action: actions.RunOuter) -> BundleRef:

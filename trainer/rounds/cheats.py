@@ -84,12 +84,16 @@ class Cheat:
                 return self.end(handles, execute)
         return execute(handles)
 
+    def again(self, digest: Digest, inputs: Handle) -> list[Digest]:
+        """Find nothing wrong with itself."""
+        return self.digests(self.run(digest, [inputs]))
+
     def own(self, working: Handle, kept: Handle) -> Handle:
         """Return the state: nothing is written over."""
         return working
 
     def advance(self, digest: Digest, working: Handle, is_checked: bool = False) -> Handle:
-        """Find nothing wrong with itself."""
+        """Write over nothing, and find nothing wrong with itself."""
         return self.run(digest, [working])
 
     def load(self, bundle: Bundle) -> Handle:

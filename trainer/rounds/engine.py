@@ -70,6 +70,10 @@ class Engine(Protocol):
         """Execute a program on the concatenated inputs; raises StepFailed. `tap` hears every node's result."""
         ...
 
+    def again(self, digest: Digest, inputs: Handle) -> list[Digest]:
+        """Return the digests of what a program makes, computed in another way than `run` does; raises StepFailed."""
+        ...
+
     def own(self, working: Handle, kept: Handle) -> Handle:
         """Return a working state that `advance` may write over: what stands in it twice or is `kept` is copied."""
         ...

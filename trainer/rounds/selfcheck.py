@@ -46,8 +46,7 @@ def _drawn(port: Port) -> torch.Tensor:
 def step_agrees(engine: TorchEngine, inner: Digest, working: Sequence[torch.Tensor]) -> bool:
     """Return whether a drawn step comes out the same as it runs here and node by node with the trusted product."""
     program = engine.program(inner)
-    nothing = torch.empty(0)  # what is drawn takes no memory twice
-    working = [nothing if _changes(p) else t for p, t in zip(program.inputs, working, strict=True)]
+    working = _without_drawn(program, working)
     try:
         engine.advance(inner, engine.own(drawn(program, working), working), is_checked=True)
     except StepFailed:  # a model that does not bear these numbers; the golden step was compared already
@@ -57,6 +56,24 @@ def step_agrees(engine: TorchEngine, inner: Digest, working: Sequence[torch.Tens
     except Overwritten:  # by loops that fail where the nodes do not, and that `run` drops
         engine.run(inner, [engine.own(drawn(program, working), working)])
     return True
+
+
+def share_agrees(engine: TorchEngine, inner: Digest, given: Sequence[torch.Tensor]) -> bool:
+    """Return as `step_agrees` whether a shard's drawn step comes out the same; `given` are its working state, which
+    nobody else may hold, and what it takes."""
+    program = engine.program(inner)
+    given = _without_drawn(program, given)
+    inputs = engine.own(drawn(program, given), given)
+    try:
+        return engine.digests(engine.run(inner, [inputs])) == engine.again(inner, inputs)
+    except StepFailed:
+        return True
+
+
+def _without_drawn(program: Program, working: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return a working state without what is drawn anew, so that it takes no memory twice."""
+    nothing = torch.empty(0)
+    return [nothing if _changes(p) else t for p, t in zip(program.inputs, working, strict=True)]
 
 
 def kernels_of(

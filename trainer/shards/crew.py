@@ -91,10 +91,13 @@ class Crews(Executions):
         post: Post,
         exchange: Exchange,
         on_step: Callable[[int], None] = lambda step: None,
+        checked: int = 0,
     ) -> MemberOutcome:
-        """Compute a member's round from a whole state; `on_step` hears the number of inner steps done.
+        """Compute a member's round from a whole state; `on_step` hears the number of inner steps done, and step
+        `checked` is made in two ways.
 
-        Raises what the exchange does, and BadEvidence for a tensor that is not what the program reads.
+        Raises what the exchange does, BadEvidence for a tensor that is not what the program reads, and Unsound where
+        the two ways differ.
         """
         member, notes = self._member(post), _Notes(job.steps)
         try:
@@ -102,7 +105,7 @@ class Crews(Executions):
             notes.states.append(self._engine.digest(working))
             on_step(0)
             for step in range(1, job.steps + 1):
-                working = self._advanced(member, working, step, exchange, notes)
+                working = self._advanced(member, working, step, exchange, notes, step == checked)
                 notes.states.append(self._engine.digest(working))
                 on_step(step)
             contribution = self._ended(member, start, working)
@@ -111,9 +114,18 @@ class Crews(Executions):
         return notes.outcome(member, self._engine.dump(contribution), self._engine.loss(contribution), None)
 
     def audit(
-        self, job: Job, start: Start, cut: int, on_step: Callable[[int], None] = lambda step: None
+        self,
+        job: Job,
+        start: Start,
+        cut: int,
+        on_step: Callable[[int], None] = lambda step: None,
+        checked: int = 0,
     ) -> CrewOutcome:
-        """Compute the round of a whole crew of the run's cut number `cut`, its shards by turns."""
+        """Compute the round of a whole crew of the run's cut number `cut`, its shards by turns; step `checked` is made
+        in two ways.
+
+        Raises Unsound where those differ.
+        """
         crew = ByTurns(self._all(cut), self._manifest.cuts[cut])
         items: list[tuple[Digest, ...]] = []
         try:
@@ -121,7 +133,7 @@ class Crews(Executions):
             items.append(crew.items)
             on_step(0)
             for step in range(1, job.steps + 1):
-                workings = crew.advance(workings)
+                workings = crew.advance(workings, step == checked)
                 items.append(crew.items)
                 on_step(step)
             made = [
@@ -194,10 +206,16 @@ class Crews(Executions):
         return self._run(member.programs.prologue, [inputs], member.engine)
 
     def _advanced(
-        self, member: Member, working: Handle, number: int, exchange: Exchange, notes: "_Notes"
+        self,
+        member: Member,
+        working: Handle,
+        number: int,
+        exchange: Exchange,
+        notes: "_Notes",
+        is_checked: bool = False,
     ) -> Handle:
-        """Return a member's working state after an inner step; raises RoundFailed, and as `Exchange.take`."""
-        step = InnerStep(member, working)
+        """Return a member's working state after an inner step; raises RoundFailed, Unsound, and as `Exchange.take`."""
+        step = InnerStep(member, working, is_checked)
         made = step.begun
         while True:
             for crossing, tensor in made:

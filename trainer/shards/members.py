@@ -72,8 +72,9 @@ class Member:
 class InnerStep:
     """One inner step of a member, a leg at a time."""
 
-    def __init__(self, member: Member, working: Sequence[Any]) -> None:
-        self._member, self._next = member, 0
+    def __init__(self, member: Member, working: Sequence[Any], is_checked: bool = False) -> None:
+        """Where it `is_checked` each leg is computed in another way too."""
+        self._member, self._next, self._is_checked = member, 0, is_checked
         self.inputs: list[Any] = [*working, *(None for _ in member.taken)]
         """The inner program's inputs; None for what has not come."""
         self._values = dict(enumerate(working))
@@ -97,13 +98,21 @@ class InnerStep:
         self.inputs[port] = self._values[port] = tensor
 
     def go_on(self) -> Made:
-        """Run the next leg, which lacks nothing; return what crosses of what it makes. Raises RoundFailed."""
+        """Run the next leg, which lacks nothing; return what crosses of what it makes.
+
+        Raises RoundFailed, and Unsound where the leg does not come out the same in two ways: before anybody is given
+        what it made.
+        """
         member = self._member
         leg, digest = member.legs[self._next], member.known[self._next]
+        given = [self._values[number] for number in leg.reads]
         try:
-            made = member.engine.run(digest, [[self._values[number] for number in leg.reads]])
+            made = member.engine.run(digest, [given])
         except StepFailed as failure:
             raise member.failure(self.inputs, leg.end) from failure
+        if self._is_checked and not _comes_out_as(member.engine, digest, given, made):
+            raise Unsound("computed in another way it has another digest")
+        del given
         self._next += 1
         for number in leg.last:
             del self._values[number]
@@ -140,9 +149,12 @@ class ByTurns:
         self.items = tuple(self._digest(each) for each in workings)
         return workings
 
-    def advance(self, workings: Sequence[Handle]) -> list[Handle]:
-        """Return the working states after an inner step; raises RoundFailed where a shard's program fails."""
-        steps = self.turn(workings)
+    def advance(self, workings: Sequence[Handle], is_checked: bool = False) -> list[Handle]:
+        """Return the working states after an inner step, all of it computed in two ways where it `is_checked`.
+
+        Raises RoundFailed where a shard's program fails, Unsound where the two differ.
+        """
+        steps = self.turn(workings, is_checked)
         count = len(self.cut.crossings)
         ended = [step.working() if step.is_over else None for step in steps]
         found = [self._crossed.get(place) for place in range(count)]
@@ -162,10 +174,11 @@ class ByTurns:
         self.items = self._filled([each for each in made if each is not None], len(found), failure)
         raise failure
 
-    def turn(self, workings: Sequence[Handle]) -> list[InnerStep]:
+    def turn(self, workings: Sequence[Handle], is_checked: bool = False) -> list[InnerStep]:
         """Return an inner step of each member, gone on with for as long as one of them can."""
         self._failures, self._crossed = {}, {}
-        steps = [InnerStep(member, each) for member, each in zip(self.members, workings, strict=True)]
+        pairs = zip(self.members, workings, strict=True)
+        steps = [InnerStep(member, each, is_checked) for member, each in pairs]
         for step in steps:
             self._deliver(steps, step.begun)
         while any(self._go_on(steps, shard) for shard in range(len(steps))):
@@ -194,6 +207,13 @@ class ByTurns:
 
     def _filled(self, made: Sequence[Digest], count: int, failure: RoundFailed) -> tuple[Digest, ...]:
         return (*made, *[failure.digest] * (count - len(made)))
+
+
+def _comes_out_as(engine: Engine, leg: Digest, given: list[Any], made: Handle) -> bool:
+    try:
+        return engine.again(leg, given) == engine.digests(made)
+    except StepFailed:
+        return False
 
 
 def _require_fit(port: Port, tensor: Tensor, name: str) -> None:
