@@ -29,15 +29,24 @@ class Engines:
         self._made: dict[tuple[ProgramRef, ...], TorchEngine] = {}
 
     def of(self, refs: Sequence[ProgramRef]) -> TorchEngine:
-        """Return the engine of some programs, all loaded; raises Malformed for a blob that is another program, and as
-        `LoadedProgram`."""
+        """Return the engine of some programs, all loaded, whose turn it is (`turn`).
+
+        Raises Malformed for a blob that is another program, and as `LoadedProgram`.
+        """
         wanted = tuple(dict.fromkeys(refs))
         if wanted not in self._made:
             engine = self._make({ref.digest: self._text(ref) for ref in wanted}, self._options)
             for ref in wanted:
                 engine.program(ref.digest)
             self._made[wanted] = engine
+        self.turn(self._made[wanted])
         return self._made[wanted]
+
+    def turn(self, engine: TorchEngine) -> None:
+        """Have an engine the only one that holds memory for its loops: each may take all that the options allow."""
+        for other in self._made.values():
+            if other is not engine:
+                other.rest()
 
     def program(self, ref: ProgramRef) -> Program:
         """Return a program that is to be looked at and not run; raises Malformed."""

@@ -12,6 +12,8 @@ from verification.units import Count
 MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 STATUS = Path("/proc/self/statm")
+RESERVE = 256 << 20
+"""Bytes of a limit that no program may take: by so much its node, compute process and compiler may still grow."""
 
 
 def within_memory(options: RunOptions) -> RunOptions:
@@ -35,12 +37,11 @@ def usable_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int
 
 
 def left_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS, status: Path = STATUS) -> int:
-    """Return the bytes of `usable_memory` without what this process takes already, and whoever shares a limit with it.
-
-    So a peer's node and its compute process have room in one container.
+    """Return the bytes of `usable_memory` that a program may take: without what this process takes already and whoever
+    shares a limit with it, so that a peer's node and its compute process have room in one container.
     """
     own = resident_memory(status)
-    shared = (limit - max(own, taken) for limit, taken in _limits(membership, cgroups))
+    shared = (limit - max(own, taken) - RESERVE for limit, taken in _limits(membership, cgroups))
     return max(0, min([_machine_memory() - own, *shared]))
 
 

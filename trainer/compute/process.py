@@ -246,6 +246,7 @@ class ComputeProcess:
     @does(orders.RunOuterStep)
     def run_outer(self, order: orders.RunOuterStep) -> BundleRef:
         """Compute and keep the next state."""
+        self._engines.turn(self._outer)
         return self._keep(self.rounds.next_state(self._outer_inputs(order)))
 
     @does(orders.CheckContribution)
@@ -293,6 +294,7 @@ class ComputeProcess:
         if isinstance(order, orders.RunOuterStep):
             slots = [int(entry.slot) for entry in order.slots]
             crews = {int(each.slot): self._of_crew(each) for each in order.slots if each.mates}
+            self._engines.turn(self._outer)
             return self._outer, self.rounds.disputed_outer(self._outer_inputs(order), slots, crews)
         if order.post is not None:
             conduct = self._conduct if order.own else None

@@ -181,8 +181,7 @@ class Shares:
         """Return what a shard's inner program reads in the first step of a round on record 0 alone."""
         engine, crews = self.engine_of(post), Crews(self.engine_of(post), self._manifest, self._data)
         job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), 0)  # type: ignore[arg-type]
-        begun = crews.disputed(job, start, post, Place.PROLOGUE, 0)
-        working = engine.run(begun.program, [begun.inputs])
+        working = crews.begun(job, start, post)
         inner = engine.program(self._manifest.shard(post).inner.digest)
         taken = (zeros_of(port).clone() for port in inner.inputs[len(working) :])
         return [*working, *engine.own(taken, [])]
@@ -193,6 +192,7 @@ class Shares:
             refs = [ref for shard in self._manifest.cuts[cut].shards for ref in shard.all()]
             engine = self._engines.of(refs)
             self._audits[cut] = engine, Crews(engine, self._manifest, self._data)
+        self._engines.turn(self._audits[cut][0])
         return self._audits[cut]
 
     def _files(self, post: Post) -> TakenFiles:

@@ -51,10 +51,14 @@ class ProgramExecutor:
 
     def turn(self, program: Digest) -> LoadedProgram:
         """Return a program to run now, the memory of whose loops is the only one held; raises as `load`."""
-        for digest, loaded in self._loaded.items():
-            if digest != program:
-                loaded.rest()
+        self.rest(but=program)
         return self.load(program)
+
+    def rest(self, but: Digest | None = None) -> None:
+        """Give back what the loops of all programs hold, but for one."""
+        for digest, loaded in self._loaded.items():
+            if digest != but:
+                loaded.rest()
 
     def program(self, digest: Digest) -> Program:
         """Return the checked program; raises as `load`."""

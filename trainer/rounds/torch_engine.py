@@ -100,6 +100,10 @@ class TorchEngine:
         loaded = self.executor.load(digest)
         return loaded.is_compiled, loaded.refused
 
+    def rest(self) -> None:
+        """Give back to the system what compiled loops hold between two runs."""
+        self.executor.rest()
+
     def own(self, working: Iterable[torch.Tensor], kept: Sequence[torch.Tensor | None]) -> Tensors:
         """Return a working state that `advance` may write over: what stands in it twice or is `kept` is copied."""
         taken = {storage_of(tensor) for tensor in kept if tensor is not None}

@@ -7,7 +7,7 @@ what it reads of others is here.
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from trainer.rounds.engine import Engine, Handle, Job
 from trainer.rounds.training import Disputed, Executions, RoundFailed, Start
@@ -149,6 +149,10 @@ class Crews(Executions):
         losses = tuple(self._engine.loss(each) for each in made)
         return CrewOutcome(tuple(items), tuple(self._engine.dump(each) for each in made), losses)
 
+    def begun(self, job: Job, start: Start, post: Post) -> Handle:
+        """Return a member's working state as its prologue makes it of a whole state; raises RoundFailed."""
+        return self._begun(job, start, self._member(post))
+
     def disputed(
         self,
         job: Job,
@@ -165,7 +169,7 @@ class Crews(Executions):
         is taken and is not what the program reads.
         """
         member = self._member(post)
-        about: dict[str, Any] = {"held": held_at(self._manifest, post), "start": self._loaded(start)}
+        about: dict[str, Any] = {"held": held_at(self._manifest, post), "start": _Unheld(self._engine, start)}
         if place is Place.PROLOGUE:
             inputs = self._gathering(job, self._loaded(member.of_start(start)))
             return Disputed(place, member.programs.prologue.digest, inputs, **about)
@@ -202,7 +206,7 @@ class Crews(Executions):
         return list(working)
 
     def _begun(self, job: Job, start: Start, member: Member) -> Handle:
-        inputs = self._gathering(job, self._loaded(member.of_start(start)))
+        inputs = self._gathering(job, self._loaded(member.read_of(start)))
         return self._run(member.programs.prologue, [inputs], member.engine)
 
     def _advanced(
@@ -230,7 +234,7 @@ class Crews(Executions):
             made = step.go_on()
 
     def _ended(self, member: Member, start: Start, working: Handle) -> Handle:
-        inputs = [self._loaded(member.of_start(start)), working]
+        inputs = [self._loaded(member.read_of(start)), working]
         return self._run(member.programs.epilogue, inputs, member.engine)
 
     def _all(self, cut: int) -> list[Member]:
@@ -242,6 +246,28 @@ class Crews(Executions):
             engine = self._others.get(int(post.shard), self._engine)
             self._members[post] = Member(engine, self._manifest.cuts[post.cut], post.shard)
         return self._members[post]
+
+
+class _Unheld(Sequence[Any]):
+    """A whole state in an engine's form, a tensor at a time: a member may have no room for all of it."""
+
+    def __init__(self, engine: Engine, start: Start) -> None:
+        self._engine, self._start = engine, start
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Any]: ...
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return _Unheld(self._engine, self._start[place])
+        given = self._start[place]
+        return None if given is None else self._engine.hold(given)
 
 
 class _Notes:

@@ -10,7 +10,7 @@ from verification.errors import BadEvidence, Malformed, Unsound
 from verification.layout import STATE
 from verification.library import StepFailed, failed
 from verification.manifest import Cut
-from verification.program import Port
+from verification.program import Port, inputs_read
 from verification.tensors import Tensor
 from verification.units import Digest
 
@@ -25,6 +25,8 @@ class Member:
         self.engine, self.programs = engine, cut.shards[shard]
         inner = self.programs.inner.digest
         self.inner = engine.program(inner)
+        ends = self.programs.prologue, self.programs.epilogue
+        self._read = frozenset[int]().union(*(inputs_read(engine.program(ref.digest)) for ref in ends))
         self.working = len(engine.program(self.programs.prologue.digest).outputs)
         self.legs = legs_of(self.inner, self.working)
         self.known = [engine.learn(leg.program, inner, leg.finite) for leg in self.legs]
@@ -48,6 +50,10 @@ class Member:
         return [
             start[kind * count + place] for kind in range(len(STATE)) for place in self.programs.parameters
         ]
+
+    def read_of(self, start: Start) -> Start:
+        """Return what a shard's round reads of a whole state, None for the rest of its part."""
+        return [each if place in self._read else None for place, each in enumerate(self.of_start(start))]
 
     def held(self, step: int, crossing: int, tensor: Tensor) -> Any:
         """Return a crossing that came from another in the engine's form; raises BadEvidence for another than its port
