@@ -15,11 +15,13 @@ from trainer.compute.process import ComputeProcess
 from trainer.compute.taken import forget_taken
 from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
+from trainer.shards.frugal import fitting
 from verification import codec
 from verification.crews import items_of, made_by, roots_of_shared, taken_by
 from verification.digest import tagged
 from verification.errors import Unavailable
 from verification.manifest import Place, Post
+from verification.program import decode_program, peak_bytes
 from verification.units import Address, Count, Digest, Round
 
 pytestmark = pytest.mark.slow
@@ -125,6 +127,24 @@ def test_two_members_make_what_their_auditor_makes(table: Ran, auditor: ComputeP
     assert [each.contribution for each in done] == list(found.contributions)
     assert not any(each.failed for each in done) and not found.failed
     assert [each.loss for each in done if each.loss is not None] == [found.loss]
+
+
+def test_an_auditor_that_holds_one_shard_at_a_time_finds_the_same(
+    made: Created, auditor: ComputeProcess
+) -> None:
+    """Its memory is enough for each shard's programs, and for those of one beside what the others hold it is not."""
+    order, store = orders.RunCrew(job(made), Count(0)), BlobStore(made.folder.blobs)
+    shards = made.manifest.cuts[0].shards
+    programs = [decode_program(store.get(ref.blob)) for shard in shards for ref in shard.all()]
+    memory = Count(max(map(peak_bytes, programs)))
+    for room, is_whole in ((memory, False), (Count(3 * memory), True)):
+        prepare = orders.Prepare(
+            codec.encode(made.manifest), str(made.folder.blobs), Count(1), RunOptions(memory=room)
+        )
+        process = ComputeProcess(prepare, engine=fitting)
+        assert process.run_crew(order) == auditor.run_crew(order)
+        engine, _ = process._shares._whole(0)
+        assert (engine.shortage == "") == is_whole
 
 
 def test_a_member_that_starts_again_knows_what_it_took(table: Ran) -> None:

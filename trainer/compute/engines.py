@@ -13,7 +13,7 @@ from trainer.rounds.torch_engine import TorchEngine
 from verification.errors import Malformed
 from verification.manifest import ProgramRef
 from verification.program import Program, decode_program, program_digest
-from verification.units import Digest
+from verification.units import Count, Digest
 
 MakeEngine = Callable[[Mapping[Digest, bytes], RunOptions], TorchEngine]
 """Makes an engine for programs by their digest."""
@@ -28,14 +28,16 @@ class Engines:
         self._options = replace(options, scratch=str(store.scratch))
         self._made: dict[tuple[ProgramRef, ...], TorchEngine] = {}
 
-    def of(self, refs: Sequence[ProgramRef]) -> TorchEngine:
+    def of(self, refs: Sequence[ProgramRef], held: int = 0) -> TorchEngine:
         """Return the engine of some programs, all loaded, whose turn it is (`turn`).
 
+        Where they run whole `held` bytes are in memory beside each, of what runs in turn with it.
         Raises Malformed for a blob that is another program, and as `LoadedProgram`.
         """
         wanted = tuple(dict.fromkeys(refs))
         if wanted not in self._made:
-            engine = self._make({ref.digest: self._text(ref) for ref in wanted}, self._options)
+            options = replace(self._options, held=Count(held))
+            engine = self._make({ref.digest: self._text(ref) for ref in wanted}, options)
             for ref in wanted:
                 engine.program(ref.digest)
             self._made[wanted] = engine

@@ -190,10 +190,17 @@ class Shares:
         """Return the engine of all shards of a cut, and F of its crews."""
         if cut not in self._audits:
             refs = [ref for shard in self._manifest.cuts[cut].shards for ref in shard.all()]
-            engine = self._engines.of(refs)
+            engine = self._engines.of(refs, self._held(cut))
             self._audits[cut] = engine, Crews(engine, self._manifest, self._data)
         self._engines.turn(self._audits[cut][0])
         return self._audits[cut]
+
+    def _held(self, cut: int) -> int:
+        """Return about what bytes the shards of a cut hold beside one whose turn it is: their working states, before a
+        step and after it."""
+        prologues = [shard.prologue for shard in self._manifest.cuts[cut].shards]
+        sizes = [sum(map(size_bytes, outputs_of(self._engines.program(ref)))) for ref in prologues]
+        return 2 * (sum(sizes) - min(sizes))
 
     def _files(self, post: Post) -> TakenFiles:
         return TakenFiles(self._taken, list(self._forms(post).values()))

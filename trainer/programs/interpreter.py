@@ -92,7 +92,7 @@ class LoadedProgram:
         self.device = self.products.device
         self._is_part = is_part
         kernels = bound(program, self.products, is_part)
-        require_affordable(program, options.memory)
+        require_affordable(program, options.room)
         self._folded = fold(program, kernels, self.device)
         self._tables = tables(program)
         if self._is_folded:
@@ -206,8 +206,8 @@ class LoadedProgram:
                 raise CannotCompile(f"compiled loops run on the CPU only, not on {self.device}")
             folded = self._folded
             made = CompiledProgram(folded.program, kernels, folded.constants, self.products, is_part)
-            if options.memory is not None and made.memory_bytes > options.memory:
-                raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {options.memory}")
+            if options.room is not None and made.memory_bytes > options.room:
+                raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {options.room}")
             return made
         except CannotCompile as error:
             if needed:

@@ -20,13 +20,17 @@ class Loops(StrEnum):
     ALWAYS = "always"
 
 
+NOTHING = Count(0)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Where and how programs run; none of it changes a bit of what they make.
 
-    `device` is cpu, cuda or cuda:N. `memory` is the most bytes that one program may need, None: any. `product` names
-    the backend of every product that it can serve, empty: the fastest. `scratch` is the folder for files of what has no
-    place in memory, empty: the system's for such files. By default all runs node by node on the CPU.
+    `device` is cpu, cuda or cuda:N. `memory` is the most bytes that one program may need, None: any; `held` of them are
+    taken beside a program that runs whole, by what runs in turn with it. `product` names the backend of every product
+    that it can serve, empty: the fastest. `scratch` is the folder for files of what has no place in memory, empty: the
+    system's for such files. By default all runs node by node on the CPU.
     Raises ValueError for a device of another name.
     """
 
@@ -35,6 +39,12 @@ class RunOptions:
     loops: Loops = Loops.NEVER
     product: str = ""
     scratch: str = ""
+    held: Count = NOTHING
+
+    @property
+    def room(self) -> int | None:
+        """The most bytes that a program may need that runs whole, None: any."""
+        return None if self.memory is None else max(0, self.memory - self.held)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", self.device):

@@ -35,7 +35,7 @@ from verification.errors import BadEvidence, Refused, Unsound
 from verification.library import StepFailed
 from verification.program import Program, decode_program, digest_of_program, peak_bytes, tables
 from verification.tensors import Bundle
-from verification.units import Digest
+from verification.units import Count, Digest
 
 MIB = 1 << 20
 Key = TypeVar("Key")
@@ -179,13 +179,13 @@ class FrugalEngine(TorchEngine):
         """Raises as `LoadedProgram` for each program, and Refused where a node alone needs more memory."""
         super().__init__({}, options)
         assert options.memory is not None
-        self._options, self._memory = options, int(options.memory)
+        self._options, self._memory = replace(options, held=Count(0)), int(options.memory)
         self._spool = Spool(Path(options.scratch or tempfile.gettempdir()))
         decoded = {digest: decode_program(encoded) for digest, encoded in programs.items()}
         for program in decoded.values():
             bound(program, self.executor.products)
         self._programs = {
-            digest: self._loaded(decoded[digest], stretches, options, self.executor.products)
+            digest: self._loaded(decoded[digest], stretches, self._options, self.executor.products)
             for digest, stretches in within(decoded, self._memory).items()
         }
         wanted = max(map(peak_bytes, decoded.values()))
