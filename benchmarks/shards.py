@@ -170,7 +170,7 @@ def measure_machines(
     return [
         {"lead": lead}
         | _memory(pieces, lead, alone)
-        | _row(plan, speeds, mbit, told, work_units(inner), parts)
+        | _row(plan, speeds, mbit, told, work_units(inner), _at_a_boundary(pieces, parts))
         for mbit, told in found
     ]
 
@@ -233,12 +233,11 @@ def _row(
     mbit: float | None,
     told: Sequence[Row],
     work: int,
-    parts: Sequence[Part],
+    crossing: float,
 ) -> Row:
     ends = told[0]["ended"]
     seconds = (ends[-1] - ends[1]) / (len(ends) - 2)
     possible = plan.speed * sum(speeds) * plan.tokens / work
-    crossing = sum(each.size * len(each.takers) for part in parts for each in part.sent)
     computed, waited = (sum(each[name] for each in told) for name in ("computed", "waited"))
     return {
         "stages": len(speeds),
@@ -248,11 +247,17 @@ def _row(
         "tokens_a_second": round(plan.tokens / seconds, 1),
         "efficiency": round(plan.tokens / seconds / possible, 4),
         "bubble": round(waited / (computed + waited), 4),
-        "boundary_bytes_per_token": round(crossing / plan.tokens / max(1, len(speeds) - 1)),
+        "boundary_bytes_per_token": round(crossing / plan.tokens),
         "moved_bytes_per_token": _per_token(plan, told),
         "most_arrived": max(each["arrived"] for each in told),
         "most_leaving": max(each["leaving"] for each in told),
     }
+
+
+def _at_a_boundary(pieces: Pieces, parts: Sequence[Part]) -> float:
+    """Return how many bytes cross a boundary in a step; a ring has one more than a line."""
+    crossing = sum(each.size * len(each.takers) for part in parts for each in part.sent)
+    return crossing / max(1, len(parts) - int(not pieces.layout.is_ring))
 
 
 def _per_token(plan: Plan, told: Sequence[Row]) -> int | None:

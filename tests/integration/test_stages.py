@@ -35,6 +35,7 @@ from trainer.rounds.engine import Job
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import Rounds
 from trainer.runs.create import Created
+from trainer.shards.describe import described
 from verification import codec
 from verification.digest import tagged
 from verification.errors import Refused, Unavailable, UserError
@@ -148,6 +149,17 @@ def test_a_stage_that_goes_costs_a_repetition_and_a_failing_step_fails_alike(mad
         assert right.failed is not None
         assert outcome(made, opened.engine, start) == right
         assert outcome(made, opened.engine) == alone(made)
+
+
+def test_a_model_whose_head_is_tied_goes_round_the_machines_in_a_ring(tmp_path: Path) -> None:
+    tied = {"model.config.tie_word_embeddings": True, "model.config.vocab_size": 4096}
+    made = make_run(tmp_path, SIZES | tied)
+    with group(made, 3) as opened:
+        assert outcome(made, opened.engine, checked=2) == alone(made)
+        cut = opened.stages.cut
+        assert cut.is_ring and cut.count == 3
+        held = [each.shard.numbers for each in opened.engine.group if each.shard]
+        assert held == [each.elements for each in described(cut)]
 
 
 def test_machines_that_cannot_hold_a_model_say_what_it_needs(made: Created) -> None:

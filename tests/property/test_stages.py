@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.patience import PATIENCE
-from tests.shards import whole
+from tests.shards import cut, whole
 from tests.stages import MUCH, Threads, inner_of, shuffled
 from trainer.shards.mail import Abandoned, Letter, Mail
 from trainer.shards.memory import order_of, peak_of
@@ -49,7 +49,7 @@ def test_letters_may_come_in_any_order(name: str, stages: int, random: Random) -
 
 
 def test_a_shard_that_leads_by_more_begins_more_parts_and_needs_more_memory() -> None:
-    pieces = inner_of("gpt2", 2)
+    pieces = cut("gpt2", (60,)).pieces["inner"]
     begun = []
     for lead in (1, 2):
         order = order_of(pieces, 0, lead)

@@ -63,7 +63,8 @@ class Able:
 @dataclass(frozen=True)
 class Hold:
     """After an order to hold a shard of the model cut at `ends`: which, with what lead, in which generation of the
-    group, and where the machines of all shards are, the leader's first."""
+    group, and where the machines of all shards are, the leader's first. In a ring there are as many ends as machines.
+    """
 
     generation: Count
     shard: Count

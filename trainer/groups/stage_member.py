@@ -144,7 +144,9 @@ class StageMember:
         self._links.close()
         self._worker = None
         shard = int(hold.shard)
-        cut = cut_at(self._programs, [int(end) for end in hold.ends], lead=int(hold.lead))
+        is_ring = len(hold.ends) == len(hold.places)
+        ends, lead = [int(end) for end in hold.ends], int(hold.lead)
+        cut = cut_at(self._programs, ends, lead=lead, is_ring=is_ring)
         others = neighbours_of(cut, shard)
         self._mail = Mail(others, room_in(self._memory))
         self._worker = ShardWorker(cut, shard, self._mail, self._options, self._products)

@@ -7,9 +7,9 @@ reader's own `quantise` guarantees: the numbers behind them cross instead. (SPEC
 from collections.abc import Iterable, Sequence
 
 from trainer.shards.depth import parameter_of
-from trainer.shards.memory import ahead_of, turn_of
+from trainer.shards.memory import turns_of
 from trainer.shards.roots import roots_of
-from trainer.shards.segments import Layout
+from trainer.shards.segments import FIRST, Layout, laps_of
 from verification.operators import operator_of
 from verification.program import Program, first_node
 
@@ -116,11 +116,12 @@ class Demand:
 def order_of_nodes(demand: Demand, layout: Layout, lead: int) -> list[list[int]]:
     """Return the nodes that each shard makes in the order in which it runs them: by their turn (`order_of`), and then
     by how often they wait for others, as late as those that read them."""
-    levels = _levels(demand)
+    levels, turns = _levels(demand), turns_of(layout, lead)
+    laps = laps_of(demand.program, layout, lambda number: number in demand.takes[FIRST])
 
     def place(shard: int, number: int) -> tuple[tuple[int, int], int, int]:
-        ahead = ahead_of(shard, demand.count, lead)
-        turn = turn_of(layout.parts[number], layout.is_forward[number], ahead)
+        lap = laps[number] if shard == FIRST else 0
+        turn = turns.of(shard, layout.parts[number], layout.is_forward[number], lap)
         return turn, levels[shard][number], number
 
     made = ([n for n in own if n >= demand.first] for own in demand.makes)

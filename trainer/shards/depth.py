@@ -112,17 +112,40 @@ class _Walk:
 
     def place_by_readers(self) -> None:
         """Place what is made of parameters alone where it is read; and so what is made of activations alone and larger
-        than they are, as the gradient of a head is that is tied to an embedding."""
+        than they are, as the gradient of a head is that is tied to an embedding, with what is made of that. A scalar of
+        such, as the norm of all gradients is, stands as far in front as they do."""
+        large = self._large()
         for number in reversed(self._made):
-            readers, sources = self._readers[number], self._sources[number - self._first]
+            readers = self._readers[number]
             if not readers or self.is_forward[number]:
                 continue
-            nearest = max(self.of[reader] for reader in readers)
             if not self._is_gradient(number):
-                self.of[number] = nearest if self._stands[number] else 0
-            elif all(self._touched[source] for source in sources):
-                is_larger = self._sizes[number] > sum(self._sizes[source] for source in sources)
-                self.of[number] = min(nearest, self.of[number]) if is_larger else self.of[number]
+                self.of[number] = max(self.of[reader] for reader in readers) if self._stands[number] else 0
+            elif number in large:
+                self.of[number] = min(self.of[number], *(self.of[reader] for reader in readers))
+        pulling = set(large)
+        for number in self._made:
+            sources, is_scalar = (
+                self._sources[number - self._first],
+                not self._program.nodes[number - self._first].shape,
+            )
+            if found := (pulling if is_scalar else large).intersection(sources):
+                self.of[number] = min(self.of[number], *(self.of[source] for source in found))
+                pulling.update([number] if is_scalar else [])
+
+    def _large(self) -> set[int]:
+        """Return the gradients that are made of activations alone and larger than they are, or as large and of such."""
+        large, of_parameters = set[int](), {n for n, name in enumerate(self.names) if name is not None}
+        for number in self._made:
+            sources = self._sources[number - self._first]
+            if not self._touched[number]:
+                of_parameters.update([] if of_parameters.isdisjoint(sources) else [number])
+            elif self._is_gradient(number) and of_parameters.isdisjoint(sources):
+                small = sum(self._sizes[source] for source in sources if source not in large)
+                least = max((self._sizes[source] for source in sources if source in large), default=small + 1)
+                if self._sizes[number] >= max(least, small + 1):
+                    large.add(number)
+        return large
 
     def _below(self, sources: Sequence[int]) -> int:
         """Return where a gradient stands: going down from the gradients it is made of, where all else can be had."""

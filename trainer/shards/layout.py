@@ -17,11 +17,13 @@ DRAWN = 24
 """How many nodes move together at most: more than unpack a value."""
 
 
-def layout_of_inner(program: Program, depths: Depths, ends: Sequence[int]) -> Layout:
-    """Return the layout of an inner program of which shard k holds depths below `ends[k]`, the last all others."""
-    owners: list[Owner] = [bisect.bisect_right(ends, depth) for depth in depths.of]
-    homes = homes_of(program, shards_of(depths, ends))
-    return Layout(_with_less_crossing(program, owners, homes), depths.parts, depths.is_forward, homes)
+def layout_of_inner(program: Program, depths: Depths, ends: Sequence[int], is_ring: bool = False) -> Layout:
+    """Return the layout of an inner program of which shard k holds depths below `ends[k]`, the last all others; in a
+    ring each shard has an end, and the first all others."""
+    owners: list[Owner] = [_shard_at(depth, ends, is_ring) for depth in depths.of]
+    homes = homes_of(program, shards_of(depths, ends, is_ring))
+    placed = _with_less_crossing(program, owners, homes)
+    return Layout(placed, depths.parts, depths.is_forward, homes, is_ring)
 
 
 def layout_of_rest(program: Program, shards: Mapping[str, int]) -> Layout:
@@ -40,10 +42,15 @@ def layout_of_rest(program: Program, shards: Mapping[str, int]) -> Layout:
     return Layout(_with_less_crossing(program, owners, homes), (0,) * count, (False,) * count, homes)
 
 
-def shards_of(depths: Depths, ends: Sequence[int]) -> dict[str, int]:
+def shards_of(depths: Depths, ends: Sequence[int], is_ring: bool = False) -> dict[str, int]:
     """Return the shard of each parameter, in their order in the model."""
     starts = sorted(depths.starts.items(), key=lambda each: each[1])
-    return {name: bisect.bisect_right(ends, start) for name, start in starts}
+    return {name: _shard_at(start, ends, is_ring) for name, start in starts}
+
+
+def _shard_at(depth: int, ends: Sequence[int], is_ring: bool) -> int:
+    shard = bisect.bisect_right(ends, depth)
+    return shard % len(ends) if is_ring else shard
 
 
 def homes_of(program: Program, shards: Mapping[str, int]) -> tuple[int, ...]:

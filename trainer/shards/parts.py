@@ -20,7 +20,7 @@ from trainer.shards.demand import (
 )
 from trainer.shards.depth import LOSS
 from trainer.shards.programs import Part, Parts
-from trainer.shards.segments import part_of
+from trainer.shards.segments import Layout, part_of
 from verification.errors import UserError
 from verification.layout import PROLOGUE
 from verification.manifest import Crossing
@@ -38,7 +38,7 @@ def parts_of(run: TracedRun, cut: Cut) -> Parts:
     parameters of several shards.
     """
     names = run.parameter_names
-    count = len(cut.ends) + 1
+    count = cut.count
     held = [
         [place for place, name in enumerate(names) if cut.shards[name] == shard] for shard in range(count)
     ]
@@ -55,7 +55,7 @@ def parts_of(run: TracedRun, cut: Cut) -> Parts:
     shards = []
     for shard, own in enumerate(held):
         working = [number for number in range(len(run.inner.inputs)) if number in demand.makes[shard]]
-        inner = _inner(demand, shard, working, orders[shard], crossing)
+        inner = _inner(demand, layout, shard, working, orders[shard], crossing)
         shards.append(
             Part(_prologue(run, own, working), inner, _epilogue(run, own, inner, len(working)), _counts(own))
         )
@@ -76,9 +76,17 @@ def _crossing(demand: Demand, number: int) -> Crossing:
 
 
 def _inner(
-    demand: Demand, shard: int, working: Sequence[int], nodes: Sequence[int], crossing: Sequence[int]
+    demand: Demand,
+    layout: Layout,
+    shard: int,
+    working: Sequence[int],
+    nodes: Sequence[int],
+    crossing: Sequence[int],
 ) -> Program:
-    """Return a shard's inner program: of working state and what it takes, to working state and what it gives."""
+    """Return a shard's inner program: of working state and what it takes, to working state and what it gives.
+
+    For people, what crosses is named by the pass that it is of, forward or backward.
+    """
     program, inputs = demand.program, len(demand.program.inputs)
     taken = [place for place, number in enumerate(crossing) if number in demand.takes[shard]]
     given = [place for place, number in enumerate(crossing) if demand.owner_of(number) == shard]
@@ -87,8 +95,11 @@ def _inner(
     constants = [number for number in sorted(demand.makes[shard]) if inputs <= number < demand.first]
     names = [program.inputs[number].name for number in working]
     made = part_of(program, reads, constants, nodes, makes)
-    ways = [_crossing(demand, number) for number in crossing]
-    return _named(made, [*names, *_ways(ways, taken)], [*names, *_ways(ways, given)])
+    ways = [
+        f"{'forward' if layout.is_forward[number] else 'backward'}{place}"
+        for place, number in enumerate(crossing)
+    ]
+    return _named(made, [*names, *(ways[n] for n in taken)], [*names, *(ways[n] for n in given)])
 
 
 def _prologue(run: TracedRun, own: Sequence[int], working: Sequence[int]) -> Program:
@@ -155,12 +166,6 @@ def _named(program: Program, inputs: Sequence[str], outputs: Sequence[str]) -> P
         inputs=tuple(Port(name, port.dtype, port.shape) for name, port in ports),
         outputs=tuple(Output(name, output.source) for name, output in made),
     )
-
-
-def _ways(crossings: Sequence[Crossing], places: Sequence[int]) -> list[str]:
-    """Return names of crossings that say whether they go on through the model or come back, for people."""
-    ways = ("forward" if max(crossings[n].takers) > crossings[n].maker else "backward" for n in places)
-    return [f"{way}{place}" for way, place in zip(ways, places, strict=True)]
 
 
 def _counts(numbers: Iterable[int]) -> tuple[Count, ...]:

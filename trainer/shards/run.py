@@ -11,7 +11,7 @@ from trainer.programs.devices import products_for
 from trainer.programs.interpreter import LoadedProgram, part_options
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.shards.memory import order_of
-from trainer.shards.segments import Key, Layout, Pieces, Segment, pieces_of
+from trainer.shards.segments import Key, Pieces, Segment, pieces_of
 from verification.library import StepFailed
 from verification.program import Output, first_node
 from verification.units import Count
@@ -176,7 +176,8 @@ def pieces_before(pieces: Pieces, number: int) -> Pieces:
     outputs, homes = (tuple(output for output, _ in kept), tuple(home for _, home in kept))
     owners, parts, is_forward = layout.owners[:number], layout.parts[:number], layout.is_forward[:number]
     nodes = program.nodes[: number - first_node(program)]
-    return pieces_of(replace(program, nodes=nodes, outputs=outputs), Layout(owners, parts, is_forward, homes))
+    before = replace(layout, owners=owners, parts=parts, is_forward=is_forward, homes=homes)
+    return pieces_of(replace(program, nodes=nodes, outputs=outputs), before)
 
 
 def _require_finite(number: int, tensor: torch.Tensor) -> None:

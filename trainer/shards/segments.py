@@ -4,7 +4,7 @@ Whoever owns a value makes it, once; where another shard reads it, it crosses. V
 and what constants alone make are owned by nobody (`trainer.shards.roots`): each segment that reads one makes it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trainer.shards.roots import read_roots, roots_of
@@ -18,6 +18,9 @@ Key = tuple[int, int, int, int]
 """Level, shard and parts of a segment, and its place among those that have these in common."""
 
 
+FIRST = 0
+"""The shard that has both ends of the model, in a ring."""
+
 Group = tuple[int, int, int]
 """Level, shard and parts."""
 
@@ -26,9 +29,9 @@ Group = tuple[int, int, int]
 class Segment:
     """A program of one shard: it reads the values `reads` and makes `makes`, by their numbers in the whole program.
 
-    `nodes` are the numbers of its program's nodes there; `is_forward` says that they are of the forward pass alone.
+    `nodes` are the numbers of its program's nodes there; `is_forward` says that some are of the forward pass.
     Nodes that have nothing to do with each other are in different segments, and segments that do the same to several
-    parts of a batch or several parameters have equal programs.
+    parts of a batch or several parameters have equal programs. `lap` is the last of its values' (`laps_of`).
     """
 
     key: Key
@@ -37,6 +40,7 @@ class Segment:
     nodes: tuple[int, ...]
     reads: tuple[int, ...]
     makes: tuple[int, ...]
+    lap: int = 0
 
     @property
     def level(self) -> int:
@@ -57,12 +61,13 @@ class Segment:
 @dataclass(frozen=True)
 class Layout:
     """How a program is cut: each value's owner, its parts of the batch, and whether it is of the forward pass; and for
-    each output its home, the shard that gets it."""
+    each output its home, the shard that gets it. In a ring the first shard has both ends of the model."""
 
     owners: tuple[Owner, ...]
     parts: tuple[int, ...]
     is_forward: tuple[bool, ...]
     homes: tuple[int, ...]
+    is_ring: bool = False
 
     @property
     def shards(self) -> range:
@@ -101,6 +106,21 @@ class Pieces:
                     yield number, giver, taker
 
 
+def laps_of(program: Program, layout: Layout, is_taken: Callable[[int], bool]) -> list[int]:
+    """Return how often the way to each value has come round a ring to the first shard, which takes some of others: 1
+    once the forward pass has, 2 once the backward pass has too. In no ring it is 0."""
+    found = [0] * len(values(program))
+    if not layout.is_ring:
+        return found
+    first = first_node(program)
+    for number in range(len(found)):
+        if is_taken(number):
+            found[number] = 1 if layout.is_forward[number] else 2
+        elif number >= first:
+            found[number] = max((found[source] for source in program.nodes[number - first].inputs), default=0)
+    return found
+
+
 def pieces_of(program: Program, layout: Layout) -> Pieces:
     """Return the segments of a program under a layout."""
     plan = _Plan(program, layout)
@@ -136,6 +156,7 @@ class _Plan:
                 if layout.owners[number] is not None:
                     self._readers[source].append(number)
         self.levels = self._levels()
+        self._laps = laps_of(program, layout, lambda number: layout.owners[number] not in (FIRST, None))
 
     @property
     def unread(self) -> list[int]:
@@ -175,8 +196,9 @@ class _Plan:
         nodes = [n for n in needed if n >= self.first and (n in inside or self._layout.owners[n] is None)]
         makes = [number for number in own if self._leaves(number, inside)]
         made = part_of(self.program, reads, constants, nodes, makes)
-        is_forward = all(self._layout.is_forward[number] for number in own)
-        return Segment(key, is_forward, made, tuple(nodes), tuple(reads), tuple(makes))
+        is_forward = any(self._layout.is_forward[number] for number in own)
+        lap = max(self._laps[number] for number in own) if key[1] == FIRST else 0
+        return Segment(key, is_forward, made, tuple(nodes), tuple(reads), tuple(makes), lap)
 
     def _needed(self, own: Sequence[int]) -> list[int]:
         """Return the numbers of all values that a segment reads or makes: what all parts share, then a part's own."""
