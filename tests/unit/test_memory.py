@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.compute.memory import RESERVE, left_memory, resident_memory, usable_memory
+from trainer.compute.memory import left_memory, resident_memory, usable_memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 UNLIMITED_V1 = "9223372036854771712"
@@ -58,32 +58,32 @@ def test_this_process_may_use_some_of_the_machines() -> None:
 @pytest.mark.parametrize(
     ("groups", "files", "left"),
     [
-        ("0::/a", {"a/memory.max": 1156, "a/memory.stat": "anon {300}\nfile {500}"}, 600),
-        ("0::/a", {"a/memory.max": 1156, "a/memory.stat": "anon {20}\nfile {500}"}, 800),
-        ("0::/a", {"a/memory.max": 1156}, 800),
-        ("0::/a", {"a/memory.max": 1156, "a/memory.stat": "anon {950}"}, 0),
+        ("0::/a", {"a/memory.max": 1200, "a/memory.stat": "anon {300}\nfile {500}"}, 600),
+        ("0::/a", {"a/memory.max": 1200, "a/memory.stat": "anon {20}\nfile {500}"}, 800),
+        ("0::/a", {"a/memory.max": 1200}, 800),
+        ("0::/a", {"a/memory.max": 4000}, 3516),
+        ("0::/a", {"a/memory.max": 1200, "a/memory.stat": "anon {950}"}, 0),
         (
             "4:memory:/a",
-            {"memory/a/memory.limit_in_bytes": 1156, "memory/a/memory.stat": "total_rss {300}"},
+            {"memory/a/memory.limit_in_bytes": 1200, "memory/a/memory.stat": "total_rss {300}"},
             600,
         ),
         (
             "0::/a/b",
             {
-                "a/memory.max": 1156,
+                "a/memory.max": 1200,
                 "a/memory.stat": "anon {800}",
-                "a/b/memory.max": 656,
-                "a/b/memory.stat": "anon {200}",
+                "a/b/memory.max": 400,
+                "a/b/memory.stat": "anon {220}",
             },
-            100,
+            80,
         ),
     ],
 )
 def test_what_others_take_of_a_limit_is_not_left(
     groups: str, files: dict[str, int | str], left: int, tmp_path: Path
 ) -> None:
-    """Numbers are in MiB; this process takes 100, and 256 stay free."""
-    assert RESERVE == 256 * MIB
+    """Numbers are in MiB; this process takes 100, and a quarter of a limit stays free, 384 at most."""
     membership, cgroups, status = tmp_path / "cgroup", tmp_path / "groups", tmp_path / "statm"
     membership.write_text(groups)
     status.write_text(f"0 {100 * MIB // os.sysconf('SC_PAGE_SIZE')} 0")

@@ -12,8 +12,9 @@ from verification.units import Count
 MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 STATUS = Path("/proc/self/statm")
-RESERVE = 256 << 20
-"""Bytes of a limit that no program may take: by so much its node, compute process and compiler may still grow."""
+RESERVE = 4, 384 << 20
+"""The part of a limit, and the most bytes, that no program may take: by so much a peer's node, compute process and
+compiler still grow."""
 
 
 def within_memory(options: RunOptions) -> RunOptions:
@@ -41,7 +42,10 @@ def left_memory(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS, status: 
     shares a limit with it, so that a peer's node and its compute process have room in one container.
     """
     own = resident_memory(status)
-    shared = (limit - max(own, taken) - RESERVE for limit, taken in _limits(membership, cgroups))
+    part, most = RESERVE
+    shared = (
+        limit - max(own, taken) - min(limit // part, most) for limit, taken in _limits(membership, cgroups)
+    )
     return max(0, min([_machine_memory() - own, *shared]))
 
 
