@@ -43,7 +43,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_options_travel_in_orders() -> None:
-    options = RunOptions("cuda:3", Count(1 << 34), Loops.WORTHWHILE, "float64")
+    options = RunOptions("cuda:3", Count(1 << 34), Loops.WORTHWHILE, "float64", "/scratch", Count(9))
     assert codec.decode(RunOptions, codec.encode(options)) == options
     assert codec.decode(RunOptions, codec.encode(NODE_BY_NODE)) == NODE_BY_NODE
 
@@ -56,7 +56,7 @@ def test_a_device_of_another_name_is_refused_wherever_it_is_named(name: str) -> 
     with pytest.raises(ValueError, match=told):
         RunOptions(name)
     with pytest.raises(Malformed, match=told):
-        codec.decode(RunOptions, codec.encode((name, None, "never", "", "")))
+        codec.decode(RunOptions, codec.encode((name, None, "never", "", "", Count(0))))
 
 
 @pytest.mark.usefixtures("no_gpu")
