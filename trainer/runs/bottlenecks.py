@@ -45,7 +45,7 @@ def sizes_at(
     """Return how many numbers rows have behind each module of boundaries, and are to have within a bottleneck there.
 
     `call` has the model compute something. Raises UserError for a module that this does not call, that makes no float32
-    rows or none that a bottleneck's width divides, and for one that cannot have a bottleneck.
+    rows or none wider than a bottleneck, and for one that cannot have a bottleneck.
     """
     wide: dict[str, int] = {}
 
@@ -63,10 +63,10 @@ def sizes_at(
         call()
     require_called(boundaries, wide)
     for name, numbers in wide.items():
-        if numbers % boundaries.width or numbers == boundaries.width:
+        if numbers <= boundaries.width:
             raise UserError(
-                f"model.boundaries.width: {boundaries.width} is no part of the {numbers} numbers that {name} makes of "
-                "a token: take a smaller divisor of these, or leave it out"
+                f"model.boundaries.width: {boundaries.width} is not below the {numbers} numbers that {name} makes of a "
+                "token: lower it, or leave it out"
             )
     return {name: (wide[name], boundaries.width) for name in boundaries.after}
 

@@ -37,7 +37,7 @@ class BoundariesSection(Section):
     numbers of it.
 
     With `width` a learned projection makes each row so many numbers before they are rounded, and another one as many as
-    it had behind: parameters of the model, which begin as means of so many neighbours each.
+    it had behind: parameters of the model, which begin as an identity of the first `width` numbers.
     """
 
     count: Annotated[int, Field(ge=1, le=1000)] | None = None

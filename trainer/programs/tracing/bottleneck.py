@@ -1,9 +1,8 @@
 """A learned bottleneck behind a block: its hidden states are made narrow, and wide again for the next block.
 
-A row goes through as means of neighbouring numbers, each of which stands in the place of all of these behind, and
-matrices that begin as zeros add what training finds: an identity of low rank with a learned residual, as Residual
-Bottleneck Models have one (Aboudib et al., 2026). All bottlenecks of a model keep the same means, so that the identity
-leads through all of them, and no number that the next block reads is idle.
+The first numbers of a row go through as they are, and matrices that begin as zeros add what training finds of the rest:
+an identity of low rank with a learned residual, as Residual Bottleneck Models have one (Aboudib et al., 2026). All
+bottlenecks of a model keep the same numbers, so that the identity leads through all of them.
 
 This file needs PyTorch alone: an exported model brings it along.
 """
@@ -20,7 +19,7 @@ NAME = "boundary"
 
 
 class Encoder(nn.Module):
-    """Rows [..., wide] to [..., narrow], a divisor: means of neighbours, and `weight`, [narrow, wide], of all."""
+    """Rows [..., wide] to [..., narrow]: their first numbers, and `weight`, [narrow, wide], of all."""
 
     def __init__(self, wide: int, narrow: int) -> None:
         super().__init__()
@@ -28,13 +27,11 @@ class Encoder(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return float32 [..., narrow] of [..., wide]."""
-        narrow, wide = self.weight.shape
-        means: torch.Tensor = hidden.unflatten(-1, (narrow, wide // narrow)).mean(-1)
-        return means + functional.linear(hidden, self.weight)
+        return hidden[..., : len(self.weight)] + functional.linear(hidden, self.weight)
 
 
 class Decoder(nn.Module):
-    """Rows [..., narrow] to [..., wide]: each number so often, and `weight`, [wide, narrow], of all."""
+    """Rows [..., narrow] to [..., wide]: themselves, zeros behind them, and `weight`, [wide, narrow], of all."""
 
     def __init__(self, wide: int, narrow: int) -> None:
         super().__init__()
@@ -42,9 +39,8 @@ class Decoder(nn.Module):
 
     def forward(self, narrow: torch.Tensor) -> torch.Tensor:
         """Return float32 [..., wide] of [..., narrow]."""
-        wide, numbers = self.weight.shape
-        copies = narrow.unsqueeze(-1).expand(*narrow.shape, wide // numbers).flatten(-2)
-        return copies + functional.linear(narrow, self.weight)
+        missing = len(self.weight) - narrow.shape[-1]
+        return functional.pad(narrow, (0, missing)) + functional.linear(narrow, self.weight)
 
 
 class Bottleneck(nn.Module):
