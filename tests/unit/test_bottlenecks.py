@@ -123,7 +123,7 @@ def narrow_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Created, Bundl
 def test_both_projections_are_trained_and_judged(narrow_run: tuple[Created, Bundle]) -> None:
     made, after = narrow_run
     facts = ModelFacts.read(made.folder)
-    assert facts.bottlenecks == {"model.layers.0": [32, 8]}
+    assert facts.bottlenecks == {"model.layers.0": (32, 8)}
     own = [place for place, name in enumerate(facts.parameter_names) if ".boundary." in name]
     assert [after.tensors[place].shape for place in own] == [(8, 32), (32, 8)]
     assert [any(start_of(made).tensors[place].data) for place in own] == [False, False]

@@ -49,11 +49,12 @@ class ModelFacts:
                 f"{folder.path} lacks model.json: only who made the run has it; copy it and tokenizer/ from there"
             )
         facts = json.loads(folder.model.read_text(encoding="utf-8"))
-        module = facts.get("module")
+        module, sizes = facts.get("module"), facts.get("bottlenecks")
         parsed = {
             "parameter_names": tuple(facts["parameter_names"]),
             "marks": Marks(**facts["marks"]),
             "module": None if module is None else ModuleFacts(**module),
+            "bottlenecks": None if sizes is None else {name: tuple(each) for name, each in sizes.items()},
         }
         return cls(**{**facts, **parsed})
 
