@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.curves import dress, library
-from benchmarks.local_steps import Choice, DataParallel, LocalSteps, Plan
+from benchmarks.local_steps import Choice, DataParallel, LocalSteps, Plan, model_of
 from benchmarks.record import publish, write_record
 from benchmarks.trainers import ADAMW, PLAIN, Recipe, data, held_out_loss
 from trainer.commands.console import Console
@@ -55,8 +55,14 @@ CHOICES: dict[str, Choice] = {
     "boundaries-16": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=16)),
     "boundaries-8": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=8)),
     "boundaries-4": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=4)),
+    "bottleneck-2-8": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=8), narrowed=2),
+    "bottleneck-4-16": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=16), narrowed=4),
+    "bottleneck-4-8": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=8), narrowed=4),
+    "bottleneck-8-16": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=16), narrowed=8),
+    "bottleneck-8-8": Choice(boundaries=BoundariesSection(count=BOUNDARIES, bits=8), narrowed=8),
 }
-"""Swarms by what differs from the defaults: a job's outer step, AdamW, int8."""
+"""Swarms by what differs from the defaults: a job's outer step, AdamW, int8. A bottleneck's first number is how
+many times narrower it is than the model, the second one the bits."""
 WIDTH, LAYERS = 256, 6
 RECORDS, LENGTH = 4, 64
 """Records of a worker's step, and tokens of each: few, so that thousands of steps take minutes."""
@@ -117,10 +123,9 @@ def run(
 def train(name: str, plan: Plan, seed: int, done: Callable[[], object]) -> Curve:
     """Train `DDP` or one of the choices; `done` is called after each round."""
     batches, held_out = data(plan.recipe, seed)
-    judge = plan.recipe.model(seed, "sdpa")
-    trainer = (
-        DataParallel(plan, batches, seed) if name == DDP else LocalSteps(plan, CHOICES[name], batches, seed)
-    )
+    choice = Choice() if name == DDP else CHOICES[name]
+    judge = model_of(plan.recipe, choice, seed, "sdpa")
+    trainer = DataParallel(plan, batches, seed) if name == DDP else LocalSteps(plan, choice, batches, seed)
     steps, losses = list[int](), list[float]()
     for number in range(plan.rounds):
         trainer.run(number)

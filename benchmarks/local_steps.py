@@ -3,15 +3,18 @@
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
 
 from benchmarks.losses import compiling
 from benchmarks.trainers import PLAIN, NativeTrainer, Recipe
 from trainer.programs.conversion import bundle_of, to_torch
+from trainer.programs.tracing.bottleneck import add_bottlenecks
 from trainer.programs.tracing.boundaries import bytes_of_a_row
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.compression import Compression, Whole
 from trainer.programs.tracing.optimiser import Optimiser
 from trainer.rounds.torch_engine import TorchEngine
+from trainer.runs.bottlenecks import sizes_at
 from trainer.runs.boundaries import boundaries_of
 from trainer.runs.grids import TRIAL_STEPS, fitting
 from trainer.runs.job import OUTER, BoundariesSection
@@ -47,7 +50,8 @@ class Plan:
 class Choice:
     """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, by default a job's, what
     is sent, of the embedding and the head too, whether a round's work begins before the last one is added up, how the
-    model's blocks pass hidden states on, and by which factor the learning rate differs from data-parallel's."""
+    model's blocks pass hidden states on, and by which factor the learning rate differs from data-parallel's; `narrowed`
+    how many times narrower hidden states are within bottlenecks, 0: there are none."""
 
     optimiser: Optimiser = PLAIN.adamw
     outer: tuple[float, float] | None = None
@@ -56,6 +60,23 @@ class Choice:
     boundaries: BoundariesSection | None = None
     of_tokens: Compression | None = None
     rate: float = 1.0
+    narrowed: int = 0
+
+    def section(self, width: int) -> BoundariesSection | None:
+        """Return what a job says of it for a model of some width."""
+        if self.boundaries is None or not self.narrowed:
+            return self.boundaries
+        return self.boundaries.model_copy(update={"width": width // self.narrowed})
+
+
+def model_of(recipe: Recipe, choice: Choice, seed: int, attention: str) -> nn.Module:
+    """Return a fresh model of a recipe, with the bottlenecks of a choice; raises UserError for those it cannot have."""
+    model = recipe.model(seed, attention)
+    boundaries = boundaries_of(model, choice.section(recipe.hidden))
+    if boundaries is not None and boundaries.width:
+        record = torch.zeros(1, recipe.length + 1, dtype=torch.int64)
+        add_bottlenecks(model, sizes_at(model, boundaries, lambda: causal_lm_loss(model, record)))
+    return model
 
 
 class LocalSteps:
@@ -70,14 +91,14 @@ class LocalSteps:
         self._plan, self._data, self._overlaps = plan, records, choice.overlap
         self.index = torch.arange(len(records)).view(plan.rounds, plan.inner, plan.workers, plan.part)
         """Which records each worker takes in each inner step of each round."""
-        model = recipe.model(seed, "eager")
+        model = model_of(recipe, choice, seed, "eager")
         schedule = recipe.method.traced(recipe.steps)
         config = TraceConfig(
             len(records), recipe.length, plan.part, plan.inner, plan.workers, 12, choice.optimiser,
             replace(schedule, lr=choice.rate * schedule.lr, round_warmup=ROUND_WARMUP),
             *(choice.outer or OUTER[choice.overlap]),
             compression=choice.compression, of_tokens=choice.of_tokens,
-            boundaries=boundaries_of(model, choice.boundaries),
+            boundaries=boundaries_of(model, choice.section(recipe.hidden)),
         )  # fmt: skip
         traced = trace_run(model, causal_lm_loss, config)
         self.crossing = bytes_of_a_row(recipe.hidden, config.boundaries)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import torch
+from torch import nn
 
 from tests import zoo
 from trainer.programs.conversion import bundle_of, to_torch
 from trainer.programs.interpreter import LoadedProgram
+from trainer.programs.tracing.bottleneck import Bottleneck, add_bottlenecks
 from trainer.programs.tracing.boundaries import Boundaries
 from trainer.programs.tracing.capture import TracedRun, trace_run
 from trainer.programs.tracing.optimiser import Muon
@@ -28,6 +30,7 @@ TIED = zoo.CONFIGS["llama"] | {"tie_word_embeddings": True}
 DROPPING = zoo.CONFIGS["gpt2"] | {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}
 EXPERTS = tiny_config("mixtral") | {"vocab_size": 256}
 BOUNDARIES = Boundaries(("model.layers.0",), 4, 12)
+NARROW = Boundaries(("model.layers.0",), 8, width=10)
 RUNS: dict[str, Callable[[], TracedRun]] = {
     "llama": lambda: _of_zoo("llama", optimiser=CLIPPED),
     "gpt2": lambda: _of_zoo("gpt2", optimiser=CLIPPED, accumulate=4),
@@ -36,9 +39,10 @@ RUNS: dict[str, Callable[[], TracedRun]] = {
     "experts": lambda: _causal(EXPERTS, accumulate=2),
     "dropping": lambda: _causal(DROPPING, accumulate=2),
     "bounded": lambda: _causal(zoo.CONFIGS["llama"], boundaries=BOUNDARIES),
+    "narrow": lambda: _narrow(accumulate=2),
 }
 """Programs by name. GPT-2's embedding is tied too; some gradients are means over parts of the batch. "bounded" has a
-boundary between its two layers."""
+boundary between its two layers, "narrow" a bottleneck."""
 
 
 def _of_zoo(name: str, **changes: object) -> TracedRun:
@@ -48,6 +52,23 @@ def _of_zoo(name: str, **changes: object) -> TracedRun:
 
 def _causal(config: dict[str, object], **changes: object) -> TracedRun:
     return trace_run(build_model(config, 1), causal_lm_loss, replace(zoo.JOB, **changes))  # type: ignore[arg-type]
+
+
+def _narrow(**changes: object) -> TracedRun:
+    model = build_model(zoo.CONFIGS["llama"], 1)
+    add_bottlenecks(model, {"model.layers.0": (36, NARROW.width)})
+    draw_bottlenecks(model)
+    return trace_run(model, causal_lm_loss, replace(zoo.JOB, boundaries=NARROW, **changes))  # type: ignore[arg-type]
+
+
+def draw_bottlenecks(model: nn.Module) -> None:
+    """Draw what begins as zeros, as if the model had been trained."""
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, Bottleneck):
+                for parameter in module.parameters():
+                    parameter.copy_(0.1 * torch.randn(parameter.shape, generator=random))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.shards import BOUNDARIES, RUNS, by_shards, cut, digest, whole
+from tests.shards import BOUNDARIES, NARROW, RUNS, by_shards, cut, digest, whole
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.boundaries import bytes_of_a_row
@@ -37,7 +37,7 @@ def drawn_ends(data: st.DataObject, name: str) -> tuple[int, ...]:
     return tuple(sorted(data.draw(st.sets(st.integers(1, deepest), min_size=1, max_size=3))))
 
 
-SHARDS = dict(zip(RUNS, (2, 3, 4, 3, 4, 2, 2), strict=True))
+SHARDS = dict(zip(RUNS, (2, 3, 4, 3, 4, 2, 2, 2), strict=True))
 """Over how many shards each model is cut."""
 
 
@@ -154,6 +154,22 @@ def test_what_crosses_a_boundary_is_packed_in_both_directions() -> None:
     records, scalars = 8 * 20, 64
     assert tokens * each + records <= first.sent <= tokens * each + records + scalars
     assert tokens * each <= last.sent <= tokens * each + scalars
+
+
+def test_what_crosses_at_a_bottleneck_is_as_wide_as_it_in_both_directions() -> None:
+    """In each of the two parts of a batch; an encoder belongs before the cut and its decoder behind it."""
+    inner = whole("narrow").programs["inner"]
+    made = cut("narrow", (cheapest_end(inner),))
+    pieces, known = made.pieces["inner"], values(inner)
+    crossing: dict[tuple[int, int], list[tuple[str, tuple[int, ...]]]] = {(0, 1): [], (1, 0): []}
+    for number, giver, taker in pieces.crossings():
+        if len(known[number].shape) > 2:
+            crossing[giver, taker].append((known[number].dtype, known[number].shape))
+    codes, exponents = ("int8", (4, 19, NARROW.width)), ("int8", (4, 19, 1))
+    assert sorted(crossing[0, 1]) == sorted(crossing[1, 0]) == 2 * [exponents] + 2 * [codes]
+    assert bytes_of_a_row(36, NARROW) == NARROW.width + 1
+    encoder, decoder = (f"model.layers.0.boundary.{part}.weight" for part in ("encoder", "decoder"))
+    assert (made.shards[encoder], made.shards[decoder]) == (0, 1)
 
 
 def cheapest_end(inner: Program) -> int:

@@ -1,6 +1,7 @@
 """`bench convergence`: a swarm of one is plain training, workers see each batch once, figures are as they say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from torch import nn
 
 from benchmarks import convergence
 from benchmarks.convergence import CHOICES, DDP, Curve
-from benchmarks.local_steps import Choice, DataParallel, LocalSteps, Plan
+from benchmarks.local_steps import Choice, DataParallel, LocalSteps, Plan, model_of
 from benchmarks.trainers import PLAIN, Recipe, data
+from trainer.programs.tracing.bottleneck import bottlenecks_in
 from verification.errors import UserError
 
 TINY = Recipe(64, 96, 1, 4, 16, 6, PLAIN)
@@ -70,6 +72,21 @@ def test_with_overlap_a_round_starts_from_the_state_before_the_last() -> None:
     assert not torch.equal(first, flat(prompt.parameters()))
     late.run(2)
     assert not torch.equal(first, flat(late.parameters()))
+
+
+@pytest.mark.slow
+def test_a_swarm_with_bottlenecks_trains_and_is_judged_with_them() -> None:
+    plan, choice = Plan(replace(TINY, layers=4), 1, 3), CHOICES["bottleneck-4-8"]
+    batches, _ = data(TINY, 0)
+    judge = model_of(plan.recipe, choice, 0, "sdpa")
+    assert bottlenecks_in(judge) == {f"model.layers.{block}": (64, 16) for block in range(3)}
+    swarm = LocalSteps(plan, choice, batches, 0)
+    assert swarm.crossing == 16 + 1
+    swarm.run(0)
+    found = judge.load_state_dict(swarm.parameters())
+    assert not found.unexpected_keys and not found.missing_keys
+    own = [each for name, each in swarm.parameters().items() if ".boundary." in name]
+    assert len(own) == 6 and all(each.any() for each in own)
 
 
 def test_the_summary_is_of_the_smallest_payload() -> None:

@@ -48,7 +48,7 @@ def items_of(made: Town, members: Sequence[MemberOutcome]) -> list[list[Digest]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("llama", 3), ("gpt2", 2)])
+@pytest.mark.parametrize(("name", "count"), [("llama", 3), ("gpt2", 2), ("narrow", 2)])
 def test_members_that_exchange_make_what_an_auditor_makes_alone(name: str, count: int) -> None:
     made = equal_town(name, count)
     members, letters = together(made)

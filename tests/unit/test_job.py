@@ -72,6 +72,22 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"model.boundaries.count": 1, "model.boundaries.bits": 5},
         "model.boundaries.bits: input should be 16, 8 or 4, got 5",
     ),
+    "a bottleneck of nothing": (
+        {"model.boundaries.count": 1, "model.boundaries.width": 0},
+        "model.boundaries.width: input should be greater than or equal to 1, got 0",
+    ),
+    "a chunk that does not divide a bottleneck": (
+        {"model.boundaries.count": 1, "model.boundaries.width": 36, "model.boundaries.chunk": 8},
+        "model.boundaries.chunk: 8 does not divide width, 36: take a divisor, or leave it out",
+    ),
+    "a bottleneck in a checkpoint": (
+        {"model.from": "start", "model.boundaries.count": 1, "model.boundaries.width": 8},
+        "model.boundaries.width: drops at first most of what a trained model's blocks pass on",
+    ),
+    "a bottleneck beside an adapter": (
+        {"training.lora.rank": 2, "model.boundaries.count": 1, "model.boundaries.width": 8},
+        "model.boundaries.width: adds weights that no adapter holds, and training.lora trains an adapter alone",
+    ),
     "leaf_every too large": ({"training.leaf_every": 5}, "training.leaf_every: must not exceed max_steps"),
     "min_workers too large": ({"swarm.min_workers": 3}, "swarm.min_workers: must not exceed workers"),
     "min_verifiers too large": ({"swarm.min_verifiers": 2}, "swarm.min_verifiers: must not exceed verifiers"),

@@ -40,6 +40,20 @@ def all_of(manifest: Manifest) -> list[ProgramRef]:
     return [*manifest.programs.all(), *own]
 
 
+def test_a_crew_s_cut_lies_in_a_bottleneck_where_there_is_one(tmp_path: Path) -> None:
+    """Behind two layers of three, which do half of the work; rows of 32 numbers cross as 8 and an exponent, as do their
+    gradients."""
+    layers = {"model.config.num_hidden_layers": 3, "model.boundaries.after": "model.layers.1"}
+    made = make_run(tmp_path, {**CREWS, **layers, "model.boundaries.width": 8, "swarm.crews": [2]})
+    manifest, store = made.manifest, BlobStore(made.folder.blobs)
+    (cut,) = manifest.cuts
+    programs = {ref.digest: store.get(ref.blob) for ref in all_of(manifest)}
+    require_sound_cut(cut, manifest.programs, TorchEngine(programs).program)
+    inputs = [decode_program(programs[shard.inner.digest]).inputs for shard in cut.shards]
+    rows = [sorted(port.shape for port in ports if port.shape[:2] == (2, 16)) for ports in inputs]
+    assert rows == [[(2, 16, 1), (2, 16, 8)], [(2, 16, 1), (2, 16, 8)]]
+
+
 def test_more_members_than_there_are_places_to_cut_is_a_person_s_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="take fewer"):
         make_run(tmp_path, CREWS | {"swarm.crews": [40]})

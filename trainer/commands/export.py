@@ -4,7 +4,7 @@ A module of the creator's own comes out as its tensors: its code is not run for 
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import torch
 from trainer.commands.following import entries_of
 from trainer.commands.report import read_state
 from trainer.folder import RunFolder
+from trainer.runs.bottlenecks import CODE
 from trainer.runs.drafts import check_new, draft_of
 from trainer.runs.facts import ModelFacts
 from trainer.runs.rebuilding import ADAPTER, rebuilt, write_tensors
 from trainer.runs.states import Kept, Missing, kept_state
+from trainer.runs.tasks import TASKS
 from verification.effects import RoundSealed
 from verification.errors import UserError
 from verification.state import State
@@ -57,6 +59,20 @@ makes, SHA-256 `{digest}`, a file of whoever made the run:
 """
 
 
+BOTTLENECKS = """
+Rows of hidden states have {narrow} numbers behind {places}: they go through learned projections there, which
+transformers does not know. `{code}` has them, a few lines for PyTorch, to be read before they run:
+
+    model = transformers.{auto_class}.from_pretrained(FOLDER, trust_remote_code=True)
+"""
+
+MODULE_BOTTLENECKS = """
+Before its tensors are loaded the model gets learned projections behind some of its modules, by a function in `{code}`:
+
+    add_bottlenecks(model, {sizes})
+"""
+
+
 def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> str:
     """Write the model after a round, or the newest, to a new or empty folder; return what to say of it.
 
@@ -68,8 +84,9 @@ def export_run(folder: RunFolder, out: Path, number: int | None, dtype: str) -> 
     facts, state = ModelFacts.read(folder), read_state(folder)
     kept = kept_state(folder, state, number)
     _write(folder, facts, state, kept, out, dtype)
+    trusted = ", trust_remote_code=True" if facts.bottlenecks else ""
     load = (
-        f"load it with from_pretrained({str(out)!r})"
+        f"load it with from_pretrained({str(out)!r}{trusted})"
         if facts.module is None
         else "README.md says how to load it"
     )
@@ -152,4 +169,17 @@ def card_of(state: State, facts: ModelFacts, digest: Digest, place: str, dtype: 
     )
     if facts.module is not None:
         card += MODULE.format(**asdict(facts.module))
+    if facts.bottlenecks:
+        card += _of_bottlenecks(facts, facts.bottlenecks)
     return card if facts.lora is None else card + LORA.format(folder=ADAPTER, **facts.lora)
+
+
+def _of_bottlenecks(facts: ModelFacts, sizes: Mapping[str, tuple[int, int]]) -> str:
+    """Return what a card says of a model's bottlenecks: how to load it with them."""
+    if facts.module is not None:
+        return MODULE_BOTTLENECKS.format(code=CODE, sizes=sizes)
+    narrow = ", ".join(dict.fromkeys(str(narrow) for _, narrow in sizes.values()))
+    places = ", ".join(f"`{name}`" for name in sizes)
+    return BOTTLENECKS.format(
+        code=CODE, narrow=narrow, places=places, auto_class=TASKS[facts.task].auto_class
+    )

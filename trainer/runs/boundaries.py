@@ -17,7 +17,7 @@ def boundaries_of(model: nn.Module, section: BoundariesSection | None) -> Bounda
     after = (
         _between(model, section.count) if section.count is not None else _named(model, section.after or [])
     )
-    return Boundaries(tuple(after), section.bits, section.chunk or 0)
+    return Boundaries(tuple(after), section.bits, section.chunk or 0, section.width or 0)
 
 
 def blocks_of(model: nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.runs.bottlenecks import BOTTLENECKS
 from trainer.runs.models import MAX_REASON, check_padding, read_config
 from trainer.runs.tasks import TASKS
 from verification.errors import UserError
@@ -28,6 +29,11 @@ def config_in(folder: Path) -> dict[str, Any]:
     if "quantization_config" in config:
         raise UserError(
             f"{path}: the checkpoint is quantised; a run starts from plain weights: save it dequantised"
+        )
+    if BOTTLENECKS in config:
+        raise UserError(
+            f"{path}: the checkpoint has bottlenecks, which model.from does not read: go on from its run with "
+            "'proofswarm run extend'"
         )
     return {key: value for key, value in config.items() if key not in _OF_THE_SAVER}
 

@@ -8,8 +8,11 @@ from typing import Any
 from torch import nn
 
 from trainer.programs.conversion import to_torch
+from trainer.programs.tracing.bottleneck import add_bottlenecks, bottlenecks_in
 from trainer.programs.tracing.capture import Loss, TracedRun
 from trainer.programs.tracing.parameters import trained_parameters
+from trainer.runs.bottlenecks import sizes_at
+from trainer.runs.boundaries import boundaries_of
 from trainer.runs.checkpoints import config_in, load_checkpoint
 from trainer.runs.data.tokenizing import loads_beside
 from trainer.runs.facts import ModelFacts
@@ -49,6 +52,14 @@ class ChosenModel:
             with all_called(self.model):
                 self.loss(data.marks)(self.model, records[records[:, -1].argmax()][None].long())
 
+    def narrow(self, data: RunData) -> None:
+        """Put bottlenecks into the model where the job's boundaries have a width; raises UserError."""
+        boundaries = boundaries_of(self.model, self.job.model.boundaries)
+        if boundaries is not None and boundaries.width:
+            record = to_torch(data.train.tensor())[:1].long()
+            sizes = sizes_at(self.model, boundaries, lambda: self.loss(data.marks)(self.model, record))
+            add_bottlenecks(self.model, sizes)
+
     def let_go(self) -> None:
         """Give back the memory of the parameters that are trained, which the start state has."""
         for parameter in trained_parameters(self.model).values():
@@ -72,6 +83,7 @@ class ChosenModel:
             None if lora is None else lora.model_dump(),
             frozen_digest(self.model),
             None if file is None else file.facts(self.model, self.job.seed),
+            bottlenecks_in(self.model) or None,
         )
 
 

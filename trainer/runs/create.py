@@ -106,6 +106,7 @@ def create_run(
         tell("tracing the model into programs")
         with chosen.blamed():
             chosen.try_on(data)
+            chosen.narrow(data)
             traced = _trace(job, chosen, data, 0 if ancestor is None else ancestor.origin.trained)
         facts = chosen.facts(traced, data)
         if ancestor is not None:

@@ -26,8 +26,8 @@ class ModuleFacts:
 class ModelFacts:
     """The task, the Hugging Face config, the parameters' names in the order of a state, the records' width and dtype,
     what tokens mean to the loss, and how many bytes of text a token stands for where text is known. `lora` is the job's
-    [training.lora], `frozen` the digest of the parameters that are not trained, `module` the file that makes the model;
-    None for none."""
+    [training.lora], `frozen` the digest of the parameters that are not trained, `module` the file that makes the model,
+    `bottlenecks` how many numbers a row has outside and inside of those behind some of its modules; None for none."""
 
     task: str
     config: dict[str, Any]
@@ -39,6 +39,7 @@ class ModelFacts:
     lora: dict[str, Any] | None = None
     frozen: str | None = None
     module: ModuleFacts | None = None
+    bottlenecks: dict[str, tuple[int, int]] | None = None
 
     @classmethod
     def read(cls, folder: RunFolder) -> "ModelFacts":
@@ -48,11 +49,12 @@ class ModelFacts:
                 f"{folder.path} lacks model.json: only who made the run has it; copy it and tokenizer/ from there"
             )
         facts = json.loads(folder.model.read_text(encoding="utf-8"))
-        module = facts.get("module")
+        module, sizes = facts.get("module"), facts.get("bottlenecks")
         parsed = {
             "parameter_names": tuple(facts["parameter_names"]),
             "marks": Marks(**facts["marks"]),
             "module": None if module is None else ModuleFacts(**module),
+            "bottlenecks": None if sizes is None else {name: tuple(each) for name, each in sizes.items()},
         }
         return cls(**{**facts, **parsed})
 

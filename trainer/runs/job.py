@@ -35,12 +35,16 @@ class BoundariesSection(Section):
     `count` boundaries stand evenly between the model's repeated blocks, or one behind each module that `after` names. A
     number is `bits` bits of its row's scale, a power of two; a row is what a block makes of one token, or `chunk`
     numbers of it.
+
+    With `width` a learned projection makes each row so many numbers before they are rounded, and another one as many as
+    it had behind: parameters of the model, which begin as an identity of the first `width` numbers.
     """
 
     count: Annotated[int, Field(ge=1, le=1000)] | None = None
     after: Names | None = None
     bits: Literal[16, 8, 4] = 8
     chunk: Annotated[int, Field(ge=8, le=1 << 16)] | None = None
+    width: Positive | None = None
 
 
 class ModelSection(Section):
@@ -438,15 +442,37 @@ def _data_checks(data: DataSection, task: str) -> list[tuple[bool, str]]:
     ]
 
 
-def _boundary_checks(boundaries: BoundariesSection | None) -> list[tuple[bool, str]]:
-    is_placed = boundaries is None or (boundaries.count is None) != (boundaries.after is None)
-    return [(is_placed, "model.boundaries: give either count, or after with the names of blocks")]
+def _boundary_checks(job: JobFile) -> list[tuple[bool, str]]:
+    boundaries = job.model.boundaries
+    if boundaries is None:
+        return []
+    width, chunk = boundaries.width, boundaries.chunk
+    return [
+        (
+            (boundaries.count is None) != (boundaries.after is None),
+            "model.boundaries: give either count, or after with the names of blocks",
+        ),
+        (
+            width is None or chunk is None or width % chunk == 0,
+            f"model.boundaries.chunk: {chunk} does not divide width, {width}: take a divisor, or leave it out",
+        ),
+        (
+            width is None or job.model.checkpoint is None,
+            "model.boundaries.width: drops at first most of what a trained model's blocks pass on, and so what it "
+            "knows: leave it out, or train from model.config",
+        ),
+        (
+            width is None or job.training.lora is None,
+            "model.boundaries.width: adds weights that no adapter holds, and training.lora trains an adapter alone: "
+            "leave one of them out",
+        ),
+    ]
 
 
 def _check_together(job: JobFile, name: str) -> None:
     checks = [
         (job.model.ways == 1, "model: give either config, config_file, from or module"),
-        *_boundary_checks(job.model.boundaries),
+        *_boundary_checks(job),
         *_data_checks(job.data, job.model.task),
         *_optimiser_checks(job.training),
         *_schedule_checks(job.training),

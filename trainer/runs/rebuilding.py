@@ -10,6 +10,8 @@ from torch import nn
 
 from trainer.folder import RunFolder
 from trainer.programs.conversion import to_torch
+from trainer.programs.tracing.bottleneck import add_bottlenecks, bottlenecks_in
+from trainer.runs.bottlenecks import write_code, write_model_code
 from trainer.runs.facts import ModelFacts
 from trainer.runs.frozen import load_frozen, read_frozen
 from trainer.runs.job import LoraSection
@@ -31,10 +33,11 @@ ADAPTER, WEIGHTS = "adapter", "model.safetensors"
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A model of which only what a run trains is missing: a state of it. `tuned` is PEFT's view of it, with LoRA."""
+    """A model for a task of which only what a run trains is missing: a state of it. `tuned` is PEFT's view of it."""
 
     model: nn.Module
     parameter_names: tuple[str, ...]
+    task: str
     tuned: Any = None
 
     def load(self, state: Bundle) -> None:
@@ -44,11 +47,13 @@ class Rebuilt:
     def save(self, folder: Path, tokenizer: Path | None, dtype: torch.dtype = torch.float32) -> None:
         """Write the model as a Hugging Face folder, with LoRA merged, and the adapter itself into adapter/.
 
-        It is of no use afterwards.
+        A model with bottlenecks brings the code that has them. It is of no use afterwards.
         """
         if self.tuned is not None:
             write_adapter(self.tuned, folder / ADAPTER)
         save_model(self.model if self.tuned is None else merged(self.tuned), folder, tokenizer, dtype)
+        if bottlenecks_in(self.model):
+            write_model_code(self.model, self.task, folder)
 
 
 def rebuilt(folder: RunFolder, facts: ModelFacts, module: Path | None = None) -> Rebuilt:
@@ -62,7 +67,8 @@ def rebuilt(folder: RunFolder, facts: ModelFacts, module: Path | None = None) ->
         model = build_model(facts.config, task=facts.task)
     tuned = None if facts.lora is None else add_lora(model, LoraSection(**facts.lora))
     load_frozen(model, folder.frozen, facts.frozen is not None)
-    return Rebuilt(model, facts.parameter_names, tuned)
+    add_bottlenecks(model, facts.bottlenecks or {})
+    return Rebuilt(model, facts.parameter_names, facts.task, tuned)
 
 
 def write_tensors(
@@ -70,7 +76,8 @@ def write_tensors(
 ) -> None:
     """Write all that a module's `load_state_dict` takes into model.safetensors, without running the module's code.
 
-    With LoRA that is the merged module, and the adapter itself goes into adapter/.
+    With LoRA that is the merged module, and the adapter itself goes into adapter/; with bottlenecks what has them, for
+    the module to get before.
     """
     tensors = read_frozen(folder.frozen, facts.frozen is not None)
     tensors |= {
@@ -87,3 +94,5 @@ def write_tensors(
         name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()
     }
     save_file(rounded, out / WEIGHTS, {"format": "pt"})
+    if facts.bottlenecks:
+        write_code(out)

@@ -7,7 +7,7 @@ there were none (the straight-through estimator of Bengio et al., 2013) and is t
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from trainer.exact.scale import power_of_two32
+from trainer.programs.tracing.bottleneck import NAME
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.lower import Lowering, cover, rule
 from verification.arithmetic.numbers import FLOAT
@@ -32,11 +33,13 @@ class Boundaries:
     """The names of the modules behind whose results boundaries stand, and how finely these round.
 
     `chunk` numbers of a row, its last dimension, share a scale, 0: the whole row. A code has `bits` bits, 16, 8 or 4.
+    With a `width` the modules have bottlenecks, within which the boundaries stand and rows have so many numbers.
     """
 
     after: tuple[str, ...]
     bits: int
     chunk: int = 0
+    width: int = 0
 
 
 def bytes_of_a_row(width: int, boundaries: Boundaries | None) -> int:
@@ -44,6 +47,7 @@ def bytes_of_a_row(width: int, boundaries: Boundaries | None) -> int:
     behind boundaries codes and scales, without them float32."""
     if boundaries is None:
         return 4 * width
+    width = boundaries.width or width
     return -(-width * boundaries.bits // 8) + width // (boundaries.chunk or width)
 
 
@@ -60,11 +64,16 @@ def standing(model: nn.Module, boundaries: Boundaries | None) -> Iterator[None]:
     calls: Counter[str] = Counter()
     with ExitStack() as hooks:
         for name in boundaries.after:
-            module = model.get_submodule(name)
+            module = model.get_submodule(f"{name}.{NAME}.encoder" if boundaries.width else name)
             hook = module.register_forward_hook(_hook(name, boundaries, calls))
             hooks.callback(hook.remove)
         yield
-    if waiting := [name for name in boundaries.after if not calls[name]]:
+    require_called(boundaries, calls)
+
+
+def require_called(boundaries: Boundaries, called: Container[str]) -> None:
+    """Raise UserError for a module, behind which a boundary is to stand, that is none of those which were called."""
+    if waiting := [name for name in boundaries.after if name not in called]:
         raise UserError(
             f"model.boundaries.after: the model never calls {waiting[0]}, so that nothing would be rounded there: "
             "name another block"
@@ -81,11 +90,8 @@ def _hook(name: str, boundaries: Boundaries, calls: Counter[str]) -> Any:
     return crossed
 
 
-def _crossed(name: str, boundaries: Boundaries, hidden: Any) -> torch.Tensor:
-    if not isinstance(hidden, torch.Tensor) or hidden.dtype != torch.float32 or not hidden.dim():
-        raise UserError(
-            f"model.boundaries.after: {name} makes no float32 tensor, or tuple that begins with one: name another block"
-        )
+def _crossed(name: str, boundaries: Boundaries, made: Any) -> torch.Tensor:
+    hidden = hidden_states(name, made)
     if boundaries.chunk and hidden.shape[-1] % boundaries.chunk:
         raise UserError(
             f"model.boundaries.chunk: {boundaries.chunk} does not divide the {hidden.shape[-1]} numbers that {name} "
@@ -93,6 +99,16 @@ def _crossed(name: str, boundaries: Boundaries, hidden: Any) -> torch.Tensor:
         )
     crossed: torch.Tensor = Crossing.apply(hidden, boundaries.bits, boundaries.chunk)
     return crossed
+
+
+def hidden_states(name: str, made: Any) -> torch.Tensor:
+    """Return the float32 rows that a module makes, or that its tuple begins with; raises UserError for none."""
+    hidden = made[0] if isinstance(made, tuple) and made else made
+    if not isinstance(hidden, torch.Tensor) or hidden.dtype != torch.float32 or not hidden.dim():
+        raise UserError(
+            f"model.boundaries.after: {name} makes no float32 tensor, or tuple that begins with one: name another block"
+        )
+    return hidden
 
 
 class Crossing(torch.autograd.Function):
