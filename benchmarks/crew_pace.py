@@ -18,7 +18,7 @@ from trainer.compute import process
 from trainer.programs.interpreter import Tap
 from trainer.programs.options import RunOptions
 from trainer.rounds.engine import Engine, Job
-from trainer.rounds.torch_engine import TorchEngine, Tensors
+from trainer.rounds.torch_engine import Tensors, TorchEngine
 from verification.program import Program, work_units
 from verification.units import Digest
 

@@ -1,6 +1,7 @@
 """A crew of `bench crews` on hosts of a laboratory: its peers, a verifier and a ledger's host, links that change by
 round, and what all of them told."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,18 +14,18 @@ from benchmarks.opponents.course import Report
 from benchmarks.opponents.running import Tell
 from p2p.identity import load
 from trainer.commands.hosted import Hosted
-from trainer.commands.report import read_state
 from trainer.commands.scene import Seat
 from trainer.compute.children import python
 from trainer.events import Tail
 from trainer.folder import RunFolder
 from trainer.hosts.net import Host, laboratory
 from verification.errors import UserError
-from verification.state import State
 from verification.statements import VERIFIER, WORKER
 
 LOOK_SECONDS = 0.02
 """Between two looks at what peers say: how late a link changes after a round has opened."""
+DATED = ("computed", "said", "state")
+"""Kinds of events that a member has by the ledger's own clock."""
 Line = dict[str, Any]
 
 
@@ -62,10 +63,9 @@ class Cast:
 
 @dataclass(frozen=True)
 class Told:
-    """What came of it: the ledger's state, and of each member its events, its compute process's report, and bytes that
-    its link had sent by the time that a round was seen to open."""
+    """What came of it: of each member its events, dated by this machine's clock in seconds since 1970, its compute
+    process's report, and bytes that its link had sent by the time that a round was seen to open."""
 
-    state: State
     events: tuple[tuple[Line, ...], ...]
     reports: tuple[tuple[Line, ...], ...]
     sent: tuple[dict[int, int], ...]
@@ -99,6 +99,7 @@ class _Stage:
         self._opened = -1
         count = cast.members
         self._events: list[list[Line]] = [[] for _ in range(count)]
+        self._behind = [math.inf] * count
         self._sent: list[dict[int, int]] = [{} for _ in range(count)]
 
     def _seat(self, number: int) -> Seat:
@@ -124,8 +125,8 @@ class _Stage:
         tails = [Tail(seat.log) for seat in self._seats[: self._cast.members]]
         rounds, until = len(self._cast.links), time.monotonic() + limit
         while self._opened < rounds:
-            for events, tail in zip(self._events, tails, strict=True):
-                events += tail.read()
+            for member, tail in enumerate(tails):
+                self._note(member, tail.read())
             self._note_rounds()
             tell(f"round {self._opened} of {rounds}")
             if failure := self._failure():
@@ -133,12 +134,25 @@ class _Stage:
             if time.monotonic() > until:
                 raise UserError(f"bench crews: stopped after {limit:.0f} s: raise --limit")
             time.sleep(LOOK_SECONDS)
-        state = read_state(self._hosted.folder)
+        dated = [
+            tuple(each | {"at": each["at"] / 1000 + behind} for each in events)
+            for events, behind in zip(self._events, self._behind, strict=True)
+        ]
         reports = [tuple(Report(self._report(n)).lines()) for n in range(self._cast.members)]
-        return Told(state, tuple(map(tuple, self._events)), tuple(reports), tuple(self._sent))
+        return Told(tuple(dated), tuple(reports), tuple(self._sent))
+
+    def _note(self, member: int, events: Sequence[Line]) -> None:
+        """Keep a member's events, and how far the ledger's clock, which dates them, is behind this machine's at most.
+
+        Before a member has joined it may not know that clock yet.
+        """
+        now = time.time()
+        self._events[member] += events
+        late = [now - each["at"] / 1000 for each in events if each["kind"] in DATED]
+        self._behind[member] = min([self._behind[member], *late])
 
     def _note_rounds(self) -> None:
-        """Take note of a state that a member has: it begins the round after it, for which links are as they are to be."""
+        """Take note of a state that a member has: it begins the next round, for which links are to be as planned."""
         for events in self._events:
             begun = max((each["round"] for each in events if each["kind"] in ("state", "ended")), default=-1)
             if begun <= self._opened:
@@ -157,7 +171,11 @@ class _Stage:
     def _failure(self) -> str:
         """Return which peer has ended before its time, with its last words; nothing if none has."""
         for seat in self._seats:
-            if seat.process is not None and seat.process.poll() is not None and self._opened < len(self._cast.links):
+            if (
+                seat.process is not None
+                and seat.process.poll() is not None
+                and self._opened < len(self._cast.links)
+            ):
                 words = seat.output.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
                 return f"{seat.name}: {words[-1]}"
         return ""

@@ -1,4 +1,4 @@
-"""The figures of `bench crews`, from what a ledger says and members told. No processes, no clock."""
+"""The figures of `bench crews`, from what members told. No processes, no clock."""
 
 import statistics
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Spell:
 
 
 def spells_of(report: Sequence[Line], events: Sequence[Line]) -> dict[int, tuple[int, Spell]]:
-    """Return a member's rounds by number, each with its inner steps; only those that it computed once and committed to."""
+    """Return a member's rounds by number, each with its inner steps: those that it computed at once and committed to."""
     found: dict[int, tuple[int, Spell]] = {}
     own = {each["round"]: each for each in events if each["kind"] == "computed" and each["own"]}
     for place, line in enumerate(report):
@@ -52,14 +52,14 @@ def spells_of(report: Sequence[Line], events: Sequence[Line]) -> dict[int, tuple
         until = next((n for n, each in enumerate(rest) if each["kind"] == "ended"), -1)
         marks, computed = [each for each in rest[:until] if each["kind"] == "step"], own[line["number"]]
         commits = [
-            each["at"] / 1000
+            each["at"]
             for each in events
             if each["kind"] == "said" and each["statement"] == "Commit" and each["at"] >= computed["at"]
         ]
         if until < 0 or len(marks) != line["steps"] + 1 or not commits:
             continue
         found[line["number"]] = line["steps"], Spell(
-            marks[0]["at"], marks[-1]["at"], rest[until]["at"], computed["at"] / 1000, commits[0],
+            marks[0]["at"], marks[-1]["at"], rest[until]["at"], computed["at"], commits[0],
             marks[-1]["stated"], marks[-1]["really"], computed.get("waited", 0) / 1000, computed.get("sent", 0),
             marks[-1]["peak"],
         )  # fmt: skip
@@ -69,7 +69,7 @@ def spells_of(report: Sequence[Line], events: Sequence[Line]) -> dict[int, tuple
 def opened_at(events: Sequence[Sequence[Line]]) -> dict[int, float]:
     """Return when the first member had the state in which each round begins, in seconds since 1970."""
     told = [each for own in events for each in own if each["kind"] in ("state", "ended")]
-    return {n: min(each["at"] for each in told if each["round"] == n) / 1000 for n in {e["round"] for e in told}}
+    return {n: min(each["at"] for each in told if each["round"] == n) for n in {e["round"] for e in told}}
 
 
 def rows_of(told: Told, links: Sequence[float | None], speed: float, work: Work) -> list[Row]:
@@ -102,7 +102,8 @@ def _round(spells: Sequence[Spell], steps: int, seconds: float, work: Work) -> R
         "seconds": seconds,
         "stepping": (stepped - began) / seconds,
         "agreeing": (max(each.agreed for each in spells) - max(each.ended for each in spells)) / seconds,
-        "committing": (max(each.committed for each in spells) - max(each.agreed for each in spells)) / seconds,
+        "committing": (max(each.committed for each in spells) - max(each.agreed for each in spells))
+        / seconds,
         "waited": sum(each.waited for each in spells) / sum(each.stepped - each.began for each in spells),
         "busy": sum(each.really for each in spells) / sum(each.stepped - each.began for each in spells),
         "crossed": sum(each.sent for each in spells) / tokens,
@@ -110,7 +111,9 @@ def _round(spells: Sequence[Spell], steps: int, seconds: float, work: Work) -> R
     }
 
 
-def _row(rounds: Sequence[Row], members: int, mbit: float | None, speed: float, steps: int, work: Work) -> Row:
+def _row(
+    rounds: Sequence[Row], members: int, mbit: float | None, speed: float, steps: int, work: Work
+) -> Row:
     """Return the medians of rounds over one link."""
     middle = {name: statistics.median(each[name] for each in rounds) for name in rounds[0] if name != "peaks"}
     return {

@@ -12,7 +12,6 @@ passed. The verifier attests every round and audits next to none: it has no mach
 import json as js
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,8 +121,10 @@ class Plan:
 
     @property
     def rounds_by_link(self) -> tuple[float | None, ...]:
-        """Return the link of each round, by turns: newcomers do one step in their first one, and twice as many in each
-        after it, so some do not count."""
+        """Return the link of each round, by turns.
+
+        Newcomers do one step in their first round, and twice as many in each after it, so some do not count.
+        """
         growing = (self.steps - 1).bit_length()
         return (None,) * growing + (None, *self.links) * self.rounds
 
@@ -140,7 +141,13 @@ class Plan:
         for cut, members in enumerate(sorted(set(self.members))):
             is_real = members <= min(REAL, len(cores))
             made.append(
-                Cast(members, cut, 0.0 if is_real else self.speed, tuple(cores[:members]) if is_real else (), links)
+                Cast(
+                    members,
+                    cut,
+                    0.0 if is_real else self.speed,
+                    tuple(cores[:members]) if is_real else (),
+                    links,
+                )
             )
         return made
 
@@ -187,7 +194,7 @@ def caption_of(plan: Plan) -> str:
     """Return what the table must say."""
     return (
         f"{plan.model}, {plan.parts} parts of {plan.length} tokens a step, {plan.steps} steps a round, boundaries of "
-        f"{plan.bits} bits; tokens/s: while inner steps are made; efficiency: of the sum of speeds; schedule: its limit; "
+        f"{plan.bits} bits; tokens/s: while inner steps are made; efficiency: of the sum of speeds; schedule: its own; "
         "kept: of the same crew without limits; pace: billions of work units a second, where legs really run and then "
         "wait; receipts, commitments: shares of a round; the verifier attests, and audits as good as nothing"
     )
