@@ -66,7 +66,7 @@ class Kept:
     def __init__(self, tensors: dict[tuple[int, int], Tensor]) -> None:
         self.tensors = tensors
 
-    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+    def give(self, step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
         """Forget it."""
 
     def take(self, step: int, crossing: int) -> Tensor:
