@@ -362,7 +362,9 @@ def shards(
 @app.command()
 def crews(
     links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "1000,100",
-    members: Annotated[str, typer.Option(help="Numbers of members, separated by commas.")] = "2,3,4",
+    members: Annotated[
+        str, typer.Option(help="Numbers of members, separated by commas; 1: a whole worker.")
+    ] = "1,2,3,4",
     model: Annotated[str, typer.Option(help="Model by width.")] = "d256",
     parts: Annotated[int, typer.Option(min=1, max=1024, help="Parts of a step's batch, a record each.")] = 24,
     length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 64,
@@ -390,7 +392,7 @@ def crews(
     if bits not in (16, 8, 4):
         raise UserError(f"--bits: {bits} are none of 16, 8 and 4")
     counts, mbits = _counts(members, "--members"), _numbers(links, "--links")
-    if min(counts) < 2:
+    if max(counts) < 2:
         raise UserError("--members: a crew has two at least")
     plan = crews.Plan(
         name, parts, length, bits, steps, rounds, speed * crews.GIGA, limit, tuple(counts), tuple(mbits)

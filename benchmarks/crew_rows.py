@@ -42,7 +42,7 @@ class Spell:
 
 
 def spells_of(report: Sequence[Line], events: Sequence[Line]) -> dict[int, tuple[int, Spell]]:
-    """Return a member's rounds by number, each with its inner steps: those that it computed at once and committed to."""
+    """Return a member's rounds by number, each with its inner steps: those that it computed and committed to."""
     found: dict[int, tuple[int, Spell]] = {}
     own = {each["round"]: each for each in events if each["kind"] == "computed" and each["own"]}
     for place, line in enumerate(report):
@@ -141,18 +141,20 @@ def _row(
 def judged(rows: Sequence[Row], work: Work) -> list[Row]:
     """Return rows with what needs others: efficiency over the sum of speeds, what is kept of a crew without limits, and
     peaks over a whole worker's."""
-    alone = next((row for row in rows if row["members"] == 1 and not row["speed"]), None)
+    alone: Row = next((row for row in rows if row["members"] == 1 and not row["speed"]), {})
     found = []
     for row in rows:
-        possible = row["speed"] * work.tokens / work.units or (alone and alone["tokens_a_second"])
-        free = next((each for each in rows if each["mbit"] is None and _is_like(each, row)), None)
+        possible = row["speed"] * work.tokens / work.units or alone.get("tokens_a_second")
+        free: Row = next((each for each in rows if each["mbit"] is None and _is_like(each, row)), {})
         found.append(
             row
             | {
-                "efficiency": _over(row["tokens_a_second"], possible and possible * row["members"]),
-                "kept": _over(row["tokens_a_second"], free and free["tokens_a_second"]),
+                "efficiency": _over(row["tokens_a_second"] / row["members"], possible),
+                "kept": _over(row["tokens_a_second"], free.get("tokens_a_second")),
                 "over_whole": _over(row["tokens_a_second"], possible),
-                "peaks_over_whole": [_over(peak, alone and alone["peaks"][0]) for peak in row["peaks"]],
+                "peaks_over_whole": [
+                    _over(peak, alone["peaks"][0] if alone else None) for peak in row["peaks"]
+                ],
             }
         )
     return found

@@ -1,6 +1,6 @@
 """Members of several owners hold a model in parts: what a crew trains over slow links, of what each could by itself.
 
-    proofswarm bench crews [--links 1000,100] [--members 2,3,4] [--speed 5] [--json FILE]
+    proofswarm bench crews [--links 1000,100] [--members 1,2,3,4] [--speed 5] [--json FILE]
 
 Real peers with receipts, audits and a ledger, each on a host of a laboratory, as are a verifier and the ledger. Links
 change from round to round, the same for all hosts, so that a crew with and without limits is one swarm minutes apart. A
@@ -12,6 +12,7 @@ passed. The verifier attests every round and audits next to none: it has no mach
 import json as js
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,9 +94,13 @@ silence = {longest}
 
 @dataclass(frozen=True)
 class Plan:
-    """A model by width whose step's batch has `parts` parts, each a record of `length` tokens, with `bits` bits a number
-    between its blocks; `steps` inner steps a round, and how many `rounds` over each link count at least. Where a pace
-    is stated it is `speed` work units a second. A crew is stopped after `limit` seconds."""
+    """What is trained, how, and by whom.
+
+    `model` is one by width, whose step's batch has `parts` parts, each a record of `length` tokens, with boundaries of
+    `bits` bits between its blocks. A round has `steps` inner steps, and `rounds` of those go over each link. Where a
+    pace is stated it is `speed` work units a second. Of `members` 1 is a whole worker. A crew is stopped after `limit`
+    seconds.
+    """
 
     model: str
     parts: int
@@ -116,7 +121,7 @@ class Plan:
         return JOB.format(
             config=config, boundaries=recipe.layers - 1, bits=self.bits, length=self.length, steps=self.steps,
             rounds=len(self.rounds_by_link), parts=self.parts, rate=RATE, warmup=WARMUP, workers=most,
-            crews=sorted(set(self.members)), audit_rate=AUDIT_RATE, accounts=most + 1, long=1800, longest=20_000,
+            crews=sorted(set(self.members) - {1}), audit_rate=AUDIT_RATE, accounts=most + 1, long=1800, longest=20_000,
         )  # fmt: skip
 
     @property
@@ -133,22 +138,15 @@ class Plan:
         """Return what a step has but for its work units."""
         return Work(self.parts * self.length, 0, self.parts)
 
-    def casts(self) -> list[Cast]:
-        """Return who plays: first a whole worker, then crews, the small ones with cores of their own."""
-        cores, links = sorted(os.sched_getaffinity(0)), self.rounds_by_link
-        alone = tuple(None for link in links)[: -len(self.links) * self.rounds]
-        made = [Cast(1, 0, 0.0, tuple(cores[:1]), alone)]
-        for cut, members in enumerate(sorted(set(self.members))):
-            is_real = members <= min(REAL, len(cores))
-            made.append(
-                Cast(
-                    members,
-                    cut,
-                    0.0 if is_real else self.speed,
-                    tuple(cores[:members]) if is_real else (),
-                    links,
-                )
-            )
+    def casts(self, cuts: Sequence[int]) -> list[Cast]:
+        """Return who plays, small crews with cores of their own; `cuts` are how many shards each cut of the run has."""
+        cores, made = sorted(os.sched_getaffinity(0)), list[Cast]()
+        for members in sorted(set(self.members)):
+            own = tuple(cores[:members]) if members <= min(REAL, len(cores)) else ()
+            speed, links = 0.0 if own else self.speed, self.rounds_by_link
+            if members == 1:
+                links = (None,) * (len(links) - len(self.links) * self.rounds)
+            made.append(Cast(members, cuts.index(members) if members > 1 else 0, speed, own, links))
         return made
 
 
@@ -160,8 +158,11 @@ def run(plan: Plan, json: Path | None, template: Path | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="proofswarm-crews-") as work, console.status(Text("")) as status:
         tell = Telling(console, status)
         made = _run_for(plan, template or Path(work, "run"), tell)
-        figures = replace(plan.work, units=_units(made))
-        for place, cast in enumerate(plan.casts()):
+        manifest = genesis_of(made).manifest
+        library = StoredPrograms(BlobStore(made.blobs), manifest)
+        units = work_units(library.program(manifest.programs.inner.digest))
+        figures = replace(plan.work, units=units)
+        for place, cast in enumerate(plan.casts([len(cut.shards) for cut in manifest.cuts])):
             tell.title = f"{cast.members} members: "
             folder = Path(work, str(place))
             folder.mkdir()
@@ -181,13 +182,6 @@ def _run_for(plan: Plan, folder: Path, tell: Tell) -> RunFolder:
         tell("making a run")
         create_run(parse_job(plan.job(), "the bench's job"), Path.cwd(), folder, accept_unsound=True)
     return RunFolder(folder)
-
-
-def _units(made: RunFolder) -> int:
-    """Return the work units of a whole inner step."""
-    manifest = genesis_of(made).manifest
-    library = StoredPrograms(BlobStore(made.blobs), manifest)
-    return work_units(library.program(manifest.programs.inner.digest))
 
 
 def caption_of(plan: Plan) -> str:
