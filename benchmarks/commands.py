@@ -360,6 +360,47 @@ def shards(
 
 
 @app.command()
+def crews(
+    links: Annotated[str, typer.Option(help="Mbit/s of the links, separated by commas.")] = "1000,100",
+    members: Annotated[
+        str, typer.Option(help="Numbers of members, separated by commas; 1: a whole worker.")
+    ] = "1,2,3,4",
+    model: Annotated[str, typer.Option(help="Model by width.")] = "d256",
+    parts: Annotated[int, typer.Option(min=1, max=1024, help="Parts of a step's batch, a record each.")] = 24,
+    length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record.")] = 64,
+    bits: Annotated[int, typer.Option(help="Of what goes from block to block: 16, 8 or 4.")] = 8,
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=0.001, max=1e6, help="Billions of work units of each member in a second, where cores are few."
+        ),
+    ] = 5.0,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Inner steps of a round.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds over each link.")] = 2,
+    limit: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds after which a crew is stopped.")
+    ] = 900.0,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the run, which takes minutes to make.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """A model in shards of several owners over slow links: speed, waiting, bytes, memory, receipts (root; minutes)."""
+    from benchmarks import crews
+
+    (name,) = _names(model)[:1]
+    if bits not in (16, 8, 4):
+        raise UserError(f"--bits: {bits} are none of 16, 8 and 4")
+    counts, mbits = _counts(members, "--members"), _numbers(links, "--links")
+    if max(counts) < 2:
+        raise UserError("--members: a crew has two at least")
+    plan = crews.Plan(
+        name, parts, length, bits, steps, rounds, speed * crews.GIGA, limit, tuple(counts), tuple(mbits)
+    )
+    crews.run(plan, json, run)
+
+
+@app.command()
 def drill(
     kills: Annotated[int, typer.Option(min=1, max=1000, help="How often a machine is killed.")] = 10,
     machines: Annotated[int, typer.Option(min=2, max=16, help="Machines of the group.")] = 3,

@@ -92,20 +92,21 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class CrossingQuery:
-    """Asks a member of one's crew for a piece, of 256 KiB but for the last, of crossing number `crossing` that it makes
-    in inner step `step` of a round."""
+    """Asks a member of one's crew for a piece, of 256 KiB but for the last, of crossing number `crossings[0]` that it
+    makes in inner step `step` of a round; of further ones, if any, for the first pieces."""
 
     round: Round
     step: Count
-    crossing: Count
+    crossings: tuple[Count, ...]
     piece: Count
 
 
 @dataclass(frozen=True, slots=True)
 class CrossingBytes:
-    """The elements of the piece, or the digest that stands for a round which `failed` before."""
+    """The elements of the piece, and of the further ones that are there by then, in their order; or the digest that
+    stands for a round which `failed` before."""
 
-    data: bytes
+    data: tuple[bytes, ...]
     failed: Digest | None
 
 

@@ -187,7 +187,7 @@ class Letters:
         self._lock = threading.Lock()
         self.seen: dict[tuple[int, int], Tensor] = {}
 
-    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+    def give(self, step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
         """Put one copy into the box for each taker."""
         self.seen[step, crossing] = tensor
         for _ in self._crossings[crossing].takers:

@@ -68,7 +68,7 @@ class Table:
                 assert self._changed.wait_for(lambda: len(known) > self._heard[shard], PATIENCE)
                 given = known[self._heard[shard]]
                 self._heard[shard] += 1
-            self.members[shard].bring(orders.Bring(given.step, given.crossing, given.data))
+            self.members[shard].bring(orders.Bring(given.step, ((given.crossing, given.data),)))
 
         return ComputeProcess(self.order(shard), tell=tell, wait=wait or bring)
 
@@ -192,7 +192,7 @@ def test_another_s_failure_ends_the_round_with_its_digest(made: Created, tmp_pat
     opened, failure = Table(made, tmp_path), Digest(b"f" * 32)
 
     def fails() -> None:
-        opened.members[1].bring(orders.Bring(Count(1), Count(0), b"", failure))
+        opened.members[1].bring(orders.Bring(Count(1), (), failure))
 
     opened.members[1] = opened.member(1, fails)
     done = opened.members[1].run_share(opened.share(1))

@@ -67,7 +67,7 @@ class Kept:
     def __init__(self, tensors: dict[tuple[int, int], Tensor]) -> None:
         self.tensors = tensors
 
-    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+    def give(self, step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
         """Forget it."""
 
     def take(self, step: int, crossing: int) -> Tensor:
@@ -309,7 +309,7 @@ def test_a_member_whose_machine_is_broken_finds_out_before_it_gives(
     made, letters = crew
     places, given = taken_by(made, 1), set[int]()
     exchange = Kept({(step, n): letters.seen[step, n] for step in range(1, STEPS + 1) for n in places})
-    exchange.give = lambda step, crossing, tensor: given.add(step)  # type: ignore[method-assign]
+    exchange.give = lambda step, *rest: given.add(step)  # type: ignore[method-assign]
     engine, post = Broken(made.programs), Post(Count(0), Count(1))
     crews = made.crews(engine)
     sound = made.crews().run(JOB, made.start, post, exchange)

@@ -71,7 +71,7 @@ def letters(post: Post, expected: bool = True) -> Letters:
 
 def query(step: int = 1) -> bytes:
     """For the short crossing."""
-    return encode(CrossingQuery(ROUND, Count(step), Count(1), Count(0)))
+    return encode(CrossingQuery(ROUND, Count(step), (Count(1),), Count(0)))
 
 
 async def test_only_neighbours_of_the_round_are_answered() -> None:

@@ -158,17 +158,27 @@ def test_a_block_is_handed_out_again_once_no_tensor_lies_in_it(monkeypatch: pyte
     mapped: list[int] = []
     system = arena.mapped
     monkeypatch.setattr(arena, "mapped", lambda size: mapped.append(size) or system(size))
-    blocks = arena.Blocks(1000)
-    first = blocks.take().fill_(1)[10:20]
-    second = blocks.take().fill_(2)
+    ground = arena.Ground()
+    first = ground.block(1000).fill_(1)[10:20]
+    second = ground.block(1000).fill_(2)
     assert len(mapped) == 2 and first.eq(1).all() and second.shape == (1000,)
     place = first.data_ptr()
     del first
-    third = blocks.take().fill_(3)
+    third = ground.block(1000).fill_(3)
     assert len(mapped) == 2 and third[10:].data_ptr() == place and second.eq(2).all()
     del second, third  # one of two is kept
-    held = [blocks.take(), blocks.take()]
-    assert len(mapped) == 3 and not arena.Blocks(0).take().numel() and len(held) == 2
+    held = [ground.block(1000), ground.block(1000)]
+    assert len(mapped) == 3 and not ground.block(0).numel() and len(held) == 2
+
+
+def test_an_arena_stays_until_a_larger_one_is_asked_for() -> None:
+    ground = arena.Ground()
+    first = ground.arena(100)
+    assert ground.arena(50) is first and ground.arena(100) is first
+    second = ground.arena(101)
+    assert second is not first and ground.arena(100) is second
+    ground.rest()
+    assert ground.arena(1) is second
 
 
 def remembered(nearby: bool) -> tuple[Program, int]:

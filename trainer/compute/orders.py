@@ -27,11 +27,15 @@ PIECE = CHUNK_BYTES
 
 @dataclass(frozen=True)
 class Given:
-    """A piece of what a member has made in inner step `step` for others of its crew: crossing number `crossing`."""
+    """A piece of what a member has made in inner step `step` for others of its crew: crossing number `crossing`.
+
+    There is `more` where pieces that were made with it follow at once.
+    """
 
     step: Count
     crossing: Count
     data: bytes
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,11 +185,11 @@ class Filed:
 
 @dataclass(frozen=True)
 class Bring(Order[Filed]):
-    """Give the member's round that runs a piece of what it takes; `failed` stands for a round that fails elsewhere."""
+    """Give the member's round that runs the next pieces of what it takes, by crossing; `failed` stands for a round that
+    fails elsewhere."""
 
     step: Count
-    crossing: Count
-    data: bytes
+    pieces: tuple[tuple[Count, bytes], ...]
     failed: Digest | None = None
 
 

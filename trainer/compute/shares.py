@@ -40,12 +40,13 @@ class Box:
         self._failed: Digest | None = None
         self.waited = 0.0
 
-    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+    def give(self, step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
         """Tell the node, in pieces."""
         data = memoryview(tensor.data)
         for begin in range(0, len(data), orders.PIECE):
-            piece = bytes(data[begin : begin + orders.PIECE])
-            self._tell(orders.Given(Count(step), Count(crossing), piece))
+            end = begin + orders.PIECE
+            piece, follows = bytes(data[begin:end]), more or end < len(data)
+            self._tell(orders.Given(Count(step), Count(crossing), piece, follows))
 
     def take(self, step: int, crossing: int) -> Tensor:
         """Return what the node has brought, or brings; raises RoundFailed where that is another's failure."""
@@ -64,11 +65,11 @@ class Box:
         return tensor
 
     def file(self, brought: orders.Bring) -> None:
-        """Take a piece of a crossing, after those before it."""
+        """Take pieces of crossings, after those before them."""
         if brought.failed is not None:
             self._failed = brought.failed
-        else:
-            self._parts[int(brought.step), int(brought.crossing)] += brought.data
+        for crossing, piece in brought.pieces:
+            self._parts[int(brought.step), int(crossing)] += piece
 
 
 class _Again:
@@ -77,9 +78,9 @@ class _Again:
     def __init__(self, reader: Callable[[int], Sequence[Tensor]], places: list[int], give: Box) -> None:
         self._reader, self._places, self._give = reader, places, give
 
-    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+    def give(self, step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
         """Tell the node."""
-        self._give.give(step, crossing, tensor)
+        self._give.give(step, crossing, tensor, more)
 
     def take(self, step: int, crossing: int) -> Tensor:
         """Return what was taken."""
@@ -93,6 +94,7 @@ class Shares:
         """What a member takes lies in the folder `taken`."""
         self._engines, self._manifest, self._data, self._taken = engines, manifest, data, taken
         self._audits: dict[int, tuple[TorchEngine, Crews]] = {}
+        self._members: dict[Post, Crews] = {}
         self._box: Box | None = None
 
     def engine_of(self, post: Post) -> TorchEngine:
@@ -115,8 +117,7 @@ class Shares:
         Step `checked` is made in two ways, and raises Unsound where those differ. What was taken in the round before is
         read again: so it comes out as it was committed to. Where it is not there `again` raises Unavailable.
         """
-        engine = conduct(self.engine_of(post), job)
-        crews = Crews(engine, self._manifest, self._data)
+        crews = self._member(post, conduct(self.engine_of(post), job))
         forms, files = self._forms(post), self._files(post)
 
         def on_step(step: int) -> None:
@@ -157,7 +158,7 @@ class Shares:
             return engine, crews.disputed(job, start, post, place, step)
         own = conduct(self.engine_of(post), job)
         reader = self._files(post).reader(job.number)
-        crews = Crews(own, self._manifest, self._data)
+        crews = self._member(post, own)
         return own, crews.disputed(job, start, post, place, step, reader)
 
     def measure(self, post: Post, start: Start) -> orders.Prepared:
@@ -179,12 +180,22 @@ class Shares:
 
     def _opening(self, post: Post, start: Start) -> list[torch.Tensor]:
         """Return what a shard's inner program reads in the first step of a round on record 0 alone."""
-        engine, crews = self.engine_of(post), Crews(self.engine_of(post), self._manifest, self._data)
+        engine = self.engine_of(post)
+        crews = self._member(post, engine)
         job = Job(Round(0), b"\0" * 20, Digest(bytes(32)), 0)  # type: ignore[arg-type]
         working = crews.begun(job, start, post)
         inner = engine.program(self._manifest.shard(post).inner.digest)
         taken = (zeros_of(port).clone() for port in inner.inputs[len(working) :])
         return [*working, *engine.own(taken, [])]
+
+    def _member(self, post: Post, engine: Engine) -> Crews:
+        """Return F of a member over the machine's engine, which has the legs of its step ready from round to round, or
+        over a conduct's."""
+        own = self.engine_of(post)
+        if post not in self._members:
+            self._members[post] = Crews(own, self._manifest, self._data)
+        crews = self._members[post]
+        return crews if engine is own else crews.over(engine)
 
     def _whole(self, cut: int) -> tuple[TorchEngine, Crews]:
         """Return the engine of all shards of a cut, and F of its crews."""

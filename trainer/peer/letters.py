@@ -119,8 +119,9 @@ class Letters:
     async def _give(self, sender: Address, body: bytes) -> bytes:
         query = decode(CrossingQuery, body)
         desk = await self._desk(sender, query.round)
-        place = int(query.step), int(query.crossing), int(query.piece)
-        return encode(await desk.outbox.piece(desk.neighbours[sender], *place))
+        crossings = list(map(int, query.crossings))
+        asked = desk.outbox.pieces(desk.neighbours[sender], int(query.step), crossings, int(query.piece))
+        return encode(await asked)
 
     async def _sign(self, sender: Address, body: bytes) -> bytes:
         query = decode(ReceiptQuery, body)

@@ -1,6 +1,6 @@
 """What a member of a crew gives in one round, in pieces, for those who take it. (SPEC.md 4.17)"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -14,6 +14,24 @@ HELD = 1 << 28
 """Bytes above which is dropped what all who take it have: who starts again then finds it nowhere."""
 BEHIND = 2
 """Who asks for something of a step has all of those so many before it: nobody asks further ahead."""
+
+
+TOGETHER = 8
+"""Crossings of which one letter asks for at most."""
+
+
+def letters_of(sizes: Mapping[int, int], crossings: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return crossings of one maker by the letters that ask for them: what is smaller than the next one, as the scales
+    of numbers before these, goes with it, if all is one piece."""
+    found: list[tuple[int, ...]] = []
+    for crossing in crossings:
+        last = found[-1] if found else ()
+        whole = sum(sizes[each] for each in last) + sizes[crossing]
+        if last and len(last) < TOGETHER and sizes[last[-1]] < sizes[crossing] and whole <= PIECE:
+            found[-1] = (*last, crossing)
+        else:
+            found.append((crossing,))
+    return found
 
 
 def pieces_of(size: int) -> int:
@@ -40,12 +58,13 @@ class Outbox:
         """Bytes held now, and bytes that went out."""
 
     def put(self, given: Given) -> None:
-        """Hold one more piece of a crossing."""
+        """Hold one more piece of a crossing; who waits hears of it with the last that was made at once."""
         self._pieces.setdefault((int(given.step), int(given.crossing)), []).append(given.data)
         self.size += len(given.data)
         if self.size > self._held:
             self._drop()
-        self._note()
+        if not given.more:
+            self._note()
 
     def fail(self, failure: Digest) -> None:
         """Tell from now on that the round fails, in the place of what is not made."""
@@ -58,24 +77,41 @@ class Outbox:
         self._pieces.clear()
         self._note()
 
-    async def piece(self, taker: int, step: int, crossing: int, number: int) -> CrossingBytes:
-        """Return a piece once it is made; raises Malformed for what shard `taker` does not take, Unavailable for what
-        is not given any more."""
-        size = self._sizes.get(crossing)
-        if size is None or taker not in self._cut.crossings[crossing].takers:
-            raise Malformed(f"crossing {crossing} does not go from here to shard {taker}")
-        if not 1 <= step <= self._steps or number >= pieces_of(size):
-            raise Malformed(f"piece {number} of step {step}")
+    async def pieces(self, taker: int, step: int, crossings: Sequence[int], number: int) -> CrossingBytes:
+        """Return a piece of the first of some crossings once it is made, with the first pieces of the others as far as
+        they are there, and all is no more than one piece.
+
+        Raises Malformed for what shard `taker` does not take, Unavailable for what is not given any more.
+        """
+        self._check(taker, step, crossings, number)
         self._asked[taker] = max(self._asked[taker], step)
         while not self._is_closed:
-            pieces = self._pieces.get((step, crossing), [])
-            if number < len(pieces):
-                self.sent += len(pieces[number])
-                return CrossingBytes(pieces[number], None)
+            if found := self._made(step, crossings, number):
+                self.sent += sum(map(len, found))
+                return CrossingBytes(tuple(found), None)
             if self._failed is not None:
-                return CrossingBytes(b"", self._failed)
+                return CrossingBytes((), self._failed)
             await self._changed.wait()
         raise Unavailable("the round is over here")
+
+    def _check(self, taker: int, step: int, crossings: Sequence[int], number: int) -> None:
+        if not 1 <= len(crossings) <= TOGETHER:
+            raise Malformed(f"{len(crossings)} crossings in one letter")
+        for crossing in crossings:
+            if crossing not in self._sizes or taker not in self._cut.crossings[crossing].takers:
+                raise Malformed(f"crossing {crossing} does not go from here to shard {taker}")
+        if not 1 <= step <= self._steps or number >= pieces_of(self._sizes[crossings[0]]):
+            raise Malformed(f"piece {number} of step {step}")
+
+    def _made(self, step: int, crossings: Sequence[int], number: int) -> list[bytes]:
+        """Return what there is of what a letter asks for, from its beginning on."""
+        found: list[bytes] = []
+        for crossing in crossings:
+            pieces, place = self._pieces.get((step, crossing), []), 0 if found else number
+            if place >= len(pieces) or (found and sum(map(len, found)) + len(pieces[place]) > PIECE):
+                break
+            found.append(pieces[place])
+        return found
 
     def _drop(self) -> None:
         """Drop what all have who take it."""

@@ -14,7 +14,7 @@ from p2p.questions import CROSSING, RECEIPT
 from trainer.compute import orders
 from trainer.compute.client import NORMAL, URGENT, ComputeClient
 from trainer.peer.letters import Desk, Gone, Letters
-from trainer.peer.outbox import BEHIND, Outbox, pieces_of
+from trainer.peer.outbox import BEHIND, Outbox, letters_of, pieces_of
 from verification.codec import decode, encode
 from verification.crews import Item, made_by, neighbours, roots_of_shared, taken_by
 from verification.errors import Malformed, ProofswarmError, Violation
@@ -25,9 +25,11 @@ from verification.statements import Receipt, Stuck
 from verification.units import Address, Count, Digest, Round
 
 AHEAD = 4
-"""Crossings of one neighbour that are asked for at a time, in their order, whether or not they are made yet."""
+"""Letters that ask one neighbour for crossings at a time, in their order, whether or not they are made yet."""
 WATCH_SECONDS = 0.5
 """Between two looks at how the crew stands on the ledger."""
+Pieces = tuple[tuple[Count, bytes], ...]
+"""Pieces of crossings, each with its number."""
 Sign = Callable[[Receipt], Awaitable[bytes]]
 """Signs a receipt as the journal does: the same bytes again for the same place, whatever it says now."""
 
@@ -196,38 +198,33 @@ class ShareRound:
     async def _take_from(self, mate: Address, shard: int) -> None:
         """Have what a neighbour makes, in order: a few at a time, and none of a step two before which is open."""
         seat, slots, arrived = self._seat, trio.Semaphore(AHEAD), dict[int, trio.Event]()
+        own = [each for each in seat.taken if seat.cut.crossings[each].maker == shard]
+        letters = letters_of(seat.taken, own)
         await self._started.wait()
         async with trio.open_nursery() as nursery:
             for step in range(1, seat.steps + 1):
                 if (before := arrived.get(step - BEHIND)) is not None:
                     await before.wait()
-                wanted = [each for each in seat.taken if seat.cut.crossings[each].maker == shard]
                 arrived[step] = event = trio.Event()
-                left = [len(wanted)]
-                for crossing in wanted:
+                left = [len(letters)]
+                for crossings in letters:
                     await slots.acquire()
-                    nursery.start_soon(self._take, mate, step, crossing, slots, left, event)
-                if not wanted:
+                    nursery.start_soon(self._take, mate, step, crossings, slots, left, event)
+                if not letters:
                     event.set()
 
     async def _take(
         self,
         mate: Address,
         step: int,
-        crossing: int,
+        crossings: tuple[int, ...],
         slots: trio.Semaphore,
         left: list[int],
         last: trio.Event,
     ) -> None:
-        """Have one crossing, and hand it to the compute process."""
-        size, failed = self._seat.taken[crossing], None
+        """Have what one letter asks for, and hand it to the compute process."""
         try:
-            parts = []
-            for number in range(pieces_of(size)):
-                piece = await self._piece(mate, step, crossing, number)
-                parts.append(piece.data)
-                if (failed := piece.failed) is not None:
-                    break
+            parts, failed = await self._answered(mate, step, crossings)
         except (Gone, Violation):
             self._give_up(mate)
             return
@@ -235,29 +232,49 @@ class ShareRound:
         left[0] -= 1
         if not left[0]:
             last.set()
-        if self._waits == (step, crossing):
+        if self._waits in [(step, crossing) for crossing in crossings]:
             self._lacking = self._waits = None
         try:
             for part in parts:
-                await self._bench.ask(orders.Bring(Count(step), Count(crossing), part, failed), URGENT)
+                await self._bench.ask(orders.Bring(Count(step), part, failed), URGENT)
         except ProofswarmError as error:
             self._error = error
             self._scope.cancel()
 
-    async def _piece(self, mate: Address, step: int, crossing: int, number: int) -> CrossingBytes:
-        """Return a piece of the right length; raises Gone, Violation."""
-        query = CrossingQuery(self._seat.number, Count(step), Count(crossing), Count(number))
+    async def _answered(
+        self, mate: Address, step: int, crossings: tuple[int, ...]
+    ) -> tuple[list[Pieces], Digest | None]:
+        """Return the pieces of some crossings as they go on at a time, and the failure that stands for what is missing;
+        raises Gone, Violation."""
+        found, number = list[Pieces](), 0
+        while crossings:
+            answer = await self._asked(mate, step, crossings, number)
+            found.append(tuple(zip(map(Count, crossings), answer.data, strict=False)))
+            if answer.failed is not None:
+                return found, answer.failed
+            number += 1
+            if number == pieces_of(self._seat.taken[crossings[0]]):
+                crossings, number = crossings[len(answer.data) :], 0
+        return found, None
+
+    async def _asked(
+        self, mate: Address, step: int, crossings: tuple[int, ...], number: int
+    ) -> CrossingBytes:
+        """Return pieces of the right length, one at least; raises Gone, Violation."""
+        query = CrossingQuery(self._seat.number, Count(step), tuple(map(Count, crossings)), Count(number))
         body = await self._letters.ask(mate, CROSSING, encode(query))
         try:
-            piece = decode(CrossingBytes, body)
-            rest = self._seat.taken[crossing] - number * orders.PIECE
-            if piece.failed is None and len(piece.data) != min(orders.PIECE, rest):
-                raise Malformed(f"{len(piece.data)} bytes are not piece {number} of crossing {crossing}")
+            answer = decode(CrossingBytes, body)
+            rests = [self._seat.taken[each] for each in crossings[: len(answer.data)]]
+            rests[:1] = [each - number * orders.PIECE for each in rests[:1]]
+            wanted, lengths = [min(orders.PIECE, rest) for rest in rests], list(map(len, answer.data))
+            if lengths != wanted or bool(lengths) == (answer.failed is not None):
+                raise Malformed(f"{lengths} bytes are not piece {number} of crossings {crossings}")
         except Violation as lie:
             self._letters.refuse(mate, lie)
             raise
-        self.received += len(piece.data)
-        return piece
+        self.received += sum(lengths)
+        return answer
 
     async def _watch(self) -> None:
         """Give the round up where the crew cannot go on, and shortly before it would be too late to say so."""

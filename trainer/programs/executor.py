@@ -7,6 +7,7 @@ import torch
 from trainer.programs.devices import products_for
 from trainer.programs.interpreter import LoadedProgram, part_options
 from trainer.programs.kernels import TORCH_DTYPES
+from trainer.programs.loops.arena import Ground
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from verification.errors import BadEvidence
 from verification.program import MAX_PROGRAM, Port, Program, decode_program, program_digest
@@ -28,6 +29,8 @@ class ProgramExecutor:
         self._options = options
         self.products = products_for(options)
         self._loaded: dict[Digest, LoadedProgram] = {}
+        self._parts = Ground()
+        """Parts of programs run by turns, so they share their memory."""
 
     def load(self, program: Digest) -> LoadedProgram:
         """Return the checked program; raises BadEvidence for an unknown digest, Malformed and Refused as it loads."""
@@ -47,17 +50,19 @@ class ProgramExecutor:
         """
         if digest not in self._loaded:
             options = part_options(self.program(of), self._options)
-            self._loaded[digest] = LoadedProgram(program, options, self.products, is_part)
+            ground = self._parts if is_part else None
+            self._loaded[digest] = LoadedProgram(program, options, self.products, is_part, ground)
 
     def turn(self, program: Digest) -> LoadedProgram:
         """Return a program to run now, the memory of whose loops is the only one held; raises as `load`."""
-        self.rest(but=program)
-        return self.load(program)
+        wanted = self.load(program)
+        self.rest(but=wanted)
+        return wanted
 
-    def rest(self, but: Digest | None = None) -> None:
-        """Give back what the loops of all programs hold, but for one."""
-        for digest, loaded in self._loaded.items():
-            if digest != but:
+    def rest(self, but: LoadedProgram | None = None) -> None:
+        """Give back what the loops of all programs hold, but for one and those that share its memory."""
+        for loaded in self._loaded.values():
+            if but is None or loaded.ground is not but.ground:
                 loaded.rest()
 
     def program(self, digest: Digest) -> Program:

@@ -19,6 +19,7 @@ from trainer.programs.devices import products_for
 from trainer.programs.folding import Folded, fold
 from trainer.programs.kernels import DTYPE_NAMES, Kernel, KernelFailed
 from trainer.programs.loops import compiled as compilation
+from trainer.programs.loops.arena import Ground
 from trainer.programs.loops.compiled import CheckFailed, CompiledProgram
 from trainer.programs.operators import bind
 from trainer.programs.options import NODE_BY_NODE, Loops, RunOptions
@@ -71,7 +72,7 @@ class LoadedProgram:
     `products` do its products, by default new ones for the options. Loops.ALWAYS raises CannotCompile (a UserError)
     where there are no compiled loops; Loops.WORTHWHILE compiles what is worth it (`compilation.worthwhile`) if it can.
     A program that `is_part` of a checked one may read integers and exponents and make infinities and NaN, and is
-    compiled if the options let it.
+    compiled if the options let it. Programs on one `ground`, of which one runs at a time, share their loops' memory.
     The first run compares the loops' outputs with those of the nodes' own kernels; on a difference the loops are
     dropped with a NoLoops warning. `refused` says in one line why there are none though they were wanted, or nothing.
 
@@ -85,8 +86,11 @@ class LoadedProgram:
         options: RunOptions = NODE_BY_NODE,
         products: exact.Products | None = None,
         is_part: bool = False,
+        ground: Ground | None = None,
     ) -> None:
         self.program = program
+        self.ground = ground or Ground()
+        """Where its loops have their memory."""
         self.first = first_node(program)
         self.products = products or products_for(options)
         self.device = self.products.device
@@ -205,7 +209,9 @@ class LoadedProgram:
             if self.device.type != "cpu":
                 raise CannotCompile(f"compiled loops run on the CPU only, not on {self.device}")
             folded = self._folded
-            made = CompiledProgram(folded.program, kernels, folded.constants, self.products, is_part)
+            made = CompiledProgram(
+                folded.program, kernels, folded.constants, self.products, is_part, self.ground
+            )
             if options.room is not None and made.memory_bytes > options.room:
                 raise CannotCompile(f"compiled loops need {made.memory_bytes} bytes, limit {options.room}")
             return made

@@ -22,8 +22,9 @@ from verification.units import Count, Digest
 class Exchange(Protocol):
     """Carries what crosses between the members of a crew; a crossing goes by its place in the cut."""
 
-    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
-        """Give a tensor of inner step `step` (from 1) to all that take it, without waiting for them."""
+    def give(self, step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
+        """Give a tensor of inner step `step` (from 1) to all that take it, without waiting for them; there is `more`
+        where others that were made with it follow at once."""
         ...
 
     def take(self, step: int, crossing: int) -> Tensor:
@@ -222,9 +223,9 @@ class Crews(Executions):
         step = InnerStep(member, working, is_checked)
         made = step.begun
         while True:
-            for crossing, tensor in made:
+            for place, (crossing, tensor) in enumerate(made, 1):
                 (notes.given[number - 1][crossing],) = self._engine.digests([tensor])
-                exchange.give(number, crossing, self._engine.dump([tensor]).tensors[0])
+                exchange.give(number, crossing, self._engine.dump([tensor]).tensors[0], place < len(made))
             for crossing in step.lacking:
                 tensor = member.held(number, crossing, exchange.take(number, crossing))
                 (notes.taken[number - 1][crossing],) = self._engine.digests([tensor])
@@ -301,7 +302,7 @@ class _Told:
     def __init__(self, member: Member, taken: Callable[[int], Sequence[Tensor]]) -> None:
         self._places, self._taken = member.taken, taken
 
-    def give(self, step: int, crossing: int, tensor: Tensor) -> None:
+    def give(self, step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
         """Forget it."""
 
     def take(self, step: int, crossing: int) -> Tensor:

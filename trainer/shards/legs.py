@@ -4,14 +4,14 @@ Legs keep the program's order, so a step that fails does so at the program's fir
 shards is still to come. `trainer.shards.demand` puts the nodes so that parts of the batch overlap.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.shards.roots import roots_of
 from trainer.shards.segments import part_of
 from verification.manifest import Crossing
 from verification.operators import operator_of
-from verification.program import Output, Program, first_node, values
+from verification.program import Output, Program, Sized, first_node, values
 from verification.units import Count
 
 ROLE = "leg"
@@ -38,7 +38,7 @@ def legs_of(inner: Program, working: int) -> tuple[Leg, ...]:
     """Return the legs of an inner program whose first `working` inputs are its working state, the others crossings.
 
     A leg ends before a node that reads what was not here before, if something has been multiplied or given since the
-    last one, and after a tensor for another shard; a scalar for another waits for the leg's end.
+    last one, and after a tensor for another shard, or several in a row; a scalar for another waits for the leg's end.
     """
     plan = _Plan(inner)
     ends = [*_ends(inner, working), plan.total]
@@ -78,10 +78,19 @@ def _ends(inner: Program, working: int) -> list[int]:
             has_work = False
         here |= fresh
         has_work |= operator_of(node.operator).multiplies or number in given
-        if number in given and known[number].shape and number + 1 < len(known):
+        if _is_last(number, given, known):
             found.append(number + 1)
             has_work = False
     return sorted(set(found))
+
+
+def _is_last(number: int, given: Collection[int], known: Sequence[Sized]) -> bool:
+    """Return whether a node makes a tensor for another shard, and the next one none that may go with it."""
+
+    def is_tensor(each: int) -> bool:
+        return each in given and bool(known[each].shape)
+
+    return is_tensor(number) and number + 1 < len(known) and not is_tensor(number + 1)
 
 
 @dataclass(frozen=True)

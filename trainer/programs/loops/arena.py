@@ -31,31 +31,35 @@ class Life(NamedTuple):
     number: int
 
 
-class Blocks:
-    """Blocks of `size` bytes outside the heap, in whose small pieces they would leave holes that nothing else fits.
+class Ground:
+    """Memory of programs of which one runs at a time: their arenas lie over each other, and blocks outside the heap, in
+    whose small pieces they would leave holes that nothing else fits, are handed on from one to the next.
 
-    One that no tensor lies in any more is kept to be handed out again: the system clears every page that it gives.
+    Of each size one block in which no tensor lies any more is kept: the system clears every page that it gives.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._spare: mmap.mmap | None = None
+    def __init__(self) -> None:
+        self._arena: mmap.mmap | None = None
+        self._spare: dict[int, mmap.mmap] = {}
 
-    def take(self) -> torch.Tensor:
-        """Return uint8 [size] of any content."""
-        memory, self._spare = self._spare, None
-        if memory is None:
-            memory = mapped(self._size)
-        held = np.frombuffer(memory, np.uint8)  # until the last tensor in it has gone
-        weakref.finalize(held, self._give_back, memory).atexit = False
-        return torch.from_numpy(held)[: self._size]
+    def arena(self, size: int) -> mmap.mmap:
+        """Return memory of `size` bytes or more, of any content; it is the same until somebody asks for more."""
+        if self._arena is None or len(self._arena) < size:
+            self._arena = mapped(size)
+        return self._arena
+
+    def block(self, size: int) -> torch.Tensor:
+        """Return uint8 [size] of any content, which nobody else has until the last tensor in it has gone."""
+        memory = self._spare.pop(size, None) or mapped(size)
+        held = np.frombuffer(memory, np.uint8)
+        weakref.finalize(held, self._spare.__setitem__, size, memory).atexit = False
+        return torch.from_numpy(held)[:size]
 
     def rest(self) -> None:
-        """Give the memory of a block in which no tensor lies back to the system."""
-        self._spare = None
-
-    def _give_back(self, memory: mmap.mmap) -> None:
-        self._spare = memory
+        """Give the memory of the arena, and of blocks in which no tensor lies, back to the system."""
+        self._spare.clear()
+        if self._arena is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._arena.madvise(mmap.MADV_DONTNEED)
 
 
 def mapped(size: int) -> mmap.mmap:

@@ -13,7 +13,7 @@ from trainer.exact import native
 from trainer.exact.native import CannotCompile
 from trainer.programs.kernels import TORCH_DTYPES, Kernel, KernelFailed
 from trainer.programs.loops import arena, emit, fusion, layouts
-from trainer.programs.loops.arena import Blocks, Life
+from trainer.programs.loops.arena import Ground, Life
 from trainer.programs.loops.groups import Group, LoopStep, Operand, Step
 from trainer.programs.loops.layouts import Layout
 from verification.program import Program, first_node, values, work_units
@@ -65,7 +65,8 @@ class CompiledProgram:
     """Runs a checked program on compiled loops; one run at a time, for its arena is one.
 
     `kernels` are the nodes' own, for what no loop does; `products` choose what multiplies in the arena. Where a program
-    `is_part` of another its outputs may hold anything. Raises native.CannotCompile.
+    `is_part` of another its outputs may hold anything. Programs on one `ground` share their memory. Raises
+    native.CannotCompile.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class CompiledProgram:
         constants: Sequence[torch.Tensor],
         products: exact.Products,
         is_part: bool = False,
+        ground: Ground | None = None,
     ) -> None:
         self._program = program
         self._is_part = is_part
@@ -104,6 +106,7 @@ class CompiledProgram:
             len(program.inputs) + place: constant.contiguous() for place, constant in enumerate(constants)
         }
         self._held = dict(self._constants)
+        self._ground = ground or Ground()
         self._memory: mmap.mmap | None = None
         self._arena: torch.Tensor | None = None
         self._views: dict[Operand, torch.Tensor] = {}
@@ -149,21 +152,27 @@ class CompiledProgram:
 
     def rest(self) -> None:
         """Give the memory of the arena, and of results that nobody has, back to the system until the next run."""
-        for _, blocks in (self._all_results, self._new_results):
-            blocks.rest()
-        if self._memory is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED)
+        self._ground.rest()
+
+    def _settle(self) -> None:
+        """Have the arena where the ground has it now; what is prepared lies where it was."""
+        memory = self._ground.arena(self.arena_bytes)
+        if memory is self._memory:
+            return
+        self._memory, self._arena = memory, torch.frombuffer(memory, dtype=torch.uint8)
+        self._views = {}
+        for number, place in self._places.items():
+            self._slots[self._slot[number]] = self._arena.data_ptr() + place
+        for work in self._work:
+            if isinstance(work, _Call):
+                work.prepared = None
 
     def _start(self, inputs: Sequence[torch.Tensor], spends: bool) -> None:
-        if self._arena is None:
-            self._memory = arena.mapped(self.arena_bytes)
-            self._arena = torch.frombuffer(self._memory, dtype=torch.uint8)
-            for number, place in self._places.items():
-                self._slots[self._slot[number]] = self._arena.data_ptr() + place
+        self._settle()
         for number, tensor in [*enumerate(inputs), *self._constants.items()]:
             self._hold(number, tensor.contiguous())
-        places, blocks = self._new_results if spends else self._all_results
-        results = blocks.take()
+        places, size = self._new_results if spends else self._all_results
+        results = self._ground.block(size)
         for number, place in places.items():
             self._hold(number, results[place : place + self._bytes(number)].view(self._dtypes[number]))
         for number, given in self._over.items() if spends else ():
@@ -277,10 +286,9 @@ class CompiledProgram:
                 over.setdefault(number, given)
         return over
 
-    def _beside(self, made: Collection[int]) -> tuple[dict[int, int], Blocks]:
-        """Return the places of buffers that all live to the end, and blocks for them."""
-        places, size = arena.arrange([Life(self._bytes(n), 0, 0, n) for n in sorted(made)])
-        return places, Blocks(size)
+    def _beside(self, made: Collection[int]) -> tuple[dict[int, int], int]:
+        """Return the places of buffers that all live to the end, and the bytes of a block for them."""
+        return arena.arrange([Life(self._bytes(n), 0, 0, n) for n in sorted(made)])
 
     def _arranged(self) -> tuple[dict[int, int], dict[int, int], int]:
         """Return the place of each buffer in the arena, which of them takes the place of one that its loop reads last,
