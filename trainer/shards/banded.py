@@ -34,10 +34,12 @@ class BandedStretch:
                 number: self._draft(number, files) for number in self._stretch.makes if number in wanted
             }
             for program, band in self._in_turn(given):
-                for number, rows in zip(self._stretch.makes, self._loaded[program].run(band), strict=True):
+                made = self._loaded[program].run(band)
+                for number, rows in zip(self._stretch.makes, made, strict=True):
                     self._check(number, rows)
                     if number in drafts:
                         drafts[number].add(rows)
+                del made, rows  # or the next band runs beside them
             return {number: draft.finish() for number, draft in drafts.items()}
 
     def tell(self, given: Sequence[torch.Tensor], tap: Tap | None) -> dict[int, torch.Tensor]:
