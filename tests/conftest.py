@@ -4,10 +4,13 @@ Examples of property tests are the same in every run; `HYPOTHESIS_PROFILE=search
 """
 
 import os
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from trainer.loading import loading
 
 # Waiting threads must not spin: they would take the cores from the other tests, whole seconds of each. A library reads
 # this when it is loaded, so it stands here, before any test imports one, and for every child.
@@ -30,6 +33,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Created":
     from tests.tiny import make_run  # brings torch, which most tests do without
 
     return make_run(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import all tests without a look for garbage, which takes a third of the time, in each worker."""
+    with loading():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

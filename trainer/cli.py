@@ -30,6 +30,7 @@ from trainer.commands.runs import (
     tell,
 )
 from trainer.compute.children import started
+from trainer.loading import loading
 from verification.errors import NoRoom, ProofswarmError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -301,16 +302,17 @@ def peer(
     if group is not None and cheat != "none":
         raise UserError("a group does not cheat: leave out --group or --cheat")
     with _computing(cheat == "none" and group is None) as compute:
-        import trio
+        with loading():
+            import trio
 
-        from trainer.commands.group import leading
-        from trainer.commands.join import Settings, logging_to, settled
-        from trainer.folder import RunFolder
-        from trainer.peer.config import Account
-        from trainer.peer.following import host_named, run_named
-        from trainer.peer.rogue import misbehaving
-        from trainer.peer.runtime import run_peer
-        from trainer.rounds.cheats import is_for_members, names_in, roles_of
+            from trainer.commands.group import leading
+            from trainer.commands.join import Settings, logging_to, settled
+            from trainer.folder import RunFolder
+            from trainer.peer.config import Account
+            from trainer.peer.following import host_named, run_named
+            from trainer.peer.rogue import misbehaving
+            from trainer.peer.runtime import run_peer
+            from trainer.rounds.cheats import is_for_members, names_in, roles_of
 
         outside = outside_of(announce, via, relay, mdns, upnp)
         settings = Settings(
@@ -429,11 +431,12 @@ def join(
 ) -> None:
     """Join a run by a ticket: fetch it, try this machine on it, and take part. The same again goes on from there."""
     with _computing(not dry_run and group is None) as compute:
-        import trio
+        with loading():
+            import trio
 
-        from trainer.commands.group import leading
-        from trainer.commands.join import Settings, config_of, logging_to, read_ticket
-        from trainer.peer.runtime import run_peer
+            from trainer.commands.group import leading
+            from trainer.commands.join import Settings, config_of, logging_to, read_ticket
+            from trainer.peer.runtime import run_peer
 
         outside = outside_of(announce, via, relay, mdns, upnp)
         settings = Settings(

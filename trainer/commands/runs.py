@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainer.loading import loading
+
 if TYPE_CHECKING:
     from p2p.listening import Outside
 
@@ -68,8 +70,9 @@ def create(
     accept_unsound: Annotated[bool, typer.Option("--accept-unsound", help=UNSOUND)] = False,
 ) -> None:
     """Trace a job's model and open the run on a new local ledger."""
-    from trainer.runs.create import create_run
-    from trainer.runs.job import read_job
+    with loading():
+        from trainer.runs.create import create_run
+        from trainer.runs.job import read_job
 
     created = create_run(read_job(job), job.parent, out, typer.echo, accept_unsound)
     created.folder.job.write_bytes(job.read_bytes())
@@ -122,10 +125,11 @@ def serve(
     upnp: Upnp = False,
 ) -> None:
     """Serve a run's ledger, and what was published with it, to peers that share no folder."""
-    import trio
+    with loading():
+        import trio
 
-    from trainer.commands.serve import Service, host_identity, serve_run
-    from trainer.folder import RunFolder
+        from trainer.commands.serve import Service, host_identity, serve_run
+        from trainer.folder import RunFolder
 
     folder = RunFolder(run).checked()
     outside = outside_of(announce, via, relay, mdns, upnp)

@@ -3,9 +3,12 @@
 Started as `python -m trainer.shards.computing`.
 """
 
-from trainer.compute import process
-from trainer.rounds.engine import honest
-from trainer.shards.frugal import fitting
+from trainer.loading import loading
+
+with loading():
+    from trainer.compute import process
+    from trainer.rounds.engine import honest
+    from trainer.shards.frugal import fitting
 
 if __name__ == "__main__":
     process.main(honest, fitting)
