@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from verification import money
 from verification.causes import Cause, Reason
-from verification.crews import disagreeing, neighbours
+from verification.crews import neighbours
 from verification.digest import tagged
 from verification.effects import (
     Effect,
@@ -20,6 +20,7 @@ from verification.library import Now
 from verification.manifest import BundleRef, Manifest, cost_of_round
 from verification.membership import active, mark_away
 from verification.outer import to_subtract
+from verification.parting import is_vouched_for, is_whole, part, part_crews
 from verification.sampling import (
     SLACK,
     assign,
@@ -218,27 +219,6 @@ def process_stuck(state: State, said: Said[Stuck], now: Now) -> list[Effect]:
     return []
 
 
-def part(state: State, one: Address, other: Address) -> None:
-    """Let two members never share a crew again. (SPEC.md 4.17)"""
-    state.parted.add((min(one, other), max(one, other)))
-
-
-def disagreement(state: State, current: RoundState, worker: Address) -> list[tuple[Address, Address]]:
-    """Return the pairs of a crew that signed other roots over what crossed between them; all must have committed."""
-    crew = current.crews[worker]
-    post = current.assignments[worker].post
-    if post is None:
-        return []
-    pairs = disagreeing(state.manifest.cuts[post.cut], [current.commits[member] for member in crew])
-    return [(crew[one], crew[other]) for one, other in pairs]
-
-
-def is_whole(state: State, current: RoundState, worker: Address) -> bool:
-    """Return whether a worker has committed, and all of its crew to the same that crossed between them."""
-    crew = current.crews[worker]
-    return all(member in current.commits for member in crew) and not disagreement(state, current, worker)
-
-
 def works(state: State, current: RoundState) -> list[Address]:
     """Return under whose addresses there is work to be audited, in the order in which they committed.
 
@@ -309,10 +289,7 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
         if not is_convicted(state, current.number, lead)
         and all(2 * current.held.get(member, 0) > current.weight for member in current.crews[lead])
     )
-    complete = (crew for crew in current.crews.values() if all(each in current.commits for each in crew))
-    for lead in dict.fromkeys(crew[0] for crew in complete):
-        for one, other in disagreement(state, current, lead):
-            part(state, one, other)
+    part_crews(state, current)
     commitments = [
         tagged("commit", worker, commit.contribution.digest) for worker, commit in current.commits.items()
     ]
@@ -358,11 +335,17 @@ def has_attested_majority(current: RoundState) -> bool:
 
 
 def commits_end(state: State, current: RoundState) -> Millis:
-    """Return until when commitments are taken: soon, once only those are missing who missed their last round, and
-    somewhat later than the others', once more than half of the work is committed to. (SPEC.md 3.8)
+    """Return until when commitments are taken: soon, once only those are missing who missed their last round, or whose
+    neighbours in a crew all have committed, and somewhat later than the others', once more than half of the work is
+    committed to. (SPEC.md 3.8, 4.17)
     """
     missing = current.awaited - current.commits.keys()
-    others = {one for one in current.awaited if is_awaited(state, current, one)}
+    others = {
+        one
+        for one in current.awaited
+        if is_awaited(state, current, one)
+        and (one in current.commits or not is_vouched_for(state, current, one))
+    }
     grace = state.manifest.windows.commit // GRACE
     if missing and others and not missing & others:
         return min(current.deadline, Millis(current.heard_at + grace))
