@@ -32,7 +32,6 @@ from verification.manifest import (
     least_stake,
 )
 from verification.program import Node
-from verification.rounds import commits_end
 from verification.sampling import form_crews
 from verification.signed import make_statement, sign_statement
 from verification.staking import require_posts
@@ -60,6 +59,7 @@ from verification.statements import (
     Stuck,
 )
 from verification.units import Address, Amount, Count, Digest, Millis, Round
+from verification.waiting import commits_end
 
 SPEED = 1_000_000
 FUNDS = Amount(50_000)

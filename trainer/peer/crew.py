@@ -21,11 +21,11 @@ from verification.honest.actions import Work
 from verification.library import Library
 from verification.manifest import Manifest, Post
 from verification.program import outputs_of, size_bytes
-from verification.rounds import commits_end
 from verification.signing import checksum
 from verification.state import Phase, RoundState, State
 from verification.statements import Stuck
 from verification.units import Address, Count, Millis, Round
+from verification.waiting import commits_end
 
 LATE = 20
 """A member that waits for a neighbour says so in the last twentieth of the time that there is, at most half of what is
