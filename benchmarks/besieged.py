@@ -13,6 +13,7 @@ from trainer.commands.report import read_ledger
 from trainer.compute.children import python
 from trainer.events import older, read_events
 from trainer.folder import RunFolder
+from trainer.lifetimes import held
 from trainer.runs.create import create_run
 from trainer.runs.job import parse_job
 from verification import law
@@ -154,7 +155,7 @@ class Swarm:
         output = folder / f"{name}.log"
         with output.open("wb") as log:
             command = python("-m", "trainer.cli", *arguments)
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(held(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.pids[name], self.logs[name], self._processes[name] = process.pid, output, process
         self._stack.callback(_end, process)
 

@@ -29,7 +29,7 @@ from verification.arithmetic.numbers import Number
 from verification.arithmetic.places import Spec
 from verification.claims import Judged
 from verification.digest import ZERO
-from verification.disputes import result_at
+from verification.executions import result_at
 from verification.grid import Grid, Rows
 from verification.honest.actions import Computed, OpenClaim, Results, SplitClaim, Traced, TraceProgram
 from verification.honest.openings import Values

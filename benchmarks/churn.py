@@ -12,17 +12,16 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from benchmarks.processes import pool
 from benchmarks.record import publish
 from benchmarks.stage import PATIENCE_SECONDS, Stage, Watch
 from benchmarks.swarm import Link, Links, Loopback, Place, Swarm
@@ -191,9 +190,9 @@ def simulate(seed: int, console: Console) -> list[Churned]:
     cast, length = Cast(4, 2), 1000 * SIMULATED_SECONDS
     with (
         console.status(f"simulating {PLANS} plans of {SIMULATED_FAULTS} faults"),
-        ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
+        pool() as workers,
     ):
-        playing = [pool.submit(churn, seed + n, cast, length, SIMULATED_FAULTS) for n in range(PLANS)]
+        playing = [workers.submit(churn, seed + n, cast, length, SIMULATED_FAULTS) for n in range(PLANS)]
         return [each.result() for each in playing]
 
 

@@ -7,14 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from trainer.commands.console import accept_any_text
+from trainer.lifetimes import ended_by_signals
 from verification.errors import ProofswarmError, UserError
 
-app = typer.Typer(no_args_is_help=True, help="The figures in the README, one command each.")
+app = typer.Typer(no_args_is_help=True)
 
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write machine, rows and summary here.")
 ]
 RESULTS = Path(__file__).parent / "results"
+
+
+@app.callback()
+def begin(context: typer.Context) -> None:
+    """The figures in the README, one command each."""
+    context.with_resource(ended_by_signals())
 
 
 @app.command()

@@ -22,7 +22,7 @@ from benchmarks.local_steps import Choice, DataParallel, LocalSteps, Plan, model
 from benchmarks.record import publish, write_record
 from benchmarks.trainers import ADAMW, PLAIN, Recipe, data, held_out_loss
 from trainer.commands.console import Console
-from trainer.programs.tracing.compression import Dense, Rows, TopK
+from trainer.programs.tracing.compression import Dense, TopK
 from trainer.programs.tracing.low_rank import LowRank
 from trainer.programs.tracing.optimiser import Muon
 from trainer.runs.job import DENSITIES, BoundariesSection
@@ -31,8 +31,6 @@ from verification.errors import UserError
 CHUNK = 1024
 BOUNDARIES = 3
 """As for a model in four shards."""
-THIN = LowRank(1 / 25, CHUNK)
-"""With 2 bits for each number of embedding and head 155 times fewer bytes than float32, at the default size."""
 FAST = 1.5
 """Of data-parallel's learning rate: a worker's gradients are of a part of the batch, and moves that are averaged are
 shorter than each."""
@@ -47,8 +45,6 @@ CHOICES: dict[str, Choice] = {
     "low-rank": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK)),
     "low-rank-average": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), outer=(1.0, 0.0)),
     "average-fast": Choice(outer=(1.0, 0.0), rate=FAST),
-    "low-rank-tokens": Choice(compression=THIN, of_tokens=Rows(2), outer=(1.0, 0.0)),
-    "low-rank-tokens-fast": Choice(compression=THIN, of_tokens=Rows(2), outer=(1.0, 0.0), rate=FAST),
     "overlap": Choice(overlap=True),
     "low-rank-overlap": Choice(compression=LowRank(DENSITIES["low-rank"], CHUNK), overlap=True),
     "low-rank-muon": Choice(Muon(ADAMW), compression=LowRank(DENSITIES["low-rank"], CHUNK)),

@@ -6,9 +6,7 @@ The seed was fixed before the first run and is never changed; the same command g
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.curves import library
+from benchmarks.processes import pool
 from benchmarks.record import publish
 from simulator.detection import ADVERSARIES, VERIFIERS, Cell, Played, Setting, play
 from trainer.commands.console import Console
@@ -70,10 +69,10 @@ def measure(runs: int, console: Console) -> list[Cell]:
     )
     with (
         Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
+        pool() as workers,
     ):
         task = progress.add_task("starting", total=len(wanted) * runs)
-        playing = [[pool.submit(_play, number, seed) for seed in row] for number, row in enumerate(seeds)]
+        playing = [[workers.submit(_play, number, seed) for seed in row] for number, row in enumerate(seeds)]
         for setting, futures in zip(wanted, playing, strict=True):
             progress.update(task, description=f"{setting.adversary.name} at {setting.rate / MILLION:.0%}")
             played = []

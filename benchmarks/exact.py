@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, data
 from trainer.compute.children import ALLOCATOR, python
+from trainer.lifetimes import held
 
 SLOW_SECONDS, SLOW_RATIO = 8.0, 4.0
 """A native opponent whose first measured step takes longer than both, in seconds and times the fastest, is out."""
@@ -134,7 +135,7 @@ def started(name: str, model: str, threads: int, folder: Path, **changes: int) -
     log = folder / f"{name}.log"
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            command,
+            held(command),
             env=environment(),
             text=True,
             stdin=subprocess.PIPE,

@@ -6,14 +6,14 @@ The first seed was fixed before the first run; a seed that fails is printed, and
 """
 
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.processes import pool
 from benchmarks.record import publish
 from simulator.fuzz import Fuzzed, fuzz
 from trainer.commands.console import Console
@@ -28,10 +28,10 @@ def run(seeds: int, json: Path | None) -> int:
     rows: list[dict[str, Any]] = []
     with (
         Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
+        pool() as workers,
     ):
         task = progress.add_task("hostile worlds", total=seeds)
-        playing = {seed: pool.submit(fuzz, seed) for seed in range(SEED, SEED + seeds)}
+        playing = {seed: workers.submit(fuzz, seed) for seed in range(SEED, SEED + seeds)}
         for seed, played in playing.items():
             row = _row(seed, played)
             rows.append(row)

@@ -7,6 +7,7 @@ as much of the processor as the attacker did take turns in one run; rounds, memo
 """
 
 import math
+import os
 import socket
 import statistics
 import tempfile
@@ -27,7 +28,7 @@ from rich.table import Table
 from benchmarks.assault import attack, give_way
 from benchmarks.attacks import Orders
 from benchmarks.besieged import MEMBER, SAMPLE_SECONDS, Swarm
-from benchmarks.processes import processor_seconds, resident_bytes
+from benchmarks.processes import kept, processor_seconds, resident_bytes
 from benchmarks.record import publish
 from p2p.identity import Identity, load
 from trainer.commands.console import Console
@@ -143,7 +144,7 @@ def _process(work: Callable[..., None], argument: object) -> Iterator[tuple[Spaw
     """Run a function in a process of its own, which waits until it is told to begin."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(argument, theirs), daemon=True)
+    process = context.Process(target=kept, args=(os.getpid(), work, argument, theirs), daemon=True)
     process.start()
     theirs.close()
     ours.recv()

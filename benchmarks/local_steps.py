@@ -49,16 +49,15 @@ class Plan:
 @dataclass(frozen=True)
 class Choice:
     """What differs between two swarms: the inner optimizer, the outer one's rate and momentum, by default a job's, what
-    is sent, of the embedding and the head too, whether a round's work begins before the last one is added up, how the
-    model's blocks pass hidden states on, and by which factor the learning rate differs from data-parallel's; `narrowed`
-    how many times narrower hidden states are within bottlenecks, 0: there are none."""
+    is sent, whether a round's work begins before the last one is added up, how the model's blocks pass hidden states
+    on, and by which factor the learning rate differs from data-parallel's; `narrowed` how many times narrower hidden
+    states are within bottlenecks, 0: there are none."""
 
     optimiser: Optimiser = PLAIN.adamw
     outer: tuple[float, float] | None = None
     compression: Compression = field(default_factory=Whole)
     overlap: bool = False
     boundaries: BoundariesSection | None = None
-    of_tokens: Compression | None = None
     rate: float = 1.0
     narrowed: int = 0
 
@@ -97,8 +96,7 @@ class LocalSteps:
             len(records), recipe.length, plan.part, plan.inner, plan.workers, 12, choice.optimiser,
             replace(schedule, lr=choice.rate * schedule.lr, round_warmup=ROUND_WARMUP),
             *(choice.outer or OUTER[choice.overlap]),
-            compression=choice.compression, of_tokens=choice.of_tokens,
-            boundaries=boundaries_of(model, choice.section(recipe.hidden)),
+            compression=choice.compression, boundaries=boundaries_of(model, choice.section(recipe.hidden)),
         )  # fmt: skip
         traced = trace_run(model, causal_lm_loss, config)
         self.crossing = bytes_of_a_row(recipe.hidden, config.boundaries)

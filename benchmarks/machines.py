@@ -15,7 +15,7 @@ from trainer.rounds.reexecution import Holding, held_of
 from trainer.rounds.torch_engine import Tensors, TorchEngine
 from trainer.rounds.training import Disputed, Rounds
 from verification.digest import tagged
-from verification.disputes import result_at
+from verification.executions import result_at
 from verification.honest.actions import (
     Computed,
     ListStates,

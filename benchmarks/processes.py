@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
+from contextlib import ExitStack, contextmanager
+from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer.compute.memory import usable_memory
+from trainer.lifetimes import end_with
 from verification.errors import UserError
 
 Made = TypeVar("Made")
@@ -74,14 +75,37 @@ def _kilobytes(path: str, field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
+@contextmanager
+def pool(processes: int | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Have processes for work, as many as there are cores unless said; where the block is broken off they end at once.
+
+    They end with this one too, whatever ends it.
+    """
+    before = active_children()
+    made = ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)
+    )
+
+    def end() -> None:
+        for child in active_children():
+            if child not in before:
+                child.kill()
+        made.shutdown(cancel_futures=True)
+
+    with made, ExitStack() as broken_off:
+        broken_off.callback(end)
+        yield made
+        broken_off.pop_all()
+
+
 def alone(function: Callable[..., Made], *arguments: Any) -> tuple[Made, int]:
     """Return what a function of a module makes in a process of its own, and the most bytes that this one held.
 
     Raises what the function raises, UserError where the system ended the process.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with pool(1) as one:
         try:
-            return pool.submit(_with_peak, function, arguments).result()
+            return one.submit(_with_peak, function, arguments).result()
         except BrokenProcessPool as error:
             raise UserError(f"{function.__name__}: the system ended the process; is memory short?") from error
 
@@ -98,7 +122,7 @@ def beside(function: Callable[..., None], *arguments: Any) -> Iterator[tuple[int
     """
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=function, args=(*arguments, theirs), daemon=True)
+    process = context.Process(target=kept, args=(os.getpid(), function, *arguments, theirs), daemon=True)
     process.start()
     theirs.close()
     assert process.pid is not None
@@ -111,6 +135,12 @@ def beside(function: Callable[..., None], *arguments: Any) -> Iterator[tuple[int
     finally:
         ours.close()
         process.join()
+
+
+def kept(parent: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in this process, which ends with its parent, whatever ends that."""
+    end_with(parent)
+    function(*arguments)
 
 
 def wait_for_end(line: Connection) -> None:

@@ -9,10 +9,8 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.curves import library
+from benchmarks.processes import pool
 from benchmarks.record import publish
 from simulator.rings import STRATEGIES, Point, Strategy, play
 from trainer.commands.console import Console
@@ -89,13 +88,13 @@ def measure(count: int, runs: int, console: Console) -> list[dict[str, Any]]:
     rows = []
     with (
         Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        ProcessPoolExecutor(mp_context=get_context("spawn")) as pool,
+        pool() as workers,
     ):
         wanted = [*edges, *FORMERLY]
         task = progress.add_task("rings", total=len(wanted))
         error = (1 - CONFIDENCE) / len(wanted)
         playing = [
-            pool.submit(play_point, point, stake, number, runs, error)
+            workers.submit(play_point, point, stake, number, runs, error)
             for number, (point, stake) in enumerate(wanted)
         ]
         for future in playing:

@@ -11,9 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from rich.table import Table
 
 from benchmarks import following
 from benchmarks.curves import library
+from benchmarks.processes import pool
 from benchmarks.record import publish
 from simulator.scale import ROUNDS, SLOTS, VERIFIERS, exponent, fold, grow
 from simulator.toy import ToyLibrary
@@ -89,9 +88,9 @@ def run(peers: Sequence[int], json: Path | None, plot: Path | None) -> None:
 
 def measure_all(sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Return the rows of all sizes with a committee, then without one; up to COMMITTEE peers that is the same run."""
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        drawn = [pool.submit(measure, size, COMMITTEE) for size in sizes]
-        everyone = [pool.submit(measure, size, 0) if size > COMMITTEE else None for size in sizes]
+    with pool() as workers:
+        drawn = [workers.submit(measure, size, COMMITTEE) for size in sizes]
+        everyone = [workers.submit(measure, size, 0) if size > COMMITTEE else None for size in sizes]
         rows = [run.result() for run in drawn]
         return rows + [
             {**row, "committee": 0} if run is None else run.result()
@@ -101,8 +100,8 @@ def measure_all(sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 def measure_served(sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Return what following a host costs at some sizes, one after the other, in a process that does nothing else."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return [pool.submit(following.measure, size, COMMITTEE, SEED).result() for size in sizes]
+    with pool(1) as workers:
+        return [workers.submit(following.measure, size, COMMITTEE, SEED).result() for size in sizes]
 
 
 def measure(peers: int, committee: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from trainer.compute.children import python
 from trainer.folder import RunFolder
 from trainer.hosts.net import Host
 from trainer.hosts.system import nft
+from trainer.lifetimes import held
 from verification.errors import UserError
 from verification.statements import VERIFIER, WORKER
 
@@ -49,7 +50,7 @@ class Loopback:
         """Start a process as `Place` says."""
         with output.open("ab") as sink:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+                held(command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
             )
         self._processes.append(process)
         return process

@@ -8,7 +8,7 @@ from verification.errors import Refused
 from verification.library import Now
 from verification.manifest import Manifest
 from verification.membership import has_post
-from verification.rounds import disagreement
+from verification.parting import disagreement
 from verification.signed import Said, open_statement
 from verification.state import Standing, State
 from verification.statements import Body, Commit, Contradiction, Receipt

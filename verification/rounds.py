@@ -1,11 +1,10 @@
 """A round: open, commit, close, seal. (SPEC.md 4)"""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from verification import money
 from verification.causes import Cause, Reason
-from verification.crews import disagreeing, neighbours
+from verification.crews import neighbours
 from verification.digest import tagged
 from verification.effects import (
     Effect,
@@ -17,23 +16,18 @@ from verification.effects import (
 )
 from verification.errors import Refused
 from verification.library import Now
-from verification.manifest import BundleRef, Manifest, cost_of_round
+from verification.manifest import BundleRef, cost_of_round
 from verification.membership import active, mark_away
 from verification.outer import to_subtract
+from verification.parting import is_whole, part, part_crews
 from verification.sampling import (
-    SLACK,
     assign,
     draw_committee,
     form_crews,
-    limited_speeds,
     next_beacon,
-    time_for,
 )
 from verification.signed import Said
 from verification.state import (
-    GRACE,
-    PATIENCE,
-    Assignment,
     Member,
     Phase,
     RoundState,
@@ -47,6 +41,7 @@ from verification.state import (
 )
 from verification.statements import VERIFIER, WORKER, Attest, Commit, Receipt, Seal, Stuck
 from verification.units import Address, Millis, Round
+from verification.waiting import time_allowed
 
 
 def get_round(state: State, number: Round) -> RoundState:
@@ -136,18 +131,6 @@ def may_open(state: State) -> bool:
     return len(state.rounds) < work.rounds and state.deposit >= cost_of_round(state.manifest)
 
 
-def time_allowed(
-    manifest: Manifest, workers: Sequence[Member], assignments: Mapping[Address, Assignment]
-) -> Millis:
-    """Return how long nobody's work is late, whatever window and others are: by its claimed speed, and where a crew's
-    members wait for each other all the time by all of theirs. (SPEC.md 4.10, 4.17)"""
-    speeds = limited_speeds(manifest, [member for member in workers if member.address in assignments])
-    times = Counter[int]()
-    for worker, work in assignments.items():
-        times[work.slot] += time_for(work.steps, speeds[worker])
-    return Millis(SLACK * max(times.values(), default=0))
-
-
 def let_everyone_decide(state: State, current: RoundState, now: Millis) -> list[Effect]:
     """Put the whole stake in the place of a committee that did not decide in its window. (SPEC.md 4.14)"""
     deciding = {*current.members, *(member.address for member in active(state, None, current.number))}
@@ -216,27 +199,6 @@ def process_stuck(state: State, said: Said[Stuck], now: Now) -> list[Effect]:
     current.stuck[sender] = body.partner
     part(state, sender, body.partner)
     return []
-
-
-def part(state: State, one: Address, other: Address) -> None:
-    """Let two members never share a crew again. (SPEC.md 4.17)"""
-    state.parted.add((min(one, other), max(one, other)))
-
-
-def disagreement(state: State, current: RoundState, worker: Address) -> list[tuple[Address, Address]]:
-    """Return the pairs of a crew that signed other roots over what crossed between them; all must have committed."""
-    crew = current.crews[worker]
-    post = current.assignments[worker].post
-    if post is None:
-        return []
-    pairs = disagreeing(state.manifest.cuts[post.cut], [current.commits[member] for member in crew])
-    return [(crew[one], crew[other]) for one, other in pairs]
-
-
-def is_whole(state: State, current: RoundState, worker: Address) -> bool:
-    """Return whether a worker has committed, and all of its crew to the same that crossed between them."""
-    crew = current.crews[worker]
-    return all(member in current.commits for member in crew) and not disagreement(state, current, worker)
 
 
 def works(state: State, current: RoundState) -> list[Address]:
@@ -309,10 +271,7 @@ def close_round(state: State, current: RoundState, now: Millis) -> list[Effect]:
         if not is_convicted(state, current.number, lead)
         and all(2 * current.held.get(member, 0) > current.weight for member in current.crews[lead])
     )
-    complete = (crew for crew in current.crews.values() if all(each in current.commits for each in crew))
-    for lead in dict.fromkeys(crew[0] for crew in complete):
-        for one, other in disagreement(state, current, lead):
-            part(state, one, other)
+    part_crews(state, current)
     commitments = [
         tagged("commit", worker, commit.contribution.digest) for worker, commit in current.commits.items()
     ]
@@ -350,92 +309,6 @@ def drain(state: State, now: Millis, cause: Cause) -> list[Effect]:
         wanted = (lead for lead in works(state, last) if not is_convicted(state, last.number, lead))
         state.redraws |= {(last.number, lead) for lead in wanted}
     return [StageChanged(state.stage, now, cause)]
-
-
-def has_attested_majority(current: RoundState) -> bool:
-    """Return whether attesters hold more than half of the round's weight."""
-    return 2 * current.attested > current.weight
-
-
-def commits_end(state: State, current: RoundState) -> Millis:
-    """Return until when commitments are taken: soon, once only those are missing who missed their last round, and
-    somewhat later than the others', once more than half of the work is committed to. (SPEC.md 3.8)
-    """
-    missing = current.awaited - current.commits.keys()
-    others = {one for one in current.awaited if is_awaited(state, current, one)}
-    grace = state.manifest.windows.commit // GRACE
-    if missing and others and not missing & others:
-        return min(current.deadline, Millis(current.heard_at + grace))
-    if 2 * _steps(current, missing) >= _steps(current, current.assignments):
-        return current.deadline
-    least = current.opened_at + current.allowed
-    return min(current.deadline, Millis(max(least, _patient(current, current.opened_at, grace))))
-
-
-def is_awaited(state: State, current: RoundState, worker: Address) -> bool:
-    """Return whether a round waits for a worker's part: it did not miss its last round, or its contribution counted.
-
-    (SPEC.md 3.8)
-    """
-    if not state.members[worker].missed:
-        return True
-    return current.number > 0 and state.rounds[current.number - 1].was_included(worker)
-
-
-def _steps(current: RoundState, workers: Iterable[Address]) -> int:
-    return sum(current.assignments[worker].steps for worker in workers)
-
-
-def _patient(current: RoundState, began: Millis, grace: int) -> int:
-    """Return until when the others are waited for in a phase that began then: at least `grace` after the last."""
-    return current.heard_at + max(grace, (current.heard_at - began) // PATIENCE)
-
-
-def attests_end(state: State, current: RoundState) -> Millis:
-    """Return until when attestations are taken, once more than half of the weight has attested: likewise, as soon as
-    nobody's can change any more what is included. Who did not commit counts as missing before. (SPEC.md 3.8)
-    """
-    absent = current.assignments.keys() - current.commits.keys()
-    missing = current.members.keys() - current.attests.keys() - absent
-    grace = state.manifest.windows.attest // GRACE
-    if not any(
-        state.members[one].standing is Standing.ACTIVE and not state.members[one].missed for one in missing
-    ):
-        return min(current.deadline, Millis(current.heard_at + grace))
-    if not _is_settled(current):
-        return current.deadline
-    return min(current.deadline, Millis(_patient(current, _attests_began(state, current), grace)))
-
-
-def _attests_began(state: State, current: RoundState) -> Millis:
-    return Millis(current.deadline - state.manifest.windows.attest)
-
-
-def _is_settled(current: RoundState) -> bool:
-    """Return whether the attestations that are missing can neither include a contribution nor leave one out."""
-    missing = current.weight - current.attested
-    held = (current.held.get(worker, 0) for worker in current.commits)
-    return all(2 * weight > current.weight or 2 * (weight + missing) <= current.weight for weight in held)
-
-
-def grace_ends(state: State, current: RoundState) -> Millis:
-    """Return until when an honest peer waits for the bytes of who is not awaited: for a quarter. (SPEC.md 9.3)"""
-    return Millis(_attests_began(state, current) + state.manifest.windows.attest // 4)
-
-
-def hurry_begins(state: State, current: RoundState) -> Millis:
-    """Return from when an honest peer attests with what it has: the last quarter of the time there is. (SPEC.md 9.3)"""
-    end = attests_end(state, current) if has_attested_majority(current) else current.deadline
-    return Millis(end - (end - _attests_began(state, current)) // 4)
-
-
-def have_all_attested(state: State, current: RoundState) -> bool:
-    """Return whether nobody is left who could still attest: the active members of the round have."""
-    return not any(
-        state.members[address].standing is Standing.ACTIVE
-        for address in current.members
-        if address not in current.attests
-    )
 
 
 def sealed_state(current: RoundState) -> BundleRef | None:

@@ -7,7 +7,7 @@ prints the table into SPEC.md, from the first lines of the functions named here.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from verification import audits, availability, disputes, membership, money, rounds, silence
+from verification import audits, availability, disputes, membership, money, rounds, silence, waiting
 from verification.causes import Cause
 from verification.debts import ChunkDebt
 from verification.effects import Effect, StageChanged
@@ -89,7 +89,7 @@ def _is_in(state: State, *phases: Phase) -> bool:
 
 def _commit_ends(state: State) -> Millis | None:
     """The end of the commit window; sooner once most of the work is in, or all but who missed its last round (3.8)."""
-    return rounds.commits_end(state, state.deciding) if _is_in(state, Phase.COMMIT) else None
+    return waiting.commits_end(state, state.deciding) if _is_in(state, Phase.COMMIT) else None
 
 
 def _have_all_committed(state: State) -> bool:
@@ -106,17 +106,17 @@ def _close_commits(state: State) -> list[Effect]:
 
 
 def _is_attested(state: State) -> bool:
-    return _is_in(state, Phase.ATTEST) and rounds.has_attested_majority(state.deciding)
+    return _is_in(state, Phase.ATTEST) and waiting.has_attested_majority(state.deciding)
 
 
 def _attest_ends(state: State) -> Millis | None:
     """Likewise of the attest window, once more than half of the weight has attested (3.8)."""
-    return rounds.attests_end(state, state.deciding) if _is_attested(state) else None
+    return waiting.attests_end(state, state.deciding) if _is_attested(state) else None
 
 
 def _have_all_attested(state: State) -> bool:
     """All active members have attested, and they are more than half of the weight."""
-    return _is_attested(state) and rounds.have_all_attested(state, state.deciding)
+    return _is_attested(state) and waiting.have_all_attested(state, state.deciding)
 
 
 def _close_round(state: State) -> list[Effect]:

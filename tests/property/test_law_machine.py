@@ -164,6 +164,14 @@ class LawMachine(RuleBasedStateMachine):
         """Check money and deadlines."""
         self.arena.check()
 
+    @invariant()
+    def nobody_is_parted_over_work_that_counts(self) -> None:
+        """Of each pair there is a round of theirs that did not."""
+        state = self.arena.state
+        for one, other in state.parted:
+            shared = [worked for worked in state.rounds if other in worked.crews.get(one, ())]
+            assert any(not worked.was_included(one) for worked in shared)
+
     def teardown(self) -> None:
         """Replay the log; let the run end, once as it is and once with everyone silent: nothing stays locked."""
         assert self.arena.ledger.replay() == self.arena.state

@@ -17,7 +17,6 @@ from trainer.programs.tracing.compression import (
     STEPS_PER_MEAN,
     Compression,
     Dense,
-    Rows,
     TopK,
     Whole,
 )
@@ -29,7 +28,6 @@ SHAPES = st.lists(st.integers(1, 9), max_size=3).map(tuple)
 SEEDS = st.integers(0, 2**31)
 CHUNKS = st.sampled_from([8, 16, 64])
 DENSE = st.builds(Dense, st.sampled_from([2, 4, 8]), CHUNKS)
-ROWS = st.builds(Rows, st.sampled_from([2, 4, 8]))
 TOP_K = st.builds(TopK, st.sampled_from([1 / 64, 1 / 8, 0.3, 0.5]), CHUNKS)
 LOW_RANK = st.builds(LowRank, st.sampled_from([1 / 8, 0.3, 0.5]), CHUNKS)
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
@@ -144,17 +142,6 @@ def test_dense_codes_are_what_the_reference_makes(way: Dense, shape: tuple[int, 
     assert way.port(shape) == ("uint8", packed.shape)
     assert np.array_equal(packed, expected)
     assert np.array_equal(held, meant)
-    assert np.array_equal(decompressed(way, packed, shape), held)
-
-
-@FEW
-@given(way=ROWS, shape=st.lists(st.integers(1, 9), min_size=2, max_size=3).map(tuple), seed=SEEDS)
-def test_a_row_is_coded_as_if_it_were_alone(way: Rows, shape: tuple[int, ...], seed: int) -> None:
-    integers = drawn(shape, seed)
-    packed, held = compressed(way, integers)
-    alone = Dense(way.bits, math.prod(shape[1:]))
-    assert way.port(shape) == ("uint8", packed.shape)
-    assert all(np.array_equal(held[row], dense(alone, integers[row])[1]) for row in range(len(integers)))
     assert np.array_equal(decompressed(way, packed, shape), held)
 
 

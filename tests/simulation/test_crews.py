@@ -11,7 +11,7 @@ from simulator.toy import ToyEngine, ToyLibrary
 from simulator.toy_crew import with_crews
 from simulator.world import World
 from trainer.rounds.engine import Engine, Job
-from verification.adversaries import Since, TwoFaced
+from verification.adversaries import Mute, Since, TwoFaced
 from verification.adversaries.playbook import PLAYS, Ending, behaviours
 from verification.causes import Cause
 from verification.effects import AuditEnded, DisputeEnded, Slashed, StandingChanged
@@ -21,7 +21,7 @@ from verification.evidence.retrial import verify
 from verification.manifest import Manifest, Place, Post
 from verification.program import Node, Program
 from verification.state import Audit, Ruling, Stage
-from verification.statements import VERIFIER, WORKER
+from verification.statements import VERIFIER, WORKER, Commit
 from verification.tensors import Tensor
 from verification.units import Count
 
@@ -161,6 +161,23 @@ def test_a_crew_whose_member_dies_goes_on_with_a_spare(shard: int) -> None:
     assert mate.address in world.state.rounds[1].stuck
     assert all(worked.was_included(mate.address) for worked in world.state.rounds[2:])
     assert world.state.rounds[-1].crews[mate.address] == world.state.rounds[-1].crews[spare.address]
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_who_takes_everything_and_never_commits_has_no_mate_again(shard: int) -> None:
+    cheat, mate = Worker("cheat", Mute(Commit), post=post(shard)), Worker("mate", post=post(1 - shard))
+    spare = Worker("spare", post=post(shard), speed=50)
+    world = world_of(
+        [cheat, mate, spare, Worker("whole"), Verifier("v0")], with_crews(min_workers=2, miss_limit=9)
+    )
+    world.run()
+    first, *others = world.state.rounds
+    assert mate.address in first.commits and not first.stuck
+    assert world.state.parted == {tuple(sorted((cheat.address, mate.address)))}
+    assert others and all(worked.was_included(mate.address) for worked in others)
+    assert not world.seen(Slashed)
+    attests = world.state.rounds[0].deadline - world.state.manifest.windows.attest
+    assert 0 < attests - first.opened_at < world.state.manifest.windows.commit // 2
 
 
 @pytest.mark.parametrize("name", sorted(name for name, play in PLAYS.items() if WORKER in play.roles))

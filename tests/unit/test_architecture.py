@@ -19,7 +19,7 @@ MAX_TEXT_BYTES = 2_000_000
 BAD_NAMES = {"utils", "common", "manager", "node", "helpers"}
 HEAVY = ("torch", "transformers", "trio", "asyncio", "libp2p", "hivemind")
 TASK_EDGE = "# task's edge"
-STARTER = "trainer/compute/children.py"
+STARTER = "trainer/lifetimes.py"
 
 Checker = Callable[[str], list[str]]
 

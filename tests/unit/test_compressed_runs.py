@@ -49,7 +49,6 @@ WAYS: dict[str, tuple[dict[str, Any], float]] = {
     "dense-4": ({"training.compression": "dense-4"}, 7.6),
     "top-k": ({"training.compression": "top-k"}, 125),
     "low-rank": ({"training.compression": "low-rank"}, 125),
-    "low-rank, tokens apart": ({"training.compression": "low-rank", "training.token_bits": 2}, 25),
 }
 """The keys of a job by its compression, and how many times smaller than float32's a contribution's blob is at least."""
 

@@ -12,7 +12,7 @@ from benchmarks.faults import Fault, Flip, Misread
 from benchmarks.hearing import hear
 from benchmarks.trainers import MODELS
 from trainer.programs.tracing.capture import TracedRun
-from trainer.programs.tracing.compression import Compression, Dense, Rows, TopK
+from trainer.programs.tracing.compression import Compression, Dense, TopK
 from trainer.programs.tracing.low_rank import LowRank
 from verification.manifest import Place
 from verification.operators import operator_of
@@ -22,19 +22,18 @@ pytestmark = pytest.mark.slow
 
 GRID = 20
 """Of deltas of two steps at the benchmarks' rate."""
-LARGEST, TOKENS = "mlp.up_proj.weight", "embed_tokens.weight"
-WAYS: dict[str, tuple[Compression, Compression | None, str]] = {
-    "dense-4": (Dense(4, 256), None, LARGEST),
-    "top-k": (TopK(1 / 16, 256), None, LARGEST),
-    "low-rank": (LowRank(1 / 8, 256), None, LARGEST),
-    "tokens apart": (LowRank(1 / 8, 256), Rows(2), TOKENS),
+LARGEST = "mlp.up_proj.weight"
+"""The matrix about whose packing is lied."""
+WAYS: dict[str, Compression] = {
+    "dense-4": Dense(4, 256),
+    "top-k": TopK(1 / 16, 256),
+    "low-rank": LowRank(1 / 8, 256),
 }
-"""How contributions are packed, embedding and head in another way, and the matrix about whose packing is lied."""
 
 
-def compressed(run: TracedRun, way: Compression, of_tokens: Compression | None) -> TracedRun:
+def compressed(run: TracedRun, way: Compression) -> TracedRun:
     """The same run with packed contributions."""
-    sizes = replace(run.sizes, job=replace(run.sizes.job, compression=way, of_tokens=of_tokens))
+    sizes = replace(run.sizes, job=replace(run.sizes.job, compression=way))
     return replace(run, sizes=sizes).on_grids([GRID] * len(run.parameter_names))
 
 
@@ -78,9 +77,8 @@ def test_a_lie_in_any_operator_of_the_compression_is_named(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, data, _ = dispute.trace_model(MODELS["d64"])
-    way, of_tokens, matrix = WAYS[name]
-    monkeypatch.setattr(dispute, "faults", partial(packing_faults, matrix=matrix))
-    court = Court(compressed(run, way, of_tokens), data)
+    monkeypatch.setattr(dispute, "faults", partial(packing_faults, matrix=LARGEST))
+    court = Court(compressed(run, WAYS[name]), data)
     assert {fault.place for fault in court.faults} == {Place.EPILOGUE, Place.OUTER}
     for fault in court.faults:
         heard = hear(court.case(fault))

@@ -10,6 +10,8 @@ import pytest
 from simulator.memory import Clock, MemoryLedger
 from simulator.toy import PROGRAMS
 from simulator.toy_crew import with_crews
+from trainer.peer.crew import outlook
+from trainer.peer.share import Outlook
 from verification import law, signing
 from verification.crews import disagreeing, neighbours
 from verification.digest import ZERO, tagged
@@ -33,7 +35,17 @@ from verification.program import Node
 from verification.sampling import form_crews
 from verification.signed import make_statement, sign_statement
 from verification.staking import require_posts
-from verification.state import Dispute, Member, Phase, RoundState, Standing, State, Turn, open_questions
+from verification.state import (
+    GRACE,
+    Dispute,
+    Member,
+    Phase,
+    RoundState,
+    Standing,
+    State,
+    Turn,
+    open_questions,
+)
 from verification.statements import (
     VERIFIER,
     WORKER,
@@ -47,6 +59,7 @@ from verification.statements import (
     Stuck,
 )
 from verification.units import Address, Amount, Count, Digest, Millis, Round
+from verification.waiting import commits_end
 
 SPEED = 1_000_000
 FUNDS = Amount(50_000)
@@ -148,6 +161,66 @@ def test_who_is_named_and_says_nothing_has_missed_the_round_and_keeps_its_share(
     town.decide()
     assert [town.member(name).missed for name in ("a0", "a1", "a2")] == [0, 1, 0]
     assert town.member("a1").capacity == 3
+
+
+def pairs(town: Town, *names: str) -> set[tuple[Address, ...]]:
+    """Pairs as `parted` has them, each named by a word."""
+    return {tuple(sorted(town.address[name] for name in pair.split())) for pair in names}
+
+
+@pytest.mark.parametrize("silent", ["a0", "a1", "a2"])
+def test_who_alone_does_not_commit_is_not_waited_for_long_and_parted(silent: str) -> None:
+    town = Town(chain_of(3, min_workers=2), ["a"], "whole")
+    others = [name for name in ("a0", "a1", "a2") if name != silent]
+    for name in (*others, "whole"):
+        town.say(name, town.commit(name))
+    grace = town.state.manifest.windows.commit // GRACE
+    assert commits_end(town.state, town.current) == grace < town.current.deadline
+    town.ledger.clock.now = Millis(grace)
+    town.ledger.tick()
+    town.decide()
+    near = {"a0": ["a1"], "a1": ["a0", "a2"], "a2": ["a1"]}[silent]
+    assert town.state.parted == pairs(town, *(f"{silent} {mate}" for mate in near))
+    assert {name: town.member(name).missed for name in ("a0", "a1", "a2")} == {silent: 1} | dict.fromkeys(
+        others, 0
+    )
+    assert not any(isinstance(each, Slashed) for each in town.ledger.effects)
+
+
+def test_who_may_lack_another_that_is_missing_has_the_whole_window() -> None:
+    town = Town(chain_of(3, min_workers=2), ["a"], "whole")
+    for name in ("a0", "whole"):
+        town.say(name, town.commit(name))
+    assert commits_end(town.state, town.current) == town.current.deadline
+    town.ledger.clock.now = town.current.deadline
+    town.ledger.tick()
+    town.decide()
+    assert town.state.parted == pairs(town, "a0 a1")  # for a2 nobody vouches
+
+
+def test_a_liar_that_commits_first_parts_nobody_but_itself() -> None:
+    """Without its receipt a0 cannot commit, and says so; a2 has signed for all that there was."""
+    town = Town(chain_of(3, min_workers=2), ["a"], "whole")
+    for name in ("a1", "whole"):
+        town.say(name, town.commit(name))
+    assert commits_end(town.state, town.current) == Millis(town.state.manifest.windows.commit // GRACE)
+    town.say("a0", Stuck(Round(0), town.address["a1"]))
+    assert town.current.phase is Phase.ATTEST
+    town.decide()
+    assert town.state.parted == pairs(town, "a0 a1")
+    assert [town.member(name).missed for name in ("a0", "a1", "a2")] == [0, 0, 0]
+
+
+def test_a_member_that_others_hurry_has_time_to_commit_and_then_to_name_who_did_without_its_receipt() -> None:
+    town = Town(chain_of(3, min_workers=2), ["a"], "whole")
+    for name in ("a1", "whole"):
+        town.say(name, town.commit(name))
+    a0, a1 = (town.address[name] for name in ("a0", "a1"))
+    end = commits_end(town.state, town.current)
+    assert outlook(town.state, Round(0), a0, [a1], Millis(end // 2 - 1)) == Outlook(None, False, a1)
+    assert outlook(town.state, Round(0), a0, [a1], Millis(end - end // 20)) == Outlook(None, True, a1)
+    town.say("a0", Stuck(Round(0), a1))
+    assert outlook(town.state, Round(0), town.address["a2"], [a1], end) == Outlook(a1, False)
 
 
 def test_a_contradiction_about_a_round_that_never_opened_convicts() -> None:

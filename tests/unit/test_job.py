@@ -110,13 +110,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"training.compression": "top-k", "training.density": 0.01, "training.chunk": 64},
         "training.density: keeps less than one of a chunk's 64 numbers; raise it or chunk",
     ),
-    "token bits of dense codes": (
-        {"training.compression": "dense-4", "training.token_bits": 2},
-        'training.token_bits: is for compression "top-k" and "low-rank" alone; remove it',
-    ),
-    "odd token bits": (
-        {"training.compression": "low-rank", "training.token_bits": 3},
-        "training.token_bits: input should be 8, 4 or 2, got 3",
+    "token bits, which are gone": (
+        {"training.compression": "low-rank", "training.token_bits": 2},
+        "training.token_bits: is no key of a job file; remove it or correct its name",
     ),
     "several at once": ({"seed": -1, "title": 5}, "(and 1 more)"),
 }  # fmt: skip

@@ -2,12 +2,16 @@
 
 import math
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
+from tests.sample_report import sample
 from verification.report import charts
 from verification.report.charts import Mark, Scale, Series
+from verification.report.html import render
+from verification.report.palette import DARK, LIGHT
 
 SVG_LINE = Series("loss", tuple((float(x), 4.0 - 0.3 * x) for x in range(10)), "loss", dots=True)
 
@@ -96,7 +100,7 @@ def test_end_labels_never_overlap() -> None:
     series = [Series("worker", ((0.0, 100.0), (1.0, 100.0 + index)), f"w{index}") for index in range(10)]
     series.append(Series("worker", ((0.0, 0.0), (1.0, 0.0)), "low"))
     root = parsed(charts.line_chart(charts.WIDE, series, "Stake", "stake"))
-    labels = [item for item in root.iter() if item.attrib.get("class", "").startswith("end")]
+    labels = [item for item in root.iter() if item.text and item.text in {one.label for one in series}]
     heights = sorted(float(item.attrib["y"]) for item in labels)
     assert len(heights) == 11
     assert min(after - before for before, after in pairwise(heights)) >= charts.ROW - 0.2
@@ -126,24 +130,71 @@ def test_a_label_that_many_marks_share_is_written_once() -> None:
     marks = [Mark(3, "peer-3 convicted"), Mark(1, "peer-3 convicted"), Mark(2, "peer-5 convicted")]
     series = [Series("loss", ((0.0, 1.0), (4.0, 2.0)))]
     root = parsed(charts.line_chart(charts.WIDE, series, "Loss", "loss", marks))
-    labels = [item for item in root.iter() if item.get("class") == "mark-label"]
+    shapes = list(root.iter())
+    labels = [item for item in shapes if (item.text or "").endswith("convicted") and item.tag == "text"]
     assert [item.text for item in labels] == ["peer-3 convicted", "peer-5 convicted"]
     assert float(labels[0].attrib["x"]) < float(labels[1].attrib["x"])
-    assert sum(item.get("class") == "mark" for item in root.iter()) == 3
-    classes = [item.get("class") for item in root.iter()]
-    assert classes.index("mark-label") > max(n for n, name in enumerate(classes) if name == "mark")
+    dashed = [place for place, item in enumerate(shapes) if item.get("stroke-dasharray")]
+    assert len(dashed) == 3
+    assert shapes.index(labels[0]) > max(dashed)
 
 
 def test_strips_merge_equal_neighbours_and_keep_grave_cells_visible() -> None:
     cells = ("passed",) * 200 + ("convicted",) + ("excluded",) * 299
     root = parsed(charts.strips([("worker-3", cells)], 0, "Audits"))
-    drawn = {item.attrib["class"]: float(item.attrib["width"]) for item in root.iter() if item.tag == "rect"}
-    assert set(drawn) == {"cell-passed", "cell-convicted", "cell-excluded"}
-    assert drawn["cell-convicted"] >= 5
+    drawn = {item.attrib["fill"]: float(item.attrib["width"]) for item in root.iter() if item.tag == "rect"}
+    assert set(drawn) == {LIGHT[name] for name in ("good", "bad", "rule")}
+    assert drawn[LIGHT["bad"]] >= 5
+
+
+def test_a_strip_leaves_out_where_nothing_was() -> None:
+    root = parsed(charts.strips([("worker-3", ("passed", "absent", "passed"))], 0, "Audits"))
+    assert sum(item.tag == "rect" for item in root.iter()) == 2
+
+
+DRAWINGS = (
+    charts.line_chart(
+        charts.WIDE,
+        [SVG_LINE, Series("guilty", ((0.0, 1.0), (4.0, 2.0)), "worker-3"), Series("verifier", ((0.0, 1.5),), "v")],
+        "Loss", "loss", [Mark(3, "worker-3 convicted")],
+    ),
+    charts.strips([("a", ("trained", "passed", "mismatch", "convicted", "excluded", "absent"))], 0, "Audits"),
+    charts.bar(0.5),
+)  # fmt: skip
+
+
+def drawn_in(item: ElementTree.Element, inherited: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the tag of every shape and text, and the attributes that it has of its own or from around it."""
+    own = inherited | {name: value for name, value in item.attrib.items() if name != "class"}
+    if item.tag in {"path", "line", "circle", "rect", "text"}:
+        yield item.tag, own
+    for child in item:
+        yield from drawn_in(child, own)
+
+
+@pytest.mark.parametrize("svg", DRAWINGS, ids=["lines", "strips", "bar"])
+def test_a_drawing_has_its_colours_and_its_type_without_the_page(svg: str) -> None:
+    for tag, look in drawn_in(parsed(svg), {}):
+        if tag in {"path", "line"}:
+            assert look["fill"] == "none"
+            assert look["stroke"] in LIGHT.values()
+        else:
+            assert look["fill"] in LIGHT.values()
+        if tag == "text":
+            assert (look["font-family"], look["font-size"]) == ("sans-serif", "12")
+
+
+def test_the_page_knows_every_colour_of_a_drawing() -> None:
+    assert set(DARK) == set(LIGHT)
+    page = render(sample())
+    classes = {
+        name for svg in DRAWINGS for item in parsed(svg).iter() for name in item.get("class", "").split()
+    }
+    assert {name for name in classes if f".{name} {{" not in page} == set()
 
 
 @pytest.mark.parametrize(
     ("share", "width"), [(0, "0"), (0.5, "60.0"), (1, "120"), (7, "120"), (math.nan, "0")]
 )
 def test_a_bar_stays_in_its_cell(share: float, width: str) -> None:
-    assert f'bar-fill" width="{width}"' in charts.bar(share)
+    assert [item.get("width") for item in parsed(charts.bar(share)) if item.tag == "rect"] == ["120", width]

@@ -82,6 +82,14 @@ def test_the_page_tells_the_story() -> None:
         assert expected in text
 
 
+def test_in_print_only_what_fits_a_page_is_held_together() -> None:
+    """A dispute is longer than a page: held together it would leave the page before it empty but for its heading."""
+    printed = render(sample()).split("@media print")[1].split("</style>")[0]
+    together = re.findall(r"([^{}]*)\{ break-inside: avoid; \}", printed)
+    assert len(together) == 1
+    assert ".dispute" not in together[0]
+
+
 def test_a_bad_result_and_lost_money_show() -> None:
     report = sample()
     result = dataclasses.replace(report.result, ok=False)

@@ -22,7 +22,7 @@ from tests.shards import RUNS
 from trainer.programs.interpreter import LoadedProgram
 from trainer.programs.tracing.builder import Builder, Value
 from trainer.programs.tracing.capture import TracedRun, trace_run
-from trainer.programs.tracing.compression import Compression, Dense, Rows, TopK
+from trainer.programs.tracing.compression import Compression, Dense, TopK
 from trainer.programs.tracing.low_rank import LowRank
 from trainer.rounds.norms import Norms
 from trainer.shards.conventions import require_sound_cut, require_sound_parts
@@ -64,18 +64,15 @@ def test_a_shard_s_inner_program_makes_in_one_go_what_its_legs_make(name: str) -
         ]
 
 
-COMPRESSIONS: dict[str, tuple[Compression, Compression | None]] = {
-    "dense": (Dense(4, 64), None),
-    "top-k": (TopK(0.1, 64), None),
-    "low-rank": (LowRank(0.3, 64), None),
-    "tokens apart": (Dense(2, 64), Rows(4)),
-}
+COMPRESSIONS: dict[str, Compression] = {
+    "dense": Dense(4, 64), "top-k": TopK(0.1, 64), "low-rank": LowRank(0.3, 64)
+}  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", COMPRESSIONS)
 def test_shards_compress_their_parameters_as_the_whole_does(way: str) -> None:
-    run, name = compressed(*COMPRESSIONS[way]), "llama"
+    run, name = compressed(COMPRESSIONS[way]), "llama"
     programs = (run.prologue, run.inner, run.epilogue, run.outer)
     parts = parts_of(run, cut_for(programs, [Machine(MUCH, 1)] * 3))
     made = town(name, parts, run)
@@ -89,10 +86,10 @@ def test_shards_compress_their_parameters_as_the_whole_does(way: str) -> None:
     assert sum(outcome.losses) == whole.loss
 
 
-def compressed(compression: Compression, of_tokens: Compression | None) -> TracedRun:
+def compressed(compression: Compression) -> TracedRun:
     """A model whose contributions are packed."""
     module = zoo.model("llama")
-    job = replace(zoo.job("llama"), compression=compression, of_tokens=of_tokens)
+    job = replace(zoo.job("llama"), compression=compression)
     return trace_run(module, zoo.loss_of("llama", module), job)
 
 

@@ -25,6 +25,7 @@ from trainer.commands.scene import Scene, Seat, Staging, in_one_folder
 from trainer.commands.swarm_view import SwarmView
 from trainer.events import EventLog, Tail
 from trainer.folder import RunFolder
+from trainer.lifetimes import ended_by_signals
 from trainer.logs.run_log import RunLog
 from trainer.programs.devices import require_device
 from trainer.programs.options import peer_options
@@ -231,7 +232,7 @@ def run_demo(settings: DemoSettings, staging: Staging = in_one_folder) -> int:
     folder = _make_run(settings, console)
     seats = cast(folder, settings)
     log = RunLog(folder, lambda: [seat.log for seat in seats], partial(console.print, soft_wrap=True))
-    with closing(log):
+    with ended_by_signals(), closing(log):
         log.open(settings.log_to, genesis_of(folder).run)
         with staging(folder, seats) as scene:
             _watch(scene, console, log)

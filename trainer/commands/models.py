@@ -15,6 +15,7 @@ from rich.table import Table
 
 from trainer.commands.console import Console
 from trainer.commands.progress import Stages
+from trainer.lifetimes import end_with, ended_by_signals
 from trainer.runs.architectures import (
     OTHERS,
     TOLERANCE,
@@ -40,7 +41,7 @@ def run_models(only: Sequence[str], json_file: Path | None, limit: float) -> int
     if json_file is not None and not json_file.parent.is_dir():
         raise UserError(f"{json_file}: there is no folder {json_file.parent}; make it first")
     console, outcomes = Console(), _earlier(json_file) if only else {}
-    with Stages(console, len(names)) as stages:
+    with ended_by_signals(), Stages(console, len(names)) as stages:
         for outcome in tried(names, limit, stages):
             outcomes[outcome.name] = outcome
             if json_file is not None:
@@ -75,6 +76,7 @@ def tried(
 
 def _child(attempt: Callable[[str], Outcome], name: str, answer: Connection) -> None:
     """Try one architecture; what its family prints and warns of is nobody's."""
+    end_with(os.getppid())
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)

@@ -31,12 +31,12 @@ from verification.library import StepFailed
 from verification.manifest import Manifest, Place
 from verification.membership import active
 from verification.program import Program, peak_bytes
-from verification.rounds import time_allowed
 from verification.sampling import assign, time_for
 from verification.sizes import contribution_size, state_size
 from verification.state import Member, State, state_before
 from verification.statements import WORKER
 from verification.units import Amount, Digest, Round
+from verification.waiting import time_allowed
 
 MORE_STATES = 2
 """States that a peer holds beside those of the last rounds: what audits and disputes may ask for, and the next one."""

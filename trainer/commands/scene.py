@@ -10,6 +10,7 @@ from pathlib import Path
 from trainer.commands.ending import Check
 from trainer.compute.children import python
 from trainer.folder import RunFolder
+from trainer.lifetimes import held
 from verification.state import State
 from verification.units import Address
 
@@ -88,7 +89,7 @@ def start(folder: RunFolder, seat: Seat) -> None:
     """Start a peer as `proofswarm peer` would in the run's own folder, for the first time or again."""
     command = seat.command("peer", "--run", str(folder.path), "--key", str(folder.keys / f"{seat.name}.key"))
     with seat.output.open("ab") as log:
-        seat.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        seat.process = subprocess.Popen(held(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

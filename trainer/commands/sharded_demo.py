@@ -19,6 +19,7 @@ from trainer.compute.children import python
 from trainer.events import read_events
 from trainer.folder import RunFolder
 from trainer.groups.messages import SHARDS
+from trainer.lifetimes import held
 from trainer.runs.ledgers import genesis_of
 from trainer.shards.cut import INNER, Machine, cut_for
 from trainer.shards.worker import ROLES
@@ -61,7 +62,7 @@ class ShardedScene(Scene):
         options = "--ticket", str(ticket), "--memory", repr(self.limit / GIB)
         with ticket.with_name(f"machine-{number}.log").open("ab") as log:
             command = python("-m", "trainer.cli", "group", *options)
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(held(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def checks(self, tell: Tell) -> list[Check]:
         """Return whether all machines held a part of the model in the first worker's last step."""

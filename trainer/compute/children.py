@@ -6,9 +6,12 @@ Light to import: who is about to load the rest of the program has its compute pr
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+from trainer.lifetimes import held, python
+
+__all__ = ["ABANDON", "ALLOCATOR", "PROCESS", "python", "start", "started"]
 
 PROCESS = ("trainer.shards.computing",)
 """Module and arguments of the process that computes for a peer."""
@@ -25,21 +28,12 @@ ALLOCATOR = {
 megabytes again and again, and giving them back each time costs more than the arithmetic on them."""
 
 
-def python(*arguments: str) -> list[str]:
-    """Return the command that runs this interpreter with `arguments`, such as "-m", "trainer.compute.process".
-
-    -m and -c put the working folder before everything else on the path of imports, and a script puts its own folder
-    there: a file there of a name of ours, Python's or a library's would run in its place. -P leaves both out.
-    """
-    return [sys.executable, "-P", *arguments]
-
-
 def start(
     program: Sequence[str] = PROCESS, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a compute process; it waits for orders, and ends when its standard input does."""
+    """Start a compute process; it waits for orders, and ends when its standard input or this process does."""
     return subprocess.Popen(
-        python("-m", *program),
+        held(python("-m", *program)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=ALLOCATOR | dict(os.environ if environment is None else environment),

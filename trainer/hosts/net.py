@@ -4,8 +4,8 @@ There is an internet, a bridge with public hosts on it, and there are routers wi
 reach the internet and nobody reaches them. Links can be cut, slowed and made lossy. A delay needs a queue discipline
 (netem) that many kernels lack, so links here have none but that of a full queue.
 
-Whatever is made here lies inside namespaces, and goes with them: at the end, on SIGINT and SIGTERM too; what a killed
-laboratory leaves is taken away by the next one.
+Whatever is made here lies inside namespaces, and goes with them: at the end, on SIGINT and SIGTERM too. Processes end
+even with a laboratory that is killed, and the namespaces that it leaves are taken away by the next one.
 """
 
 import itertools
@@ -13,12 +13,10 @@ import json
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from trainer.hosts.system import (
     CONFIGURATION,
@@ -35,6 +33,7 @@ from trainer.hosts.system import (
     spaces,
     which,
 )
+from trainer.lifetimes import ended_by_signals, held, undisturbed
 from verification.errors import UserError
 
 DEVICE = "eth0"
@@ -162,7 +161,7 @@ class Host:
         """Start a process here that writes to the end of `output`; at the end it is killed with its group."""
         with output.open("ab") as sink:
             process = subprocess.Popen(
-                self.command(command, disk), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+                held(self.command(command, disk)), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
                 env=environment, start_new_session=True,
             )  # fmt: skip
         self._processes.append(process)
@@ -242,50 +241,19 @@ class Lab:
 
 @contextmanager
 def laboratory() -> Iterator[Lab]:
-    """Make a laboratory, and take it away at the end; raises UserError, one line, where there can be none.
-
-    In the main thread SIGTERM and SIGHUP end it as an interrupt does, with the exit status that they have elsewhere.
-    """
+    """Make a laboratory, and take it away at the end, also that by signals; raises UserError, one line, where there can
+    be none."""
     if reason := obstacle():
         raise UserError(reason)
     remove_leftovers()
     lab = Lab()
-    with _ended_by(signal.SIGTERM, signal.SIGHUP):
+    with ended_by_signals():
         try:
             lab.open()
             yield lab
         finally:
-            with _deaf_to(signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            with undisturbed():
                 lab.close()
-
-
-@contextmanager
-def _ended_by(*numbers: signal.Signals) -> Iterator[None]:
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    with _handled(end, numbers):
-        yield
-
-
-@contextmanager
-def _deaf_to(*numbers: signal.Signals) -> Iterator[None]:
-    with _handled(signal.SIG_IGN, numbers):
-        yield
-
-
-@contextmanager
-def _handled(handler: "signal._HANDLER", numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """Put a handler in the place of others; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
 
 
 def _dropped(space: str, device: str) -> int:

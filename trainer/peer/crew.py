@@ -21,14 +21,15 @@ from verification.honest.actions import Work
 from verification.library import Library
 from verification.manifest import Manifest, Post
 from verification.program import outputs_of, size_bytes
-from verification.rounds import commits_end
 from verification.signing import checksum
 from verification.state import Phase, RoundState, State
 from verification.statements import Stuck
 from verification.units import Address, Count, Millis, Round
+from verification.waiting import commits_end
 
 LATE = 20
-"""A member that waits for a neighbour says so in the last twentieth of the time that there is."""
+"""A member that waits for a neighbour says so in the last twentieth of the time that there is, at most half of what is
+left since the last commitment."""
 
 
 class CrewWork:
@@ -61,7 +62,8 @@ class CrewWork:
             is_over = worked.phase is not Phase.COMMIT or self._own in worked.commits
         if is_over:
             return await self._again(seat)
-        share = ShareRound(seat, self._bench, self._letters, self._sign, partial(self._outlook, seat.number))
+        look = partial(self._outlook, seat.number, seat.near)
+        share = ShareRound(seat, self._bench, self._letters, self._sign, look)
         result = await share.run()
         if isinstance(result, Stuck):
             self._record.write("stuck", round=job.number, partner=checksum(result.partner))
@@ -97,13 +99,13 @@ class CrewWork:
         """Delete what was taken in rounds that nobody can ask about any more."""
         forget_taken(self._taken, needed)
 
-    async def _outlook(self, number: Round) -> Outlook:
+    async def _outlook(self, number: Round, near: Collection[Address]) -> Outlook:
         async with self._ledger.state() as state:
-            return outlook(state, number, self._own, self._ledger.now())
+            return outlook(state, number, self._own, near, self._ledger.now())
 
 
-def outlook(state: State, number: Round, own: Address, now: Millis) -> Outlook:
-    """Return how a member's crew stands on the ledger.
+def outlook(state: State, number: Round, own: Address, near: Collection[Address], now: Millis) -> Outlook:
+    """Return how a member's crew stands on the ledger, where its neighbours are those `near`.
 
     Who hears that two of its crew are parted can do nothing either, and names the one that the first has named, or
     that first one where it is named itself.
@@ -113,7 +115,10 @@ def outlook(state: State, number: Round, own: Address, now: Millis) -> Outlook:
         if mate != own and (partner := worked.stuck.get(mate)) is not None:
             return Outlook(mate if partner == own else partner, False)
     end = commits_end(state, worked)
-    return Outlook(None, now >= end - (end - worked.opened_at) // LATE)
+    late = (end - worked.opened_at) // LATE
+    if end < worked.deadline:  # then it moves with each commitment
+        late = min(late, (end - worked.heard_at) // 2)
+    return Outlook(None, now >= end - late, next((mate for mate in near if mate in worked.commits), None))
 
 
 def expects(state: State, own: Address, account: Address, number: Round) -> bool:

@@ -68,10 +68,12 @@ class Seat:
 
 @dataclass(frozen=True)
 class Outlook:
-    """How a crew stands on the ledger: whom the round cannot go on with, and whether it is about to be too late."""
+    """How a crew stands on the ledger: whom the round cannot go on with, whether it is about to be too late, and a
+    neighbour that has committed already."""
 
     partner: Address | None
     is_late: bool
+    hasty: Address | None = None
 
 
 Look = Callable[[], Awaitable[Outlook]]
@@ -283,8 +285,12 @@ class ShareRound:
             outlook = await self._look()
             if outlook.partner is not None:
                 self._give_up(outlook.partner)
-            elif outlook.is_late and self._lacking is not None:
-                self._give_up(self._lacking)
+            elif outlook.is_late and (partner := self._lacking or self._liar(outlook)) is not None:
+                self._give_up(partner)
+
+    def _liar(self, outlook: Outlook) -> Address | None:
+        """Return who has committed without this peer's receipt."""
+        return None if self._desk.is_signed.is_set() else outlook.hasty
 
     def _give_up(self, partner: Address) -> None:
         self._partner = partner

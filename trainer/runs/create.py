@@ -19,7 +19,7 @@ from trainer.folder import RunFolder
 from trainer.programs.interpreter import NoLoops
 from trainer.programs.options import peer_options
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
-from trainer.programs.tracing.compression import Compression, Dense, Rows, TopK, Whole
+from trainer.programs.tracing.compression import Compression, Dense, TopK, Whole
 from trainer.programs.tracing.low_rank import LowRank
 from trainer.programs.tracing.optimiser import SGD, AdamW, Muon, Optimiser
 from trainer.programs.tracing.schedule import Schedule
@@ -164,7 +164,6 @@ def _trace(job: JobFile, chosen: ChosenModel, data: RunData, trained: int) -> Tr
         tokens=records.dtype,
         accumulate=training.accumulate,
         compression=compression_of(training),
-        of_tokens=Rows(training.token_bits) if training.token_bits else None,
         boundaries=boundaries_of(chosen.model, job.model.boundaries),
     )
     return trace_run(chosen.model, chosen.loss(data.marks), settings)

@@ -153,8 +153,7 @@ class TrainingSection(Section):
     `grid` is the contribution's unit, 2**-grid; "auto" gives each tensor its own, from a part of a round that is tried
     before the run opens. `compression` makes contributions smaller (`Dense`, `TopK`, `LowRank`), by scales that `chunk`
     numbers share; "top-k" keeps a share `density` of a chunk, by default 1/64, the factors of "low-rank" have such a
-    share of a matrix's numbers, by default 1/20; "none" is 8 bits on the grid. With `token_bits` the embeddings and the
-    head are of so many bits a number instead, by scales of their rows (`Rows`): what moves there are rows of tokens.
+    share of a matrix's numbers, by default 1/20; "none" is 8 bits on the grid.
 
     `precision` are the bits of a product's operands, sign included.
 
@@ -192,7 +191,6 @@ class TrainingSection(Section):
     compression: Literal["none", "dense-8", "dense-4", "dense-2", "top-k", "low-rank"] = "none"
     density: Annotated[float, Field(gt=0, le=0.5)] | None = None
     chunk: Annotated[int, Field(ge=8, le=1 << 16)] = 1024
-    token_bits: Literal[8, 4, 2] | None = None
     precision: Literal[8, 14] = 14
     lora: LoraSection | None = None
 
@@ -401,10 +399,6 @@ def _compression_checks(training: TrainingSection) -> list[tuple[bool, str]]:
         (
             way != "none" or "chunk" not in given,
             'training.chunk: is nothing to compression "none"; remove it',
-        ),
-        (
-            way in DENSITIES or training.token_bits is None,
-            f"training.token_bits: is for compression {_NAMED} alone; remove it",
         ),
         (training.chunk.bit_count() == 1, "training.chunk: must be a power of two"),
         (

@@ -135,8 +135,7 @@ def _epilogue(run: TracedRun, own: Sequence[int], inner: Program, working: int) 
     ended = Working(now, [], held.get(LOSS, nothing), held.get(STEP, nothing), nothing, nothing)
     if not has_loss:
         ended = replace(ended, step=b.scalar(1, "int64"))
-    grids, ways = [sizes.grids[n] for n in own], [sizes.ways[n] for n in own]
-    packed, norm, loss = compress(b, start, ended, grids, ways)
+    packed, norm, loss = compress(b, start, ended, [sizes.grids[n] for n in own], sizes.job.compression)
     names = [f"contribution/{sizes.parameters[place].name}" for place in own]
     outputs = [*zip(names, packed, strict=True), ("norm", norm), ("loss", loss if has_loss else nothing)]
     return b.finish("epilogue", outputs)

@@ -11,7 +11,6 @@ from verification import law, merkle
 from verification.causes import Cause
 from verification.claims import Judged
 from verification.crews import held_at
-from verification.disputes import post_of, program_of, reader_of, result_at
 from verification.effects import Effect, Slashed
 from verification.errors import BadEvidence
 from verification.evidence.file import (
@@ -23,6 +22,7 @@ from verification.evidence.file import (
     ProgramPart,
     PublicRecord,
 )
+from verification.executions import post_of, program_of, reader_of, result_at
 from verification.game import Game
 from verification.grid import open_blocks
 from verification.honest.within import read_by

@@ -15,7 +15,7 @@ from verification.claims import Judged
 from verification.contradiction import contradict
 from verification.crews import held_at
 from verification.digest import ZERO
-from verification.disputes import claim_of_round, contributed, program_of, taken_in
+from verification.disputes import claim_of_round
 from verification.errors import BadEvidence
 from verification.evidence.file import (
     MAX_RESULT,
@@ -30,6 +30,7 @@ from verification.evidence.file import (
     unpack,
 )
 from verification.evidence.parts import Parts
+from verification.executions import contributed, program_of, taken_in
 from verification.game import Body as GameBody
 from verification.game import Game
 from verification.layout import Home

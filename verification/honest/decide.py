@@ -29,7 +29,7 @@ from verification.law import head_of
 from verification.manifest import BundleRef, Place, Post
 from verification.membership import can_return
 from verification.outer import pending
-from verification.rounds import grace_ends, hurry_begins, is_awaited, works
+from verification.rounds import works
 from verification.sampling import chain_link, is_private_duty
 from verification.signed import open_statement
 from verification.state import (
@@ -67,6 +67,7 @@ from verification.statements import (
     Withdraw,
 )
 from verification.units import Address, Amount, Count, Digest, Millis, Round
+from verification.waiting import grace_ends, hurry_begins, is_awaited
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Charts as SVG text: data in, markup out. Colours are classes that the page's style sheet defines, light and dark."""
+"""Charts as SVG text: data in, markup out. A chart looks right by itself; a page may turn its colours to dark ones."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ from itertools import pairwise
 
 from markupsafe import escape
 
-FONT_WIDTH = 6.7
-"""Mean advance of the charts' 12 px type: enough to reserve room for a label."""
+from verification.report.palette import ink
+
+FONT_SIZE, FONT_WIDTH = 12, 6.7
+"""Pixels of the charts' type, and its mean advance: enough to reserve room for a label."""
 LABEL_LIMIT = 22
 MAX_DOTS = 80
 TINY, HUGE = 1e-12, 1e30
@@ -17,6 +19,11 @@ MAX_MARK_LABELS = 4
 ROW = 15
 GRAVE, GRAVE_WIDTH = ("mismatch", "convicted"), 5
 """Cells that a strip draws last and never narrower than this, so that one round in 500 is seen."""
+CELLS = {
+    "trained": ("blue", 0.3), "passed": ("good", 0.5), "mismatch": ("amber", 1), "convicted": ("bad", 1),
+    "excluded": ("rule", 1),
+}  # fmt: skip
+"""Colour and opacity of a strip's cells; others are left out."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,22 @@ NARROW = Frame(400, 260)
 
 
 @dataclass(frozen=True)
+class Pen:
+    """How a line is drawn, and its label written."""
+
+    colour: str
+    width: float = 2
+    weight: int = 400
+
+
+PENS = {"guilty": Pen("bad", 2.5, 600), "verifier": Pen("teal")}
+"""Pens by a line's style."""
+USUAL = Pen("blue")
+
+
+@dataclass(frozen=True)
 class Series:
-    """One line: a style class, points by ascending x, and a label at its end."""
+    """One line: its style, points by ascending x, and a label at its end."""
 
     style: str
     points: tuple[tuple[float, float], ...]
@@ -111,7 +132,8 @@ def line_chart(
     parts = [_y_axis(plot, ticks, y_name), _x_axis(plot), *(_mark(plot, mark) for mark, _ in seen)]
     parts += [_line(plot, one) for one in clean]
     # Above all lines, or the next mark's crosses the label out.
-    parts += [_mark_label(plot, mark, row) for mark, row in seen if row < MAX_MARK_LABELS]
+    labels = [_mark_label(plot, mark, row) for mark, row in seen if row < MAX_MARK_LABELS]
+    parts.append(f'<g class="mark-labels">{"".join(labels)}</g>')
     parts.append(_end_labels(plot, clean))
     return _svg(frame, title, "".join(parts))
 
@@ -120,14 +142,14 @@ def bar(share: float) -> str:
     """Return a small horizontal bar of `share` (0 to 1) for a table's cell."""
     width = round(120 * min(max(share if math.isfinite(share) else 0, 0), 1), 1)
     return (
-        '<svg class="bar" viewBox="0 0 120 8" width="120" height="8" aria-hidden="true">'
-        '<rect class="bar-back" width="120" height="8" rx="2"/>'
-        f'<rect class="bar-fill" width="{width}" height="8" rx="2"/></svg>'
+        '<svg viewBox="0 0 120 8" width="120" height="8" aria-hidden="true">'
+        f'<rect {ink("faint")} width="120" height="8" rx="2"/>'
+        f'<rect {ink("blue")} width="{width}" height="8" rx="2"/></svg>'
     )
 
 
 def strips(rows: Sequence[tuple[str, Sequence[str]]], first: int, title: str, width: int = 880) -> str:
-    """Return a matrix of many columns as one strip per row: each row is (label, style class per column).
+    """Return a matrix of many columns as one strip per row: each row is (label, style of `CELLS` per column).
 
     Equal neighbours become one rectangle, so 64 rows of 500 columns stay small. `first` numbers the first column.
     """
@@ -142,10 +164,11 @@ def strips(rows: Sequence[tuple[str, Sequence[str]]], first: int, title: str, wi
     for index, (label, cells) in enumerate(rows):
         top = index * ROW
         parts.append(f'<text x="{left - 6}" y="{top + 11}" text-anchor="end">{_text(label)}</text>')
-        for begin, end, style in _runs(cells):
+        for begin, end, style in (run for run in _runs(cells) if run[2] in CELLS):
+            colour, opacity = CELLS[style]
             width_needed = GRAVE_WIDTH if style in GRAVE else 0
             drawn = (
-                f'<rect class="cell-{escape(style)}" x="{x(begin):.2f}" y="{top + 1}" '
+                f'<rect {ink(colour)} opacity="{opacity}" x="{x(begin):.2f}" y="{top + 1}" '
                 f'width="{max(x(end) - x(begin), width_needed):.2f}" height="{ROW - 3}"/>'
             )
             (grave if style in GRAVE else parts).append(drawn)
@@ -204,11 +227,11 @@ def _decimals(step: float) -> int:
 
 
 def _y_axis(plot: Plot, ticks: Sequence[float], name: str) -> str:
-    parts = [f'<text class="axis-name" x="2" y="14">{_text(name, 60)}</text>']
+    parts = [f'<text x="2" y="14">{_text(name, 60)}</text>']
     for tick in ticks:
         y = plot.y(tick)
         parts.append(
-            f'<line class="grid" x1="{plot.x.start - 6:.1f}" x2="{plot.x.end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<line {ink(stroke="rule")} x1="{plot.x.start - 6:.1f}" x2="{plot.x.end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{plot.x.start - 12:.1f}" y="{y + 4:.1f}" text-anchor="end">{_number(tick, ticks)}</text>'
         )
     return "".join(parts)
@@ -219,19 +242,17 @@ def _x_axis(plot: Plot) -> str:
     wanted = 10 if plot.frame.width > 600 else 5
     ticks = nice_ticks(plot.x.low, plot.x.high, wanted, whole=True)
     parts = [
-        f'<line class="axis" x1="{plot.x.start - 6:.1f}" x2="{plot.x.end:.1f}" y1="{base}" y2="{base}"/>'
+        f'<line {ink(stroke="soft")} x1="{plot.x.start - 6:.1f}" x2="{plot.x.end:.1f}" y1="{base}" y2="{base}"/>'
     ]
     for tick in ticks:
         if plot.x.low <= tick <= plot.x.high:
             x = plot.x(tick)
             parts.append(
-                f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>'
+                f'<line {ink(stroke="soft")} x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>'
                 f'<text x="{x:.1f}" y="{base + 17}" text-anchor="middle">{tick:.0f}</text>'
             )
     middle = (plot.x.start + plot.x.end) / 2
-    parts.append(
-        f'<text class="axis-name" x="{middle:.1f}" y="{plot.frame.height - 5}" text-anchor="middle">round</text>'
-    )
+    parts.append(f'<text x="{middle:.1f}" y="{plot.frame.height - 5}" text-anchor="middle">round</text>')
     return "".join(parts)
 
 
@@ -243,10 +264,14 @@ def _line(plot: Plot, one: Series) -> str:
             path += f"L{px:.1f} {previous:.1f}"
         path += f"{'L' if index else 'M'}{px:.1f} {py:.1f}"
         previous = py
-    parts = [f'<path class="line {escape(one.style)}" d="{path}"/>']
+    pen = PENS.get(one.style, USUAL)
+    parts = [
+        f'<path {ink(stroke=pen.colour)} stroke-width="{pen.width}" stroke-linejoin="round" d="{path}"/>'
+    ]
     if one.dots and len(one.points) <= MAX_DOTS:
         parts += [
-            f'<circle class="dot {escape(one.style)}" cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="3.2">'
+            f'<circle {ink("paper", pen.colour)} stroke-width="2" '
+            f'cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="3.2">'
             f"<title>round {x:g}: {y:,.4g}</title></circle>"
             for x, y in one.points
         ]
@@ -263,7 +288,8 @@ def _stagger(marks: Sequence[Mark]) -> list[tuple[Mark, int]]:
 def _mark(plot: Plot, mark: Mark) -> str:
     x = plot.x(mark.x)
     return (
-        f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{plot.y.start:.1f}">'
+        f'<line {ink(stroke="bad")} stroke-width="1.5" stroke-dasharray="4 3" '
+        f'x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{plot.y.start:.1f}">'
         f"<title>{_text(mark.label, 80)}</title></line>"
     )
 
@@ -274,7 +300,7 @@ def _mark_label(plot: Plot, mark: Mark, row: int) -> str:
     anchor, offset = ("start", 6) if fits else ("end", -6)
     y = 32 + row * ROW
     place = f'x="{x + offset:.1f}" y="{y}" text-anchor="{anchor}"'
-    return f'<text class="mark-label" {place}>{_text(mark.label, 40)}</text>'
+    return f'<text {ink("bad")} font-weight="600" {place}>{_text(mark.label, 40)}</text>'
 
 
 def _end_labels(plot: Plot, series: Sequence[Series]) -> str:
@@ -288,9 +314,11 @@ def _end_labels(plot: Plot, series: Sequence[Series]) -> str:
     for index in range(len(placed) - 1, -1, -1):
         placed[index] = min(placed[index], limit, placed[index] if not overflow else plot.y.start)
         limit = placed[index] - ROW
+    pens = [PENS.get(style, USUAL) for _, _, style in ends]
     return "".join(
-        f'<text class="end {escape(style)}" x="{plot.x.end + 7:.1f}" y="{y + 4:.1f}">{_text(label)}</text>'
-        for y, (_, label, style) in zip(placed, ends, strict=True)
+        f'<text {ink(pen.colour)} font-weight="{pen.weight}" x="{plot.x.end + 7:.1f}" y="{y + 4:.1f}">'
+        f"{_text(label)}</text>"
+        for y, (_, label, _), pen in zip(placed, ends, pens, strict=True)
     )
 
 
@@ -302,5 +330,6 @@ def _text(label: str, limit: int = LABEL_LIMIT) -> str:
 def _svg(frame: Frame, title: str, body: str) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {frame.width} {frame.height}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{body}</svg>"
+        f"<title>{escape(title)}</title>"
+        f'<g {ink("soft")} font-family="sans-serif" font-size="{FONT_SIZE}">{body}</g></svg>'
     )

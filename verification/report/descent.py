@@ -7,8 +7,8 @@ from verification import claims
 from verification.causes import Cause
 from verification.claims import Judged, Listed, Result
 from verification.crews import held_at
-from verification.disputes import post_of, program_of, reader_of, result_at
 from verification.evidence.collect import Log, ProgramOf, way_of
+from verification.executions import post_of, program_of, reader_of, result_at
 from verification.layout import Held, origin_of
 from verification.narrowing import positions, segments
 from verification.placed import OfResult

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from verification.report import charts, figures, words
+from verification.report import charts, figures, palette, words
 from verification.report.schema import DisputeReport, Report
 
 MAX_TABLE_ROUNDS = 30
@@ -57,6 +57,8 @@ def render(report: Report) -> str:
             groups=words.groups_said(report, names),
             unread=words.unread(report, names),
             standing=standing,
+            light=palette.LIGHT,
+            dark=palette.DARK,
         )
     )
 

@@ -54,10 +54,9 @@ class TraceConfig:
     `records` rows of `length` + 1 `tokens` (their dtype) make a worker's data; a round has `max_steps` inner steps of
     `batch` rows, whose gradient is the mean over `accumulate` parts one after another, in the memory of one; `slots`
     contributions enter an outer step; a contribution counts in units of 2**-grid_exponent at first, and holds its
-    integers as `compression` packs them, those of embeddings and the head as `of_tokens` does if given. The outer step
-    is Nesterov's: mom = outer_momentum * mom + delta; parameters -= outer_lr * (delta + outer_momentum * mom). Operands
-    of products are quantised to `bits` bits, 14 or 8. Between blocks hidden states and their gradients are rounded
-    where `boundaries` stand.
+    integers as `compression` packs them. The outer step is Nesterov's: mom = outer_momentum * mom + delta;
+    parameters -= outer_lr * (delta + outer_momentum * mom). Operands of products are quantised to `bits` bits, 14 or 8.
+    Between blocks hidden states and their gradients are rounded where `boundaries` stand.
     """
 
     records: int
@@ -74,7 +73,6 @@ class TraceConfig:
     tokens: str = "uint8"
     accumulate: int = 1
     compression: Compression = Whole()  # noqa: RUF009
-    of_tokens: Compression | None = None
     boundaries: Boundaries | None = None
 
 
@@ -194,18 +192,10 @@ class Sizes:
         """Declare one float32 input per parameter."""
         return [builder.port(f"{kind}/{p.name}", FLOAT, p.shape) for p in self.parameters]
 
-    @property
-    def ways(self) -> list[Compression]:
-        """How a contribution holds each parameter's integers."""
-        job = self.job
-        return [job.of_tokens if p.token and job.of_tokens else job.compression for p in self.parameters]
-
     def contribution(self, builder: Builder, kind: str) -> list[Value]:
         """Declare the tensors of a contribution, one per parameter."""
-        return [
-            builder.port(f"{kind}/{p.name}", *way.port(p.shape))
-            for p, way in zip(self.parameters, self.ways, strict=True)
-        ]
+        way = self.job.compression
+        return [builder.port(f"{kind}/{p.name}", *way.port(p.shape)) for p in self.parameters]
 
     def working(self, builder: Builder) -> Working:
         """Declare a working bundle."""
@@ -285,7 +275,7 @@ def _epilogue(sizes: Sizes) -> Program:
     b = Builder()
     start, _ = sizes.state(b)
     working = sizes.working(b)
-    packed, norm, loss = compress(b, start, working, sizes.grids, sizes.ways)
+    packed, norm, loss = compress(b, start, working, sizes.grids, sizes.job.compression)
     return b.finish("epilogue", [*sizes.named("contribution", packed), ("norm", norm), ("loss", loss)])
 
 
@@ -299,7 +289,8 @@ def _outer(sizes: Sizes) -> Program:
         b.port(f"loss{slot}", FLOAT, ())
     weights = b.port("weights", INDEX, (job.slots,))
     rates = job.outer_lr, job.outer_momentum
-    new, moved = outer_step(b, parameters, momentum, contributions, weights, sizes.grids, rates, sizes.ways)
+    way = sizes.job.compression
+    new, moved = outer_step(b, parameters, momentum, contributions, weights, sizes.grids, rates, way)
     return b.finish("outer", [*sizes.named("parameter", new), *sizes.named("momentum", moved)])
 
 

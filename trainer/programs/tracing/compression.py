@@ -131,31 +131,6 @@ class Dense:
         return on_grid(b, b.multiply(rows, scales), shape)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Every integer of a parameter [rows, ...] as a `Dense` code times its row's scale: rows of an embedding are moved
-    as often as their tokens occur."""
-
-    bits: int
-    largest: ClassVar[int] = LARGEST_PACKED
-    norm_bits: ClassVar[int] = NORM_BITS
-
-    def port(self, shape: tuple[int, ...]) -> Spec:
-        """Its bytes."""
-        return self._codes(shape).port(shape)
-
-    def pack(self, b: Builder, integers: Value) -> tuple[Value, Value]:
-        """Return bytes of float32 integers, and int64 what these stand for."""
-        return self._codes(integers.shape).pack(b, integers)
-
-    def unpack(self, b: Builder, packed: Value, shape: tuple[int, ...]) -> Value:
-        """Return code times scale, within the grid."""
-        return self._codes(shape).unpack(b, packed, shape)
-
-    def _codes(self, shape: tuple[int, ...]) -> Dense:
-        return Dense(self.bits, max(1, math.prod(shape[1:])))
-
-
 VALUE_BITS = 2
 
 
@@ -217,26 +192,25 @@ class TopK:
 
 
 def compress(
-    b: Builder, start: Sequence[Value], working: Working, grids: Sequence[int], ways: Sequence[Compression]
+    b: Builder, start: Sequence[Value], working: Working, grids: Sequence[int], way: Compression
 ) -> tuple[list[Value], Value, Value]:
     """Return (a tensor per parameter, int64 0-d norm, float32 0-d mean loss).
 
-    An integer is (start - end) * 2**grid, with a grid and a way for each parameter, rounded half to even and clipped to
+    An integer is (start - end) * 2**grid, with a grid for each parameter, rounded half to even and clipped to
     +-`way.largest`. The norm is the sum of the squares of the integers that the tensors stand for, in units of
-    2**`way.norm_bits`, rounded down from a float32; all ways have the same of these two.
+    2**`way.norm_bits`, rounded down from a float32.
     """
     packed, norm = [], b.scalar(0, INDEX)
-    ((whole, norm_bits),) = {(way.largest, way.norm_bits) for way in ways}
-    largest = float(whole)
-    for before, after, grid, way in zip(start, working.parameters, grids, ways, strict=True):
+    largest = float(way.largest)
+    for before, after, grid in zip(start, working.parameters, grids, strict=True):
         scale = b.scalar(math.ldexp(1.0, grid))
         rounded = b.emit("round", b.multiply(b.subtract(before, after), scale))
         clipped = b.emit("minimum", b.emit("maximum", rounded, b.scalar(-largest)), b.scalar(largest))
         tensor, wide = way.pack(b, clipped)
         packed.append(tensor)
         norm = b.add(norm, b.total(b.multiply(wide, wide)))
-    if norm_bits:
-        unit = b.scalar(math.ldexp(1.0, -norm_bits))
+    if way.norm_bits:
+        unit = b.scalar(math.ldexp(1.0, -way.norm_bits))
         norm = b.cast(b.emit("floor", b.multiply(b.cast(norm, FLOAT), unit)), INDEX)
     steps = b.emit("maximum", working.step, b.scalar(1, INDEX))
     return packed, norm, b.divide(working.loss_sum, b.cast(steps, FLOAT))

@@ -16,13 +16,13 @@ def outer_step(
     weights: Value,
     grids: Sequence[int],
     rates: tuple[float, float],
-    ways: Sequence[Compression],
+    way: Compression,
 ) -> tuple[list[Value], list[Value]]:
     """Return (parameters, momentum) after Nesterov's step on the weighted mean of the contributions.
 
-    `weights`: int64 [slots]; a unit of a parameter's integers is 2**-grid; `rates`: (learning rate, momentum); `ways`
-    are how the contributions hold each parameter's integers. The weighted sum is exact in int64; weights that are all
-    zero give a mean of zero.
+    `weights`: int64 [slots]; a unit of a parameter's integers is 2**-grid; `rates`: (learning rate, momentum); `way` is
+    how the contributions hold a parameter's integers. The weighted sum is exact in int64; weights that are all zero
+    give a mean of zero.
     """
     lr, momentum_rate = (b.scalar(rate) for rate in rates)
     total = b.emit("maximum", b.total(weights), b.scalar(1, INDEX))
@@ -31,7 +31,7 @@ def outer_step(
     new, moved = [], []
     for place, (parameter, speed) in enumerate(zip(parameters, momentum, strict=True)):
         parts = [
-            b.multiply(ways[place].unpack(b, slot[place], parameter.shape), factor)
+            b.multiply(way.unpack(b, slot[place], parameter.shape), factor)
             for slot, factor in zip(contributions, factors, strict=True)
         ]
         summed = parts[0]
