@@ -181,7 +181,8 @@ def play(plan: Plan, way: str, work: Path, limits: Sequence[int | None], tell: T
         stack.enter_context(in_one_folder(folder, [peer.seat for peer in peers]))
         watch(way, peers, tell)
     opened = [int(worked.opened_at) for worked in read_state(folder).rounds]
-    seconds = seconds_of(opened, [event["at"] for peer in peers for event in peer.events])
+    events = [event for peer in peers for event in peer.events]
+    seconds = seconds_of(opened, [event["at"] for event in events if event["kind"] == "ended"])
     shutil.rmtree(folder.path)
     return [row_of(way, peer) | {"round_seconds": seconds} for peer in peers]
 
@@ -250,10 +251,11 @@ def shard_of(options: Sequence[str]) -> int | None:
     return int(options[list(options).index("--shard") + 1]) if "--shard" in options else None
 
 
-def seconds_of(opened: Sequence[int], said: Sequence[int]) -> list[float]:
-    """Return how many seconds each round took, of when they opened and when peers said something, in milliseconds: the
-    last one until the last word."""
-    return [(after - before) / 1000 for before, after in pairwise([*opened, max(said, default=0)])]
+def seconds_of(opened: Sequence[int], ended: Sequence[int]) -> list[float]:
+    """Return how many seconds each round took, of when they opened and when peers had the last state, in milliseconds;
+    the last round is left out where no peer had that."""
+    last = [max(ended)] if ended else []
+    return [(after - before) / 1000 for before, after in pairwise([*opened, *last])]
 
 
 def need_of(rows: Sequence[Row]) -> int:
@@ -262,7 +264,7 @@ def need_of(rows: Sequence[Row]) -> int:
 
 
 def resident(row: Row) -> int:
-    """Return the most bytes that a peer's node and compute process have held, the one's and the other's."""
+    """Return the most bytes that a peer's node and compute process have held, what both have loaded counted twice."""
     return int(row["node_peak_memory"] + row["compute_peak_memory"])
 
 
@@ -299,12 +301,12 @@ def table_of(rows: Sequence[Row]) -> Table:
     """Return all peers for people."""
     caption = (
         "memory in GB of 10^9 bytes: the limit of a peer's control group, the most anonymous memory in it, the most "
-        "that the compute process held, and its node too; ended: processes, by the system; MB: sent, received"
+        "that the compute process held, and its node too; ended: processes, by the system; MB: sent/received"
     )
     made = Table(box=None, header_style="dim", caption=caption, caption_justify="left")
     made.add_column("peer", no_wrap=True)
     for name in ("limit", "anonymous", "compute", "+ node", "ended", "rounds, s", "MB"):
-        made.add_column(name, justify="right")
+        made.add_column(name, justify="right", no_wrap=name == "MB")
     for row in rows:
         made.add_row(
             f"{row['way']}, {name_of(row)}",
@@ -314,7 +316,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             f"{resident(row) / 1e9:.2f}",
             str(row["ended_for_memory"]),
             ", ".join(f"{seconds:.1f}" for seconds in row["seconds"].values()) or "-",
-            f"{row['sent'] / 1e6:.1f}, {row['received'] / 1e6:.1f}",
+            f"{row['sent'] / 1e6:.0f}/{row['received'] / 1e6:.0f}",
         )
     return made
 
