@@ -408,6 +408,30 @@ def crews(
 
 
 @app.command()
+def half(
+    model: Annotated[
+        str, typer.Option(help="Model by width, or by its millions of parameters.")
+    ] = "gpt2-124",
+    members: Annotated[int, typer.Option(min=2, max=64, help="Shards, each held by a peer.")] = 3,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Of the memory that the whole needs, what a member has.")
+    ] = 0.5,
+    verifier: Annotated[
+        float, typer.Option(min=0, max=10, help="What the verifier has of it; 0: it has no limit.")
+    ] = 0.4,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many rounds.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Inner steps of a round.")] = 2,
+    length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record; a step has one.")] = 128,
+    json: Json = None,
+) -> None:
+    """A model by a crew of which nobody has memory for the whole, in control groups (needs root; 20 minutes)."""
+    from benchmarks import half
+
+    (name,) = _names(model)[:1]
+    half.run(half.Plan(name, members, share, verifier, rounds, steps, length), json)
+
+
+@app.command()
 def drill(
     kills: Annotated[int, typer.Option(min=1, max=1000, help="How often a machine is killed.")] = 10,
     machines: Annotated[int, typer.Option(min=2, max=16, help="Machines of the group.")] = 3,
