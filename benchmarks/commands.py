@@ -424,7 +424,7 @@ def half(
     length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record; a step has one.")] = 128,
     json: Json = None,
 ) -> None:
-    """A model by a crew of which nobody has memory for the whole, in control groups (needs root; 20 minutes)."""
+    """A model by a crew of which nobody has memory for the whole, in control groups (needs root; ten minutes)."""
     from benchmarks import half
 
     (name,) = _names(model)[:1]

@@ -120,7 +120,9 @@ class Watched:
         self.anonymous, self.ended = max(self.anonymous, group.anonymous()), group.ended()
         if self.ended:
             self.failure = f"the system ended a process of {self.seat.name} for memory"
-        elif process.poll():
+        elif (status := process.poll() or 0) < 0:
+            self.failure = f"{self.seat.name} was ended by signal {-status}"
+        elif status:
             self.failure = f"{self.seat.name} failed: {self._last_words()}"
         return gained
 
@@ -272,7 +274,7 @@ def require_whole(rows: Sequence[Row]) -> None:
     """Raise UserError where a peer was refused or ended, or those of one way did not end with one state."""
     for row in rows:
         if row["failure"]:
-            mend = "; raise --share, or --verifier for the verifier" if row["way"] == CREW else ""
+            mend = "; if that is for memory, raise --share or --verifier" if row["way"] == CREW else ""
             raise UserError(f"bench half: {row['way']}: {row['failure']}{mend}")
     for way in (WHOLE, CREW):
         ends = {row["digest"] for row in rows if row["way"] == way}
@@ -290,6 +292,7 @@ def summarise(rows: Sequence[Row], plan: Plan) -> dict[str, Any]:
         "need_bytes": need,
         "share": plan.share,
         "largest_over_need": round(max(map(resident, members)) / need, 4),
+        "anonymous_over_need": round(max(row["anonymous"] for row in members) / need, 4),
         "verifier_over_need": round(resident(verifier) / need, 4),
         "rounds": len(set.intersection(*(set(row["seconds"]) for row in members))),
         "one_digest": len({row["digest"] for row in crew}) == 1,

@@ -111,6 +111,12 @@ def test_who_fails_or_is_ended_is_told(tmp_path: Path) -> None:
     assert (refused.failure, refused.ended) == ("the system ended a process of peer-0 for memory", 1)
 
 
+def test_who_was_ended_from_outside_is_told_by_the_signal(tmp_path: Path) -> None:
+    peer = watched(tmp_path, ["sh", "-c", "kill -9 $$"])
+    peer.look()
+    assert peer.failure == "peer-0 was ended by signal 9"
+
+
 def test_peers_are_watched_until_the_first_one_fails(tmp_path: Path) -> None:
     lines: list[str] = []
     peer = watched(tmp_path, ["false"])
@@ -133,7 +139,8 @@ def test_a_round_lasts_until_the_next_one_opens_and_the_last_until_its_state() -
 
 def test_the_summary_is_over_what_the_whole_worker_held() -> None:
     assert half.summarise(ROWS, PLAN) == {
-        "need_bytes": 4 * GB, "share": 0.5, "largest_over_need": 0.425, "verifier_over_need": 0.1,
+        "need_bytes": 4 * GB, "share": 0.5, "largest_over_need": 0.425,
+        "anonymous_over_need": 0.375, "verifier_over_need": 0.1,
         "rounds": 1, "one_digest": True, "round_seconds": 5.0,
     }  # fmt: skip
 
@@ -143,7 +150,7 @@ def test_the_summary_is_over_what_the_whole_worker_held() -> None:
     [
         (
             {"failure": "peer-0 failed: no"},
-            "crew: peer-0 failed: no; raise --share, or --verifier for the verifier",
+            "crew: peer-0 failed: no; if that is for memory, raise --share or --verifier",
         ),
         ({"digest": "cd"}, "crew: the peers did not end with one state, but 2"),
         ({"digest": None}, "crew: the peers did not end with one state, but 2"),
