@@ -19,7 +19,8 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system tells of no descendants"),
 ]
 
-ENDINGS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL]
+HEARD = signal.SIGTERM, signal.SIGHUP
+ENDINGS = [*HEARD, signal.SIGINT, signal.SIGKILL]
 STAGED = """
 import signal, sys
 from pathlib import Path
@@ -67,10 +68,11 @@ def running(
     """Run a command until it `tells` of a round and has started `least` processes; yield its own and descriptors of
     those. A `deaf` one ignores SIGHUP, as under nohup."""
     shell = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"] if deaf else []
-    process = subprocess.Popen(
-        [*shell, *command], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=environment(HOME=str(folder)), start_new_session=True,
-    )  # fmt: skip
+    with hearing():
+        process = subprocess.Popen(
+            [*shell, *command], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=environment(HOME=str(folder)), start_new_session=True,
+        )  # fmt: skip
     held: list[int] = []
     try:
         assert process.stdout is not None
@@ -87,6 +89,17 @@ def running(
                 signal.pidfd_send_signal(each, signal.SIGKILL)
             os.close(each)
         process.communicate()
+
+
+@contextmanager
+def hearing() -> Iterator[None]:
+    """Let what the block starts ignore no signal: who runs tests in the background, or under nohup, ignores some."""
+    before = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGINT, *HEARD)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def has_ended(process: int, seconds: float = PATIENCE) -> bool:
