@@ -76,6 +76,16 @@ def test_every_node_has_one_shard_and_every_parameter_too(name: str, data: st.Da
             assert home == made.shards.get(parameter_of(output.name) or "", 0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_no_cut_lets_shards_wait_for_each_other(name: str, data: st.DataObject) -> None:
+    """Of drawn cuts some have segments of which one pass waits for the other."""
+    inner = whole(name).programs["inner"]
+    assert_nobody_waits_for_ever(cut_at([inner], drawn_ends(data, name)).pieces["inner"])
+
+
 def assert_each_node_once(pieces: Pieces) -> None:
     """Views, integers made wider, and what constants alone make, are made wherever they are read; all else once."""
     first, nodes, known = first_node(pieces.program), pieces.program.nodes, values(pieces.program)

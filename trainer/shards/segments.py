@@ -29,7 +29,7 @@ Group = tuple[int, int, int]
 class Segment:
     """A program of one shard: it reads the values `reads` and makes `makes`, by their numbers in the whole program.
 
-    `nodes` are the numbers of its program's nodes there; `is_forward` says that some are of the forward pass.
+    `nodes` are the numbers of its program's nodes there; `is_forward` says that they are of the forward pass.
     Nodes that have nothing to do with each other are in different segments, and segments that do the same to several
     parts of a batch or several parameters have equal programs. `lap` is the last of its values' (`laps_of`).
     """
@@ -136,7 +136,7 @@ def pieces_of(program: Program, layout: Layout) -> Pieces:
     segments = [
         plan.segment((*group, place), own)
         for group in sorted(groups)
-        for place, own in enumerate(plan.apart(sorted(set(groups[group]))))
+        for place, own in enumerate(plan.by_passes(sorted(set(groups[group]))))
     ]
     return Pieces(program, layout, tuple(segments))
 
@@ -174,6 +174,16 @@ class _Plan:
         is_apart = self._layout.owners[root] != home
         return self.levels[root] + int(is_apart), home, self._layout.parts[root]
 
+    def by_passes(self, own: Sequence[int]) -> list[list[int]]:
+        """Return values in groups of one pass each, the forward pass first, that are else as `apart`.
+
+        A segment of both would wait for gradients that wait for its forward values.
+        """
+        passes = (
+            [n for n in own if self._layout.is_forward[n] is is_forward] for is_forward in (True, False)
+        )
+        return [each for numbers in passes for each in self.apart(numbers)]
+
     def apart(self, own: Sequence[int]) -> list[list[int]]:
         """Return values in the least groups between which nothing is read, in the order of their first ones."""
         leader = {number: number for number in own}
@@ -196,7 +206,7 @@ class _Plan:
         nodes = [n for n in needed if n >= self.first and (n in inside or self._layout.owners[n] is None)]
         makes = [number for number in own if self._leaves(number, inside)]
         made = part_of(self.program, reads, constants, nodes, makes)
-        is_forward = any(self._layout.is_forward[number] for number in own)
+        is_forward = self._layout.is_forward[own[0]]
         lap = max(self._laps[number] for number in own) if key[1] == FIRST else 0
         return Segment(key, is_forward, made, tuple(nodes), tuple(reads), tuple(makes), lap)
 
