@@ -418,7 +418,7 @@ def half(
     ] = 0.5,
     verifier: Annotated[
         float, typer.Option(min=0, max=10, help="What the verifier has of it; 0: it has no limit.")
-    ] = 0.4,
+    ] = 0.5,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many rounds.")] = 2,
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Inner steps of a round.")] = 2,
     length: Annotated[int, typer.Option(min=1, max=8192, help="Tokens of a record; a step has one.")] = 128,

@@ -1,6 +1,6 @@
 """A crew trains a model of which no member has memory for the whole.
 
-    proofswarm bench half [--model gpt2-124] [--members 3] [--share 0.5] [--verifier 0.4] [--json FILE]
+    proofswarm bench half [--model gpt2-124] [--members 3] [--share 0.5] [--verifier 0.5] [--json FILE]
 
 One run is made, and played twice by real `proofswarm peer` processes. First a worker trains alone, with all the memory
 that there is: what its node and its compute process hold at most is what the whole needs. Then a crew does, each member
