@@ -58,6 +58,9 @@ class Nodes:
     outputs: Mapping[int, str]
 
 
+GIVEN_BACK = ((-4, 1 << 16), (-3, 1 << 20), (-1, 1 << 20), (-2, 0))
+"""glibc's M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD: pieces of a MiB or more lie apart."""
+
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -148, 128
 """What `exact.row_exponent` gives."""
 
@@ -344,6 +347,18 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def keep_nothing_freed() -> None:
+    """Have each large piece of memory go back to the system when it is freed, where the C library can, from now on.
+
+    Peers' processes begin with the contrary (`trainer.compute.children`), which is faster; but pieces of all sizes then
+    leave holes, and a process holds more than its programs need.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in GIVEN_BACK:
+            mallopt(option, value)
 
 
 def require_finite_output(name: str, made: torch.Tensor) -> None:

@@ -22,6 +22,7 @@ from trainer.programs.interpreter import (
     bound,
     check_inputs,
     give_memory_back,
+    keep_nothing_freed,
     part_options,
     require_finite_output,
 )
@@ -179,6 +180,7 @@ class FrugalEngine(TorchEngine):
         """Raises as `LoadedProgram` for each program, and Refused where a node alone needs more memory."""
         super().__init__({}, options)
         assert options.memory is not None
+        keep_nothing_freed()
         self._options, self._memory = replace(options, held=Count(0)), int(options.memory)
         self._spool = Spool(Path(options.scratch or tempfile.gettempdir()))
         decoded = {digest: decode_program(encoded) for digest, encoded in programs.items()}
