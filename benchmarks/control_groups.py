@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.compute.memory import CGROUPS
+from trainer.compute import memory
+from trainer.compute.memory import CGROUPS, number_in
 from verification.errors import UserError
 
 PATIENCE_SECONDS = 10.0
@@ -19,14 +20,11 @@ PASSED_ON = "cgroup.subtree_control"
 
 
 @dataclass(frozen=True)
-class Version:
-    """What a version of control groups calls its files: those that limit memory, and memory and swap together or swap
-    alone; the line of `memory.stat` about memory that no file holds as well; where it counts processes that it ended.
-    """
+class Version(memory.Version):
+    """What a version of control groups also calls its files: that which limits memory and swap together, or swap alone,
+    and where it counts processes that it ended."""
 
-    limit: str
     swap: str
-    anonymous: str
     events: str
 
     def swap_limit(self, limit: int) -> int:
@@ -34,8 +32,8 @@ class Version:
         return limit if self is FIRST else 0
 
 
-FIRST = Version("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "total_rss", "memory.oom_control")
-SECOND = Version("memory.max", "memory.swap.max", "anon", "memory.events")
+FIRST = Version(**vars(memory.FIRST), swap="memory.memsw.limit_in_bytes", events="memory.oom_control")
+SECOND = Version(**vars(memory.SECOND), swap="memory.swap.max", events="memory.events")
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,16 @@ class ControlGroup:
 
     def anonymous(self) -> int:
         """Return the bytes that its processes hold now and no file holds as well."""
-        return number_of(self._read("memory.stat"), self.version.anonymous)
+        return number_in(self.folder / "memory.stat", self.version.anonymous)
 
     def ended(self) -> int:
         """Return how many of its processes the system has ended because memory was short."""
-        return number_of(self._read(self.version.events), "oom_kill")
+        return number_in(self.folder / self.version.events, "oom_kill")
 
     def processes(self) -> list[int]:
         """Return the ids of the processes that are in it now."""
-        return [int(line) for line in self._read("cgroup.procs").split()]
+        listed = self.folder / "cgroup.procs"
+        return [int(line) for line in listed.read_text(encoding="ascii").split()] if listed.exists() else []
 
     def limit(self, size: int) -> None:
         """Let the group hold at most `size` bytes, none of them swapped out; raises OSError."""
@@ -84,12 +83,6 @@ class ControlGroup:
                         f"{self.folder}: this control group stays: {error.strerror}; remove it with rmdir"
                     ) from error
             time.sleep(LOOK_SECONDS)
-
-    def _read(self, name: str) -> str:
-        try:
-            return (self.folder / name).read_text(encoding="ascii")
-        except FileNotFoundError:
-            return ""
 
 
 @contextmanager
@@ -133,9 +126,3 @@ def _impossible(place: Path, error: OSError) -> UserError:
     return UserError(
         f"{place}: cannot make a control group: {error.strerror}; run it as root, where /sys/fs/cgroup is writable"
     )
-
-
-def number_of(text: str, name: str) -> int:
-    """Return the number in the line of a group's file that begins with `name`; 0 where there is none."""
-    lines = (line.split() for line in text.splitlines())
-    return next((int(words[1]) for words in lines if len(words) == 2 and words[0] == name), 0)

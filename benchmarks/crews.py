@@ -20,6 +20,7 @@ from rich.text import Text
 
 from benchmarks.crew_play import Cast, play
 from benchmarks.crew_rows import Row, Work, judged, rows_of, summarise, table
+from benchmarks.opponents.ours import WINDOWS, make_run
 from benchmarks.opponents.running import Tell
 from benchmarks.record import publish, write_record
 from benchmarks.trainers import MODELS, RATE
@@ -28,8 +29,6 @@ from p2p.blobs import BlobStore
 from trainer.commands.console import Console
 from trainer.folder import RunFolder
 from trainer.hosts.system import obstacle
-from trainer.runs.create import create_run
-from trainer.runs.job import parse_job
 from trainer.runs.ledgers import genesis_of
 from trainer.runs.library import StoredPrograms
 from verification.errors import UserError
@@ -77,19 +76,7 @@ colluding = 0
 
 [accounts]
 peers = {accounts}
-
-[windows]
-commit = {long}
-attest = {long}
-seal = {long}
-verdict = {long}
-opening = {long}
-reveal = {long}
-clock = {long}
-stall = {longest}
-silence = {longest}
 """
-"""Windows are so long that no link ends one: everybody here is honest."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +105,12 @@ class Plan:
         recipe = replace(MODELS[self.model], length=self.length)
         config = "".join(f"{key} = {js.dumps(value)}\n" for key, value in recipe.config.items())
         most = max(self.members)
-        return JOB.format(
+        text = JOB.format(
             config=config, boundaries=recipe.layers - 1, bits=self.bits, length=self.length, steps=self.steps,
             rounds=len(self.rounds_by_link), parts=self.parts, rate=RATE, warmup=WARMUP, workers=most,
-            crews=sorted(set(self.members) - {1}), audit_rate=AUDIT_RATE, accounts=most + 1, long=1800, longest=20_000,
+            crews=sorted(set(self.members) - {1}), audit_rate=AUDIT_RATE, accounts=most + 1,
         )  # fmt: skip
+        return text + WINDOWS
 
     @property
     def rounds_by_link(self) -> tuple[float | None, ...]:
@@ -180,7 +168,7 @@ def _run_for(plan: Plan, folder: Path, tell: Tell) -> RunFolder:
     """Return the run of a plan, which is made where there is none yet; raises UserError."""
     if not folder.exists():
         tell("making a run")
-        create_run(parse_job(plan.job(), "the bench's job"), Path.cwd(), folder, accept_unsound=True)
+        make_run(plan.job(), folder)
     return RunFolder(folder)
 
 

@@ -28,7 +28,7 @@ from benchmarks.swarm import Loopback, Machine
 from trainer.compute.children import python
 from trainer.lifetimes import ended_by_signals
 
-CHILD = "import subprocess, sys, time; print('up', flush=True); time.sleep(1000)"
+CHILD = "import signal; print('up', flush=True); signal.pause()"
 with ended_by_signals():
     machines = [Machine(name, Loopback(), python("-c", CHILD), Path(sys.argv[1], name)) for name in "ab"]
     try:
@@ -127,11 +127,11 @@ def test_who_ignores_a_closed_terminal_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", ENDINGS)
 def test_a_benchmarks_pool_ends_with_it_amid_its_work(number: signal.Signals, tmp_path: Path) -> None:
     pooled = (
-        "import time; from benchmarks.processes import pool; from trainer.lifetimes import ended_by_signals\n"
+        "import signal; from benchmarks.processes import pool; from trainer.lifetimes import ended_by_signals\n"
         "if __name__ == '__main__':\n"
         "    with ended_by_signals(), pool(2) as workers:\n"
         "        [workers.submit(abs, n).result() for n in (1, 2)]\n"
-        "        work = [workers.submit(time.sleep, 1000) for _ in range(5)]\n"
+        "        work = [workers.submit(signal.pause) for _ in range(5)]\n"
         "        print('round', flush=True)\n"
         "        work[0].result()\n"
     )

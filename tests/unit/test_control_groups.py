@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import control_groups
-from benchmarks.control_groups import FIRST, SECOND, ControlGroup, Version, control_group, number_of
+from benchmarks.control_groups import FIRST, SECOND, ControlGroup, Version, control_group
 from verification.errors import UserError
 
 STATISTICS = {
@@ -40,11 +40,6 @@ def test_a_group_tells_what_it_holds_and_what_was_ended(tmp_path: Path, version:
     (tmp_path / version.events).write_text(EVENTS[version])
     (tmp_path / "cgroup.procs").write_text("17\n4\n")
     assert (group.anonymous(), group.ended(), group.processes()) == (12288, 2, [17, 4])
-
-
-def test_a_line_is_found_by_its_whole_first_word() -> None:
-    assert number_of("oom_kill_disable 0\noom_kill 5\n", "oom_kill") == 5
-    assert number_of("total_rss_huge 7\nbroken\n\nrss 1 2\n", "rss") == 0
 
 
 @pytest.mark.parametrize(("version", "swapped"), [(FIRST, "5000"), (SECOND, "0")])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.compute.memory import left_memory, resident_memory, usable_memory
+from trainer.compute.memory import left_memory, number_in, resident_memory, usable_memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 UNLIMITED_V1 = "9223372036854771712"
@@ -96,3 +96,10 @@ def test_what_others_take_of_a_limit_is_not_left(
 
 def test_without_a_limit_all_but_its_own_is_left(tmp_path: Path) -> None:
     assert left_memory(tmp_path / "none", tmp_path, tmp_path / "none") == MACHINE
+
+
+def test_a_line_of_a_groups_file_is_found_by_its_whole_first_word(tmp_path: Path) -> None:
+    file = tmp_path / "memory.stat"
+    assert number_in(file, "rss") == 0
+    file.write_text("oom_kill_disable 0\noom_kill 5\ntotal_rss_huge 7\nbroken\n\nrss 1 2\n")
+    assert (number_in(file, "oom_kill"), number_in(file, "rss")) == (5, 0)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from trainer.programs.devices import device_memory
@@ -12,6 +12,18 @@ from verification.units import Count
 MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 STATUS = Path("/proc/self/statm")
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a version of control groups calls the file of a group's limit, and the line of its `memory.stat` about
+    memory that no file holds as well."""
+
+    limit: str
+    anonymous: str
+
+
+FIRST, SECOND = Version("memory.limit_in_bytes", "total_rss"), Version("memory.max", "anon")
 RESERVE = 4, 384 << 20
 """The part of a limit, and the most bytes, that no program may take: by so much a peer's node, compute process and
 compiler still grow."""
@@ -70,26 +82,27 @@ def _limits(membership: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
     """
     for controllers, group in _groups(membership):
         if controllers == [""]:
-            folder, file, taken = cgroups, "memory.max", "anon"
+            folder, version = cgroups, SECOND
         elif "memory" in controllers:
-            folder, file, taken = cgroups / "memory", "memory.limit_in_bytes", "total_rss"
+            folder, version = cgroups / "memory", FIRST
         else:
             continue
         for place in (group, *group.parents):
             try:
-                limit = int((folder / place / file).read_text(encoding="ascii"))
+                limit = int((folder / place / version.limit).read_text(encoding="ascii"))
             except (OSError, ValueError):
                 continue
-            yield limit, _taken(folder / place / "memory.stat", taken)
+            yield limit, number_in(folder / place / "memory.stat", version.anonymous)
 
 
-def _taken(statistics: Path, name: str) -> int:
-    """Return one of a group's numbers; 0 where the system does not tell."""
+def number_in(file: Path, name: str) -> int:
+    """Return the number in the line of a group's file that begins with `name`; 0 where there is no such."""
     try:
-        lines = statistics.read_text(encoding="ascii").splitlines()
+        lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
+    words = (line.split() for line in lines)
+    return next((int(each[1]) for each in words if len(each) == 2 and each[0] == name), 0)
 
 
 def _groups(membership: Path) -> Iterator[tuple[list[str], PurePosixPath]]:
