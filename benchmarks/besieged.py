@@ -10,10 +10,9 @@ from pathlib import Path
 from p2p.identity import Identity, load
 from p2p.transport import make_host
 from trainer.commands.report import read_ledger
-from trainer.compute.children import python
 from trainer.events import older, read_events
 from trainer.folder import RunFolder
-from trainer.lifetimes import held
+from trainer.lifetimes import held, python
 from trainer.runs.create import create_run
 from trainer.runs.job import parse_job
 from verification import law

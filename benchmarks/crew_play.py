@@ -15,10 +15,10 @@ from benchmarks.opponents.running import Tell
 from p2p.identity import load
 from trainer.commands.hosted import Hosted
 from trainer.commands.scene import Seat
-from trainer.compute.children import python
 from trainer.events import Tail
 from trainer.folder import RunFolder
 from trainer.hosts.net import Host, laboratory
+from trainer.lifetimes import python
 from verification.errors import UserError
 from verification.statements import VERIFIER, WORKER
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, data
-from trainer.compute.children import ALLOCATOR, python
-from trainer.lifetimes import held
+from trainer.compute.children import ALLOCATOR
+from trainer.lifetimes import held, python
 
 SLOW_SECONDS, SLOW_RATIO = 8.0, 4.0
 """A native opponent whose first measured step takes longer than both, in seconds and times the fastest, is out."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.compute.children import python
 from trainer.hosts.net import Host
+from trainer.lifetimes import python
 from verification.errors import UserError
 
 PORT = 4900

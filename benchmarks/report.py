@@ -15,7 +15,7 @@ from benchmarks.exact import Row, compare, environment, exact_row, ratio, summar
 from benchmarks.record import machine, publish, write_record
 from benchmarks.trainers import Recipe
 from trainer.commands.console import Console
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from trainer.programs.devices import require_device
 from trainer.programs.options import peer_options
 from verification.errors import UserError

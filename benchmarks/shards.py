@@ -28,9 +28,9 @@ from benchmarks.staged import ROOM, Part, Scene, neighbours_of, parts_of, play
 from benchmarks.trainers import MODELS, RATE
 from benchmarks.wan import Telling
 from trainer.commands.console import Console
-from trainer.compute.children import python
 from trainer.hosts.net import laboratory
 from trainer.hosts.system import obstacle
+from trainer.lifetimes import python
 from trainer.programs.tracing.capture import TraceConfig, trace_run
 from trainer.programs.tracing.optimiser import AdamW
 from trainer.programs.tracing.schedule import Schedule

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from simulator.plan import Cast, Fault, Kind
-from trainer.compute.children import python
 from trainer.folder import RunFolder
 from trainer.hosts.net import Host
 from trainer.hosts.system import nft
-from trainer.lifetimes import held
+from trainer.lifetimes import held, python
 from verification.errors import UserError
 from verification.statements import VERIFIER, WORKER
 

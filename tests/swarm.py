@@ -14,9 +14,9 @@ from p2p.blobs import BlobStore
 from p2p.identity import load
 from tests.checkout import environment
 from tests.patience import PATIENCE
-from trainer.compute.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
+from trainer.lifetimes import python
 from trainer.runs.library import StoredPrograms
 from verification.ledger.local import LocalLedger, read_genesis, verify_log
 from verification.signed import Statement, open_statement

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from verification.errors import UserError
 
 

@@ -14,10 +14,10 @@ from p2p.identity import load
 from trainer.commands.hosted import Hosted
 from trainer.commands.report import read_state
 from trainer.commands.scene import Seat
-from trainer.compute.children import python
 from trainer.events import Tail
 from trainer.folder import RunFolder
 from trainer.hosts.net import Host
+from trainer.lifetimes import python
 from trainer.runs.create import create_run
 from trainer.runs.job import parse_job
 from trainer.runs.states import stored_bundle

@@ -13,9 +13,9 @@ from benchmarks.opponents.running import Theirs, Watcher
 from benchmarks.opponents.starting import Start
 from benchmarks.opponents.task import Shared
 from benchmarks.wan_rows import rows_of, summarise
-from trainer.compute.children import python
 from trainer.hosts.net import Lab, laboratory
 from trainer.hosts.system import obstacle, run
+from trainer.lifetimes import python
 from verification.errors import UserError
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

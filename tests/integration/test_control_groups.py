@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from benchmarks.control_groups import ControlGroup, control_group
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from verification.errors import UserError
 
 LIMIT = 128 << 20

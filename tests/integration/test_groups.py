@@ -19,13 +19,13 @@ from tests.tiny import make_run
 from trainer.commands.group import ticket_of
 from trainer.commands.recompute import recompute
 from trainer.commands.report import read_report
-from trainer.compute.children import python
 from trainer.groups.engine import GroupEngine
 from trainer.groups.leader import Leader
 from trainer.groups.member import reached
 from trainer.groups.messages import Ready, Welcome
 from trainer.groups.step import Parts
 from trainer.groups.ticket import GroupTicket
+from trainer.lifetimes import python
 from trainer.programs.options import NODE_BY_NODE
 from trainer.runs.create import Created
 from verification.digest import ZERO

@@ -11,9 +11,9 @@ import pytest
 
 from tests.checkout import environment
 from tests.patience import PATIENCE
-from trainer.compute.children import python
 from trainer.hosts.net import Disk, Host, Lab, Router, laboratory
 from trainer.hosts.system import CONFIGURATION, obstacle, run, spaces
+from trainer.lifetimes import python
 
 pytestmark = [pytest.mark.integration]
 

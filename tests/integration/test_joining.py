@@ -12,9 +12,9 @@ from p2p.blobs import BlobStore
 from tests.checkout import environment
 from tests.patience import PATIENCE
 from tests.swarm import PeerProcess, Printing
-from trainer.compute.children import python
 from trainer.events import Event, read_events
 from trainer.folder import RunFolder
+from trainer.lifetimes import python
 from trainer.runs.create import Created
 from trainer.runs.ledgers import genesis_of
 from trainer.runs.library import published

@@ -11,7 +11,7 @@ import pytest
 
 from simulator.toy import ToyLibrary, minimal
 from tests.checkout import environment
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from verification import law, signing
 from verification.digest import ZERO
 from verification.errors import UserError

@@ -12,7 +12,7 @@ import pytest
 
 from tests.checkout import environment
 from tests.patience import PATIENCE
-from trainer.compute.children import python
+from trainer.lifetimes import python
 
 pytestmark = [
     pytest.mark.integration,
@@ -25,7 +25,7 @@ STAGED = """
 import signal, sys
 from pathlib import Path
 from benchmarks.swarm import Loopback, Machine
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from trainer.lifetimes import ended_by_signals
 
 CHILD = "import signal; print('up', flush=True); signal.pause()"

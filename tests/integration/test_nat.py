@@ -10,9 +10,9 @@ import pytest
 from p2p.addresses import CIRCUIT
 from tests.checkout import environment
 from tests.patience import ANSWER
-from trainer.compute.children import python
 from trainer.hosts.net import Host, Router, laboratory
 from trainer.hosts.system import obstacle
+from trainer.lifetimes import python
 
 pytestmark = [
     pytest.mark.integration,

@@ -14,10 +14,10 @@ from p2p.nearby import SERVICE
 from p2p.ticket import Ticket
 from tests.checkout import environment
 from tests.integration.test_nat import started
-from trainer.compute.children import python
 from trainer.folder import RunFolder
 from trainer.hosts.net import Host, Lab, Router, laboratory
 from trainer.hosts.system import ip, nft, obstacle, run, which
+from trainer.lifetimes import python
 from trainer.runs.create import Created
 from trainer.runs.ledgers import genesis_of
 

@@ -10,8 +10,8 @@ from tests.checkout import environment
 from tests.integration.test_demo_hosts import MODEL
 from tests.swarm import Printing, final_state
 from tests.tiny import TEXT
-from trainer.compute.children import python
 from trainer.folder import RunFolder
+from trainer.lifetimes import python
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -28,8 +28,8 @@ from tests.contract.test_ledger import genesis, join, said, secret
 from tests.patience import ANSWER, WHOLE
 from trainer.commands.serve import Service, serve_run
 from trainer.commands.verify import check_files
-from trainer.compute.children import python
 from trainer.folder import RunFolder
+from trainer.lifetimes import python
 from trainer.peer.comparing import Comparison
 from trainer.peer.ledger import LedgerPort
 from trainer.runs.ledgers import begin_copy

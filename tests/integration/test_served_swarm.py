@@ -10,8 +10,8 @@ import pytest
 from tests.checkout import environment
 from tests.swarm import PeerProcess, final_digests, final_state
 from tests.tiny import make_run
-from trainer.compute.children import python
 from trainer.folder import RunFolder
+from trainer.lifetimes import python
 from verification.ledger.local import verify_log
 from verification.state import Stage
 from verification.statements import VERIFIER, WORKER

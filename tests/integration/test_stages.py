@@ -22,13 +22,13 @@ from tests.tiny import STEPS, WORKER, data_of, make_run, start_of
 from trainer.commands.group import PROCESS
 from trainer.commands.sharded_demo import memory_for
 from trainer.compute import frames, orders
-from trainer.compute.children import python
 from trainer.exact import Products
 from trainer.groups.member import reached
 from trainer.groups.messages import SHARDS, Welcome
 from trainer.groups.stage_member import StageMember
 from trainer.groups.staged import StagedEngine
 from trainer.groups.stages import Stages
+from trainer.lifetimes import python
 from trainer.programs.conversion import from_torch, to_torch
 from trainer.programs.options import Loops, RunOptions
 from trainer.rounds.engine import Job

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from benchmarks import golden
 from tests.checkout import ROOT
-from trainer.compute.children import python
 from trainer.exact.backends import BACKENDS
 from trainer.exact.native import processor_has
+from trainer.lifetimes import python
 from trainer.programs.options import FORCE
 
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", FORCE)

@@ -23,7 +23,7 @@ from simulator.world import World
 from tests.matrix.auditor import Made, Mix, Part, Setup, Train
 from tests.matrix.settings import QUICK, Setting
 from trainer.compute import frames
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from trainer.programs.executor import ProgramExecutor
 from trainer.programs.tracing.capture import TraceConfig, TracedRun, trace_run
 from trainer.programs.tracing.optimiser import AdamW

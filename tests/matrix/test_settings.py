@@ -9,7 +9,7 @@ import pytest
 
 from tests.matrix import settings
 from tests.matrix.settings import Setting
-from trainer.compute.children import python
+from trainer.lifetimes import python
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from simulator.network import ROUGH, Network
 from simulator.toy import minimal
 from simulator.world import World
 from tests.checkout import environment
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from trainer.rounds.cheats import conduct_named
 from verification.adversaries import FalseAccuser
 from verification.effects import Slashed

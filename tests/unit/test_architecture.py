@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import ROOT, environment
-from trainer.compute.children import python
+from trainer.lifetimes import python
 
 PACKAGES = ("benchmarks", "simulator", "trainer", "p2p", "verification")
 MAX_FUNCTION, MAX_MODULE, MAX_PARAMETERS = 80, 600, 8
@@ -102,7 +102,7 @@ def broad_excepts(source: str) -> list[str]:
 
 
 def open_starts(source: str) -> list[str]:
-    """Interpreters started beside `trainer.compute.children.python`, which would import from the working folder."""
+    """Interpreters started beside `trainer.lifetimes.python`, which would import from the working folder."""
     named = (item for item in _nodes(source) if isinstance(item, ast.Attribute))
     return [f"line {i.lineno}: sys.executable" for i in named if ast.unparse(i) == "sys.executable"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.arithmetic_vectors import FOLDER, Json, files, judge_file
 from tests.checkout import ROOT
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from verification.operators import OPERATORS
 
 VECTORS = dict(files())

@@ -17,9 +17,9 @@ from simulator.churn import Churned
 from simulator.plan import OF_PROCESSES, Cast, Fault, Kind
 from simulator.toy import ToyLibrary, minimal
 from simulator.world import World
-from trainer.compute.children import python
 from trainer.events import EventLog
 from trainer.folder import RunFolder
+from trainer.lifetimes import python
 from verification import codec
 from verification.digest import tagged
 from verification.errors import UserError

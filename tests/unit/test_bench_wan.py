@@ -17,7 +17,7 @@ from benchmarks.opponents.plan import Plan
 from benchmarks.opponents.task import Task
 from benchmarks.prediction import FORMULAS, PAYLOAD, Setting, ring, seconds_per_step
 from benchmarks.wan_rows import Measured, rows_of, summarise
-from trainer.compute.children import python
+from trainer.lifetimes import python
 from trainer.runs.job import parse_job
 from verification.errors import UserError
 

@@ -19,8 +19,8 @@ from benchmarks.opponent import OPPONENTS
 from benchmarks.trainers import MODELS, NativeTrainer, Trainer, data
 from tests.checkout import environment
 from trainer import cli
-from trainer.compute.children import python
 from trainer.exact import normal_f32
+from trainer.lifetimes import python
 from verification.errors import UserError
 
 SUMMARY = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import environment
-from trainer.compute.children import python
+from trainer.lifetimes import python
 
 KINDS = {
     "modules": ("trainer.py", "verification.py", "json.py", "typer.py", "sitecustomize.py"),

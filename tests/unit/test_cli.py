@@ -20,8 +20,8 @@ from tests.checkout import environment
 from tests.tiny import job_text, write_job
 from trainer import cli
 from trainer.commands.report import read_ledger
-from trainer.compute.children import python
 from trainer.folder import RunFolder, alone
+from trainer.lifetimes import python
 from trainer.runs.create import Created
 from verification.errors import Unavailable, UserError
 from verification.manifest import least_stake

@@ -17,10 +17,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.checkout import environment
 from trainer.compute import frames, orders
-from trainer.compute.children import PROCESS, python
+from trainer.compute.children import PROCESS
 from trainer.compute.client import LATER, NORMAL, SOON, URGENT, ComputeClient
 from trainer.exact import native
 from trainer.groups.messages import SHARDS
+from trainer.lifetimes import python
 from trainer.programs.options import RunOptions
 from trainer.runs.create import Created
 from verification import codec

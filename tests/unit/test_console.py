@@ -13,8 +13,8 @@ from tests.sample_report import sample
 from trainer.commands import demo
 from trainer.commands.console import LIKE, Console
 from trainer.commands.report import print_report
-from trainer.compute.children import python
 from trainer.folder import RunFolder
+from trainer.lifetimes import python
 
 ODD = ("demo[exp1]", "[/]", "[red]", ":dog:", "a\\[b]", "[link=x]y[/link]")
 """Names of folders that a markup language would take for its own."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.checkout import ROOT
 from trainer import exact
-from trainer.compute.children import python
+from trainer.lifetimes import python
 
 # Recorded once; every machine must reproduce it.
 EXPECTED = "d674bf66127cd67a81ee2b37889c97916d44e657d4a4771264c77c4e35b37344"

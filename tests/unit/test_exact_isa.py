@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.checkout import ROOT
-from trainer.compute.children import python
+from trainer.lifetimes import python
 
 pytestmark = pytest.mark.slow
 

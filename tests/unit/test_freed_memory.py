@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from tests.checkout import environment
-from trainer.compute.children import ALLOCATOR, python
+from trainer.compute.children import ALLOCATOR
+from trainer.lifetimes import python
 
 HOLES = """
 import torch

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.compute.children import python
 from trainer.exact import native
 from trainer.exact.native import CannotCompile
+from trainer.lifetimes import python
 
 needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="no C compiler")
 SEVEN = "int seven(void) { return 7; }"

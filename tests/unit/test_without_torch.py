@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import ROOT, environment
-from trainer.compute.children import python
+from trainer.lifetimes import python
 
 HIDDEN = ("torch", "transformers", "libp2p", "trio", "safetensors", "threadpoolctl")
 """The packages of the `train` extra that something might import."""

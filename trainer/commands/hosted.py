@@ -13,9 +13,9 @@ from p2p.ticket import Ticket
 from trainer.commands.invite import invite
 from trainer.commands.join import name_of
 from trainer.commands.scene import Seat
-from trainer.compute.children import python
 from trainer.folder import RunFolder
 from trainer.hosts.net import Disk, Host
+from trainer.lifetimes import python
 from trainer.runs.ledgers import genesis_of
 from trainer.runs.serving import endpoint_of
 from verification.errors import UserError

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.commands.ending import Check
-from trainer.compute.children import python
 from trainer.folder import RunFolder
-from trainer.lifetimes import held
+from trainer.lifetimes import held, python
 from verification.state import State
 from verification.units import Address
 

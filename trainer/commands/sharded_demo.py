@@ -15,11 +15,10 @@ from trainer.commands.demo import BATCH, DemoSettings, run_demo
 from trainer.commands.ending import Check
 from trainer.commands.group import ticket_of
 from trainer.commands.scene import Scene, Seat, Tell, end, in_one_folder
-from trainer.compute.children import python
 from trainer.events import read_events
 from trainer.folder import RunFolder
 from trainer.groups.messages import SHARDS
-from trainer.lifetimes import held
+from trainer.lifetimes import held, python
 from trainer.runs.ledgers import genesis_of
 from trainer.shards.cut import INNER, Machine, cut_for
 from trainer.shards.worker import ROLES

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 from trainer.lifetimes import held, python
 
-__all__ = ["ABANDON", "ALLOCATOR", "PROCESS", "python", "start", "started"]
-
 PROCESS = ("trainer.shards.computing",)
 """Module and arguments of the process that computes for a peer."""
 
