@@ -12,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.opponent import OPPONENTS
+from benchmarks.opponent import OPPONENTS, WARM_UP
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, data
 from trainer.compute.children import ALLOCATOR
 from trainer.lifetimes import held, python
@@ -74,13 +74,15 @@ def compare(
     model: str, threads: int, steps: int, names: Sequence[str], tell: Tell = lambda line: None
 ) -> list[Row]:
     """Return one row per opponent after up to `steps` alternating rounds of `model` on `threads` threads."""
-    recipe = MODELS[model]
+    recipe = replace(MODELS[model], steps=WARM_UP + steps)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         tell("tracing")
         ExactTrainer.dump(recipe.model(SEED, "eager"), data(recipe, SEED)[0], recipe.method, folder)
         tell("starting " + ", ".join(names))
-        opponents = [stack.enter_context(started(name, model, threads, folder)) for name in names]
+        opponents = [
+            stack.enter_context(started(name, model, threads, folder, steps=recipe.steps)) for name in names
+        ]
         for opponent in opponents:
             opponent.answer()
         _check_losses(opponents)

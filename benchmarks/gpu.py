@@ -6,16 +6,16 @@ Native float32 is timed with TF32 off (IEEE products) and on; exact arithmetic u
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from benchmarks import golden
 from benchmarks.exact import Row, exact_row, quartiles, ratio
+from benchmarks.opponent import WARM_UP
 from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Recipe, Trainer, data
 from trainer.programs.options import RunOptions, forced_product
-
-WARMUP = 2
 
 
 def digests(device: str) -> Iterator[dict[str, Any]]:
@@ -35,7 +35,7 @@ def digests(device: str) -> Iterator[dict[str, Any]]:
 
 def compare(model: str, device: str, steps: int) -> list[Row]:
     """Return one row per opponent after `steps` alternating steps of `model`."""
-    recipe = MODELS[model]
+    recipe = replace(MODELS[model], steps=WARM_UP + steps)
     trainers: dict[str, tuple[Trainer, int]] = {}
     for name, make in _opponents(recipe, device).items():
         before = _allocated(device)
@@ -43,10 +43,10 @@ def compare(model: str, device: str, steps: int) -> list[Row]:
         trainers[name] = trainers[name][0], _allocated(device) - before
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     peaks = dict.fromkeys(trainers, 0)
-    for number in range(WARMUP + steps):
+    for number in range(WARM_UP + steps):
         for name, (trainer, own) in trainers.items():
             taken, extra = _timed(name, trainer, device)
-            if number >= WARMUP:
+            if number >= WARM_UP:
                 seconds[name].append(taken)
                 peaks[name] = max(peaks[name], own + extra)
     tokens = recipe.batch * recipe.length

@@ -24,6 +24,8 @@ from verification.errors import UserError
 
 NATIVE = ("float32", "float32-onednn", "float32-compiled", "bfloat16", "alia-carbon")
 """Native as PyTorch comes; with oneDNN's products; compiled, with oneDNN's products; autocast; float64 by Kahan."""
+WARM_UP = 2
+"""Steps before those that are measured."""
 OPPONENTS = (*NATIVE, *(f"exact-{mode}" for mode in golden.MODES))
 
 
@@ -66,7 +68,8 @@ def main() -> None:
     seconds, loss = _timed(trainer)
     if opponent == "exact-compiled" and isinstance(trainer, ExactTrainer) and not trainer.inner.is_compiled:
         sys.exit("compiled loops gave other numbers than the kernels and were dropped")
-    trainer.step()  # results lie in two blocks of memory in turn, so the second step takes new pages, too
+    for _ in range(WARM_UP - 1):
+        trainer.step()
     if not forget_peak(os.getpid()):
         sys.stderr.write("the peak of memory includes building the model: it cannot be forgotten here\n")
     _answer(answers, {"seconds": seconds, "loss": loss, "base": base})

@@ -235,7 +235,8 @@ class ExactTrainer:
     def __init__(
         self, inner: Program, state: Sequence[torch.Tensor], options: RunOptions = NODE_BY_NODE
     ) -> None:
-        """`state` is a working bundle, as the prologue returns it; raises as `LoadedProgram`."""
+        """`state` is a working bundle, as the prologue returns it, each tensor in memory of its own that a step may
+        write over; raises as `LoadedProgram`."""
         self.inner = LoadedProgram(inner, options)
         self.state = [tensor.to(self.inner.device) for tensor in state]
         self._ports = [port.name for port in inner.inputs]
@@ -251,7 +252,8 @@ class ExactTrainer:
         options: RunOptions = NODE_BY_NODE,
     ) -> "ExactTrainer":
         """Trace `model`; `tokens`: uint8 [steps, batch, length + 1]; `bits`: 14 or 8, the precision of products."""
-        return cls(*_traced(model, tokens, method, bits), options)
+        inner, state = _traced(model, tokens, method, bits)
+        return cls(inner, [tensor.clone() for tensor in state], options)
 
     @classmethod
     def load(cls, folder: Path, options: RunOptions = NODE_BY_NODE) -> "ExactTrainer":
@@ -268,9 +270,9 @@ class ExactTrainer:
         (folder / "state").write_bytes(codec.encode(bundle_of(state)))
 
     def step(self) -> float:
-        """Do the next step and return its loss."""
+        """Do the next step, over the state before it as a peer does, and return its loss."""
         self.state[self._loss] = torch.zeros_like(self.state[self._loss])
-        self.state = self.inner.run(self.state)
+        self.state = self.inner.advance(self.state)
         return float(self.state[self._loss])
 
     def parameters(self) -> dict[str, torch.Tensor]:
