@@ -185,6 +185,24 @@ def test_a_backend_that_is_wrong_on_one_shape_only_is_refused_there(monkeypatch:
     assert other.verdict("sly") == "" and not other.chosen and not other.used
 
 
+def test_what_disturbs_for_a_while_reaches_all_that_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One twice as fast is chosen, though as many of the first measurements as it gets take five times as long."""
+    seconds, whole = {"fast": 1.0, "slow": 2.0}, Backend(lambda *_: "", BACKENDS[TRUSTED].against)
+    monkeypatch.setattr(choice, "BACKENDS", dict.fromkeys(seconds, whole))
+    for name in seconds:
+        monkeypatch.setitem(BACKENDS, name, whole)
+    now, measured = 0.0, itertools.count()
+
+    def run(name: str) -> Tensor:
+        nonlocal now
+        now += seconds[name] * (5.0 if next(measured) < choice.REPEATS else 1.0)
+        return torch.zeros(())
+
+    one = torch.ones(1, 100, 100, dtype=torch.int16)
+    assert Products(clock=lambda: now).choose(one, one, 14, run) == "fast"
+    assert next(measured) == 2 * choice.REPEATS
+
+
 def test_the_choice_is_made_once_per_class_of_shapes() -> None:
     products = Products()
     for rows in (65, 100, 128, 129):
