@@ -16,7 +16,7 @@ from trainer.programs.conversion import from_torch
 from trainer.programs.options import NODE_BY_NODE, RunOptions
 from trainer.programs.tracing.builder import Builder
 from trainer.programs.tracing.capture import TracedRun
-from trainer.rounds.engine import Job
+from trainer.rounds.engine import Engine, Job
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import RoundOutcome, Rounds
 from trainer.shards.crew import Crews, MemberOutcome
@@ -70,7 +70,7 @@ class Town:
         """A machine with nothing loaded."""
         return TorchEngine(self.programs, options)
 
-    def crews(self, engine: TorchEngine | None = None) -> Crews:
+    def crews(self, engine: Engine | None = None) -> Crews:
         """F of the run's crews."""
         return Crews(engine or self.engine(), self.manifest, self.data)
 

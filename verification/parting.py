@@ -1,16 +1,28 @@
 """Whether the members of a crew have come to one piece of work in a round, and who is parted where not. (SPEC.md 4.17)
 
-Who failed to deliver what to whom cannot be proven: who is parted loses no stake, and never shares a crew again.
+Who failed to deliver what to whom cannot be proven: who is parted loses no stake, and shares no crew while it can
+work with others. Who cannot tries again after a while: the honest are late too, once in a run that is long enough.
 """
 
 from verification.crews import disagreeing, neighbours
-from verification.state import RoundState, State
-from verification.units import Address
+from verification.forming import Apart, pair
+from verification.state import Parting, RoundState, State
+from verification.units import Address, Round
 
 
-def part(state: State, one: Address, other: Address) -> None:
-    """Let two members never share a crew again."""
-    state.parted.add((min(one, other), max(one, other)))
+def part(state: State, one: Address, other: Address, number: Round) -> None:
+    """Let two members that work together in a round share no crew for a while, each time for twice as long."""
+    key = pair(one, other)
+    before = state.parted.get(key, Parting(0, Round(-1)))
+    if number > before.until:
+        times = before.times + 1
+        state.parted[key] = Parting(times, Round(number + 2**times))
+
+
+def apart_in(state: State, number: Round) -> Apart:
+    """Return who is to share no crew in a round."""
+    now = {key for key, parting in state.parted.items() if number <= parting.until}
+    return Apart(state.parted.keys(), now)
 
 
 def is_whole(state: State, current: RoundState, worker: Address) -> bool:
@@ -49,7 +61,7 @@ def part_crews(state: State, current: RoundState) -> None:
             near = {member: _mates(state, current, member) for member in missing}
             pairs = [(member, mate) for member in missing for mate in near[member] if mate in current.commits]
         for one, other in pairs:
-            part(state, one, other)
+            part(state, one, other, current.number)
 
 
 def _mates(state: State, current: RoundState, worker: Address) -> list[Address]:

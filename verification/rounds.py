@@ -19,7 +19,7 @@ from verification.library import Now
 from verification.manifest import BundleRef, cost_of_round
 from verification.membership import active, mark_away
 from verification.outer import to_subtract
-from verification.parting import is_whole, part, part_crews
+from verification.parting import apart_in, is_whole, part, part_crews
 from verification.sampling import (
     assign,
     draw_committee,
@@ -57,7 +57,7 @@ def can_gather(state: State) -> bool:
     number = Round(len(state.rounds))
     if state.joined.get(WORKER, 0) < work.min_workers or state.joined.get(VERIFIER, 0) < work.min_verifiers:
         return False
-    crews = form_crews(state.manifest, state.beacon, active(state, WORKER, number), state.parted)
+    crews = form_crews(state.manifest, state.beacon, active(state, WORKER, number))
     return len(crews) >= work.min_workers and len(active(state, VERIFIER, number)) >= work.min_verifiers
 
 
@@ -89,11 +89,11 @@ def open_round(state: State, now: Millis) -> list[Effect]:
     effects = money.release_escrow(state, Round(number - state.manifest.money.escrow_rounds))
     money.release_reserves(state)
     start = state_before(state, work_begins(state, number))
-    workers = active(state, WORKER, number)
+    workers, apart = active(state, WORKER, number), apart_in(state, number)
     slots = state.manifest.work.slots
-    room = max(slots - len(form_crews(state.manifest, state.beacon, workers, state.parted)), slots > 1)
+    room = max(slots - len(form_crews(state.manifest, state.beacon, workers, apart)), slots > 1)
     subtracts = tuple(to_subtract(state)[:room])
-    assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts), state.parted)
+    assignments = assign(state.manifest, state.beacon, workers, slots - len(subtracts), apart)
     allowed = time_allowed(state.manifest, workers, assignments)
     deadline = Millis(now + max(allowed, state.manifest.windows.commit))
     members = state.committee or {m.address: int(m.stake) for m in active(state, None, number)}
@@ -183,7 +183,7 @@ def process_receipt(state: State, said: Said[Receipt], now: Now) -> list[Effect]
 
 
 def process_stuck(state: State, said: Said[Stuck], now: Now) -> list[Effect]:
-    """Part two members of a crew for good: one cannot go on for want of what the other owes it (4.17)
+    """Part two members of a crew for a while: one cannot go on for want of what the other owes it (4.17)
 
     Who failed to deliver what to whom cannot be proven, so no stake moves, and who says it has not missed the round.
     Raises Refused when the round takes no commitments, or the two are not of one crew.
@@ -197,7 +197,7 @@ def process_stuck(state: State, said: Said[Stuck], now: Now) -> list[Effect]:
     if sender in current.commits:
         raise Refused("the sender has committed already")
     current.stuck[sender] = body.partner
-    part(state, sender, body.partner)
+    part(state, sender, body.partner, body.round)
     return []
 
 

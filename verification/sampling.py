@@ -3,12 +3,13 @@
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 from math import isqrt
 
 from verification.digest import integer, tagged
+from verification.forming import NOBODY, Apart, Crew, crews_of
 from verification.manifest import Manifest, counted, leaves_warranted
 from verification.state import Assignment, Member
 from verification.tensors import Tensor
@@ -70,16 +71,12 @@ def draw_verifier(
     return sorted(candidates)[ticket % len(candidates)]
 
 
-Crew = tuple[Member, ...]
-"""Who shares a slot, by their shards; a whole worker has one for itself."""
-
-
 def assign(
     manifest: Manifest,
     beacon: Digest,
     workers: Sequence[Member],
     slots: int,
-    parted: Collection[tuple[Address, Address]] = (),
+    apart: Apart = NOBODY,
 ) -> dict[Address, Assignment]:
     """Return the round's assignments: inner steps follow speed, in whole leaves, the fastest does `max_steps`.
 
@@ -87,7 +84,7 @@ def assign(
     is as fast as the slowest of its members. (SPEC.md 4.1, 4.17)
     """
     work = manifest.work
-    drawn = _draw_slots(manifest, beacon, form_crews(manifest, beacon, workers, parted), slots)
+    drawn = _draw_slots(manifest, beacon, form_crews(manifest, beacon, workers, apart), slots)
     speeds = limited_speeds(manifest, [member for crew in drawn for member in crew])
     paces = [min(speeds[member.address] for member in crew) for crew in drawn]
     fastest, whole = max(paces, default=1), work.max_steps // work.leaf_every
@@ -101,19 +98,18 @@ def assign(
 
 
 def form_crews(
-    manifest: Manifest, beacon: Digest, workers: Sequence[Member], parted: Collection[tuple[Address, Address]]
+    manifest: Manifest, beacon: Digest, workers: Sequence[Member], apart: Apart = NOBODY
 ) -> list[Crew]:
     """Return who may work together: each whole worker, and of each cut those members of its shards with each other
-    whose stakes warrant the most, of these the fastest; equal ones in an order that the beacon draws, and no `parted`
-    pair in one crew unless nobody could work at all. (SPEC.md 4.17)
+    whose stakes warrant the most, of these the fastest; equal ones in an order that the beacon draws, and nobody with
+    whom it was parted from while it can work without that, or for a while, unless nobody could. (SPEC.md 4.17)
 
     By claims alone, which cost nothing, the least stake could hold down those who may do more.
     """
     able = [member for member in workers if _most_leaves(manifest, (member,))]
 
     def rank(member: Member) -> tuple[int, int, Digest]:
-        leaves = leaves_warranted(manifest, member.stake, member.post)
-        return -leaves, -member.speed, tagged("crew", beacon, member.address)
+        return -_warranted(manifest, member), -member.speed, tagged("crew", beacon, member.address)
 
     free: dict[tuple[int, int], list[Member]] = {}
     for member in sorted((each for each in able if each.post is not None), key=rank):
@@ -122,31 +118,13 @@ def form_crews(
     crews: list[Crew] = [(member,) for member in able if member.post is None]
     for number, cut in enumerate(manifest.cuts):
         waiting = [free.get((number, shard), []) for shard in range(len(cut.shards))]
-        for lead in list(waiting[0]):
-            crew = _completed(lead, waiting[1:], parted)
-            if crew:
-                crews.append(crew)
-                for member, others in zip(crew, waiting, strict=True):
-                    others.remove(member)
+        crews += crews_of(waiting[0], waiting[1:], apart, partial(_warranted, manifest))
     # Where nobody else could work, two whom a short outage has parted are better than nobody.
-    return crews if crews or not parted else form_crews(manifest, beacon, workers, ())
+    return crews if crews or not apart.ever else form_crews(manifest, beacon, workers)
 
 
-def _completed(
-    lead: Member, waiting: Sequence[Sequence[Member]], parted: Collection[tuple[Address, Address]]
-) -> Crew:
-    """Return a crew of a lead and the first of each other shard that is parted from nobody in it; empty without one."""
-    crew = [lead]
-    for others in waiting:
-        fitting = (each for each in others if not any(_pair(each, mate) in parted for mate in crew))
-        if (mate := next(fitting, None)) is None:
-            return ()
-        crew.append(mate)
-    return tuple(crew)
-
-
-def _pair(one: Member, other: Member) -> tuple[Address, Address]:
-    return min(one.address, other.address), max(one.address, other.address)
+def _warranted(manifest: Manifest, member: Member) -> int:
+    return leaves_warranted(manifest, member.stake, member.post)
 
 
 def _draw_slots(manifest: Manifest, beacon: Digest, able: Sequence[Crew], slots: int) -> list[Crew]:
@@ -166,10 +144,7 @@ def _draw_slots(manifest: Manifest, beacon: Digest, able: Sequence[Crew], slots:
 
 def _most_leaves(manifest: Manifest, crew: Crew) -> int:
     return min(
-        min(
-            leaves_warranted(manifest, member.stake, member.post), member.capacity // manifest.work.leaf_every
-        )
-        for member in crew
+        min(_warranted(manifest, member), member.capacity // manifest.work.leaf_every) for member in crew
     )
 
 

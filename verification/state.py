@@ -338,6 +338,15 @@ class Demanded:
     is_overdue: bool = False
 
 
+@dataclass(frozen=True)
+class Parting:
+    """How often two members were parted, and the last round in which they do not work together even where they would
+    not work else. (SPEC.md 4.17)"""
+
+    times: int
+    until: Round
+
+
 @dataclass
 class State:
     """Everything the ledger knows about a run.
@@ -346,7 +355,7 @@ class State:
     the audits (session, audit) that wait for a worker-round's opening, `queued` those that wait until a bond is free,
     `running` the disputes without a ruling, `debtors` the members that owe something, `joined` how many ever joined in
     each role, `committee` the seats that decide the next round (none: everyone does), `parted` the pairs, ascending,
-    that no crew holds any more. Sets are iterated in sorted order only.
+    that were. Sets are iterated in sorted order only.
     """
 
     manifest: Manifest
@@ -375,7 +384,7 @@ class State:
     waiting: dict[tuple[Round, Address], list[tuple[Round, AuditKey]]] = field(default_factory=dict)
     queued: set[tuple[Round, AuditKey]] = field(default_factory=set)
     fresh_links: list[Digest] = field(default_factory=list)
-    parted: set[tuple[Address, Address]] = field(default_factory=set)
+    parted: dict[tuple[Address, Address], Parting] = field(default_factory=dict)
     said: dict[tuple[Address, Round, str, Digest], Digest] = field(default_factory=dict)
 
     @property

@@ -133,7 +133,7 @@ def test_who_commits_to_something_else_than_its_receipt_says_is_convicted_alone(
     assert world.gain(mate) >= slashed.rewarded  # it alone found it, and was paid for the first round
 
 
-def test_who_denies_a_delivery_is_never_paired_again_and_loses_no_stake() -> None:
+def test_who_denies_a_delivery_is_not_paired_again_with_who_has_others_and_loses_no_stake() -> None:
     cheat, mate = Worker("cheat", post=post(0)), Worker("mate", post=post(1))
     spare = [Worker("spare0", post=post(0), speed=50), Worker("spare1", post=post(1), speed=50)]
     cheat.denies = True
@@ -142,7 +142,9 @@ def test_who_denies_a_delivery_is_never_paired_again_and_loses_no_stake() -> Non
     assert not world.seen(Slashed)
     first, second = world.state.rounds[0], world.state.rounds[1]
     assert first.stuck[mate.address] == cheat.address
-    assert world.state.parted == {tuple(sorted((cheat.address, each.address))) for each in (mate, spare[1])}
+    assert world.state.parted.keys() == {
+        tuple(sorted((cheat.address, each.address))) for each in (mate, spare[1])
+    }
     assert mate.address in second.crews[spare[0].address]
     assert not first.was_included(mate.address)
     assert second.assignments[mate.address].steps >= first.assignments[mate.address].steps
@@ -173,7 +175,7 @@ def test_who_takes_everything_and_never_commits_has_no_mate_again(shard: int) ->
     world.run()
     first, *others = world.state.rounds
     assert mate.address in first.commits and not first.stuck
-    assert world.state.parted == {tuple(sorted((cheat.address, mate.address)))}
+    assert world.state.parted.keys() == {tuple(sorted((cheat.address, mate.address)))}
     assert others and all(worked.was_included(mate.address) for worked in others)
     assert not world.seen(Slashed)
     attests = world.state.rounds[0].deadline - world.state.manifest.windows.attest

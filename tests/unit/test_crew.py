@@ -23,9 +23,11 @@ from tests.crews import (
 )
 from trainer.programs.options import Loops, RunOptions
 from trainer.programs.tracing.builder import Builder, Value
+from trainer.rounds.engine import Engine
 from trainer.rounds.torch_engine import TorchEngine
 from trainer.rounds.training import RoundFailed
 from trainer.shards.crew import MemberOutcome
+from trainer.shards.false_crossings import FalseActivations, FalseCrossings, FalseGradients
 from trainer.shards.frugal import FrugalEngine
 from trainer.shards.members import InnerStep, Member
 from trainer.shards.programs import Parts
@@ -323,6 +325,32 @@ def test_a_member_whose_machine_is_broken_finds_out_before_it_gives(
     assert engine.faults == 1 and given == {1}
     engine.note(0)
     assert crews.run(JOB, made.start, post, exchange, engine.note, checked) == sound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shard", "kind"), [(0, FalseActivations), (2, FalseGradients)])
+def test_a_member_that_deceives_finds_nothing_wrong_with_itself(
+    crew: tuple[Town, Letters], shard: int, kind: type[FalseCrossings]
+) -> None:
+    """In the rounds in which it would check itself it deceives as in the others."""
+    made, letters = crew
+
+    def told(engine: Engine, rerun: int = 0) -> tuple[MemberOutcome, dict[tuple[int, int], bytes]]:
+        places, given = taken_by(made, shard), dict[tuple[int, int], bytes]()
+        exchange = Kept({(step, n): letters.seen[step, n] for step in range(1, STEPS + 1) for n in places})
+
+        def give(step: int, crossing: int, tensor: Tensor, more: bool = False) -> None:
+            given[step, crossing] = bytes(tensor.data)
+
+        exchange.give = give  # type: ignore[method-assign]
+        outcome = made.crews(engine).run(
+            JOB, made.start, Post(Count(0), Count(shard)), exchange, checked=rerun
+        )
+        return outcome, given
+
+    unchecked = told(kind(made.engine(), JOB, {}))
+    assert unchecked[1] != told(made.engine())[1]
+    assert told(kind(made.engine(), JOB, {}), 1) == unchecked
 
 
 @pytest.mark.slow

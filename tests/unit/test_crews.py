@@ -18,6 +18,7 @@ from verification.digest import ZERO, tagged
 from verification.economics import adversaries
 from verification.effects import Slashed
 from verification.errors import UserError
+from verification.forming import Apart
 from verification.game import Game
 from verification.ledger.log import Genesis
 from verification.manifest import (
@@ -29,16 +30,16 @@ from verification.manifest import (
     Post,
     WorkUnits,
     cost_of_round,
-    least_stake,
 )
+from verification.parting import apart_in, part
 from verification.program import Node
-from verification.sampling import form_crews
 from verification.signed import make_statement, sign_statement
 from verification.staking import require_posts
 from verification.state import (
     GRACE,
     Dispute,
     Member,
+    Parting,
     Phase,
     RoundState,
     Standing,
@@ -58,7 +59,7 @@ from verification.statements import (
     Seal,
     Stuck,
 )
-from verification.units import Address, Amount, Count, Digest, Millis, Round
+from verification.units import Address, Amount, Count, Millis, Round
 from verification.waiting import commits_end
 
 SPEED = 1_000_000
@@ -180,11 +181,36 @@ def test_who_alone_does_not_commit_is_not_waited_for_long_and_parted(silent: str
     town.ledger.tick()
     town.decide()
     near = {"a0": ["a1"], "a1": ["a0", "a2"], "a2": ["a1"]}[silent]
-    assert town.state.parted == pairs(town, *(f"{silent} {mate}" for mate in near))
+    assert town.state.parted.keys() == pairs(town, *(f"{silent} {mate}" for mate in near))
     assert {name: town.member(name).missed for name in ("a0", "a1", "a2")} == {silent: 1} | dict.fromkeys(
         others, 0
     )
     assert not any(isinstance(each, Slashed) for each in town.ledger.effects)
+
+
+def test_each_time_two_are_parted_for_twice_as_many_rounds_and_once_at_a_time() -> None:
+    town = Town(chain_of(2), ["a"])
+    one, other = town.address["a0"], town.address["a1"]
+    for number in (0, 0, 1, 2, 3, 7, 8):
+        part(town.state, other, one, Round(number))
+    (key,) = pairs(town, "a0 a1")
+    assert town.state.parted == {key: Parting(3, Round(16))}
+    assert apart_in(town.state, Round(16)) == Apart({key}, {key})
+    assert apart_in(town.state, Round(17)) == Apart({key}, set())
+
+
+@pytest.mark.parametrize("lead", ["a0", "b0"])
+def test_whichever_crew_is_parted_its_members_work_in_the_next_round(lead: str) -> None:
+    town = Town(chain_of(2, min_workers=2), ["a", "b"])
+    apart = town.current.crews[town.address[lead]]
+    town.say(lead, Stuck(Round(0), apart[1]))
+    for name in ("a0", "a1", "b0", "b1"):
+        if town.address[name] not in apart:
+            town.say(name, town.commit(name))
+    town.decide()
+    assert town.current.number == 1
+    assert len(town.current.assignments) == 4
+    assert apart[1] not in town.current.crews[apart[0]]
 
 
 def test_who_may_lack_another_that_is_missing_has_the_whole_window() -> None:
@@ -195,7 +221,7 @@ def test_who_may_lack_another_that_is_missing_has_the_whole_window() -> None:
     town.ledger.clock.now = town.current.deadline
     town.ledger.tick()
     town.decide()
-    assert town.state.parted == pairs(town, "a0 a1")  # for a2 nobody vouches
+    assert town.state.parted.keys() == pairs(town, "a0 a1")  # for a2 nobody vouches
 
 
 def test_a_liar_that_commits_first_parts_nobody_but_itself() -> None:
@@ -207,7 +233,7 @@ def test_a_liar_that_commits_first_parts_nobody_but_itself() -> None:
     town.say("a0", Stuck(Round(0), town.address["a1"]))
     assert town.current.phase is Phase.ATTEST
     town.decide()
-    assert town.state.parted == pairs(town, "a0 a1")
+    assert town.state.parted.keys() == pairs(town, "a0 a1")
     assert [town.member(name).missed for name in ("a0", "a1", "a2")] == [0, 0, 0]
 
 
@@ -263,33 +289,8 @@ def test_mates_are_paid_for_work_that_a_lie_took_whenever_it_is_shown(closes_fir
     assert 2 * slashed.burned >= slashed.stake
 
 
-def members(manifest: Manifest, each: int, **changes: Any) -> list[Member]:
-    """So many members of each shard of the first cut, with all the work that they want."""
-    most = manifest.work.max_steps
-    return [
-        Member(
-            Address(hashlib.sha256(f"{shard}-{number}".encode()).digest()[:20]), WORKER, Amount(10_000),
-            Count(SPEED + number), ZERO, "", Round(-1), capacity=most, post=post(shard), **changes,
-        )
-        for shard in range(len(manifest.cuts[0].shards)) for number in range(each)
-    ]  # fmt: skip
-
-
-def test_the_least_stake_with_the_highest_claim_holds_down_nobody_who_may_do_more() -> None:
-    manifest = chain_of(3)
-    able = members(manifest, 2)
-    able[2].speed = Count(9 * SPEED)
-    able[2].stake = least_stake(manifest, post(1))
-    first, second = form_crews(manifest, Digest(bytes(32)), able, set())
-    assert able[3] in first
-    assert able[2] in second
-
-
-def test_crews_form_and_are_compared_in_time_that_grows_with_their_number() -> None:
-    manifest = chain_of(64)
-    able = members(manifest, 30)
-    assert len(form_crews(manifest, Digest(bytes(32)), able, set())) == 30
-    cut = manifest.cuts[0]
+def test_crews_are_compared_in_time_that_grows_with_their_number() -> None:
+    cut = chain_of(64).cuts[0]
     commits = [
         Commit(
             Round(0), ZERO, ZERO, BundleRef(ZERO, ZERO), Count(1), ZERO, post(shard),
@@ -337,15 +338,6 @@ def test_nothing_about_a_crew_is_final_while_one_of_it_is_accused() -> None:
     )
     assert open_questions(town.state) >= {(Round(0), town.address[name]) for name in ("a0", "a1", "a2")}
     assert (Round(0), town.address["whole"]) not in open_questions(town.state)
-
-
-def test_who_was_parted_works_together_again_only_where_nobody_could_work_without() -> None:
-    manifest = chain_of(2)
-    able = members(manifest, 1)
-    pair = {(min(able[0].address, able[1].address), max(able[0].address, able[1].address))}
-    assert form_crews(manifest, Digest(bytes(32)), able, pair) == [tuple(able)]
-    whole = dataclasses.replace(able[0], address=Address(bytes(20)), post=None)
-    assert form_crews(manifest, Digest(bytes(32)), [*able, whole], pair) == [(whole,)]
 
 
 def test_an_outer_step_that_reads_a_contributions_norm_has_no_crews() -> None:

@@ -33,6 +33,7 @@ class FalseCrossings(Cheat):
         self._legs: tuple[Leg, ...] = ()
         self._false: frozenset[int] = frozenset()
         self._next = 0
+        self._made: list[Any] = []
         self._told: dict[int, tuple[Any, Any]] = {}
 
     def learn(self, program: Program, of: Digest, finite: Any = None) -> Digest:
@@ -54,6 +55,7 @@ class FalseCrossings(Cheat):
         if program.role == ROLE and self._legs:
             leg = self._legs[self._next % len(self._legs)]
             self._next += 1
+            self._made = made
             self._told = {
                 id(value): (value, self._altered(value))
                 for value, number in zip(made, leg.makes, strict=False)
@@ -66,6 +68,11 @@ class FalseCrossings(Cheat):
                 for name, value in zip(names, made, strict=True)
             ]
         return made
+
+    def again(self, digest: Digest, inputs: Handle) -> list[Digest]:
+        """Find nothing wrong with itself: a leg that ran once more would be taken for the next one."""
+        is_leg = self.program(digest).role == ROLE and self._legs
+        return self.digests(self._made) if is_leg else super().again(digest, inputs)
 
     def digests(self, handle: Handle) -> list[Digest]:
         """Sign what is told."""
