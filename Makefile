@@ -4,6 +4,9 @@
 #                                              index bring gigabytes of GPU libraries)
 
 SHELL := bash
+# Where the environment says to keep no compiled modules, as in many containers, each of a test run's hundreds of
+# processes would compile ours anew, and each worker rewrite every test's assertions.
+export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)

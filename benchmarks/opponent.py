@@ -13,14 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from trainer.loading import loading
 
-from benchmarks import golden
-from benchmarks.processes import forget_peak, own_bytes, own_peak_bytes
-from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Recipe, Trainer, data
-from trainer.programs.options import forced_product
-from trainer.runs.tasks import causal_lm_loss
-from verification.errors import UserError
+with loading():
+    import torch
+
+    from benchmarks import golden
+    from benchmarks.processes import forget_peak, own_bytes, own_peak_bytes
+    from benchmarks.trainers import MODELS, SEED, ExactTrainer, NativeTrainer, Recipe, Trainer, data
+    from trainer.programs.options import forced_product
+    from trainer.runs.tasks import causal_lm_loss
+    from verification.errors import UserError
 
 NATIVE = ("float32", "float32-onednn", "float32-compiled", "bfloat16", "alia-carbon")
 """Native as PyTorch comes; with oneDNN's products; compiled, with oneDNN's products; autocast; float64 by Kahan."""

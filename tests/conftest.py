@@ -4,7 +4,8 @@ Examples of property tests are the same in every run; `HYPOTHESIS_PROFILE=search
 """
 
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,18 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> "Created":
     from tests.tiny import make_run  # brings torch, which most tests do without
 
     return make_run(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certified_once() -> Iterator[None]:
+    """Let a process try a backend's golden products once, and not again for each of the engines that its tests make."""
+    if "trainer.exact" not in sys.modules:  # no test of this session has anything to multiply
+        yield
+        return
+    from tests.certificates import kept_certificates
+
+    with kept_certificates():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -147,11 +147,12 @@ def demo(
     ] = None,
 ) -> None:
     """A whole swarm on this machine: trains a model, catches a cheat, writes a report."""
-    from trainer.commands.crew_demo import run_with_crew
-    from trainer.commands.demo import DemoSettings, run_demo
-    from trainer.commands.on_hosts import run_on_hosts
-    from trainer.commands.open_demo import run_served
-    from trainer.commands.sharded_demo import run_in_shards
+    with loading():
+        from trainer.commands.crew_demo import run_with_crew
+        from trainer.commands.demo import DemoSettings, run_demo
+        from trainer.commands.on_hosts import run_on_hosts
+        from trainer.commands.open_demo import run_served
+        from trainer.commands.sharded_demo import run_in_shards
 
     cheat = cheat or ("skip-steps" if crew is None else "false-activations")
     settings = DemoSettings(out, cheat, rounds, workers, verifiers, seed, text, device, log_to=tuple(log_to))
@@ -208,9 +209,10 @@ def doctor(
                 json_file,
             )
         )
-    from trainer.commands.doctor import examine
-    from trainer.folder import RunFolder
-    from trainer.programs.options import peer_options
+    with loading():
+        from trainer.commands.doctor import examine
+        from trainer.folder import RunFolder
+        from trainer.programs.options import peer_options
 
     folder = None if what is None else RunFolder(Path(what)).checked()
     raise typer.Exit(examine(json_file, folder, peer_options(device)))
@@ -235,7 +237,8 @@ def models(
     limit: Annotated[float, typer.Option(min=1, max=86400, help="Seconds that one may take.")] = 300.0,
 ) -> None:
     """Which architectures of the installed transformers train exactly: a tiny model and one step of each."""
-    from trainer.commands.models import run_models
+    with loading():
+        from trainer.commands.models import run_models
 
     raise typer.Exit(run_models([name for name in only.split(",") if name], json_file, limit))
 
@@ -466,9 +469,10 @@ def group(
     device: Device = "cpu",
 ) -> None:
     """Share the inner steps, or hold a part of the model, of a peer of yours that leads a group, until it goes."""
-    from trainer.commands.group import join_group
-    from trainer.programs.options import peer_options
-    from verification.units import Count
+    with loading():
+        from trainer.commands.group import join_group
+        from trainer.programs.options import peer_options
+        from verification.units import Count
 
     limit = None if memory is None else Count(int(memory * 2**30))
     join_group(ticket, threads, peer_options(device, limit), tell)

@@ -22,6 +22,7 @@ data = st.tuples(st.binary(max_size=64), st.integers(0, 3), st.binary(max_size=6
 @settings(deadline=None, max_examples=50)
 @given(data, st.integers(1, CHUNK_BYTES * 2))
 def test_stored_however_cut_a_blob_has_one_digest_and_returns(content, step):
+    step = max(step, len(content) >> 12)  # pieces of a byte of what has chunks would take seconds
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder))
         blob = store.put_stream(content[i : i + step] for i in range(0, len(content), step))

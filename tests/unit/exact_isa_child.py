@@ -1,14 +1,19 @@
-"""Run by test_exact_isa in a process of its own: verdicts of all backends, and a digest of every product they make."""
+"""Run by test_exact_isa in a process of its own, for each number of threads in its arguments: verdicts of all backends,
+and a digest of every product they make."""
 
 import hashlib
 import json
 import sys
+from typing import Any
 
-import torch
+from trainer.loading import loading
 
-from trainer.exact import BACKENDS, BackendFault, Products, product, uniform_bits
-from trainer.exact.backends import int8_matmul
-from trainer.programs.options import forced_product
+with loading():
+    import torch
+
+    from trainer.exact import BACKENDS, BackendFault, Products, product, uniform_bits
+    from trainer.exact.backends import int8_matmul
+    from trainer.programs.options import forced_product
 
 SHAPES = ((0, 97, 130, 65), (0, 64, 1100, 70), (6, 33, 64, 48))
 
@@ -51,8 +56,9 @@ def saturates() -> bool:
     return bool((int8_matmul(full, full) != 64 * 127 * 127).any())
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[1]))
+def examined(threads: int) -> dict[str, Any]:
+    """What a number of threads of this process makes."""
+    torch.set_num_threads(threads)
     try:
         products = Products(forced=forced_product())
     except BackendFault:  # a saturating int8 kernel serves nothing
@@ -60,4 +66,8 @@ if __name__ == "__main__":
     verdicts = {name: products.verdict(name) for name in BACKENDS}
     made = digests(products)
     chosen = sorted(set(products.chosen.values()))
-    print(json.dumps({"verdicts": verdicts, "digests": made, "chosen": chosen, "saturates": saturates()}))
+    return {"verdicts": verdicts, "digests": made, "chosen": chosen, "saturates": saturates()}
+
+
+if __name__ == "__main__":
+    print(json.dumps([examined(int(threads)) for threads in sys.argv[1:]]))

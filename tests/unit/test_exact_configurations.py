@@ -5,13 +5,16 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-import torch
-from torch import Tensor
+from trainer.loading import loading
 
-from tests.checkout import ROOT
-from trainer import exact
-from trainer.lifetimes import python
+with loading():  # a process of its own for each configuration
+    import pytest
+    import torch
+    from torch import Tensor
+
+    from tests.checkout import ROOT
+    from trainer import exact
+    from trainer.lifetimes import python
 
 # Recorded once; every machine must reproduce it.
 EXPECTED = "d674bf66127cd67a81ee2b37889c97916d44e657d4a4771264c77c4e35b37344"

@@ -1,5 +1,6 @@
 """Products under every instruction set that oneDNN can be held to, some of whose int8 kernels saturate."""
 
+import functools
 import json
 import os
 import subprocess
@@ -14,11 +15,16 @@ from trainer.lifetimes import python
 pytestmark = pytest.mark.slow
 
 LEVELS = (None, "AVX512_CORE", "AVX2", "SSE41")
+THREADS = (1, 2)
 EXPECTED = "bc41fdfd6c5ae11ec477de570d09981a89d04dd168c50117e23abd11b91640de"
 """Digest of all products, recorded once from int64; the same on every machine."""
 
 
-def examined(threads: int, level: str | None, force: str | None = None) -> dict[str, Any]:
+@functools.cache
+def examined(
+    level: str | None, force: str | None = None, counts: tuple[int, ...] = THREADS
+) -> dict[int, dict[str, Any]]:
+    """What a process under these settings finds by its number of threads, one after the other."""
     settings = {
         "ONEDNN_MAX_CPU_ISA": level,
         "PROOFSWARM_PRODUCT": force,
@@ -27,17 +33,16 @@ def examined(threads: int, level: str | None, force: str | None = None) -> dict[
     }
     environment = {key: value for key, value in os.environ.items() if key not in settings}
     environment |= {key: value for key, value in settings.items() if value is not None}
-    command = python(str(Path(__file__).with_name("exact_isa_child.py")), str(threads))
+    command = python(str(Path(__file__).with_name("exact_isa_child.py")), *map(str, counts))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    return dict(zip(counts, json.loads(done.stdout), strict=True))
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", THREADS)
 def test_the_same_products_under_every_instruction_set(threads: int, level: str | None) -> None:
-    found = examined(threads, level)
+    found = examined(level)[threads]
     assert set(found["digests"].values()) == {EXPECTED}
     # 7-bit slices cannot saturate; full-range int8 may, and then its certificate must have found it.
     assert found["verdicts"]["int8-slices"] == "" and found["verdicts"]["float64"] == ""
@@ -49,7 +54,7 @@ def test_the_same_products_under_every_instruction_set(threads: int, level: str 
 
 @pytest.mark.parametrize("name", ["int8", "int8-slices", "float64", "numpy64"])
 def test_the_environment_forces_a_backend(name: str) -> None:
-    found = examined(1, None, name)
+    found = examined(None, name, (1,))[1]
     assert found["digests"]["chosen"] == EXPECTED
     # What the named backend serves is not measured; a saturating int8 kernel serves nothing.
     if not found["verdicts"][name]:

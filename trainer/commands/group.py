@@ -15,6 +15,7 @@ from trainer.commands.join import ticket_text
 from trainer.folder import RunFolder
 from trainer.groups.messages import SHARDS, Welcome
 from trainer.groups.ticket import GroupTicket
+from trainer.loading import loading
 from trainer.peer.config import PeerConfig
 from trainer.programs.options import RunOptions
 from verification.errors import UserError
@@ -56,11 +57,12 @@ def ticket_of(folder: RunFolder, name: str) -> Path:
 
 def join_group(ticket: str, threads: int, options: RunOptions, tell: Tell) -> None:
     """Make a leader's steps with it until it goes, which raises Unavailable; raises UserError for a bad ticket."""
-    import torch
+    with loading():
+        import torch
 
-    from trainer.compute.memory import within_memory
-    from trainer.groups.member import Member, reached
-    from trainer.groups.stage_member import StageMember
+        from trainer.compute.memory import within_memory
+        from trainer.groups.member import Member, reached
+        from trainer.groups.stage_member import StageMember
 
     given = GroupTicket.parse(ticket_text(ticket))
     channel = reached(given.address, int(given.port), given.secret, secrets.token_bytes)

@@ -8,16 +8,19 @@ import os
 import sys
 from typing import Any
 
-import hivemind
-import numpy as np
-import torch
+from trainer.loading import loading
 
-from trainer.groups import limbs
-from trainer.groups.messages import Average, Averaged, Averaging, Part
-from trainer.groups.pipes import read, write
-from verification import codec
-from verification.errors import Malformed
-from verification.units import Count
+with loading():
+    import hivemind
+    import numpy as np
+    import torch
+
+    from trainer.groups import limbs
+    from trainer.groups.messages import Average, Averaged, Averaging, Part
+    from trainer.groups.pipes import read, write
+    from verification import codec
+    from verification.errors import Malformed
+    from verification.units import Count
 
 SENDER_SECONDS, REDUCER_SECONDS = 10.0, 20.0
 ALLREDUCE_SECONDS = 60.0
