@@ -236,6 +236,13 @@ def test_a_forced_backend_runs_wherever_it_can(monkeypatch: pytest.MonkeyPatch) 
     assert not products.chosen
 
 
+def test_batches_that_do_not_broadcast_are_refused() -> None:
+    with pytest.raises(ValueError, match="broadcast"):
+        integer_product(
+            torch.ones(2, 1, 3, dtype=torch.int16), torch.ones(4, 3, 1, dtype=torch.int16), 14, REFERENCE
+        )
+
+
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
     with pytest.raises(BackendFault, match="there is no product backend 'fastest'; choose from int16, int8"):
         Products(forced="fastest")

@@ -8,6 +8,7 @@ width, any library and fused multiply-add all give the same number. `backends` h
 import math
 from itertools import product as pairs
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,8 @@ def product(qa: Tensor, ea: Tensor, qb: Tensor, eb: Tensor, bits: int, by: Produ
     as `row_exponent` and `quantise` return them for dim -1 and dim -2; leading dimensions broadcast.
     `by` are the products that choose a certified backend, or the name of one of `BACKENDS`, taken as it is.
     Returns float32 [..., M, N], +-inf where the sum exceeds float32. Raises TypeError for other dtypes, ValueError when
-    K and bits allow a sum that float64 does not represent exactly, KeyError for an unknown backend, BackendFault.
+    K and bits allow a sum that float64 does not represent exactly and for leading dimensions that do not broadcast,
+    KeyError for an unknown backend, BackendFault.
     """
     left, right, shape = _matrices(qa, qb, bits)
     batch = () if qb.dim() == 2 else shape[:-2]
@@ -81,7 +83,7 @@ def _matrices(qa: Tensor, qb: Tensor, bits: int) -> tuple[Tensor, Tensor, torch.
             qb.unsqueeze(0),
             torch.Size((*qa.shape[:-1], columns)),
         )
-    batch = torch.broadcast_shapes(qa.shape[:-2], qb.shape[:-2])
+    batch = np.broadcast_shapes(qa.shape[:-2], qb.shape[:-2])  # torch's own loads sympy, for symbolic shapes
     left = qa.expand(*batch, rows, depth).reshape(math.prod(batch), rows, depth)
     right = qb.expand(*batch, depth, columns).reshape(math.prod(batch), depth, columns)
     return left, right, torch.Size((*batch, rows, columns))
