@@ -20,12 +20,13 @@ PLAN = Plan("d64", 2, 8, 1e6, 3, (1, 2), 60.0)
 
 
 def test_stages_take_the_time_that_their_work_does_and_wait_for_each_other() -> None:
+    before = threading.active_count()  # of whatever ran in this process
     told = in_memory(PLAN, PARTS, [1e6, 1e6])
     for each, computed in zip(told, (2, 2), strict=True):
         assert each["ended"][-1] - each["ended"][0] >= PLAN.steps * 4e-3 - 2e-3
         assert each["computed"] >= (PLAN.steps - 1) * computed * 1000 - 1000
     assert [each["sent"] for each in told] == [64, 32]
-    assert threading.active_count() < 10
+    assert threading.active_count() <= before
 
 
 def test_a_stage_keeps_what_is_still_to_be_read() -> None:
