@@ -243,10 +243,9 @@ def run_demo(settings: DemoSettings, staging: Staging = in_one_folder) -> int:
     with console.status(Text("")) as status:
         found += scene.checks(lambda line: status.update(Text(line)))
     for holds, line in found:
-        if line != report.result.sentence:  # with which the summary began
-            console.print(f"  {'✓' if holds else '✕'} {line}", style=None if holds else "red")
+        console.print(f"  {'✓' if holds else '✕'} {line}", style=None if holds else "red")
     _print_places(console, folder)
-    return 0 if all(holds for holds, _ in found) else 1
+    return 0 if report.result.ok and all(holds for holds, _ in found) else 1
 
 
 def _require_sense(settings: DemoSettings) -> None:

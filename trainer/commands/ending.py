@@ -24,14 +24,14 @@ class Cheat:
 
 
 def checks(report: Report, cheats: Mapping[str, Cheat], own: Container[str]) -> list[Check]:
-    """Return what a run must show of the accounts that are one's `own`; `cheats` are those of them told to misbehave.
+    """Return what a run must show, beside its result, of the accounts that are one's `own`; `cheats` are those of them
+    told to misbehave.
 
     What becomes of guests is their own affair.
     """
     honest = [peer for peer in report.peers if peer.id in own and peer.id not in cheats]
     ends = [_cheat(report, peer, cheats[peer.id]) for peer in report.peers if peer.id in cheats]
     return [
-        (report.result.ok, report.result.sentence),
         *_model(report),
         *ends,
         _unhurt(honest),
